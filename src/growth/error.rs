@@ -1,0 +1,109 @@
+//! What can be wrong with a growth plan: one variant per rule.
+
+use crate::config::ConfigError;
+
+/// Why a decoder cannot be grown like this.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is no layer to plan with.
+    #[error("num_hidden_layers is 0, expected at least 1")]
+    NoLayers,
+    /// Depth up-scaling would drop every layer of both copies.
+    #[error("overlap m = {overlap} leaves no layer: expected less than num_hidden_layers {num_layers}")]
+    OverlapTooLarge {
+        /// Layers dropped from each copy.
+        overlap: usize,
+        /// Layers of the source.
+        num_layers: usize,
+    },
+    /// A stack of nothing.
+    #[error("the stack has 0 copies, expected at least 1")]
+    NoCopies,
+    /// The list of layer ranges has no entry.
+    #[error("the list of layer ranges is empty, expected at least one range")]
+    NoRanges,
+    /// A range without a layer in it.
+    #[error("layer range {index} is {start}..{start}, which is empty, expected an end above the start")]
+    EmptyRange {
+        /// Place in the list, from 0.
+        index: usize,
+        /// First layer, and end.
+        start: usize,
+    },
+    /// A range that runs backwards.
+    #[error("layer range {index} is {start}..{end}, which is reversed, expected an end above the start")]
+    ReversedRange {
+        /// Place in the list, from 0.
+        index: usize,
+        /// First layer.
+        start: usize,
+        /// Layer after the last.
+        end: usize,
+    },
+    /// A range reaches beyond the source.
+    #[error("layer range {index} is {start}..{end}, expected an end of at most num_hidden_layers {num_layers}")]
+    OutOfBounds {
+        /// Place in the list, from 0.
+        index: usize,
+        /// First layer.
+        start: usize,
+        /// Layer after the last.
+        end: usize,
+        /// Layers of the source.
+        num_layers: usize,
+    },
+    /// More layers than any decoder: a typing error, refused before it fills the memory.
+    #[error("the plan has {found} layers, expected at most {limit}")]
+    TooManyLayers {
+        /// Layers asked for, saturating.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A plan was made for a source of another depth.
+    #[error("the plan is for {expected} layers, but its source has {found}")]
+    DepthsDisagree {
+        /// Layers that the plan counts on.
+        expected: usize,
+        /// Layers of the source, or of the plan applied before.
+        found: usize,
+    },
+    /// Upcycling starts from dense MLPs.
+    #[error("the source has {num_local_experts} experts per layer already, expected a dense decoder")]
+    AlreadySparse {
+        /// Experts found.
+        num_local_experts: usize,
+    },
+    /// Noise so large that it drowns the weights, or no number.
+    #[error("relative_std is {found}, expected a number from 0 to 1")]
+    BadNoise {
+        /// What was found.
+        found: f64,
+    },
+    /// A part of an MLP is between nothing and all of it.
+    #[error("drop ratio is {found}, expected a number from 0 to 1")]
+    BadDropRatio {
+        /// What was found.
+        found: f64,
+    },
+    /// A router starts small.
+    #[error("router std is {found}, expected a number above 0, at most 1")]
+    BadRouterStd {
+        /// What was found.
+        found: f64,
+    },
+    /// There are no more orthogonal rows than dimensions.
+    #[error(
+        "{num_local_experts} router rows cannot be orthogonal in {hidden_size} dimensions, expected at most that many experts"
+    )]
+    TooManyOrthogonalRows {
+        /// Experts, a row each.
+        num_local_experts: usize,
+        /// Width of a row.
+        hidden_size: usize,
+    },
+    /// The grown decoder would break a rule of every decoder.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}

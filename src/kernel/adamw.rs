@@ -1,0 +1,234 @@
+//! One AdamW update of one parameter, and the sum of squares that clipping needs.
+
+use burn::tensor::Tensor;
+
+/// What an update depends on besides the tensors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate of this step, `γ`.
+    pub learning_rate: f64,
+    /// Decay of the first moment, `β₁`.
+    pub beta1: f64,
+    /// Decay of the second moment, `β₂`.
+    pub beta2: f64,
+    /// Added to the root of the second moment, `ε`.
+    pub epsilon: f64,
+    /// Decoupled weight decay of this parameter, `λ`.
+    pub weight_decay: f64,
+    /// Number of this update, from 1.
+    pub step: u64,
+    /// Factor on the gradient: clipping.
+    pub gradient_scale: f64,
+}
+
+impl AdamWStep {
+    /// `1 / (1 − βᵗ)` of both moments.
+    fn corrections(&self) -> (f64, f64) {
+        let correction = |beta: f64| 1.0 / (1.0 - beta.powf(self.step as f64));
+        (correction(self.beta1), correction(self.beta2))
+    }
+}
+
+/// A parameter with its moments.
+#[derive(Debug, Clone)]
+pub struct AdamWState<const D: usize> {
+    /// The parameter, `θ`.
+    pub param: Tensor<D>,
+    /// Decaying mean of gradients, `m`.
+    pub moment1: Tensor<D>,
+    /// Decaying mean of squared gradients, `v`.
+    pub moment2: Tensor<D>,
+}
+
+/// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `θ ← θ − γλθ − γ·m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`:
+/// PyTorch's `torch.optim.AdamW` (Loshchilov & Hutter, 2019, arXiv:1711.05101, Algorithm 2).
+///
+/// Buffers that nobody else holds are updated in place.
+///
+/// # Panics
+/// If the shapes differ.
+pub fn adamw<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
+    assert_eq!(state.param.dims(), grad.dims(), "adamw: parameter and gradient");
+    #[cfg(feature = "flex")]
+    if super::hand_written(&grad.device()) {
+        let (param, moment1, moment2) = <burn::backend::Dispatch as flex::AdamW>::adamw_update(
+            state.param.into_dispatch(),
+            state.moment1.into_dispatch(),
+            state.moment2.into_dispatch(),
+            grad.into_dispatch(),
+            step,
+        );
+        return AdamWState {
+            param: Tensor::from_dispatch(param),
+            moment1: Tensor::from_dispatch(moment1),
+            moment2: Tensor::from_dispatch(moment2),
+        };
+    }
+    adamw_reference(state, grad, step)
+}
+
+/// The same by Burn's own operations.
+pub fn adamw_reference<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
+    let AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale, .. } = step;
+    let (correction1, correction2) = step.corrections();
+    let grad = grad * gradient_scale;
+    let moment1 = state.moment1 * beta1 + grad.clone() * (1.0 - beta1);
+    let moment2 = state.moment2 * beta2 + grad.square() * (1.0 - beta2);
+    let update = moment1.clone() * correction1 / ((moment2.clone() * correction2).sqrt() + epsilon);
+    let param = state.param * (1.0 - learning_rate * weight_decay) - update * learning_rate;
+    AdamWState { param, moment1, moment2 }
+}
+
+/// `Σ x²`, summed in float64 on the CPU in an order that does not depend on threads.
+pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
+    #[cfg(feature = "flex")]
+    if super::hand_written(&x.device()) {
+        let sums: Tensor<1> =
+            Tensor::from_dispatch(<burn::backend::Dispatch as flex::AdamW>::squares_by_chunk(x.into_dispatch()));
+        return sums.into_data().iter::<f32>().map(f64::from).sum();
+    }
+    f64::from(x.square().sum().into_scalar::<f32>())
+}
+
+#[cfg(feature = "flex")]
+mod flex {
+    use burn::backend::flex::FlexTensor;
+    use burn::backend::tensor::FloatTensor;
+    use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
+    use rayon::prelude::*;
+
+    use super::AdamWStep;
+    use crate::kernel::host::{CHUNK, dense, sum_by, tensor, values, vectorized};
+
+    #[backend_extension(Flex)]
+    pub trait AdamW: Backend {
+        fn adamw_update(
+            param: FloatTensor<Self>,
+            moment1: FloatTensor<Self>,
+            moment2: FloatTensor<Self>,
+            grad: FloatTensor<Self>,
+            step: AdamWStep,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+        /// Sums of squares of consecutive chunks.
+        fn squares_by_chunk(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
+
+    /// The tensor with a buffer of its own that holds exactly its elements: itself, or a copy if it is shared.
+    fn owned(tensor: FlexTensor) -> FlexTensor {
+        let mut tensor = dense(tensor);
+        let whole = tensor.layout().contiguous_offsets() == Some((0, tensor.storage::<f32>().len()));
+        if whole && tensor.try_storage_mut::<f32>().is_some() {
+            return tensor;
+        }
+        super::super::host::tensor(values(&tensor).to_vec(), tensor.shape())
+    }
+
+    impl AdamW for Flex {
+        fn adamw_update(
+            param: FlexTensor,
+            moment1: FlexTensor,
+            moment2: FlexTensor,
+            grad: FlexTensor,
+            step: AdamWStep,
+        ) -> (FlexTensor, FlexTensor, FlexTensor) {
+            let [mut param, mut moment1, mut moment2] = [param, moment1, moment2].map(owned);
+            let grad = dense(grad);
+            let (correction1, correction2) = step.corrections();
+            let (beta1, beta2, epsilon) = (step.beta1 as f32, step.beta2 as f32, step.epsilon as f32);
+            let (rest1, rest2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+            let keep = (1.0 - step.learning_rate * step.weight_decay) as f32;
+            let rate = (step.learning_rate * correction1) as f32;
+            let (root2, scale) = (correction2.sqrt() as f32, step.gradient_scale as f32);
+            let update = |(((param, m), v), grad): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
+                vectorized(|| {
+                    for i in 0..grad.len() {
+                        let g = grad[i] * scale;
+                        m[i] = beta1 * m[i] + rest1 * g;
+                        v[i] = beta2 * v[i] + rest2 * g * g;
+                        param[i] = keep * param[i] - rate * m[i] / (v[i].sqrt() * root2 + epsilon);
+                    }
+                });
+            };
+            param
+                .storage_mut::<f32>()
+                .par_chunks_mut(CHUNK)
+                .zip(moment1.storage_mut::<f32>().par_chunks_mut(CHUNK))
+                .zip(moment2.storage_mut::<f32>().par_chunks_mut(CHUNK))
+                .zip(values(&grad).par_chunks(CHUNK))
+                .for_each(update);
+            (param, moment1, moment2)
+        }
+
+        fn squares_by_chunk(x: FlexTensor) -> FlexTensor {
+            let x = dense(x);
+            let squares = |x: &[f32]| vectorized(|| sum_by(x.len(), |i| x[i] * x[i]));
+            let sums: Vec<f32> = values(&x).par_chunks(CHUNK).map(squares).collect();
+            let len = sums.len();
+            tensor(sums, [len])
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tolerance};
+
+    use super::*;
+
+    fn random(len: usize) -> Tensor<1> {
+        Tensor::random([len], Distribution::Normal(0.0, 1.0), &Device::flex())
+    }
+
+    const STEP: AdamWStep = AdamWStep {
+        learning_rate: 1e-2,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_scale: 0.5,
+    };
+
+    fn fresh(param: Tensor<1>) -> AdamWState<1> {
+        AdamWState { moment1: param.zeros_like(), moment2: param.zeros_like(), param }
+    }
+
+    #[test]
+    fn the_kernel_follows_the_reference_over_several_steps() {
+        for len in [1, 37, 40_000] {
+            let param = random(len);
+            let (mut fast, mut plain) = (fresh(param.clone()), fresh(param));
+            for step in 1..=5 {
+                let (grad, step) = (random(len), AdamWStep { step, ..STEP });
+                fast = adamw(fast, grad.clone(), step);
+                plain = adamw_reference(plain, grad, step);
+            }
+            fast.param.into_data().assert_approx_eq::<f32>(&plain.param.into_data(), Tolerance::absolute(1e-6));
+            fast.moment2.into_data().assert_approx_eq::<f32>(&plain.moment2.into_data(), Tolerance::absolute(1e-6));
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_somebody_else_holds_is_not_written_to() {
+        let param = random(50);
+        let before = param.to_data();
+        adamw(fresh(param.clone()), random(50), STEP);
+        assert_eq!(param.into_data(), before);
+    }
+
+    #[test]
+    fn the_first_step_moves_by_the_learning_rate_against_the_sign_and_decays() {
+        let (param, grad) = (random(100), random(100));
+        let step = AdamWStep { epsilon: 1e-12, ..STEP };
+        let moved = adamw(fresh(param.clone()), grad.clone(), step).param;
+        let expected = param * (1.0 - 1e-3) - grad.sign() * 1e-2;
+        moved.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn squares_are_summed_over_all_chunks() {
+        assert_eq!(sum_of_squares(Tensor::<1>::full([100_001], 2.0, &Device::flex())), 400_004.0);
+    }
+}

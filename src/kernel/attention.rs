@@ -1,0 +1,185 @@
+//! Causal self-attention with grouped key/value heads, an optional window, and a cache read in place.
+
+#[cfg(feature = "flex")]
+mod backward;
+#[cfg(feature = "flex")]
+mod flex;
+
+use burn::tensor::{Bool, Int, Tensor, TensorData, activation::softmax};
+
+/// Which keys a query may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visibility {
+    /// Positions before the first query: query `i` stands at position `past + i`.
+    pub past: usize,
+    /// If set, a query sees itself and the `window − 1` positions before it.
+    pub window: Option<usize>,
+}
+
+impl Visibility {
+    /// The positions `start..end` that query `i` sees.
+    pub fn keys(&self, query: usize) -> std::ops::Range<usize> {
+        let end = self.past + query + 1;
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// Query–key pairs of a sequence of `num_queries`: the exact number of scores that reach the output.
+    pub fn num_pairs(&self, num_queries: usize) -> usize {
+        (0..num_queries).map(|query| self.keys(query).len()).sum()
+    }
+}
+
+/// `softmax(q·kᵀ / √head_dim)·v` over the keys that each query may see (Vaswani et al., 2017, arXiv:1706.03762,
+/// §3.2.1), query head `h` reading key/value head `h / (num_heads / num_kv_heads)` (Ainslie et al., 2023,
+/// arXiv:2305.13245, §2.2).
+///
+/// Keys and values may have room beyond the last visible position (a cache): it is not read.
+///
+/// # Shapes
+/// - `q`, result: `[batch_size, num_queries, num_heads, head_dim]`
+/// - `k`, `v`: `[batch_size, capacity, num_kv_heads, head_dim]`, `capacity ≥ past + num_queries`
+///
+/// # Panics
+/// If the sizes disagree, or `num_kv_heads` does not divide `num_heads`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibility) -> Tensor<4> {
+    let [batch_size, num_queries, num_heads, head_dim] = q.dims();
+    let [kv_batch_size, capacity, num_kv_heads, kv_head_dim] = k.dims();
+    assert_eq!(k.dims(), v.dims(), "attention: keys and values");
+    assert_eq!((batch_size, head_dim), (kv_batch_size, kv_head_dim), "attention: queries and keys");
+    assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
+    assert!(visibility.past + num_queries <= capacity, "attention: {visibility:?} of {capacity} positions");
+    super::executed::add(2 * batch_size * num_heads * head_dim * visibility.num_pairs(num_queries));
+    #[cfg(feature = "flex")]
+    if super::hand_written(&q.device()) {
+        return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Attention>::attention_forward(
+            q.into_dispatch(),
+            k.into_dispatch(),
+            v.into_dispatch(),
+            visibility,
+        ));
+    }
+    attention_reference(q, k, v, visibility)
+}
+
+/// The same by Burn's own operations, with every score materialised.
+pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibility) -> Tensor<4> {
+    let [batch_size, num_queries, num_heads, head_dim] = q.dims();
+    let [_, _, num_kv_heads, _] = k.dims();
+    let num_keys = visibility.past + num_queries;
+    let heads_first = |x: Tensor<4>| {
+        let shape = [batch_size, num_kv_heads, num_heads / num_kv_heads, num_keys, head_dim];
+        let x = x.slice([0..batch_size, 0..num_keys]).swap_dims(1, 2).unsqueeze_dim::<5>(2);
+        x.expand(shape).reshape([batch_size, num_heads, num_keys, head_dim])
+    };
+    let hidden = (0..num_queries).flat_map(|i| (0..num_keys).map(move |j| !visibility.keys(i).contains(&j)));
+    let hidden = TensorData::new(hidden.map(i32::from).collect(), [1, 1, num_queries, num_keys]);
+    let hidden: Tensor<4, Bool> = Tensor::<4, Int>::from_data(hidden, &q.device()).equal_elem(1);
+    let scores = q.swap_dims(1, 2).matmul(heads_first(k).transpose()) / (head_dim as f64).sqrt();
+    let hidden = hidden.expand([batch_size, num_heads, num_queries, num_keys]);
+    softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).matmul(heads_first(v)).swap_dims(1, 2)
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::tensor::{Device, Distribution, Tolerance};
+
+    use super::*;
+
+    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
+    type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);
+
+    const CASES: [Case; 9] = [
+        (1, 1, 0, 0, 1, 1, 2, None),
+        (2, 7, 0, 0, 4, 2, 6, None),
+        (2, 130, 0, 0, 3, 3, 10, None),
+        (1, 70, 0, 0, 6, 2, 16, Some(9)),
+        (1, 70, 0, 0, 2, 1, 16, Some(1)),
+        (2, 1, 40, 9, 6, 3, 8, None),
+        (3, 1, 40, 0, 4, 1, 8, Some(11)),
+        (1, 5, 33, 3, 4, 4, 8, None),
+        (1, 66, 80, 1, 4, 2, 8, Some(100)),
+    ];
+
+    fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, Visibility) {
+        let (batch_size, num_queries, past, spare, heads, kv_heads, head_dim, window) = case;
+        let kv = [batch_size, past + num_queries + spare, kv_heads, head_dim];
+        let q = random([batch_size, num_queries, heads, head_dim], device);
+        (q, random(kv, device), random(kv, device), Visibility { past, window })
+    }
+
+    #[test]
+    fn the_kernel_gives_the_output_of_the_reference() {
+        for case in CASES {
+            let (q, k, v, visibility) = inputs(case, &Device::flex());
+            let found = attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
+            let expected = attention_reference(q, k, v, visibility).into_data();
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+        }
+    }
+
+    #[test]
+    fn the_kernel_gives_the_gradients_of_the_reference() {
+        let device = Device::flex().autodiff();
+        for case in CASES {
+            let (q, k, v, visibility) = inputs(case, &device);
+            let scale = random(q.dims(), &device);
+            let run = |f: fn(Tensor<4>, Tensor<4>, Tensor<4>, Visibility) -> Tensor<4>| {
+                let [q, k, v] = [&q, &k, &v].map(|x| x.clone().detach().require_grad());
+                let y = f(q.clone(), k.clone(), v.clone(), visibility);
+                let grads = (y * scale.clone()).sum().backward();
+                [q, k, v].map(|x| x.grad(&grads).unwrap().into_data())
+            };
+            for (found, expected) in run(attention).iter().zip(&run(attention_reference)) {
+                found.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-4));
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        let device = Device::flex().autodiff();
+        let (q, k, v, visibility) = inputs((1, 5, 0, 0, 4, 2, 4, Some(3)), &device);
+        let loss = |x: [Tensor<4>; 3]| {
+            let [q, k, v] = x;
+            attention(q, k, v, visibility).square().sum()
+        };
+        let inputs = [q, k, v].map(|x| x.require_grad());
+        let grads = loss(inputs.clone()).backward();
+        for which in 0..3 {
+            let direction = random(inputs[which].dims(), &device);
+            let slope = (inputs[which].grad(&grads).unwrap() * direction.clone().inner()).sum().into_scalar::<f32>();
+            let at = |step: f64| {
+                let mut moved = inputs.clone().map(|x| x.detach());
+                moved[which] = moved[which].clone() + direction.clone() * step;
+                f64::from(loss(moved).into_scalar::<f32>())
+            };
+            let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((difference - f64::from(slope)).abs() < 2e-2 * (1.0 + slope.abs() as f64), "{difference} {slope}");
+        }
+    }
+
+    #[test]
+    fn what_a_query_may_not_see_does_not_reach_it() {
+        let (q, k, v, visibility) = inputs((1, 8, 0, 0, 2, 1, 4, Some(3)), &Device::flex());
+        let before = attention(q.clone(), k.clone(), v.clone(), visibility);
+        let spoilt = v.slice_assign([0..1, 5..6], k.clone().slice([0..1, 5..6]) * 100.0);
+        let after = attention(q, k, spoilt, visibility);
+        let sees_key_5 = |i: usize| visibility.keys(i).contains(&5);
+        for i in 0..8 {
+            let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
+            assert_eq!(row(&before) != row(&after), sees_key_5(i), "query {i}");
+        }
+    }
+
+    #[test]
+    fn pairs_are_a_triangle_without_a_window_and_a_band_with_one() {
+        assert_eq!(Visibility { past: 0, window: None }.num_pairs(10), 55);
+        assert_eq!(Visibility { past: 7, window: None }.num_pairs(1), 8);
+        assert_eq!(Visibility { past: 0, window: Some(3) }.num_pairs(10), 1 + 2 + 8 * 3);
+    }
+}

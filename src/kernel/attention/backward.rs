@@ -1,0 +1,169 @@
+//! Gradients of attention: scores are computed again block by block, so that no matrix of them is kept.
+//!
+//! With `P = softmax(S)`, `S = scale·q·kᵀ`: `dV = Pᵀ·dO`, `dP = dO·Vᵀ`, `dS = P∘(dP − Σ_j P∘dP)`,
+//! `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q` (Dao et al., 2022, arXiv:2205.14135, §B.2).
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Flex, TensorMetadata};
+use rayon::prelude::*;
+
+use super::Visibility;
+use super::flex::{Attention, BLOCK, Sizes, probabilities};
+use crate::kernel::host::{Mat, MatMut, Threads, dense, gemm, sum_by, tensor, values, vectorized};
+
+pub trait AttentionBackward: Attention {
+    /// `(dq, dk, dv)`.
+    fn attention_backward(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        visibility: Visibility,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Gradients of one key/value head of one sequence and of the query heads that read it.
+struct GroupGradients {
+    /// `[groups, num_queries, head_dim]`.
+    dq: Vec<f32>,
+    /// `[capacity, head_dim]`.
+    dk: Vec<f32>,
+    /// `[capacity, head_dim]`.
+    dv: Vec<f32>,
+}
+
+impl AttentionBackward for Flex {
+    fn attention_backward(
+        grad: FlexTensor,
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        visibility: Visibility,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (grad, q, k, v) = (dense(grad), dense(q), dense(k), dense(v));
+        let sizes = Sizes::of(&q, &k);
+        let groups = sizes.num_heads / sizes.num_kv_heads;
+        let parts: Vec<GroupGradients> = (0..sizes.batch_size * sizes.num_kv_heads)
+            .into_par_iter()
+            .map(|index| {
+                let (batch, kv_head) = (index / sizes.num_kv_heads, index % sizes.num_kv_heads);
+                group(sizes, visibility, batch, kv_head, [&grad, &q, &k, &v].map(values))
+            })
+            .collect();
+        let d = sizes.head_dim;
+        let mut dq = vec![0.0; values(&q).len()];
+        dq.par_chunks_exact_mut(sizes.query_width()).enumerate().for_each(|(row, out)| {
+            let (batch, query) = (row / sizes.num_queries, row % sizes.num_queries);
+            for (head, out) in out.chunks_exact_mut(d).enumerate() {
+                let part = &parts[batch * sizes.num_kv_heads + head / groups].dq;
+                let start = (head % groups * sizes.num_queries + query) * d;
+                out.copy_from_slice(&part[start..start + d]);
+            }
+        });
+        let gather = |part: fn(&GroupGradients) -> &[f32]| {
+            let mut out = vec![0.0; values(&k).len()];
+            out.par_chunks_exact_mut(sizes.key_width()).enumerate().for_each(|(row, out)| {
+                let (batch, position) = (row / sizes.capacity, row % sizes.capacity);
+                for (kv_head, out) in out.chunks_exact_mut(d).enumerate() {
+                    let part = part(&parts[batch * sizes.num_kv_heads + kv_head]);
+                    out.copy_from_slice(&part[position * d..(position + 1) * d]);
+                }
+            });
+            tensor(out, k.shape())
+        };
+        (tensor(dq, q.shape()), gather(|part| &part.dk), gather(|part| &part.dv))
+    }
+}
+
+fn group(
+    sizes: Sizes,
+    visibility: Visibility,
+    batch: usize,
+    kv_head: usize,
+    [grad, q, k, v]: [&[f32]; 4],
+) -> GroupGradients {
+    let d = sizes.head_dim;
+    let groups = sizes.num_heads / sizes.num_kv_heads;
+    let mut out = GroupGradients {
+        dq: vec![0.0; groups * sizes.num_queries * d],
+        dk: vec![0.0; sizes.capacity * d],
+        dv: vec![0.0; sizes.capacity * d],
+    };
+    let (mut p, mut ds) = (Vec::new(), Vec::new());
+    for within in 0..groups {
+        let head = kv_head * groups + within;
+        for start in (0..sizes.num_queries).step_by(BLOCK) {
+            let queries = start..(start + BLOCK).min(sizes.num_queries);
+            let rows = queries.len();
+            let q_block = sizes.queries(q, batch, head, queries.clone());
+            let grad_block = sizes.queries(grad, batch, head, queries.clone());
+            let keys = |positions| sizes.keys(k, batch, kv_head, positions);
+            let positions = probabilities(sizes, visibility, q_block, queries.clone(), keys, &mut p);
+            let columns = positions.len();
+            let key_rows = positions.start * d..positions.end * d;
+
+            let p_block = Mat::new(&p, rows, columns);
+            gemm(MatMut::new(&mut out.dv[key_rows.clone()], columns, d), true, p_block.t(), grad_block, Threads::One);
+
+            ds.resize(rows * columns, 0.0);
+            let v_rows = sizes.keys(v, batch, kv_head, positions.clone());
+            gemm(MatMut::new(&mut ds, rows, columns), false, grad_block, v_rows.t(), Threads::One);
+            vectorized(|| {
+                for (ds, p) in ds.chunks_exact_mut(columns).zip(p.chunks_exact(columns)) {
+                    let mean = sum_by(columns, |j| ds[j] * p[j]);
+                    ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean) * sizes.scale());
+                }
+            });
+
+            let ds_block = Mat::new(&ds, rows, columns);
+            let dq = (within * sizes.num_queries + queries.start) * d;
+            let k_rows = sizes.keys(k, batch, kv_head, positions.clone());
+            gemm(MatMut::new(&mut out.dq[dq..dq + rows * d], rows, d), false, ds_block, k_rows, Threads::One);
+            gemm(MatMut::new(&mut out.dk[key_rows], columns, d), true, ds_block.t(), q_block, Threads::One);
+        }
+    }
+    out
+}
+
+impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        visibility: Visibility,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: AttentionBackward> Backward<B, 3> for Step {
+            type State = ([FloatTensor<B>; 3], Visibility);
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let ([q, k, v], visibility) = ops.state;
+                let (dq, dk, dv) = B::attention_backward(grad, q, k, v, visibility);
+                for (node, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+
+        match Step.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let inputs = [q, k, v].map(|x| x.into_primitive());
+                let [q, k, v] = inputs.clone();
+                prep.finish((inputs, visibility), B::attention_forward(q, k, v, visibility))
+            }
+            OpsKind::UnTracked(prep) => {
+                let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+                prep.finish(B::attention_forward(q, k, v, visibility))
+            }
+        }
+    }
+}

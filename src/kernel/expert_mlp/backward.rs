@@ -1,0 +1,211 @@
+//! Gradients of the experts.
+//!
+//! For one visit with weight `w` and hidden state `h = silu(g) ∘ u`: `z = downᵀ·dy`, `dw = z·h`, `dh = w·z`,
+//! `dg = dh ∘ u ∘ silu'(g)`, `du = dh ∘ silu(g)`, `dx = gateᵀ·dg + upᵀ·du`; the matrices sum over the visits of
+//! their expert: `dgate = Σ dg·xᵀ`, `dup = Σ du·xᵀ`, `ddown = Σ dy·(w·h)ᵀ`.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Flex, TensorMetadata};
+use rayon::prelude::*;
+
+use super::flex::{ExpertMlp, Visits, forward, pieces};
+use crate::kernel::host::{Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized};
+
+/// `x`, `weights`, `gate`, `up`, `down`: what has a gradient, in that order.
+type Inputs<B> = [FloatTensor<B>; 5];
+
+pub trait ExpertMlpBackward: ExpertMlp {
+    /// The output, and `gate(x)` and `up(x)` of every visit.
+    fn expert_mlp_saved(inputs: Inputs<Self>, experts: IntTensor<Self>) -> [FloatTensor<Self>; 3];
+
+    /// Gradients of the inputs.
+    fn expert_mlp_backward(
+        grad: FloatTensor<Self>,
+        inputs: Inputs<Self>,
+        experts: IntTensor<Self>,
+        saved: [FloatTensor<Self>; 2],
+    ) -> Inputs<Self>;
+}
+
+/// Per visit, in sorted order: what the sums over visits are made of.
+struct VisitGradients {
+    /// `[num_visits, intermediate_size]`.
+    dgate: Vec<f32>,
+    /// `[num_visits, intermediate_size]`.
+    dup: Vec<f32>,
+    /// `w·h`, `[num_visits, intermediate_size]`.
+    weighted: Vec<f32>,
+    /// `[num_visits, hidden_size]`.
+    dx: Vec<f32>,
+    /// `[num_visits]`.
+    dweight: Vec<f32>,
+}
+
+impl ExpertMlpBackward for Flex {
+    fn expert_mlp_saved(inputs: Inputs<Self>, experts: FlexTensor) -> [FlexTensor; 3] {
+        let [x, weights, gate, up, down] = inputs.map(dense);
+        let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
+        let visits = Visits::sort(&experts, gate.shape()[0]);
+        let forward = forward(&visits, &x, [&gate, &up, &down]);
+        let y = visits.scatter(&forward.y, hidden, |visit| values(&weights)[visit]);
+        let saved = [visits.order.len(), width];
+        [tensor(y, x.shape()), tensor(forward.gate, saved), tensor(forward.up, saved)]
+    }
+
+    fn expert_mlp_backward(
+        grad: FlexTensor,
+        inputs: Inputs<Self>,
+        experts: FlexTensor,
+        saved: [FlexTensor; 2],
+    ) -> Inputs<Self> {
+        let grad = dense(grad);
+        let inputs = inputs.map(dense);
+        let [x, weights, gate, up, down] = &inputs;
+        let (num_experts, hidden) = (gate.shape()[0], gate.shape()[2]);
+        let visits = Visits::sort(&experts, num_experts);
+        let per_visit = visit_gradients(&visits, &grad, &inputs, &saved);
+        let dx = visits.scatter(&per_visit.dx, hidden, |_| 1.0);
+        let dweights = visits.place.iter().map(|&place| per_visit.dweight[place]).collect();
+        let [dgate, dup, ddown] = matrix_gradients(&visits, &grad, x, &per_visit, num_experts);
+        [
+            tensor(dx, x.shape()),
+            tensor(dweights, weights.shape()),
+            tensor(dgate, gate.shape()),
+            tensor(dup, up.shape()),
+            tensor(ddown, down.shape()),
+        ]
+    }
+}
+
+fn visit_gradients(
+    visits: &Visits,
+    grad: &FlexTensor,
+    [_, weights, gate, up, down]: &Inputs<Flex>,
+    [gate_out, up_out]: &[FlexTensor; 2],
+) -> VisitGradients {
+    let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
+    let num_visits = visits.order.len();
+    let mut out = VisitGradients {
+        dgate: vec![0.0; num_visits * width],
+        dup: vec![0.0; num_visits * width],
+        weighted: vec![0.0; num_visits * width],
+        dx: vec![0.0; num_visits * hidden],
+        dweight: vec![0.0; num_visits],
+    };
+    let blocks = visits.blocks();
+    let wide = pieces(&mut out.dgate, width, &blocks)
+        .into_iter()
+        .zip(pieces(&mut out.dup, width, &blocks))
+        .zip(pieces(&mut out.weighted, width, &blocks));
+    let narrow = pieces(&mut out.dx, hidden, &blocks).into_iter().zip(pieces(&mut out.dweight, 1, &blocks));
+    let tasks: Vec<_> = blocks.iter().zip(wide.zip(narrow)).collect();
+    tasks.into_par_iter().for_each(|((expert, places), (((dgate, dup), weighted), (dx, dweight)))| {
+        let rows = places.len();
+        let matrix = expert * width * hidden..(expert + 1) * width * hidden;
+        let dy = visits.gather(values(grad), hidden, places.clone());
+        let mut z = vec![0.0; rows * width];
+        let down = Mat::new(&values(down)[matrix.clone()], hidden, width);
+        gemm(MatMut::new(&mut z, rows, width), false, Mat::new(&dy, rows, hidden), down, Threads::One);
+        vectorized(|| {
+            for (row, place) in places.clone().enumerate() {
+                let weight = values(weights)[visits.order[place]];
+                let at = row * width..(row + 1) * width;
+                let (gate, up) = (&values(gate_out)[place * width..][..width], &values(up_out)[place * width..][..width]);
+                let (z, weighted) = (&z[at.clone()], &mut weighted[at.clone()]);
+                let (dgate, dup) = (&mut dgate[at.clone()], &mut dup[at]);
+                for i in 0..width {
+                    let (silu, slope) = silu_derivative(gate[i]);
+                    weighted[i] = silu * up[i];
+                    dgate[i] = weight * z[i] * up[i] * slope;
+                    dup[i] = weight * z[i] * silu;
+                }
+                dweight[row] = sum_by(width, |i| z[i] * weighted[i]);
+                weighted.iter_mut().for_each(|h| *h *= weight);
+            }
+        });
+        let gate = Mat::new(&values(gate)[matrix.clone()], width, hidden);
+        let up = Mat::new(&values(up)[matrix], width, hidden);
+        gemm(MatMut::new(dx, rows, hidden), false, Mat::new(dgate, rows, width), gate, Threads::One);
+        gemm(MatMut::new(dx, rows, hidden), true, Mat::new(dup, rows, width), up, Threads::One);
+    });
+    out
+}
+
+/// `[dgate, dup, ddown]`, each stacked over experts; a task is one matrix of one expert.
+fn matrix_gradients(
+    visits: &Visits,
+    grad: &FlexTensor,
+    x: &FlexTensor,
+    per_visit: &VisitGradients,
+    num_experts: usize,
+) -> [Vec<f32>; 3] {
+    let hidden = x.shape()[1];
+    let width = per_visit.dgate.len() / visits.order.len().max(1);
+    let size = width * hidden;
+    let mut stacks = [(); 3].map(|()| vec![0.0; num_experts * size]);
+    let tasks: Vec<_> = stacks
+        .iter_mut()
+        .enumerate()
+        .flat_map(|(which, stack)| stack.chunks_exact_mut(size).enumerate().map(move |(expert, out)| (which, expert, out)))
+        .collect();
+    tasks.into_par_iter().for_each(|(which, expert, out)| {
+        let places = visits.of(expert);
+        let rows = places.len();
+        let tokens = visits.gather(values(if which == 2 { grad } else { x }), hidden, places.clone());
+        let tokens = Mat::new(&tokens, rows, hidden);
+        let inner = [&per_visit.dgate, &per_visit.dup, &per_visit.weighted][which];
+        let inner = Mat::new(&inner[places.start * width..places.end * width], rows, width);
+        if which == 2 {
+            gemm(MatMut::new(out, hidden, width), false, tokens.t(), inner, Threads::One);
+        } else {
+            gemm(MatMut::new(out, width, hidden), false, inner.t(), tokens, Threads::One);
+        }
+    });
+    stacks
+}
+
+impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
+    fn expert_mlp_forward(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        experts: IntTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: ExpertMlpBackward> Backward<B, 5> for Step {
+            type State = (Inputs<B>, IntTensor<B>, [FloatTensor<B>; 2]);
+
+            fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let (inputs, experts, saved) = ops.state;
+                let gradients = B::expert_mlp_backward(grad, inputs, experts, saved);
+                for (node, gradient) in ops.parents.into_iter().zip(gradients) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+
+        let nodes = [x.node(), weights.node(), gate.node(), up.node(), down.node()];
+        let inputs = [x, weights, gate, up, down].map(|input| input.into_primitive());
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let [y, gate_out, up_out] = B::expert_mlp_saved(inputs.clone(), experts.clone());
+                prep.finish((inputs, experts, [gate_out, up_out]), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [x, weights, gate, up, down] = inputs;
+                prep.finish(B::expert_mlp_forward(x, weights, experts, gate, up, down))
+            }
+        }
+    }
+}

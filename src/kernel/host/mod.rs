@@ -1,0 +1,52 @@
+//! The operations on plain slices of host memory: what the Flex bodies are made of.
+//!
+//! Everything here is deterministic for any number of threads: work is split over outputs, never over the
+//! terms of one sum.
+
+mod gemm;
+mod math;
+mod rows;
+
+pub(super) use gemm::{Mat, MatMut, Threads, gemm};
+pub(super) use math::{log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
+pub(super) use rows::{WeightRows, matmul_nt};
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::TensorData;
+use burn::tensor::{DType, Shape};
+
+/// Elements that one task of an elementwise loop handles; fewer than this are not worth a second thread.
+pub(super) const CHUNK: usize = 16 * 1024;
+
+/// The tensor with its elements next to each other; a copy only if it was strided.
+///
+/// # Panics
+/// If it does not hold f32: activations are single precision in every kernel.
+pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
+    assert_eq!(tensor.dtype(), DType::F32, "kernels compute in float32; cast activations first");
+    if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+/// The elements of a [`dense`] tensor.
+pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice::<f32>().expect("made dense")
+}
+
+/// A tensor that owns `values`, without a copy.
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// Indices on the host, whatever integer type the tensor has.
+pub(super) fn indices(tensor: &FlexTensor) -> Vec<usize> {
+    let tensor = tensor.to_contiguous();
+    match tensor.dtype() {
+        DType::I32 => tensor.as_slice::<i32>().expect("made dense").iter().map(|&i| index(i.into())).collect(),
+        DType::I64 => tensor.as_slice::<i64>().expect("made dense").iter().map(|&i| index(i)).collect(),
+        other => panic!("indices are i32 or i64, got {other:?}"),
+    }
+}
+
+fn index(value: i64) -> usize {
+    usize::try_from(value).expect("an index is not negative")
+}

@@ -1,0 +1,35 @@
+//! The operations that decide how fast a decoder is, each with a plain reference beside it.
+//!
+//! A file is one operation: a public function over tensors, its `…_reference` composed of Burn's own operations
+//! (runs on every backend, differentiable by construction), and bodies written by hand for the backends that
+//! have one, with their gradients. The public function takes the hand-written body where there is one and the
+//! reference elsewhere; tests hold the two to the same numbers. Nothing here knows a layer or a config.
+//!
+//! Kernels multiply float32 activations; weights may be float32, float16 or bfloat16 and are widened on the way.
+
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod executed;
+pub mod expert_mlp;
+pub mod linear;
+pub mod rms_norm;
+pub mod rope;
+pub mod silu_mul;
+
+#[cfg(feature = "flex")]
+mod host;
+
+use burn::tensor::Device;
+
+/// Whether tensors on this device have hand-written bodies.
+fn hand_written(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    return {
+        let _ = device;
+        false
+    };
+}

@@ -1,0 +1,61 @@
+//! Grouped-query causal self-attention with rotary positions.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::{LayerCache, Linear, Loader, RotaryEmbedding};
+use crate::config::DecoderConfig;
+use crate::kernel::attention::{Visibility, attention};
+use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
+
+/// `o_proj(attention(rope(q_proj(x)), rope(k_proj(x)), v_proj(x)))`.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// To `num_attention_heads · head_dim`.
+    pub q_proj: Linear,
+    /// To `num_key_value_heads · head_dim`.
+    pub k_proj: Linear,
+    /// To `num_key_value_heads · head_dim`.
+    pub v_proj: Linear,
+    /// Back to `hidden_size`.
+    pub o_proj: Linear,
+    head_dim: usize,
+    sliding_window: Option<usize>,
+}
+
+impl Attention {
+    pub(super) fn load<S: WeightSource>(
+        config: &DecoderConfig,
+        loader: &Loader<'_, S>,
+        layer: usize,
+    ) -> Result<Self, WeightError> {
+        let linear = |tensor| Ok(Linear { weight: loader.param(TensorId::Layer(layer, tensor))? });
+        Ok(Self {
+            q_proj: linear(LayerTensor::QProj)?,
+            k_proj: linear(LayerTensor::KProj)?,
+            v_proj: linear(LayerTensor::VProj)?,
+            o_proj: linear(LayerTensor::OProj)?,
+            head_dim: config.head_dim,
+            sliding_window: config.sliding_window,
+        })
+    }
+
+    /// Attends within `x`, and to what `cache` holds before it: `[batch_size, seq_length, hidden_size]` to the same.
+    pub fn forward(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        let [batch_size, seq_length, _] = x.dims();
+        let heads = |y: Tensor<3>| {
+            let num_heads = y.dims()[2] / self.head_dim;
+            y.reshape([batch_size, seq_length, num_heads, self.head_dim])
+        };
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
+        let q = rotary.forward(heads(self.q_proj.forward(x.clone())), past);
+        let k = rotary.forward(heads(self.k_proj.forward(x.clone())), past);
+        let v = heads(self.v_proj.forward(x));
+        let (k, v) = match cache {
+            Some(cache) => cache.append(k, v),
+            None => (k, v),
+        };
+        let y = attention(q, k, v, Visibility { past, window: self.sliding_window });
+        self.o_proj.forward(y.reshape([0, 0, -1]))
+    }
+}

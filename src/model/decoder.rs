@@ -1,0 +1,156 @@
+//! The decoder: embedding, layers, final norm, head.
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::load::raw;
+use super::{
+    Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Loader, RmsNorm,
+    RotaryEmbedding, Routing, SparseMoe,
+};
+use crate::config::DecoderConfig;
+use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
+
+/// Every token passes one gated MLP per layer (Llama, Mistral, SOLAR).
+pub type DenseDecoder = Decoder<GatedMlp>;
+/// Every token passes `num_experts_per_tok` of `num_local_experts` experts per layer (Mixtral).
+pub type MoeDecoder = Decoder<SparseMoe>;
+
+/// A pre-norm decoder with rotary attention.
+#[derive(Module, Debug)]
+pub struct Decoder<F: FeedForward> {
+    embed_tokens: Embedding,
+    layers: Vec<DecoderLayer<F>>,
+    norm: RmsNorm,
+    /// `None` if the head is the embedding table.
+    lm_head: Option<Linear>,
+    rotary: RotaryEmbedding,
+    #[module(skip)]
+    config: DecoderConfig,
+}
+
+/// Attention, then a feed-forward, each on the normalized stream and added back to it.
+#[derive(Module, Debug)]
+pub struct DecoderLayer<F: FeedForward> {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: F,
+}
+
+impl<F: FeedForward> Decoder<F> {
+    /// Loads a source, weights kept in float32: for training, and for inference in full precision.
+    ///
+    /// # Errors
+    /// What the source says.
+    ///
+    /// # Panics
+    /// If the source has experts and `F` has none, or the other way round.
+    pub fn load<S: WeightSource>(source: &S, device: &Device) -> Result<Self, WeightError> {
+        Self::load_as(source, Dtype::Float32, device)
+    }
+
+    /// Loads a source, matrices kept in `dtype`, norms in float32; activations are float32 in any case.
+    ///
+    /// # Errors
+    /// What the source says.
+    ///
+    /// # Panics
+    /// If the source has experts and `F` has none, or the other way round.
+    pub fn load_as<S: WeightSource>(source: &S, dtype: Dtype, device: &Device) -> Result<Self, WeightError> {
+        let config = source.config().clone();
+        let loader = Loader::new(source, dtype, device);
+        let linear = |id| Ok(Linear { weight: loader.param(id)? });
+        Ok(Self {
+            embed_tokens: Embedding { weight: loader.param(TensorId::EmbedTokens)? },
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| DecoderLayer::load(&config, &loader, layer))
+                .collect::<Result<_, _>>()?,
+            norm: RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps),
+            lm_head: (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?,
+            rotary: RotaryEmbedding::init(&config, device),
+            config,
+        })
+    }
+
+    /// The weights of this model, copied out: a source for growth and for writing.
+    pub fn to_weights(&self) -> MemoryWeights {
+        MemoryWeights::new(self.config.clone(), |id| self.weight(id))
+    }
+
+    fn weight(&self, id: TensorId) -> RawTensor {
+        match id {
+            TensorId::EmbedTokens => raw(self.embed_tokens.weight.val()),
+            TensorId::Layer(layer, tensor) => self.layers[layer].weight(tensor),
+            TensorId::Norm => raw(self.norm.weight.val()),
+            TensorId::LmHead => raw(self.lm_head.as_ref().expect("an untied model has a head").weight.val()),
+        }
+    }
+}
+
+impl<F: FeedForward> DecoderLayer<F> {
+    fn load<S: WeightSource>(
+        config: &DecoderConfig,
+        loader: &Loader<'_, S>,
+        layer: usize,
+    ) -> Result<Self, WeightError> {
+        let norm = |tensor| Ok(RmsNorm::new(loader.param(TensorId::Layer(layer, tensor))?, config.rms_norm_eps));
+        Ok(Self {
+            input_layernorm: norm(LayerTensor::InputLayernorm)?,
+            self_attn: Attention::load(config, loader, layer)?,
+            post_attention_layernorm: norm(LayerTensor::PostAttentionLayernorm)?,
+            mlp: F::load(config, loader, layer)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rotary: &RotaryEmbedding,
+        cache: Option<&mut LayerCache>,
+    ) -> (Tensor<3>, Option<Routing>) {
+        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotary, cache);
+        let (y, routing) = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        (x + y, routing)
+    }
+
+    fn weight(&self, tensor: LayerTensor) -> RawTensor {
+        match tensor {
+            LayerTensor::InputLayernorm => raw(self.input_layernorm.weight.val()),
+            LayerTensor::QProj => raw(self.self_attn.q_proj.weight.val()),
+            LayerTensor::KProj => raw(self.self_attn.k_proj.weight.val()),
+            LayerTensor::VProj => raw(self.self_attn.v_proj.weight.val()),
+            LayerTensor::OProj => raw(self.self_attn.o_proj.weight.val()),
+            LayerTensor::PostAttentionLayernorm => raw(self.post_attention_layernorm.weight.val()),
+            LayerTensor::Mlp(_) | LayerTensor::Router | LayerTensor::Expert(..) => self.mlp.weight(tensor),
+        }
+    }
+}
+
+impl<F: FeedForward> CausalLm for Decoder<F>
+where
+    Self: ModuleDisplay,
+{
+    fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    fn hidden_states(&self, tokens: Tensor<2, Int>, mut cache: Option<&mut KvCache>) -> HiddenStates {
+        let mut x = self.embed_tokens.forward(tokens);
+        let mut routing = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cache = cache.as_mut().map(|cache| &mut cache.layers()[index]);
+            let (y, routed) = layer.forward(x, &self.rotary, cache);
+            x = y;
+            routing.extend(routed);
+        }
+        HiddenStates { last: self.norm.forward(x), routing }
+    }
+
+    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => self.embed_tokens.as_head(hidden),
+        }
+    }
+}

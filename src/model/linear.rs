@@ -1,0 +1,45 @@
+//! The two layers that are one matrix: a linear map and a table of embeddings.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use crate::kernel::{embedding::embedding, linear::linear};
+
+/// `y = x·Wᵀ`, without bias.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Linear {
+    /// `[.., in]` to `[.., out]`.
+    ///
+    /// # Panics
+    /// If the last axis of `x` is not `in`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        linear(x, self.weight.val())
+    }
+}
+
+/// A row for every token id.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[vocab_size, hidden_size]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// `[batch_size, seq_length]` to `[batch_size, seq_length, hidden_size]`.
+    ///
+    /// # Panics
+    /// If an id is not below `vocab_size`.
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        embedding(self.weight.val(), tokens)
+    }
+
+    /// Logits from the table itself, for a tied head: `[.., hidden_size]` to `[.., vocab_size]`.
+    pub fn as_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        linear(hidden, self.weight.val())
+    }
+}

@@ -1,0 +1,73 @@
+//! What may follow attention in a layer, and the dense form of it.
+
+use burn::module::{Module, ModuleDisplay};
+use burn::tensor::Tensor;
+
+use super::{Linear, Loader, Routing, load::raw};
+use crate::config::DecoderConfig;
+use crate::kernel::silu_mul::silu_mul;
+use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
+
+/// What follows attention in a layer: the one place where dense and sparse decoders differ.
+pub trait FeedForward: Module + ModuleDisplay {
+    /// Takes this layer's weights from the loader's source.
+    ///
+    /// # Errors
+    /// What the source says.
+    fn load<S: WeightSource>(
+        config: &DecoderConfig,
+        loader: &Loader<'_, S>,
+        layer: usize,
+    ) -> Result<Self, WeightError>;
+
+    /// `x` and the output: `[batch_size, seq_length, hidden_size]`; the routing, if this layer routes.
+    fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
+
+    /// The value of one of this layer's weights.
+    ///
+    /// # Panics
+    /// If it has none of that name.
+    fn weight(&self, tensor: LayerTensor) -> RawTensor;
+}
+
+/// `down_proj(silu(gate_proj(x)) ∘ up_proj(x))` (Shazeer, 2020, arXiv:2002.05202, §2).
+#[derive(Module, Debug)]
+pub struct GatedMlp {
+    /// To `intermediate_size`, before the SiLU.
+    pub gate_proj: Linear,
+    /// To `intermediate_size`.
+    pub up_proj: Linear,
+    /// Back to `hidden_size`.
+    pub down_proj: Linear,
+}
+
+impl FeedForward for GatedMlp {
+    fn load<S: WeightSource>(
+        _config: &DecoderConfig,
+        loader: &Loader<'_, S>,
+        layer: usize,
+    ) -> Result<Self, WeightError> {
+        let linear = |projection| {
+            Ok(Linear { weight: loader.param(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? })
+        };
+        Ok(Self {
+            gate_proj: linear(Projection::Gate)?,
+            up_proj: linear(Projection::Up)?,
+            down_proj: linear(Projection::Down)?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
+        let hidden = silu_mul(self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        (self.down_proj.forward(hidden), None)
+    }
+
+    fn weight(&self, tensor: LayerTensor) -> RawTensor {
+        match tensor {
+            LayerTensor::Mlp(Projection::Gate) => raw(self.gate_proj.weight.val()),
+            LayerTensor::Mlp(Projection::Up) => raw(self.up_proj.weight.val()),
+            LayerTensor::Mlp(Projection::Down) => raw(self.down_proj.weight.val()),
+            other => panic!("a dense MLP has no {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a language model is, and the decoders that are one.
+//!
+//! [`Decoder`] is one architecture with one open place: what follows attention in a layer ([`FeedForward`]).
+//! A [`GatedMlp`] there makes the dense decoder, a [`SparseMoe`] the mixture of experts.
+
+mod attention;
+mod decoder;
+mod kv_cache;
+mod linear;
+mod load;
+mod mlp;
+mod moe;
+mod norm;
+mod rope;
+
+pub use attention::Attention;
+pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
+pub use kv_cache::{KvCache, LayerCache};
+pub use linear::{Embedding, Linear};
+pub use load::Loader;
+pub use mlp::{FeedForward, GatedMlp};
+pub use moe::{Router, Routing, SparseMoe};
+pub use norm::RmsNorm;
+pub use rope::{RotaryEmbedding, inverse_frequencies};
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+
+use crate::config::DecoderConfig;
+
+/// A decoder-only language model: token ids in, logits of the next token out.
+///
+/// Training, evaluation, generation and profiling know a model only through this trait. A dense model is one
+/// that routes nowhere: its `routing` is empty, and no caller asks which kind it has.
+pub trait CausalLm: Module {
+    /// The shape of the model.
+    fn config(&self) -> &DecoderConfig;
+
+    /// The states after the final norm. With a cache, `tokens` continue the sequence that it holds.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch_size, seq_length]`
+    ///
+    /// # Panics
+    /// If the sequence grows longer than `max_position_embeddings` or than the cache, or an id is not below
+    /// `vocab_size`.
+    fn hidden_states(&self, tokens: Tensor<2, Int>, cache: Option<&mut KvCache>) -> HiddenStates;
+
+    /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.
+    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;
+
+    /// Logits at every position.
+    fn forward(&self, tokens: Tensor<2, Int>) -> CausalLmOutput {
+        let HiddenStates { last, routing } = self.hidden_states(tokens, None);
+        CausalLmOutput { logits: self.lm_head(last), routing }
+    }
+}
+
+/// What the layers of a model leave behind.
+#[derive(Debug, Clone)]
+pub struct HiddenStates {
+    /// After the final norm, `[batch_size, seq_length, hidden_size]`.
+    pub last: Tensor<3>,
+    /// The routing of each sparse layer, first layer first; empty for a dense model.
+    pub routing: Vec<Routing>,
+}
+
+/// Logits with the routing that led to them.
+#[derive(Debug, Clone)]
+pub struct CausalLmOutput {
+    /// `[batch_size, seq_length, vocab_size]`.
+    pub logits: Tensor<3>,
+    /// The routing of each sparse layer, first layer first; empty for a dense model.
+    pub routing: Vec<Routing>,
+}

@@ -1,0 +1,476 @@
+//! What can be wrong with weights on disk: one variant per rule.
+//!
+//! Every message names the file, what was found and what was expected. Names from a file are hostile: they are
+//! shown escaped and cut at 200 characters.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+
+/// Why weights could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightError {
+    /// A file or directory that the caller named, or that a checkpoint must have, does not exist.
+    #[error("{path:?} does not exist")]
+    NotFound {
+        /// What is missing.
+        path: PathBuf,
+    },
+    /// A directory was expected.
+    #[error("{path:?} is not a directory, expected a directory with config.json and model.safetensors")]
+    NotADirectory {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// A directory, a pipe or a device stands where a file should.
+    #[error("{path:?} is not a regular file")]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The operating system failed to read or write.
+    #[error("{path:?}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The text is not JSON, or not of the form that its format calls for.
+    #[error("{path:?}: {}", cut(.source))]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected, with line and column.
+        source: serde_json::Error,
+    },
+    /// A JSON file is larger than any real one.
+    #[error("{path:?} has {found_bytes} bytes, expected at most {limit_bytes}")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+
+    /// A safetensors file has at least a length and an empty header.
+    #[error("{path:?} has {found_bytes} bytes, expected at least 10: 8 for the header's length and 2 for a header")]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found_bytes: u64,
+    },
+    /// A pointer of Git LFS stands in place of the weights.
+    #[error("{path:?} is a Git LFS pointer, expected weights: run `git lfs pull` where it came from")]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A web page was saved in place of the weights.
+    #[error("{path:?} is an HTML page, expected weights: download it again")]
+    HtmlPage {
+        /// The file.
+        path: PathBuf,
+    },
+    /// PyTorch's pickles can run code when they are read; they never are.
+    #[error("{path:?} is a PyTorch pickle, which is never read, expected safetensors")]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A GGUF file under the wrong name.
+    #[error("{path:?} is a GGUF file, expected safetensors")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The header is longer than the format allows.
+    #[error("{path:?} announces a header of {found_bytes} bytes, expected at most {limit_bytes}")]
+    HeaderTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The length that the file announces.
+        found_bytes: u64,
+        /// The format's limit.
+        limit_bytes: u64,
+    },
+    /// The header would end after the file.
+    #[error("{path:?} announces a header of {header_bytes} bytes, but only {left_bytes} follow")]
+    HeaderBeyondFile {
+        /// The file.
+        path: PathBuf,
+        /// The length that the file announces.
+        header_bytes: u64,
+        /// Bytes after the announcement.
+        left_bytes: u64,
+    },
+    /// The header does not start as an object.
+    #[error("{path:?} has a header that starts with byte {found:#04x}, expected `{{`")]
+    HeaderNotObject {
+        /// The file.
+        path: PathBuf,
+        /// The first byte of the header.
+        found: u8,
+    },
+    /// Two tensors have one name: a reader that keeps the last would reinterpret the bytes of the first.
+    #[error("{path:?} defines tensor {} twice, expected once", quoted(.name))]
+    DuplicateTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A key stands twice in one object.
+    #[error("{path:?} gives key {} of {} twice, expected once", quoted(.key), quoted(.name))]
+    DuplicateKey {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, or other object, with the key.
+        name: String,
+        /// The key.
+        key: String,
+    },
+    /// A header entry is not `{dtype, shape, data_offsets}`.
+    #[error("{path:?}: entry {}: {}, expected dtype, shape and data_offsets", quoted(.name), cut(.source))]
+    BadTensorEntry {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What was found and expected.
+        source: serde_json::Error,
+    },
+    /// The format knows no such number type.
+    #[error("{path:?}: tensor {} has dtype {}, expected one that safetensors defines", quoted(.name), quoted(.dtype))]
+    UnknownDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What was found.
+        dtype: String,
+    },
+    /// A tensor ends before it begins.
+    #[error("{path:?}: tensor {} has offsets [{begin}, {end}], expected the first not above the second", quoted(.name))]
+    OffsetsOutOfOrder {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// First byte.
+        begin: u64,
+        /// Byte after the last.
+        end: u64,
+    },
+    /// Two tensors share bytes.
+    #[error("{path:?}: tensor {} begins at {begin}, inside the one before, which ends at {expected}", quoted(.name))]
+    Overlap {
+        /// The file.
+        path: PathBuf,
+        /// The later tensor.
+        name: String,
+        /// Where it begins.
+        begin: u64,
+        /// Where it should.
+        expected: u64,
+    },
+    /// Bytes between two tensors belong to neither.
+    #[error("{path:?}: tensor {} begins at {begin}, expected {expected}: the bytes between are nobody's", quoted(.name))]
+    Hole {
+        /// The file.
+        path: PathBuf,
+        /// The later tensor.
+        name: String,
+        /// Where it begins.
+        begin: u64,
+        /// Where it should.
+        expected: u64,
+    },
+    /// The header promises more data than there is.
+    #[error("{path:?} holds {found_bytes} bytes of tensors, expected {expected_bytes}: it is cut short")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes after the header.
+        found_bytes: u64,
+        /// Bytes that the header describes.
+        expected_bytes: u64,
+    },
+    /// Data follows the last tensor.
+    #[error("{path:?} holds {found_bytes} bytes of tensors, expected {expected_bytes}: the rest are nobody's")]
+    TrailingBytes {
+        /// The file.
+        path: PathBuf,
+        /// Bytes after the header.
+        found_bytes: u64,
+        /// Bytes that the header describes.
+        expected_bytes: u64,
+    },
+    /// The size of a tensor does not fit 64 bits.
+    #[error("{path:?}: tensor {} of shape {} has a size above 2^64 bits", quoted(.name), cut(&format!("{shape:?}")))]
+    SizeOverflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Numbers of less than a byte do not fill whole bytes.
+    #[error("{path:?}: tensor {} has {bits} bits, expected a multiple of 8", quoted(.name))]
+    PartialByte {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its size.
+        bits: u64,
+    },
+    /// The span of a tensor is not what its shape and type take.
+    #[error("{path:?}: tensor {} spans {found_bytes} bytes, expected {expected_bytes}", quoted(.name))]
+    SizeMismatch {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// `end - begin`.
+        found_bytes: u64,
+        /// Product of the shape times the size of a number.
+        expected_bytes: u64,
+    },
+
+    /// The sizes in `config.json` make no decoder.
+    #[error("{path:?}: {source}")]
+    Config {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The broken rule.
+        source: ConfigError,
+    },
+    /// `config.json` asks for something that these decoders do not compute.
+    #[error("{path:?}: {key} is {}, expected {expected}", cut(.found))]
+    Unsupported {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What is supported.
+        expected: &'static str,
+    },
+    /// A key that other keys make necessary is absent.
+    #[error("{path:?} has no {key}, expected one beside {beside}")]
+    MissingKey {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The absent key.
+        key: &'static str,
+        /// The key that needs it.
+        beside: &'static str,
+    },
+    /// Two spellings of one setting have different values.
+    #[error("{path:?}: {first} is {first_found} but {second} is {second_found}, expected the same")]
+    KeysDisagree {
+        /// The `config.json`.
+        path: PathBuf,
+        /// One key.
+        first: &'static str,
+        /// Its value.
+        first_found: String,
+        /// The other key.
+        second: &'static str,
+        /// Its value.
+        second_found: String,
+    },
+    /// Without `head_dim`, heads divide the hidden size evenly.
+    #[error("{path:?}: hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}, expected that or a head_dim")]
+    NoHeadDim {
+        /// The `config.json`.
+        path: PathBuf,
+        /// Width of the residual stream.
+        hidden_size: usize,
+        /// Query heads.
+        num_attention_heads: usize,
+    },
+
+    /// The directory has no weights that can be read.
+    #[error("{path:?} has neither model.safetensors nor model.safetensors.index.json{}", if *.pickles { ", only PyTorch pickles, which are never read" } else { "" })]
+    NoWeights {
+        /// The directory.
+        path: PathBuf,
+        /// Whether PyTorch's `.bin` files are there.
+        pickles: bool,
+    },
+    /// A single file and an index to other files lie side by side.
+    #[error("{path:?} has both model.safetensors and an index that does not name it, expected one of them")]
+    AmbiguousWeights {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A shard's name would lead out of the directory.
+    #[error("{path:?} names shard {}, expected a plain file name", quoted(.shard))]
+    UnsafeShardName {
+        /// The index.
+        path: PathBuf,
+        /// What it names.
+        shard: String,
+    },
+    /// The index names a shard that is not there.
+    #[error("shard {path:?} does not exist, but the index names it ({missing} of {total} shards are missing)")]
+    MissingShard {
+        /// The first missing shard.
+        path: PathBuf,
+        /// How many are missing.
+        missing: usize,
+        /// How many there should be.
+        total: usize,
+    },
+    /// The index assigns a tensor to a shard that lacks it.
+    #[error("{path:?} lacks tensor {}, which the index assigns to it", quoted(.name))]
+    NotInShard {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A shard holds a tensor that the index does not assign to it.
+    #[error("{path:?} holds tensor {}, which the index does not assign to it", quoted(.name))]
+    NotInIndex {
+        /// The shard.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor that was asked for, or that the config calls for, is not there.
+    #[error("{path:?} has no tensor {}, expected one", quoted(.name))]
+    MissingTensor {
+        /// The directory or file.
+        path: PathBuf,
+        /// The first missing tensor, in the order of the forward pass.
+        name: String,
+    },
+    /// A tensor that the config does not call for: leaving it out could change the model.
+    #[error("{path:?} holds tensor {}, which a decoder of this config.json does not have", quoted(.name))]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A weight does not have the shape that the config gives it.
+    #[error("{path:?}: tensor {} has shape {}, expected {expected:?}", quoted(.name), cut(&format!("{found:?}")))]
+    ShapeMismatch {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that the config gives it.
+        expected: Vec<usize>,
+    },
+    /// A weight is not of a floating-point type that these decoders use.
+    #[error("{path:?}: tensor {} has dtype {found}, expected F32, F16 or BF16", quoted(.name))]
+    UnsupportedDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: ::safetensors::Dtype,
+    },
+
+    /// Output would mix with what is there.
+    #[error("{path:?} exists, expected nothing or an empty directory there")]
+    OutputExists {
+        /// Where the output should go.
+        path: PathBuf,
+    },
+}
+
+/// What kind of failure a [`WeightError`] is, for an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An input file or directory is missing.
+    NotFound,
+    /// An input, or the place for the output, breaks a rule.
+    Invalid,
+    /// The operating system failed.
+    Io,
+}
+
+impl WeightError {
+    /// Which kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } => ErrorKind::NotFound,
+            Self::Io { .. } => ErrorKind::Io,
+            _ => ErrorKind::Invalid,
+        }
+    }
+
+    /// For `map_err`: the failure of an operation on `path`, with absence told apart.
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        |source| match source.kind() {
+            std::io::ErrorKind::NotFound => Self::NotFound { path: path.to_owned() },
+            _ => Self::Io { path: path.to_owned(), source },
+        }
+    }
+}
+
+const SHOWN_CHARS: usize = 200;
+
+fn quoted(name: &str) -> String {
+    let shown: String = name.chars().take(SHOWN_CHARS).collect();
+    let more = if shown.len() < name.len() { "…" } else { "" };
+    format!("{shown:?}{more}")
+}
+
+fn cut(text: &impl ToString) -> String {
+    let text = text.to_string();
+    let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
+    let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
+    format!("{shown}{more}")
+}
+
+fn shown_char(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_escaped_and_cut() {
+        let path = PathBuf::from("model.safetensors");
+        let error = WeightError::UnexpectedTensor { path, name: format!("\u{1b}[31m\n{}", "x".repeat(1000)) };
+        let message = error.to_string();
+        assert!(message.contains(r"\u{1b}[31m\nxxx"), "{message}");
+        assert!(!message.contains('\u{1b}') && !message.contains('\n'));
+        assert!(message.len() < 400, "{} bytes", message.len());
+    }
+
+    #[test]
+    fn hostile_values_are_escaped_and_cut() {
+        let found = format!("\u{1b}{}", "y".repeat(1000));
+        let key = "hidden_act";
+        let error = WeightError::Unsupported { path: PathBuf::from("config.json"), key, found, expected: "silu" };
+        let message = error.to_string();
+        assert!(message.contains(r"\u{1b}yyy") && message.ends_with("…, expected silu"), "{message}");
+        assert!(!message.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn absence_is_told_apart_from_failure() {
+        let path = Path::new("a");
+        let told = |kind| WeightError::io(path)(std::io::Error::from(kind)).kind();
+        assert_eq!(told(std::io::ErrorKind::NotFound), ErrorKind::NotFound);
+        assert_eq!(told(std::io::ErrorKind::PermissionDenied), ErrorKind::Io);
+    }
+}

@@ -1,0 +1,419 @@
+//! `config.json`: what Hugging Face writes, checked into a [`DecoderConfig`], and back.
+//!
+//! Transformers 4 spells rotary settings `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Keys that
+//! are absent have the defaults of the family's config class; keys that would change the computation and are not
+//! modelled are refused.
+
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig, RopeScaling};
+use crate::weights::{Dtype, WeightError};
+
+/// The file as it is: flat, and mostly optional.
+#[derive(Debug, Deserialize)]
+struct HfConfig {
+    architectures: Option<Vec<String>>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    #[serde(default, deserialize_with = "present")]
+    num_key_value_heads: Option<Option<usize>>,
+    head_dim: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeFields>,
+    rope_parameters: Option<RopeFields>,
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<usize>>,
+    tie_word_embeddings: Option<bool>,
+    num_local_experts: Option<usize>,
+    num_experts_per_tok: Option<usize>,
+    router_aux_loss_coef: Option<f64>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    partial_rotary_factor: Option<f64>,
+    quantization_config: Option<Value>,
+    layer_types: Option<Value>,
+}
+
+/// `rope_scaling` or `rope_parameters`.
+#[derive(Debug, Deserialize)]
+struct RopeFields {
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    legacy_type: Option<String>,
+    rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+/// What the config class of a family fills in for an absent key.
+struct FamilyDefaults {
+    architecture: &'static str,
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    sliding_window: Option<usize>,
+}
+
+fn family_defaults(model_type: ModelType) -> FamilyDefaults {
+    let llama = FamilyDefaults {
+        architecture: "LlamaForCausalLM",
+        num_key_value_heads: None,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        sliding_window: None,
+    };
+    let mistral = FamilyDefaults {
+        architecture: "MistralForCausalLM",
+        num_key_value_heads: Some(8),
+        max_position_embeddings: 131_072,
+        sliding_window: Some(4096),
+        ..llama
+    };
+    match model_type {
+        ModelType::Llama => llama,
+        ModelType::Mistral => mistral,
+        ModelType::Mixtral => FamilyDefaults {
+            architecture: "MixtralForCausalLM",
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e6,
+            sliding_window: None,
+            ..mistral
+        },
+    }
+}
+
+const MIXTRAL_EXPERTS: MoeConfig =
+    MoeConfig { num_local_experts: 8, num_experts_per_tok: 2, router_aux_loss_coef: 0.001 };
+
+/// More would have to be listed before a file could contradict them.
+const MOST_EXPERTS: usize = 65_536;
+
+/// Parses the text of the `config.json` at `path`; also every key as it stands.
+pub(super) fn parse(path: &Path, text: &[u8]) -> Result<(DecoderConfig, Map<String, Value>), WeightError> {
+    let malformed = |source| WeightError::Malformed { path: path.to_owned(), source };
+    let keys: Map<String, Value> = serde_json::from_slice(text).map_err(malformed)?;
+    let model_type = model_type(path, &keys)?;
+    let raw: HfConfig = serde_json::from_slice(text).map_err(malformed)?;
+    refuse_what_is_not_modelled(path, model_type, &raw)?;
+    let fields = checked(path, model_type, raw)?;
+    let config = DecoderConfig::new(fields).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
+    Ok((config, keys))
+}
+
+fn model_type(path: &Path, keys: &Map<String, Value>) -> Result<ModelType, WeightError> {
+    let found = keys.get("model_type").unwrap_or(&Value::Null);
+    ModelType::deserialize(found)
+        .map_err(|_| unsupported(path, "model_type", found, "\"llama\", \"mistral\" or \"mixtral\""))
+}
+
+fn refuse_what_is_not_modelled(path: &Path, model_type: ModelType, raw: &HfConfig) -> Result<(), WeightError> {
+    let architecture = family_defaults(model_type).architecture;
+    if let Some(found) = raw.architectures.as_ref().filter(|found| **found != [architecture]) {
+        return Err(unsupported(path, "architectures", found, architecture));
+    }
+    if let Some(found) = raw.hidden_act.as_ref().filter(|found| *found != "silu") {
+        return Err(unsupported(path, "hidden_act", found, "\"silu\""));
+    }
+    for (key, found) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
+        if found == Some(true) {
+            return Err(unsupported(path, key, true, "false"));
+        }
+    }
+    if let Some(found) = raw.partial_rotary_factor.filter(|found| *found != 1.0) {
+        return Err(unsupported(path, "partial_rotary_factor", found, "1"));
+    }
+    if let Some(found) = raw.num_local_experts.filter(|found| *found > MOST_EXPERTS) {
+        return Err(unsupported(path, "num_local_experts", found, "at most 65536"));
+    }
+    for (key, found) in [("quantization_config", &raw.quantization_config), ("layer_types", &raw.layer_types)] {
+        if let Some(found) = found {
+            return Err(unsupported(path, key, found, "none"));
+        }
+    }
+    Ok(())
+}
+
+fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderFields, WeightError> {
+    let defaults = family_defaults(model_type);
+    let (rope_theta, rope_scaling) = rope(path, &raw, defaults.rope_theta)?;
+    let heads = raw.num_attention_heads;
+    let moe = MoeConfig {
+        num_local_experts: raw.num_local_experts.unwrap_or(MIXTRAL_EXPERTS.num_local_experts),
+        num_experts_per_tok: raw.num_experts_per_tok.unwrap_or(MIXTRAL_EXPERTS.num_experts_per_tok),
+        router_aux_loss_coef: raw.router_aux_loss_coef.unwrap_or(MIXTRAL_EXPERTS.router_aux_loss_coef),
+    };
+    Ok(DecoderFields {
+        model_type,
+        vocab_size: raw.vocab_size,
+        hidden_size: raw.hidden_size,
+        intermediate_size: raw.intermediate_size,
+        num_hidden_layers: raw.num_hidden_layers,
+        num_attention_heads: heads,
+        num_key_value_heads: raw.num_key_value_heads.unwrap_or(defaults.num_key_value_heads).unwrap_or(heads),
+        head_dim: raw.head_dim.map_or_else(|| even_share(path, raw.hidden_size, heads), Ok)?,
+        max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
+        rms_norm_eps: raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
+        rope_theta,
+        rope_scaling,
+        sliding_window: raw.sliding_window.unwrap_or(defaults.sliding_window),
+        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+        moe: (model_type == ModelType::Mixtral).then_some(moe),
+    })
+}
+
+/// `hidden_size / num_attention_heads`; no heads at all are [`DecoderConfig`]'s to refuse.
+fn even_share(path: &Path, hidden_size: usize, num_attention_heads: usize) -> Result<usize, WeightError> {
+    match hidden_size.checked_rem(num_attention_heads) {
+        None | Some(0) => Ok(hidden_size.checked_div(num_attention_heads).unwrap_or(hidden_size)),
+        Some(_) => Err(WeightError::NoHeadDim { path: path.to_owned(), hidden_size, num_attention_heads }),
+    }
+}
+
+fn rope(path: &Path, raw: &HfConfig, default_theta: f64) -> Result<(f64, RopeScaling), WeightError> {
+    let nested_theta = |fields: &Option<RopeFields>| fields.as_ref().and_then(|fields| fields.rope_theta);
+    let thetas = [
+        ("rope_theta", raw.rope_theta),
+        ("rope_parameters.rope_theta", nested_theta(&raw.rope_parameters)),
+        ("rope_scaling.rope_theta", nested_theta(&raw.rope_scaling)),
+    ];
+    let scaling = |key, fields: &Option<RopeFields>| fields.as_ref().map(|f| f.scaling(path, key)).transpose();
+    let scalings = [
+        ("rope_parameters", scaling("rope_parameters", &raw.rope_parameters)?),
+        ("rope_scaling", scaling("rope_scaling", &raw.rope_scaling)?),
+    ];
+    let theta = agreed(path, thetas)?.unwrap_or(default_theta);
+    Ok((theta, agreed(path, scalings)?.unwrap_or(RopeScaling::Default)))
+}
+
+/// The one value that all present keys have.
+fn agreed<T: Copy + PartialEq + std::fmt::Debug, const N: usize>(
+    path: &Path,
+    keys: [(&'static str, Option<T>); N],
+) -> Result<Option<T>, WeightError> {
+    let present: Vec<(&'static str, T)> = keys.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    match present.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+        Some(pair) => Err(WeightError::KeysDisagree {
+            path: path.to_owned(),
+            first: pair[0].0,
+            first_found: format!("{:?}", pair[0].1),
+            second: pair[1].0,
+            second_found: format!("{:?}", pair[1].1),
+        }),
+        None => Ok(present.first().map(|(_, value)| *value)),
+    }
+}
+
+impl RopeFields {
+    fn scaling(&self, path: &Path, key: &'static str) -> Result<RopeScaling, WeightError> {
+        let factor = || needed(path, self.factor, "factor", key);
+        let rope_type = self.rope_type.as_ref().or(self.legacy_type.as_ref());
+        let scaling = match rope_type.map(String::as_str) {
+            None if self.factor.is_some() => return Err(missing(path, "rope_type", key)),
+            None | Some("default") => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear { factor: factor()? },
+            Some("llama3") => RopeScaling::Llama3 {
+                factor: factor()?,
+                low_freq_factor: needed(path, self.low_freq_factor, "low_freq_factor", key)?,
+                high_freq_factor: needed(path, self.high_freq_factor, "high_freq_factor", key)?,
+                original_max_position_embeddings: needed(
+                    path,
+                    self.original_max_position_embeddings,
+                    "original_max_position_embeddings",
+                    key,
+                )?,
+            },
+            Some(other) => return Err(unsupported(path, "rope_type", other, "\"default\", \"linear\" or \"llama3\"")),
+        };
+        let neutral = |name: &str, value: &Value| {
+            value.is_null() || (name == "partial_rotary_factor" && value.as_f64() == Some(1.0))
+        };
+        match self.others.iter().find(|(name, value)| !neutral(name, value)) {
+            Some((name, value)) => {
+                Err(unsupported(path, key, json!({name: value}), "rope_type, rope_theta and what the type needs"))
+            }
+            None => Ok(scaling),
+        }
+    }
+}
+
+fn needed<T>(path: &Path, value: Option<T>, key: &'static str, beside: &'static str) -> Result<T, WeightError> {
+    value.ok_or_else(|| missing(path, key, beside))
+}
+
+fn missing(path: &Path, key: &'static str, beside: &'static str) -> WeightError {
+    WeightError::MissingKey { path: path.to_owned(), key, beside }
+}
+
+fn unsupported(path: &Path, key: &'static str, found: impl Serialize, expected: &'static str) -> WeightError {
+    WeightError::Unsupported { path: path.to_owned(), key, found: json!(found).to_string(), expected }
+}
+
+/// Tells an absent key (`None`) from a null (`Some(None)`).
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The keys of both dialects for a checkpoint of this config; other keys of `carried` are kept.
+pub(super) fn to_json(config: &DecoderConfig, dtype: Dtype, carried: Map<String, Value>) -> Map<String, Value> {
+    let mut keys = carried;
+    // Names Python code that is not written beside the weights.
+    keys.shift_remove("auto_map");
+    let mut set = |key: &str, value: Value| keys.insert(key.to_owned(), value);
+    set("architectures", json!([family_defaults(config.model_type).architecture]));
+    set("model_type", json!(config.model_type));
+    set("vocab_size", json!(config.vocab_size));
+    set("hidden_size", json!(config.hidden_size));
+    set("intermediate_size", json!(config.intermediate_size));
+    set("num_hidden_layers", json!(config.num_hidden_layers));
+    set("num_attention_heads", json!(config.num_attention_heads));
+    set("num_key_value_heads", json!(config.num_key_value_heads));
+    set("head_dim", json!(config.head_dim));
+    set("hidden_act", json!("silu"));
+    set("max_position_embeddings", json!(config.max_position_embeddings));
+    set("rms_norm_eps", json!(config.rms_norm_eps));
+    set("rope_theta", json!(config.rope_theta));
+    set("rope_scaling", rope_scaling_json(config));
+    set("rope_parameters", rope_parameters_json(config));
+    set("tie_word_embeddings", json!(config.tie_word_embeddings));
+    set("torch_dtype", json!(dtype));
+    set("dtype", json!(dtype));
+    if let Some(moe) = config.moe {
+        set("num_local_experts", json!(moe.num_local_experts));
+        set("num_experts_per_tok", json!(moe.num_experts_per_tok));
+        set("router_aux_loss_coef", json!(moe.router_aux_loss_coef));
+    }
+    if config.model_type == ModelType::Llama {
+        keys.shift_remove("sliding_window");
+    } else {
+        keys.insert("sliding_window".to_owned(), json!(config.sliding_window));
+    }
+    keys
+}
+
+fn rope_scaling_json(config: &DecoderConfig) -> Value {
+    match config.rope_scaling {
+        RopeScaling::Default => Value::Null,
+        // Before 4.43, transformers takes exactly these two keys; later versions still read them.
+        RopeScaling::Linear { factor } => json!({"type": "linear", "factor": factor}),
+        scaling @ RopeScaling::Llama3 { .. } => json!(scaling),
+    }
+}
+
+fn rope_parameters_json(config: &DecoderConfig) -> Value {
+    let mut parameters = json!(config.rope_scaling);
+    parameters["rope_theta"] = json!(config.rope_theta);
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &Value) -> Result<DecoderConfig, WeightError> {
+        parse(Path::new("config.json"), text.to_string().as_bytes()).map(|(config, _)| config)
+    }
+
+    fn smallest(model_type: &str) -> Value {
+        json!({"model_type": model_type, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+               "num_hidden_layers": 2, "num_attention_heads": 8})
+    }
+
+    fn with(mut config: Value, changes: Value) -> Value {
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        config
+    }
+
+    fn llama3() -> RopeScaling {
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        }
+    }
+
+    #[test]
+    fn absent_keys_have_the_defaults_of_the_family() {
+        let llama = parsed(&smallest("llama")).unwrap();
+        assert_eq!((llama.num_key_value_heads, llama.head_dim, llama.max_position_embeddings), (8, 4, 2048));
+        assert_eq!((llama.rms_norm_eps, llama.rope_theta, llama.sliding_window), (1e-6, 1e4, None));
+        let mistral = parsed(&smallest("mistral")).unwrap();
+        assert_eq!((mistral.num_key_value_heads, mistral.max_position_embeddings), (8, 131_072));
+        assert_eq!((mistral.rms_norm_eps, mistral.rope_theta, mistral.sliding_window), (1e-6, 1e4, Some(4096)));
+        let mixtral = parsed(&smallest("mixtral")).unwrap();
+        assert_eq!((mixtral.rms_norm_eps, mixtral.rope_theta, mixtral.sliding_window), (1e-5, 1e6, None));
+        assert_eq!(mixtral.moe, Some(MIXTRAL_EXPERTS));
+        for config in [llama, mistral, mixtral] {
+            assert!(!config.tie_word_embeddings);
+            assert_eq!(config.rope_scaling, RopeScaling::Default);
+        }
+    }
+
+    #[test]
+    fn null_is_not_absence() {
+        let nulls = json!({"num_key_value_heads": null, "sliding_window": null, "head_dim": null, "num_attention_heads": 16});
+        let config = parsed(&with(smallest("mistral"), nulls)).unwrap();
+        assert_eq!((config.num_key_value_heads, config.sliding_window, config.head_dim), (16, None, 2));
+    }
+
+    #[test]
+    fn both_dialects_say_the_same() {
+        let four = json!({"rope_theta": 500000.0, "torch_dtype": "bfloat16", "rope_scaling": {"rope_type": "llama3",
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
+        let five = json!({"dtype": "bfloat16", "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0,
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
+        let four = parsed(&with(smallest("llama"), four)).unwrap();
+        assert_eq!(four, parsed(&with(smallest("llama"), five)).unwrap());
+        assert_eq!((four.rope_theta, four.rope_scaling), (5e5, llama3()));
+        let four = parsed(&with(smallest("llama"), json!({"rope_scaling": {"type": "linear", "factor": 2}}))).unwrap();
+        let five = json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000}});
+        assert_eq!(four, parsed(&with(smallest("llama"), five)).unwrap());
+        assert_eq!(four.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    }
+
+    #[test]
+    fn what_is_written_reads_back_in_either_dialect() {
+        let scalings = [RopeScaling::Default, RopeScaling::Linear { factor: 4.0 }, llama3()];
+        let presets = [DecoderConfig::smollm2_135m(), DecoderConfig::mistral_7b(), DecoderConfig::mixtral_8x7b()];
+        for (config, scaling) in presets.iter().flat_map(|config| scalings.map(|scaling| (config, scaling))) {
+            let config = config.with(|fields| fields.rope_scaling = scaling).unwrap();
+            let both = to_json(&config, Dtype::Bfloat16, Map::new());
+            for dialect in [&["rope_parameters", "dtype"][..], &["rope_theta", "rope_scaling", "torch_dtype"], &[]] {
+                let mut keys = both.clone();
+                dialect.iter().for_each(|key| assert!(keys.shift_remove(*key).is_some()));
+                assert_eq!(parsed(&Value::Object(keys)).unwrap(), config);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_the_parent_are_kept_unless_they_describe_it_alone() {
+        let carried = json!({"bos_token_id": 1, "auto_map": {"AutoModel": "remote.py"}, "sliding_window": 8, "dtype": "x"});
+        let carried = carried.as_object().unwrap().clone();
+        let keys = to_json(&DecoderConfig::pico(), Dtype::Float16, carried);
+        assert_eq!(keys["bos_token_id"], 1);
+        assert_eq!(keys["dtype"], "float16");
+        assert!(!keys.contains_key("auto_map") && !keys.contains_key("sliding_window"));
+    }
+
+    #[test]
+    fn no_heads_are_a_broken_rule_and_not_a_division() {
+        let error = parsed(&with(smallest("llama"), json!({"num_attention_heads": 0}))).unwrap_err();
+        assert!(error.to_string().contains("num_attention_heads is 0"), "{error}");
+    }
+}

@@ -1,0 +1,361 @@
+//! The header of a safetensors file: a length, a JSON object, and the rules that tie it to the bytes after it.
+//!
+//! Stricter than the format where the format is silent: names, keys and bytes belong to one tensor each.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::path::Path;
+
+use ::safetensors::Dtype as StoredDtype;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::read_exact_at;
+use crate::weights::json::Pairs;
+use crate::weights::{Dtype, WeightError};
+
+/// What a header says of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Number format, which need not be one that decoders use.
+    pub dtype: StoredDtype,
+    /// Sizes of the axes, slowest first.
+    pub shape: Vec<usize>,
+    /// First byte, counted from the end of the header.
+    pub begin: u64,
+    /// Byte after the last.
+    pub end: u64,
+}
+
+impl TensorInfo {
+    /// The number format, if it is one that decoders use.
+    pub fn float_dtype(&self) -> Option<Dtype> {
+        match self.dtype {
+            StoredDtype::F32 => Some(Dtype::Float32),
+            StoredDtype::F16 => Some(Dtype::Float16),
+            StoredDtype::BF16 => Some(Dtype::Bfloat16),
+            _ => None,
+        }
+    }
+}
+
+/// A checked header: tensors in the order of the bytes, which they cover without gap or overlap.
+pub(super) struct Header {
+    pub data_start: u64,
+    pub tensors: Vec<(String, TensorInfo)>,
+    pub metadata: Vec<(String, String)>,
+}
+
+const LENGTH_BYTES: u64 = 8;
+const LIMIT_BYTES: u64 = 100_000_000;
+const METADATA: &str = "__metadata__";
+
+pub(super) fn read(path: &Path, file: &File) -> Result<Header, WeightError> {
+    let file_bytes = file.metadata().map_err(WeightError::io(path))?.len();
+    refuse_other_formats(path, file, file_bytes)?;
+    if file_bytes < LENGTH_BYTES + 2 {
+        return Err(WeightError::TooShort { path: path.to_owned(), found_bytes: file_bytes });
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    read_exact_at(file, path, &mut length, 0).map_err(WeightError::io(path))?;
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > LIMIT_BYTES {
+        let (found_bytes, limit_bytes) = (header_bytes, LIMIT_BYTES);
+        return Err(WeightError::HeaderTooLong { path: path.to_owned(), found_bytes, limit_bytes });
+    }
+    let left_bytes = file_bytes - LENGTH_BYTES;
+    if header_bytes > left_bytes {
+        return Err(WeightError::HeaderBeyondFile { path: path.to_owned(), header_bytes, left_bytes });
+    }
+    let mut json = vec![0; header_bytes as usize];
+    read_exact_at(file, path, &mut json, LENGTH_BYTES).map_err(WeightError::io(path))?;
+    let (tensors, metadata) = parse(path, &json)?;
+    data_is_covered(path, &tensors, left_bytes - header_bytes)?;
+    Ok(Header { data_start: LENGTH_BYTES + header_bytes, tensors, metadata })
+}
+
+/// Only looks where no header can be, so that no sound file is taken for another.
+fn refuse_other_formats(path: &Path, file: &File, file_bytes: u64) -> Result<(), WeightError> {
+    let mut start = vec![0; file_bytes.min(64) as usize];
+    read_exact_at(file, path, &mut start, 0).map_err(WeightError::io(path))?;
+    if start.get(LENGTH_BYTES as usize) == Some(&b'{') {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if start.starts_with(b"version https://git-lfs") {
+        Err(WeightError::LfsPointer { path })
+    } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
+        Err(WeightError::HtmlPage { path })
+    } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 2..=5, ..]) {
+        Err(WeightError::Pickle { path })
+    } else if start.starts_with(b"GGUF") {
+        Err(WeightError::Gguf { path })
+    } else {
+        Ok(())
+    }
+}
+
+type Parsed = (Vec<(String, TensorInfo)>, Vec<(String, String)>);
+
+fn parse(path: &Path, json: &[u8]) -> Result<Parsed, WeightError> {
+    match json.first() {
+        Some(b'{') => {}
+        first => {
+            return Err(WeightError::HeaderNotObject { path: path.to_owned(), found: first.copied().unwrap_or(0) });
+        }
+    }
+    let entries: Pairs<Pairs<Value>> = serde_json::from_slice(json)
+        .map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
+    if let Some(name) = entries.duplicate() {
+        return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name.to_owned() });
+    }
+    let (mut tensors, mut metadata) = (Vec::new(), Vec::new());
+    for (name, keys) in entries.0 {
+        if let Some(key) = keys.duplicate() {
+            return Err(WeightError::DuplicateKey { path: path.to_owned(), key: key.to_owned(), name });
+        }
+        if name == METADATA {
+            metadata = strings(path, keys)?;
+        } else {
+            let info = tensor_info(path, &name, keys)?;
+            tensors.push((name, info));
+        }
+    }
+    tensors.sort_by_key(|(_, info)| (info.begin, info.end));
+    Ok((tensors, metadata))
+}
+
+fn strings(path: &Path, keys: Pairs<Value>) -> Result<Vec<(String, String)>, WeightError> {
+    let bad = |source| WeightError::BadTensorEntry { path: path.to_owned(), name: METADATA.to_owned(), source };
+    keys.0.into_iter().map(|(key, value)| Ok((key, serde_json::from_value(value).map_err(bad)?))).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInfo {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+fn tensor_info(path: &Path, name: &str, keys: Pairs<Value>) -> Result<TensorInfo, WeightError> {
+    let object = Value::Object(keys.0.into_iter().collect());
+    let raw: RawInfo = serde_json::from_value(object)
+        .map_err(|source| WeightError::BadTensorEntry { path: path.to_owned(), name: name.to_owned(), source })?;
+    let unknown = |dtype| WeightError::UnknownDtype { path: path.to_owned(), name: name.to_owned(), dtype };
+    let dtype = StoredDtype::deserialize(Value::from(raw.dtype.as_str())).map_err(|_| unknown(raw.dtype))?;
+    let (begin, end) = raw.data_offsets;
+    if begin > end {
+        return Err(WeightError::OffsetsOutOfOrder { path: path.to_owned(), name: name.to_owned(), begin, end });
+    }
+    let info = TensorInfo { dtype, shape: raw.shape, begin, end };
+    span_fits_shape(path, name, &info)?;
+    Ok(info)
+}
+
+fn span_fits_shape(path: &Path, name: &str, info: &TensorInfo) -> Result<(), WeightError> {
+    let (path, name) = (path.to_owned(), name.to_owned());
+    // The axes of size 0 are left out at first, so that the order of the axes does not decide.
+    let product = |floor: usize| {
+        let bits = info.dtype.bitsize() as u64;
+        info.shape.iter().try_fold(bits, |product, &size| product.checked_mul(size.max(floor) as u64))
+    };
+    let (Some(_), Some(bits)) = (product(1), product(0)) else {
+        return Err(WeightError::SizeOverflow { path, name, shape: info.shape.clone() });
+    };
+    if !bits.is_multiple_of(8) {
+        return Err(WeightError::PartialByte { path, name, bits });
+    }
+    let (found_bytes, expected_bytes) = (info.end - info.begin, bits / 8);
+    if found_bytes != expected_bytes {
+        return Err(WeightError::SizeMismatch { path, name, found_bytes, expected_bytes });
+    }
+    Ok(())
+}
+
+fn data_is_covered(path: &Path, tensors: &[(String, TensorInfo)], found_bytes: u64) -> Result<(), WeightError> {
+    let mut expected = 0;
+    for (name, info) in tensors {
+        let (owned, begin) = (|| (path.to_owned(), name.clone()), info.begin);
+        match begin.cmp(&expected) {
+            Ordering::Less => {
+                let (path, name) = owned();
+                return Err(WeightError::Overlap { path, name, begin, expected });
+            }
+            Ordering::Greater => {
+                let (path, name) = owned();
+                return Err(WeightError::Hole { path, name, begin, expected });
+            }
+            Ordering::Equal => expected = info.end,
+        }
+    }
+    let (path, expected_bytes) = (path.to_owned(), expected);
+    if found_bytes < expected_bytes {
+        return Err(WeightError::Truncated { path, found_bytes, expected_bytes });
+    }
+    if found_bytes > expected_bytes {
+        return Err(WeightError::TrailingBytes { path, found_bytes, expected_bytes });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use ::safetensors::SafeTensors;
+    use ::safetensors::tensor::TensorView;
+    use rand::{Rng, RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::SafetensorsFile;
+    use super::*;
+
+    type Contents = BTreeMap<String, (StoredDtype, Vec<usize>, Vec<u8>)>;
+
+    fn ours(path: &PathBuf, bytes: &[u8]) -> Result<Contents, WeightError> {
+        std::fs::write(path, bytes).unwrap();
+        let file = SafetensorsFile::open(path)?;
+        let entry = |(name, info): (&str, &TensorInfo)| {
+            (name.to_owned(), (info.dtype, info.shape.clone(), file.read(name).unwrap()))
+        };
+        Ok(file.tensors().map(entry).collect())
+    }
+
+    fn theirs(bytes: &[u8]) -> Option<Contents> {
+        let file = SafeTensors::deserialize(bytes).ok()?;
+        let entry = |(name, view): (String, TensorView)| {
+            (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+        };
+        Some(file.tensors().into_iter().map(entry).collect())
+    }
+
+    fn sample() -> Vec<u8> {
+        let data: Vec<u8> = (0..64).collect();
+        let view = |dtype, shape: &[usize], bytes: usize| TensorView::new(dtype, shape.to_vec(), &data[..bytes]).unwrap();
+        let tensors = [
+            ("a", view(StoredDtype::F32, &[2, 3], 24)),
+            ("b", view(StoredDtype::BF16, &[4], 8)),
+            ("c", view(StoredDtype::I64, &[1, 2], 16)),
+            ("d", view(StoredDtype::U8, &[0, 7], 0)),
+            ("e", view(StoredDtype::F4, &[4], 2)),
+            ("f", view(StoredDtype::F16, &[], 2)),
+        ];
+        let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        ::safetensors::serialize(tensors, Some(metadata)).unwrap()
+    }
+
+    /// Changes the text of the header as a careless or hostile writer might, keeping the length in step, or any byte.
+    fn mutated(sample: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let header_bytes = u64::from_le_bytes(sample[..8].try_into().unwrap()) as usize;
+        let (mut header, mut data) = (sample[8..8 + header_bytes].to_vec(), sample[8 + header_bytes..].to_vec());
+        let digits: Vec<usize> = (0..header.len()).filter(|&i| header[i].is_ascii_digit()).collect();
+        match rng.random_range(0..9) {
+            0 => header[digits[rng.random_range(0..digits.len())]] = b'0' + rng.random_range(0..10),
+            1 => {
+                let at = rng.random_range(0..header.len());
+                header[at] = rng.random_range(0x20..0x7f);
+            }
+            2 => {
+                let (from, to) = (rng.random_range(0..header.len()), rng.random_range(0..header.len()));
+                let piece = header[from.min(to)..from.max(to)].to_vec();
+                let at = rng.random_range(0..header.len());
+                header.splice(at..at, piece);
+            }
+            3 => {
+                // Two entries change places: the order of the header does not matter.
+                let text = String::from_utf8(header).unwrap();
+                let swapped = text.replace("\"a\":", "\"?\":").replace("\"f\":", "\"a\":").replace("\"?\":", "\"f\":");
+                header = swapped.into_bytes();
+            }
+            4 => header.extend(std::iter::repeat_n(b' ', rng.random_range(0..9))),
+            5 => data.truncate(rng.random_range(0..=data.len())),
+            6 => data.extend(std::iter::repeat_n(0, rng.random_range(0..4))),
+            7 => {
+                let at = rng.random_range(0..data.len());
+                data[at] ^= 1 << rng.random_range(0..8);
+            }
+            _ => {
+                let names = ["a", "b", "c", "d", "e", "f"];
+                let (old, new) = (names[rng.random_range(0..6)], names[rng.random_range(0..6)]);
+                let text = String::from_utf8(header).unwrap();
+                header = text.replace(&format!("\"{old}\":"), &format!("\"{new}\":")).into_bytes();
+            }
+        }
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        bytes.extend(data);
+        if rng.random_range(0..20) == 0 {
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] = rng.next_u32() as u8;
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_we_accept_the_safetensors_crate_reads_alike_and_what_it_refuses_we_refuse() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        let (sample, mut rng) = (sample(), ChaCha8Rng::seed_from_u64(1));
+        assert_eq!(ours(&path, &sample).unwrap(), theirs(&sample).unwrap());
+        let (mut accepted, mut refused, mut stricter) = (0, 0, 0);
+        for _ in 0..4000 {
+            let bytes = mutated(&sample, &mut rng);
+            match (ours(&path, &bytes), theirs(&bytes)) {
+                (Ok(ours), Some(theirs)) => {
+                    assert_eq!(ours, theirs);
+                    accepted += 1;
+                }
+                (Ok(_), None) => panic!("accepted what the crate refuses: {}", bytes.escape_ascii()),
+                (Err(_), None) => refused += 1,
+                (Err(error), Some(_)) => {
+                    let silent_there = matches!(
+                        error,
+                        WeightError::DuplicateTensor { .. }
+                            | WeightError::DuplicateKey { .. }
+                            | WeightError::BadTensorEntry { .. }
+                            | WeightError::HeaderNotObject { .. }
+                    );
+                    assert!(silent_there, "{error}: {}", bytes.escape_ascii());
+                    stricter += 1;
+                }
+            }
+        }
+        assert!(accepted > 500 && refused > 500 && stricter > 20, "{accepted} {refused} {stricter}");
+    }
+
+    #[test]
+    fn a_part_of_a_tensor_is_read_from_its_own_first_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        std::fs::write(&path, sample()).unwrap();
+        let file = SafetensorsFile::open(&path).unwrap();
+        let whole = file.read("a").unwrap();
+        assert_eq!(whole.len(), 24);
+        assert_eq!(file.read_range("a", 4..16).unwrap(), whole[4..16]);
+        assert_eq!(file.metadata(), [("format".to_owned(), "pt".to_owned())]);
+        assert!(matches!(file.read("z"), Err(WeightError::MissingTensor { .. })));
+        assert!(matches!(file.read_tensor("c"), Err(WeightError::UnsupportedDtype { .. })));
+    }
+
+    #[test]
+    #[should_panic(expected = "20..25 of 24 bytes")]
+    fn no_part_reaches_into_the_next_tensor() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        std::fs::write(&path, sample()).unwrap();
+        let _ = SafetensorsFile::open(&path).unwrap().read_range("a", 20..25);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.safetensors");
+        std::fs::write(&path, sample()).unwrap();
+        let file = SafetensorsFile::open(&path).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20).unwrap();
+        assert!(matches!(file.read("a"), Err(WeightError::Io { .. })));
+    }
+}
