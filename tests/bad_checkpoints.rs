@@ -86,21 +86,11 @@ struct Case {
     says: &'static [&'static str],
 }
 
-const fn invalid(
-    sound: fn(&Path),
-    broken: fn(&Path),
-    variant: &'static str,
-    says: &'static [&'static str],
-) -> Case {
+const fn invalid(sound: fn(&Path), broken: fn(&Path), variant: &'static str, says: &'static [&'static str]) -> Case {
     Case { sound, broken, variant, kind: ErrorKind::Invalid, says }
 }
 
-const fn absent(
-    sound: fn(&Path),
-    broken: fn(&Path),
-    variant: &'static str,
-    says: &'static [&'static str],
-) -> Case {
+const fn absent(sound: fn(&Path), broken: fn(&Path), variant: &'static str, says: &'static [&'static str]) -> Case {
     Case { sound, broken, variant, kind: ErrorKind::NotFound, says }
 }
 
@@ -199,9 +189,8 @@ fn a_file_that_breaks_one_rule_is_refused_by_that_rule() {
     let entry = |name: &str, shape: &str, begin: u64, end: u64| {
         format!(r#""{name}":{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{end}]}}"#)
     };
-    let one = |entries: &[String], data_bytes: usize| {
-        file_of(&format!("{{{}}}", entries.join(",")), &vec![0; data_bytes])
-    };
+    let one =
+        |entries: &[String], data_bytes: usize| file_of(&format!("{{{}}}", entries.join(",")), &vec![0; data_bytes]);
     let (a, b) = (entry("a", "[2]", 0, 8), entry("b", "[1]", 8, 12));
     let deep = "[".repeat(100_000);
     let sparse = |header_bytes: u64| [&header_bytes.to_le_bytes()[..], &[b'{'; 72]].concat();
@@ -300,9 +289,15 @@ fn output_never_mixes_with_what_is_there() {
     write_llama(&out);
     let before = fs::read(out.join(WEIGHTS)).unwrap();
     let error = write_hf_directory(&small(ModelType::Mistral, |_| ()), None, None, &out).unwrap_err();
-    assert_refused(&error, "OutputExists", ErrorKind::Invalid, &["checkpoint", "expected nothing or an empty directory"]);
+    assert_refused(
+        &error,
+        "OutputExists",
+        ErrorKind::Invalid,
+        &["checkpoint", "expected nothing or an empty directory"],
+    );
     assert_eq!(fs::read(out.join(WEIGHTS)).unwrap(), before);
-    let error = write_hf_directory(&small(ModelType::Llama, |_| ()), None, None, &root.path().join("no/where")).unwrap_err();
+    let error =
+        write_hf_directory(&small(ModelType::Llama, |_| ()), None, None, &root.path().join("no/where")).unwrap_err();
     assert_refused(&error, "NotFound", ErrorKind::NotFound, &["no", "does not exist"]);
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
 }

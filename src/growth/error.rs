@@ -95,7 +95,7 @@ pub enum PlanError {
     },
     /// There are no more orthogonal rows than dimensions.
     #[error(
-        "{num_local_experts} router rows cannot be orthogonal in {hidden_size} dimensions, expected at most that many experts"
+        "num_local_experts is {num_local_experts}, expected at most hidden_size {hidden_size} for orthogonal router rows"
     )]
     TooManyOrthogonalRows {
         /// Experts, a row each.

@@ -256,8 +256,8 @@ mod tests {
     fn orthogonal_rows_need_a_dimension_each() {
         let plan = |experts| UpcyclePlan { router: RouterInit::Orthogonal, ..UpcyclePlan::new(experts, 2) };
         assert!(plan(96).config(&DecoderConfig::pico()).is_ok());
-        let error = PlanError::TooManyOrthogonalRows { num_local_experts: 97, hidden_size: 96 };
-        assert_eq!(refused(plan(97)), error);
+        let message = "num_local_experts is 97, expected at most hidden_size 96 for orthogonal router rows";
+        assert_eq!(refused(plan(97)).to_string(), message);
     }
 
     #[test]
@@ -291,6 +291,17 @@ mod tests {
         };
         assert_eq!(dimensions(2), [Draws { seed: 9, layer: 1, purpose: Purpose::Dropped(2) }; 3]);
         assert_ne!(dimensions(2), dimensions(3));
+    }
+
+    #[test]
+    fn a_plan_survives_being_written_down() {
+        for init in [ExpertInit::Copy, ExpertInit::Noise { relative_std: 0.01 }, ExpertInit::Drop { ratio: 0.5 }] {
+            for router in [RouterInit::default(), RouterInit::Zero, RouterInit::Orthogonal] {
+                let plan = UpcyclePlan { init, router, seed: u64::MAX, ..UpcyclePlan::new(8, 2) };
+                let text = serde_json::to_string(&plan).unwrap();
+                assert_eq!(serde_json::from_str::<UpcyclePlan>(&text).unwrap(), plan, "{text}");
+            }
+        }
     }
 
     #[test]

@@ -141,7 +141,7 @@ mod flex {
             let rate = (step.learning_rate * correction1) as f32;
             let (root2, scale) = (correction2.sqrt() as f32, step.gradient_scale as f32);
             let update = |(((param, m), v), grad): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
-                vectorized(|| {
+                vectorized(#[inline(always)] || {
                     for i in 0..grad.len() {
                         let g = grad[i] * scale;
                         m[i] = beta1 * m[i] + rest1 * g;
@@ -162,7 +162,7 @@ mod flex {
 
         fn squares_by_chunk(x: FlexTensor) -> FlexTensor {
             let x = dense(x);
-            let squares = |x: &[f32]| vectorized(|| sum_by(x.len(), |i| x[i] * x[i]));
+            let squares = |x: &[f32]| vectorized(#[inline(always)] || sum_by(x.len(), |i| x[i] * x[i]));
             let sums: Vec<f32> = values(&x).par_chunks(CHUNK).map(squares).collect();
             let len = sums.len();
             tensor(sums, [len])

@@ -74,7 +74,7 @@ mod flex {
             let mut out = vec![0.0; values(&x).len()];
             let task = rows_per_task(width) * width;
             out.par_chunks_mut(task).zip(values(&x).par_chunks(task)).for_each(|(out, x)| {
-                vectorized(|| {
+                vectorized(#[inline(always)] || {
                     for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         let scale = inverse_rms(x, epsilon);
                         for i in 0..width {
@@ -104,7 +104,7 @@ mod flex {
                 .zip(inputs)
                 .map(|(dx, (grad, x))| {
                     let mut dw = vec![0.0; width];
-                    vectorized(|| {
+                    vectorized(#[inline(always)] || {
                         let rows = grad.chunks_exact(width).zip(x.chunks_exact(width));
                         for (dx, (grad, x)) in dx.chunks_exact_mut(width).zip(rows) {
                             let scale = inverse_rms(x, epsilon);

@@ -72,7 +72,7 @@ mod flex {
         let rows = (CHUNK / width).max(1);
         out.par_chunks_mut(rows * width).zip(values(&x).par_chunks(rows * width)).enumerate().for_each(
             |(task, (out, x))| {
-                vectorized(|| {
+                vectorized(#[inline(always)] || {
                     let positions = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate();
                     for (row, (out, x)) in positions {
                         let start = (task * rows + row) % seq_length * half;

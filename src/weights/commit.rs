@@ -47,7 +47,8 @@ impl PartialDirectory {
     /// Brings every file to disk and gives the directory its name.
     ///
     /// # Errors
-    /// [`WeightError::Io`], also if something has appeared at the target since; nothing is left then.
+    /// [`WeightError::Io`], also if something has appeared at the target since. Nothing is left then, unless it was the
+    /// last step that failed, which makes the new name itself durable.
     pub fn commit(self) -> Result<(), WeightError> {
         sync_tree(self.path()).map_err(WeightError::io(self.path()))?;
         let renamed = match fs::remove_dir(&self.target) {

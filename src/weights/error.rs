@@ -179,7 +179,7 @@ pub enum WeightError {
         expected: u64,
     },
     /// Bytes between two tensors belong to neither.
-    #[error("{path:?}: tensor {} begins at {begin}, expected {expected}: the bytes between are nobody's", quoted(.name))]
+    #[error("{path:?}: tensor {} begins at {begin}, expected {expected}: a hole before it", quoted(.name))]
     Hole {
         /// The file.
         path: PathBuf,
@@ -287,8 +287,8 @@ pub enum WeightError {
         /// Its value.
         second_found: String,
     },
-    /// Without `head_dim`, heads divide the hidden size evenly.
-    #[error("{path:?}: hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}, expected that or a head_dim")]
+    /// Without `head_dim`, heads share the hidden size out evenly.
+    #[error("{path:?}: hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")]
     NoHeadDim {
         /// The `config.json`.
         path: PathBuf,
@@ -299,7 +299,7 @@ pub enum WeightError {
     },
 
     /// The directory has no weights that can be read.
-    #[error("{path:?} has neither model.safetensors nor model.safetensors.index.json{}", if *.pickles { ", only PyTorch pickles, which are never read" } else { "" })]
+    #[error("{path:?} has neither model.safetensors nor model.safetensors.index.json{}", beside(.pickles))]
     NoWeights {
         /// The directory.
         path: PathBuf,
@@ -436,6 +436,10 @@ fn cut(text: &impl ToString) -> String {
     let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
     let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
     format!("{shown}{more}")
+}
+
+fn beside(pickles: &bool) -> &'static str {
+    if *pickles { ", only PyTorch pickles, which are never read" } else { "" }
 }
 
 fn shown_char(c: char) -> Vec<char> {

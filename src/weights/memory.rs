@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
 use super::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
 
@@ -27,6 +31,23 @@ impl MemoryWeights {
             })
             .collect();
         Self { config, tensors }
+    }
+
+    /// A model that has learned nothing: matrices drawn from `N(0, std²)`, norm gains 1, in float32. Every weight
+    /// has a random stream of its own, so the numbers do not depend on the order of drawing.
+    pub fn untrained(config: DecoderConfig, std: f32, seed: u64) -> Self {
+        let ids = TensorId::all(&config);
+        let streams: HashMap<TensorId, u64> = ids.into_iter().zip(0..).collect();
+        let shapes = config.clone();
+        Self::new(config, |id| {
+            let shape = id.shape(&shapes);
+            let len = shape.iter().product();
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(streams[&id]);
+            let mut draw = || std * rng.sample::<f32, _>(StandardNormal);
+            let values: Vec<f32> = (0..len).map(|_| if shape.len() == 1 { 1.0 } else { draw() }).collect();
+            RawTensor::from_f32(Dtype::Float32, shape, &values)
+        })
     }
 }
 

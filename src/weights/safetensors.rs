@@ -99,13 +99,13 @@ impl SafetensorsFile {
 
     pub(super) fn float_dtype(&self, name: &str) -> Result<Dtype, WeightError> {
         let info = self.existing(name)?;
-        let unsupported = |found| WeightError::UnsupportedDtype { path: self.path.clone(), name: name.to_owned(), found };
+        let unsupported =
+            |found| WeightError::UnsupportedDtype { path: self.path.clone(), name: name.to_owned(), found };
         info.float_dtype().ok_or_else(|| unsupported(info.dtype))
     }
 
     pub(super) fn existing(&self, name: &str) -> Result<&TensorInfo, WeightError> {
-        self.info(name)
-            .ok_or_else(|| WeightError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
+        self.info(name).ok_or_else(|| WeightError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
     }
 
     fn read_data(&self, range: Range<u64>) -> Result<Vec<u8>, WeightError> {

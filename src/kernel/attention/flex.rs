@@ -6,7 +6,7 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use rayon::prelude::*;
 
 use super::Visibility;
-use crate::kernel::host::{CHUNK, Mat, MatMut, Threads, dense, gemm, softmax_in_place, tensor, values, vectorized};
+use crate::kernel::host::{CHUNK, Mat, MatMut, Threads, dense, dots, gemm, softmax_in_place, tensor, values, vectorized};
 
 /// Queries per block: scores of one block and the keys that it reads stay in the cache.
 pub(super) const BLOCK: usize = 64;
@@ -81,7 +81,7 @@ pub(super) fn probabilities<'k>(
     let columns = positions.len();
     scores.resize(queries.len() * columns, 0.0);
     gemm(MatMut::new(scores, queries.len(), columns), false, q, keys(positions.clone()).t(), Threads::One);
-    vectorized(|| {
+    vectorized(#[inline(always)] || {
         for (row, query) in scores.chunks_exact_mut(columns).zip(queries) {
             let seen = visibility.keys(query);
             let seen = seen.start - positions.start..seen.end - positions.start;
@@ -143,9 +143,9 @@ fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f3
             let start = (batch * sizes.capacity + position) * sizes.key_width() + kv_head * head_dim;
             start..start + head_dim
         };
-        vectorized(|| {
+        vectorized(#[inline(always)] || {
             let mut scores: Vec<f32> =
-                positions.clone().map(|position| dot(q, &k[row(position)]) * sizes.scale()).collect();
+                positions.clone().map(|position| dots::<1>(&k[row(position)], q)[0] * sizes.scale()).collect();
             softmax_in_place(&mut scores);
             out.fill(0.0);
             for (weight, position) in scores.iter().zip(positions.clone()) {
@@ -161,17 +161,4 @@ fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f3
     } else {
         out.par_chunks_exact_mut(head_dim).enumerate().for_each(one_head);
     }
-}
-
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let whole = a.len() / 16 * 16;
-    for (a, b) in a[..whole].chunks_exact(16).zip(b[..whole].chunks_exact(16)) {
-        for lane in 0..16 {
-            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
-        }
-    }
-    let tail = a[whole..].iter().zip(&b[whole..]).fold(0.0, |sum: f32, (a, b)| a.mul_add(*b, sum));
-    lanes.iter().sum::<f32>() + tail
 }

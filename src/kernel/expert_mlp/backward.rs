@@ -110,7 +110,7 @@ fn visit_gradients(
         let mut z = vec![0.0; rows * width];
         let down = Mat::new(&values(down)[matrix.clone()], hidden, width);
         gemm(MatMut::new(&mut z, rows, width), false, Mat::new(&dy, rows, hidden), down, Threads::One);
-        vectorized(|| {
+        vectorized(#[inline(always)] || {
             for (row, place) in places.clone().enumerate() {
                 let weight = values(weights)[visits.order[place]];
                 let at = row * width..(row + 1) * width;

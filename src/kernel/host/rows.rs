@@ -9,7 +9,7 @@ use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Mat, MatMut, Threads, gemm, vectorized};
+use super::{Mat, MatMut, Threads, dots, gemm, vectorized};
 
 /// Rows of `x` up to which streaming the weights beats GEMM.
 const FEW_ROWS: usize = 12;
@@ -39,9 +39,16 @@ impl Widen for bf16 {
 }
 
 impl Widen for f16 {
+    // Not `to_f32`, whose branches and CPU detection keep the loop from vectorizing: shift the fields into place and
+    // let one exact product move the exponent's bias, subnormals included; infinity and NaN keep their exponent.
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
+        let bits = u32::from(self.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        let finite = (f32::from_bits(magnitude) * BIAS).to_bits();
+        let wide = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { finite };
+        f32::from_bits(wide | (bits & 0x8000) << 16)
     }
 }
 
@@ -94,7 +101,7 @@ impl WeightRows<'_> {
 
 fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
     assert_eq!(narrow.len(), out.len(), "a widened slice keeps its length");
-    vectorized(|| out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
+    vectorized(#[inline(always)] || out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
 }
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
@@ -124,7 +131,7 @@ fn typed<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threads: Threa
 fn stream_weights<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threads: Threads) {
     let (m, n) = (x.len() / k, w.len() / k);
     let rows = (TASK_BYTES / (k * size_of::<W>())).clamp(1, n.max(1));
-    let task = |(out, w): (&mut [f32], &[W])| vectorized(|| dot_rows(x, w, out, k));
+    let task = |(out, w): (&mut [f32], &[W])| dot_rows(x, w, out, k);
     let mut transposed = vec![0.0; if m == 1 { 0 } else { m * n }];
     let target: &mut [f32] = if m == 1 { out } else { &mut transposed };
     if threads == Threads::One || n <= rows {
@@ -141,51 +148,28 @@ fn stream_weights<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threa
     }
 }
 
-/// `out[j, i] = w_j · x_i`.
-#[inline(always)]
+/// `out[j, i] = w_j · x_i`. A product is summed in the same order however many rows `x` has, so that batched
+/// decoding gives the bits of single decoding.
 fn dot_rows<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize) {
     let m = x.len() / k;
+    let mut scratch = vec![0.0f32; if size_of::<W>() == size_of::<f32>() { 0 } else { k }];
     for (w, out) in w.chunks_exact(k).zip(out.chunks_exact_mut(m)) {
-        let mut i = 0;
-        while i + 4 <= m {
-            out[i..i + 4].copy_from_slice(&dots::<W, 4>(&x[i * k..(i + 4) * k], w));
-            i += 4;
+        let w: &[f32] = match bytemuck::try_cast_slice(w) {
+            Ok(wide) if size_of::<W>() == size_of::<f32>() => wide,
+            _ => {
+                widen(w, &mut scratch);
+                &scratch
+            }
+        };
+        let (fours, rest) = out.as_chunks_mut::<4>();
+        let (x_fours, x_rest) = x.split_at(fours.len() * 4 * k);
+        for (out, x) in fours.iter_mut().zip(x_fours.chunks_exact(4 * k)) {
+            *out = dots::<4>(x, w);
         }
-        while i < m {
-            out[i..i + 1].copy_from_slice(&dots::<W, 1>(&x[i * k..(i + 1) * k], w));
-            i += 1;
+        for (out, x) in rest.iter_mut().zip(x_rest.chunks_exact(k)) {
+            [*out] = dots::<1>(x, w);
         }
     }
-}
-
-/// `R` dot products with one weight row. A dot product is summed in the same order whatever `R` is, so that
-/// batched decoding gives the bits of single decoding.
-#[inline(always)]
-fn dots<W: Widen, const R: usize>(x: &[f32], w: &[W]) -> [f32; R] {
-    const LANES: usize = 32;
-    let k = w.len();
-    let mut sums = [[0.0f32; LANES]; R];
-    let whole = k / LANES * LANES;
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..(r + 1) * k]);
-    for start in (0..whole).step_by(LANES) {
-        let w: &[W; LANES] = w[start..start + LANES].try_into().expect("a whole chunk");
-        for (row, sums) in rows.iter().zip(&mut sums) {
-            let x: &[f32; LANES] = row[start..start + LANES].try_into().expect("a whole chunk");
-            for lane in 0..LANES {
-                sums[lane] = x[lane].mul_add(w[lane].widen(), sums[lane]);
-            }
-        }
-    }
-    std::array::from_fn(|r| {
-        let tail = (whole..k).fold(0.0, |sum: f32, i| rows[r][i].mul_add(w[i].widen(), sum));
-        let mut lanes = sums[r];
-        for half in [16, 8, 4, 2, 1] {
-            for lane in 0..half {
-                lanes[lane] += lanes[lane + half];
-            }
-        }
-        lanes[0] + tail
-    })
 }
 
 /// Widens `PANEL` rows of `w` at a time into a scratch matrix of the task, and multiplies by GEMM.
@@ -235,6 +219,15 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_half_precision_number_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
+            assert!(brain.widen() == brain.to_f32() || brain.is_nan() && brain.widen().is_nan(), "{bits:#x}");
+            assert!(half.widen() == half.to_f32() || half.is_nan() && half.widen().is_nan(), "{bits:#x}");
         }
     }
 

@@ -1,16 +1,20 @@
 //! `config.json`: what Hugging Face writes, checked into a [`DecoderConfig`], and back.
 //!
-//! Transformers 4 spells rotary settings `rope_theta` and `rope_scaling`, transformers 5 `rope_parameters`. Keys that
-//! are absent have the defaults of the family's config class; keys that would change the computation and are not
-//! modelled are refused.
+//! Keys that are absent have the defaults of the family's config class; keys that would change the computation and
+//! are not modelled are refused.
+
+mod rope;
+mod write;
 
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig, RopeScaling};
-use crate::weights::{Dtype, WeightError};
+use self::rope::{RopeFields, agreed_rope};
+pub(super) use self::write::to_json;
+use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+use crate::weights::WeightError;
 
 /// The file as it is: flat, and mostly optional.
 #[derive(Debug, Deserialize)]
@@ -41,21 +45,6 @@ struct HfConfig {
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<Value>,
     layer_types: Option<Value>,
-}
-
-/// `rope_scaling` or `rope_parameters`.
-#[derive(Debug, Deserialize)]
-struct RopeFields {
-    rope_type: Option<String>,
-    #[serde(rename = "type")]
-    legacy_type: Option<String>,
-    rope_theta: Option<f64>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<usize>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
 }
 
 /// What the config class of a family fills in for an absent key.
@@ -150,7 +139,13 @@ fn refuse_what_is_not_modelled(path: &Path, model_type: ModelType, raw: &HfConfi
 
 fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderFields, WeightError> {
     let defaults = family_defaults(model_type);
-    let (rope_theta, rope_scaling) = rope(path, &raw, defaults.rope_theta)?;
+    let (rope_theta, rope_scaling) = agreed_rope(
+        path,
+        raw.rope_theta,
+        raw.rope_scaling.as_ref(),
+        raw.rope_parameters.as_ref(),
+        defaults.rope_theta,
+    )?;
     let heads = raw.num_attention_heads;
     let moe = MoeConfig {
         num_local_experts: raw.num_local_experts.unwrap_or(MIXTRAL_EXPERTS.num_local_experts),
@@ -184,81 +179,6 @@ fn even_share(path: &Path, hidden_size: usize, num_attention_heads: usize) -> Re
     }
 }
 
-fn rope(path: &Path, raw: &HfConfig, default_theta: f64) -> Result<(f64, RopeScaling), WeightError> {
-    let nested_theta = |fields: &Option<RopeFields>| fields.as_ref().and_then(|fields| fields.rope_theta);
-    let thetas = [
-        ("rope_theta", raw.rope_theta),
-        ("rope_parameters.rope_theta", nested_theta(&raw.rope_parameters)),
-        ("rope_scaling.rope_theta", nested_theta(&raw.rope_scaling)),
-    ];
-    let scaling = |key, fields: &Option<RopeFields>| fields.as_ref().map(|f| f.scaling(path, key)).transpose();
-    let scalings = [
-        ("rope_parameters", scaling("rope_parameters", &raw.rope_parameters)?),
-        ("rope_scaling", scaling("rope_scaling", &raw.rope_scaling)?),
-    ];
-    let theta = agreed(path, thetas)?.unwrap_or(default_theta);
-    Ok((theta, agreed(path, scalings)?.unwrap_or(RopeScaling::Default)))
-}
-
-/// The one value that all present keys have.
-fn agreed<T: Copy + PartialEq + std::fmt::Debug, const N: usize>(
-    path: &Path,
-    keys: [(&'static str, Option<T>); N],
-) -> Result<Option<T>, WeightError> {
-    let present: Vec<(&'static str, T)> = keys.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    match present.windows(2).find(|pair| pair[0].1 != pair[1].1) {
-        Some(pair) => Err(WeightError::KeysDisagree {
-            path: path.to_owned(),
-            first: pair[0].0,
-            first_found: format!("{:?}", pair[0].1),
-            second: pair[1].0,
-            second_found: format!("{:?}", pair[1].1),
-        }),
-        None => Ok(present.first().map(|(_, value)| *value)),
-    }
-}
-
-impl RopeFields {
-    fn scaling(&self, path: &Path, key: &'static str) -> Result<RopeScaling, WeightError> {
-        let factor = || needed(path, self.factor, "factor", key);
-        let rope_type = self.rope_type.as_ref().or(self.legacy_type.as_ref());
-        let scaling = match rope_type.map(String::as_str) {
-            None if self.factor.is_some() => return Err(missing(path, "rope_type", key)),
-            None | Some("default") => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear { factor: factor()? },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: factor()?,
-                low_freq_factor: needed(path, self.low_freq_factor, "low_freq_factor", key)?,
-                high_freq_factor: needed(path, self.high_freq_factor, "high_freq_factor", key)?,
-                original_max_position_embeddings: needed(
-                    path,
-                    self.original_max_position_embeddings,
-                    "original_max_position_embeddings",
-                    key,
-                )?,
-            },
-            Some(other) => return Err(unsupported(path, "rope_type", other, "\"default\", \"linear\" or \"llama3\"")),
-        };
-        let neutral = |name: &str, value: &Value| {
-            value.is_null() || (name == "partial_rotary_factor" && value.as_f64() == Some(1.0))
-        };
-        match self.others.iter().find(|(name, value)| !neutral(name, value)) {
-            Some((name, value)) => {
-                Err(unsupported(path, key, json!({name: value}), "rope_type, rope_theta and what the type needs"))
-            }
-            None => Ok(scaling),
-        }
-    }
-}
-
-fn needed<T>(path: &Path, value: Option<T>, key: &'static str, beside: &'static str) -> Result<T, WeightError> {
-    value.ok_or_else(|| missing(path, key, beside))
-}
-
-fn missing(path: &Path, key: &'static str, beside: &'static str) -> WeightError {
-    WeightError::MissingKey { path: path.to_owned(), key, beside }
-}
-
 fn unsupported(path: &Path, key: &'static str, found: impl Serialize, expected: &'static str) -> WeightError {
     WeightError::Unsupported { path: path.to_owned(), key, found: json!(found).to_string(), expected }
 }
@@ -268,61 +188,11 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     T::deserialize(deserializer).map(Some)
 }
 
-/// The keys of both dialects for a checkpoint of this config; other keys of `carried` are kept.
-pub(super) fn to_json(config: &DecoderConfig, dtype: Dtype, carried: Map<String, Value>) -> Map<String, Value> {
-    let mut keys = carried;
-    // Names Python code that is not written beside the weights.
-    keys.shift_remove("auto_map");
-    let mut set = |key: &str, value: Value| keys.insert(key.to_owned(), value);
-    set("architectures", json!([family_defaults(config.model_type).architecture]));
-    set("model_type", json!(config.model_type));
-    set("vocab_size", json!(config.vocab_size));
-    set("hidden_size", json!(config.hidden_size));
-    set("intermediate_size", json!(config.intermediate_size));
-    set("num_hidden_layers", json!(config.num_hidden_layers));
-    set("num_attention_heads", json!(config.num_attention_heads));
-    set("num_key_value_heads", json!(config.num_key_value_heads));
-    set("head_dim", json!(config.head_dim));
-    set("hidden_act", json!("silu"));
-    set("max_position_embeddings", json!(config.max_position_embeddings));
-    set("rms_norm_eps", json!(config.rms_norm_eps));
-    set("rope_theta", json!(config.rope_theta));
-    set("rope_scaling", rope_scaling_json(config));
-    set("rope_parameters", rope_parameters_json(config));
-    set("tie_word_embeddings", json!(config.tie_word_embeddings));
-    set("torch_dtype", json!(dtype));
-    set("dtype", json!(dtype));
-    if let Some(moe) = config.moe {
-        set("num_local_experts", json!(moe.num_local_experts));
-        set("num_experts_per_tok", json!(moe.num_experts_per_tok));
-        set("router_aux_loss_coef", json!(moe.router_aux_loss_coef));
-    }
-    if config.model_type == ModelType::Llama {
-        keys.shift_remove("sliding_window");
-    } else {
-        keys.insert("sliding_window".to_owned(), json!(config.sliding_window));
-    }
-    keys
-}
-
-fn rope_scaling_json(config: &DecoderConfig) -> Value {
-    match config.rope_scaling {
-        RopeScaling::Default => Value::Null,
-        // Before 4.43, transformers takes exactly these two keys; later versions still read them.
-        RopeScaling::Linear { factor } => json!({"type": "linear", "factor": factor}),
-        scaling @ RopeScaling::Llama3 { .. } => json!(scaling),
-    }
-}
-
-fn rope_parameters_json(config: &DecoderConfig) -> Value {
-    let mut parameters = json!(config.rope_scaling);
-    parameters["rope_theta"] = json!(config.rope_theta);
-    parameters
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RopeScaling;
+    use crate::weights::Dtype;
 
     fn parsed(text: &Value) -> Result<DecoderConfig, WeightError> {
         parse(Path::new("config.json"), text.to_string().as_bytes()).map(|(config, _)| config)
@@ -366,7 +236,8 @@ mod tests {
 
     #[test]
     fn null_is_not_absence() {
-        let nulls = json!({"num_key_value_heads": null, "sliding_window": null, "head_dim": null, "num_attention_heads": 16});
+        let nulls =
+            json!({"num_key_value_heads": null, "sliding_window": null, "head_dim": null, "num_attention_heads": 16});
         let config = parsed(&with(smallest("mistral"), nulls)).unwrap();
         assert_eq!((config.num_key_value_heads, config.sliding_window, config.head_dim), (16, None, 2));
     }
@@ -403,7 +274,8 @@ mod tests {
 
     #[test]
     fn keys_of_the_parent_are_kept_unless_they_describe_it_alone() {
-        let carried = json!({"bos_token_id": 1, "auto_map": {"AutoModel": "remote.py"}, "sliding_window": 8, "dtype": "x"});
+        let carried =
+            json!({"bos_token_id": 1, "auto_map": {"AutoModel": "remote.py"}, "sliding_window": 8, "dtype": "x"});
         let carried = carried.as_object().unwrap().clone();
         let keys = to_json(&DecoderConfig::pico(), Dtype::Float16, carried);
         assert_eq!(keys["bos_token_id"], 1);

@@ -193,11 +193,8 @@ fn locate(
     config: &DecoderConfig,
     shards: &[SafetensorsFile],
 ) -> Result<HashMap<TensorId, Stored>, WeightError> {
-    let shard_of: HashMap<&str, usize> = shards
-        .iter()
-        .enumerate()
-        .flat_map(|(i, shard)| shard.tensors().map(move |(name, _)| (name, i)))
-        .collect();
+    let shard_of: HashMap<&str, usize> =
+        shards.iter().enumerate().flat_map(|(i, shard)| shard.tensors().map(move |(name, _)| (name, i))).collect();
     let layout = Layout::of(shard_of.keys().copied());
     let (mut weights, mut expected) = (HashMap::new(), HashSet::new());
     // One at a time: a config may call for more weights than memory could list.

@@ -188,9 +188,10 @@ mod tests {
     fn a_round_trip_keeps_every_bit_of_every_family_and_type() {
         let root = tempfile::tempdir().unwrap();
         for model_type in [ModelType::Llama, ModelType::Mistral, ModelType::Mixtral] {
-            for (tied, dtype) in [true, false].into_iter().flat_map(|tied| {
-                [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16].map(|dtype| (tied, dtype))
-            }) {
+            for (tied, dtype) in [true, false]
+                .into_iter()
+                .flat_map(|tied| [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16].map(|dtype| (tied, dtype)))
+            {
                 let config = config(model_type, |fields| fields.tie_word_embeddings = tied);
                 let weights = random(config, dtype);
                 let (first, second) = (root.path().join("first"), root.path().join("second"));
@@ -244,10 +245,8 @@ mod tests {
             };
             let name = |suffix: &str| format!("model.layers.{layer}.{suffix}");
             match tensor {
-                LayerTensor::Expert(0, Projection::Up) => tensors.push((
-                    name("mlp.experts.gate_up_proj"),
-                    fused(&[Projection::Gate, Projection::Up], [3, 12, 8]),
-                )),
+                LayerTensor::Expert(0, Projection::Up) => tensors
+                    .push((name("mlp.experts.gate_up_proj"), fused(&[Projection::Gate, Projection::Up], [3, 12, 8]))),
                 LayerTensor::Expert(0, Projection::Down) => {
                     tensors.push((name("mlp.experts.down_proj"), fused(&[Projection::Down], [3, 8, 6])));
                 }
@@ -327,7 +326,8 @@ mod tests {
         let out = root.path().join("out");
         let weights = random(config(ModelType::Llama, |_| ()), Dtype::Float32);
         write_hf_shards(&weights, None, None, 2000, &out).unwrap();
-        let mut shards: Vec<_> = files(&out).into_iter().filter(|(name, _)| name.extension().unwrap() == "safetensors").collect();
+        let mut shards: Vec<_> =
+            files(&out).into_iter().filter(|(name, _)| name.extension().unwrap() == "safetensors").collect();
         shards.sort();
         assert!(shards.len() > 1);
         let bytes: Vec<u8> = shards.into_iter().flat_map(|(_, bytes)| bytes).collect();

@@ -105,8 +105,8 @@ fn parse(path: &Path, json: &[u8]) -> Result<Parsed, WeightError> {
             return Err(WeightError::HeaderNotObject { path: path.to_owned(), found: first.copied().unwrap_or(0) });
         }
     }
-    let entries: Pairs<Pairs<Value>> = serde_json::from_slice(json)
-        .map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
+    let entries: Pairs<Pairs<Value>> =
+        serde_json::from_slice(json).map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
     if let Some(name) = entries.duplicate() {
         return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name.to_owned() });
     }
@@ -141,8 +141,11 @@ struct RawInfo {
 
 fn tensor_info(path: &Path, name: &str, keys: Pairs<Value>) -> Result<TensorInfo, WeightError> {
     let object = Value::Object(keys.0.into_iter().collect());
-    let raw: RawInfo = serde_json::from_value(object)
-        .map_err(|source| WeightError::BadTensorEntry { path: path.to_owned(), name: name.to_owned(), source })?;
+    let raw: RawInfo = serde_json::from_value(object).map_err(|source| WeightError::BadTensorEntry {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        source,
+    })?;
     let unknown = |dtype| WeightError::UnknownDtype { path: path.to_owned(), name: name.to_owned(), dtype };
     let dtype = StoredDtype::deserialize(Value::from(raw.dtype.as_str())).map_err(|_| unknown(raw.dtype))?;
     let (begin, end) = raw.data_offsets;
@@ -226,15 +229,15 @@ mod tests {
 
     fn theirs(bytes: &[u8]) -> Option<Contents> {
         let file = SafeTensors::deserialize(bytes).ok()?;
-        let entry = |(name, view): (String, TensorView)| {
-            (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        };
+        let entry =
+            |(name, view): (String, TensorView)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()));
         Some(file.tensors().into_iter().map(entry).collect())
     }
 
     fn sample() -> Vec<u8> {
         let data: Vec<u8> = (0..64).collect();
-        let view = |dtype, shape: &[usize], bytes: usize| TensorView::new(dtype, shape.to_vec(), &data[..bytes]).unwrap();
+        let view =
+            |dtype, shape: &[usize], bytes: usize| TensorView::new(dtype, shape.to_vec(), &data[..bytes]).unwrap();
         let tensors = [
             ("a", view(StoredDtype::F32, &[2, 3], 24)),
             ("b", view(StoredDtype::BF16, &[4], 8)),
@@ -252,7 +255,7 @@ mod tests {
         let header_bytes = u64::from_le_bytes(sample[..8].try_into().unwrap()) as usize;
         let (mut header, mut data) = (sample[8..8 + header_bytes].to_vec(), sample[8 + header_bytes..].to_vec());
         let digits: Vec<usize> = (0..header.len()).filter(|&i| header[i].is_ascii_digit()).collect();
-        match rng.random_range(0..9) {
+        match rng.random_range(0..10) {
             0 => header[digits[rng.random_range(0..digits.len())]] = b'0' + rng.random_range(0..10),
             1 => {
                 let at = rng.random_range(0..header.len());
@@ -274,6 +277,12 @@ mod tests {
             5 => data.truncate(rng.random_range(0..=data.len())),
             6 => data.extend(std::iter::repeat_n(0, rng.random_range(0..4))),
             7 => {
+                // An entry vanishes and its bytes stay.
+                let entries: Vec<usize> = (0..header.len()).filter(|&i| header[i..].starts_with(b"},\"")).collect();
+                let which = rng.random_range(0..entries.len() - 1);
+                header.drain(entries[which] + 2..entries[which + 1] + 2);
+            }
+            8 => {
                 let at = rng.random_range(0..data.len());
                 data[at] ^= 1 << rng.random_range(0..8);
             }

@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn numbers_are_aligned_whatever_the_order_they_are_given_in() {
         let directory = tempfile::tempdir().unwrap();
-        let specs = [spec("a", Dtype::Bfloat16, &[1]), spec("b", Dtype::Float32, &[1]), spec("c", Dtype::Float32, &[2])];
+        let specs =
+            [spec("a", Dtype::Bfloat16, &[1]), spec("b", Dtype::Float32, &[1]), spec("c", Dtype::Float32, &[2])];
         let path = written(&directory, &specs);
         let header_bytes = u64::from_le_bytes(std::fs::read(&path).unwrap()[..8].try_into().unwrap());
         assert_eq!(header_bytes % 8, 0);

@@ -1,0 +1,5 @@
+//! Timings for development, one module a subject: `cargo bench --profile dev` shares the build of the tests.
+
+mod decoder;
+
+criterion::criterion_main!(decoder::benches);

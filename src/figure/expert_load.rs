@@ -1,0 +1,162 @@
+//! Where routers send the tokens of each topic: layers × experts, a panel a topic, coloured around an even share.
+
+use plotters::style::RGBColor;
+
+use super::identity::{Identity, identified};
+use super::page::titled;
+use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, PAPER, SMALL, Scene, TEXT, Text, WIDTH, mix};
+use crate::report::{ExpertLoad, Study};
+
+/// Colours of the least and the greatest share; white is even. Purple and green: no arm's colours, and apart for
+/// colour-blind readers.
+const LEAST: RGBColor = RGBColor(118, 42, 131);
+const GREATEST: RGBColor = RGBColor(27, 120, 55);
+/// Shares from `1/4` to 4 times the even one fill the scale, in octaves.
+const OCTAVES: f64 = 2.0;
+/// Space for the name of an arm, pixels.
+const NAME: f64 = 30.0;
+/// Space for a panel's heading, pixels.
+const HEADING: f64 = 44.0;
+
+/// One panel: what one arm does with one topic.
+struct Map<'a> {
+    identity: Identity,
+    load: &'a ExpertLoad,
+    topic: usize,
+}
+
+/// A panel for each topic of each arm whose expert load is known; `None` without such an arm.
+pub(super) fn compose(study: &Study) -> Option<Scene> {
+    let known = |load: &&ExpertLoad| !load.topics.is_empty() && !load.share.is_empty();
+    let loads: Vec<_> = identified(study)
+        .into_iter()
+        .filter_map(|(arm, identity)| Some((arm, identity, arm.expert_load.as_ref().filter(known)?)))
+        .collect();
+    if loads.is_empty() {
+        return None;
+    }
+    let mut scene = titled(study, "Share of each topic's tokens that each expert receives", HEIGHT);
+    let (left, right, top, bottom) = (MARGIN + 60.0, 1390.0, BELOW_TITLE, HEIGHT - 100.0);
+    let block = (bottom - top) / loads.len() as f64;
+    for (index, (arm, identity, load)) in loads.iter().enumerate() {
+        let top = top + index as f64 * block;
+        let name = Text::new(&arm.name, (left, top)).size(TEXT).bold().colour(identity.ink());
+        scene.text(name.fitted(right - left));
+        let topics = load.topics.len();
+        let columns = columns(topics, loads.len());
+        let lines = topics.div_ceil(columns);
+        let (width, height) = ((right - left) / columns as f64, (block - NAME) / lines as f64);
+        for topic in 0..topics {
+            let (column, line) = (topic % columns, topic / columns);
+            let corner = (left + column as f64 * width, top + NAME + line as f64 * height + HEADING);
+            let lowest = topic + columns >= topics && index + 1 == loads.len();
+            let map = Map { identity: *identity, load, topic };
+            draw_map(&mut scene, &map, corner, (width - 26.0, height - HEADING - 36.0), (lowest, column == 0));
+        }
+    }
+    scene.text(Text::new("expert", ((left + right) / 2.0, bottom + 14.0)).middle());
+    scene.text(Text::new("layer", (MARGIN, (top + bottom) / 2.0)).middle().upward());
+    draw_scale(&mut scene, loads[0].2);
+    Some(scene)
+}
+
+/// Panels side by side: near a square block for one arm, flatter when arms are stacked.
+fn columns(topics: usize, arms: usize) -> usize {
+    let side = ((topics * arms) as f64).sqrt().ceil() as usize;
+    if arms > 1 { topics.min(side.max(4)) } else { side }
+}
+
+/// The colour of a share: white at `1 / num_experts`, full at a quarter and at four times that.
+fn colour(share: f64, num_experts: usize) -> RGBColor {
+    let octaves = (share * num_experts as f64).log2().clamp(-OCTAVES, OCTAVES) / OCTAVES;
+    if octaves < 0.0 { mix(PAPER, LEAST, -octaves) } else { mix(PAPER, GREATEST, octaves) }
+}
+
+fn draw_map(scene: &mut Scene, map: &Map, corner: (f64, f64), size: (f64, f64), (experts, layers): (bool, bool)) {
+    let heading = Text::new(&map.load.topics[map.topic], (corner.0, corner.1 - 22.0)).size(TEXT);
+    scene.text(heading.colour(map.identity.ink()).fitted(size.0));
+    let num_layers = map.load.share.len();
+    let num_experts = map.load.share[0][map.topic].len();
+    let (width, height) = (size.0 / num_experts as f64, size.1 / num_layers as f64);
+    for (layer, topics) in map.load.share.iter().enumerate() {
+        for (expert, share) in topics[map.topic].iter().enumerate() {
+            let from = (corner.0 + expert as f64 * width, corner.1 + layer as f64 * height);
+            let to = (from.0 + width - 1.0, from.1 + height - 1.0);
+            scene.bar(from, to, colour(*share, num_experts));
+        }
+    }
+    let (right, bottom) = (corner.0 + size.0, corner.1 + size.1);
+    let frame = vec![corner, (right, corner.1), (right, bottom), (corner.0, bottom), corner];
+    scene.line(frame, RGBColor(190, 190, 190), 1.0);
+    if experts {
+        for expert in labelled(num_experts, width, 34.0) {
+            let at = (corner.0 + (expert as f64 + 0.5) * width, bottom + 18.0);
+            scene.text(Text::new(expert.to_string(), at).middle().size(SMALL).colour(MUTED));
+        }
+    }
+    if layers {
+        for layer in labelled(num_layers, height, 28.0) {
+            let at = (corner.0 - 10.0, corner.1 + (layer as f64 + 0.5) * height);
+            scene.text(Text::new(layer.to_string(), at).end().size(SMALL).colour(MUTED));
+        }
+    }
+}
+
+/// Which of `count` indices get a label when they stand `pitch` pixels apart and a label needs `space`.
+fn labelled(count: usize, pitch: f64, space: f64) -> impl Iterator<Item = usize> {
+    let least = (space / pitch).ceil().max(1.0) as usize;
+    let step = [1, 2, 4, 5, 8, 10, 16, 20, 32, 50].into_iter().find(|step| *step >= least).unwrap_or(least);
+    (0..count).step_by(step)
+}
+
+fn draw_scale(scene: &mut Scene, load: &ExpertLoad) {
+    let num_experts = load.share.iter().flatten().map(Vec::len).max().unwrap_or(1).max(1);
+    let even = 1.0 / num_experts as f64;
+    let (left, right, top, bottom) = (1440.0, 1474.0, BELOW_TITLE + HEADING + 60.0, HEIGHT - 200.0);
+    let slices = 128;
+    let slice = (bottom - top) / f64::from(slices);
+    for index in 0..slices {
+        let octaves = OCTAVES * (1.0 - 2.0 * (f64::from(index) + 0.5) / f64::from(slices));
+        let from = (left, top + f64::from(index) * slice);
+        scene.bar(from, (right, from.1 + slice), colour(even * octaves.exp2(), num_experts));
+    }
+    scene.line(vec![(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], MUTED, 1.0);
+    let ticks = [(2.0, "≥ "), (1.0, ""), (0.0, ""), (-1.0, ""), (-2.0, "≤ ")];
+    for (octaves, sign) in ticks {
+        let row = top + (bottom - top) * (1.0 - octaves / OCTAVES) / 2.0;
+        let percent = 100.0 * even * f64::exp2(octaves);
+        let shown = if percent < 9.95 { format!("{percent:.1}") } else { format!("{percent:.0}") };
+        let words = if octaves == 0.0 { format!("{} %", 100.0 * even) } else { format!("{sign}{shown} %") };
+        scene.line(vec![(right, row), (right + 7.0, row)], MUTED, 1.5);
+        scene.text(Text::new(words, (right + 14.0, row)).size(SMALL).fitted(WIDTH - right - 24.0));
+    }
+    scene.text(Text::new("share", (left - 16.0, top - 62.0)).size(SMALL).colour(INK));
+    let note = format!("even: 1/{num_experts}");
+    scene.text(Text::new(note, (left - 16.0, top - 34.0)).size(SMALL).colour(MUTED));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn an_even_share_is_white_and_colours_part_from_there() {
+        assert_eq!(colour(0.125, 8), PAPER);
+        assert_eq!((colour(0.0, 8), colour(1.0, 8)), (LEAST, GREATEST));
+        assert_eq!((colour(0.125 / 4.0, 8), colour(0.5, 8)), (LEAST, GREATEST));
+        assert_eq!(colour(0.25, 8), mix(PAPER, GREATEST, 0.5));
+    }
+
+    #[test]
+    fn without_routers_there_is_no_figure() {
+        assert!(compose(&fixture::study(2, 1)).is_none());
+        assert!(compose(&fixture::study(3, 1)).is_some());
+    }
+
+    #[test]
+    fn labels_thin_out_when_rows_are_narrow() {
+        assert_eq!(labelled(8, 40.0, 28.0).count(), 8);
+        assert_eq!(labelled(48, 12.0, 28.0).collect::<Vec<_>>()[..3], [0, 4, 8]);
+    }
+}

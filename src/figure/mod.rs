@@ -1,0 +1,200 @@
+//! Pictures of a study, drawn from its record alone: no model, no device, no file.
+//!
+//! Every figure composes one scene of marks, which one function over plotters' backends paints to SVG and to PNG.
+//! An arm keeps its colour and its marker in every figure: the dense control is grey, deep arms are blue, wide arms
+//! are orange, in shades that colour-blind readers can tell apart (Okabe & Ito, 2008).
+
+mod axis;
+mod bitmap;
+mod expert_load;
+mod identity;
+mod label;
+mod latency_bars;
+mod loss_curves;
+mod memory_bars;
+mod page;
+mod paint;
+mod pareto;
+mod scene;
+mod text;
+
+use crate::report::{RecordError, Study};
+use scene::Scene;
+
+/// One picture in both formats.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// What a file of it may be called, without extension.
+    pub name: &'static str,
+    /// The picture as an SVG document.
+    pub svg: String,
+    /// The picture as a PNG file, 1600 pixels wide.
+    pub png: Vec<u8>,
+}
+
+/// Why a study could not be drawn.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FigureError {
+    /// The record does not hold what a picture can show.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// plotters could not draw.
+    #[error("the figure could not be drawn: {source}")]
+    Drawing {
+        /// What plotters said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The pixels could not be packed.
+    #[error("the figure could not be encoded as PNG: {0}")]
+    Encoding(#[from] png::EncodingError),
+}
+
+/// What every figure is drawn by: a scene, or nothing if the study did not measure it.
+type Composer = fn(&Study) -> Option<Scene>;
+
+const FIGURES: [(&str, Composer); 6] = [
+    ("loss_vs_flops", loss_curves::against_flops),
+    ("loss_vs_tokens", loss_curves::against_tokens),
+    ("pareto", pareto::compose),
+    ("memory", memory_bars::compose),
+    ("latency", latency_bars::compose),
+    ("expert_load", expert_load::compose),
+];
+
+/// Every figure for which the study has something to show.
+///
+/// # Errors
+/// [`FigureError::Record`] if the study breaks a rule of [`Study::check`]: a loss that is not a number is refused, not
+/// skipped. [`FigureError::Drawing`] and [`FigureError::Encoding`] if a library fails.
+pub fn draw_study(study: &Study) -> Result<Vec<Figure>, FigureError> {
+    study.check()?;
+    let scenes = FIGURES.iter().filter_map(|(name, compose)| Some((*name, compose(study)?)));
+    scenes.map(|(name, scene)| Ok(Figure { name, svg: paint::svg(&scene)?, png: paint::png(&scene)? })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scene::{Mark, Text};
+    use super::*;
+    use crate::report::fixture;
+
+    fn names(study: &Study) -> Vec<&'static str> {
+        draw_study(study).unwrap().iter().map(|figure| figure.name).collect()
+    }
+
+    #[test]
+    fn every_kind_of_study_is_drawn() {
+        assert_eq!(names(&fixture::study(1, 1)), ["loss_vs_flops", "loss_vs_tokens", "pareto", "memory", "latency"]);
+        for (num_arms, num_seeds) in [(3, 1), (3, 3), (5, 1), (5, 3)] {
+            let figures = draw_study(&fixture::study(num_arms, num_seeds)).unwrap();
+            assert_eq!(figures.len(), 6);
+            for figure in figures {
+                assert!(
+                    figure.svg.trim_end().ends_with("</svg>") && figure.png.starts_with(b"\x89PNG"),
+                    "{}",
+                    figure.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out() {
+        let mut study = fixture::study(3, 1);
+        study.data.floor_nats = None;
+        for arm in &mut study.arms {
+            arm.timings.clear();
+            arm.expert_load = None;
+            arm.memory.train_peak_bytes = None;
+            arm.memory.inference_peak_bytes = None;
+        }
+        assert_eq!(names(&study), ["loss_vs_flops", "loss_vs_tokens", "pareto", "memory"]);
+        for arm in &mut study.arms {
+            arm.runs.clear();
+        }
+        assert_eq!(names(&study), ["memory"]);
+    }
+
+    #[test]
+    fn a_loss_that_is_not_a_number_is_refused_not_drawn() {
+        let mut study = fixture::study(3, 1);
+        study.arms[1].runs[0].evals[0].heldout_loss_nats = f64::NAN;
+        assert!(matches!(draw_study(&study), Err(FigureError::Record(RecordError::NotFinite { .. }))));
+    }
+
+    #[test]
+    fn a_hostile_name_stays_text() {
+        let mut study = fixture::study(3, 1);
+        study.arms[2].name = "<script>".to_owned();
+        study.data.name = "a & b </text><script>".to_owned();
+        for figure in draw_study(&study).unwrap() {
+            assert!(!figure.svg.contains("<script"), "{}", figure.name);
+            assert!(figure.svg.contains("&lt;script&gt;"), "{}", figure.name);
+        }
+    }
+
+    /// Studies at the edges of what layouts must bear.
+    fn trying_studies() -> Vec<(&'static str, Study)> {
+        let mut equal = fixture::study(5, 3);
+        for run in equal.arms.iter_mut().flat_map(|arm| &mut arm.runs) {
+            run.evals.iter_mut().for_each(|eval| eval.heldout_loss_nats = 1.9);
+        }
+        let mut spiked = fixture::study(3, 1);
+        spiked.arms[1].runs[0].loss_after_growth_nats = 11.0;
+        let mut wordy = fixture::study(5, 1);
+        wordy.settings.match_rule = "a rule that takes very many words to state, ".repeat(8);
+        for (index, arm) in wordy.arms.iter_mut().enumerate() {
+            arm.name = format!("{index} an arm whose name is far too long for any margin of any figure");
+        }
+        let mut near_floor = fixture::study(3, 1);
+        near_floor.data.floor_nats = Some(near_floor.base.heldout_loss_nats - 0.001);
+        vec![
+            ("one arm", fixture::study(1, 1)),
+            ("three arms", fixture::study(3, 1)),
+            ("five arms, seeds", fixture::study(5, 3)),
+            ("equal losses", equal),
+            ("a tall spike", spiked),
+            ("long names", wordy),
+            ("base near floor", near_floor),
+        ]
+    }
+
+    fn texts(scene: &Scene) -> Vec<&Text> {
+        let words = scene.marks.iter().filter_map(|mark| match mark {
+            Mark::Text(text) => Some(text),
+            _ => None,
+        });
+        words.collect()
+    }
+
+    fn overlap(a: &Text, b: &Text) -> bool {
+        let ((a_left, a_top), (a_right, a_bottom)) = a.bounds();
+        let ((b_left, b_top), (b_right, b_bottom)) = b.bounds();
+        a_left < b_right && b_left < a_right && a_top < b_bottom && b_top < a_bottom
+    }
+
+    #[test]
+    fn no_text_covers_another_or_leaves_the_picture() {
+        for (what, study) in trying_studies() {
+            for (name, compose) in FIGURES {
+                let Some(scene) = compose(&study) else { continue };
+                let texts = texts(&scene);
+                for (index, text) in texts.iter().enumerate() {
+                    let ((left, top), (right, bottom)) = text.bounds();
+                    let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
+                    assert!(inside, "{name} of {what}: {text:?} leaves the picture");
+                    for other in &texts[..index] {
+                        assert!(!overlap(text, other), "{name} of {what}: {:?} covers {:?}", text.words, other.words);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn overlapping_texts_are_noticed() {
+        let text = |x| Text::new("loss", (x, 50.0));
+        assert!(overlap(&text(10.0), &text(30.0)) && !overlap(&text(10.0), &text(200.0)));
+    }
+}

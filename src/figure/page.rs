@@ -1,0 +1,67 @@
+//! What stands around every plot: what it shows, of what, how matched, and where it was measured.
+
+use super::scene::{INK, MARGIN, MUTED, SMALL, Scene, Text, WIDTH};
+use crate::report::Study;
+use crate::report::table::si;
+
+/// A scene with title, two lines on the study below it, and a foot that names the machine.
+pub(super) fn titled(study: &Study, title: &str, height: f64) -> Scene {
+    let mut scene = Scene::new(height);
+    let width = WIDTH - 2.0 * MARGIN;
+    let line = |words: String, y: f64| Text::new(words, (MARGIN, y)).fitted(width);
+    scene.text(Text::new(title, (MARGIN, 44.0)).size(34.0).bold().fitted(width).colour(INK));
+    let about = Text::new(subject(study), (MARGIN, 84.0)).size(SMALL).colour(MUTED);
+    scene.text(about.fitted(width));
+    let matched = Text::new(matching(study), (MARGIN, 112.0)).size(SMALL).colour(MUTED);
+    scene.text(matched.fitted(width));
+    scene.text(line(origin(study), height - 22.0).size(18.0).colour(MUTED));
+    scene
+}
+
+/// What was trained, on how much.
+fn subject(study: &Study) -> String {
+    let base = &study.base;
+    let parameters = study.first(crate::report::ArmKind::Dense).map(|arm| arm.cost.total_parameters as f64);
+    let size = parameters.map_or_else(String::new, |n| format!(", {} parameters", si(n, "")));
+    let seeds = study.settings.seeds.len();
+    let plural = if seeds == 1 { "seed" } else { "seeds" };
+    format!(
+        "base {}{size}, trained further on {} ({}); held-out loss on {} tokens; {seeds} {plural}",
+        base.name,
+        study.data.name,
+        tokens(study),
+        si(study.data.heldout_tokens as f64, ""),
+    )
+}
+
+/// Tokens that each arm trained on: one number or a range.
+fn tokens(study: &Study) -> String {
+    let ends = study.arms.iter().flat_map(|arm| &arm.runs).filter_map(|run| run.evals.last()).map(|eval| eval.tokens);
+    let (least, most) = ends.fold((u64::MAX, 0), |(least, most), tokens| (least.min(tokens), most.max(tokens)));
+    match (least, most) {
+        (u64::MAX, _) => "not yet".to_owned(),
+        (least, most) if least == most => format!("{} tokens an arm", si(most as f64, "")),
+        (least, most) => format!("{} to {} tokens an arm", si(least as f64, ""), si(most as f64, "")),
+    }
+}
+
+fn matching(study: &Study) -> String {
+    let settings = &study.settings;
+    format!(
+        "matched by {}, {} an arm; batch {} × {} tokens, learning rate {}",
+        settings.match_rule,
+        si(settings.train_flops_budget_flops as f64, "FLOP"),
+        settings.batch_size,
+        settings.seq_length,
+        settings.learning_rate,
+    )
+}
+
+fn origin(study: &Study) -> String {
+    let run = &study.run;
+    let commit = run.commit.as_ref().map_or_else(String::new, |commit| format!(" ({commit})"));
+    format!(
+        "deepwide {}{commit} · {} · {} on {}, {} threads, {}",
+        run.version, run.date, run.device, run.cpu, run.num_threads, run.dtype
+    )
+}

@@ -1,0 +1,191 @@
+//! What a loss costs: final held-out loss against compute, size and latency, with the frontier of each.
+
+use super::axis::{Panel, Quantity, Scale};
+use super::identity::{Identity, identified};
+use super::label::spread;
+use super::page::titled;
+use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene, TEXT, Text, WIDTH, mix};
+use crate::report::statistics::Estimate;
+use crate::report::{Arm, Study, Workload};
+
+/// Left edge of the labels, which serve every panel.
+const LABELS: f64 = 1300.0;
+/// Free space between panels, pixels.
+const GAP: f64 = 40.0;
+
+/// What an arm costs, if it was measured.
+type CostOf = Box<dyn Fn(&Arm) -> Option<f64>>;
+
+/// A cost to set a loss against.
+struct Axis {
+    name: String,
+    quantity: Quantity,
+    cost: CostOf,
+}
+
+/// An arm with its loss.
+struct Scored<'a> {
+    arm: &'a Arm,
+    identity: Identity,
+    loss: Estimate,
+}
+
+/// Loss over each cost that was measured; `None` unless some arm was scored.
+pub(super) fn compose(study: &Study) -> Option<Scene> {
+    let scored: Vec<Scored> = identified(study)
+        .into_iter()
+        .filter_map(|(arm, identity)| Some(Scored { arm, identity, loss: arm.final_loss_nats()? }))
+        .collect();
+    if scored.is_empty() {
+        return None;
+    }
+    let axes: Vec<Axis> =
+        axes(study).into_iter().filter(|axis| scored.iter().any(|scored| (axis.cost)(scored.arm).is_some())).collect();
+    let mut scene = titled(study, "Final held-out loss against what the model costs to run", HEIGHT);
+    let left = MARGIN + 100.0;
+    let width = (LABELS - 46.0 - left - GAP * (axes.len() - 1) as f64) / axes.len() as f64;
+    let ends = scored.iter().flat_map(|s| {
+        let half_width = s.loss.half_width.unwrap_or(0.0);
+        [s.loss.mean - half_width, s.loss.mean + half_width]
+    });
+    let y = Scale::around(ends, 0.12, Quantity::Plain, 7);
+    let panels: Vec<Panel> = axes
+        .iter()
+        .enumerate()
+        .map(|(index, axis)| Panel {
+            left: left + index as f64 * (width + GAP),
+            top: BELOW_TITLE + 20.0,
+            right: left + index as f64 * (width + GAP) + width,
+            bottom: HEIGHT - 180.0,
+            x: Scale::from_zero(
+                1.12 * scored.iter().filter_map(|scored| (axis.cost)(scored.arm)).fold(0.0, f64::max),
+                axis.quantity,
+                4,
+            ),
+            y: y.clone(),
+        })
+        .collect();
+    for (index, (panel, axis)) in panels.iter().zip(&axes).enumerate() {
+        panel.horizontal_grid(&mut scene);
+        panel.horizontal_axis(&mut scene, &axis.name);
+        if index == 0 {
+            panel.vertical_ticks(&mut scene);
+            panel.vertical_name(&mut scene, "final held-out loss (nats per token)", MARGIN);
+        }
+    }
+    draw_labels(&mut scene, &panels, &scored);
+    for (panel, axis) in panels.iter().zip(&axes) {
+        draw_points(&mut scene, panel, axis, &scored);
+    }
+    let note = "stepped line: the frontier, which no arm beats in both loss and cost";
+    let intervals =
+        if scored.iter().any(|s| s.loss.half_width.is_some()) { "; bars: 95 % intervals over seeds" } else { "" };
+    scene.text(Text::new(format!("{note}{intervals}"), (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED));
+    Some(scene)
+}
+
+fn axes(study: &Study) -> Vec<Axis> {
+    let compute = Axis {
+        name: "forward pass per token".to_owned(),
+        quantity: Quantity::Decimal("FLOP"),
+        cost: Box::new(|arm| Some(arm.cost.forward_flops_per_token as f64)),
+    };
+    let weights = Axis {
+        name: "weights".to_owned(),
+        quantity: Quantity::Bytes,
+        cost: Box::new(|arm| Some(arm.memory.weight_bytes as f64)),
+    };
+    let latency = study.smallest_decode().map(|workload| Axis {
+        name: match workload {
+            Workload::Decode { batch, .. } => format!("decode step, batch {batch} (ms)"),
+            Workload::Prefill { .. } => "prefill (ms)".to_owned(),
+        },
+        quantity: Quantity::Plain,
+        cost: Box::new(move |arm| arm.timing(workload).map(|timing| timing.ms_per_step())),
+    });
+    [compute, weights].into_iter().chain(latency).collect()
+}
+
+/// The name of each arm at the right, level with its points, which a thin line joins.
+fn draw_labels(scene: &mut Scene, panels: &[Panel], scored: &[Scored]) {
+    let (Some(first), Some(last)) = (panels.first(), panels.last()) else { return };
+    let rows: Vec<f64> = scored.iter().map(|scored| last.row(scored.loss.mean)).collect();
+    let placed = spread(&rows, 62.0, last.top + 20.0, last.bottom - 30.0);
+    for ((scored, row), label_row) in scored.iter().zip(&rows).zip(placed) {
+        let guide = vec![(first.left, *row), (last.right, *row), (LABELS - 22.0, label_row), (LABELS - 8.0, label_row)];
+        scene.line(guide, mix(scored.identity.tint(0.6), GRID, 0.3), 1.5);
+        let room = WIDTH - 20.0 - LABELS;
+        let name = Text::new(&scored.arm.name, (LABELS, label_row - 14.0)).size(TEXT).bold();
+        scene.text(name.colour(scored.identity.ink()).fitted(room));
+        let loss = Text::new(format!("{:.4}", scored.loss.mean), (LABELS, label_row + 16.0)).size(SMALL).colour(INK);
+        scene.text(loss);
+    }
+}
+
+fn draw_points(scene: &mut Scene, panel: &Panel, axis: &Axis, scored: &[Scored]) {
+    let points: Vec<(f64, f64)> =
+        scored.iter().filter_map(|scored| Some(((axis.cost)(scored.arm)?, scored.loss.mean))).collect();
+    scene.line(steps(panel, &frontier(&points)), MUTED, 2.5);
+    for scored in scored {
+        let Some(cost) = (axis.cost)(scored.arm) else { continue };
+        if let Some(half_width) = scored.loss.half_width {
+            let (low, high) = (scored.loss.mean - half_width, scored.loss.mean + half_width);
+            scene.line(vec![panel.at(cost, low), panel.at(cost, high)], scored.identity.colour, 2.5);
+            for end in [low, high] {
+                let (x, y) = panel.at(cost, end);
+                scene.line(vec![(x - 7.0, y), (x + 7.0, y)], scored.identity.colour, 2.5);
+            }
+        }
+        scored.identity.marker(scene, panel.at(cost, scored.loss.mean), 10.0);
+    }
+}
+
+/// The points that no other beats in both numbers, cheapest first.
+fn frontier(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut sorted = points.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut best = f64::INFINITY;
+    sorted.retain(|point| {
+        let better = point.1 < best;
+        best = best.min(point.1);
+        better
+    });
+    sorted
+}
+
+/// The frontier as steps, from the upper edge of the panel to its right edge.
+fn steps(panel: &Panel, frontier: &[(f64, f64)]) -> Vec<Point> {
+    let mut path = Vec::new();
+    let mut above = panel.y.high;
+    for (cost, loss) in frontier {
+        path.push(panel.at(*cost, above));
+        path.push(panel.at(*cost, *loss));
+        above = *loss;
+    }
+    path.push(panel.at(panel.x.high, above));
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn the_frontier_holds_what_nothing_else_beats() {
+        let points = [(3.0, 1.0), (1.0, 3.0), (2.0, 3.5), (2.0, 2.0), (4.0, 1.0)];
+        assert_eq!(frontier(&points), [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]);
+        assert_eq!(frontier(&[]), []);
+    }
+
+    #[test]
+    fn only_what_was_measured_gets_a_panel() {
+        let mut study = fixture::study(3, 1);
+        assert_eq!(axes(&study).len(), 3);
+        for arm in &mut study.arms {
+            arm.timings.clear();
+        }
+        assert_eq!(axes(&study).len(), 2);
+        assert!(compose(&study).is_some());
+    }
+}

@@ -1,0 +1,6 @@
+//! What a decoder costs: parameters, operations and bytes, counted from its config.
+
+pub mod flops;
+pub mod latency;
+pub mod matching;
+pub mod memory;

@@ -1,0 +1,126 @@
+//! Which ids begin and end a text: the settings of a checkpoint that lie beside its `tokenizer.json`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::{Tokenizer, TokenizerError, read_text};
+
+/// The first `bos` and every `eos`, in the order in which `tokenizer_config.json`, `generation_config.json` and
+/// `config.json` name them.
+pub(super) fn read_beside(path: &Path, tokenizer: &Tokenizer) -> Result<(Option<u32>, Vec<u32>), TokenizerError> {
+    let (mut bos, mut eos) = (Vec::new(), Vec::new());
+    let settings = Settings::read(path.with_file_name("tokenizer_config.json"))?;
+    bos.extend(settings.token("bos_token", tokenizer)?);
+    eos.extend(settings.token("eos_token", tokenizer)?);
+    for name in ["generation_config.json", "config.json"] {
+        let settings = Settings::read(path.with_file_name(name))?;
+        bos.extend(settings.ids("bos_token_id")?);
+        eos.extend(settings.ids("eos_token_id")?);
+    }
+    let mut seen = HashSet::new();
+    eos.retain(|id| seen.insert(*id));
+    Ok((bos.first().copied(), eos))
+}
+
+/// A settings file: a JSON object, empty if the file is not there.
+struct Settings {
+    path: PathBuf,
+    keys: Map<String, Value>,
+}
+
+impl Settings {
+    fn read(path: PathBuf) -> Result<Self, TokenizerError> {
+        if !path.exists() {
+            return Ok(Self { path, keys: Map::new() });
+        }
+        let keys = serde_json::from_str(&read_text(&path)?)
+            .map_err(|source| TokenizerError::Malformed { path: path.clone(), source })?;
+        Ok(Self { path, keys })
+    }
+
+    /// The id of a token that is given by its text, bare or as the `content` of an object.
+    fn token(&self, key: &'static str, tokenizer: &Tokenizer) -> Result<Option<u32>, TokenizerError> {
+        let value = match self.keys.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let text = value.as_str().or_else(|| value.get("content")?.as_str());
+        match text.and_then(|text| tokenizer.token_to_id(text)) {
+            Some(id) => Ok(Some(id)),
+            None => Err(self.bad(key, value, "a token of tokenizer.json")),
+        }
+    }
+
+    /// One id or a list of ids.
+    fn ids(&self, key: &'static str) -> Result<Vec<u32>, TokenizerError> {
+        let values = match self.keys.get(key) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(values)) => values.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+        };
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        values
+            .iter()
+            .map(|value| id(value).ok_or_else(|| self.bad(key, value, "a token id or a list of them")))
+            .collect()
+    }
+
+    fn bad(&self, key: &'static str, value: &Value, expected: &'static str) -> TokenizerError {
+        let found = value.to_string().chars().take(80).collect();
+        TokenizerError::BadSpecialToken { path: self.path.clone(), key, found, expected }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const WORDS: [&str; 4] = ["<s>", "</s>", "<turn>", "red"];
+
+    fn read_with(files: &[(&str, Value)]) -> Result<Tokenizer, TokenizerError> {
+        let directory = tempfile::tempdir().unwrap();
+        Tokenizer::word_level(&WORDS.map(String::from)).save(directory.path()).unwrap();
+        for (name, value) in files {
+            std::fs::write(directory.path().join(name), value.to_string()).unwrap();
+        }
+        Tokenizer::from_file(&directory.path().join("tokenizer.json"))
+    }
+
+    #[test]
+    fn ids_that_begin_and_end_a_text_come_from_the_files_beside_it_in_their_order() {
+        let words = ("tokenizer_config.json", json!({"bos_token": "<s>", "eos_token": {"content": "</s>"}}));
+        let generation = ("generation_config.json", json!({"bos_token_id": 3, "eos_token_id": [2, 1]}));
+        let model = ("config.json", json!({"bos_token_id": 2, "eos_token_id": 3}));
+
+        let tokenizer = read_with(&[words, generation.clone(), model.clone()]).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(0), [1, 2, 3].as_slice()));
+        let tokenizer = read_with(&[generation, model.clone()]).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(3), [2, 1, 3].as_slice()));
+        let tokenizer = read_with(&[model]).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(2), [3].as_slice()));
+        let tokenizer = read_with(&[]).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos()), (None, [].as_slice()));
+    }
+
+    #[test]
+    fn a_special_token_that_is_none_is_refused_with_its_file_and_key() {
+        let file = "tokenizer_config.json";
+        let error = read_with(&[(file, json!({"bos_token": "<nobody>"}))]).unwrap_err();
+        assert!(matches!(&error, TokenizerError::BadSpecialToken { path, key: "bos_token", found, .. }
+            if path.ends_with(file) && found == "\"<nobody>\""));
+        for bad in [json!(-1), json!(1.5), json!("1"), json!([1, null]), json!(u64::MAX)] {
+            let error = read_with(&[("config.json", json!({"eos_token_id": bad}))]).unwrap_err();
+            assert!(matches!(error, TokenizerError::BadSpecialToken { key: "eos_token_id", .. }), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_that_are_no_object_are_refused_with_their_file() {
+        let error = read_with(&[("generation_config.json", json!([]))]).unwrap_err();
+        assert!(matches!(&error, TokenizerError::Malformed { path, .. } if path.ends_with("generation_config.json")));
+    }
+}
