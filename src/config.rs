@@ -297,7 +297,7 @@ impl DecoderConfig {
     pub fn pico() -> Self {
         preset(DecoderFields {
             model_type: ModelType::Llama,
-            vocab_size: 512,
+            vocab_size: 448,
             hidden_size: 96,
             intermediate_size: 336,
             num_hidden_layers: 8,

@@ -118,7 +118,8 @@ fn draw_scale(scene: &mut Scene, load: &ExpertLoad) {
     for index in 0..slices {
         let octaves = OCTAVES * (1.0 - 2.0 * (f64::from(index) + 0.5) / f64::from(slices));
         let from = (left, top + f64::from(index) * slice);
-        scene.bar(from, (right, from.1 + slice), colour(even * octaves.exp2(), num_experts));
+        // Down to the end, under the next slices: viewers show a seam between areas that only touch.
+        scene.bar(from, (right, bottom), colour(even * octaves.exp2(), num_experts));
     }
     scene.line(vec![(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], MUTED, 1.0);
     let ticks = [(2.0, "≥ "), (1.0, ""), (0.0, ""), (-1.0, ""), (-2.0, "≤ ")];

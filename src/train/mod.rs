@@ -49,12 +49,6 @@ pub enum TrainError {
         /// Windows per pass.
         micro_batch_size: usize,
     },
-    /// No window to train on.
-    #[error("there is no window of {seq_length} tokens to train on")]
-    NoWindows {
-        /// Tokens per window.
-        seq_length: usize,
-    },
     /// Windows longer than the model's positions.
     #[error("windows of {seq_length} tokens are longer than max_position_embeddings {max_position_embeddings}")]
     WindowTooLong {
@@ -123,9 +117,6 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
             return Err(TrainError::UnevenBatch { batch_size, micro_batch_size });
         }
         let seq_length = windows.seq_length();
-        if windows.is_empty() {
-            return Err(TrainError::NoWindows { seq_length });
-        }
         let max_position_embeddings = model.config().max_position_embeddings;
         if seq_length > max_position_embeddings {
             return Err(TrainError::WindowTooLong { seq_length, max_position_embeddings });
