@@ -34,6 +34,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod eval;
@@ -43,6 +44,7 @@ pub mod kernel;
 pub mod model;
 pub mod profile;
 pub mod report;
+pub mod study;
 pub mod tokenizer;
 pub mod train;
 pub mod weights;

@@ -115,6 +115,18 @@ impl Windows {
         Ok((self, heldout))
     }
 
+    /// The first `num_windows` windows, or all if there are fewer.
+    ///
+    /// # Panics
+    /// If `num_windows` is 0.
+    pub fn first(mut self, num_windows: usize) -> Self {
+        assert!(num_windows > 0, "there is always a window");
+        self.ids.truncate(num_windows * (self.seq_length + 1));
+        self.logprobs.iter_mut().for_each(|logprobs| logprobs.truncate(num_windows * self.seq_length));
+        self.topics.iter_mut().for_each(|topics| topics.truncate(num_windows * self.seq_length));
+        self
+    }
+
     /// Number of windows, never 0.
     #[expect(clippy::len_without_is_empty, reason = "there is always a window")]
     pub fn len(&self) -> usize {

@@ -7,10 +7,11 @@ use crate::data::Windows;
 use crate::model::CausalLm;
 
 /// Share of a topic's visits that each expert gets, `[layer][topic][expert]`; each sums to 1 over experts, or is all
-/// zero if no token of the topic occurs. Empty for a dense model. The topic of an input is that of its target.
+/// zero if no token of the topic occurs. Empty for a dense model. The topic of an input is that of its target; text
+/// without topics is one topic, 0.
 ///
 /// # Panics
-/// If the windows have no topics, or `batch_size` is 0.
+/// If a topic is not below `num_topics`, or `batch_size` is 0.
 pub fn expert_load<M: CausalLm>(
     model: &M,
     windows: &Windows,
@@ -28,7 +29,7 @@ pub fn expert_load<M: CausalLm>(
             for (visit, expert) in experts.iter::<i64>().enumerate() {
                 let token = visit / moe.num_experts_per_tok;
                 let (window, position) = (which.start + token / windows.seq_length(), token % windows.seq_length());
-                let topic = windows.topic(window, position).expect("windows of documents with topics");
+                let topic = windows.topic(window, position).unwrap_or(0);
                 visits[topic][expert as usize] += 1.0;
             }
         }

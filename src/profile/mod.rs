@@ -1,6 +1,7 @@
 //! What a decoder costs: parameters, operations and bytes, counted from its config.
 
 pub mod flops;
+pub mod heap;
 pub mod latency;
 pub mod matching;
 pub mod memory;

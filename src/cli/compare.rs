@@ -1,0 +1,330 @@
+//! `compare`: grow a base deep and wide beside a dense control, train all at matched FLOPs, say which paid.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::progress::Watcher;
+use super::run_info::run_info;
+use super::{CliError, count, device::device, not_negative};
+use crate::config::DecoderConfig;
+use crate::data::language::{Language, Split};
+use crate::data::text::{DataError, TextFile, check_vocabulary};
+use crate::data::Windows;
+use crate::figure::draw_study;
+use crate::profile::flops::train_flops;
+use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
+use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyPlan};
+use crate::tokenizer::Tokenizer;
+use crate::weights::commit::write_file_atomically;
+use crate::weights::{Dtype, HfDirectory, WeightSource};
+
+/// Where the built-in base lies in the source.
+const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
+
+/// Tokens decoded per timing.
+const DECODE_TOKENS: usize = 16;
+
+/// Grow one pretrained decoder deep (depth up-scaling) and wide (top-k mixture of experts), train both and a dense
+/// control at equal training FLOPs, and compare what they cost and what they gained.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Hugging Face directory of a dense Llama or Mistral; needs --data [default: the built-in base]
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Text to train and score on, .txt or .jsonl with "text"; its last tenth is held out [default: the built-in
+    /// language]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Overlaps of further depth-grown arms, besides the iso-FLOP one: m layers dropped from each copy
+    #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative)]
+    pub m: Vec<usize>,
+    /// Experts per layer of the wide arm
+    #[arg(long, default_value_t = 8)]
+    pub experts: usize,
+    /// Experts per token of the wide arm
+    #[arg(long, default_value_t = 2)]
+    pub top_k: usize,
+    /// Training FLOPs of each arm, e.g. 3e12
+    #[arg(long, value_parser = count, conflicts_with = "tokens")]
+    pub flops: Option<u64>,
+    /// Training budget as tokens of the dense control; the others get the same FLOPs
+    #[arg(long, value_parser = count)]
+    pub tokens: Option<u64>,
+    /// Runs per arm, seeds 1 to K; with two or more the table shows 95 % intervals
+    #[arg(long, value_name = "K")]
+    pub seeds: Option<usize>,
+    /// Peak learning rate [default: 1e-3 for the built-in base, 1e-4 with --base]
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Windows per update
+    #[arg(long)]
+    pub batch_size: Option<usize>,
+    /// Tokens per window
+    #[arg(long)]
+    pub seq_length: Option<usize>,
+    /// Where to compute: flex, or cuda[:N], vulkan, ndarray, tch:cpu in builds that have them
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Type of the weights in timings and memory; training is in float32
+    #[arg(long, value_enum, default_value_t = DtypeArg::Float32)]
+    pub dtype: DtypeArg,
+    /// Folder for results.json, results.md and the figures [default: figures/compare_dus_moe, with a suffix for
+    /// --quick and for --base]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// A run of some twenty seconds
+    #[arg(long)]
+    pub quick: bool,
+    /// Print results.json on stdout instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// Single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// The upper half of single precision.
+    Bfloat16,
+}
+
+impl DtypeArg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::Float32 => Dtype::Float32,
+            Self::Float16 => Dtype::Float16,
+            Self::Bfloat16 => Dtype::Bfloat16,
+        }
+    }
+}
+
+/// Numbers that the arguments leave open, by what is asked: built-in or real base, quick or not.
+struct Defaults {
+    budget: Budget,
+    seeds: usize,
+    learning_rate: f64,
+    batch_size: usize,
+    seq_length: usize,
+    micro_batch_size: usize,
+    heldout_windows: usize,
+    num_evals: usize,
+    repetitions: usize,
+}
+
+impl Defaults {
+    fn of(args: &CompareArgs) -> Self {
+        let builtin = Self {
+            budget: Budget::Flops(800_000_000_000),
+            seeds: 3,
+            learning_rate: 1e-3,
+            batch_size: 8,
+            seq_length: 128,
+            micro_batch_size: 8,
+            heldout_windows: 64,
+            num_evals: 12,
+            repetitions: 9,
+        };
+        match (&args.base, args.quick) {
+            (None, false) => builtin,
+            (None, true) => {
+                Self { budget: Budget::Flops(150_000_000_000), seeds: 1, heldout_windows: 24, num_evals: 4, ..builtin }
+            }
+            (Some(_), quick) => Self {
+                budget: Budget::ControlTokens(if quick { 512 } else { 16_384 }),
+                seeds: 1,
+                learning_rate: 1e-4,
+                batch_size: if quick { 1 } else { 4 },
+                seq_length: 256,
+                micro_batch_size: 1,
+                heldout_windows: if quick { 2 } else { 16 },
+                num_evals: if quick { 1 } else { 4 },
+                repetitions: 3,
+            },
+        }
+    }
+}
+
+/// Runs the comparison: checks every input, trains, prints the table and the verdict, writes the files.
+///
+/// # Errors
+/// [`CliError`]; whatever is wrong with the input is found before any work and before anything is written.
+pub fn run(args: &CompareArgs) -> Result<(), CliError> {
+    let defaults = Defaults::of(args);
+    let seq_length = positive("seq-length", args.seq_length.unwrap_or(defaults.seq_length))?;
+    let batch_size = positive("batch-size", args.batch_size.unwrap_or(defaults.batch_size))?;
+    let num_seeds = positive("seeds", args.seeds.unwrap_or(defaults.seeds))?;
+    let budget = match (args.flops, args.tokens) {
+        (Some(flops), _) => Budget::Flops(flops),
+        (None, Some(tokens)) => Budget::ControlTokens(tokens),
+        (None, None) => defaults.budget,
+    };
+    let out = out_folder(args)?;
+    if let (Some(base), None) = (&args.base, &args.data) {
+        return Err(CliError::BaseWithoutData { base: base.clone() });
+    }
+    let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
+    let plan_options = PlanOptions {
+        overlaps: args.m.clone(),
+        num_local_experts: args.experts,
+        num_experts_per_tok: args.top_k,
+        budget,
+        batch_size,
+        seq_length,
+    };
+    let plan = StudyPlan::new(base.config(), &plan_options)?;
+    fits(base.config(), seq_length)?;
+    let needed = windows_needed(base.config(), &plan, batch_size, seq_length);
+    let data = match &args.data {
+        None => builtin_data(seq_length, needed, defaults.heldout_windows)?,
+        Some(file) => text_data(file, &base, seq_length, defaults.heldout_windows)?,
+    };
+    let device = device(&args.device)?;
+
+    let settings = StudySettings {
+        train_flops_budget_flops: plan.budget_flops,
+        batch_size,
+        seq_length,
+        learning_rate: args.lr.unwrap_or(defaults.learning_rate),
+        warmup_fraction: 0.1,
+        weight_decay: 0.1,
+        seeds: (1..=num_seeds as u64).collect(),
+        match_rule: plan.match_rule.clone(),
+    };
+    let options = RunOptions {
+        settings: settings.clone(),
+        micro_batch_size: if batch_size.is_multiple_of(defaults.micro_batch_size) {
+            defaults.micro_batch_size
+        } else {
+            1
+        },
+        num_evals: defaults.num_evals,
+        dtype: args.dtype.dtype(),
+        decode_tokens: DECODE_TOKENS,
+        repetitions: defaults.repetitions,
+    };
+    let info = run_info(&args.device, args.dtype.name());
+    let mut watcher = Watcher::new();
+    let (arms, heldout_loss_nats) =
+        study::run(&base, &plan, &data, &options, &device, |progress| watcher.show(progress))?;
+    drop(watcher);
+    let study = Study {
+        run: info,
+        base: BaseInfo {
+            name: file_name(args.base.as_deref(), "built-in base"),
+            sha256: Some(base.weights_sha256()?),
+            config: base.config().clone(),
+            heldout_loss_nats,
+        },
+        data: DataInfo {
+            name: file_name(args.data.as_deref(), "built-in language"),
+            train_tokens: (data.train.len() * seq_length) as u64,
+            heldout_tokens: (data.heldout.len() * seq_length) as u64,
+            floor_nats: data.heldout.floor_nats(),
+            topics: data.topics,
+        },
+        settings,
+        arms,
+    };
+    let json = study.to_json()?;
+    write(&study, &json, &out)?;
+    if args.json {
+        println!("{json}");
+    } else {
+        println!("{}\n{}", table::to_text(&study), verdict(&study));
+        eprintln!("written to {}", out.display());
+    }
+    Ok(())
+}
+
+fn positive(option: &'static str, number: usize) -> Result<usize, CliError> {
+    if number == 0 { Err(CliError::ZeroOption { option }) } else { Ok(number) }
+}
+
+/// Where results go: what was asked for, or a folder that never mixes different studies.
+fn out_folder(args: &CompareArgs) -> Result<PathBuf, CliError> {
+    let default = || {
+        let base = args.base.as_deref().map(|base| format!("_{}", file_name(Some(base), "base")));
+        let quick = if args.quick { "_quick" } else { "" };
+        Path::new("figures").join(format!("compare_dus_moe{}{quick}", base.unwrap_or_default()))
+    };
+    let path = args.out.clone().unwrap_or_else(default);
+    if path.is_file() { Err(CliError::OutIsAFile { path }) } else { Ok(path) }
+}
+
+fn fits(base: &DecoderConfig, seq_length: usize) -> Result<(), CliError> {
+    let max_position_embeddings = base.max_position_embeddings;
+    if seq_length + DECODE_TOKENS <= max_position_embeddings {
+        return Ok(());
+    }
+    Err(CliError::SequenceTooLong { seq_length, max_position_embeddings, decode_tokens: DECODE_TOKENS })
+}
+
+/// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
+fn windows_needed(base: &DecoderConfig, plan: &StudyPlan, batch_size: usize, seq_length: usize) -> usize {
+    let update = train_flops(base, batch_size as u64, seq_length as u64).max(1);
+    let steps = u128::from(plan.budget_flops).div_ceil(update);
+    steps as usize * batch_size
+}
+
+/// Fresh documents of the built-in language: training never repeats one.
+fn builtin_data(seq_length: usize, num_windows: usize, heldout_windows: usize) -> Result<StudyData, DataError> {
+    /// Documents before this one pretrained the built-in base.
+    const FIRST_FRESH: u64 = 1 << 32;
+    let language = Language::builtin();
+    let documents = |split, first: u64| {
+        let language = &language;
+        (first..).map(move |index| language.document(split, index))
+    };
+    Ok(StudyData {
+        train: Windows::aligned(documents(Split::Train, FIRST_FRESH), seq_length, num_windows)?,
+        heldout: Windows::aligned(documents(Split::HeldOut, 0), seq_length, heldout_windows)?,
+        topics: language.topics().iter().map(|topic| (*topic).to_owned()).collect(),
+    })
+}
+
+/// A file's text by the base's tokenizer: the last tenth held out, of which at most `heldout_windows` are scored.
+fn text_data(
+    file: &Path,
+    base: &HfDirectory,
+    seq_length: usize,
+    heldout_windows: usize,
+) -> Result<StudyData, CliError> {
+    let text = TextFile::read(file)?;
+    let tokenizer = Tokenizer::from_file(&base.path().join("tokenizer.json"))?;
+    let documents = text.tokenize(&tokenizer, |_| ())?;
+    check_vocabulary(&documents, base.config().vocab_size)?;
+    let windows = Windows::contiguous(&documents, tokenizer.eos().first().copied(), seq_length)?;
+    let (train, heldout) = windows.split_heldout(0.1)?;
+    Ok(StudyData { train, heldout: heldout.first(heldout_windows), topics: vec!["all text".to_owned()] })
+}
+
+fn file_name(path: Option<&Path>, otherwise: &str) -> String {
+    let name = path.and_then(Path::file_name);
+    name.map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Draws everything first, then writes everything, the record last.
+fn write(study: &Study, json: &str, out: &Path) -> Result<(), CliError> {
+    let figures = draw_study(study)?;
+    std::fs::create_dir_all(out).map_err(|source| CliError::Write { path: out.to_owned(), source })?;
+    for figure in figures {
+        write_file_atomically(&out.join(format!("{}.svg", figure.name)), figure.svg.as_bytes())?;
+        write_file_atomically(&out.join(format!("{}.png", figure.name)), &figure.png)?;
+    }
+    let markdown = format!("{}\n{}\n", table::to_markdown(study), verdict(study));
+    write_file_atomically(&out.join("results.md"), markdown.as_bytes())?;
+    write_file_atomically(&out.join("results.json"), json.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! `--device`: a name to a device that works.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{Device, Tensor};
+
+/// Why there is no such device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// Not a device that this build knows.
+    #[error("--device {name:?} is not among the devices of this build: {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What may be asked for.
+        known: String,
+    },
+    /// The device does not answer.
+    #[error("--device {name} does not work here: {reason}")]
+    Broken {
+        /// What was asked for.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// The names that `--device` takes in this build.
+fn known() -> Vec<&'static str> {
+    let compiled = [
+        (cfg!(feature = "flex"), "flex"),
+        (cfg!(feature = "cuda"), "cuda[:N]"),
+        (cfg!(feature = "vulkan"), "vulkan"),
+        (cfg!(feature = "ndarray"), "ndarray"),
+        (cfg!(feature = "tch"), "tch:cpu"),
+        (cfg!(feature = "tch"), "tch:cuda[:N]"),
+    ];
+    compiled.into_iter().filter_map(|(compiled, name)| compiled.then_some(name)).collect()
+}
+
+/// The device of this name, proved by one tensor.
+///
+/// # Errors
+/// [`DeviceError`].
+pub(super) fn device(name: &str) -> Result<Device, DeviceError> {
+    let unknown = || DeviceError::Unknown { name: name.to_owned(), known: known().join(", ") };
+    let make = constructor(name).ok_or_else(unknown)?;
+    // Backends panic when a driver is missing.
+    let probe = || {
+        let device = make();
+        Tensor::<1>::ones([1], &device).into_data();
+        device
+    };
+    catch_unwind(AssertUnwindSafe(probe)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        DeviceError::Broken { name: name.to_owned(), reason: said.unwrap_or("it panicked").to_owned() }
+    })
+}
+
+/// How to make the device; `None` if this build has none of that name.
+fn constructor(name: &str) -> Option<Box<dyn Fn() -> Device>> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, ""));
+    match (kind, index) {
+        #[cfg(feature = "flex")]
+        ("flex", "") => Some(Box::new(Device::flex)),
+        #[cfg(feature = "cuda")]
+        ("cuda", index) => {
+            let index: usize = if index.is_empty() { 0 } else { index.parse().ok()? };
+            Some(Box::new(move || Device::cuda(index)))
+        }
+        #[cfg(feature = "vulkan")]
+        ("vulkan", "") => Some(Box::new(|| Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))),
+        #[cfg(feature = "ndarray")]
+        #[expect(deprecated, reason = "Burn keeps NdArray for those who ask for it")]
+        ("ndarray", "") => Some(Box::new(Device::ndarray)),
+        #[cfg(feature = "tch")]
+        #[expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it")]
+        ("tch", "cpu") => Some(Box::new(Device::libtorch)),
+        #[cfg(feature = "tch")]
+        #[expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it")]
+        ("tch", index) => {
+            let index = index.strip_prefix("cuda")?;
+            let index: usize = if index.is_empty() { 0 } else { index.strip_prefix(':')?.parse().ok()? };
+            Some(Box::new(move || Device::libtorch_cuda(index)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flex_is_a_device_of_the_default_build() {
+        assert_eq!(device("flex"), Ok(Device::flex()));
+    }
+
+    #[test]
+    fn an_unknown_device_is_refused_with_the_known_ones() {
+        let error = device("abacus:3").unwrap_err();
+        assert!(matches!(&error, DeviceError::Unknown { known, .. } if known.contains("flex")), "{error}");
+        assert!(device("flex:1").is_err());
+    }
+}

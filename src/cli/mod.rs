@@ -1,0 +1,169 @@
+//! The commands: arguments in, files and a table out, an exit code for every kind of failure.
+//!
+//! Only this module, `main` and the experiments know a path or a command line. Results go to stdout, everything else
+//! to stderr; nothing is written before every input has been checked.
+
+pub mod compare;
+mod device;
+mod progress;
+mod run_info;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use crate::data::text::DataError;
+use crate::figure::FigureError;
+use crate::report::RecordError;
+use crate::study::StudyError;
+use crate::tokenizer::{self, TokenizerError};
+use crate::weights::{self, WeightError};
+
+pub use device::DeviceError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// A checkpoint, or a place to write to.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// A tokenizer file.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A file of text.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// What is asked of the base cannot be done.
+    #[error(transparent)]
+    Study(#[from] StudyError),
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The record breaks a rule.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A figure could not be drawn.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// Windows longer than the base's positions.
+    #[error("--seq-length {seq_length} exceeds max_position_embeddings {max_position_embeddings} of the base less {decode_tokens} tokens to decode")]
+    SequenceTooLong {
+        /// Tokens per window asked for.
+        seq_length: usize,
+        /// Positions of the base.
+        max_position_embeddings: usize,
+        /// Tokens decoded behind a window when timing.
+        decode_tokens: usize,
+    },
+    /// A base without data to train on: the built-in language has its own vocabulary.
+    #[error("--base {base:?} needs --data: the built-in language is written in the vocabulary of the built-in base")]
+    BaseWithoutData {
+        /// The directory given.
+        base: std::path::PathBuf,
+    },
+    /// A number of the command line that must be positive is zero.
+    #[error("--{option} is 0, expected at least 1")]
+    ZeroOption {
+        /// The option, without dashes.
+        option: &'static str,
+    },
+    /// The output folder is something else.
+    #[error("--out {path:?} is a file, expected a folder or nothing")]
+    OutIsAFile {
+        /// The path given.
+        path: std::path::PathBuf,
+    },
+    /// A result could not be written.
+    #[error("cannot write {path:?}: {source}")]
+    Write {
+        /// The path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl CliError {
+    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
+                weights::ErrorKind::NotFound => 4,
+                weights::ErrorKind::Invalid => 3,
+                weights::ErrorKind::Io => 1,
+            },
+            Self::Tokenizer(error) => file_code(error.kind()),
+            Self::Data(error) => file_code(error.kind()),
+            Self::Study(StudyError::Diverged { .. })
+            | Self::Device(_)
+            | Self::Record(_)
+            | Self::Figure(_)
+            | Self::Write { .. } => 1,
+            Self::BaseWithoutData { .. } | Self::ZeroOption { .. } | Self::OutIsAFile { .. } => 2,
+            Self::Study(_) | Self::SequenceTooLong { .. } => 3,
+        }
+    }
+}
+
+fn file_code(kind: tokenizer::ErrorKind) -> u8 {
+    match kind {
+        tokenizer::ErrorKind::NotFound => 4,
+        tokenizer::ErrorKind::Invalid => 3,
+        tokenizer::ErrorKind::Io => 1,
+    }
+}
+
+/// Prints a failure, on stderr as text or on stdout as one JSON object, and gives the exit code of the process.
+pub fn finish(result: Result<(), CliError>, json: bool) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": { "code": error.code(), "message": error.to_string() } }));
+            } else {
+                eprintln!("error: {error}");
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+/// Parses a whole number that may not be negative, and says so.
+fn not_negative(text: &str) -> Result<usize, String> {
+    let number: i64 = text.parse().map_err(|_| format!("{text:?} is not a whole number"))?;
+    usize::try_from(number).map_err(|_| format!("{number} is negative, expected 0 or more"))
+}
+
+/// Parses a count that may be written as `3e12`.
+fn count(text: &str) -> Result<u64, String> {
+    let expected = |found: &dyn Display| format!("{found} is not a whole number of at least 1");
+    match text.parse::<u64>() {
+        Ok(0) => Err(expected(&0)),
+        Ok(number) => Ok(number),
+        Err(_) => match text.parse::<f64>() {
+            Ok(number) if number >= 1.0 && number.fract() == 0.0 && number < u64::MAX as f64 => Ok(number as u64),
+            _ => Err(expected(&format!("{text:?}"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_overlap_is_called_negative() {
+        assert_eq!(not_negative("-1").unwrap_err(), "-1 is negative, expected 0 or more");
+        assert_eq!(not_negative("8").unwrap(), 8);
+        assert!(not_negative("eight").unwrap_err().contains("\"eight\""));
+    }
+
+    #[test]
+    fn large_counts_may_have_an_exponent() {
+        assert_eq!(count("3e12").unwrap(), 3_000_000_000_000);
+        assert_eq!(count("1024").unwrap(), 1024);
+        for refused in ["0", "-5", "1.5", "1e-3", "many", "nan", "1e30"] {
+            assert!(count(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A study for somebody who watches: a bar with an ETA on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::study::Progress;
+
+/// Time between two lines where there is no terminal.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Shows [`Progress`] on stderr.
+pub(super) struct Watcher {
+    bar: Option<ProgressBar>,
+    arm: String,
+    num_steps: usize,
+    heldout_nats: f64,
+    last_line: Instant,
+}
+
+impl Watcher {
+    pub(super) fn new() -> Self {
+        Self { bar: None, arm: String::new(), num_steps: 0, heldout_nats: f64::NAN, last_line: Instant::now() }
+    }
+
+    pub(super) fn show(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::Run { arm, seed, num_steps, loss_nats } => self.begin(arm, seed, num_steps, loss_nats),
+            Progress::Step(log) => {
+                let message = format!(
+                    "loss {:.4}  held-out {:.4}  lr {:.1e}{}",
+                    log.loss_nats,
+                    self.heldout_nats,
+                    log.learning_rate,
+                    router_in_words(log)
+                );
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_message(message);
+                        bar.inc(1);
+                    }
+                    None if self.last_line.elapsed() >= QUIET || log.step == self.num_steps => {
+                        eprintln!("{} step {}/{}  {message}", self.arm, log.step, self.num_steps);
+                        self.last_line = Instant::now();
+                    }
+                    None => {}
+                }
+            }
+            Progress::Scored(loss) => self.heldout_nats = loss,
+            Progress::Timing(arm) => {
+                self.end();
+                eprintln!("{arm}: timing prefill and decoding");
+            }
+        }
+    }
+
+    fn begin(&mut self, arm: &str, seed: u64, num_steps: usize, loss_nats: f64) {
+        self.end();
+        (self.arm, self.num_steps, self.heldout_nats) = (format!("{arm} (seed {seed})"), num_steps, loss_nats);
+        if std::io::stderr().is_terminal() {
+            let template = "{prefix:24} {bar:24} {pos}/{len} {elapsed} ETA {eta}  {msg}";
+            let style = ProgressStyle::with_template(template).expect("a template of known keys");
+            let bar = ProgressBar::new(num_steps as u64).with_style(style).with_prefix(self.arm.clone());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            self.bar = Some(bar);
+        } else {
+            eprintln!("{}: held-out {loss_nats:.4} right after growth, {num_steps} steps", self.arm);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Balance of the experts over all layers: spread and entropy of the load, experts that nobody visited.
+fn router_in_words(log: &crate::train::StepLog) -> String {
+    if log.routers.is_empty() {
+        return String::new();
+    }
+    let mean = |of: fn(&crate::train::RouterStats) -> f64| {
+        log.routers.iter().map(of).sum::<f64>() / log.routers.len() as f64
+    };
+    format!(
+        "  aux {:.3}  load cv {:.2}  entropy {:.2}  dead {}",
+        log.aux_loss.unwrap_or_default(),
+        mean(|router| router.load_cv()),
+        mean(|router| router.entropy_nats()),
+        log.routers.iter().map(|router| router.dead_experts()).sum::<usize>()
+    )
+}

@@ -1,0 +1,66 @@
+//! Where, when and with what a command ran.
+
+use std::process::Command;
+use std::time::SystemTime;
+
+use crate::report::RunInfo;
+
+/// The version that Cargo.toml pins.
+const BURN_VERSION: &str = "0.22.1";
+
+/// The provenance of results that are about to be measured.
+pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
+    RunInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: commit(),
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        command: std::env::args().map(|word| file_name(&word)).collect(),
+        device: device.to_owned(),
+        cpu: cpu(),
+        num_threads: rayon::current_num_threads(),
+        dtype: dtype.to_owned(),
+        burn_version: BURN_VERSION.to_owned(),
+        os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+    }
+}
+
+/// The commit of the source that this was built from, if it still lies there under git.
+fn commit() -> Option<String> {
+    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]).output();
+    let output = git.ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}
+
+/// What the system calls its processor.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// The last part of a path, so that records do not tell where somebody keeps things; other words stay.
+fn file_name(word: &str) -> String {
+    let path = std::path::Path::new(word);
+    if !path.is_absolute() {
+        return word.to_owned();
+    }
+    path.file_name().map_or_else(|| word.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorded_version_of_burn_is_the_one_that_the_manifest_pins() {
+        let manifest = include_str!("../../Cargo.toml");
+        assert!(manifest.contains(&format!("burn = {{ version = \"={BURN_VERSION}\"")));
+    }
+
+    #[test]
+    fn records_keep_arguments_but_not_where_files_lie() {
+        assert_eq!(file_name("--m"), "--m");
+        assert_eq!(file_name("/home/somebody/base"), "base");
+        assert_eq!(file_name("figures/x"), "figures/x");
+    }
+}

@@ -1,0 +1,52 @@
+//! What an arm costs by arithmetic, and how fast it runs in how much memory.
+
+use burn::tensor::Device;
+
+use crate::config::DecoderConfig;
+use crate::model::CausalLm;
+use crate::profile::latency::{time_decode, time_prefill};
+use crate::profile::{flops, memory};
+use crate::report::{Cost, Timing, Workload};
+use crate::weights::Dtype;
+
+/// Batch sizes that decoding is costed and timed at.
+pub(super) const DECODE_BATCHES: [usize; 3] = [1, 4, 16];
+
+/// The arithmetic of a config, at the causal mean of a sequence; weights of `dtype`, keys and values in float32.
+pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> Cost {
+    let parameters = flops::count_parameters(config);
+    let per_token = |flops: u128| (flops / seq_length as u128) as u64;
+    let forward = flops::forward_flops(config, 1, seq_length as u64);
+    let bytes = dtype.size_bytes() as u64;
+    let weights = |batch: usize| memory::decode_weight_bytes(config, batch as u64, bytes).round() as u64;
+    Cost {
+        total_parameters: parameters.total,
+        active_parameters: parameters.active,
+        forward_flops_per_token: per_token(forward),
+        train_flops_per_token: per_token(3 * forward),
+        kv_bytes_per_token: memory::kv_cache_bytes_per_token(config, 4) as u64,
+        decode_weight_bytes: DECODE_BATCHES.map(|batch| (batch, weights(batch))).to_vec(),
+    }
+}
+
+/// Times prefill of `seq_length` tokens, and decoding of `decode_tokens` behind as many, batch by batch.
+pub(super) fn timings<M: CausalLm>(
+    model: &M,
+    seq_length: usize,
+    decode_tokens: usize,
+    repetitions: usize,
+    device: &Device,
+) -> Vec<Timing> {
+    let prefill = Timing {
+        workload: Workload::Prefill { tokens: seq_length },
+        num_tokens: seq_length,
+        samples_s: time_prefill(model, seq_length, repetitions, device),
+    };
+    let context = seq_length.min(model.config().max_position_embeddings - decode_tokens);
+    let decode = DECODE_BATCHES.map(|batch| Timing {
+        workload: Workload::Decode { batch, tokens: decode_tokens, context },
+        num_tokens: batch * decode_tokens,
+        samples_s: time_decode(model, batch, context, decode_tokens, repetitions, device),
+    });
+    std::iter::once(prefill).chain(decode).collect()
+}

@@ -1,0 +1,240 @@
+//! What a study will run, decided in integers before any weight is read.
+
+use crate::config::{ConfigError, DecoderConfig, MoeConfig};
+use crate::growth::{GrowthPlan, LayerPlan, PlanError, UpcyclePlan};
+use crate::profile::flops::train_flops;
+use crate::profile::matching::{Context, MatchError, iso_flop_overlap};
+use crate::report::ArmKind;
+
+/// What the user may choose.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanOptions {
+    /// Overlaps `m` of further depth-grown arms, besides the iso-FLOP one.
+    pub overlaps: Vec<usize>,
+    /// Experts per layer of the wide arm.
+    pub num_local_experts: usize,
+    /// Experts per token of the wide arm.
+    pub num_experts_per_tok: usize,
+    /// Training FLOPs of each arm.
+    pub budget: Budget,
+    /// Windows per update.
+    pub batch_size: usize,
+    /// Tokens per window.
+    pub seq_length: usize,
+}
+
+/// How much each arm may train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// Training FLOPs.
+    Flops(u64),
+    /// The training FLOPs of the dense control over this many tokens.
+    ControlTokens(u64),
+}
+
+/// Why a study cannot be planned or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StudyError {
+    /// The base is not what both kinds of growth start from.
+    #[error("the base has {num_local_experts} experts, expected a dense decoder")]
+    SparseBase {
+        /// Experts per layer of the base.
+        num_local_experts: usize,
+    },
+    /// The budget does not pay for one update of some arm.
+    #[error("{budget_flops} training FLOPs do not pay for one update of {arm}, which takes {update_flops}")]
+    BudgetTooSmall {
+        /// The arm's name.
+        arm: String,
+        /// Training FLOPs given.
+        budget_flops: u64,
+        /// Training FLOPs of one update.
+        update_flops: u64,
+    },
+    /// The same growth twice.
+    #[error("overlap m = {overlap} is asked for twice")]
+    RepeatedOverlap {
+        /// The overlap.
+        overlap: usize,
+    },
+    /// A loss is no longer a number: the arm diverged.
+    #[error("the loss of {arm} is {loss} after step {step}: training diverged, try a lower learning rate")]
+    Diverged {
+        /// The arm's name.
+        arm: String,
+        /// The step after which it was seen.
+        step: usize,
+        /// What was found.
+        loss: f64,
+    },
+    /// Growth refuses the plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The sizes of the wide arm break a rule.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The solver refuses the base.
+    #[error(transparent)]
+    Match(#[from] MatchError),
+    /// Training refuses its settings.
+    #[error(transparent)]
+    Train(#[from] crate::train::TrainError),
+    /// A weight could not be read.
+    #[error(transparent)]
+    Weights(#[from] crate::weights::WeightError),
+}
+
+/// One arm: how it grows from the base and how long it trains.
+#[derive(Debug, Clone)]
+pub struct ArmPlan {
+    /// Name to show, unique in the study.
+    pub name: String,
+    /// The way it grows.
+    pub kind: ArmKind,
+    /// How it is made from the base; `None` for the control. The seed of fresh weights is set by the run.
+    pub growth: Option<GrowthPlan>,
+    /// Shape after growth.
+    pub config: DecoderConfig,
+    /// Updates that the budget pays for, rounded to the nearest.
+    pub num_steps: usize,
+}
+
+/// Everything that a study will run.
+#[derive(Debug, Clone)]
+pub struct StudyPlan {
+    /// The dense control first.
+    pub arms: Vec<ArmPlan>,
+    /// Training FLOPs of each arm.
+    pub budget_flops: u64,
+    /// What is held equal, in words.
+    pub match_rule: String,
+}
+
+impl StudyPlan {
+    /// Plans a dense control, a deep arm at the overlap that the iso-FLOP solver finds, one at each overlap asked for,
+    /// and a wide arm.
+    ///
+    /// # Errors
+    /// [`StudyError`], before anything is run.
+    pub fn new(base: &DecoderConfig, options: &PlanOptions) -> Result<Self, StudyError> {
+        if let Some(MoeConfig { num_local_experts, .. }) = base.moe {
+            return Err(StudyError::SparseBase { num_local_experts });
+        }
+        let upcycle = UpcyclePlan::new(options.num_local_experts, options.num_experts_per_tok);
+        let wide = GrowthPlan::Upcycle(upcycle);
+        let moe = wide.config(base)?.moe.expect("upcycling makes experts");
+        let matched = iso_flop_overlap(base, moe, Context::CausalMean(options.seq_length as u64))?;
+        let mut growths = vec![("dense control".to_owned(), ArmKind::Dense, None)];
+        let mut overlaps = vec![matched.overlap];
+        for &overlap in &options.overlaps {
+            if overlaps[1..].contains(&overlap) {
+                return Err(StudyError::RepeatedOverlap { overlap });
+            }
+            overlaps.push(overlap);
+        }
+        if overlaps[1..].contains(&matched.overlap) {
+            overlaps.remove(0);
+        }
+        for overlap in overlaps {
+            let plan = LayerPlan::depth_up_scaling(base.num_hidden_layers, overlap)?;
+            growths.push((format!("DUS m={overlap}"), ArmKind::Deep, Some(GrowthPlan::Splice(plan))));
+        }
+        let name = format!("MoE {}×top-{}", moe.num_local_experts, moe.num_experts_per_tok);
+        growths.push((name, ArmKind::Wide, Some(wide)));
+        let update_flops =
+            |config: &DecoderConfig| small(train_flops(config, options.batch_size as u64, options.seq_length as u64));
+        let budget_flops = match options.budget {
+            Budget::Flops(flops) => flops,
+            Budget::ControlTokens(tokens) => {
+                let per_update = (options.batch_size * options.seq_length) as u128;
+                small(u128::from(tokens) * u128::from(update_flops(base)) / per_update)
+            }
+        };
+        let arm = |(name, kind, growth): (String, ArmKind, Option<GrowthPlan>)| {
+            let config = growth.as_ref().map_or_else(|| Ok(base.clone()), |growth| growth.config(base))?;
+            let update_flops = update_flops(&config);
+            if budget_flops < update_flops {
+                return Err(StudyError::BudgetTooSmall { arm: name, budget_flops, update_flops });
+            }
+            let num_steps = (budget_flops as f64 / update_flops as f64).round() as usize;
+            Ok(ArmPlan { name, kind, growth, config, num_steps })
+        };
+        let arms = growths.into_iter().map(arm).collect::<Result<Vec<_>, _>>()?;
+        let match_rule = format!(
+            "equal training FLOPs, attention counted, to the nearest update; iso-FLOP m = {} (deep ÷ wide {:.4} per token)",
+            matched.overlap, matched.ratio
+        );
+        Ok(Self { arms, budget_flops, match_rule })
+    }
+}
+
+/// A count that a record can hold.
+fn small(flops: u128) -> u64 {
+    u64::try_from(flops).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> PlanOptions {
+        PlanOptions {
+            overlaps: Vec::new(),
+            num_local_experts: 8,
+            num_experts_per_tok: 2,
+            budget: Budget::Flops(1_000_000_000_000),
+            batch_size: 8,
+            seq_length: 128,
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut PlanOptions)) -> StudyError {
+        let mut options = options();
+        change(&mut options);
+        StudyPlan::new(&DecoderConfig::pico(), &options).unwrap_err()
+    }
+
+    #[test]
+    fn arms_spend_the_budget_to_within_half_an_update() {
+        let mut options = options();
+        options.overlaps = vec![0, 3];
+        let plan = StudyPlan::new(&DecoderConfig::pico(), &options).unwrap();
+        assert_eq!(plan.arms.len(), 5);
+        for arm in &plan.arms {
+            let update = train_flops(&arm.config, 8, 128) as f64;
+            let spent = update * arm.num_steps as f64;
+            assert!((spent - 1e12).abs() <= update / 2.0, "{}: {spent}", arm.name);
+        }
+    }
+
+    #[test]
+    fn tokens_of_the_control_buy_the_same_flops_for_everyone() {
+        let mut options = options();
+        options.budget = Budget::ControlTokens(100 * 8 * 128);
+        let plan = StudyPlan::new(&DecoderConfig::pico(), &options).unwrap();
+        assert_eq!(plan.arms[0].num_steps, 100);
+        assert!(plan.arms[1].num_steps < 70);
+    }
+
+    #[test]
+    fn the_iso_flop_overlap_is_not_run_twice() {
+        let plan = StudyPlan::new(&DecoderConfig::pico(), &options()).unwrap();
+        let GrowthPlan::Splice(_) = plan.arms[1].growth.as_ref().unwrap() else { panic!("a deep arm") };
+        let overlap = 8 - plan.arms[1].config.num_hidden_layers / 2;
+        let mut options = options();
+        options.overlaps = vec![overlap];
+        assert_eq!(StudyPlan::new(&DecoderConfig::pico(), &options).unwrap().arms.len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_by_name() {
+        assert!(matches!(refused(|o| o.overlaps = vec![9]), StudyError::Plan(PlanError::OverlapTooLarge { .. })));
+        assert!(matches!(refused(|o| o.overlaps = vec![3, 3]), StudyError::RepeatedOverlap { overlap: 3 }));
+        assert!(matches!(refused(|o| o.budget = Budget::Flops(10)), StudyError::BudgetTooSmall { .. }));
+        assert!(matches!(refused(|o| o.num_local_experts = 1), StudyError::Plan(PlanError::Config(_))));
+        let sparse = DecoderConfig::mixtral_8x7b();
+        let error = StudyPlan::new(&sparse, &options()).unwrap_err();
+        assert!(matches!(error, StudyError::SparseBase { num_local_experts: 8 }));
+    }
+}
