@@ -2,7 +2,8 @@
 //!
 //! Question: what does everything else grow from?
 //! Method: `DecoderConfig::pico()`, drawn from N(0, 0.02²), trained on fresh documents of `Language::builtin()` with
-//! AdamW, warm-up and half a cosine; weights rounded to bfloat16 and written as a Hugging Face directory.
+//! AdamW at a constant learning rate after warm-up, not annealed, so that it can be trained further (Hu et al., 2024,
+//! arXiv:2404.06395, §4); weights rounded to bfloat16 and written as a Hugging Face directory.
 //! Result: `experiments/pico_base`, whose README.md records the loss and the SHA-256 of the weights. The same bits
 //! come out again on the same kind of CPU, whatever the number of threads.
 //!
@@ -21,7 +22,7 @@ use deepwide::weights::{Dtype, HfDirectory, MemoryWeights, write_hf_directory};
 const SEED: u64 = 20_231_223;
 const SEQ_LENGTH: usize = 128;
 const BATCH_SIZE: usize = 16;
-const NUM_STEPS: usize = 2_000;
+const NUM_STEPS: usize = 800;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::env::args().nth(1).ok_or("usage: pretrain_pico OUT")?;
@@ -33,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = TrainConfig {
         batch_size: BATCH_SIZE,
         micro_batch_size: BATCH_SIZE,
-        schedule: Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 0.1 },
+        schedule: Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0 },
         optimizer: AdamWConfig::default(),
         max_grad_norm: 1.0,
     };

@@ -2,8 +2,13 @@
 
 mod architecture;
 mod bad_checkpoints;
+mod counting;
+mod decoding;
+mod growth_in_models;
+mod models;
 mod oracle;
 mod pico;
 mod plan_algebra;
 mod published_numbers;
+mod training;
 mod transformers;

@@ -54,7 +54,7 @@ pub struct CompareArgs {
     /// Runs per arm, seeds 1 to K; with two or more the table shows 95 % intervals
     #[arg(long, value_name = "K")]
     pub seeds: Option<usize>,
-    /// Peak learning rate [default: 1e-3 for the built-in base, 1e-4 with --base]
+    /// Peak learning rate [default: 2e-3 for the built-in base, 1e-4 with --base]
     #[arg(long)]
     pub lr: Option<f64>,
     /// Windows per update
@@ -128,7 +128,7 @@ impl Defaults {
         let builtin = Self {
             budget: Budget::Flops(800_000_000_000),
             seeds: 3,
-            learning_rate: 1e-3,
+            learning_rate: 2e-3,
             batch_size: 8,
             seq_length: 128,
             micro_batch_size: 8,
@@ -139,7 +139,15 @@ impl Defaults {
         match (&args.base, args.quick) {
             (None, false) => builtin,
             (None, true) => {
-                Self { budget: Budget::Flops(150_000_000_000), seeds: 1, heldout_windows: 24, num_evals: 4, ..builtin }
+                Self {
+                budget: Budget::Flops(150_000_000_000),
+                seeds: 1,
+                batch_size: 4,
+                micro_batch_size: 4,
+                heldout_windows: 24,
+                num_evals: 4,
+                ..builtin
+            }
             }
             (Some(_), quick) => Self {
                 budget: Budget::ControlTokens(if quick { 512 } else { 16_384 }),

@@ -161,10 +161,7 @@ impl StudyPlan {
             Ok(ArmPlan { name, kind, growth, config, num_steps })
         };
         let arms = growths.into_iter().map(arm).collect::<Result<Vec<_>, _>>()?;
-        let match_rule = format!(
-            "equal training FLOPs, attention counted, to the nearest update; iso-FLOP m = {} (deep ÷ wide {:.4} per token)",
-            matched.overlap, matched.ratio
-        );
+        let match_rule = format!("equal training FLOPs; iso-FLOP m={}", matched.overlap);
         Ok(Self { arms, budget_flops, match_rule })
     }
 }
