@@ -44,7 +44,8 @@ fn prefill(criterion: &mut Criterion) {
     group.sample_size(10).measurement_time(Duration::from_secs(8)).throughput(Throughput::Elements(PROMPT as u64));
     group.bench_function("dense", |b| b.iter(|| last_logits(&dense, tokens(1, PROMPT, &device))));
     group.bench_function("moe 8x top-2", |b| b.iter(|| last_logits(&moe, tokens(1, PROMPT, &device))));
-    group.bench_function("dense of equal active FLOPs", |b| b.iter(|| last_logits(&active, tokens(1, PROMPT, &device))));
+    group
+        .bench_function("dense of equal active FLOPs", |b| b.iter(|| last_logits(&active, tokens(1, PROMPT, &device))));
     group.finish();
 }
 

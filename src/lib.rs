@@ -32,8 +32,6 @@
 //! - Whatever comes from outside is checked once, at the door, by a type that cannot hold nonsense afterwards.
 //! - The backend is a [`Device`](burn::tensor::Device) chosen at run time among those compiled in.
 
-#![warn(missing_docs)]
-
 pub mod cli;
 pub mod config;
 pub mod data;

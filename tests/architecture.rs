@@ -25,10 +25,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("profile", &["config", "kernel", "model"]),
     ("report", &["config"]),
     ("figure", &["report", "config"]),
-    (
-        "study",
-        &["config", "weights", "growth", "model", "data", "train", "eval", "profile", "report", "tokenizer"],
-    ),
+    ("study", &["config", "weights", "growth", "model", "data", "train", "eval", "profile", "report", "tokenizer"]),
     (
         "cli",
         &[

@@ -133,10 +133,11 @@ proptest! {
     ) {
         let base = base.weights();
         let same = depth_up_scaled(&base, base.config().num_hidden_layers / 2);
-        let logits = |source: &dyn Fn() -> Model| bits(source().forward(tokens(&[TEXT], &pico::device())).logits);
-        prop_assert_eq!(logits(&|| on_cpu(&same)), logits(&|| on_cpu(&base)));
+        let logits = |model: Model| bits(model.forward(tokens(&[TEXT], &pico::device())).logits);
+        prop_assert_eq!(logits(on_cpu(&same)), logits(on_cpu(&base)));
     }
 
+    /// To the bit of a decoder put together by hand, and in float64 as near as float32 comes after nine layers.
     #[test]
     fn a_spliced_model_runs_the_layers_of_its_base_in_the_order_of_the_plan(
         base in bases_of(2usize..=3),
@@ -151,12 +152,18 @@ proptest! {
             .collect();
         let plan = LayerPlan::from_ranges(num_layers, &ranges).expect("ranges of the base");
         let order = plan.as_slice().to_vec();
-        let found = logits(&on_cpu(&grown(&base, GrowthPlan::Splice(plan))), &[TEXT]);
-        let distance = |order: &[usize]| relative_distance(&found, &in_order(&base, order).forward(&TEXT).logits);
-        prop_assert!(distance(&order) <= 1e-5, "{:e} of the largest logit", distance(&order));
+        let spliced = on_cpu(&grown(&base, GrowthPlan::Splice(plan)));
+        let by_hand = on_cpu(&in_order(&base, &order));
+        let ids = || tokens(&[TEXT], &pico::device());
+        prop_assert_eq!(bits(spliced.forward(ids()).logits), bits(by_hand.forward(ids()).logits));
+        let found = logits(&spliced, &[TEXT]);
+        let distance = |order: &[usize]| {
+            relative_distance(&found, &Oracle::read(&in_order(&base, order)).forward(&TEXT).logits)
+        };
+        prop_assert!(distance(&order) <= 1e-4, "{:e} of the largest logit", distance(&order));
         let mut wrong = order.clone();
         wrong[0] = (wrong[0] + 1) % num_layers;
-        prop_assert!(distance(&wrong) > 1e-5, "layer {} for {} goes unnoticed", wrong[0], order[0]);
+        prop_assert!(distance(&wrong) > 1e-4, "layer {} for {} goes unnoticed", wrong[0], order[0]);
     }
 
     #[test]
@@ -188,17 +195,16 @@ fn expected_choice(scores: &[f64], k: usize) -> Vec<usize> {
     order
 }
 
-/// The oracle of `base` whose layers run in another order.
-fn in_order(base: &MemoryWeights, order: &[usize]) -> Oracle {
-    let oracle = Oracle::read(base);
-    let config = oracle.config.with(|f| f.num_hidden_layers = order.len()).expect("a depth");
-    let weight = |id| match id {
-        TensorId::Layer(layer, tensor) => TensorId::Layer(order[layer], tensor),
-        other => other,
-    };
-    let ids = TensorId::all(&config).into_iter();
-    let weights = ids.map(|id| (id, oracle.weights[&weight(id)].clone())).collect();
-    Oracle { config, weights, ..oracle }
+/// The weights of `base` with its layers put in another order by hand.
+fn in_order(base: &MemoryWeights, order: &[usize]) -> MemoryWeights {
+    let config = base.config().with(|f| f.num_hidden_layers = order.len()).expect("a depth");
+    MemoryWeights::new(config, |id| {
+        let source = match id {
+            TensorId::Layer(layer, tensor) => TensorId::Layer(order[layer], tensor),
+            other => other,
+        };
+        base.read(source).expect("weights in memory")
+    })
 }
 
 #[test]

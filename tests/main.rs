@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_checkpoints;
+mod compare;
 mod counting;
 mod decoding;
 mod growth_in_models;

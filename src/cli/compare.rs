@@ -8,9 +8,9 @@ use super::progress::Watcher;
 use super::run_info::run_info;
 use super::{CliError, count, device::device, not_negative};
 use crate::config::DecoderConfig;
+use crate::data::Windows;
 use crate::data::language::{Language, Split};
 use crate::data::text::{DataError, TextFile, check_vocabulary};
-use crate::data::Windows;
 use crate::figure::draw_study;
 use crate::profile::flops::train_flops;
 use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
@@ -138,8 +138,7 @@ impl Defaults {
         };
         match (&args.base, args.quick) {
             (None, false) => builtin,
-            (None, true) => {
-                Self {
+            (None, true) => Self {
                 budget: Budget::Flops(150_000_000_000),
                 seeds: 1,
                 batch_size: 4,
@@ -147,8 +146,7 @@ impl Defaults {
                 heldout_windows: 24,
                 num_evals: 4,
                 ..builtin
-            }
-            }
+            },
             (Some(_), quick) => Self {
                 budget: Budget::ControlTokens(if quick { 512 } else { 16_384 }),
                 seeds: 1,
@@ -230,7 +228,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let study = Study {
         run: info,
         base: BaseInfo {
-            name: file_name(args.base.as_deref(), "built-in base"),
+            name: file_name(args.base.as_deref(), "pico (built-in)"),
             sha256: Some(base.weights_sha256()?),
             config: base.config().clone(),
             heldout_loss_nats,

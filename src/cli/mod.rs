@@ -46,7 +46,9 @@ pub enum CliError {
     #[error(transparent)]
     Figure(#[from] FigureError),
     /// Windows longer than the base's positions.
-    #[error("--seq-length {seq_length} exceeds max_position_embeddings {max_position_embeddings} of the base less {decode_tokens} tokens to decode")]
+    #[error(
+        "--seq-length {seq_length} exceeds max_position_embeddings {max_position_embeddings} of the base less {decode_tokens} tokens to decode"
+    )]
     SequenceTooLong {
         /// Tokens per window asked for.
         seq_length: usize,
@@ -95,11 +97,14 @@ impl CliError {
             Self::Tokenizer(error) => file_code(error.kind()),
             Self::Data(error) => file_code(error.kind()),
             Self::Study(StudyError::Diverged { .. })
-            | Self::Device(_)
+            | Self::Device(DeviceError::Broken { .. })
             | Self::Record(_)
             | Self::Figure(_)
             | Self::Write { .. } => 1,
-            Self::BaseWithoutData { .. } | Self::ZeroOption { .. } | Self::OutIsAFile { .. } => 2,
+            Self::Device(DeviceError::Unknown { .. })
+            | Self::BaseWithoutData { .. }
+            | Self::ZeroOption { .. }
+            | Self::OutIsAFile { .. } => 2,
             Self::Study(_) | Self::SequenceTooLong { .. } => 3,
         }
     }

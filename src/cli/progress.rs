@@ -87,9 +87,8 @@ fn router_in_words(log: &crate::train::StepLog) -> String {
     if log.routers.is_empty() {
         return String::new();
     }
-    let mean = |of: fn(&crate::train::RouterStats) -> f64| {
-        log.routers.iter().map(of).sum::<f64>() / log.routers.len() as f64
-    };
+    let mean =
+        |of: fn(&crate::train::RouterStats) -> f64| log.routers.iter().map(of).sum::<f64>() / log.routers.len() as f64;
     format!(
         "  aux {:.3}  load cv {:.2}  entropy {:.2}  dead {}",
         log.aux_loss.unwrap_or_default(),

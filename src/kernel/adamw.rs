@@ -140,8 +140,13 @@ mod flex {
             let keep = (1.0 - step.learning_rate * step.weight_decay) as f32;
             let rate = (step.learning_rate * correction1) as f32;
             let (root2, scale) = (correction2.sqrt() as f32, step.gradient_scale as f32);
-            let update = |(((param, m), v), grad): (((&mut [f32], &mut [f32]), &mut [f32]), &[f32])| {
-                vectorized(#[inline(always)] || {
+            let moments = moment1
+                .storage_mut::<f32>()
+                .par_chunks_mut(CHUNK)
+                .zip(moment2.storage_mut::<f32>().par_chunks_mut(CHUNK));
+            let updates = param.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(values(&grad).par_chunks(CHUNK));
+            updates.zip(moments).for_each(|((param, grad), (m, v))| {
+                vectorized!({
                     for i in 0..grad.len() {
                         let g = grad[i] * scale;
                         m[i] = beta1 * m[i] + rest1 * g;
@@ -149,20 +154,13 @@ mod flex {
                         param[i] = keep * param[i] - rate * m[i] / (v[i].sqrt() * root2 + epsilon);
                     }
                 });
-            };
-            param
-                .storage_mut::<f32>()
-                .par_chunks_mut(CHUNK)
-                .zip(moment1.storage_mut::<f32>().par_chunks_mut(CHUNK))
-                .zip(moment2.storage_mut::<f32>().par_chunks_mut(CHUNK))
-                .zip(values(&grad).par_chunks(CHUNK))
-                .for_each(update);
+            });
             (param, moment1, moment2)
         }
 
         fn squares_by_chunk(x: FlexTensor) -> FlexTensor {
             let x = dense(x);
-            let squares = |x: &[f32]| vectorized(#[inline(always)] || sum_by(x.len(), |i| x[i] * x[i]));
+            let squares = |x: &[f32]| vectorized!(sum_by(x.len(), |i| x[i] * x[i]));
             let sums: Vec<f32> = values(&x).par_chunks(CHUNK).map(squares).collect();
             let len = sums.len();
             tensor(sums, [len])

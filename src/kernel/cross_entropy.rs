@@ -63,7 +63,7 @@ mod flex {
             let rows = values(&logits).par_chunks_exact(vocab_size).zip(targets.into_par_iter());
             out.par_iter_mut().zip(rows).for_each(|(out, (row, target))| {
                 assert!(target < vocab_size, "cross_entropy: target {target} of a vocabulary of {vocab_size}");
-                *out = vectorized(#[inline(always)] || log_sum_exp(row)) - row[target];
+                *out = vectorized!(log_sum_exp(row)) - row[target];
             });
             let len = out.len();
             tensor(out, [len])
@@ -78,7 +78,7 @@ mod flex {
             let rows = values(&logits).par_chunks_exact(vocab_size);
             let scales = values(&grad).par_iter().zip(indices(&targets).into_par_iter());
             out.par_chunks_exact_mut(vocab_size).zip(rows.zip(scales)).for_each(|(out, (row, (scale, target)))| {
-                vectorized(#[inline(always)] || {
+                vectorized!({
                     out.copy_from_slice(row);
                     softmax_in_place(out);
                     out.iter_mut().for_each(|p| *p *= scale);

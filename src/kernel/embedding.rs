@@ -48,11 +48,7 @@ mod flex {
 
     pub trait EmbeddingBackward: Embedding {
         /// `dtable[v] = Σ over tokens equal to v of dy`, dense.
-        fn lookup_backward(
-            grad: FloatTensor<Self>,
-            tokens: IntTensor<Self>,
-            vocab_size: usize,
-        ) -> FloatTensor<Self>;
+        fn lookup_backward(grad: FloatTensor<Self>, tokens: IntTensor<Self>, vocab_size: usize) -> FloatTensor<Self>;
     }
 
     impl Embedding for Flex {

@@ -74,7 +74,7 @@ mod flex {
             let mut out = vec![0.0; values(&x).len()];
             let task = rows_per_task(width) * width;
             out.par_chunks_mut(task).zip(values(&x).par_chunks(task)).for_each(|(out, x)| {
-                vectorized(#[inline(always)] || {
+                vectorized!({
                     for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         let scale = inverse_rms(x, epsilon);
                         for i in 0..width {
@@ -104,7 +104,7 @@ mod flex {
                 .zip(inputs)
                 .map(|(dx, (grad, x))| {
                     let mut dw = vec![0.0; width];
-                    vectorized(#[inline(always)] || {
+                    vectorized!({
                         let rows = grad.chunks_exact(width).zip(x.chunks_exact(width));
                         for (dx, (grad, x)) in dx.chunks_exact_mut(width).zip(rows) {
                             let scale = inverse_rms(x, epsilon);
@@ -177,11 +177,7 @@ mod tests {
             let run = |f: fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>| {
                 let y = f(x.clone(), weight.clone(), 1e-5);
                 let grads = (y.clone() * scale.clone()).sum().backward();
-                [
-                    y.inner().into_data(),
-                    x.grad(&grads).unwrap().into_data(),
-                    weight.grad(&grads).unwrap().into_data(),
-                ]
+                [y.inner().into_data(), x.grad(&grads).unwrap().into_data(), weight.grad(&grads).unwrap().into_data()]
             };
             for (found, expected) in run(rms_norm).iter().zip(&run(rms_norm_reference)) {
                 found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-4));
@@ -194,9 +190,9 @@ mod tests {
         let device = Device::flex();
         let x = Tensor::<2>::random([5, 64], Distribution::Normal(3.0, 9.0), &device);
         let y = rms_norm(x, Tensor::ones([64], &device), 1e-12);
-        y.square().mean_dim(1).into_data().assert_approx_eq::<f32>(
-            &Tensor::<2>::ones([5, 1], &device).into_data(),
-            Tolerance::absolute(1e-5),
-        );
+        y.square()
+            .mean_dim(1)
+            .into_data()
+            .assert_approx_eq::<f32>(&Tensor::<2>::ones([5, 1], &device).into_data(), Tolerance::absolute(1e-5));
     }
 }

@@ -57,8 +57,7 @@ mod flex {
 
     pub trait RopeBackward: Rope {
         /// A turn by the opposite angle.
-        fn rope_backward(grad: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>)
-        -> FloatTensor<Self>;
+        fn rope_backward(grad: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
     }
 
     /// Turns every head by `direction` times its angle.
@@ -72,7 +71,7 @@ mod flex {
         let rows = (CHUNK / width).max(1);
         out.par_chunks_mut(rows * width).zip(values(&x).par_chunks(rows * width)).enumerate().for_each(
             |(task, (out, x))| {
-                vectorized(#[inline(always)] || {
+                vectorized!({
                     let positions = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate();
                     for (row, (out, x)) in positions {
                         let start = (task * rows + row) % seq_length * half;

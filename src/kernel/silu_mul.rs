@@ -58,7 +58,7 @@ mod flex {
             let mut out = vec![0.0; values(&gate).len()];
             let inputs = values(&gate).par_chunks(CHUNK).zip(values(&up).par_chunks(CHUNK));
             out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (gate, up))| {
-                vectorized(#[inline(always)] || {
+                vectorized!({
                     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
                         *out = silu(*gate) * up;
                     }
@@ -76,7 +76,7 @@ mod flex {
             let inputs = values(&gate).par_chunks(CHUNK).zip(values(&up).par_chunks(CHUNK));
             let outputs = dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK));
             outputs.zip(values(&grad).par_chunks(CHUNK).zip(inputs)).for_each(|((dgate, dup), (grad, (gate, up)))| {
-                vectorized(#[inline(always)] || {
+                vectorized!({
                     for i in 0..grad.len() {
                         let (value, slope) = silu_derivative(gate[i]);
                         dgate[i] = grad[i] * up[i] * slope;

@@ -14,11 +14,8 @@ pub trait FeedForward: Module + ModuleDisplay {
     ///
     /// # Errors
     /// What the source says.
-    fn load<S: WeightSource>(
-        config: &DecoderConfig,
-        loader: &Loader<'_, S>,
-        layer: usize,
-    ) -> Result<Self, WeightError>;
+    fn load<S: WeightSource>(config: &DecoderConfig, loader: &Loader<'_, S>, layer: usize)
+    -> Result<Self, WeightError>;
 
     /// `x` and the output: `[batch_size, seq_length, hidden_size]`; the routing, if this layer routes.
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
@@ -47,9 +44,8 @@ impl FeedForward for GatedMlp {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let linear = |projection| {
-            Ok(Linear { weight: loader.param(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? })
-        };
+        let linear =
+            |projection| Ok(Linear { weight: loader.param(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? });
         Ok(Self {
             gate_proj: linear(Projection::Gate)?,
             up_proj: linear(Projection::Up)?,

@@ -38,7 +38,8 @@ impl RotaryEmbedding {
         let [max, _] = self.cos.dims();
         let end = start + x.dims()[1];
         assert!(end <= max, "position {} is not below max_position_embeddings {max}", end - 1);
-        rope(x, self.cos.clone().slice([start..end]), self.sin.clone().slice([start..end]))
+        let rows = |table: &Tensor<2>| table.clone().narrow(0, start, end - start);
+        rope(x, rows(&self.cos), rows(&self.sin))
     }
 }
 

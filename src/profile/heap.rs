@@ -10,19 +10,24 @@ use burn::tensor::Device;
 /// ```
 pub use peak_alloc::PeakAlloc as CountingAllocator;
 
-/// Runs `work` and returns its result with the most bytes that were in use during it beyond those in use before.
-///
-/// On the host: live bytes of the heap, counted by [`CountingAllocator`]; `None` if the binary has not registered it.
-/// On a device with memory of its own: bytes that the device's pool reserved, at the end of the work.
+/// Bytes in use: live bytes of the heap, or reserved by the pool of a device with memory of its own; `None` if the
+/// binary has not registered [`CountingAllocator`] and the device has no pool.
+pub fn live_bytes(device: &Device) -> Option<u64> {
+    match device.memory_pool_usage() {
+        Some(usage) => Some(usage.bytes_reserved),
+        None => Some(CountingAllocator.current_usage() as u64).filter(|bytes| *bytes > 0),
+    }
+}
+
+/// Runs `work` and returns its result with the most [`live_bytes`] during it beyond those before it. A device's pool
+/// keeps what it once reserved, so that its use at the end is its peak.
 pub fn peak_bytes<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Option<u64>) {
-    let reserved = || device.memory_pool_usage().map(|usage| usage.bytes_reserved);
-    let (heap, pool) = (CountingAllocator.current_usage(), reserved());
+    let before = live_bytes(device);
     CountingAllocator.reset_peak_usage();
     let result = work();
-    let peak = match (pool, reserved()) {
-        (Some(before), Some(after)) => Some(after.saturating_sub(before)),
-        _ if heap == 0 => None,
-        _ => Some((CountingAllocator.peak_usage().saturating_sub(heap)) as u64),
+    let peak = match device.memory_pool_usage() {
+        Some(usage) => usage.bytes_reserved,
+        None => CountingAllocator.peak_usage() as u64,
     };
-    (result, peak)
+    (result, before.map(|before| peak.saturating_sub(before)))
 }

@@ -213,7 +213,7 @@ pub struct RouterSummary {
 /// What an arm holds in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryRecord {
-    /// Highest use while generating, where it was measured.
+    /// The model and the highest use on top of it while prefill and decoding were timed, where it was measured.
     pub inference_peak_bytes: Option<u64>,
     /// Highest use while training, where it was measured.
     pub train_peak_bytes: Option<u64>,

@@ -9,14 +9,12 @@ use super::measure::{DECODE_BATCHES, cost, timings};
 use super::{ArmPlan, StudyError, StudyPlan};
 use crate::data::{WindowOrder, Windows};
 use crate::eval::{expert_load, mean_loss_nats};
-use crate::growth::{GrowthPlan, Grown, UpcyclePlan};
+use crate::growth::{Grown, GrowthPlan, UpcyclePlan};
 use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
 use crate::profile::flops::train_flops;
-use crate::profile::heap::peak_bytes;
+use crate::profile::heap::{live_bytes, peak_bytes};
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
-use crate::report::{
-    Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings,
-};
+use crate::report::{Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings};
 use crate::train::{AdamWConfig, RouterStats, Schedule, StepLog, TrainConfig, Training};
 use crate::weights::{Dtype, WeightSource};
 
@@ -107,11 +105,7 @@ struct Runner<'a, S> {
 }
 
 impl<S: WeightSource> Runner<'_, S> {
-    fn arm<F: FeedForward>(
-        &self,
-        plan: &ArmPlan,
-        watch: &mut impl FnMut(Progress<'_>),
-    ) -> Result<Arm, StudyError>
+    fn arm<F: FeedForward>(&self, plan: &ArmPlan, watch: &mut impl FnMut(Progress<'_>)) -> Result<Arm, StudyError>
     where
         Decoder<F>: CausalLm + ModuleDisplay,
     {
@@ -127,12 +121,13 @@ impl<S: WeightSource> Runner<'_, S> {
             load = load.or(run_load);
         }
         watch(Progress::Timing(&plan.name));
-        let work = || -> Result<_, StudyError> {
-            let model: Decoder<F> = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
-            let RunOptions { decode_tokens, repetitions, .. } = *self.options;
-            Ok(timings(&model, settings.seq_length, decode_tokens, repetitions, self.device))
-        };
-        let (timings, inference_peak_bytes) = peak_bytes(self.device, work);
+        let empty = live_bytes(self.device);
+        let model: Decoder<F> = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
+        let loaded = live_bytes(self.device).zip(empty).map(|(loaded, empty)| loaded.saturating_sub(empty));
+        let RunOptions { decode_tokens, repetitions, .. } = *self.options;
+        let time = || timings(&model, settings.seq_length, decode_tokens, repetitions, self.device);
+        let (timings, working) = peak_bytes(self.device, time);
+        let inference_peak_bytes = loaded.zip(working).map(|(loaded, working)| loaded + working);
         let positions = (settings.seq_length + self.options.decode_tokens) as u64;
         let bytes = self.options.dtype.size_bytes() as u64;
         let largest_batch = DECODE_BATCHES.into_iter().max().unwrap_or(1) as u64;
@@ -149,7 +144,7 @@ impl<S: WeightSource> Runner<'_, S> {
                 weight_bytes: weight_bytes(&plan.config, bytes) as u64,
                 kv_cache_bytes: kv_cache_bytes(&plan.config, largest_batch, positions, 4) as u64,
             },
-            timings: timings?,
+            timings,
             expert_load: load,
         })
     }
@@ -209,8 +204,7 @@ impl<S: WeightSource> Runner<'_, S> {
             routers = log.routers;
         }
         let model = training.into_model().valid();
-        let share =
-            expert_load(&model, &data.heldout, data.topics.len(), self.options.micro_batch_size, self.device);
+        let share = expert_load(&model, &data.heldout, data.topics.len(), self.options.micro_batch_size, self.device);
         let load = (!share.is_empty()).then(|| ExpertLoad { topics: data.topics.clone(), share });
         let run = SeedRun {
             seed,

@@ -164,7 +164,8 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
         }
         let grads = gradients.grads();
         let grad_norm = global_norm(&model, &grads);
-        let scale = if grad_norm > self.config.max_grad_norm { self.config.max_grad_norm / (grad_norm + 1e-6) } else { 1.0 };
+        let scale =
+            if grad_norm > self.config.max_grad_norm { self.config.max_grad_norm / (grad_norm + 1e-6) } else { 1.0 };
         let learning_rate = self.config.schedule.learning_rate(self.step);
         self.model = Some(self.optimizer.step(model, grads, learning_rate, scale));
         self.step += 1;

@@ -44,13 +44,7 @@ impl AdamW {
     }
 
     /// One update of every parameter that has a gradient, the gradient times `gradient_scale`.
-    pub fn step<M: Module>(
-        &mut self,
-        model: M,
-        grads: GradientsParams,
-        learning_rate: f64,
-        gradient_scale: f64,
-    ) -> M {
+    pub fn step<M: Module>(&mut self, model: M, grads: GradientsParams, learning_rate: f64, gradient_scale: f64) -> M {
         self.num_steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let step = self.num_steps;

@@ -112,7 +112,7 @@ fn group(
             ds.resize(rows * columns, 0.0);
             let v_rows = sizes.keys(v, batch, kv_head, positions.clone());
             gemm(MatMut::new(&mut ds, rows, columns), false, grad_block, v_rows.t(), Threads::One);
-            vectorized(#[inline(always)] || {
+            vectorized!({
                 for (ds, p) in ds.chunks_exact_mut(columns).zip(p.chunks_exact(columns)) {
                     let mean = sum_by(columns, |j| ds[j] * p[j]);
                     ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean) * sizes.scale());

@@ -6,7 +6,9 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use rayon::prelude::*;
 
 use super::Visibility;
-use crate::kernel::host::{CHUNK, Mat, MatMut, Threads, dense, dots, gemm, softmax_in_place, tensor, values, vectorized};
+use crate::kernel::host::{
+    CHUNK, Mat, MatMut, Threads, dense, dots, gemm, softmax_in_place, tensor, values, vectorized,
+};
 
 /// Queries per block: scores of one block and the keys that it reads stay in the cache.
 pub(super) const BLOCK: usize = 64;
@@ -54,13 +56,25 @@ impl Sizes {
     }
 
     /// Rows `positions` of one key/value head of one sequence.
-    pub(super) fn keys<'a>(&self, k: &'a [f32], batch: usize, kv_head: usize, positions: std::ops::Range<usize>) -> Mat<'a> {
+    pub(super) fn keys<'a>(
+        &self,
+        k: &'a [f32],
+        batch: usize,
+        kv_head: usize,
+        positions: std::ops::Range<usize>,
+    ) -> Mat<'a> {
         let start = (batch * self.capacity + positions.start) * self.key_width() + kv_head * self.head_dim;
         Mat::strided(&k[start..], positions.len(), self.head_dim, self.key_width())
     }
 
     /// Rows `queries` of one head of one sequence.
-    pub(super) fn queries<'a>(&self, q: &'a [f32], batch: usize, head: usize, queries: std::ops::Range<usize>) -> Mat<'a> {
+    pub(super) fn queries<'a>(
+        &self,
+        q: &'a [f32],
+        batch: usize,
+        head: usize,
+        queries: std::ops::Range<usize>,
+    ) -> Mat<'a> {
         let start = (batch * self.num_queries + queries.start) * self.query_width() + head * self.head_dim;
         Mat::strided(&q[start..], queries.len(), self.head_dim, self.query_width())
     }
@@ -81,7 +95,7 @@ pub(super) fn probabilities<'k>(
     let columns = positions.len();
     scores.resize(queries.len() * columns, 0.0);
     gemm(MatMut::new(scores, queries.len(), columns), false, q, keys(positions.clone()).t(), Threads::One);
-    vectorized(#[inline(always)] || {
+    vectorized!({
         for (row, query) in scores.chunks_exact_mut(columns).zip(queries) {
             let seen = visibility.keys(query);
             let seen = seen.start - positions.start..seen.end - positions.start;
@@ -121,8 +135,7 @@ fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32],
             let keys = |positions| sizes.keys(k, batch, kv_head, positions);
             let positions = probabilities(sizes, visibility, rows, queries.clone(), keys, &mut scores);
             let weights = Mat::new(&scores, queries.len(), positions.len());
-            let target =
-                MatMut::strided(&mut out[head * sizes.head_dim..], queries.len(), sizes.head_dim, width);
+            let target = MatMut::strided(&mut out[head * sizes.head_dim..], queries.len(), sizes.head_dim, width);
             gemm(target, false, weights, sizes.keys(v, batch, kv_head, positions), Threads::One);
         }
     };
@@ -143,7 +156,7 @@ fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f3
             let start = (batch * sizes.capacity + position) * sizes.key_width() + kv_head * head_dim;
             start..start + head_dim
         };
-        vectorized(#[inline(always)] || {
+        vectorized!({
             let mut scores: Vec<f32> =
                 positions.clone().map(|position| dots::<1>(&k[row(position)], q)[0] * sizes.scale()).collect();
             softmax_in_place(&mut scores);

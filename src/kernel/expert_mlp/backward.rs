@@ -110,11 +110,12 @@ fn visit_gradients(
         let mut z = vec![0.0; rows * width];
         let down = Mat::new(&values(down)[matrix.clone()], hidden, width);
         gemm(MatMut::new(&mut z, rows, width), false, Mat::new(&dy, rows, hidden), down, Threads::One);
-        vectorized(#[inline(always)] || {
+        vectorized!({
             for (row, place) in places.clone().enumerate() {
                 let weight = values(weights)[visits.order[place]];
                 let at = row * width..(row + 1) * width;
-                let (gate, up) = (&values(gate_out)[place * width..][..width], &values(up_out)[place * width..][..width]);
+                let (gate, up) =
+                    (&values(gate_out)[place * width..][..width], &values(up_out)[place * width..][..width]);
                 let (z, weighted) = (&z[at.clone()], &mut weighted[at.clone()]);
                 let (dgate, dup) = (&mut dgate[at.clone()], &mut dup[at]);
                 for i in 0..width {
@@ -150,7 +151,9 @@ fn matrix_gradients(
     let tasks: Vec<_> = stacks
         .iter_mut()
         .enumerate()
-        .flat_map(|(which, stack)| stack.chunks_exact_mut(size).enumerate().map(move |(expert, out)| (which, expert, out)))
+        .flat_map(|(which, stack)| {
+            stack.chunks_exact_mut(size).enumerate().map(move |(expert, out)| (which, expert, out))
+        })
         .collect();
     tasks.into_par_iter().for_each(|(which, expert, out)| {
         let places = visits.of(expert);

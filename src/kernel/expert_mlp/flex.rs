@@ -97,7 +97,7 @@ impl Visits {
     pub fn scatter(&self, rows: &[f32], width: usize, scale: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
         let mut out = vec![0.0; self.order.len() / self.k * width];
         out.par_chunks_exact_mut(width).enumerate().with_min_len(32).for_each(|(token, out)| {
-            vectorized(#[inline(always)] || {
+            vectorized!({
                 for visit in token * self.k..(token + 1) * self.k {
                     let (scale, start) = (scale(visit), self.place[visit] * width);
                     let row = &rows[start..start + width];
@@ -110,11 +110,7 @@ impl Visits {
 }
 
 /// Cuts `data` into one piece a block, `width` numbers a visit.
-pub fn pieces<'a>(
-    mut data: &'a mut [f32],
-    width: usize,
-    blocks: &[(usize, Range<usize>)],
-) -> Vec<&'a mut [f32]> {
+pub fn pieces<'a>(mut data: &'a mut [f32], width: usize, blocks: &[(usize, Range<usize>)]) -> Vec<&'a mut [f32]> {
     let cut = |(_, places): &(usize, Range<usize>)| {
         let (piece, rest) = std::mem::take(&mut data).split_at_mut(places.len() * width);
         data = rest;
@@ -163,7 +159,7 @@ pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 
             product(&x, gate, gate_out, hidden);
             product(&x, up, up_out, hidden);
             let mut inner = vec![0.0; gate_out.len()];
-            vectorized(#[inline(always)] || {
+            vectorized!({
                 for ((inner, gate), up) in inner.iter_mut().zip(&*gate_out).zip(&*up_out) {
                     *inner = silu(*gate) * up;
                 }

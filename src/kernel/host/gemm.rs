@@ -68,6 +68,7 @@ fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
 }
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
+#[expect(unsafe_code, reason = "the gemm crate takes raw pointers; the slices behind them are checked here")]
 pub(in crate::kernel) fn gemm(out: MatMut<'_>, accumulate: bool, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!((out.rows, out.cols, b.rows), (m, n, k), "sizes of a product");

@@ -2,13 +2,19 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Runs `body` compiled for the widest vectors that this CPU has (AVX-512, AVX2 + FMA, NEON, or plain).
+/// Runs an expression compiled for the widest vectors that this CPU has (AVX-512, AVX2 + FMA, NEON, or plain).
 ///
-/// Write the closure with `#[inline(always)]`: one that stays a function of its own is compiled for the plainest CPU.
-#[inline(always)]
-pub(in crate::kernel) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(body)
+/// A macro, since the closure that it makes must be inlined: one that stays a function of its own is compiled for the
+/// plainest CPU.
+macro_rules! vectorized {
+    ($body:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $body,
+        )
+    };
 }
+pub(in crate::kernel) use vectorized;
 
 /// `e^x` by range reduction to `[-ln2/2, ln2/2]` and a polynomial of degree 6: branch-free, within 2 units in the
 /// last place on [-87, 88]; saturates outside.
@@ -70,8 +76,14 @@ pub(in crate::kernel) fn dots<const R: usize>(x: &[f32], w: &[f32]) -> [f32; R] 
             assert_eq!(x.len(), R * w.len(), "rows as long as w");
             let (w_body, w_tail) = S::as_simd_f32s(w);
             let mut out = [0.0; R];
-            let rows: [&[f32]; R] = std::array::from_fn(#[inline(always)] |r| &x[r * w.len()..(r + 1) * w.len()]);
-            let bodies: [&[S::f32s]; R] = std::array::from_fn(#[inline(always)] |r| S::as_simd_f32s(rows[r]).0);
+            let rows: [&[f32]; R] = std::array::from_fn(
+                #[inline(always)]
+                |r| &x[r * w.len()..(r + 1) * w.len()],
+            );
+            let bodies: [&[S::f32s]; R] = std::array::from_fn(
+                #[inline(always)]
+                |r| S::as_simd_f32s(rows[r]).0,
+            );
             // Two sums a row: a fused multiply-add waits four cycles for the one before it.
             let mut even = [simd.splat_f32s(0.0); R];
             let mut odd = even;
@@ -187,7 +199,7 @@ mod tests {
     fn a_vectorized_sum_has_the_bits_of_the_plain_one() {
         let values: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin()).collect();
         let plain = sum_by(values.len(), |i| values[i]);
-        assert_eq!(vectorized(#[inline(always)] || sum_by(values.len(), |i| values[i])).to_bits(), plain.to_bits());
+        assert_eq!(vectorized!(sum_by(values.len(), |i| values[i])).to_bits(), plain.to_bits());
     }
 
     #[test]

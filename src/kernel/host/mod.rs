@@ -11,8 +11,8 @@ pub(super) use gemm::{Mat, MatMut, Threads, gemm};
 pub(super) use math::{dots, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
 pub(super) use rows::{WeightRows, matmul_nt};
 
-use burn::backend::flex::FlexTensor;
 use burn::backend::TensorData;
+use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape};
 
 /// Elements that one task of an elementwise loop handles; fewer than this are not worth a second thread.

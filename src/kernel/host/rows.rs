@@ -101,7 +101,7 @@ impl WeightRows<'_> {
 
 fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
     assert_eq!(narrow.len(), out.len(), "a widened slice keeps its length");
-    vectorized(#[inline(always)] || out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
+    vectorized!(out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
 }
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.

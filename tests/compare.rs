@@ -1,0 +1,174 @@
+//! The main job as a user runs it: the command itself, its files, its refusals.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use deepwide::profile::flops::count_parameters;
+use deepwide::report::{ArmKind, Study, table, verdict};
+
+fn deepwide(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deepwide")).arg("compare").args(args).output().unwrap()
+}
+
+fn pico_base() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/pico_base")
+}
+
+#[test]
+fn the_quick_main_job_writes_a_record_that_says_what_its_table_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("quick");
+    let output = deepwide(&["--quick", "--out", out.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let study = Study::from_json(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(printed, format!("{}\n{}\n", table::to_text(&study), verdict(&study)));
+    let markdown = std::fs::read_to_string(out.join("results.md")).unwrap();
+    assert_eq!(markdown, format!("{}\n{}\n", table::to_markdown(&study), verdict(&study)));
+    for figure in ["loss_vs_flops", "loss_vs_tokens", "pareto", "memory", "latency", "expert_load"] {
+        let svg = std::fs::read_to_string(out.join(figure).with_extension("svg")).unwrap();
+        assert!(svg.contains("<svg") && svg.trim_end().ends_with("</svg>"), "{figure}");
+        let png = std::fs::read(out.join(figure).with_extension("png")).unwrap();
+        assert!(png.starts_with(b"\x89PNG"), "{figure}");
+    }
+    the_arms_start_where_their_growth_says(&study);
+    the_arms_spend_the_same(&study);
+}
+
+fn the_arms_start_where_their_growth_says(study: &Study) {
+    let base = study.base.heldout_loss_nats;
+    assert!(study.data.floor_nats.unwrap() < base, "no model beats the language's own distribution");
+    for arm in &study.arms {
+        let [run] = &arm.runs[..] else { panic!("one seed in a quick run") };
+        assert_eq!(run.loss_before_growth_nats, base);
+        let jump = run.loss_after_growth_nats - base;
+        match arm.kind {
+            ArmKind::Dense => assert_eq!(jump, 0.0),
+            ArmKind::Wide => assert!(jump.abs() < 1e-5, "upcycling preserves the function, jumped {jump}"),
+            ArmKind::Deep => assert!(jump > 1e-3, "depth up-scaling does not, jumped {jump}"),
+        }
+        let parameters = count_parameters(&arm.config);
+        assert_eq!((arm.cost.total_parameters, arm.cost.active_parameters), (parameters.total, parameters.active));
+        assert!(arm.memory.inference_peak_bytes.unwrap() > arm.memory.weight_bytes);
+        assert!(arm.memory.train_peak_bytes > arm.memory.inference_peak_bytes);
+        assert_eq!(arm.expert_load.is_some(), arm.kind == ArmKind::Wide);
+    }
+}
+
+fn the_arms_spend_the_same(study: &Study) {
+    let budget = study.settings.train_flops_budget_flops as f64;
+    for arm in &study.arms {
+        let last = arm.runs[0].curve.last().unwrap();
+        let update = last.train_flops as f64 / last.step as f64;
+        assert!((last.train_flops as f64 - budget).abs() <= update / 2.0, "{}", arm.name);
+        assert_eq!(arm.runs[0].evals.last().unwrap().step, last.step);
+    }
+}
+
+/// A copy of the built-in base that `spoil` then breaks.
+fn spoilt_base(folder: &Path, name: &str, spoil: impl Fn(&Path)) -> String {
+    let copy = folder.join(name);
+    std::fs::create_dir(&copy).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(pico_base().join(file), copy.join(file)).unwrap();
+    }
+    spoil(&copy);
+    copy.to_str().unwrap().to_owned()
+}
+
+fn rewrite(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{path:?} has no {from}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, text: &[u8]| {
+        std::fs::write(path(name), text).unwrap();
+        path(name)
+    };
+    let (text, empty) = (write("text.txt", "the capital of ".repeat(4000).as_bytes()), write("empty.txt", b""));
+    let (table, bytes) = (write("rows.csv", b"a,b\n"), write("bytes.txt", b"ok \xff\xfe"));
+    let (lines, short) = (write("bad.jsonl", b"{\"text\": 1}\n"), write("short.txt", b"the capital"));
+    let spoilt = |name: &str, spoil: &dyn Fn(&Path)| spoilt_base(folder.path(), name, spoil);
+    let weights =
+        |text: &'static [u8]| move |base: &Path| std::fs::write(base.join("model.safetensors"), text).unwrap();
+    let pointer = spoilt("pointer", &weights(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"));
+    let page = spoilt("page", &weights(b"<!DOCTYPE html><html>404</html>"));
+    let cut = spoilt("cut", &|base| {
+        let bytes = std::fs::read(base.join("model.safetensors")).unwrap();
+        std::fs::write(base.join("model.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+    });
+    let config = |from: &'static str, to: &'static str| move |base: &Path| rewrite(&base.join("config.json"), from, to);
+    let wide = spoilt("wide", &config("\"hidden_size\": 96", "\"hidden_size\": 128"));
+    let heads = spoilt("heads", &config("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"));
+    let gelu = spoilt("gelu", &config("\"silu\"", "\"gelu\""));
+    let bare = spoilt("bare", &|base| std::fs::remove_file(base.join("model.safetensors")).unwrap());
+    let mute = spoilt("mute", &|base| std::fs::remove_file(base.join("tokenizer.json")).unwrap());
+    let foreign = spoilt("foreign", &|base| {
+        let mut words: Vec<String> = (0..597).map(|i| format!("w{i}")).collect();
+        words.extend(["the", "capital", "of"].map(str::to_owned));
+        deepwide::tokenizer::Tokenizer::word_level(&words).save(base).unwrap();
+    });
+    let pico = pico_base().to_str().unwrap().to_owned();
+    let base = |base: &str, data: &str| vec!["--base".into(), base.to_owned(), "--data".into(), data.to_owned()];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let cases: Vec<(Vec<String>, i32, &[&str])> = vec![
+        (base(&path("nowhere"), &text), 4, &["nowhere", "does not exist"]),
+        (base(&bare, &text), 4, &["bare"]),
+        (base(&pointer, &text), 3, &["model.safetensors", "LFS"]),
+        (base(&page, &text), 3, &["model.safetensors", "HTML"]),
+        (base(&cut, &text), 3, &["model.safetensors"]),
+        (base(&wide, &text), 3, &["model.safetensors", "96", "128"]),
+        (base(&heads, &text), 3, &["config.json", "4", "3"]),
+        (base(&gelu, &text), 3, &["config.json", "gelu", "silu"]),
+        (base(&pico, &path("nothing.txt")), 4, &["nothing.txt"]),
+        (base(&pico, &empty), 3, &["empty.txt"]),
+        (base(&pico, &table), 3, &["rows.csv", "jsonl"]),
+        (base(&pico, &bytes), 3, &["bytes.txt"]),
+        (base(&pico, &lines), 3, &["bad.jsonl", "1"]),
+        (base(&pico, &short), 3, &["257"]),
+        (base(&mute, &text), 4, &["tokenizer.json"]),
+        (base(&foreign, &text), 3, &["597", "448"]),
+        (words(&["--base", &pico]), 2, &["--data"]),
+        (words(&["--m", "9"]), 3, &["9", "8"]),
+        (words(&["--m", "-1"]), 2, &["-1", "negative"]),
+        (words(&["--m", "3,3"]), 3, &["3"]),
+        (words(&["--experts", "2", "--top-k", "3"]), 3, &["3", "2"]),
+        (words(&["--experts", "0"]), 3, &["num_local_experts"]),
+        (words(&["--flops", "1000"]), 3, &["1000", "dense control"]),
+        (words(&["--flops", "1e12", "--tokens", "9"]), 2, &["--tokens"]),
+        (words(&["--seq-length", "511"]), 3, &["511", "512"]),
+        (words(&["--seeds", "0"]), 2, &["--seeds"]),
+        (words(&["--device", "abacus"]), 2, &["abacus", "flex"]),
+        (words(&["--dtype", "int4"]), 2, &["int4", "bfloat16"]),
+    ];
+    let out = path("out");
+    for (args, code, fragments) in &cases {
+        let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+        args.extend(["--out", &out]);
+        let output = deepwide(&args);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {message}");
+        for fragment in *fragments {
+            assert!(message.contains(fragment), "{args:?} does not say {fragment:?}: {message}");
+        }
+        assert!(!message.contains("panicked"), "{message}");
+        assert!(output.stdout.is_empty() && !Path::new(&out).exists(), "{args:?} wrote something");
+    }
+    let file = deepwide(&["--quick", "--out", &text]);
+    assert_eq!(file.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&file.stderr).contains("text.txt"));
+}
+
+#[test]
+fn with_json_a_refusal_is_one_json_object_on_stdout() {
+    let output = deepwide(&["--json", "--m", "9"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["error"]["code"], 3);
+    assert!(error["error"]["message"].as_str().unwrap().contains("m = 9"));
+    assert_eq!(output.status.code(), Some(3));
+}
