@@ -1,4 +1,4 @@
-//! Whole decoders on the CPU: prefill, decoding, a training step; dense against a mixture of equal active FLOPs.
+//! Whole decoders on the CPU: prefill and decoding; dense against a mixture of equal active FLOPs.
 
 use std::time::Duration;
 

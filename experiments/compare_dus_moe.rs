@@ -12,10 +12,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use deepwide::cli::{compare, finish};
-use deepwide::profile::heap::CountingAllocator;
+use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
-static HEAP: CountingAllocator = CountingAllocator;
+static HEAP: &CountingAllocator = &COUNTING;
 
 #[derive(Debug, Parser)]
 #[command(name = "compare_dus_moe", version)]

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use deepwide::cli::{compare, finish};
-use deepwide::profile::heap::CountingAllocator;
+use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
-static HEAP: CountingAllocator = CountingAllocator;
+static HEAP: &CountingAllocator = &COUNTING;
 
 /// Grow a pretrained decoder language model deep or wide, and measure which pays.
 ///

@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 /// Which modules may name a file of a Hugging Face directory in a string.
 const MAY_NAME: [(&str, &[&str]); 4] = [
     ("model.safetensors", &["weights"]),
-    ("config.json", &["weights", "cli"]),
+    ("config.json", &["weights", "tokenizer", "cli"]),
     ("tokenizer.json", &["weights", "tokenizer", "cli"]),
     ("tokenizer_config.json", &["weights", "tokenizer", "cli"]),
 ];

@@ -143,6 +143,11 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (words(&["--flops", "1e12", "--tokens", "9"]), 2, &["--tokens"]),
         (words(&["--seq-length", "511"]), 3, &["511", "512"]),
         (words(&["--seeds", "0"]), 2, &["--seeds"]),
+        (words(&["--lr", "-1e-3"]), 2, &["-1e-3"]),
+        (words(&["--lr", "nan"]), 2, &["nan"]),
+        (words(&["--seq-length", "18446744073709551615"]), 3, &["512"]),
+        (words(&["--batch-size", "1152921504606846976", "--tokens", "5"]), 3, &["dense control"]),
+        (words(&["--flops", "1e19"]), 3, &["windows"]),
         (words(&["--device", "abacus"]), 2, &["abacus", "flex"]),
         (words(&["--dtype", "int4"]), 2, &["int4", "bfloat16"]),
     ];

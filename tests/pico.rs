@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig, RopeScaling};
 use deepwide::weights::{Dtype, MemoryWeights, RawTensor, WeightSource};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -15,7 +16,12 @@ pub fn device() -> Device {
 
 /// A property over `cases` random cases. A failure prints its smallest case and leaves no file behind.
 pub fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(20_231_223),
+        ..ProptestConfig::default()
+    }
 }
 
 /// Random `f32` weights: matrices from `N(0, 1/in)`, so that attention scores, router scores and logits are of the

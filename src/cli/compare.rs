@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Watcher;
 use super::run_info::run_info;
-use super::{CliError, count, device::device, not_negative};
+use super::{CliError, count, device::device, not_negative, positive_real};
 use crate::config::DecoderConfig;
 use crate::data::Windows;
 use crate::data::language::{Language, Split};
@@ -55,7 +55,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "K")]
     pub seeds: Option<usize>,
     /// Peak learning rate [default: 2e-3 for the built-in base, 1e-4 with --base]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true, value_parser = positive_real)]
     pub lr: Option<f64>,
     /// Windows per update
     #[arg(long)]
@@ -69,8 +69,8 @@ pub struct CompareArgs {
     /// Type of the weights in timings and memory; training is in float32
     #[arg(long, value_enum, default_value_t = DtypeArg::Float32)]
     pub dtype: DtypeArg,
-    /// Folder for results.json, results.md and the figures [default: figures/compare_dus_moe, with a suffix for
-    /// --quick and for --base]
+    /// Folder for results.json, results.md and the figures; files of these names in it are replaced [default:
+    /// figures/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// A run of some twenty seconds
@@ -79,6 +79,20 @@ pub struct CompareArgs {
     /// Print results.json on stdout instead of the table
     #[arg(long)]
     pub json: bool,
+}
+
+impl CompareArgs {
+    /// Whether no option that changes results was given, `--quick` aside.
+    fn is_as_it_comes(&self) -> bool {
+        let numbers = [self.seeds, self.batch_size, self.seq_length];
+        self.data.is_none()
+            && self.m.is_empty()
+            && (self.experts, self.top_k) == (8, 2)
+            && (self.flops, self.tokens, self.lr) == (None, None, None)
+            && numbers == [None; 3]
+            && self.device == "flex"
+            && self.dtype == DtypeArg::Float32
+    }
 }
 
 /// `--dtype`.
@@ -189,11 +203,13 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         batch_size,
         seq_length,
     };
-    let plan = StudyPlan::new(base.config(), &plan_options)?;
     fits(base.config(), seq_length)?;
-    let needed = windows_needed(base.config(), &plan, batch_size, seq_length);
+    let plan = StudyPlan::new(base.config(), &plan_options)?;
     let data = match &args.data {
-        None => builtin_data(seq_length, needed, defaults.heldout_windows)?,
+        None => {
+            let num_windows = windows_needed(base.config(), &plan, batch_size, seq_length)?;
+            builtin_data(seq_length, num_windows, defaults.heldout_windows)?
+        }
         Some(file) => text_data(file, &base, seq_length, defaults.heldout_windows)?,
     };
     let device = device(&args.device)?;
@@ -210,11 +226,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     };
     let options = RunOptions {
         settings: settings.clone(),
-        micro_batch_size: if batch_size.is_multiple_of(defaults.micro_batch_size) {
-            defaults.micro_batch_size
-        } else {
-            1
-        },
+        micro_batch_size: (1..=defaults.micro_batch_size).rev().find(|n| batch_size.is_multiple_of(*n)).unwrap_or(1),
         num_evals: defaults.num_evals,
         dtype: args.dtype.dtype(),
         decode_tokens: DECODE_TOKENS,
@@ -258,30 +270,46 @@ fn positive(option: &'static str, number: usize) -> Result<usize, CliError> {
     if number == 0 { Err(CliError::ZeroOption { option }) } else { Ok(number) }
 }
 
-/// Where results go: what was asked for, or a folder that never mixes different studies.
+/// Where results go: what was asked for, or a folder by what was asked. The plain one is for the study as it comes.
 fn out_folder(args: &CompareArgs) -> Result<PathBuf, CliError> {
     let default = || {
         let base = args.base.as_deref().map(|base| format!("_{}", file_name(Some(base), "base")));
         let quick = if args.quick { "_quick" } else { "" };
-        Path::new("figures").join(format!("compare_dus_moe{}{quick}", base.unwrap_or_default()))
+        let custom = if args.base.is_none() && !args.is_as_it_comes() { "_custom" } else { "" };
+        Path::new("figures").join(format!("compare_dus_moe{}{custom}{quick}", base.unwrap_or_default()))
     };
     let path = args.out.clone().unwrap_or_else(default);
-    if path.is_file() { Err(CliError::OutIsAFile { path }) } else { Ok(path) }
+    let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(existing) {
+        Ok(_) => Ok(path),
+        Err(_) => Err(CliError::OutNotWritable { path: existing.to_owned(), out: path }),
+    }
 }
 
 fn fits(base: &DecoderConfig, seq_length: usize) -> Result<(), CliError> {
     let max_position_embeddings = base.max_position_embeddings;
-    if seq_length + DECODE_TOKENS <= max_position_embeddings {
+    if seq_length.saturating_add(DECODE_TOKENS) <= max_position_embeddings {
         return Ok(());
     }
     Err(CliError::SequenceTooLong { seq_length, max_position_embeddings, decode_tokens: DECODE_TOKENS })
 }
 
 /// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
-fn windows_needed(base: &DecoderConfig, plan: &StudyPlan, batch_size: usize, seq_length: usize) -> usize {
+fn windows_needed(
+    base: &DecoderConfig,
+    plan: &StudyPlan,
+    batch_size: usize,
+    seq_length: usize,
+) -> Result<usize, CliError> {
+    /// Four gigabytes of windows.
+    const MOST_IDS: u128 = 1 << 28;
     let update = train_flops(base, batch_size as u64, seq_length as u64).max(1);
-    let steps = u128::from(plan.budget_flops).div_ceil(update);
-    steps as usize * batch_size
+    let num_windows = u128::from(plan.budget_flops).div_ceil(update) * batch_size as u128;
+    let most = MOST_IDS / (seq_length as u128 + 1);
+    if num_windows > most {
+        return Err(CliError::TooManyWindows { num_windows, most });
+    }
+    Ok(num_windows as usize)
 }
 
 /// Fresh documents of the built-in language: training never repeats one.

@@ -69,11 +69,21 @@ pub enum CliError {
         /// The option, without dashes.
         option: &'static str,
     },
-    /// The output folder is something else.
-    #[error("--out {path:?} is a file, expected a folder or nothing")]
-    OutIsAFile {
+    /// The output folder cannot be made or written to.
+    #[error("--out {out:?}: {path:?} is not a folder that can be written to")]
+    OutNotWritable {
         /// The path given.
+        out: std::path::PathBuf,
+        /// The part of it that exists.
         path: std::path::PathBuf,
+    },
+    /// The training windows would not fit in memory.
+    #[error("the budget takes {num_windows} windows of fresh text, expected at most {most}")]
+    TooManyWindows {
+        /// Windows that the control would see.
+        num_windows: u128,
+        /// What is allowed.
+        most: u128,
     },
     /// A result could not be written.
     #[error("cannot write {path:?}: {source}")]
@@ -96,7 +106,7 @@ impl CliError {
             },
             Self::Tokenizer(error) => file_code(error.kind()),
             Self::Data(error) => file_code(error.kind()),
-            Self::Study(StudyError::Diverged { .. })
+            Self::Study(StudyError::Diverged { .. } | StudyError::BrokenBase { .. })
             | Self::Device(DeviceError::Broken { .. })
             | Self::Record(_)
             | Self::Figure(_)
@@ -104,8 +114,8 @@ impl CliError {
             Self::Device(DeviceError::Unknown { .. })
             | Self::BaseWithoutData { .. }
             | Self::ZeroOption { .. }
-            | Self::OutIsAFile { .. } => 2,
-            Self::Study(_) | Self::SequenceTooLong { .. } => 3,
+            | Self::OutNotWritable { .. } => 2,
+            Self::Study(_) | Self::SequenceTooLong { .. } | Self::TooManyWindows { .. } => 3,
         }
     }
 }
@@ -139,6 +149,14 @@ fn not_negative(text: &str) -> Result<usize, String> {
     usize::try_from(number).map_err(|_| format!("{number} is negative, expected 0 or more"))
 }
 
+/// Parses a finite number above 0.
+fn positive_real(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err(format!("{text:?} is not a finite number above 0")),
+    }
+}
+
 /// Parses a count that may be written as `3e12`.
 fn count(text: &str) -> Result<u64, String> {
     let expected = |found: &dyn Display| format!("{found} is not a whole number of at least 1");
@@ -161,6 +179,14 @@ mod tests {
         assert_eq!(not_negative("-1").unwrap_err(), "-1 is negative, expected 0 or more");
         assert_eq!(not_negative("8").unwrap(), 8);
         assert!(not_negative("eight").unwrap_err().contains("\"eight\""));
+    }
+
+    #[test]
+    fn a_learning_rate_is_finite_and_positive() {
+        assert_eq!(positive_real("1e-3"), Ok(1e-3));
+        for refused in ["0", "-1e-3", "nan", "inf", "fast"] {
+            assert!(positive_real(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit(),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        command: std::env::args().map(|word| file_name(&word)).collect(),
+        command: std::env::args_os().map(|word| file_name(&word.to_string_lossy())).collect(),
         device: device.to_owned(),
         cpu: cpu(),
         num_threads: rayon::current_num_threads(),
@@ -24,9 +24,9 @@ pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
     }
 }
 
-/// The commit of the source that this was built from, if it still lies there under git.
+/// The commit of the source where it lies under git, with `-dirty` if it has been changed since.
 fn commit() -> Option<String> {
-    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]).output();
+    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]).output();
     let output = git.ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
@@ -38,13 +38,18 @@ fn cpu() -> String {
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
-/// The last part of a path, so that records do not tell where somebody keeps things; other words stay.
+/// The last part of an absolute path, alone or behind `--option=`, so that records do not tell where somebody keeps
+/// things; other words stay.
 fn file_name(word: &str) -> String {
-    let path = std::path::Path::new(word);
-    if !path.is_absolute() {
-        return word.to_owned();
+    let (option, value) = word.split_once('=').map_or(("", word), |(option, value)| (option, value));
+    let path = std::path::Path::new(value);
+    match path.file_name() {
+        Some(name) if path.is_absolute() => {
+            let equals = if option.is_empty() { "" } else { "=" };
+            format!("{option}{equals}{}", name.to_string_lossy())
+        }
+        _ => word.to_owned(),
     }
-    path.file_name().map_or_else(|| word.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -61,6 +66,7 @@ mod tests {
     fn records_keep_arguments_but_not_where_files_lie() {
         assert_eq!(file_name("--m"), "--m");
         assert_eq!(file_name("/home/somebody/base"), "base");
+        assert_eq!(file_name("--base=/home/somebody/base"), "--base=base");
         assert_eq!(file_name("figures/x"), "figures/x");
     }
 }

@@ -1,33 +1,40 @@
-//! The highest use of memory during some work.
+//! The highest use of the heap during some work.
+
+use std::alloc::System;
+use std::hint::black_box;
 
 use burn::tensor::Device;
-/// The allocator that counts. A binary that wants heap peaks registers it:
+use peakmem_alloc::{PeakMemAlloc, PeakMemAllocTrait};
+
+/// The system's allocator with a counter of live bytes. A binary that wants heap peaks registers it:
 ///
 /// ```
-/// use deepwide::profile::heap::CountingAllocator;
+/// use deepwide::profile::heap::{COUNTING, CountingAllocator};
 /// #[global_allocator]
-/// static HEAP: CountingAllocator = CountingAllocator;
+/// static HEAP: &CountingAllocator = &COUNTING;
 /// ```
-pub use peak_alloc::PeakAlloc as CountingAllocator;
+pub use peakmem_alloc::INSTRUMENTED_SYSTEM as COUNTING;
 
-/// Bytes in use: live bytes of the heap, or reserved by the pool of a device with memory of its own; `None` if the
-/// binary has not registered [`CountingAllocator`] and the device has no pool.
-pub fn live_bytes(device: &Device) -> Option<u64> {
-    match device.memory_pool_usage() {
-        Some(usage) => Some(usage.bytes_reserved),
-        None => Some(CountingAllocator.current_usage() as u64).filter(|bytes| *bytes > 0),
-    }
+/// Type of [`COUNTING`].
+pub type CountingAllocator = PeakMemAlloc<System>;
+
+/// Runs `work` and returns its result with the most bytes of the heap that were in use during it beyond those in use
+/// before. `None` if the binary has not registered [`COUNTING`], or if tensors of `device` do not lie on the heap.
+/// Measurements do not nest.
+pub fn peak_bytes<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Option<u64>) {
+    let counted = is_registered() && lies_on_the_heap(device);
+    COUNTING.reset_peak_memory();
+    let result = work();
+    (result, counted.then(|| COUNTING.get_peak_memory() as u64))
 }
 
-/// Runs `work` and returns its result with the most [`live_bytes`] during it beyond those before it. A device's pool
-/// keeps what it once reserved, so that its use at the end is its peak.
-pub fn peak_bytes<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Option<u64>) {
-    let before = live_bytes(device);
-    CountingAllocator.reset_peak_usage();
-    let result = work();
-    let peak = match device.memory_pool_usage() {
-        Some(usage) => usage.bytes_reserved,
-        None => CountingAllocator.peak_usage() as u64,
-    };
-    (result, before.map(|before| peak.saturating_sub(before)))
+fn is_registered() -> bool {
+    COUNTING.reset_peak_memory();
+    drop(black_box(Vec::<u8>::with_capacity(4096)));
+    COUNTING.get_peak_memory() >= 4096
+}
+
+fn lies_on_the_heap(device: &Device) -> bool {
+    let device = format!("{:?}", device.as_dispatch());
+    ["Flex", "NdArray"].iter().any(|backend| device.contains(backend))
 }

@@ -12,6 +12,7 @@ pub fn time_prefill<M: CausalLm>(model: &M, num_tokens: usize, repetitions: usiz
     let run = |salt: usize| {
         let tokens = tokens(model, 1, num_tokens, salt, device);
         let mut cache = KvCache::new(model.config(), 1, num_tokens, device);
+        sync(device);
         let start = Instant::now();
         let hidden = model.hidden_states(tokens, Some(&mut cache)).last;
         let last = hidden.narrow(1, num_tokens - 1, 1);
@@ -38,7 +39,9 @@ pub fn time_decode<M: CausalLm>(
     }
     let mut run = |salt: usize| {
         cache.truncate(context);
-        let steps: Vec<_> = (0..num_tokens).map(|step| tokens(model, batch_size, 1, salt + step, device)).collect();
+        let token = |step| tokens(model, batch_size, 1, salt * num_tokens + step, device);
+        let steps: Vec<_> = (0..num_tokens).map(token).collect();
+        sync(device);
         let start = Instant::now();
         for token in steps {
             let hidden = model.hidden_states(token, Some(&mut cache)).last;
@@ -60,5 +63,9 @@ fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, de
 /// Waits until the logits exist.
 fn finish(logits: Tensor<3>, device: &Device) {
     std::hint::black_box(&logits);
+    sync(device);
+}
+
+fn sync(device: &Device) {
     device.sync().expect("the device finishes what was asked of it");
 }

@@ -67,7 +67,8 @@ pub struct DataInfo {
     pub train_tokens: u64,
     /// Tokens in the held-out split.
     pub heldout_tokens: u64,
-    /// Entropy rate of the source, where it is known: no model can score below it, nats per token.
+    /// Mean of −ln p of the held-out tokens under the distribution they were drawn from, where it is known: what a
+    /// model that knows the source scores on them, nats per token.
     pub floor_nats: Option<f64>,
     /// Topics that the data are labelled with; may be empty.
     pub topics: Vec<String>,
@@ -204,7 +205,7 @@ pub struct EvalPoint {
 pub struct RouterSummary {
     /// Standard deviation over mean of the experts' loads; 0 is even.
     pub load_cv: Vec<f64>,
-    /// Entropy of the mean routing distribution; `ln num_local_experts` is even.
+    /// Entropy of the visits of the last batch over the experts; `ln num_local_experts` is even.
     pub entropy_nats: Vec<f64>,
     /// Experts that no token chose.
     pub dead_experts: Vec<usize>,

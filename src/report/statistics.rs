@@ -23,11 +23,6 @@ impl Estimate {
         });
         Some(Self { mean, half_width, n })
     }
-
-    /// Whether the intervals of two estimates share a point; `None` if one has no interval.
-    pub fn overlaps(&self, other: &Self) -> Option<bool> {
-        Some((self.mean - other.mean).abs() <= self.half_width? + other.half_width?)
-    }
 }
 
 /// Arithmetic mean; `None` of nothing.
@@ -117,13 +112,5 @@ mod tests {
         assert!((T_95[14] - t_quantile_95_expanded(15.0)).abs() < 5e-3);
         assert!((t_quantile_95(1_000_000) - 1.959_964).abs() < 1e-5);
         assert!(T_95.is_sorted_by(|a, b| a > b));
-    }
-
-    #[test]
-    fn intervals_overlap_exactly_when_they_share_a_point() {
-        let at = |mean, half_width| Estimate { mean, half_width, n: 3 };
-        assert_eq!(at(1.0, Some(0.5)).overlaps(&at(2.0, Some(0.5))), Some(true));
-        assert_eq!(at(1.0, Some(0.5)).overlaps(&at(2.0, Some(0.4))), Some(false));
-        assert_eq!(at(1.0, None).overlaps(&at(1.0, Some(0.4))), None);
     }
 }

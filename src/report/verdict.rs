@@ -12,8 +12,9 @@ const UNEQUAL_FLOPS: f64 = 0.02;
 
 /// The finding of a study in one sentence.
 ///
-/// The best wide arm is set against the best deep arm, and both against the dense control. Two arms are tied if their
-/// 95 % intervals over seeds overlap or, where one of them has no interval, if they differ by less than [`TIE_NATS`].
+/// The best wide arm is set against the best deep arm, and both against the dense control. Arms see the same windows in
+/// the same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their
+/// mean difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
 /// Speed and size are added where both were measured.
 pub fn verdict(study: &Study) -> String {
     let best = |kind| Contender::best(study, kind);
@@ -70,33 +71,41 @@ impl<'a> Contender<'a> {
 
     /// `MoE ended 0.0310 nats below DUS (seeds: 1, no interval)`.
     fn against(&self, other: &Self) -> String {
-        let difference = self.loss.mean - other.loss.mean;
-        let verb = match tie(&self.loss, &other.loss) {
+        let difference = self.minus(other);
+        match tie(&difference) {
             Some(reason) => {
-                return format!(
-                    "{} and {} tied ({difference:+.4} nats, {reason}; {})",
-                    self.label,
-                    other.label,
-                    seeds(&self.loss, &other.loss)
-                );
+                let mean = difference.mean;
+                format!("{} and {} tied ({mean:+.4} nats, {reason}; {})", self.label, other.label, seeds(&difference))
             }
-            None => signed(difference),
-        };
-        format!("{} ended {verb} {} ({})", self.label, other.label, seeds(&self.loss, &other.loss))
+            None => {
+                let verb = signed(difference.mean);
+                format!("{} ended {verb} {} ({})", self.label, other.label, seeds(&difference))
+            }
+        }
     }
 
     fn against_control(&self, dense: &Self) -> String {
-        match tie(&self.loss, &dense.loss) {
+        let difference = self.minus(dense);
+        match tie(&difference) {
             Some(reason) => format!(" and tied with the dense control ({reason})"),
-            None => format!(" and {} the dense control", signed(self.loss.mean - dense.loss.mean)),
+            None => format!(" and {} the dense control", signed(difference.mean)),
         }
     }
 
     fn named_against_control(&self, dense: &Self) -> String {
-        match tie(&self.loss, &dense.loss) {
+        let difference = self.minus(dense);
+        match tie(&difference) {
             Some(reason) => format!("{} tied with the dense control ({reason})", self.arm_name()),
-            None => format!("{} ended {} the dense control", self.arm_name(), signed(self.loss.mean - dense.loss.mean)),
+            None => format!("{} ended {} the dense control", self.arm_name(), signed(difference.mean)),
         }
+    }
+
+    /// Final loss of this arm less that of the other, seed by seed; of the means if they have no seed in common.
+    fn minus(&self, other: &Self) -> Estimate {
+        let of_seed = |seed| other.arm.runs.iter().find(|run| run.seed == seed)?.final_loss_nats();
+        let pairs = self.arm.runs.iter().filter_map(|run| Some(run.final_loss_nats()? - of_seed(run.seed)?));
+        let unpaired = Estimate { mean: self.loss.mean - other.loss.mean, half_width: None, n: 0 };
+        Estimate::of(&pairs.collect::<Vec<_>>()).unwrap_or(unpaired)
     }
 
     fn arm_name(&self) -> String {
@@ -104,11 +113,13 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Why two losses cannot be told apart, or `None` if they can.
-fn tie(a: &Estimate, b: &Estimate) -> Option<String> {
-    match a.overlaps(b) {
-        Some(overlaps) => overlaps.then(|| "95 % intervals overlap".to_owned()),
-        None => ((a.mean - b.mean).abs() < TIE_NATS).then(|| format!("less than {TIE_NATS} nats apart")),
+/// Why two arms that differ by this cannot be told apart, or `None` if they can.
+fn tie(difference: &Estimate) -> Option<String> {
+    match difference.half_width {
+        Some(half_width) => {
+            (difference.mean.abs() <= half_width).then(|| "95 % interval of the difference contains 0".to_owned())
+        }
+        None => (difference.mean.abs() < TIE_NATS).then(|| format!("less than {TIE_NATS} nats apart")),
     }
 }
 
@@ -116,11 +127,11 @@ fn signed(difference: f64) -> String {
     format!("{:.4} nats {}", difference.abs(), if difference < 0.0 { "below" } else { "above" })
 }
 
-fn seeds(a: &Estimate, b: &Estimate) -> String {
-    let counts = if a.n == b.n { format!("seeds: {}", a.n) } else { format!("seeds: {} and {}", a.n, b.n) };
-    match a.half_width.and(b.half_width) {
-        Some(_) => format!("{counts}, 95 % intervals do{} overlap", if tie(a, b).is_some() { "" } else { " not" }),
-        None => format!("{counts}, no interval"),
+fn seeds(difference: &Estimate) -> String {
+    match (difference.half_width, difference.n) {
+        (Some(half_width), n) => format!("± {half_width:.4} over {n} seeds"),
+        (None, 0) => "no seed in common, no interval".to_owned(),
+        (None, n) => format!("seeds: {n}, no interval"),
     }
 }
 
@@ -210,24 +221,24 @@ mod tests {
     }
 
     #[test]
-    fn seeds_whose_intervals_overlap_are_a_tie_however_far_their_means() {
-        let said = verdict(&ending_at([&[1.95, 1.951], &[1.92, 1.99], &[1.88, 1.95]]));
-        assert!(said.contains("tied (-0.0400 nats, 95 % intervals overlap; seeds: 2"), "{said}");
+    fn seeds_that_disagree_are_a_tie_however_far_their_means() {
+        let said = verdict(&ending_at([&[1.95, 1.951], &[1.92, 1.99], &[1.97, 1.86]]));
+        assert!(
+            said.contains("tied (-0.0400 nats, 95 % interval of the difference contains 0; ± 1.1435 over 2"),
+            "{said}"
+        );
     }
 
     #[test]
-    fn seeds_whose_intervals_are_apart_differ_however_near_their_means() {
-        let deep = [1.9030, 1.9031, 1.9032];
-        let wide = [1.9000, 1.9001, 1.9002];
-        let said = verdict(&ending_at([&[1.95, 1.9501, 1.9502], &deep, &wide]));
-        let expected = "ended 0.0030 nats below DUS m = 2 (seeds: 3, 95 % intervals do not overlap)";
-        assert!(said.contains(expected), "{said}");
+    fn arms_are_compared_seed_by_seed_so_what_all_share_cancels() {
+        let said = verdict(&ending_at([&[1.95, 1.951], &[1.92, 1.99], &[1.88, 1.951]]));
+        assert!(said.contains("ended 0.0395 nats below DUS m = 2 (± 0.0064 over 2 seeds)"), "{said}");
     }
 
     #[test]
-    fn unequal_numbers_of_seeds_are_both_named() {
+    fn seeds_in_common_are_what_counts() {
         let said = verdict(&ending_at([&[1.95], &[1.92, 1.93], &[1.88]]));
-        assert!(said.contains("(seeds: 1 and 2, no interval)"), "{said}");
+        assert!(said.contains("0.0400 nats below DUS m = 2 (seeds: 1, no interval)"), "{said}");
     }
 
     #[test]

@@ -58,15 +58,23 @@ pub enum StudyError {
         /// The overlap.
         overlap: usize,
     },
-    /// A loss is no longer a number: the arm diverged.
-    #[error("the loss of {arm} is {loss} after step {step}: training diverged, try a lower learning rate")]
+    /// The base does not give a number, before anything is done to it.
+    #[error("the held-out loss of the base is {loss}: its weights are broken")]
+    BrokenBase {
+        /// What was found.
+        loss: f64,
+    },
+    /// Something is no longer a number: the arm diverged.
+    #[error("the {what} of {arm} is {value} at step {step}: training diverged, try a lower learning rate")]
     Diverged {
         /// The arm's name.
         arm: String,
-        /// The step after which it was seen.
+        /// The step at which it was seen.
         step: usize,
+        /// Which quantity.
+        what: &'static str,
         /// What was found.
-        loss: f64,
+        value: f64,
     },
     /// Growth refuses the plan.
     #[error(transparent)]
@@ -147,7 +155,7 @@ impl StudyPlan {
         let budget_flops = match options.budget {
             Budget::Flops(flops) => flops,
             Budget::ControlTokens(tokens) => {
-                let per_update = (options.batch_size * options.seq_length) as u128;
+                let per_update = options.batch_size as u128 * options.seq_length as u128;
                 small(u128::from(tokens) * u128::from(update_flops(base)) / per_update)
             }
         };
@@ -161,7 +169,7 @@ impl StudyPlan {
             Ok(ArmPlan { name, kind, growth, config, num_steps })
         };
         let arms = growths.into_iter().map(arm).collect::<Result<Vec<_>, _>>()?;
-        let match_rule = format!("equal training FLOPs; iso-FLOP m={}", matched.overlap);
+        let match_rule = format!("equal training FLOPs; m={} is nearest, ratio {:.3}", matched.overlap, matched.ratio);
         Ok(Self { arms, budget_flops, match_rule })
     }
 }

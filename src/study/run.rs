@@ -12,7 +12,7 @@ use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan, UpcyclePlan};
 use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
 use crate::profile::flops::train_flops;
-use crate::profile::heap::{live_bytes, peak_bytes};
+use crate::profile::heap::peak_bytes;
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
 use crate::report::{Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings};
 use crate::train::{AdamWConfig, RouterStats, Schedule, StepLog, TrainConfig, Training};
@@ -84,6 +84,9 @@ pub fn run<S: WeightSource>(
         let model = Decoder::<GatedMlp>::load(base, device)?;
         mean_loss_nats(&model, &data.heldout, options.micro_batch_size, device)
     };
+    if !base_loss.is_finite() {
+        return Err(StudyError::BrokenBase { loss: base_loss });
+    }
     let study = Runner { base, data, options, device, base_loss };
     let arms = plan
         .arms
@@ -121,15 +124,12 @@ impl<S: WeightSource> Runner<'_, S> {
             load = load.or(run_load);
         }
         watch(Progress::Timing(&plan.name));
-        let empty = live_bytes(self.device);
         let model: Decoder<F> = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
-        let loaded = live_bytes(self.device).zip(empty).map(|(loaded, empty)| loaded.saturating_sub(empty));
         let RunOptions { decode_tokens, repetitions, .. } = *self.options;
         let time = || timings(&model, settings.seq_length, decode_tokens, repetitions, self.device);
         let (timings, working) = peak_bytes(self.device, time);
-        let inference_peak_bytes = loaded.zip(working).map(|(loaded, working)| loaded + working);
         let positions = (settings.seq_length + self.options.decode_tokens) as u64;
-        let bytes = self.options.dtype.size_bytes() as u64;
+        let weight_bytes = weight_bytes(&plan.config, self.options.dtype.size_bytes() as u64) as u64;
         let largest_batch = DECODE_BATCHES.into_iter().max().unwrap_or(1) as u64;
         Ok(Arm {
             name: plan.name.clone(),
@@ -139,9 +139,9 @@ impl<S: WeightSource> Runner<'_, S> {
             cost: cost(&plan.config, settings.seq_length, self.options.dtype),
             runs,
             memory: MemoryRecord {
-                inference_peak_bytes,
+                inference_peak_bytes: working.map(|working| weight_bytes + working),
                 train_peak_bytes,
-                weight_bytes: weight_bytes(&plan.config, bytes) as u64,
+                weight_bytes,
                 kv_cache_bytes: kv_cache_bytes(&plan.config, largest_batch, positions, 4) as u64,
             },
             timings,
@@ -178,15 +178,18 @@ impl<S: WeightSource> Runner<'_, S> {
         for step in 1..=plan.num_steps {
             let log = training.step();
             watch(Progress::Step(&log));
-            let diverged = |loss| StudyError::Diverged { arm: plan.name.clone(), step, loss };
-            if !(log.loss_nats.is_finite() && log.grad_norm.is_finite()) {
-                return Err(diverged(log.loss_nats));
+            let diverged = |what, value| StudyError::Diverged { arm: plan.name.clone(), step, what, value };
+            if !log.loss_nats.is_finite() {
+                return Err(diverged("loss", log.loss_nats));
+            }
+            if !log.grad_norm.is_finite() {
+                return Err(diverged("norm of the gradient", log.grad_norm));
             }
             let (tokens, train_flops) = spent(step);
             if is_eval(step, plan.num_steps, self.options.num_evals) {
                 let heldout_loss_nats = score(training.model());
                 if !heldout_loss_nats.is_finite() {
-                    return Err(diverged(heldout_loss_nats));
+                    return Err(diverged("held-out loss", heldout_loss_nats));
                 }
                 watch(Progress::Scored(heldout_loss_nats));
                 evals.push(EvalPoint { step, tokens, train_flops, heldout_loss_nats });

@@ -137,9 +137,9 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
 
     /// One update on the next batch.
     pub fn step(&mut self) -> StepLog {
+        let batch = self.order.batch(self.step, self.config.batch_size);
         let start = Instant::now();
         let model = self.model.take().expect(IN_PLACE);
-        let batch = self.order.batch(self.step, self.config.batch_size);
         let passes: Vec<&[usize]> = batch.chunks(self.config.micro_batch_size).collect();
         let share = 1.0 / passes.len() as f64;
         let mut gradients = GradientsAccumulator::new();

@@ -62,9 +62,11 @@ impl<'a> MatMut<'a> {
     }
 }
 
-/// Whether the last element of a strided matrix lies within `len`.
+/// Whether every element of a strided matrix lies within `len`; no product or sum wraps.
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
-    rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= len
+    let last_row = rows.saturating_sub(1).checked_mul(row_stride);
+    let end = last_row.and_then(|start| start.checked_add(cols));
+    row_stride <= isize::MAX as usize && end.is_some_and(|end| rows == 0 || cols == 0 || end <= len)
 }
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
@@ -73,12 +75,12 @@ pub(in crate::kernel) fn gemm(out: MatMut<'_>, accumulate: bool, a: Mat<'_>, b: 
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!((out.rows, out.cols, b.rows), (m, n, k), "sizes of a product");
     let parallelism = match threads {
-        Threads::Pool if m * n * k >= 64 * 64 * 64 => Parallelism::Rayon(0),
+        Threads::Pool if m.saturating_mul(n).saturating_mul(k) >= 64 * 64 * 64 => Parallelism::Rayon(0),
         _ => Parallelism::None,
     };
     // SAFETY: `fits` has checked at construction that every (row, column) of the three matrices lies inside its
-    // slice; `out` is borrowed mutably, so it overlaps neither operand; strides are below isize::MAX as they
-    // address existing slices.
+    // slice and that strides are isize; `out` is borrowed mutably, so it overlaps neither operand; no two elements of
+    // `out` share a place, as its rows are at least `cols` apart.
     unsafe {
         gemm::gemm(
             m,
