@@ -63,7 +63,7 @@ pub struct CompareArgs {
     /// Tokens per window
     #[arg(long)]
     pub seq_length: Option<usize>,
-    /// Where to compute: flex, or cuda[:N], vulkan, ndarray, tch:cpu in builds that have them
+    /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
     #[arg(long, default_value = "flex")]
     pub device: String,
     /// Type of the weights in timings and memory; training is in float32
