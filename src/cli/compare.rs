@@ -140,14 +140,14 @@ struct Defaults {
 impl Defaults {
     fn of(args: &CompareArgs) -> Self {
         let builtin = Self {
-            budget: Budget::Flops(800_000_000_000),
+            budget: Budget::Flops(600_000_000_000),
             seeds: 3,
             learning_rate: 2e-3,
             batch_size: 8,
             seq_length: 128,
             micro_batch_size: 8,
             heldout_windows: 64,
-            num_evals: 12,
+            num_evals: 10,
             repetitions: 9,
         };
         match (&args.base, args.quick) {

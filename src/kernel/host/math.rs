@@ -8,13 +8,19 @@ use pulp::{Arch, Simd, WithSimd};
 /// plainest CPU.
 macro_rules! vectorized {
     ($body:expr) => {
-        pulp::Arch::new().dispatch(
+        $crate::kernel::host::dispatch(
             #[inline(always)]
             || $body,
         )
     };
 }
 pub(in crate::kernel) use vectorized;
+
+/// What [`vectorized!`] calls.
+#[inline(always)]
+pub(in crate::kernel) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(body)
+}
 
 /// `e^x` by range reduction to `[-ln2/2, ln2/2]` and a polynomial of degree 6: branch-free, within 2 units in the
 /// last place on [-87, 88]; saturates outside.

@@ -8,7 +8,7 @@ mod math;
 mod rows;
 
 pub(super) use gemm::{Mat, MatMut, Threads, gemm};
-pub(super) use math::{dots, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
+pub(super) use math::{dispatch, dots, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
 pub(super) use rows::{WeightRows, matmul_nt};
 
 use burn::backend::TensorData;
