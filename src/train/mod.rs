@@ -28,6 +28,7 @@ pub struct TrainConfig {
     /// Windows per update.
     pub batch_size: usize,
     /// Windows per forward and backward pass; gradients are accumulated over `batch_size / micro_batch_size` passes.
+    /// Cross entropy does not depend on it; the balancing loss of a sparse model does, as it is taken pass by pass.
     pub micro_batch_size: usize,
     /// Learning rate over the steps.
     pub schedule: Schedule,
