@@ -39,12 +39,22 @@ pub enum Purpose {
 }
 
 impl Draws {
-    /// Replaces each value `v` by `f(v, z)`, with `z` independent `N(0, 1)`.
-    pub(super) fn map_normal(&self, values: &mut [f32], f: impl Fn(f32, f64) -> f32 + Sync) {
-        values.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
-            let mut rng = self.generator(block as u64);
+    /// Replaces each value `v` by `f(v, z)`, with `z` independent `N(0, 1)`: the numbers at the places from `first` on, the
+    /// same however they are divided among calls.
+    pub(super) fn map_normal(&self, first: usize, values: &mut [f32], f: impl Fn(f32, f64) -> f32 + Sync) {
+        let (head, rest) = values.split_at_mut(values.len().min(first.next_multiple_of(BLOCK) - first));
+        let fill = |first: usize, values: &mut [f32]| {
+            let mut rng = self.generator((first / BLOCK) as u64);
+            for _ in 0..first % BLOCK {
+                let _skipped: f64 = rng.sample(StandardNormal);
+            }
             values.iter_mut().for_each(|value| *value = f(*value, rng.sample(StandardNormal)));
-        });
+        };
+        if !head.is_empty() {
+            fill(first, head);
+        }
+        let first = first + head.len();
+        rest.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| fill(first + block * BLOCK, values));
     }
 
     /// `count` of the numbers `0..length`, each set of them as likely as any other, in rising order.
@@ -106,7 +116,7 @@ mod tests {
 
     fn normals(draws: Draws, count: usize) -> Vec<f32> {
         let mut values = vec![0.0; count];
-        draws.map_normal(&mut values, |_, z| z as f32);
+        draws.map_normal(0, &mut values, |_, z| z as f32);
         values
     }
 
@@ -134,6 +144,18 @@ mod tests {
         let alone = drawn_on(1);
         assert_eq!(drawn_on(4), alone);
         assert_ne!(alone[..BLOCK], alone[BLOCK..2 * BLOCK]);
+    }
+
+    #[test]
+    fn numbers_are_the_same_however_they_are_divided() {
+        let whole = normals(ROUTER, 3 * BLOCK + 7);
+        let mut parts = vec![0.0; whole.len()];
+        let mut first = 0;
+        for length in [5, 0, BLOCK - 5, 1, 2 * BLOCK, 6] {
+            ROUTER.map_normal(first, &mut parts[first..first + length], |_, z| z as f32);
+            first += length;
+        }
+        assert_eq!((first, parts), (whole.len(), whole));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, LayerTensor, Lineage, RawTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// One way to grow a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -132,8 +132,23 @@ impl<S: WeightSource> WeightSource for Grown<S> {
         self.recipe(id).dtype(&self.source)
     }
 
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        self.recipe(id).stream(&self.source, &id.shape(&self.config), sink)
+    }
+
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        self.recipe(id).read(&self.source, id.shape(&self.config))
+        match self.recipe(id) {
+            Recipe::Copy { source } => self.source.read(source),
+            recipe => {
+                let (dtype, shape) = (recipe.dtype(&self.source), id.shape(&self.config));
+                let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * dtype.size_bytes());
+                recipe.stream(&self.source, &shape, &mut |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                Ok(RawTensor::new(dtype, shape, bytes))
+            }
+        }
     }
 
     fn lineage(&self, id: TensorId) -> Lineage {

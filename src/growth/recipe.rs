@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use super::RouterInit;
 use super::draws::Draws;
-use crate::weights::{Dtype, LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{
+    Dtype, LayerTensor, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, round_f32, widen_to_f32,
+};
 
 /// How one weight of a grown decoder comes from its source: what a plan decides, before a weight is read.
 ///
@@ -19,6 +21,13 @@ pub enum Recipe {
     Copy {
         /// Which weight.
         source: TensorId,
+    },
+    /// `factor · w`.
+    Scale {
+        /// Which weight is `w`.
+        source: TensorId,
+        /// What every entry is multiplied by.
+        factor: f64,
     },
     /// `w + relative_std · std(w) · N(0, 1)`.
     Noise {
@@ -55,39 +64,120 @@ impl Recipe {
     /// The weight of the source that this one starts as; `None` if it is drawn afresh.
     pub fn source(&self) -> Option<TensorId> {
         match *self {
-            Self::Copy { source } | Self::Noise { source, .. } | Self::Drop { source, .. } => Some(source),
+            Self::Copy { source }
+            | Self::Scale { source, .. }
+            | Self::Noise { source, .. }
+            | Self::Drop { source, .. } => Some(source),
             Self::Router { .. } => None,
         }
     }
 
     pub(super) fn dtype(&self, source: &impl WeightSource) -> Dtype {
         match *self {
-            Self::Copy { source: id } | Self::Noise { source: id, .. } | Self::Drop { source: id, .. } => {
-                source.dtype(id)
-            }
+            Self::Copy { source: id }
+            | Self::Scale { source: id, .. }
+            | Self::Noise { source: id, .. }
+            | Self::Drop { source: id, .. } => source.dtype(id),
             Self::Router { like, .. } => source.dtype(like),
         }
     }
 
-    /// Makes the weight, of the given shape.
-    pub(super) fn read(&self, source: &impl WeightSource, shape: Vec<usize>) -> Result<RawTensor, WeightError> {
-        let values = match *self {
-            Self::Copy { source: id } => return source.read(id),
+    /// Makes the weight, of the given shape, piece by piece.
+    pub(super) fn stream(
+        &self,
+        source: &impl WeightSource,
+        shape: &[usize],
+        sink: &mut Sink<'_>,
+    ) -> Result<(), WeightError> {
+        match *self {
+            Self::Copy { source: id } => source.stream(id, sink),
+            Self::Scale { source: id, factor } => {
+                map(source, id, sink, |_, values| values.iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32))
+            }
             Self::Noise { source: id, relative_std, values } => {
-                let mut weight = source.read(id)?.to_f32();
-                let (_, std) = mean_and_std(weight.iter().copied());
-                values.map_normal(&mut weight, |w, z| (f64::from(w) + relative_std * std * z) as f32);
-                weight
+                let (_, std) = mean_and_std(source, id, |_| true)?;
+                map(source, id, sink, |first, weight| {
+                    values.map_normal(first, weight, |w, z| (f64::from(w) + relative_std * std * z) as f32);
+                })
             }
             Self::Drop { source: id, count, dimensions, values } => {
-                let mut weight = source.read(id)?.to_f32();
-                redraw(&mut weight, &Block::of(id, &shape, count, dimensions), values);
-                weight
+                let block = Block::of(id, shape, count, dimensions);
+                let (mean, std) = mean_and_std(source, id, |position| block.contains(position))?;
+                let mut drawn = 0;
+                map(source, id, sink, |first, weight| {
+                    let positions: Vec<usize> = (0..weight.len()).filter(|&i| block.contains(first + i)).collect();
+                    let mut redrawn = vec![0.0; positions.len()];
+                    values.map_normal(drawn, &mut redrawn, |_, z| (mean + std * z) as f32);
+                    drawn += positions.len();
+                    positions.into_iter().zip(redrawn).for_each(|(i, value)| weight[i] = value);
+                })
             }
-            Self::Router { init, values, .. } => router(init, [shape[0], shape[1]], values),
-        };
-        Ok(RawTensor::from_f32(self.dtype(source), shape, &values))
+            Self::Router { like, init, values } => {
+                let dtype = computable(source.dtype(like), like)?;
+                let rows = router(init, [shape[0], shape[1]], values);
+                let mut bytes = Vec::with_capacity(rows.len() * dtype.size_bytes());
+                round_f32(&rows, dtype, &mut bytes);
+                let mut pieces = Pieces::new(dtype, sink);
+                pieces.push(&bytes)?;
+                pieces.finish()
+            }
+        }
     }
+}
+
+/// Streams a weight of `source` through `change`, which gets the place of the first of some numbers, and the numbers.
+fn map(
+    source: &impl WeightSource,
+    id: TensorId,
+    sink: &mut Sink<'_>,
+    mut change: impl FnMut(usize, &mut [f32]),
+) -> Result<(), WeightError> {
+    let dtype = computable(source.dtype(id), id)?;
+    let (mut first, mut values, mut changed) = (0, Vec::new(), Vec::new());
+    source.stream(id, &mut |piece| {
+        values.clear();
+        changed.clear();
+        widen_to_f32(piece, dtype, &mut values);
+        change(first, &mut values);
+        first += values.len();
+        round_f32(&values, dtype, &mut changed);
+        sink(&changed)
+    })
+}
+
+fn computable(dtype: Dtype, id: TensorId) -> Result<Dtype, WeightError> {
+    let expected = "float32, float16 or bfloat16 to compute with";
+    if dtype.is_computed_with() { Ok(dtype) } else { Err(WeightError::NotComputable { id, found: dtype, expected }) }
+}
+
+/// Mean and standard deviation, in `f64`, of the numbers of a weight whose places are `counted`.
+fn mean_and_std(
+    source: &impl WeightSource,
+    id: TensorId,
+    counted: impl Fn(usize) -> bool,
+) -> Result<(f64, f64), WeightError> {
+    let dtype = computable(source.dtype(id), id)?;
+    let mut values = Vec::new();
+    let mut sum = |of: &dyn Fn(f64) -> f64| -> Result<(f64, usize), WeightError> {
+        let (mut sum, mut count, mut place) = (0.0, 0, 0);
+        source.stream(id, &mut |piece| {
+            values.clear();
+            widen_to_f32(piece, dtype, &mut values);
+            for &value in &values {
+                if counted(place) {
+                    sum += of(f64::from(value));
+                    count += 1;
+                }
+                place += 1;
+            }
+            Ok(())
+        })?;
+        Ok((sum, count))
+    };
+    let (total, count) = sum(&|v| v)?;
+    let mean = total / count as f64;
+    let (squares, _) = sum(&|v| (v - mean).powi(2))?;
+    Ok((mean, (squares / count as f64).sqrt()))
 }
 
 /// In words: `copy`, `noise 0.01`, `drop 168 dimensions`, `router normal(0.02)`.
@@ -95,6 +185,7 @@ impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Copy { .. } => f.write_str("copy"),
+            Self::Scale { factor, .. } => write!(f, "scale {factor}"),
             Self::Noise { relative_std, .. } => write!(f, "noise {relative_std}"),
             Self::Drop { count, .. } => write!(f, "drop {count} dimensions"),
             Self::Router { init, .. } => write!(f, "router {init}"),
@@ -103,47 +194,32 @@ impl fmt::Display for Recipe {
 }
 
 /// Some intermediate dimensions of one matrix of an MLP: whole rows of gate and up, whole columns of down.
-enum Block {
-    Rows { rows: Vec<usize>, width: usize },
-    Columns { columns: Vec<usize>, shape: [usize; 2] },
+struct Block {
+    is_in: Vec<bool>,
+    width: usize,
+    by_row: bool,
 }
 
 impl Block {
     fn of(id: TensorId, shape: &[usize], count: usize, dimensions: Draws) -> Self {
         let TensorId::Layer(_, LayerTensor::Mlp(projection)) = id else { panic!("{id:?} is no matrix of an MLP") };
-        match projection {
-            Projection::Gate | Projection::Up => {
-                Self::Rows { rows: dimensions.choose(shape[0], count), width: shape[1] }
-            }
-            Projection::Down => {
-                Self::Columns { columns: dimensions.choose(shape[1], count), shape: [shape[0], shape[1]] }
-            }
-        }
+        let by_row = projection != Projection::Down;
+        let mut is_in = vec![false; shape[usize::from(!by_row)]];
+        dimensions.choose(is_in.len(), count).into_iter().for_each(|dimension| is_in[dimension] = true);
+        Self { is_in, width: shape[1], by_row }
     }
 
-    /// Where the entries of the block lie in the row-major matrix, in order.
-    fn positions(&self) -> Box<dyn Iterator<Item = usize> + '_> {
-        match self {
-            Self::Rows { rows, width } => Box::new(rows.iter().flat_map(move |row| row * width..(row + 1) * width)),
-            Self::Columns { columns, shape: [height, width] } => {
-                Box::new((0..*height).flat_map(move |row| columns.iter().map(move |column| row * width + column)))
-            }
-        }
+    /// Whether the entry at this place of the row-major matrix is of one of the dimensions.
+    fn contains(&self, position: usize) -> bool {
+        self.is_in[if self.by_row { position / self.width } else { position % self.width }]
     }
-}
-
-fn redraw(weight: &mut [f32], block: &Block, values: Draws) {
-    let mut drawn: Vec<f32> = block.positions().map(|position| weight[position]).collect();
-    let (mean, std) = mean_and_std(drawn.iter().copied());
-    values.map_normal(&mut drawn, |_, z| (mean + std * z) as f32);
-    block.positions().zip(drawn).for_each(|(position, value)| weight[position] = value);
 }
 
 fn router(init: RouterInit, [rows, columns]: [usize; 2], values: Draws) -> Vec<f32> {
     let mut weight = vec![0.0; rows * columns];
     match init {
         RouterInit::Zero => {}
-        RouterInit::Normal { std } => values.map_normal(&mut weight, |_, z| (std * z) as f32),
+        RouterInit::Normal { std } => values.map_normal(0, &mut weight, |_, z| (std * z) as f32),
         RouterInit::Orthogonal => {
             let norm = RouterInit::orthogonal_norm(columns);
             let entries = values.orthonormal_rows(rows, columns).into_iter().flatten();
@@ -153,17 +229,13 @@ fn router(init: RouterInit, [rows, columns]: [usize; 2], values: Draws) -> Vec<f
     weight
 }
 
-fn mean_and_std(values: impl ExactSizeIterator<Item = f32> + Clone) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.clone().map(f64::from).sum::<f64>() / count;
-    let variance = values.map(|v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
-    (mean, variance.sqrt())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::draws::Purpose;
     use super::*;
+
+    use crate::config::DecoderConfig;
+    use crate::weights::{MemoryWeights, PIECE_NUMBERS, RawTensor};
 
     const VALUES: Draws = Draws { seed: 3, layer: 0, purpose: Purpose::Values(0, Projection::Gate) };
     const DIMENSIONS: Draws = Draws { seed: 3, layer: 0, purpose: Purpose::Dropped(0) };
@@ -172,39 +244,91 @@ mod tests {
         Block::of(TensorId::Layer(0, LayerTensor::Mlp(projection)), &shape, count, DIMENSIONS)
     }
 
+    fn positions(block: &Block, shape: [usize; 2]) -> Vec<usize> {
+        (0..shape[0] * shape[1]).filter(|&position| block.contains(position)).collect()
+    }
+
+    /// A decoder with one layer whose gate, up and down are `values`, of several pieces.
+    fn source(values: impl Fn(usize) -> f32) -> MemoryWeights {
+        let config = DecoderConfig::pico().with(|f| (f.num_hidden_layers, f.intermediate_size) = (1, 4096)).unwrap();
+        let shapes = config.clone();
+        MemoryWeights::new(config, |id| {
+            let shape = id.shape(&shapes);
+            let values: Vec<f32> = (0..shape.iter().product()).map(&values).collect();
+            RawTensor::from_f32(Dtype::Float32, shape, &values)
+        })
+    }
+
+    fn made(recipe: Recipe, source: &MemoryWeights) -> Vec<f32> {
+        let id = recipe.source().unwrap();
+        let shape = id.shape(source.config());
+        let mut bytes = Vec::new();
+        recipe.stream(source, &shape, &mut |piece| Ok(bytes.extend_from_slice(piece))).unwrap();
+        RawTensor::new(Dtype::Float32, shape, bytes).to_f32()
+    }
+
     #[test]
     fn the_block_of_gate_and_up_is_the_transpose_of_the_block_of_down() {
         let (f, h, count) = (7, 5, 3);
-        let mut transposed: Vec<_> =
-            block(Projection::Down, [h, f], count).positions().map(|p| (p % f) * h + p / f).collect();
+        let down = positions(&block(Projection::Down, [h, f], count), [h, f]);
+        let mut transposed: Vec<_> = down.into_iter().map(|p| (p % f) * h + p / f).collect();
         transposed.sort_unstable();
         for projection in [Projection::Gate, Projection::Up] {
-            assert_eq!(block(projection, [f, h], count).positions().collect::<Vec<_>>(), transposed);
+            assert_eq!(positions(&block(projection, [f, h], count), [f, h]), transposed);
         }
         assert_eq!(transposed.len(), count * h);
     }
 
     #[test]
     fn re_drawn_values_have_the_mean_and_deviation_of_what_they_replace() {
-        let shape = [64, 200];
-        let block = block(Projection::Gate, shape, 32);
-        let inside: Vec<usize> = block.positions().collect();
-        let mut weight = vec![1e3; shape[0] * shape[1]];
-        for (i, &position) in inside.iter().enumerate() {
-            weight[position] = if i % 2 == 0 { 2.0 } else { 4.0 };
+        let source = source(|i| if i % 2 == 0 { 2.0 } else { 4.0 });
+        for projection in Projection::ALL {
+            let id = TensorId::Layer(0, LayerTensor::Mlp(projection));
+            let shape: [usize; 2] = id.shape(source.config()).try_into().unwrap();
+            assert!(shape[0] * shape[1] > PIECE_NUMBERS, "one piece would prove little");
+            let recipe = Recipe::Drop { source: id, count: 1000, dimensions: DIMENSIONS, values: VALUES };
+            let (before, after) = (source.read(id).unwrap().to_f32(), made(recipe, &source));
+            let inside = positions(&Block::of(id, &shape, 1000, DIMENSIONS), shape);
+            let n = inside.len() as f64;
+            let values = || inside.iter().map(|&p| f64::from(after[p]));
+            let mean = values().sum::<f64>() / n;
+            let std = (values().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+            assert!((mean - 3.0).abs() < 5.0 / n.sqrt(), "mean {mean}");
+            assert!((std - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "std {std}");
+            let kept = before.iter().zip(&after).filter(|(b, a)| b == a).count();
+            assert_eq!(kept, before.len() - inside.len());
         }
-        redraw(&mut weight, &block, VALUES);
-        let (mean, std) = mean_and_std(inside.iter().map(|&p| weight[p]));
-        let n = inside.len() as f64;
-        assert!((mean - 3.0).abs() < 5.0 / n.sqrt(), "mean {mean}");
-        assert!((std - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "std {std}");
-        assert_eq!(weight.iter().filter(|w| **w == 1e3).count(), weight.len() - inside.len());
+    }
+
+    #[test]
+    fn scaling_multiplies_and_rounds_once() {
+        let source = source(|i| i as f32);
+        let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Up));
+        let scaled = made(Recipe::Scale { source: id, factor: 0.1 }, &source);
+        assert!(scaled.iter().enumerate().all(|(i, &w)| w == (f64::from(i as f32) * 0.1) as f32));
     }
 
     #[test]
     fn the_deviation_divides_by_the_number_of_values() {
-        assert_eq!(mean_and_std([1.0, 1.0, 3.0, 3.0].into_iter()), (2.0, 1.0));
-        assert_eq!(mean_and_std([5.0].into_iter()), (5.0, 0.0));
+        let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Gate));
+        let found = mean_and_std(&source(|i| [1.0, 1.0, 3.0, 3.0][i % 4]), id, |_| true).unwrap();
+        assert_eq!(found, (2.0, 1.0));
+        assert_eq!(mean_and_std(&source(|i| i as f32), id, |place| place == 5).unwrap(), (5.0, 0.0));
+    }
+
+    #[test]
+    fn what_is_no_floating_point_number_is_copied_and_not_computed_with() {
+        let floats = source(|_| 1.0);
+        let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Up));
+        let integers = MemoryWeights::new(floats.config().clone(), |id| {
+            let shape = id.shape(floats.config());
+            RawTensor::new(Dtype::Int8, shape.clone(), vec![1; shape.iter().product()])
+        });
+        let shape = id.shape(floats.config());
+        Recipe::Copy { source: id }.stream(&integers, &shape, &mut |_| Ok(())).unwrap();
+        let noise = Recipe::Noise { source: id, relative_std: 0.1, values: VALUES };
+        let error = noise.stream(&integers, &shape, &mut |_| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("holds int8, expected float32, float16 or bfloat16"), "{error}");
     }
 
     #[test]

@@ -47,12 +47,16 @@ impl<'a, S: WeightSource> Loader<'a, S> {
 
     fn tensor<const D: usize>(&self, id: TensorId) -> Result<Tensor<D>, WeightError> {
         let dtype = if D == 1 { Dtype::Float32 } else { self.dtype };
+        let found = self.source.dtype(id);
+        if !found.is_float() {
+            return Err(WeightError::NotComputable { id, found, expected: "floating-point numbers to compute with" });
+        }
         let raw = self.source.read(id)?.cast(dtype);
         let shape = raw.shape().to_vec();
         let (data, dtype) = match raw.dtype() {
-            Dtype::Float32 => (TensorData::new(raw.to_f32(), shape), DType::F32),
             Dtype::Float16 => (TensorData::new(halves(raw.bytes(), f16::from_bits), shape), DType::F16),
             Dtype::Bfloat16 => (TensorData::new(halves(raw.bytes(), bf16::from_bits), shape), DType::BF16),
+            _ => (TensorData::new(raw.to_f32(), shape), DType::F32),
         };
         Ok(Tensor::from_data(data, (self.device, dtype)))
     }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::{Dtype, TensorId};
 use crate::config::ConfigError;
 
 /// Why weights could not be read or written.
@@ -36,6 +37,12 @@ pub enum WeightError {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// The file is not the one that was opened before: replaced, cut short or written to.
+    #[error("{path:?} changed while it was being read, expected it to stay as it is")]
+    Changed {
+        /// The file.
+        path: PathBuf,
     },
     /// The text is not JSON, or not of the form that its format calls for.
     #[error("{path:?}: {}", cut(.source))]
@@ -374,8 +381,8 @@ pub enum WeightError {
         /// The shape that the config gives it.
         expected: Vec<usize>,
     },
-    /// A weight is not of a floating-point type that these decoders use.
-    #[error("{path:?}: tensor {} has dtype {found}, expected F32, F16 or BF16", quoted(.name))]
+    /// A weight is of a type of less than a byte, or one that nothing here can hold.
+    #[error("{path:?}: tensor {} has dtype {found}, expected a type of whole bytes", quoted(.name))]
     UnsupportedDtype {
         /// The file.
         path: PathBuf,
@@ -383,6 +390,16 @@ pub enum WeightError {
         name: String,
         /// Its type.
         found: ::safetensors::Dtype,
+    },
+    /// A weight is copied as it is, but cannot be computed with.
+    #[error("{id:?} holds {found}, expected {expected}")]
+    NotComputable {
+        /// The weight.
+        id: TensorId,
+        /// Its type.
+        found: Dtype,
+        /// What can be computed with.
+        expected: &'static str,
     },
 
     /// Output would mix with what is there.
@@ -409,7 +426,7 @@ impl WeightError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } => ErrorKind::NotFound,
-            Self::Io { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Changed { .. } => ErrorKind::Io,
             _ => ErrorKind::Invalid,
         }
     }

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
+use super::{Dtype, PIECE_NUMBERS, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
 
 /// All weights of one decoder, in memory.
@@ -58,6 +58,11 @@ impl WeightSource for MemoryWeights {
 
     fn dtype(&self, id: TensorId) -> Dtype {
         self.tensors[&id].dtype()
+    }
+
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        let tensor = &self.tensors[&id];
+        tensor.bytes().chunks(PIECE_NUMBERS * tensor.dtype().size_bytes()).try_for_each(sink)
     }
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {

@@ -4,10 +4,12 @@
 //! the weights that its config calls for ([`TensorId::all`]), each with the shape that the config gives.
 
 pub mod commit;
+pub mod disk;
 mod error;
 pub mod hf;
 mod json;
 pub mod memory;
+mod pieces;
 pub mod safetensors;
 mod tensor;
 mod tensor_id;
@@ -15,7 +17,9 @@ mod tensor_id;
 pub use error::{ErrorKind, WeightError};
 pub use hf::{HfDirectory, write_hf_directory};
 pub use memory::MemoryWeights;
+pub use pieces::{PIECE_NUMBERS, Pieces};
 pub use tensor::{Dtype, RawTensor};
+pub(crate) use tensor::{cast_bytes, round_f32, widen_to_f32};
 pub use tensor_id::{LayerTensor, Projection, TensorId};
 
 use serde::Serialize;
@@ -33,20 +37,42 @@ pub trait WeightSource {
     /// If `id` is not in [`TensorId::all`] of [`config`](Self::config).
     fn dtype(&self, id: TensorId) -> Dtype;
 
-    /// The weight, with the shape [`TensorId::shape`] of [`config`](Self::config).
+    /// Hands the bytes of the weight to `sink`, in order: row-major, little-endian, in pieces of [`PIECE_NUMBERS`] numbers
+    /// of [`dtype`](Self::dtype), of which only the last may be shorter. So memory is bounded whatever the weight's size;
+    /// [`Pieces`] cuts what comes otherwise.
     ///
     /// # Errors
-    /// [`WeightError::Io`] if the file can no longer be read.
+    /// [`WeightError::Io`] or [`WeightError::Changed`] if the file can no longer be read; what `sink` returns.
     ///
     /// # Panics
     /// If `id` is not in [`TensorId::all`] of [`config`](Self::config).
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError>;
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError>;
+
+    /// The whole weight, with the shape [`TensorId::shape`] of [`config`](Self::config).
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    ///
+    /// # Panics
+    /// As [`stream`](Self::stream).
+    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
+        let (dtype, shape) = (self.dtype(id), id.shape(self.config()));
+        let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * dtype.size_bytes());
+        self.stream(id, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(RawTensor::new(dtype, shape, bytes))
+    }
 
     /// Where this weight came from, from the root checkpoint to here.
     fn lineage(&self, id: TensorId) -> Lineage {
         Lineage { root: Some(id), steps: Vec::new() }
     }
 }
+
+/// What takes the pieces of a streamed weight; an error ends the stream.
+pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), WeightError> + 'a;
 
 impl<S: WeightSource + ?Sized> WeightSource for &S {
     fn config(&self) -> &DecoderConfig {
@@ -55,6 +81,32 @@ impl<S: WeightSource + ?Sized> WeightSource for &S {
 
     fn dtype(&self, id: TensorId) -> Dtype {
         (**self).dtype(id)
+    }
+
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        (**self).stream(id, sink)
+    }
+
+    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
+        (**self).read(id)
+    }
+
+    fn lineage(&self, id: TensorId) -> Lineage {
+        (**self).lineage(id)
+    }
+}
+
+impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
+    fn config(&self) -> &DecoderConfig {
+        (**self).config()
+    }
+
+    fn dtype(&self, id: TensorId) -> Dtype {
+        (**self).dtype(id)
+    }
+
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        (**self).stream(id, sink)
     }
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {

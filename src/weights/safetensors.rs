@@ -9,21 +9,24 @@ mod header;
 mod write;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use header::TensorInfo;
 pub use write::{TensorSpec, write_safetensors};
 
-use super::{Dtype, RawTensor, WeightError};
+use super::disk::{Disk, Kind, ReadAt, Stat, disk};
+use super::{Dtype, PIECE_NUMBERS, RawTensor, Sink, WeightError};
 
-/// An open file with a checked header.
+/// A file with a checked header. It is opened anew for each tensor: a checkpoint may have more files than a process may
+/// hold open.
 #[derive(Debug)]
 pub struct SafetensorsFile {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: File,
+    stat: Stat,
     data_start: u64,
     tensors: Vec<(String, TensorInfo)>,
     metadata: Vec<(String, String)>,
@@ -38,11 +41,19 @@ impl SafetensorsFile {
     /// [`WeightError::LfsPointer`], [`WeightError::HtmlPage`], [`WeightError::Pickle`], [`WeightError::Gguf`] for a
     /// file that is something else; otherwise the variant of the first broken rule of the header.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
-        let file = open_regular(path)?;
-        let header = header::read(path, &file)?;
-        let index = header.tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        let header::Header { data_start, tensors, metadata } = header;
-        Ok(Self { path: path.to_owned(), file, data_start, tensors, metadata, index })
+        Self::open_on(disk(), path)
+    }
+
+    /// As [`open`](Self::open), of a file on `disk`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+        let file = open_regular(&*disk, path)?;
+        let stat = file.stat().map_err(WeightError::io(path))?;
+        let header::Header { data_start, tensors, metadata } = header::read(path, &*file, stat.size_bytes)?;
+        let index = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        Ok(Self { disk, path: path.to_owned(), stat, data_start, tensors, metadata, index })
     }
 
     /// The file.
@@ -88,55 +99,79 @@ impl SafetensorsFile {
         self.read_data(info.begin + range.start..info.begin + range.end)
     }
 
-    /// A tensor of floating-point numbers.
+    /// A tensor with its type and shape.
     ///
     /// # Errors
     /// [`WeightError::MissingTensor`], [`WeightError::UnsupportedDtype`] or [`WeightError::Io`].
     pub fn read_tensor(&self, name: &str) -> Result<RawTensor, WeightError> {
-        let dtype = self.float_dtype(name)?;
+        let dtype = self.weight_dtype(name)?;
         Ok(RawTensor::new(dtype, self.existing(name)?.shape.clone(), self.read(name)?))
     }
 
-    pub(super) fn float_dtype(&self, name: &str) -> Result<Dtype, WeightError> {
+    pub(super) fn weight_dtype(&self, name: &str) -> Result<Dtype, WeightError> {
         let info = self.existing(name)?;
         let unsupported =
             |found| WeightError::UnsupportedDtype { path: self.path.clone(), name: name.to_owned(), found };
-        info.float_dtype().ok_or_else(|| unsupported(info.dtype))
+        info.weight_dtype().ok_or_else(|| unsupported(info.dtype))
     }
 
     pub(super) fn existing(&self, name: &str) -> Result<&TensorInfo, WeightError> {
         self.info(name).ok_or_else(|| WeightError::MissingTensor { path: self.path.clone(), name: name.to_owned() })
     }
 
+    /// Hands the bytes of a tensor, from `range.start` to before `range.end`, to `sink` in pieces of [`PIECE_NUMBERS`]
+    /// numbers of `dtype`.
+    pub(super) fn stream_range(
+        &self,
+        name: &str,
+        range: Range<u64>,
+        dtype: Dtype,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), WeightError> {
+        let start = self.data_start + self.existing(name)?.begin;
+        let file = self.reopened()?;
+        let mut buffer = vec![0; (PIECE_NUMBERS * dtype.size_bytes()).min((range.end - range.start) as usize)];
+        let mut at = range.start;
+        while at < range.end {
+            let piece = &mut buffer[..(PIECE_NUMBERS * dtype.size_bytes()).min((range.end - at) as usize)];
+            self.read_exact_at(&*file, piece, start + at)?;
+            sink(piece)?;
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
     fn read_data(&self, range: Range<u64>) -> Result<Vec<u8>, WeightError> {
-        let io_error = WeightError::io(&self.path);
         let length = usize::try_from(range.end - range.start)
-            .map_err(|error| io_error(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+            .map_err(|error| WeightError::io(&self.path)(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
         let mut bytes = vec![0; length];
-        read_exact_at(&self.file, &self.path, &mut bytes, self.data_start + range.start).map_err(io_error)?;
+        self.read_exact_at(&*self.reopened()?, &mut bytes, self.data_start + range.start)?;
         Ok(bytes)
     }
+
+    /// The file again, if it still is the one whose header was checked.
+    fn reopened(&self) -> Result<Box<dyn ReadAt>, WeightError> {
+        let file = self.disk.open(&self.path).map_err(WeightError::io(&self.path))?;
+        if file.stat().map_err(WeightError::io(&self.path))? != self.stat {
+            return Err(WeightError::Changed { path: self.path.clone() });
+        }
+        Ok(file)
+    }
+
+    fn read_exact_at(&self, file: &dyn ReadAt, bytes: &mut [u8], offset: u64) -> Result<(), WeightError> {
+        file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            // The header was checked against the size of the file.
+            io::ErrorKind::UnexpectedEof => WeightError::Changed { path: self.path.clone() },
+            _ => WeightError::io(&self.path)(error),
+        })
+    }
 }
 
-fn open_regular(path: &Path) -> Result<File, WeightError> {
+/// Opens a file that is none of the things that never end, or wait for another process.
+pub(super) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, WeightError> {
     // Asked before opening, which would wait for a writer if this is a pipe.
-    let metadata = std::fs::metadata(path).map_err(WeightError::io(path))?;
-    if !metadata.is_file() {
+    if disk.stat(path).map_err(WeightError::io(path))?.kind != Kind::File {
         return Err(WeightError::NotAFile { path: path.to_owned() });
     }
-    File::open(path).map_err(WeightError::io(path))
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, _path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-/// Opens the file anew: a shared cursor would mix up the readers of two threads.
-#[cfg(not(unix))]
-fn read_exact_at(_file: &File, path: &Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(bytes)
+    disk.open(path).map_err(WeightError::io(path))
 }

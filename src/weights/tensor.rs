@@ -1,27 +1,78 @@
 //! A weight as bytes: little-endian floats of one type, row-major, with their shape.
 
+use std::fmt;
+
 use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 /// Number format of a weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Dtype {
+    /// IEEE double precision, 8 bytes.
+    Float64,
     /// IEEE single precision, 4 bytes.
     Float32,
     /// IEEE half precision, 2 bytes.
     Float16,
     /// The upper half of single precision, 2 bytes.
     Bfloat16,
+    /// 1 sign, 4 exponent and 3 mantissa bits, no infinity (Micikevicius et al., 2022, arXiv:2209.05433, Table 1).
+    #[serde(rename = "float8_e4m3fn")]
+    Float8E4m3,
+    /// 1 sign, 5 exponent and 2 mantissa bits: the upper half of half precision.
+    #[serde(rename = "float8_e5m2")]
+    Float8E5m2,
+    /// Signed, 8 bytes.
+    Int64,
+    /// Signed, 4 bytes.
+    Int32,
+    /// Signed, 2 bytes.
+    Int16,
+    /// Signed, 1 byte.
+    Int8,
+    /// Unsigned, 8 bytes.
+    Uint64,
+    /// Unsigned, 4 bytes.
+    Uint32,
+    /// Unsigned, 2 bytes.
+    Uint16,
+    /// Unsigned, 1 byte.
+    Uint8,
+    /// 0 or 1, 1 byte.
+    Bool,
 }
 
 impl Dtype {
     /// Bytes per number.
     pub fn size_bytes(self) -> usize {
         match self {
-            Self::Float32 => 4,
-            Self::Float16 | Self::Bfloat16 => 2,
+            Self::Float64 | Self::Int64 | Self::Uint64 => 8,
+            Self::Float32 | Self::Int32 | Self::Uint32 => 4,
+            Self::Float16 | Self::Bfloat16 | Self::Int16 | Self::Uint16 => 2,
+            Self::Float8E4m3 | Self::Float8E5m2 | Self::Int8 | Self::Uint8 | Self::Bool => 1,
         }
+    }
+
+    /// Whether these are floating-point numbers, which can be widened to [`Dtype::Float32`].
+    pub fn is_float(self) -> bool {
+        matches!(
+            self,
+            Self::Float64 | Self::Float32 | Self::Float16 | Self::Bfloat16 | Self::Float8E4m3 | Self::Float8E5m2
+        )
+    }
+
+    /// Whether decoders compute with this type, so that numbers can be rounded to it.
+    pub fn is_computed_with(self) -> bool {
+        matches!(self, Self::Float32 | Self::Float16 | Self::Bfloat16)
+    }
+}
+
+/// As Hugging Face's files spell it: `float32`, `bfloat16`.
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -47,33 +98,34 @@ impl RawTensor {
     /// Rounds `values` to `dtype`, to nearest, ties to even.
     ///
     /// # Panics
-    /// If the number of values is not `shape.product()`.
+    /// If the number of values is not `shape.product()`, or decoders do not compute with `dtype`.
     pub fn from_f32(dtype: Dtype, shape: Vec<usize>, values: &[f32]) -> Self {
-        let bytes = match dtype {
-            Dtype::Float32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Dtype::Float16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-            Dtype::Bfloat16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        };
+        let mut bytes = Vec::with_capacity(values.len() * dtype.size_bytes());
+        round_f32(values, dtype, &mut bytes);
         Self::new(dtype, shape, bytes)
     }
 
-    /// The numbers, widened; exact for every type.
+    /// The numbers in single precision: exact, but for [`Dtype::Float64`], which is rounded.
+    ///
+    /// # Panics
+    /// If these are no floating-point numbers.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.dtype {
-            Dtype::Float32 => {
-                self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-            }
-            Dtype::Float16 => self.bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::Bfloat16 => self.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        }
+        let mut values = Vec::with_capacity(self.shape.iter().product());
+        widen_to_f32(&self.bytes, self.dtype, &mut values);
+        values
     }
 
     /// The same numbers in another type, rounded to nearest even; the bytes themselves if the type is the same.
+    ///
+    /// # Panics
+    /// If the type differs, and these are no floating-point numbers or decoders do not compute with `dtype`.
     pub fn cast(self, dtype: Dtype) -> Self {
         if dtype == self.dtype {
             return self;
         }
-        Self::from_f32(dtype, self.shape.clone(), &self.to_f32())
+        let mut bytes = Vec::with_capacity(self.bytes.len() / self.dtype.size_bytes() * dtype.size_bytes());
+        cast_bytes(&self.bytes, self.dtype, dtype, &mut bytes);
+        Self::new(dtype, self.shape, bytes)
     }
 
     /// Number format.
@@ -95,6 +147,58 @@ impl RawTensor {
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// Appends the numbers in `bytes` to `values`; panics if they are no floating-point numbers.
+pub(crate) fn widen_to_f32(bytes: &[u8], dtype: Dtype, values: &mut Vec<f32>) {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match dtype {
+        Dtype::Float64 => values.extend(doubles(bytes).map(|v| v as f32)),
+        Dtype::Float32 => values.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        Dtype::Float16 => values.extend(pairs().map(|b| f16::from_le_bytes(b).to_f32())),
+        Dtype::Bfloat16 => values.extend(pairs().map(|b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::Float8E4m3 => values.extend(bytes.iter().map(|&b| e4m3_to_f32(b))),
+        Dtype::Float8E5m2 => values.extend(bytes.iter().map(|&b| f16::from_le_bytes([0, b]).to_f32())),
+        _ => panic!("{dtype} are no floating-point numbers"),
+    }
+}
+
+/// Appends `values` to `bytes`, rounded to nearest even; panics if decoders do not compute with `dtype`.
+pub(crate) fn round_f32(values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
+    match dtype {
+        Dtype::Float32 => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        Dtype::Float16 => bytes.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
+        Dtype::Bfloat16 => bytes.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
+        _ => panic!("nothing is rounded to {dtype}"),
+    }
+}
+
+/// Appends the numbers in `bytes` to `out` in another type, each rounded once; panics as the two above do.
+pub(crate) fn cast_bytes(bytes: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) {
+    match (from, to) {
+        _ if from == to => out.extend_from_slice(bytes),
+        (Dtype::Float64, Dtype::Float16) => out.extend(doubles(bytes).flat_map(|v| f16::from_f64(v).to_le_bytes())),
+        (Dtype::Float64, Dtype::Bfloat16) => out.extend(doubles(bytes).flat_map(|v| bf16::from_f64(v).to_le_bytes())),
+        _ => {
+            let mut values = Vec::with_capacity(bytes.len() / from.size_bytes());
+            widen_to_f32(bytes, from, &mut values);
+            round_f32(&values, to, out);
+        }
+    }
+}
+
+fn doubles(bytes: &[u8]) -> impl Iterator<Item = f64> {
+    bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b))
+}
+
+fn e4m3_to_f32(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 8.0 * 2f32.powi(-6),
+        _ => (1.0 + mantissa / 8.0) * 2f32.powi(exponent - 7),
+    };
+    if byte >> 7 == 1 { -magnitude } else { magnitude }
 }
 
 #[cfg(test)]
@@ -119,6 +223,28 @@ mod tests {
         // Halfway between two neighbours of 1 in bfloat16, whose spacing there is 2^-7.
         let tensor = RawTensor::from_f32(Dtype::Bfloat16, vec![2], &[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]);
         assert_eq!(tensor.to_f32(), [1.0, 1.0 + 4.0 / 256.0]);
+    }
+
+    #[test]
+    fn eight_bit_numbers_are_those_of_their_table() {
+        let wide = |dtype, byte| RawTensor::new(dtype, vec![1], vec![byte]).to_f32()[0];
+        let e4m3 = [(0x01, 2f32.powi(-9)), (0x08, 2f32.powi(-6)), (0x38, 1.0), (0x7e, 448.0), (0xfe, -448.0)];
+        for (byte, value) in e4m3 {
+            assert_eq!(wide(Dtype::Float8E4m3, byte), value, "{byte:#x}");
+        }
+        assert!(wide(Dtype::Float8E4m3, 0x7f).is_nan());
+        for (byte, value) in [(0x01, 2f32.powi(-16)), (0x3c, 1.0), (0x7b, 57344.0), (0xfc, f32::NEG_INFINITY)] {
+            assert_eq!(wide(Dtype::Float8E5m2, byte), value, "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn double_precision_is_rounded_once() {
+        // Rounded to single precision first, this would lie halfway between two numbers of bfloat16, and go down.
+        let value = 1.0 + 1.0 / 256.0 + 2f64.powi(-40);
+        let tensor = RawTensor::new(Dtype::Float64, vec![1], value.to_le_bytes().to_vec());
+        assert_eq!(tensor.clone().cast(Dtype::Bfloat16).to_f32(), [1.0 + 1.0 / 128.0]);
+        assert_eq!(tensor.cast(Dtype::Float32).to_f32(), [1.0 + 1.0 / 256.0]);
     }
 
     #[test]

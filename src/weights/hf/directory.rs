@@ -1,9 +1,8 @@
 //! A checkpoint directory on disk as a [`WeightSource`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,13 +11,15 @@ use sha2::{Digest, Sha256};
 use super::config;
 use super::names::{Layout, Place, is_ignored};
 use crate::config::DecoderConfig;
+use crate::weights::disk::{Disk, Kind, disk};
 use crate::weights::json::Pairs;
-use crate::weights::safetensors::SafetensorsFile;
-use crate::weights::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
+use crate::weights::safetensors::{SafetensorsFile, open_regular};
+use crate::weights::{Dtype, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
 #[derive(Debug)]
 pub struct HfDirectory {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     config: DecoderConfig,
     raw_config: Map<String, Value>,
@@ -49,14 +50,28 @@ impl HfDirectory {
     /// [`WeightError::NotFound`], [`WeightError::NotADirectory`] or [`WeightError::NoWeights`] if there is nothing to
     /// read; otherwise the variant of the first broken rule of the config, the index, a header, or a tensor.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
-        if !std::fs::metadata(path).map_err(WeightError::io(path))?.is_dir() {
+        Self::open_on(disk(), path)
+    }
+
+    /// As [`open`](Self::open), of a directory on `disk`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+        if disk.stat(path).map_err(WeightError::io(path))?.kind != Kind::Directory {
             return Err(WeightError::NotADirectory { path: path.to_owned() });
         }
         let config_path = path.join("config.json");
-        let (config, raw_config) = config::parse(&config_path, &read_bounded(&config_path, CONFIG_LIMIT_BYTES)?)?;
-        let shards = open_shards(path)?;
+        let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
+        let (config, raw_config) = config::parse(&config_path, &text)?;
+        let shards = open_shards(&disk, path)?;
         let weights = locate(path, &config, &shards)?;
-        Ok(Self { path: path.to_owned(), config, raw_config, shards, weights })
+        Ok(Self { disk, path: path.to_owned(), config, raw_config, shards, weights })
+    }
+
+    /// The disk that it lies on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// The directory.
@@ -77,15 +92,25 @@ impl HfDirectory {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         for shard in &self.shards {
-            let mut file = File::open(shard.path()).map_err(WeightError::io(shard.path()))?;
+            let file = self.disk.open(shard.path()).map_err(WeightError::io(shard.path()))?;
+            let mut at = 0;
             loop {
-                match file.read(&mut buffer).map_err(WeightError::io(shard.path()))? {
+                match file.read_at(&mut buffer, at).map_err(WeightError::io(shard.path()))? {
                     0 => break,
-                    n => hash.update(&buffer[..n]),
+                    count => {
+                        hash.update(&buffer[..count]);
+                        at += count as u64;
+                    }
                 }
             }
         }
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl HfDirectory {
+    fn size_bytes(&self, id: TensorId) -> u64 {
+        (id.shape(&self.config).iter().product::<usize>() * self.weights[&id].dtype.size_bytes()) as u64
     }
 }
 
@@ -98,26 +123,27 @@ impl WeightSource for HfDirectory {
         self.weights[&id].dtype
     }
 
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        let Stored { shard, name, begin, dtype } = &self.weights[&id];
+        self.shards[*shard].stream_range(name, *begin..begin + self.size_bytes(id), *dtype, sink)
+    }
+
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
         let Stored { shard, name, begin, dtype } = &self.weights[&id];
-        let shape = id.shape(&self.config);
-        let size_bytes = (shape.iter().product::<usize>() * dtype.size_bytes()) as u64;
-        let bytes = self.shards[*shard].read_range(name, *begin..begin + size_bytes)?;
-        Ok(RawTensor::new(*dtype, shape, bytes))
+        let bytes = self.shards[*shard].read_range(name, *begin..begin + self.size_bytes(id))?;
+        Ok(RawTensor::new(*dtype, id.shape(&self.config), bytes))
     }
 }
 
-fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, WeightError> {
-    let metadata = std::fs::metadata(path).map_err(WeightError::io(path))?;
-    if !metadata.is_file() {
-        return Err(WeightError::NotAFile { path: path.to_owned() });
+/// A file that is read whole, and is no larger than any real one of its kind.
+pub(in crate::weights) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, WeightError> {
+    let file = open_regular(disk, path)?;
+    let found_bytes = file.stat().map_err(WeightError::io(path))?.size_bytes;
+    if found_bytes > limit_bytes {
+        return Err(WeightError::TooLarge { path: path.to_owned(), found_bytes, limit_bytes });
     }
-    if metadata.len() > limit_bytes {
-        return Err(WeightError::TooLarge { path: path.to_owned(), found_bytes: metadata.len(), limit_bytes });
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(WeightError::io(path))?;
-    file.take(limit_bytes).read_to_end(&mut bytes).map_err(WeightError::io(path))?;
+    let mut bytes = vec![0; found_bytes as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(WeightError::io(path))?;
     Ok(bytes)
 }
 
@@ -127,13 +153,17 @@ struct ShardIndex {
     weight_map: Pairs<String>,
 }
 
-fn open_shards(directory: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
+fn open_shards(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
-    match (single.exists(), index.exists()) {
-        (true, false) => Ok(vec![SafetensorsFile::open(&single)?]),
-        (false, false) => Err(WeightError::NoWeights { path: directory.to_owned(), pickles: has_pickles(directory) }),
+    match (exists(&**disk, &single)?, exists(&**disk, &index)?) {
+        (true, false) => Ok(vec![SafetensorsFile::open_on(Arc::clone(disk), &single)?]),
+        (false, false) => {
+            let names = disk.list(directory).map_err(WeightError::io(directory))?;
+            let is_pickle = |name| Path::new(name).extension().is_some_and(|e| e == "bin" || e == "pth" || e == "pt");
+            Err(WeightError::NoWeights { path: directory.to_owned(), pickles: names.iter().any(is_pickle) })
+        }
         (has_single, true) => {
-            let shards = open_indexed(directory, &index)?;
+            let shards = open_indexed(disk, directory, &index)?;
             if has_single && shards.iter().all(|shard| shard.path() != single) {
                 return Err(WeightError::AmbiguousWeights { path: directory.to_owned() });
             }
@@ -142,14 +172,17 @@ fn open_shards(directory: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
     }
 }
 
-fn has_pickles(directory: &Path) -> bool {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|e| e == "bin" || e == "pth"))
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, WeightError> {
+    match disk.stat(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(WeightError::io(path)(error)),
+    }
 }
 
 /// Opens the files that the index names, and no others, sorted by name.
-fn open_indexed(directory: &Path, path: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
-    let index: ShardIndex = serde_json::from_slice(&read_bounded(path, INDEX_LIMIT_BYTES)?)
+fn open_indexed(disk: &Arc<dyn Disk>, directory: &Path, path: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
+    let index: ShardIndex = serde_json::from_slice(&read_bounded(&**disk, path, INDEX_LIMIT_BYTES)?)
         .map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
     if let Some(name) = index.weight_map.duplicate() {
         return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name.to_owned() });
@@ -161,15 +194,20 @@ fn open_indexed(directory: &Path, path: &Path) -> Result<Vec<SafetensorsFile>, W
         }
         assigned.entry(shard).or_default().insert(name);
     }
-    let mut missing = assigned.keys().map(|shard| directory.join(shard)).filter(|path| !path.exists());
-    if let Some(path) = missing.next() {
-        return Err(WeightError::MissingShard { path, missing: 1 + missing.count(), total: assigned.len() });
+    let mut missing = Vec::new();
+    for path in assigned.keys().map(|shard| directory.join(shard)) {
+        if !exists(&**disk, &path)? {
+            missing.push(path);
+        }
     }
-    assigned.into_iter().map(|(shard, names)| open_assigned(&directory.join(shard), &names)).collect()
+    if let Some(path) = missing.first() {
+        return Err(WeightError::MissingShard { path: path.clone(), missing: missing.len(), total: assigned.len() });
+    }
+    assigned.into_iter().map(|(shard, names)| open_assigned(disk, &directory.join(shard), &names)).collect()
 }
 
-fn open_assigned(path: &Path, names: &HashSet<&str>) -> Result<SafetensorsFile, WeightError> {
-    let shard = SafetensorsFile::open(path)?;
+fn open_assigned(disk: &Arc<dyn Disk>, path: &Path, names: &HashSet<&str>) -> Result<SafetensorsFile, WeightError> {
+    let shard = SafetensorsFile::open_on(Arc::clone(disk), path)?;
     if let Some(name) = names.iter().filter(|name| shard.info(name).is_none()).min() {
         return Err(WeightError::NotInShard { path: path.to_owned(), name: name.to_string() });
     }
@@ -225,5 +263,5 @@ fn checked_dtype(shard: &SafetensorsFile, name: &str, expected: &[usize]) -> Res
             expected: expected.to_vec(),
         });
     }
-    shard.float_dtype(name)
+    shard.weight_dtype(name)
 }

@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
-    use crate::weights::{LayerTensor, MemoryWeights, Projection, RawTensor};
+    use crate::weights::{LayerTensor, MemoryWeights, Projection, RawTensor, Sink};
 
     fn config(model_type: ModelType, change: impl FnOnce(&mut DecoderFields)) -> DecoderConfig {
         let moe = MoeConfig { num_local_experts: 3, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
@@ -306,11 +306,11 @@ mod tests {
             fn dtype(&self, id: TensorId) -> Dtype {
                 self.0.dtype(id)
             }
-            fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
+            fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
                 if id == TensorId::Norm {
                     return Err(WeightError::NotFound { path: PathBuf::from("gone") });
                 }
-                self.0.read(id)
+                self.0.stream(id, sink)
             }
         }
         let root = tempfile::tempdir().unwrap();

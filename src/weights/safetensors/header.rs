@@ -3,14 +3,13 @@
 //! Stricter than the format where the format is silent: names, keys and bytes belong to one tensor each.
 
 use std::cmp::Ordering;
-use std::fs::File;
 use std::path::Path;
 
 use ::safetensors::Dtype as StoredDtype;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::read_exact_at;
+use crate::weights::disk::ReadAt;
 use crate::weights::json::Pairs;
 use crate::weights::{Dtype, WeightError};
 
@@ -28,12 +27,24 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
-    /// The number format, if it is one that decoders use.
-    pub fn float_dtype(&self) -> Option<Dtype> {
+    /// The number format, if it is one of whole bytes that weights are kept in.
+    pub fn weight_dtype(&self) -> Option<Dtype> {
         match self.dtype {
+            StoredDtype::F64 => Some(Dtype::Float64),
             StoredDtype::F32 => Some(Dtype::Float32),
             StoredDtype::F16 => Some(Dtype::Float16),
             StoredDtype::BF16 => Some(Dtype::Bfloat16),
+            StoredDtype::F8_E4M3 => Some(Dtype::Float8E4m3),
+            StoredDtype::F8_E5M2 => Some(Dtype::Float8E5m2),
+            StoredDtype::I64 => Some(Dtype::Int64),
+            StoredDtype::I32 => Some(Dtype::Int32),
+            StoredDtype::I16 => Some(Dtype::Int16),
+            StoredDtype::I8 => Some(Dtype::Int8),
+            StoredDtype::U64 => Some(Dtype::Uint64),
+            StoredDtype::U32 => Some(Dtype::Uint32),
+            StoredDtype::U16 => Some(Dtype::Uint16),
+            StoredDtype::U8 => Some(Dtype::Uint8),
+            StoredDtype::BOOL => Some(Dtype::Bool),
             _ => None,
         }
     }
@@ -50,14 +61,13 @@ const LENGTH_BYTES: u64 = 8;
 const LIMIT_BYTES: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
-pub(super) fn read(path: &Path, file: &File) -> Result<Header, WeightError> {
-    let file_bytes = file.metadata().map_err(WeightError::io(path))?.len();
+pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<Header, WeightError> {
     refuse_other_formats(path, file, file_bytes)?;
     if file_bytes < LENGTH_BYTES + 2 {
         return Err(WeightError::TooShort { path: path.to_owned(), found_bytes: file_bytes });
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    read_exact_at(file, path, &mut length, 0).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut length, 0).map_err(WeightError::io(path))?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > LIMIT_BYTES {
         let (found_bytes, limit_bytes) = (header_bytes, LIMIT_BYTES);
@@ -68,16 +78,16 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Header, WeightError> {
         return Err(WeightError::HeaderBeyondFile { path: path.to_owned(), header_bytes, left_bytes });
     }
     let mut json = vec![0; header_bytes as usize];
-    read_exact_at(file, path, &mut json, LENGTH_BYTES).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut json, LENGTH_BYTES).map_err(WeightError::io(path))?;
     let (tensors, metadata) = parse(path, &json)?;
     data_is_covered(path, &tensors, left_bytes - header_bytes)?;
     Ok(Header { data_start: LENGTH_BYTES + header_bytes, tensors, metadata })
 }
 
 /// Only looks where no header can be, so that no sound file is taken for another.
-fn refuse_other_formats(path: &Path, file: &File, file_bytes: u64) -> Result<(), WeightError> {
+fn refuse_other_formats(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<(), WeightError> {
     let mut start = vec![0; file_bytes.min(64) as usize];
-    read_exact_at(file, path, &mut start, 0).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut start, 0).map_err(WeightError::io(path))?;
     if start.get(LENGTH_BYTES as usize) == Some(&b'{') {
         return Ok(());
     }

@@ -73,9 +73,21 @@ fn header(specs: &[&TensorSpec]) -> Vec<u8> {
 
 fn stored_name(dtype: Dtype) -> &'static str {
     match dtype {
+        Dtype::Float64 => "F64",
         Dtype::Float32 => "F32",
         Dtype::Float16 => "F16",
         Dtype::Bfloat16 => "BF16",
+        Dtype::Float8E4m3 => "F8_E4M3",
+        Dtype::Float8E5m2 => "F8_E5M2",
+        Dtype::Int64 => "I64",
+        Dtype::Int32 => "I32",
+        Dtype::Int16 => "I16",
+        Dtype::Int8 => "I8",
+        Dtype::Uint64 => "U64",
+        Dtype::Uint32 => "U32",
+        Dtype::Uint16 => "U16",
+        Dtype::Uint8 => "U8",
+        Dtype::Bool => "BOOL",
     }
 }
 
