@@ -177,8 +177,10 @@ pub(crate) fn round_f32(values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
 pub(crate) fn cast_bytes(bytes: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) {
     match (from, to) {
         _ if from == to => out.extend_from_slice(bytes),
-        (Dtype::Float64, Dtype::Float16) => out.extend(doubles(bytes).flat_map(|v| f16::from_f64(v).to_le_bytes())),
-        (Dtype::Float64, Dtype::Bfloat16) => out.extend(doubles(bytes).flat_map(|v| bf16::from_f64(v).to_le_bytes())),
+        (Dtype::Float64, Dtype::Float16 | Dtype::Bfloat16) => {
+            let values: Vec<f32> = doubles(bytes).map(rounded_to_odd).collect();
+            round_f32(&values, to, out);
+        }
         _ => {
             let mut values = Vec::with_capacity(bytes.len() / from.size_bytes());
             widen_to_f32(bytes, from, &mut values);
@@ -189,6 +191,17 @@ pub(crate) fn cast_bytes(bytes: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>
 
 fn doubles(bytes: &[u8]) -> impl Iterator<Item = f64> {
     bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b))
+}
+
+/// To single precision, inexact results to the neighbour with an odd last bit: rounded again to fewer bits, these are
+/// what the double would be (Boldo and Melquiond, 2008, doi:10.1109/TC.2007.70819).
+fn rounded_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) == value || value.is_nan() {
+        return nearest;
+    }
+    let towards_zero = nearest.to_bits() - u32::from(f64::from(nearest).abs() > value.abs());
+    f32::from_bits(towards_zero | 1)
 }
 
 fn e4m3_to_f32(byte: u8) -> f32 {
@@ -244,6 +257,10 @@ mod tests {
         let value = 1.0 + 1.0 / 256.0 + 2f64.powi(-40);
         let tensor = RawTensor::new(Dtype::Float64, vec![1], value.to_le_bytes().to_vec());
         assert_eq!(tensor.clone().cast(Dtype::Bfloat16).to_f32(), [1.0 + 1.0 / 128.0]);
+        for (double, half) in [(1e300, f32::INFINITY), (-65519.99, -65504.0), (65520.0, f32::INFINITY), (1e-300, 0.0)] {
+            let tensor = RawTensor::new(Dtype::Float64, vec![1], f64::to_le_bytes(double).to_vec());
+            assert_eq!(tensor.cast(Dtype::Float16).to_f32(), [half], "{double}");
+        }
         assert_eq!(tensor.cast(Dtype::Float32).to_f32(), [1.0 + 1.0 / 256.0]);
     }
 
