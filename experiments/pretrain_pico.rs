@@ -53,6 +53,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let plain = Device::flex();
     let loss = mean_loss_nats(&DenseDecoder::load(&written, &plain)?, &heldout, 32, &plain);
     println!("held-out loss {loss:.4} nats, floor {:.4}", heldout.floor_nats().unwrap_or(f64::NAN));
-    println!("sha256 of the weights {}", written.weights_sha256()?);
+    println!("sha256 of the weights {}", written.weights_sha256(&mut |_| ())?);
     Ok(())
 }

@@ -241,7 +241,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         run: info,
         base: BaseInfo {
             name: file_name(args.base.as_deref(), "pico (built-in)"),
-            sha256: Some(base.weights_sha256()?),
+            sha256: Some(base.weights_sha256(&mut |_| ())?),
             config: base.config().clone(),
             heldout_loss_nats,
         },

@@ -1,67 +1,206 @@
 //! Output that is there whole or not at all.
 //!
-//! A directory is built beside its final place and renamed into it; a file likewise. Everything is on disk
-//! (`fsync`) before the rename, so neither a failure nor a power cut leaves half of an output under its name.
+//! A directory is built beside its final place, `<target>.partial-<process>`, and renamed into it. Every file, and then
+//! the directory, is on disk (`fsync`) before the rename, and the new name after it, so that neither a failure, nor a
+//! kill, nor a power cut leaves half of an output under its name. What a killed run left beside it is removed by the next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use tempfile::{Builder, TempDir};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::Builder;
 
 use super::WeightError;
+use super::disk::{Disk, Kind, Lock, WriteFile, hexadecimal};
+use super::receipt::RECEIPT;
 
-/// A directory under construction, `<target>.partial-<random>`; dropped before [`commit`](Self::commit), it vanishes.
-#[derive(Debug)]
+/// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
 pub struct PartialDirectory {
-    directory: TempDir,
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
     target: PathBuf,
+    at_target: AtTarget,
+    files: Vec<FileRecord>,
+    leftovers: Vec<PathBuf>,
+    /// Others see by it that somebody is at work here.
+    _lock: Lock,
+    committed: bool,
+}
+
+/// A file that was written whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Its name in the directory.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What to do with a directory that stands at the target already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse anything but an empty directory.
+    Keep,
+    /// Put the new one in its place, if its receipt shows that it is of our making.
+    Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtTarget {
+    Nothing,
+    EmptyDirectory,
+    OurDirectory,
 }
 
 impl PartialDirectory {
     /// An empty directory beside `target`, whose parent must exist.
     ///
     /// # Errors
-    /// [`WeightError::OutputExists`] if `target` is anything but absent or an empty directory;
-    /// [`WeightError::NotFound`] if its parent is absent; [`WeightError::Io`].
-    pub fn create(target: &Path) -> Result<Self, WeightError> {
-        if !is_free(target).map_err(WeightError::io(target))? {
-            return Err(WeightError::OutputExists { path: target.to_owned() });
-        }
-        let parent = parent_of(target);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let prefix = format!("{name}.partial-");
-        let mut builder = Builder::new();
-        builder.prefix(&prefix).rand_bytes(8);
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let directory = builder.tempdir_in(parent).map_err(WeightError::io(parent))?;
-        Ok(Self { directory, target: target.to_owned() })
+    /// [`WeightError::OutputExists`] if `target` is neither absent nor an empty directory nor one that `existing` lets
+    /// be replaced; [`WeightError::NotOurs`] if it cannot be told that the one to replace is of our making;
+    /// [`WeightError::OutputBusy`] if another process is writing it; [`WeightError::NotFound`] if its parent is absent;
+    /// [`WeightError::Io`].
+    pub fn create(disk: Arc<dyn Disk>, target: &Path, existing: Existing) -> Result<Self, WeightError> {
+        let at_target = what_is_at(&*disk, target, existing)?;
+        let leftovers = remove_leftovers(&*disk, target)?;
+        let path = target.with_file_name(format!("{}{}", partial_prefix(target), std::process::id()));
+        disk.create_directory(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => WeightError::OutputBusy { path: target.to_owned(), partial: path.clone() },
+            // A missing parent is what the caller has to hear of.
+            io::ErrorKind::NotFound => WeightError::NotFound { path: parent_of(target).to_owned() },
+            _ => WeightError::io(&path)(error),
+        })?;
+        let locked = disk.try_lock(&path).map_err(WeightError::io(&path));
+        let lock = match locked {
+            Ok(Some(lock)) => lock,
+            // Another process took it for a leftover in the moment before it was locked.
+            Ok(None) => return Err(WeightError::OutputBusy { path: target.to_owned(), partial: path }),
+            Err(error) => {
+                let _gone_or_left_for_the_next_run = disk.remove_tree(&path);
+                return Err(error);
+            }
+        };
+        let (target, files) = (target.to_owned(), Vec::new());
+        Ok(Self { disk, path, target, at_target, files, leftovers, _lock: lock, committed: false })
     }
 
-    /// Where to put the files meanwhile.
-    pub fn path(&self) -> &Path {
-        self.directory.path()
+    /// What killed runs had left beside the target; it is gone.
+    pub fn leftovers(&self) -> &[PathBuf] {
+        &self.leftovers
     }
 
-    /// Brings every file to disk and gives the directory its name.
+    /// Begins a file; nothing may stand under its name yet.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn begin(&self, name: &str) -> Result<PartialFile, WeightError> {
+        let path = self.path.join(name);
+        let file = self.disk.create(&path).map_err(WeightError::io(&path))?;
+        Ok(PartialFile { path, name: name.to_owned(), file, size_bytes: 0, hash: Sha256::new() })
+    }
+
+    /// Brings a file to disk, and remembers it.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn finish(&mut self, mut file: PartialFile) -> Result<(), WeightError> {
+        file.file.flush().and_then(|()| file.file.sync()).map_err(WeightError::io(&file.path))?;
+        let sha256 = hexadecimal(&file.hash.finalize());
+        self.files.push(FileRecord { name: file.name, size_bytes: file.size_bytes, sha256 });
+        Ok(())
+    }
+
+    /// Writes a small file.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), WeightError> {
+        let mut file = self.begin(name)?;
+        file.write(bytes)?;
+        self.finish(file)
+    }
+
+    /// The files that were finished, in that order.
+    pub fn files(&self) -> &[FileRecord] {
+        &self.files
+    }
+
+    /// Gives the directory its name.
     ///
     /// # Errors
     /// [`WeightError::Io`], also if something has appeared at the target since. Nothing is left then, unless it was the
     /// last step that failed, which makes the new name itself durable.
-    pub fn commit(self) -> Result<(), WeightError> {
-        sync_tree(self.path()).map_err(WeightError::io(self.path()))?;
-        let renamed = match fs::remove_dir(&self.target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => fs::rename(self.path(), &self.target),
-        };
-        renamed.map_err(WeightError::io(&self.target))?;
-        let Self { directory, target } = self;
-        // The directory has moved: there is nothing left for its guard to delete.
-        let _moved = directory.keep();
-        sync_directory(parent_of(&target)).map_err(WeightError::io(&target))
+    pub fn commit(mut self) -> Result<(), WeightError> {
+        let failed = WeightError::io(&self.target);
+        self.disk.sync_directory(&self.path).map_err(WeightError::io(&self.path))?;
+        match self.at_target {
+            AtTarget::Nothing => self.disk.rename(&self.path, &self.target).map_err(&failed)?,
+            AtTarget::EmptyDirectory => {
+                self.disk.remove_empty(&self.target).map_err(&failed)?;
+                self.disk.rename(&self.path, &self.target).map_err(&failed)?;
+            }
+            AtTarget::OurDirectory => self.disk.exchange(&self.path, &self.target).map_err(&failed)?,
+        }
+        // From here on the partial name belongs to nobody, or to what was replaced.
+        self.committed = self.at_target != AtTarget::OurDirectory;
+        self.disk.sync_directory(parent_of(&self.target)).map_err(&failed)
     }
 }
+
+impl Drop for PartialDirectory {
+    fn drop(&mut self) {
+        if !self.committed {
+            // There is nobody to tell; the next run removes what is left.
+            let _left_for_the_next_run = self.disk.remove_tree(&self.path);
+        }
+    }
+}
+
+impl fmt::Debug for PartialDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("PartialDirectory").field("path", &self.path).field("target", &self.target).finish()
+    }
+}
+
+/// A file under construction in a [`PartialDirectory`].
+pub struct PartialFile {
+    path: PathBuf,
+    name: String,
+    file: Box<dyn WriteFile>,
+    size_bytes: u64,
+    hash: Sha256,
+}
+
+impl PartialFile {
+    /// The next bytes of the file, written and hashed at once.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WeightError> {
+        let (file, hash) = (&mut self.file, &mut self.hash);
+        let (written, ()) = if bytes.len() < WORTH_A_THREAD_BYTES {
+            (file.write_all(bytes), hash.update(bytes))
+        } else {
+            rayon::join(|| file.write_all(bytes), || hash.update(bytes))
+        };
+        written.map_err(WeightError::io(&self.path))?;
+        self.size_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Where it is being written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Below this, waking a second thread takes longer than hashing.
+const WORTH_A_THREAD_BYTES: usize = 1 << 16;
 
 /// Replaces the file at `path` by one with these bytes, or leaves it as it was.
 ///
@@ -76,45 +215,69 @@ pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightErro
     let mut file = builder.tempfile_in(parent).map_err(WeightError::io(parent))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(WeightError::io(path))?;
     file.persist(path).map_err(|failed| WeightError::io(path)(failed.error))?;
-    sync_directory(parent).map_err(WeightError::io(parent))
+    super::disk::disk().sync_directory(parent).map_err(WeightError::io(parent))
 }
 
 fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn is_free(target: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(target.file_name().is_some()),
-        Err(error) => Err(error),
-        Ok(metadata) => Ok(metadata.is_dir() && fs::read_dir(target)?.next().is_none()),
+fn partial_prefix(target: &Path) -> String {
+    format!("{}.partial-", target.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn what_is_at(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<AtTarget, WeightError> {
+    let exists = || WeightError::OutputExists { path: target.to_owned() };
+    if target.file_name().is_none() {
+        return Err(exists());
+    }
+    let kind = match disk.stat(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AtTarget::Nothing),
+        Err(error) => return Err(WeightError::io(target)(error)),
+        Ok(stat) => stat.kind,
+    };
+    if kind != Kind::Directory {
+        return Err(exists());
+    }
+    let names = disk.list(target).map_err(WeightError::io(target))?;
+    match existing {
+        _ if names.is_empty() => Ok(AtTarget::EmptyDirectory),
+        Existing::Keep => Err(exists()),
+        Existing::Replace if names.iter().any(|name| name == RECEIPT) => Ok(AtTarget::OurDirectory),
+        Existing::Replace => Err(WeightError::NotOurs { path: target.to_owned() }),
     }
 }
 
-fn sync_tree(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            OpenOptions::new().append(true).open(entry.path())?.sync_all()?;
+/// Removes what killed runs left beside `target`; what a living process holds is not touched.
+fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, WeightError> {
+    let (parent, prefix) = (parent_of(target), partial_prefix(target));
+    let is_leftover = |name: &str| {
+        let process = name.strip_prefix(&prefix);
+        process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let names = disk.list(parent).map_err(WeightError::io(parent))?;
+    let mut removed = Vec::new();
+    for name in names.iter().filter(|name| name.to_str().is_some_and(is_leftover)) {
+        let path = parent.join(name);
+        let lock = match disk.try_lock(&path) {
+            // It went away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            lock => lock.map_err(WeightError::io(&path))?,
+        };
+        if lock.is_none() {
+            return Err(WeightError::OutputBusy { path: target.to_owned(), partial: path });
         }
+        disk.remove_tree(&path).map_err(WeightError::io(&path))?;
+        removed.push(path);
     }
-    sync_directory(directory)
-}
-
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_directory: &Path) -> io::Result<()> {
-    Ok(())
+    Ok(removed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use super::super::disk::disk;
     use super::*;
 
     fn names(directory: &Path) -> Vec<String> {
@@ -124,24 +287,43 @@ mod tests {
         names
     }
 
+    fn create(target: &Path) -> Result<PartialDirectory, WeightError> {
+        PartialDirectory::create(disk(), target, Existing::Keep)
+    }
+
     #[test]
     fn a_directory_appears_whole_under_its_name() {
         let root = tempfile::tempdir().unwrap();
-        let partial = PartialDirectory::create(&root.path().join("out")).unwrap();
-        fs::create_dir(partial.path().join("inner")).unwrap();
-        fs::write(partial.path().join("inner/file"), "text").unwrap();
+        let mut partial = create(&root.path().join("out")).unwrap();
+        partial.write("file", b"text").unwrap();
         let meanwhile = names(root.path());
         assert!(meanwhile.len() == 1 && meanwhile[0].starts_with("out.partial-"), "{meanwhile:?}");
+        let sha256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1";
+        let record = FileRecord { name: "file".to_owned(), size_bytes: 4, sha256: sha256.to_owned() };
+        assert_eq!(partial.files(), [record]);
         partial.commit().unwrap();
         assert_eq!(names(root.path()), ["out"]);
-        assert_eq!(fs::read_to_string(root.path().join("out/inner/file")).unwrap(), "text");
+        assert_eq!(fs::read_to_string(root.path().join("out/file")).unwrap(), "text");
+    }
+
+    #[test]
+    fn a_hash_is_the_same_however_its_bytes_come() {
+        let root = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3 * WORTH_A_THREAD_BYTES).map(|i| i as u8).collect();
+        let mut partial = create(&root.path().join("out")).unwrap();
+        partial.write("whole", &bytes).unwrap();
+        let mut parts = partial.begin("parts").unwrap();
+        bytes.chunks(1000).for_each(|part| parts.write(part).unwrap());
+        partial.finish(parts).unwrap();
+        assert_eq!(partial.files()[0].sha256, partial.files()[1].sha256);
+        assert_eq!(partial.files()[0].sha256, hexadecimal(&Sha256::digest(&bytes)));
     }
 
     #[test]
     fn a_directory_that_is_not_committed_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let partial = PartialDirectory::create(&root.path().join("out")).unwrap();
-        fs::write(partial.path().join("file"), "text").unwrap();
+        let mut partial = create(&root.path().join("out")).unwrap();
+        partial.write("file", b"text").unwrap();
         drop(partial);
         assert!(names(root.path()).is_empty());
     }
@@ -151,11 +333,29 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
         fs::create_dir(&out).unwrap();
-        PartialDirectory::create(&out).unwrap().commit().unwrap();
+        create(&out).unwrap().commit().unwrap();
         fs::write(out.join("mine"), "").unwrap();
-        assert!(matches!(PartialDirectory::create(&out), Err(WeightError::OutputExists { .. })));
-        assert!(matches!(PartialDirectory::create(&out.join("mine")), Err(WeightError::OutputExists { .. })));
-        assert!(matches!(PartialDirectory::create(Path::new("/")), Err(WeightError::OutputExists { .. })));
+        assert!(matches!(create(&out), Err(WeightError::OutputExists { .. })));
+        assert!(matches!(create(&out.join("mine")), Err(WeightError::OutputExists { .. })));
+        assert!(matches!(create(Path::new("/")), Err(WeightError::OutputExists { .. })));
+        assert_eq!(names(root.path()), ["out"]);
+    }
+
+    #[test]
+    fn only_what_we_made_is_replaced_and_only_when_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("mine"), "").unwrap();
+        let replace = || PartialDirectory::create(disk(), &out, Existing::Replace);
+        assert!(matches!(replace(), Err(WeightError::NotOurs { .. })));
+        fs::write(out.join(RECEIPT), "{}").unwrap();
+        assert!(matches!(create(&out), Err(WeightError::OutputExists { .. })));
+        let mut partial = replace().unwrap();
+        partial.write("new", b"").unwrap();
+        assert_eq!(names(&out), [RECEIPT, "mine"], "until the new one is whole the old one stays");
+        partial.commit().unwrap();
+        assert_eq!(names(&out), ["new"]);
         assert_eq!(names(root.path()), ["out"]);
     }
 
@@ -163,7 +363,7 @@ mod tests {
     fn what_appears_at_the_target_meanwhile_is_kept() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let partial = PartialDirectory::create(&out).unwrap();
+        let partial = create(&out).unwrap();
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "kept").unwrap();
         assert!(matches!(partial.commit(), Err(WeightError::Io { .. })));
@@ -172,9 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_run_left_is_removed_and_what_a_running_one_holds_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let dead = root.path().join("out.partial-12345");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("half"), "").unwrap();
+        fs::create_dir(root.path().join("out.partial-notes")).unwrap();
+        let partial = create(&out).unwrap();
+        assert_eq!(partial.leftovers(), [dead]);
+        assert!(matches!(create(&out), Err(WeightError::OutputBusy { .. })));
+        partial.commit().unwrap();
+        assert_eq!(names(root.path()), ["out", "out.partial-notes"]);
+    }
+
+    #[test]
     fn a_missing_parent_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let error = PartialDirectory::create(&root.path().join("absent/out")).unwrap_err();
+        let error = create(&root.path().join("absent/out")).unwrap_err();
         assert!(matches!(&error, WeightError::NotFound { path } if path.ends_with("absent")), "{error}");
         let error = write_file_atomically(&root.path().join("absent/file"), b"").unwrap_err();
         assert!(matches!(&error, WeightError::NotFound { path } if path.ends_with("absent")), "{error}");
@@ -202,7 +417,10 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&ours), mode(&plain));
         fs::create_dir(root.path().join("plain directory")).unwrap();
-        PartialDirectory::create(&root.path().join("our directory")).unwrap().commit().unwrap();
+        let mut partial = create(&root.path().join("our directory")).unwrap();
+        partial.write("file", b"").unwrap();
+        partial.commit().unwrap();
         assert_eq!(mode(&root.path().join("our directory")), mode(&root.path().join("plain directory")));
+        assert_eq!(mode(&root.path().join("our directory/file")), mode(&plain));
     }
 }

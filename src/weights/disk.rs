@@ -6,10 +6,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
 
 /// What checkpoints ask of a file system.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -61,7 +63,7 @@ pub trait ReadAt: Send {
     /// What the operating system says.
     fn stat(&self) -> io::Result<Stat>;
 
-    /// Reads some bytes from `offset` on, as [`Read::read`] does.
+    /// Reads some bytes from `offset` on, as [`std::io::Read::read`] does.
     ///
     /// # Errors
     /// What the operating system says.
@@ -278,25 +280,32 @@ impl WriteFile for File {
     }
 }
 
-/// Reads an open file from its start to its end: for what wants a stream.
-pub struct FromStart<'a> {
-    file: &'a dyn ReadAt,
-    offset: u64,
+/// SHA-256 of a whole file, in hexadecimal; `watch` is told of every run of bytes read.
+pub(super) fn sha256(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash_into(&mut hash, file, watch)?;
+    Ok(hexadecimal(&hash.finalize()))
 }
 
-impl<'a> FromStart<'a> {
-    /// Begins at the first byte.
-    pub fn new(file: &'a dyn ReadAt) -> Self {
-        Self { file, offset: 0 }
+/// The same, into a hash that other files may have gone into.
+pub(super) fn hash_into(hash: &mut Sha256, file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<()> {
+    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                hash.update(&buffer[..count]);
+                offset += count as u64;
+                watch(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
-impl Read for FromStart<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(bytes, self.offset)?;
-        self.offset += count as u64;
-        Ok(count)
-    }
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

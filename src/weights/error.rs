@@ -402,11 +402,77 @@ pub enum WeightError {
         expected: &'static str,
     },
 
+    /// A weight holds a number that is none.
+    #[error("tensor {}: value {index} is {found}, expected a finite number (--allow-nonfinite takes it)", quoted(.name))]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Place of the first such value.
+        index: u64,
+        /// The value.
+        found: f64,
+    },
+    /// A weight does not fit the range of the type that it is to be written in.
+    #[error(
+        "tensor {}: value {index} is {found}, beyond the range of {dtype} (--saturate writes its largest number)",
+        quoted(.name)
+    )]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// Place of the first such value.
+        index: u64,
+        /// The value.
+        found: f64,
+        /// The type to write.
+        dtype: Dtype,
+    },
+    /// A name in a file would lead out of its directory.
+    #[error("{path:?} names file {}, expected a plain file name", quoted(.name))]
+    UnsafeFileName {
+        /// The file with the name in it.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+
     /// Output would mix with what is there.
-    #[error("{path:?} exists, expected nothing or an empty directory there")]
+    #[error("{path:?} exists, expected nothing or an empty directory there (--force replaces what deepwide made)")]
     OutputExists {
         /// Where the output should go.
         path: PathBuf,
+    },
+    /// What is there is not of our making, so it is not deleted.
+    #[error("{path:?} has no deepwide.json, expected a directory that deepwide made in order to replace it")]
+    NotOurs {
+        /// Where the output should go.
+        path: PathBuf,
+    },
+    /// Another process writes the same output.
+    #[error("another process is writing {path:?}: it holds {partial:?}")]
+    OutputBusy {
+        /// Where the output should go.
+        path: PathBuf,
+        /// Where the other process builds it.
+        partial: PathBuf,
+    },
+    /// The output would destroy its input.
+    #[error("{path:?} lies in {input:?}, or is it, or holds it: expected a place apart from the input")]
+    OutputMeetsInput {
+        /// Where the output should go.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+    /// The disk has too little room for the output.
+    #[error("{path:?} needs {needed_bytes} bytes, but only {free_bytes} are free there")]
+    NoSpace {
+        /// Where the output should go.
+        path: PathBuf,
+        /// Size of the output.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
     },
 }
 

@@ -10,5 +10,6 @@ mod names;
 mod write;
 
 pub use directory::HfDirectory;
-pub use names::{hf_name, tensor_of_hf_name};
-pub use write::{write_hf_directory, write_hf_shards};
+pub(super) use directory::{is_plain_file_name, read_bounded};
+pub use names::{Layout, hf_name, tensor_of_hf_name};
+pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use header::TensorInfo;
-pub use write::{TensorSpec, write_safetensors};
+pub use write::{TensorSpec, safetensors_bytes, write_safetensors};
 
 use super::disk::{Disk, Kind, ReadAt, Stat, disk};
 use super::{Dtype, PIECE_NUMBERS, RawTensor, Sink, WeightError};

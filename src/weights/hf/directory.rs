@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 use super::config;
 use super::names::{Layout, Place, is_ignored};
 use crate::config::DecoderConfig;
-use crate::weights::disk::{Disk, Kind, disk};
+use crate::weights::disk::{Disk, Kind, disk, hash_into, hexadecimal};
+use crate::weights::inherited::Content;
 use crate::weights::json::Pairs;
 use crate::weights::safetensors::{SafetensorsFile, open_regular};
-use crate::weights::{Dtype, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, Inherited, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
 #[derive(Debug)]
@@ -38,6 +39,19 @@ struct Stored {
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// Files about text, not weights, that a grown model inherits.
+const INHERITED_FILES: [&str; 10] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 const INDEX_LIMIT_BYTES: u64 = 256 << 20;
 
@@ -84,27 +98,33 @@ impl HfDirectory {
         &self.raw_config
     }
 
-    /// SHA-256 of the weight files, one after the other in the order of their names, in hexadecimal.
+    /// What a child has from this checkpoint besides weights.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn inherited(&self) -> Result<Inherited, WeightError> {
+        let mut files = Vec::new();
+        for name in INHERITED_FILES {
+            let path = self.path.join(name);
+            if exists(&*self.disk, &path)? {
+                files.push((name.to_owned(), Content::Copied(path)));
+            }
+        }
+        Ok(Inherited { config_keys: self.raw_config.clone(), files })
+    }
+
+    /// SHA-256 of the weight files, one after the other in the order of their names, in hexadecimal; `watch` is told of
+    /// every run of bytes read.
     ///
     /// # Errors
     /// [`WeightError::NotFound`] or [`WeightError::Io`] if a file can no longer be read.
-    pub fn weights_sha256(&self) -> Result<String, WeightError> {
+    pub fn weights_sha256(&self, watch: &mut dyn FnMut(u64)) -> Result<String, WeightError> {
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
         for shard in &self.shards {
             let file = self.disk.open(shard.path()).map_err(WeightError::io(shard.path()))?;
-            let mut at = 0;
-            loop {
-                match file.read_at(&mut buffer, at).map_err(WeightError::io(shard.path()))? {
-                    0 => break,
-                    count => {
-                        hash.update(&buffer[..count]);
-                        at += count as u64;
-                    }
-                }
-            }
+            hash_into(&mut hash, &*file, watch).map_err(WeightError::io(shard.path()))?;
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&hash.finalize()))
     }
 }
 
@@ -219,7 +239,7 @@ fn open_assigned(disk: &Arc<dyn Disk>, path: &Path, names: &HashSet<&str>) -> Re
 
 /// One normal path component under the rules of Unix and of Windows. Purely of the name: caches of checkpoints are
 /// full of symbolic links, which are fine.
-fn is_plain_file_name(name: &str) -> bool {
+pub(in crate::weights) fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let one = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
     one && !name.contains(['/', '\\', ':']) && !name.contains(char::is_control)

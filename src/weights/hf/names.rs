@@ -59,7 +59,7 @@ pub fn tensor_of_hf_name(name: &str) -> Option<TensorId> {
 
 /// How a checkpoint stores experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
+pub enum Layout {
     /// Three matrices per expert.
     PerExpert,
     /// Per layer, `gate_up_proj` `[E, 2·i, h]` (an expert's gate rows, then its up rows) and `down_proj` `[E, h, i]`.
@@ -68,7 +68,7 @@ pub(super) enum Layout {
 
 impl Layout {
     /// The layout that a checkpoint with these names has.
-    pub fn of<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn of<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
         let fused = names.any(|name| name.ends_with(FUSED_GATE_UP) || name.ends_with(FUSED_DOWN));
         if fused { Self::Fused } else { Self::PerExpert }
     }

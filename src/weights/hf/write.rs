@@ -1,37 +1,148 @@
-//! Writes a source of weights as a checkpoint directory, tensor by tensor.
+//! Writes a source of weights as a checkpoint directory, piece by piece.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::config;
 use super::directory::{HfDirectory, INDEX, SINGLE};
-use super::names::{hf_name, tensor_of_hf_name};
-use crate::weights::commit::PartialDirectory;
-use crate::weights::safetensors::{TensorSpec, write_safetensors};
-use crate::weights::{Dtype, TensorId, WeightError, WeightSource};
+use super::names::{Layout, Place};
+use crate::weights::commit::{Existing, PartialDirectory};
+use crate::weights::disk::disk;
+use crate::weights::rounding::Rounding;
+use crate::weights::safetensors::{TensorSpec, safetensors_bytes, write_safetensors};
+use crate::weights::{Dtype, Inherited, Strictness, TensorId, WeightError, WeightSource};
 
-/// Files about text, not weights, that a grown model inherits.
-const INHERITED_FILES: [&str; 10] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-];
+/// How a checkpoint directory is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HfOptions {
+    /// The type of all numbers; or each as its source has it, its bytes untouched.
+    pub dtype: Option<Dtype>,
+    /// Most bytes of tensors in a file; a larger tensor has a file of its own.
+    pub max_shard_bytes: u64,
+    /// How the experts of a mixture are stored.
+    pub layout: Layout,
+    /// What to do with values that no weight should have.
+    pub strictness: Strictness,
+}
+
+/// One file, each weight in its own type, an expert a tensor.
+impl Default for HfOptions {
+    fn default() -> Self {
+        let strictness = Strictness { allow_nonfinite: true, saturate: false };
+        Self { dtype: None, max_shard_bytes: u64::MAX, layout: Layout::PerExpert, strictness }
+    }
+}
+
+/// A checkpoint directory as it will be: every tensor in its file.
+#[derive(Debug)]
+pub struct HfWriter<'a, S> {
+    source: &'a S,
+    options: HfOptions,
+    shards: Vec<Vec<Stored>>,
+}
+
+/// A tensor of a file: one weight, or several one after the other.
+#[derive(Debug)]
+struct Stored {
+    spec: TensorSpec,
+    parts: Vec<TensorId>,
+}
+
+impl<'a, S: WeightSource> HfWriter<'a, S> {
+    /// Plans the files for `source`; reads no weight.
+    pub fn new(source: &'a S, options: HfOptions) -> Self {
+        let mut tensors: Vec<Stored> = Vec::new();
+        for id in TensorId::all(source.config()) {
+            let Place { name, shape, first } = Place::of(id, source.config(), options.layout);
+            let dtype = options.dtype.unwrap_or_else(|| source.dtype(id));
+            match tensors.iter_mut().rev().take(2).find(|stored| first > 0 && stored.spec.name == name) {
+                Some(stored) => stored.parts.push(id),
+                None => tensors.push(Stored { spec: TensorSpec { name, dtype, shape }, parts: vec![id] }),
+            }
+        }
+        Self { source, options, shards: shards(tensors, options.max_shard_bytes) }
+    }
+
+    /// Name and size of each weight file.
+    pub fn files(&self) -> Vec<(String, u64)> {
+        let size_bytes = |shard: &Vec<Stored>| safetensors_bytes(&specs(shard));
+        self.shards.iter().enumerate().map(|(i, shard)| (self.shard_name(i), size_bytes(shard))).collect()
+    }
+
+    /// Writes the weights, their index if there are several files, `config.json`, and what is inherited. `watch` is told
+    /// of every run of bytes written.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFinite`], [`WeightError::Overflow`], [`WeightError::NotComputable`]; [`WeightError::Io`]; what the
+    /// source returns.
+    pub fn write(
+        &self,
+        partial: &mut PartialDirectory,
+        inherited: &Inherited,
+        watch: &mut dyn FnMut(u64),
+    ) -> Result<(), WeightError> {
+        for (i, shard) in self.shards.iter().enumerate() {
+            let mut file = partial.begin(&self.shard_name(i))?;
+            write_safetensors(&mut file, &specs(shard), |spec, sink| {
+                let stored = shard.iter().find(|stored| stored.spec.name == spec.name);
+                for &id in &stored.expect("the specs are the shard's").parts {
+                    self.stream(spec, id, &mut |piece| {
+                        watch(piece.len() as u64);
+                        sink(piece)
+                    })?;
+                }
+                Ok(())
+            })?;
+            partial.finish(file)?;
+        }
+        if self.shards.len() > 1 {
+            partial.write(INDEX, &text(&self.index()))?;
+        }
+        let main_dtype = self.options.dtype.unwrap_or_else(|| self.source.dtype(TensorId::EmbedTokens));
+        let config = config::to_json(self.source.config(), main_dtype, inherited.config_keys.clone());
+        partial.write("config.json", &text(&Value::Object(config)))
+    }
+
+    fn stream(
+        &self,
+        spec: &TensorSpec,
+        id: TensorId,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), WeightError>,
+    ) -> Result<(), WeightError> {
+        let from = self.source.dtype(id);
+        if from != spec.dtype && !(from.is_float() && spec.dtype.is_computed_with()) {
+            let expected = "floating-point numbers to round";
+            return Err(WeightError::NotComputable { id, found: from, expected });
+        }
+        let mut rounding = Rounding::new(&spec.name, from, spec.dtype, self.options.strictness);
+        self.source.stream(id, &mut |piece| sink(rounding.round(piece)?))
+    }
+
+    fn shard_name(&self, i: usize) -> String {
+        let count = self.shards.len();
+        if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) }
+    }
+
+    fn index(&self) -> Value {
+        let total_size: u64 = self.shards.iter().flatten().map(|stored| stored.spec.size_bytes()).sum();
+        let weight_map: Map<String, Value> = self
+            .shards
+            .iter()
+            .enumerate()
+            .flat_map(|(i, shard)| {
+                shard.iter().map(move |stored| (stored.spec.name.clone(), json!(self.shard_name(i))))
+            })
+            .collect();
+        json!({"metadata": {"total_size": total_size}, "weight_map": weight_map})
+    }
+}
 
 /// Writes `config.json` and `model.safetensors` to the new directory `out`.
 ///
 /// Numbers are written as `dtype`, or each as its source has it; bytes whose type does not change are untouched.
 /// From `carry` come the tokenizer, the generation settings, the chat template, and the keys of `config.json` that
-/// [`DecoderConfig`](crate::config::DecoderConfig) does not know. Memory is bounded by one tensor.
+/// [`DecoderConfig`](crate::config::DecoderConfig) does not know.
 ///
 /// # Errors
 /// [`WeightError::OutputExists`] if `out` is anything but absent or an empty directory; [`WeightError::NotFound`] if
@@ -57,84 +168,38 @@ pub fn write_hf_shards(
     max_shard_bytes: u64,
     out: &Path,
 ) -> Result<(), WeightError> {
-    let partial = PartialDirectory::create(out)?;
-    let specs = TensorId::all(source.config()).into_iter().map(|id| TensorSpec {
-        name: hf_name(id),
-        dtype: dtype.unwrap_or_else(|| source.dtype(id)),
-        shape: id.shape(source.config()),
-    });
-    let shards = shards(specs.collect(), max_shard_bytes);
-    for (i, specs) in shards.iter().enumerate() {
-        write_safetensors(&partial.path().join(shard_name(i, shards.len())), specs, |spec| {
-            let id = tensor_of_hf_name(&spec.name).expect("the name was made from a weight");
-            Ok(source.read(id)?.cast(spec.dtype))
-        })?;
-    }
-    if shards.len() > 1 {
-        write_json(&partial.path().join(INDEX), &index(&shards))?;
-    }
-    let carried = carry.map_or_else(initial_keys, |parent| parent.raw_config().clone());
-    let main_dtype = dtype.unwrap_or_else(|| source.dtype(TensorId::EmbedTokens));
-    let config = config::to_json(source.config(), main_dtype, carried);
-    write_json(&partial.path().join("config.json"), &Value::Object(config))?;
-    if let Some(parent) = carry {
-        inherit_files(parent.path(), partial.path())?;
-    }
+    let disk = carry.map_or_else(disk, |parent| parent.disk().clone());
+    let mut partial = PartialDirectory::create(disk.clone(), out, Existing::Keep)?;
+    let inherited = carry.map_or_else(|| Ok(Inherited::nothing()), HfDirectory::inherited)?;
+    let writer = HfWriter::new(source, HfOptions { dtype, max_shard_bytes, ..HfOptions::default() });
+    writer.write(&mut partial, &inherited, &mut |_| ())?;
+    inherited.write(&disk, &mut partial)?;
     partial.commit()
 }
 
 /// Fills one shard after the other.
-fn shards(specs: Vec<TensorSpec>, max_shard_bytes: u64) -> Vec<Vec<TensorSpec>> {
+fn shards(tensors: Vec<Stored>, max_shard_bytes: u64) -> Vec<Vec<Stored>> {
     let (mut shards, mut filled_bytes) = (vec![Vec::new()], 0u64);
-    for spec in specs {
+    for stored in tensors {
         let shard = shards.last_mut().expect("there is always a last shard");
-        let size_bytes = spec.size_bytes();
+        let size_bytes = stored.spec.size_bytes();
         if shard.is_empty() || filled_bytes.saturating_add(size_bytes) <= max_shard_bytes {
-            shard.push(spec);
+            shard.push(stored);
             filled_bytes += size_bytes;
         } else {
-            shards.push(vec![spec]);
+            shards.push(vec![stored]);
             filled_bytes = size_bytes;
         }
     }
     shards
 }
 
-fn shard_name(i: usize, count: usize) -> String {
-    if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) }
+fn specs(shard: &[Stored]) -> Vec<TensorSpec> {
+    shard.iter().map(|stored| stored.spec.clone()).collect()
 }
 
-fn index(shards: &[Vec<TensorSpec>]) -> Value {
-    let total_size: u64 = shards.iter().flatten().map(TensorSpec::size_bytes).sum();
-    let weight_map: Map<String, Value> = shards
-        .iter()
-        .enumerate()
-        .flat_map(|(i, specs)| specs.iter().map(move |spec| (spec.name.clone(), json!(shard_name(i, shards.len())))))
-        .collect();
-    json!({"metadata": {"total_size": total_size}, "weight_map": weight_map})
-}
-
-/// Where no parent says: the classes' own defaults would claim token ids that the vocabulary may use otherwise.
-fn initial_keys() -> Map<String, Value> {
-    let ids = ["bos_token_id", "eos_token_id"].map(|key| (key.to_owned(), Value::Null));
-    ids.into_iter().collect()
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), WeightError> {
-    std::fs::write(path, format!("{value:#}\n")).map_err(WeightError::io(path))
-}
-
-fn inherit_files(parent: &Path, out: &Path) -> Result<(), WeightError> {
-    for name in INHERITED_FILES {
-        let from = parent.join(name);
-        if from.is_file() {
-            let mut reader = File::open(&from).map_err(WeightError::io(&from))?;
-            let to = out.join(name);
-            let mut writer = File::create(&to).map_err(WeightError::io(&to))?;
-            io::copy(&mut reader, &mut writer).map_err(WeightError::io(&to))?;
-        }
-    }
-    Ok(())
+fn text(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -143,12 +208,15 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
+    use ::safetensors::tensor::TensorView;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use sha2::{Digest, Sha256};
 
+    use super::super::hf_name;
     use super::*;
     use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+    use crate::weights::safetensors::SafetensorsFile;
     use crate::weights::{LayerTensor, MemoryWeights, Projection, RawTensor, Sink};
 
     fn config(model_type: ModelType, change: impl FnOnce(&mut DecoderFields)) -> DecoderConfig {
@@ -255,15 +323,24 @@ mod tests {
                 _ => tensors.push((hf_name(id), weights.read(id).unwrap())),
             }
         }
-        let by_name: HashMap<String, RawTensor> = tensors.iter().cloned().collect();
-        let spec = |(name, tensor): (String, RawTensor)| TensorSpec {
-            name,
-            dtype: tensor.dtype(),
-            shape: tensor.shape().to_vec(),
-        };
-        let specs: Vec<_> = tensors.into_iter().map(spec).collect();
-        write_safetensors(&root.path().join(SINGLE), &specs, |spec| Ok(by_name[&spec.name].clone())).unwrap();
-        assert_same_weights(&weights, &HfDirectory::open(root.path()).unwrap());
+        let views = tensors.iter().map(|(name, tensor)| {
+            (name, TensorView::new(::safetensors::Dtype::BF16, tensor.shape().to_vec(), tensor.bytes()).unwrap())
+        });
+        ::safetensors::serialize_to_file(views, None, &root.path().join(SINGLE)).unwrap();
+        let read = HfDirectory::open(root.path()).unwrap();
+        assert_same_weights(&weights, &read);
+
+        // And written so, it is those very tensors.
+        let out = root.path().join("out");
+        let mut partial = PartialDirectory::create(disk(), &out, Existing::Keep).unwrap();
+        let options = HfOptions { layout: Layout::Fused, ..HfOptions::default() };
+        HfWriter::new(&weights, options).write(&mut partial, &Inherited::nothing(), &mut |_| ()).unwrap();
+        partial.commit().unwrap();
+        let written = SafetensorsFile::open(&out.join(SINGLE)).unwrap();
+        assert_eq!(written.tensors().count(), tensors.len());
+        for (name, tensor) in &tensors {
+            assert_eq!(&written.read_tensor(name).unwrap(), tensor, "{name}");
+        }
     }
 
     #[test]
@@ -332,6 +409,6 @@ mod tests {
         assert!(shards.len() > 1);
         let bytes: Vec<u8> = shards.into_iter().flat_map(|(_, bytes)| bytes).collect();
         let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(HfDirectory::open(&out).unwrap().weights_sha256().unwrap(), expected);
+        assert_eq!(HfDirectory::open(&out).unwrap().weights_sha256(&mut |_| ()).unwrap(), expected);
     }
 }

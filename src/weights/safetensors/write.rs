@@ -1,12 +1,9 @@
-//! Writes a safetensors file tensor by tensor: memory is bounded by the largest one.
-
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+//! Writes a safetensors file piece by piece: memory does not depend on the size of a tensor.
 
 use serde_json::{Map, Value, json};
 
-use crate::weights::{Dtype, RawTensor, WeightError};
+use crate::weights::commit::PartialFile;
+use crate::weights::{Dtype, Sink, WeightError};
 
 /// The announcement of a tensor that will be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,31 +23,43 @@ impl TensorSpec {
     }
 }
 
-/// Writes the header for `specs`, then asks `tensor` for each in turn and writes it.
+/// Writes the header for `specs`, then asks `stream` for the bytes of each in turn.
 ///
 /// The order is that of `specs`, wide numbers before narrow ones: every tensor begins at a multiple of the size
 /// of its numbers. The header carries `{"format": "pt"}`, without which transformers refuses the file.
 ///
 /// # Errors
-/// What `tensor` returns; [`WeightError::Io`].
+/// What `stream` returns; [`WeightError::Io`].
 ///
 /// # Panics
-/// If two specs have one name or one is called `__metadata__`; if a tensor is not what its spec announced.
+/// If two specs have one name or one is called `__metadata__`; if a tensor is not as long as its spec announced.
 pub fn write_safetensors(
-    path: &Path,
+    file: &mut PartialFile,
     specs: &[TensorSpec],
-    mut tensor: impl FnMut(&TensorSpec) -> Result<RawTensor, WeightError>,
+    mut stream: impl FnMut(&TensorSpec, &mut Sink<'_>) -> Result<(), WeightError>,
 ) -> Result<(), WeightError> {
-    let mut specs: Vec<&TensorSpec> = specs.iter().collect();
-    specs.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.size_bytes()));
-    let mut file = File::create(path).map_err(WeightError::io(path))?;
-    file.write_all(&header(&specs)).map_err(WeightError::io(path))?;
+    let specs = in_file_order(specs);
+    file.write(&header(&specs))?;
     for spec in specs {
-        let tensor = tensor(spec)?;
-        assert_eq!((tensor.dtype(), tensor.shape()), (spec.dtype, spec.shape.as_slice()), "{}", spec.name);
-        file.write_all(tensor.bytes()).map_err(WeightError::io(path))?;
+        let mut streamed_bytes = 0;
+        stream(spec, &mut |piece| {
+            streamed_bytes += piece.len() as u64;
+            file.write(piece)
+        })?;
+        assert_eq!(streamed_bytes, spec.size_bytes(), "bytes of {}", spec.name);
     }
     Ok(())
+}
+
+/// Size of the file that [`write_safetensors`] makes of `specs`.
+pub fn safetensors_bytes(specs: &[TensorSpec]) -> u64 {
+    header(&in_file_order(specs)).len() as u64 + specs.iter().map(TensorSpec::size_bytes).sum::<u64>()
+}
+
+fn in_file_order(specs: &[TensorSpec]) -> Vec<&TensorSpec> {
+    let mut specs: Vec<&TensorSpec> = specs.iter().collect();
+    specs.sort_by_key(|spec| std::cmp::Reverse(spec.dtype.size_bytes()));
+    specs
 }
 
 fn header(specs: &[&TensorSpec]) -> Vec<u8> {
@@ -99,6 +108,9 @@ mod tests {
 
     use super::super::SafetensorsFile;
     use super::*;
+    use crate::weights::RawTensor;
+    use crate::weights::commit::{Existing, PartialDirectory};
+    use crate::weights::disk::disk;
 
     fn spec(name: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
         TensorSpec { name: name.to_owned(), dtype, shape: shape.to_vec() }
@@ -110,9 +122,14 @@ mod tests {
     }
 
     fn written(directory: &tempfile::TempDir, specs: &[TensorSpec]) -> PathBuf {
-        let path = directory.path().join("model.safetensors");
-        write_safetensors(&path, specs, |spec| Ok(counted(spec))).unwrap();
-        path
+        let out = directory.path().join("out");
+        let mut partial = PartialDirectory::create(disk(), &out, Existing::Keep).unwrap();
+        let mut file = partial.begin("model.safetensors").unwrap();
+        write_safetensors(&mut file, specs, |spec, sink| counted(spec).bytes().chunks(7).try_for_each(sink)).unwrap();
+        partial.finish(file).unwrap();
+        assert_eq!(partial.files()[0].size_bytes, safetensors_bytes(specs));
+        partial.commit().unwrap();
+        out.join("model.safetensors")
     }
 
     #[test]
