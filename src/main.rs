@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use deepwide::cli::{compare, finish};
+use deepwide::cli::{compare, finish, grow, inspect, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -11,7 +11,8 @@ static HEAP: &CountingAllocator = &COUNTING;
 
 /// Grow a pretrained decoder language model deep or wide, and measure which pays.
 ///
-/// Exit codes: 0 done, 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found.
+/// Exit codes: 0 done, 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found, 5 a
+/// check failed, 128 and the number of the signal that ended it (130 interrupt, 143 termination).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -21,11 +22,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Grow(Box<grow::GrowArgs>),
+    Inspect(inspect::InspectArgs),
+    Verify(verify::VerifyArgs),
     Compare(Box<compare::CompareArgs>),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Grow(args) => finish(grow::run(&args), args.json),
+        Command::Inspect(args) => finish(inspect::run(&args), args.json),
+        Command::Verify(args) => finish(verify::run(&args), args.json),
         Command::Compare(args) => finish(compare::run(&args), args.json),
     }
 }

@@ -73,8 +73,17 @@ impl Tokenizer {
     /// [`TokenizerError::NotFound`] or [`TokenizerError::OnlySentencePiece`] if there is nothing to read; otherwise the
     /// variant of the first broken rule.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        let text = read_text(path)?;
-        let outline: Outline = serde_json::from_str(&text)
+        let mut tokenizer = Self::from_json(read_text(path)?.as_bytes(), path)?;
+        (tokenizer.bos, tokenizer.eos) = special::read_beside(path, &tokenizer)?;
+        Ok(tokenizer)
+    }
+
+    /// Reads the text of a `tokenizer.json`, which messages call `path`. Which ids begin and end a text is not in it.
+    ///
+    /// # Errors
+    /// The variant of the first broken rule.
+    pub fn from_json(text: &[u8], path: &Path) -> Result<Self, TokenizerError> {
+        let outline: Outline = serde_json::from_slice(text)
             .map_err(|source| TokenizerError::Malformed { path: path.to_owned(), source })?;
         let Some(model) = outline.model else {
             return Err(TokenizerError::NoModel { path: path.to_owned() });
@@ -82,7 +91,7 @@ impl Tokenizer {
         if let Some(found) = model.r#type.filter(|found| !MODEL_TYPES.contains(&found.as_str())) {
             return Err(TokenizerError::UnknownModel { path: path.to_owned(), found });
         }
-        let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(&text).and_then(Self::wrap))
+        let tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(text).and_then(Self::wrap))
             .map_err(|reason| TokenizerError::Unsupported { path: path.to_owned(), reason })?;
         for AddedTokenOutline { id: expected, content: token } in outline.added_tokens {
             let found = tokenizer.token_to_id(&token);
@@ -90,7 +99,6 @@ impl Tokenizer {
                 return Err(TokenizerError::MovedToken { path: path.to_owned(), token, expected, found });
             }
         }
-        (tokenizer.bos, tokenizer.eos) = special::read_beside(path, &tokenizer)?;
         Ok(tokenizer)
     }
 

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::progress::Watcher;
 use super::run_info::run_info;
-use super::{CliError, count, device::device, not_negative, positive_real};
+use super::{CliError, DtypeArg, count, device::device, not_negative, positive_real};
 use crate::config::DecoderConfig;
 use crate::data::Windows;
 use crate::data::language::{Language, Split};
@@ -17,7 +17,7 @@ use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
 use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyPlan};
 use crate::tokenizer::Tokenizer;
 use crate::weights::commit::write_file_atomically;
-use crate::weights::{Dtype, HfDirectory, WeightSource};
+use crate::weights::{HfDirectory, WeightSource};
 
 /// Where the built-in base lies in the source.
 const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
@@ -92,35 +92,6 @@ impl CompareArgs {
             && numbers == [None; 3]
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
-    }
-}
-
-/// `--dtype`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// Single precision.
-    Float32,
-    /// IEEE half precision.
-    Float16,
-    /// The upper half of single precision.
-    Bfloat16,
-}
-
-impl DtypeArg {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Float32 => "float32",
-            Self::Float16 => "float16",
-            Self::Bfloat16 => "bfloat16",
-        }
-    }
-
-    fn dtype(self) -> Dtype {
-        match self {
-            Self::Float32 => Dtype::Float32,
-            Self::Float16 => Dtype::Float16,
-            Self::Bfloat16 => Dtype::Bfloat16,
-        }
     }
 }
 
@@ -258,9 +229,9 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     let json = study.to_json()?;
     write(&study, &json, &out)?;
     if args.json {
-        println!("{json}");
+        super::output::print(&format!("{json}\n"))?;
     } else {
-        println!("{}\n{}", table::to_text(&study), verdict(&study));
+        super::output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
         eprintln!("written to {}", out.display());
     }
     Ok(())

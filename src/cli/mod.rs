@@ -5,18 +5,28 @@
 
 pub mod compare;
 mod device;
+pub mod grow;
+mod hub;
+pub mod inspect;
+mod interrupt;
+mod output;
 mod progress;
 mod run_info;
+pub mod verify;
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use clap::ValueEnum;
+
 use crate::data::text::DataError;
 use crate::figure::FigureError;
+use crate::growth::PlanError;
+use crate::growth::mergekit::MergeError;
 use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::{self, TokenizerError};
-use crate::weights::{self, WeightError};
+use crate::weights::{self, Dtype, WeightError};
 
 pub use device::DeviceError;
 
@@ -85,6 +95,90 @@ pub enum CliError {
         /// What is allowed.
         most: u128,
     },
+    /// A growth plan that cannot be carried out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A mergekit file.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// A mergekit file says itself how to grow.
+    #[error("{option} beside {path:?}: expected it alone, for the file says how to grow")]
+    OptionBesideMerge {
+        /// The option.
+        option: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+    },
+    /// Only a warning, had it not been for `--strict`.
+    #[error("{warning} (refused because of --strict)")]
+    Strict {
+        /// The warning.
+        warning: String,
+    },
+    /// A hidden router is made of prompts.
+    #[error("--router hidden needs --prompts, a file with the prompt of one expert a line")]
+    HiddenWithoutPrompts,
+    /// Prompts are for a hidden router.
+    #[error("--prompts is for --router hidden")]
+    PromptsWithoutHidden,
+    /// Every expert needs a prompt.
+    #[error("{path:?} has {found} prompts, expected {expected}, a line an expert")]
+    PromptCount {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Lines in it.
+        found: usize,
+        /// Experts.
+        expected: usize,
+    },
+    /// A prompt without a token says nothing.
+    #[error("a prompt of expert {expert} has no token, expected at least one")]
+    EmptyPrompt {
+        /// The expert.
+        expert: usize,
+    },
+    /// A text to check with has too little in it.
+    #[error("the text of --check has {found} tokens, expected at least 2")]
+    CheckTextTooShort {
+        /// Tokens in it.
+        found: usize,
+    },
+    /// The tokenizer knows words that the model does not.
+    #[error("the tokenizer gives id {id}, expected ids below vocab_size {vocab_size}")]
+    IdBeyondVocabulary {
+        /// The id.
+        id: u32,
+        /// Rows of the embeddings.
+        vocab_size: usize,
+    },
+    /// A growth that should have preserved the function did not.
+    #[error("growth was to preserve the function, but a logit moved by {max_abs_logit:.3e}")]
+    NotPreserved {
+        /// The largest difference of a logit.
+        max_abs_logit: f64,
+    },
+    /// A checkpoint is not what its receipt says.
+    #[error("{path:?} is not what its receipt says: {}", .faults.join("; "))]
+    NotVerified {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What differs.
+        faults: Vec<String>,
+    },
+    /// A file of text could not be read.
+    #[error("cannot read {path:?}: {source}")]
+    Read {
+        /// The path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A result could not be printed.
+    #[error("cannot write to stdout: {source}")]
+    Stdout {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A result could not be written.
     #[error("cannot write {path:?}: {source}")]
     Write {
@@ -96,9 +190,21 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found.
+    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found, 5 a
+    /// check failed.
     pub fn code(&self) -> u8 {
         match self {
+            Self::Plan(_)
+            | Self::Merge(_)
+            | Self::Strict { .. }
+            | Self::PromptCount { .. }
+            | Self::EmptyPrompt { .. }
+            | Self::CheckTextTooShort { .. }
+            | Self::IdBeyondVocabulary { .. } => 3,
+            Self::OptionBesideMerge { .. } | Self::HiddenWithoutPrompts | Self::PromptsWithoutHidden => 2,
+            Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
+            Self::Read { .. } | Self::Stdout { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,
@@ -129,16 +235,47 @@ fn file_code(kind: tokenizer::ErrorKind) -> u8 {
 }
 
 /// Prints a failure, on stderr as text or on stdout as one JSON object, and gives the exit code of the process.
+/// After a signal, the code is that of the signal: what failed, failed because of it.
 pub fn finish(result: Result<(), CliError>, json: bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if json {
-                println!("{}", serde_json::json!({ "error": { "code": error.code(), "message": error.to_string() } }));
-            } else {
+            let code = interrupt::exit_code().unwrap_or_else(|| error.code());
+            let object = serde_json::json!({ "error": { "code": code, "message": error.to_string() } });
+            // Where stdout is broken, the code says enough.
+            if !json || output::print(&format!("{object}\n")).is_err() {
                 eprintln!("error: {error}");
             }
-            ExitCode::from(error.code())
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// Single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// The upper half of single precision.
+    Bfloat16,
+}
+
+impl DtypeArg {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::Bfloat16 => "bfloat16",
+        }
+    }
+
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::Float32 => Dtype::Float32,
+            Self::Float16 => Dtype::Float16,
+            Self::Bfloat16 => Dtype::Bfloat16,
         }
     }
 }

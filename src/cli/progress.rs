@@ -97,3 +97,47 @@ fn router_in_words(log: &crate::train::StepLog) -> String {
         log.routers.iter().map(|router| router.dead_experts()).sum::<usize>()
     )
 }
+
+/// Bytes on their way, for a command that moves many: a bar with an ETA on a terminal, a line now and then elsewhere.
+pub(super) struct Bytes {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    total: Option<u64>,
+    state: std::cell::RefCell<(u64, Instant)>,
+}
+
+impl Bytes {
+    /// `total` bytes to come, if that is known.
+    pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let template = "{prefix:10} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+            let counting = "{prefix:10} {spinner} {bytes} {bytes_per_sec}";
+            let template = if total.is_some() { template } else { counting };
+            let style = ProgressStyle::with_template(template).expect("a template of known keys");
+            let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+            bar.with_style(style).with_prefix(what)
+        });
+        Self { bar, what, total, state: std::cell::RefCell::new((0, Instant::now())) }
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            return bar.inc(bytes);
+        }
+        let mut state = self.state.borrow_mut();
+        state.0 += bytes;
+        if state.1.elapsed() >= QUIET {
+            let of = self.total.map(|total| format!(" of {}", super::output::size(total))).unwrap_or_default();
+            eprintln!("{} {}{of}", self.what, super::output::size(state.0));
+            state.1 = Instant::now();
+        }
+    }
+}
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

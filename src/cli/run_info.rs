@@ -14,7 +14,7 @@ pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: commit(),
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        command: std::env::args_os().map(|word| file_name(&word.to_string_lossy())).collect(),
+        command: command(),
         device: device.to_owned(),
         cpu: cpu(),
         num_threads: rayon::current_num_threads(),
@@ -22,6 +22,19 @@ pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
         burn_version: BURN_VERSION.to_owned(),
         os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     }
+}
+
+/// The name of the program.
+pub(super) const COMMAND: &str = env!("CARGO_PKG_NAME");
+
+/// The words of the command line, for a record.
+pub(super) fn command() -> Vec<String> {
+    std::env::args_os().map(|word| words(&word.to_string_lossy())).collect()
+}
+
+/// A word of the command line, for a record: without where somebody keeps things.
+pub(super) fn words(word: &str) -> String {
+    file_name(word)
 }
 
 /// The commit of the source where it lies under git, with `-dirty` if it has been changed since.

@@ -1,10 +1,13 @@
-//! What a model knows: its loss on text that it was not trained on, and where its experts go.
+//! What a model knows: its loss on text that it was not trained on, where its experts go, and how far it
+//! is from the model that it was grown from.
 
 mod expert_load;
 mod perplexity;
+mod preservation;
 
 pub use expert_load::expert_load;
 pub use perplexity::mean_loss_nats;
+pub use preservation::{Departure, departure, logits};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -73,6 +73,27 @@ impl<F: FeedForward> Decoder<F> {
         })
     }
 
+    /// What the feed-forward of each layer receives, the normalized stream, first layer first: in a mixture, the input of
+    /// the router.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch_size, seq_length]`
+    /// - each of the result: `[batch_size, seq_length, hidden_size]`
+    ///
+    /// # Panics
+    /// As [`CausalLm::hidden_states`].
+    pub fn mlp_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
+        let mut x = self.embed_tokens.forward(tokens);
+        let mut inputs = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let attended = layer.attend(x, &self.rotary, None);
+            let input = layer.post_attention_layernorm.forward(attended.clone());
+            inputs.push(input.clone());
+            x = attended + layer.mlp.forward(input).0;
+        }
+        inputs
+    }
+
     /// The weights of this model, copied out: a source for growth and for writing.
     pub fn to_weights(&self) -> MemoryWeights {
         MemoryWeights::new(self.config.clone(), |id| self.weight(id))
@@ -103,13 +124,17 @@ impl<F: FeedForward> DecoderLayer<F> {
         })
     }
 
+    fn attend(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
+        x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotary, cache)
+    }
+
     fn forward(
         &self,
         x: Tensor<3>,
         rotary: &RotaryEmbedding,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotary, cache);
+        let x = self.attend(x, rotary, cache);
         let (y, routing) = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         (x + y, routing)
     }

@@ -10,6 +10,7 @@ mod names;
 mod write;
 
 pub use directory::HfDirectory;
-pub(super) use directory::{is_plain_file_name, read_bounded};
+pub(super) use directory::is_plain_file_name;
+pub(crate) use directory::read_bounded;
 pub use names::{Layout, hf_name, tensor_of_hf_name};
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

@@ -3,6 +3,7 @@
 //! [`WeightSource`] is the one door between checkpoints, growth and models. A source answers for exactly
 //! the weights that its config calls for ([`TensorId::all`]), each with the shape that the config gives.
 
+mod checkpoint;
 pub mod commit;
 pub mod disk;
 mod error;
@@ -17,9 +18,11 @@ pub mod safetensors;
 mod tensor;
 mod tensor_id;
 
+pub use checkpoint::{Checkpoint, StoredTensor};
 pub use error::{ErrorKind, WeightError};
 pub use hf::{HfDirectory, write_hf_directory};
-pub use inherited::Inherited;
+pub(crate) use hf::read_bounded;
+pub use inherited::{Content, Inherited};
 pub use memory::MemoryWeights;
 pub use pieces::{PIECE_NUMBERS, Pieces};
 pub use rounding::Strictness;

@@ -14,8 +14,8 @@ use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, Kind, disk, hash_into, hexadecimal};
 use crate::weights::inherited::Content;
 use crate::weights::json::Pairs;
-use crate::weights::safetensors::{SafetensorsFile, open_regular};
-use crate::weights::{Dtype, Inherited, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::safetensors::{SafetensorsFile, TensorInfo, open_regular};
+use crate::weights::{Dtype, Inherited, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
 #[derive(Debug)]
@@ -98,6 +98,22 @@ impl HfDirectory {
         &self.raw_config
     }
 
+    /// The files that hold the weights, in the order of their names.
+    pub fn weight_files(&self) -> Vec<PathBuf> {
+        self.shards.iter().map(|shard| shard.path().to_owned()).collect()
+    }
+
+    /// Every tensor of those files.
+    pub fn stored_tensors(&self) -> Vec<StoredTensor> {
+        let of = |(name, info): (&str, &TensorInfo)| StoredTensor {
+            name: name.to_owned(),
+            format: info.dtype.to_string(),
+            shape: info.shape.clone(),
+            size_bytes: info.end - info.begin,
+        };
+        self.shards.iter().flat_map(|shard| shard.tensors().map(of)).collect()
+    }
+
     /// What a child has from this checkpoint besides weights.
     ///
     /// # Errors
@@ -156,7 +172,7 @@ impl WeightSource for HfDirectory {
 }
 
 /// A file that is read whole, and is no larger than any real one of its kind.
-pub(in crate::weights) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, WeightError> {
+pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, WeightError> {
     let file = open_regular(disk, path)?;
     let found_bytes = file.stat().map_err(WeightError::io(path))?.size_bytes;
     if found_bytes > limit_bytes {

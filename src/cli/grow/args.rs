@@ -1,0 +1,238 @@
+//! What `grow` is asked for.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::super::{DtypeArg, count, not_negative, positive_real};
+use crate::growth::{ExpertInit, RouterInit, UpcyclePlan};
+
+/// Grow a checkpoint as files: deep (--dus, --stack, --identity-blocks), wide (--moe), or both, depth first; or as a
+/// mergekit file says.
+///
+/// SOURCE is a mergekit or mergekit-moe file (.yml, .yaml), or a base to grow: a Hugging Face directory, a .gguf file, or an
+/// id on the hub, org/name[@revision]. OUT is the directory to write; it is there whole or not at all.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("depth").multiple(false))]
+pub struct GrowArgs {
+    /// A mergekit file, or the base to grow
+    pub source: String,
+    /// The directory to write
+    pub out: PathBuf,
+
+    /// Depth up-scaling: two copies of the base, the last M layers of one and the first M of the other left out
+    #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub dus: Option<usize>,
+    /// The whole base K times, one copy on the other
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub stack: Option<usize>,
+    /// Insert K blocks, evenly, that change nothing until they are trained (LLaMA-Pro)
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub identity_blocks: Option<usize>,
+
+    /// Sparse upcycling: each MLP becomes a mixture of E experts
+    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative)]
+    pub moe: Option<usize>,
+    /// Experts that each token visits [default: 2]
+    #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
+    pub top_k: Option<usize>,
+    /// How the router starts: normal (std 0.02), zero, orthogonal, or hidden (from --prompts)
+    #[arg(long, value_enum, requires = "moe")]
+    pub router: Option<RouterArg>,
+    /// Standard deviation of a normal router [default: 0.02]
+    #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real)]
+    pub router_std: Option<f64>,
+    /// Text file with the prompts of one expert a line, for --router hidden
+    #[arg(long, value_name = "FILE", requires = "moe")]
+    pub prompts: Option<PathBuf>,
+    /// Noise on every expert's matrices, σ of each matrix's own standard deviation
+    #[arg(long, value_name = "σ", requires = "moe", conflicts_with = "drop", allow_hyphen_values = true)]
+    pub noise: Option<f64>,
+    /// Drop-upcycling: re-draw this part of each expert's intermediate dimensions
+    #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true)]
+    pub drop: Option<f64>,
+    /// Cut each expert into G finer ones, each token visiting G times as many
+    #[arg(long, value_name = "G", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
+    pub granularity: Option<usize>,
+    /// Decides every random number
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+
+    /// Type of all numbers written [default: each as its source has it]
+    #[arg(long, value_enum)]
+    pub dtype: Option<DtypeArg>,
+    /// What to write: a Hugging Face directory, or a GGUF file in OUT
+    #[arg(long, value_name = "hf|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse)]
+    pub out_type: OutType,
+    /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count)]
+    pub out_shard_size: u64,
+    /// How the experts are stored: v4 an expert a tensor, which every reader takes; v5 fused, as transformers 5 keeps them
+    #[arg(long, value_enum, default_value_t = LayoutArg::V4)]
+    pub moe_layout: LayoutArg,
+
+    /// Print what would be written, from headers alone, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Afterwards, run the base and the result on real tokens, and print what growth changed
+    #[arg(long)]
+    pub check: bool,
+    /// Text for --check [default: a paragraph that comes with the program]
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub check_text: Option<PathBuf>,
+    /// Replace OUT if deepwide made it
+    #[arg(long, short = 'y')]
+    pub force: bool,
+    /// Write infinities and NaN instead of refusing them
+    #[arg(long)]
+    pub allow_nonfinite: bool,
+    /// Write the largest number of --dtype in place of a larger one instead of refusing it
+    #[arg(long)]
+    pub saturate: bool,
+    /// Refuse what would only be warned of
+    #[arg(long)]
+    pub strict: bool,
+    /// Give the routers of a mergekit-moe file with gate_mode random a standard deviation of 1, as mergekit does
+    #[arg(long)]
+    pub mergekit_compat: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--router`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RouterArg {
+    /// Independent normal numbers.
+    Normal,
+    /// Zeros.
+    Zero,
+    /// Rows at right angles.
+    Orthogonal,
+    /// Mean router inputs of prompts.
+    Hidden,
+}
+
+/// `--out-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutType {
+    /// A Hugging Face directory.
+    Hf,
+    /// A GGUF file with matrices of this type.
+    Gguf(GgufArg),
+}
+
+/// The type of the matrices of a GGUF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufArg {
+    /// IEEE half precision.
+    F16,
+    /// The upper half of single precision.
+    Bf16,
+    /// Blocks of 32 numbers of 8 bits with a scale.
+    Q8_0,
+}
+
+impl OutType {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "hf" => Ok(Self::Hf),
+            "gguf:f16" => Ok(Self::Gguf(GgufArg::F16)),
+            "gguf:bf16" => Ok(Self::Gguf(GgufArg::Bf16)),
+            "gguf:q8_0" => Ok(Self::Gguf(GgufArg::Q8_0)),
+            _ => Err(format!("{text:?} is not one of hf, gguf:f16, gguf:bf16, gguf:q8_0")),
+        }
+    }
+}
+
+/// `--moe-layout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// `block_sparse_moe.experts.N.w1` and so on.
+    V4,
+    /// `mlp.experts.gate_up_proj` and `down_proj`.
+    V5,
+}
+
+/// Depth growth asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DepthArg {
+    UpScale(usize),
+    Stack(usize),
+    IdentityBlocks(usize),
+}
+
+impl GrowArgs {
+    pub(super) fn depth(&self) -> Option<DepthArg> {
+        let up_scale = self.dus.map(DepthArg::UpScale);
+        up_scale.or(self.stack.map(DepthArg::Stack)).or(self.identity_blocks.map(DepthArg::IdentityBlocks))
+    }
+
+    /// The upcycling asked for; a hidden router is the caller's to make.
+    pub(super) fn upcycle(&self) -> Option<UpcyclePlan> {
+        let init = match (self.noise, self.drop) {
+            (Some(relative_std), _) => ExpertInit::Noise { relative_std },
+            (None, Some(ratio)) => ExpertInit::Drop { ratio },
+            (None, None) => ExpertInit::Copy,
+        };
+        let router = match self.router {
+            Some(RouterArg::Zero) => RouterInit::Zero,
+            Some(RouterArg::Orthogonal) => RouterInit::Orthogonal,
+            _ => self.router_std.map_or_else(RouterInit::default, |std| RouterInit::Normal { std }),
+        };
+        let plan = |experts| UpcyclePlan {
+            init,
+            router,
+            granularity: self.granularity.unwrap_or(1),
+            seed: self.seed,
+            ..UpcyclePlan::new(experts, self.top_k.unwrap_or(2))
+        };
+        self.moe.map(plan)
+    }
+
+    /// Options that say how to grow a base, which a mergekit file says itself.
+    pub(super) fn growth_options(&self) -> Vec<&'static str> {
+        let given = [
+            ("--dus", self.dus.is_some()),
+            ("--stack", self.stack.is_some()),
+            ("--identity-blocks", self.identity_blocks.is_some()),
+            ("--moe", self.moe.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}
+
+/// Bytes, with a decimal or binary unit if any.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let units = [("KIB", 1u64 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30), ("TIB", 1 << 40)];
+    let decimal = [("KB", 1_000u64), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+    let short = [("K", 1_000u64), ("M", 1_000_000), ("G", 1_000_000_000), ("B", 1_000_000_000)];
+    let upper = text.to_ascii_uppercase();
+    let unit = units.into_iter().chain(decimal).chain(short).find(|(name, _)| upper.ends_with(name));
+    let (digits, scale) = unit.map_or((upper.as_str(), 1), |(name, scale)| (&upper[..upper.len() - name.len()], scale));
+    let refused = || format!("{text:?} is not a size of at least 1 byte, such as 5GB");
+    let number = count(digits.trim()).map_err(|_| refused())?;
+    number.checked_mul(scale).ok_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(byte_count("5GB").unwrap(), 5_000_000_000);
+        assert_eq!(byte_count("5B").unwrap(), 5_000_000_000, "mergekit's billions");
+        assert_eq!(byte_count("1MiB").unwrap(), 1 << 20);
+        assert_eq!(byte_count("700").unwrap(), 700);
+        for refused in ["0", "-1", "GB", "1e30", "20000000TB", "five"] {
+            assert!(byte_count(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_to_write_has_one_spelling() {
+        assert_eq!(OutType::parse("gguf:q8_0"), Ok(OutType::Gguf(GgufArg::Q8_0)));
+        assert!(OutType::parse("gguf").unwrap_err().contains("gguf:f16"));
+    }
+}

@@ -1,0 +1,115 @@
+//! `--check`: what growth changed, measured on real tokens.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use super::super::output::aligned;
+use super::super::{CliError, device::device};
+use crate::config::DecoderConfig;
+use crate::eval::{Departure, departure, logits};
+use crate::model::{DenseDecoder, MoeDecoder};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{Checkpoint, WeightSource};
+
+/// What is read where no text is given.
+const PARAGRAPH: &str = include_str!("check.txt");
+
+/// Positions that are compared, so that the logits of a large vocabulary fit beside a model.
+const MOST_TOKENS: usize = 256;
+
+/// Largest `|Δlogit|`, relative to the largest `|logit|`, that rounding explains: some units in the last place of single
+/// precision a layer.
+fn tolerance(config: &DecoderConfig) -> f64 {
+    64.0 * f64::from(f32::EPSILON) * config.num_hidden_layers as f64
+}
+
+/// The result of a check.
+pub(super) struct Check {
+    departure: Departure,
+    preserves: bool,
+    tolerance: f64,
+}
+
+impl Check {
+    /// Runs the base and the grown model, one after the other, on the same text.
+    pub fn run(
+        base: &Checkpoint,
+        grown: &impl WeightSource,
+        preserves: bool,
+        text: Option<&Path>,
+    ) -> Result<Self, CliError> {
+        let text = match text {
+            None => PARAGRAPH.to_owned(),
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?
+            }
+        };
+        let tokenizer = Tokenizer::from_json(&base.tokenizer_json()?, &base.path().join("tokenizer.json"))?;
+        let mut ids = tokenizer.encode_with_special_tokens(&text)?;
+        ids.truncate(MOST_TOKENS.min(base.config().max_position_embeddings));
+        if ids.len() < 2 {
+            return Err(CliError::CheckTextTooShort { found: ids.len() });
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= base.config().vocab_size) {
+            return Err(CliError::IdBeyondVocabulary { id, vocab_size: base.config().vocab_size });
+        }
+        let device = device("flex")?;
+        let base_logits = logits_of(base, &ids, &device)?;
+        let departure = departure(&ids, &base_logits, &logits_of(grown, &ids, &device)?);
+        Ok(Self { departure, preserves, tolerance: tolerance(grown.config()) })
+    }
+
+    /// Whether a growth that preserves the function did.
+    pub fn passed(&self) -> bool {
+        let allowed = self.tolerance * self.departure.base_max_abs_logit.max(1.0);
+        !self.preserves || self.departure.max_abs_logit <= allowed
+    }
+
+    /// What was found, a line each.
+    pub fn to_text(&self) -> String {
+        let d = &self.departure;
+        let verdict = match (self.preserves, self.passed()) {
+            (true, true) => "function preserved, up to rounding",
+            (true, false) => "FAILED: the function was to be preserved, and was not",
+            (false, _) => "this growth changes the function; training has to mend the jump of the loss",
+        };
+        let rows = [
+            ["tokens".to_owned(), d.num_tokens.to_string()],
+            ["max |Δlogit|".to_owned(), format!("{:.3e} (largest |logit| {:.2})", d.max_abs_logit, d.base_max_abs_logit)],
+            ["mean KL".to_owned(), format!("{:.3e} nats", d.mean_kl_nats)],
+            ["same likeliest token".to_owned(), format!("{:.2} %", 100.0 * d.top1_agreement)],
+            ["loss of the base".to_owned(), format!("{:.4} nats", d.base_loss_nats)],
+            ["loss after growth".to_owned(), format!("{:.4} nats ({:+.4})", d.loss_nats, d.loss_nats - d.base_loss_nats)],
+        ];
+        format!("check: {verdict}\n{}", aligned(&rows.map(|row| row.to_vec())))
+    }
+
+    pub fn to_json(&self) -> Value {
+        let d = &self.departure;
+        json!({
+            "num_tokens": d.num_tokens,
+            "max_abs_logit_difference": d.max_abs_logit,
+            "base_max_abs_logit": d.base_max_abs_logit,
+            "mean_kl_nats": d.mean_kl_nats,
+            "top1_agreement": d.top1_agreement,
+            "base_loss_nats": d.base_loss_nats,
+            "loss_nats": d.loss_nats,
+            "function_preserving": self.preserves,
+            "passed": self.passed(),
+        })
+    }
+
+    /// The one number that a message needs.
+    pub fn max_abs_logit(&self) -> f64 {
+        self.departure.max_abs_logit
+    }
+}
+
+fn logits_of(source: &impl WeightSource, ids: &[u32], device: &Device) -> Result<Vec<f32>, CliError> {
+    Ok(match source.config().moe {
+        None => logits(&DenseDecoder::load(source, device)?, ids, device),
+        Some(_) => logits(&MoeDecoder::load(source, device)?, ids, device),
+    })
+}

@@ -1,0 +1,221 @@
+//! From what was asked for to a view that can be read: nothing is written here, and no weight read but by routers that
+//! are made of prompts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::super::{CliError, hub};
+use super::args::{DepthArg, GrowArgs, RouterArg};
+use super::gates;
+use crate::growth::mergekit::{
+    ChatTemplate, MergeConfig, MergeWarning, Merged, ModelRef, MoeMerge, MoeMergeOptions, TokenizerSource,
+    passthrough_yaml,
+};
+use crate::growth::{BlockExpansion, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan};
+use crate::weights::disk::Disk;
+use crate::weights::{Checkpoint, Content, Inherited, WeightSource};
+
+/// Largest mergekit file that is read: beyond any written by hand.
+const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
+
+/// What to grow, its sources opened.
+pub(super) struct Request {
+    /// The distinct checkpoints that it reads.
+    pub bases: Vec<Checkpoint>,
+    /// As each was named.
+    pub names: Vec<String>,
+    /// Place of the one whose tokenizer and config keys the result has.
+    pub parent: usize,
+    merge: Option<(MergeConfig, Vec<u8>)>,
+}
+
+/// A grown source, not read yet.
+pub(super) struct Growth<'a> {
+    /// Its weights.
+    pub source: Box<dyn WeightSource + 'a>,
+    /// What was done, in the order in which it was.
+    pub operators: Vec<Value>,
+    /// In words, the same.
+    pub title: String,
+    /// What may not be meant.
+    pub warnings: Vec<String>,
+    /// Files that say how to make it again.
+    pub kept: Vec<(String, Vec<u8>)>,
+    /// Whether it computes the function of its one base.
+    pub preserves: bool,
+}
+
+impl Request {
+    /// Reads the mergekit file, if it is one, and opens the headers of every model.
+    pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, CliError> {
+        let path = Path::new(&args.source);
+        if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
+            let base = Checkpoint::open_on(disk.clone(), &hub::locate(&args.source)?)?;
+            return Ok(Self { bases: vec![base], names: vec![args.source.clone()], parent: 0, merge: None });
+        }
+        if let Some(&option) = args.growth_options().first() {
+            return Err(CliError::OptionBesideMerge { option, path: path.to_owned() });
+        }
+        let text = crate::weights::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
+        let merge = MergeConfig::parse(&args.source, &text)?;
+        let open = |model: &ModelRef| Ok::<_, CliError>(Checkpoint::open_on(disk.clone(), &place(path, model)?)?);
+        let bases = merge.open_models(open)?;
+        let names = merge.models().iter().map(ModelRef::to_string).collect();
+        let parent = match &merge {
+            MergeConfig::Moe(config) => config.base_model(),
+            MergeConfig::Passthrough(config) => match config.tokenizer() {
+                Some(TokenizerSource::Model(model)) => merge.models().iter().position(|m| m == model).unwrap_or(0),
+                _ => config.base_model().unwrap_or(0),
+            },
+        };
+        Ok(Self { bases, names, parent, merge: Some((merge, text)) })
+    }
+
+    /// The checkpoint whose tokenizer and config keys the result has.
+    pub fn parent(&self) -> &Checkpoint {
+        &self.bases[self.parent]
+    }
+
+    /// What the result has from its parent besides weights.
+    pub fn inherited(&self) -> Result<Inherited, CliError> {
+        let mut inherited = self.parent().inherited()?;
+        if let Some((MergeConfig::Passthrough(config), _)) = &self.merge
+            && let Some(ChatTemplate::Jinja(template)) = config.chat_template()
+        {
+            const NAME: &str = "chat_template.jinja";
+            inherited.files.retain(|(name, _)| name != NAME);
+            inherited.files.push((NAME.to_owned(), Content::Made(template.clone().into_bytes())));
+        }
+        Ok(inherited)
+    }
+
+    /// The view.
+    pub fn growth(&self, args: &GrowArgs) -> Result<Growth<'_>, CliError> {
+        match &self.merge {
+            None => self.grown(args),
+            Some((config, text)) => self.merged(config, text, args),
+        }
+    }
+
+    fn grown(&self, args: &GrowArgs) -> Result<Growth<'_>, CliError> {
+        let base = &self.bases[0];
+        let mut growth = Growth {
+            source: Box::new(base),
+            operators: Vec::new(),
+            title: String::new(),
+            warnings: Vec::new(),
+            kept: Vec::new(),
+            preserves: true,
+        };
+        let mut titles = Vec::new();
+        if let Some(depth) = args.depth() {
+            let num_layers = base.config().num_hidden_layers;
+            let (plan, title) = depth_plan(depth, num_layers)?;
+            growth.preserves = match &plan {
+                GrowthPlan::Splice(layers) => layers.as_slice().iter().copied().eq(0..num_layers),
+                _ => true,
+            };
+            if let GrowthPlan::Splice(layers) = &plan {
+                growth.warnings.extend(warnings_of(layers));
+            }
+            if let Some(yaml) = passthrough_yaml(&self.names[0], &plan, None) {
+                growth.kept.push(("mergekit_config.yml".to_owned(), yaml.into_bytes()));
+            }
+            titles.push(title);
+            growth.operators.push(json!(plan));
+            growth.source = Box::new(Grown::new(growth.source, plan)?);
+        }
+        if let Some(plan) = args.upcycle() {
+            titles.push(format!("{}×top-{} mixture", plan.num_local_experts, plan.num_experts_per_tok));
+            if plan.num_local_experts == 1 {
+                growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
+            }
+            let copies = plan.init == crate::growth::ExpertInit::Copy;
+            if args.router == Some(RouterArg::Zero) && copies {
+                growth.warnings.push(
+                    "a router of zeros before identical experts: every token visits the first ones, and nothing but the \
+                     balancing loss will tell them apart"
+                        .to_owned(),
+                );
+            }
+            growth.preserves &= copies;
+            growth.operators.push(json!(GrowthPlan::Upcycle(plan)));
+            let rows = match (args.router, &args.prompts) {
+                (Some(RouterArg::Hidden), Some(file)) => {
+                    Some(gates::from_file(file, &growth.source, base, plan.num_local_experts)?)
+                }
+                (Some(RouterArg::Hidden), None) => return Err(CliError::HiddenWithoutPrompts),
+                (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
+                (_, None) => None,
+            };
+            growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
+            if let Some(rows) = rows {
+                growth.operators.push(json!({"router": "hidden", "prompts": args.prompts}));
+                growth.source = Box::new(GivenRouters::new(growth.source, rows)?);
+            }
+        }
+        if let Some(parts) = args.granularity {
+            titles.push(format!("experts in {parts} parts"));
+            growth.operators.push(json!({"granularity": parts}));
+            growth.source = Box::new(FineGrained::new(growth.source, parts)?);
+        }
+        growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
+        Ok(growth)
+    }
+
+    fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
+        let sources: Vec<&Checkpoint> = self.bases.iter().collect();
+        let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
+        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect();
+        match config {
+            MergeConfig::Passthrough(passthrough) => {
+                let merged = Merged::new(passthrough, sources)?;
+                let (title, warnings) = (format!("mergekit passthrough: {}", merged.plan()), told(merged.plan().warnings()));
+                let operators = vec![json!({"mergekit": "passthrough"})];
+                let source = Box::new(merged);
+                Ok(Growth { source, operators, title, warnings, kept, preserves: false })
+            }
+            MergeConfig::Moe(moe) => {
+                let rows = if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
+                let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
+                let merged = MoeMerge::new(moe, sources, &options)?;
+                let warnings = told(merged.plan().warnings());
+                let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
+                let operators = vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
+                let preserves = self.bases.len() == 1
+                    && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
+                let source = Box::new(merged);
+                Ok(Growth { source, operators, title, warnings, kept, preserves })
+            }
+        }
+    }
+}
+
+fn depth_plan(depth: DepthArg, num_layers: usize) -> Result<(GrowthPlan, String), CliError> {
+    Ok(match depth {
+        DepthArg::UpScale(overlap) => (
+            GrowthPlan::Splice(LayerPlan::depth_up_scaling(num_layers, overlap)?),
+            format!("depth up-scaling, m = {overlap}"),
+        ),
+        DepthArg::Stack(times) => {
+            (GrowthPlan::Splice(LayerPlan::stack(num_layers, times)?), format!("a stack of {times} copies"))
+        }
+        DepthArg::IdentityBlocks(blocks) => (
+            GrowthPlan::Expand(BlockExpansion::identity_blocks(num_layers, blocks)?),
+            format!("{blocks} identity blocks"),
+        ),
+    })
+}
+
+fn warnings_of(layers: &LayerPlan) -> Vec<String> {
+    let unused = layers.unused_layers();
+    if unused.is_empty() { Vec::new() } else { vec![format!("layers {unused:?} of the base are left out")] }
+}
+
+/// Where a model of a mergekit file lies: beside the file if there, else as the words say.
+fn place(config: &Path, model: &ModelRef) -> Result<PathBuf, CliError> {
+    let beside = config.parent().unwrap_or(Path::new("")).join(&model.path);
+    if model.revision.is_none() && beside.exists() { Ok(beside) } else { hub::locate(&model.to_string()) }
+}

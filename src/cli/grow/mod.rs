@@ -1,0 +1,159 @@
+//! `grow`: a checkpoint grown as files, at the speed of the disk.
+//!
+//! Everything that headers, configs and the disk can tell is checked before the first byte is written; what is written
+//! is there whole or not at all.
+
+mod args;
+mod check;
+mod gates;
+mod growth;
+mod plan;
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+pub use args::{GgufArg, GrowArgs, LayoutArg, OutType, RouterArg};
+
+use self::check::Check;
+use self::growth::{Growth, Request};
+use self::plan::Plan;
+use super::progress::Bytes;
+use super::{CliError, interrupt, output};
+use crate::weights::commit::{Existing, PartialDirectory};
+use crate::weights::disk::Disk;
+use crate::weights::hf::{HfOptions, HfWriter, Layout};
+use crate::weights::receipt::RECEIPT;
+use crate::weights::{Checkpoint, Strictness, WeightError, WeightSource};
+
+/// Room for the small files beside the weights.
+const SLACK_BYTES: u64 = 1 << 20;
+
+/// Grows a checkpoint.
+///
+/// # Errors
+/// [`CliError`]; whatever headers can tell is found before anything is written, and after an error nothing is left.
+pub fn run(args: &GrowArgs) -> Result<(), CliError> {
+    let disk = interrupt::disk();
+    let request = Request::open(args, &disk)?;
+    let growth = request.growth(args)?;
+    if args.strict
+        && let Some(warning) = growth.warnings.first()
+    {
+        return Err(CliError::Strict { warning: warning.clone() });
+    }
+    let strictness = Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate };
+    let options = HfOptions {
+        dtype: args.dtype.map(|dtype| dtype.dtype()),
+        max_shard_bytes: args.out_shard_size,
+        layout: match args.moe_layout {
+            LayoutArg::V4 => Layout::PerExpert,
+            LayoutArg::V5 => Layout::Fused,
+        },
+        strictness,
+    };
+    let writer = HfWriter::new(&growth.source, options);
+    let out = absolute(&args.out)?;
+    apart_from_inputs(&*disk, &out, &request.bases)?;
+    let free_bytes = free_bytes(&*disk, &out)?;
+    let plan = Plan::new(request.parent().config(), &growth, writer.files(), free_bytes);
+    if args.dry_run {
+        return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan.to_text() });
+    }
+    for notice in request.bases.iter().flat_map(Checkpoint::notices) {
+        eprintln!("note: {notice}");
+    }
+    eprint!("{}", plan.to_text());
+    let needed_bytes = plan.bytes_to_write() + SLACK_BYTES;
+    if needed_bytes > free_bytes {
+        return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
+    }
+    write(args, &disk, &request, &growth, &writer, &out, plan.bytes_to_write())?;
+    let checked = if args.check { Some(check(args, &request, &growth)?) } else { None };
+    if args.json {
+        let mut summary = plan.to_json();
+        summary["out"] = json!(args.out);
+        summary["check"] = checked.as_ref().map_or(Value::Null, Check::to_json);
+        output::print(&format!("{summary:#}\n"))?;
+    } else {
+        let text = checked.as_ref().map(Check::to_text).unwrap_or_default();
+        output::print(&format!("wrote {} ({})\n{text}", args.out.display(), output::size(plan.bytes_to_write())))?;
+    }
+    match checked {
+        Some(check) if !check.passed() => Err(CliError::NotPreserved { max_abs_logit: check.max_abs_logit() }),
+        _ => Ok(()),
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a part of one output")]
+fn write(
+    args: &GrowArgs,
+    disk: &Arc<dyn Disk>,
+    request: &Request,
+    growth: &Growth<'_>,
+    writer: &HfWriter<'_, Box<dyn WeightSource + '_>>,
+    out: &Path,
+    total_bytes: u64,
+) -> Result<(), CliError> {
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let inherited = request.inherited()?;
+    let mut partial = PartialDirectory::create(disk.clone(), out, existing)?;
+    for leftover in partial.leftovers() {
+        eprintln!("note: removed {leftover:?}, which a run that was killed had left");
+    }
+    let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
+    // The parents are hashed while their weights are written: one mostly reads, the other mostly writes.
+    let bar = Bytes::new("writing", Some(total_bytes + hashed));
+    let (hashing, writing) = (&mut |bytes| bar.add(bytes), &mut |bytes| bar.add(bytes));
+    writer.write(&mut partial, &inherited, writing)?;
+    let mut receipt = record::receipt(request, growth, args.seed, hashing)?;
+    drop(bar);
+    inherited.write(disk, &mut partial)?;
+    for (name, bytes) in &growth.kept {
+        partial.write(name, bytes)?;
+    }
+    partial.write("README.md", record::card(request, growth).as_bytes())?;
+    receipt["files"] = json!(partial.files());
+    partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
+    Ok(partial.commit()?)
+}
+
+fn check(args: &GrowArgs, request: &Request, growth: &Growth<'_>) -> Result<Check, CliError> {
+    Check::run(request.parent(), &growth.source, growth.preserves, args.check_text.as_deref())
+}
+
+/// The path from the root on, so that a parent can be named.
+fn absolute(out: &Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(out).map_err(|source| WeightError::Io { path: out.to_owned(), source }.into())
+}
+
+/// Refuses an output that is, holds or lies in one of its inputs, by whatever path.
+fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Result<(), CliError> {
+    let identities = |path: &Path| -> Vec<(u64, u64)> {
+        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        resolved.ancestors().filter_map(|part| disk.stat(part).ok()).map(|stat| stat.identity).collect()
+    };
+    let parent = out.parent().unwrap_or(out);
+    let (out_itself, out_and_above) = (disk.stat(out).ok().map(|stat| stat.identity), {
+        let mut all = identities(parent);
+        all.extend(disk.stat(out).ok().map(|stat| stat.identity));
+        all
+    });
+    for base in bases {
+        let path = base.path();
+        let base_and_above = identities(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let inside_base = base_and_above.first().is_some_and(|base| out_and_above.contains(base));
+        let around_base = out_itself.is_some_and(|out| base_and_above.contains(&out));
+        if inside_base || around_base {
+            return Err(WeightError::OutputMeetsInput { path: out.to_owned(), input: path.to_owned() }.into());
+        }
+    }
+    Ok(())
+}
+
+fn free_bytes(disk: &dyn Disk, out: &Path) -> Result<u64, CliError> {
+    let parent = out.parent().unwrap_or(out);
+    Ok(disk.free_bytes(parent).map_err(WeightError::io(parent))?)
+}

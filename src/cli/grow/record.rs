@@ -1,0 +1,87 @@
+//! What lies beside grown weights for people: the receipt and the model card.
+
+use serde_json::{Value, json};
+
+use super::super::run_info::{COMMAND, words};
+use super::growth::{Growth, Request};
+use crate::profile::flops::count_parameters;
+use crate::weights::commit::FileRecord;
+use crate::weights::{LayerTensor, Projection, TensorId, WeightError, WeightSource};
+
+/// The receipt but for its files: the same bytes for the same command and the same parents, so without a date.
+pub(super) fn receipt(
+    request: &Request,
+    growth: &Growth<'_>,
+    seed: u64,
+    watch: &mut dyn FnMut(u64),
+) -> Result<Value, WeightError> {
+    let mut parents = Vec::new();
+    for (name, base) in request.names.iter().zip(&request.bases) {
+        let files: Vec<FileRecord> = base.weight_records(watch)?;
+        parents.push(json!({"name": words(name), "weights": files}));
+    }
+    let config = growth.source.config();
+    let layers: Vec<Value> = (0..config.num_hidden_layers)
+        .map(|layer| {
+            let lineage = |tensor| growth.source.lineage(TensorId::Layer(layer, tensor));
+            let mlp = match config.moe {
+                None => json!({"mlp": lineage(LayerTensor::Mlp(Projection::Down))}),
+                Some(moe) => json!({
+                    "router": lineage(LayerTensor::Router),
+                    "experts": (0..moe.num_local_experts)
+                        .map(|expert| lineage(LayerTensor::Expert(expert, Projection::Down)))
+                        .collect::<Vec<_>>(),
+                }),
+            };
+            json!({"layer": layer, "self_attn": lineage(LayerTensor::OProj), "feed_forward": mlp})
+        })
+        .collect();
+    let parameters = count_parameters(config);
+    Ok(json!({
+        "format": 1,
+        COMMAND: env!("CARGO_PKG_VERSION"),
+        "command": super::super::run_info::command(),
+        "seed": seed,
+        "growth": growth.operators,
+        "parents": parents,
+        "total_parameters": parameters.total,
+        "active_parameters": parameters.active,
+        "layers": layers,
+    }))
+}
+
+/// The model card, with the front matter that the hub reads.
+pub(super) fn card(request: &Request, growth: &Growth<'_>) -> String {
+    let config = growth.source.config();
+    let parameters = count_parameters(config);
+    let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
+    let is_id = |name: &&String| name.split('/').count() == 2 && !name.starts_with('.');
+    let bases: String = names.iter().filter(is_id).map(|name| format!("- {name}\n")).collect();
+    let base_model = if bases.is_empty() { String::new() } else { format!("base_model:\n{bases}") };
+    let kind = if config.moe.is_some() { "- sparse-upcycling\n" } else { "- depth-up-scaling\n" };
+    let kept: String = growth
+        .kept
+        .iter()
+        .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
+        .collect();
+    let preserved = if growth.preserves {
+        "It computes what its parent computes, up to rounding, until it is trained."
+    } else {
+        "It does not compute what its parents compute, and needs training."
+    };
+    format!(
+        "---\n{base_model}library_name: transformers\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
+         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{kept}\n\
+         `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
+        capitalised(&growth.title),
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        config.num_hidden_layers,
+        parameters.total,
+        parameters.active,
+    )
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}

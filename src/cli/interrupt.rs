@@ -1,0 +1,151 @@
+//! Signals: the first asks for a clean end, which leaves nothing half-written; the second ends at once.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// The first signal that came, or 0.
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+
+/// Exit code of a process ended by a signal: 128 and its number, so 130 after an interrupt and 143 after a termination.
+pub(super) fn exit_code() -> Option<u8> {
+    match CAUGHT.load(Ordering::SeqCst) {
+        0 => None,
+        signal => u8::try_from(128 + signal).ok(),
+    }
+}
+
+#[cfg(unix)]
+mod catching {
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, OnceLock};
+
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::iterator::Signals;
+
+    use super::CAUGHT;
+    use crate::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile};
+
+    /// Begins to catch signals, once a process; the disk that it gives fails after the first.
+    pub(in crate::cli) fn disk() -> Arc<dyn Disk> {
+        static CATCHING: OnceLock<()> = OnceLock::new();
+        CATCHING.get_or_init(|| {
+            // A file beyond the limit of its size is then an error of the write.
+            let _the_default_ends_the_process = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+            let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+            std::thread::spawn(move || {
+                for signal in &mut signals {
+                    if CAUGHT.swap(signal, Ordering::SeqCst) != 0 {
+                        std::process::exit(128 + signal);
+                    }
+                }
+            });
+        });
+        Arc::new(Interruptible(crate::weights::disk::disk()))
+    }
+
+    /// A disk on which no read and no write begins after a signal. Removing still works: it is what cleans up.
+    #[derive(Debug)]
+    struct Interruptible(Arc<dyn Disk>);
+
+    fn still_running() -> io::Result<()> {
+        match CAUGHT.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            signal => Err(io::Error::other(format!("stopped by signal {signal}"))),
+        }
+    }
+
+    impl Disk for Interruptible {
+        fn stat(&self, path: &Path) -> io::Result<Stat> {
+            self.0.stat(path)
+        }
+
+        fn list(&self, directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+            self.0.list(directory)
+        }
+
+        fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+            still_running()?;
+            Ok(Box::new(Reading(self.0.open(path)?)))
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+            still_running()?;
+            Ok(Box::new(Writing(self.0.create(path)?)))
+        }
+
+        fn create_directory(&self, path: &Path) -> io::Result<()> {
+            still_running()?;
+            self.0.create_directory(path)
+        }
+
+        fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+            self.0.sync_directory(directory)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            still_running()?;
+            self.0.rename(from, to)
+        }
+
+        fn exchange(&self, from: &Path, to: &Path) -> io::Result<()> {
+            still_running()?;
+            self.0.exchange(from, to)
+        }
+
+        fn remove_empty(&self, directory: &Path) -> io::Result<()> {
+            still_running()?;
+            self.0.remove_empty(directory)
+        }
+
+        fn remove_tree(&self, directory: &Path) -> io::Result<()> {
+            self.0.remove_tree(directory)
+        }
+
+        fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+            self.0.free_bytes(path)
+        }
+
+        fn try_lock(&self, directory: &Path) -> io::Result<Option<Lock>> {
+            self.0.try_lock(directory)
+        }
+    }
+
+    struct Reading(Box<dyn ReadAt>);
+
+    impl ReadAt for Reading {
+        fn stat(&self) -> io::Result<Stat> {
+            self.0.stat()
+        }
+
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+            still_running()?;
+            self.0.read_at(bytes, offset)
+        }
+    }
+
+    struct Writing(Box<dyn WriteFile>);
+
+    impl io::Write for Writing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            still_running()?;
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    impl WriteFile for Writing {
+        fn sync(&mut self) -> io::Result<()> {
+            still_running()?;
+            self.0.sync()
+        }
+    }
+}
+
+#[cfg(unix)]
+pub(super) use catching::disk;
+#[cfg(not(unix))]
+pub(super) use crate::weights::disk::disk;

@@ -1,0 +1,87 @@
+//! Results on stdout. A reader that stops reading is no failure; a disk that is full is one.
+
+use std::io::{self, Write};
+
+use super::CliError;
+
+/// Prints a result.
+///
+/// # Errors
+/// [`CliError::Stdout`] if it cannot be written, unless whoever reads it has had enough.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Stdout { source: error }),
+        _ => Ok(()),
+    }
+}
+
+/// A size for people: `3.9 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() / 10).min(4);
+    if power == 0 {
+        return format!("{bytes} B");
+    }
+    format!("{:.2} {}", bytes as f64 / f64::from(1u32 << 10).powi(power as i32), units[power as usize])
+}
+
+/// A count for people: `46.70 B`.
+pub(super) fn short_count(number: u128) -> String {
+    let scales = [(1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
+    let scale = scales.into_iter().find(|(scale, _)| number as f64 >= *scale);
+    scale.map_or_else(|| number.to_string(), |(scale, unit)| format!("{:.3} {unit}", number as f64 / scale))
+}
+
+/// Two or more columns, the first to the left and the others to the right, two spaces apart.
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let padding = " ".repeat(widths[column] - cell.chars().count());
+            line += &if column == 0 { format!("{cell}{padding}") } else { format!("  {padding}{cell}") };
+        }
+        text += line.trim_end();
+        text += "\n";
+    }
+    text
+}
+
+/// A name from a file, safe for a terminal: control characters escaped, cut at 200.
+pub(super) fn shown(name: &str) -> String {
+    let escaped: String = name
+        .chars()
+        .take(200)
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect();
+    if name.chars().nth(200).is_some() { format!("{escaped}…") } else { escaped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts_are_short() {
+        assert_eq!([0, 1023, 1024, 14_483_464_192].map(size), ["0 B", "1023 B", "1.00 KiB", "13.49 GiB"]);
+        assert_eq!([999, 7_241_732_096, 46_702_792_704].map(short_count), ["999", "7.242 B", "46.703 B"]);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [["layers", "8", "12"], ["parameters", "1.0 M", "1.4 M"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(aligned(&rows), "layers          8     12\nparameters  1.0 M  1.4 M\n");
+    }
+
+    #[test]
+    fn a_name_cannot_move_the_cursor() {
+        assert_eq!(shown("a\u{1b}[2J\nb"), r"a\u{1b}[2J\nb");
+        assert_eq!(shown(&"x".repeat(300)).chars().count(), 201);
+    }
+}

@@ -1,0 +1,39 @@
+//! `verify`: does a grown checkpoint still have the bytes that its receipt names?
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::progress::Bytes;
+use super::{CliError, interrupt, output};
+use crate::weights::receipt::{Fault, verify};
+
+/// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The directory
+    pub out: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Verifies a directory.
+///
+/// # Errors
+/// [`CliError::NotVerified`] if a file differs; [`CliError::Weights`] if there is no receipt or a file cannot be read.
+pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
+    let disk = interrupt::disk();
+    let bar = Bytes::new("hashing", None);
+    let (num_files, faults) = verify(&disk, &args.out, &mut |bytes| bar.add(bytes))?;
+    drop(bar);
+    let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    if args.json && faults.is_empty() {
+        return output::print(&format!("{:#}\n", json!({"files": num_files, "faults": told})));
+    }
+    if faults.is_empty() {
+        return output::print(&format!("{} files are as {:?} has them\n", num_files, args.out.join("deepwide.json")));
+    }
+    Err(CliError::NotVerified { path: args.out.clone(), faults: told })
+}

@@ -1,0 +1,107 @@
+//! What growing a model changed: its logits and its loss beside those of its base, on the same tokens.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::model::CausalLm;
+
+/// Logits of every position of a text, `[tokens, vocab_size]`, row-major.
+pub fn logits<M: CausalLm>(model: &M, ids: &[u32], device: &Device) -> Vec<f32> {
+    let data: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(data, [1, ids.len()]), device);
+    model.forward(tokens).logits.into_data().iter::<f32>().collect()
+}
+
+/// How far one model is from another on a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Departure {
+    /// Positions compared.
+    pub num_tokens: usize,
+    /// `max |Δlogit|` over all positions and words.
+    pub max_abs_logit: f64,
+    /// The largest `|logit|` of the base: what rounding is relative to.
+    pub base_max_abs_logit: f64,
+    /// Mean over positions of `Σ p ln(p / q)`, the base's distribution being `p`, in nats.
+    pub mean_kl_nats: f64,
+    /// Share of positions where both models find the same word likeliest.
+    pub top1_agreement: f64,
+    /// Mean `−ln p(next token)` of the base, in nats.
+    pub base_loss_nats: f64,
+    /// The same of the other model.
+    pub loss_nats: f64,
+}
+
+/// Compares the logits of a base and of another model for the text `ids`.
+///
+/// # Panics
+/// If the two are not equally long, or there are fewer than two tokens.
+pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> Departure {
+    assert_eq!(base.len(), other.len(), "logits of one vocabulary");
+    assert!(ids.len() >= 2, "a token and the one after it");
+    let vocab_size = base.len() / ids.len();
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let (mut kl, mut agreeing, mut losses) = (0.0, 0, [0.0; 2]);
+    let rows = base.chunks_exact(vocab_size).zip(other.chunks_exact(vocab_size));
+    for (position, (base, other)) in rows.enumerate() {
+        let (p, q) = (log_softmax(base), log_softmax(other));
+        kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        agreeing += usize::from(likeliest(base) == likeliest(other));
+        if let Some(&next) = ids.get(position + 1) {
+            losses[0] -= p[next as usize];
+            losses[1] -= q[next as usize];
+        }
+    }
+    let targets = (ids.len() - 1) as f64;
+    Departure {
+        num_tokens: ids.len(),
+        max_abs_logit: largest(&mut base.iter().zip(other).map(|(a, b)| f64::from(a - b).abs())),
+        base_max_abs_logit: largest(&mut base.iter().map(|a| f64::from(a.abs()))),
+        mean_kl_nats: kl / ids.len() as f64,
+        top1_agreement: agreeing as f64 / ids.len() as f64,
+        base_loss_nats: losses[0] / targets,
+        loss_nats: losses[1] / targets,
+    }
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
+    let log_sum = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln();
+    logits.iter().map(|&x| f64::from(x) - largest - log_sum).collect()
+}
+
+fn likeliest(logits: &[f32]) -> usize {
+    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_does_not_depart_from_itself() {
+        let logits = [0.0, 1.0, 2.0, 5.0, -1.0, 0.5];
+        let same = departure(&[0, 2], &logits, &logits);
+        assert_eq!((same.max_abs_logit, same.mean_kl_nats, same.top1_agreement), (0.0, 0.0, 1.0));
+        assert_eq!(same.loss_nats, same.base_loss_nats);
+        assert_eq!(same.base_max_abs_logit, 5.0);
+    }
+
+    #[test]
+    fn adding_one_number_to_all_logits_moves_them_but_not_the_distribution() {
+        let logits = [0.0f32, 1.0, 2.0, 5.0, -1.0, 0.5];
+        let moved = logits.map(|x| x + 0.25);
+        let departure = departure(&[0, 2], &logits, &moved);
+        assert_eq!(departure.max_abs_logit, 0.25);
+        assert!(departure.mean_kl_nats.abs() < 1e-12);
+    }
+
+    #[test]
+    fn divergence_and_loss_are_those_of_two_coins() {
+        let (base, other) = ([0.0f32, 0.0, 0.0, 0.0], [3f32.ln(), 0.0, 3f32.ln(), 0.0]);
+        let found = departure(&[1, 0], &base, &other);
+        let kl = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
+        assert!((found.mean_kl_nats - kl).abs() < 1e-7);
+        assert!((found.base_loss_nats - 2f64.ln()).abs() < 1e-12);
+        assert!((found.loss_nats + 0.75f64.ln()).abs() < 1e-7);
+        assert_eq!(found.top1_agreement, 1.0);
+    }
+}

@@ -1,0 +1,244 @@
+//! Growing on a disk that fails: at every call in turn, in every way, the output is whole or not there.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
+use deepwide::weights::commit::{Existing, PartialDirectory};
+use deepwide::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
+use deepwide::weights::hf::{HfOptions, HfWriter};
+use deepwide::weights::receipt::{RECEIPT, verify};
+use deepwide::weights::{Checkpoint, HfDirectory, TensorId, WeightError, WeightSource};
+
+use super::{names, tiny_base};
+
+/// What the n-th call does instead of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The device has an error.
+    Eio,
+    /// The device is full.
+    Enospc,
+    /// The call did a part of its work, which is no failure.
+    Short,
+    /// A signal came, which is no failure either.
+    Eintr,
+    /// From here on, nothing works, not even cleaning up: the process is gone.
+    Killed,
+}
+
+/// Counts the calls and fails one of them.
+#[derive(Debug)]
+struct Failing {
+    inner: Arc<dyn Disk>,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: AtomicUsize,
+    fails_at: usize,
+    fault: Fault,
+}
+
+impl State {
+    /// Whether this call may do its work, and whether only a part of it.
+    fn call(&self) -> io::Result<bool> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault {
+            Fault::Killed if call >= self.fails_at => Err(io::Error::from_raw_os_error(5)),
+            _ if call != self.fails_at => Ok(false),
+            Fault::Eio => Err(io::Error::from_raw_os_error(5)),
+            Fault::Enospc => Err(io::Error::from_raw_os_error(28)),
+            Fault::Eintr => Err(io::ErrorKind::Interrupted.into()),
+            Fault::Short | Fault::Killed => Ok(true),
+        }
+    }
+
+    /// For calls that cannot be short, and that no signal interrupts.
+    fn whole_call(&self) -> io::Result<()> {
+        match self.call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+}
+
+impl Disk for Failing {
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        self.state.whole_call().and_then(|()| self.inner.stat(path))
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        self.state.whole_call().and_then(|()| self.inner.list(directory))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        self.state.whole_call()?;
+        Ok(Box::new(FailingFile { inner: self.inner.open(path)?, state: self.state.clone() }))
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        self.state.whole_call()?;
+        Ok(Box::new(FailingFile { inner: self.inner.create(path)?, state: self.state.clone() }))
+    }
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.create_directory(path))
+    }
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.sync_directory(directory))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.rename(from, to))
+    }
+    fn exchange(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.exchange(from, to))
+    }
+    fn remove_empty(&self, directory: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.remove_empty(directory))
+    }
+    fn remove_tree(&self, directory: &Path) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.remove_tree(directory))
+    }
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.state.whole_call().and_then(|()| self.inner.free_bytes(path))
+    }
+    fn try_lock(&self, directory: &Path) -> io::Result<Option<Lock>> {
+        self.state.whole_call().and_then(|()| self.inner.try_lock(directory))
+    }
+}
+
+struct FailingFile<F> {
+    inner: F,
+    state: Arc<State>,
+}
+
+impl ReadAt for FailingFile<Box<dyn ReadAt>> {
+    fn stat(&self) -> io::Result<Stat> {
+        self.state.whole_call().and_then(|()| self.inner.stat())
+    }
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let is_short = self.state.call()?;
+        let length = if is_short && bytes.len() > 1 { bytes.len() / 2 } else { bytes.len() };
+        self.inner.read_at(&mut bytes[..length], offset)
+    }
+}
+
+impl Write for FailingFile<Box<dyn WriteFile>> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_short = self.state.call()?;
+        self.inner.write(if is_short && bytes.len() > 1 { &bytes[..bytes.len() / 2] } else { bytes })
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl WriteFile for FailingFile<Box<dyn WriteFile>> {
+    fn sync(&mut self) -> io::Result<()> {
+        self.state.whole_call().and_then(|()| self.inner.sync())
+    }
+}
+
+/// The protocol of `grow`, on the given disk: open, grow deep and wide, write all files, receipt last.
+fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), WeightError> {
+    let base = Checkpoint::open_on(disk.clone(), base)?;
+    let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
+    let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
+    let grown = Grown::new(grown, GrowthPlan::Upcycle(UpcyclePlan::new(2, 1))).unwrap();
+    let writer = HfWriter::new(&grown, HfOptions { max_shard_bytes: 40_000, ..HfOptions::default() });
+    let inherited = base.inherited()?;
+    let mut partial = PartialDirectory::create(disk.clone(), out, existing)?;
+    writer.write(&mut partial, &inherited, &mut |_| ())?;
+    let parents = base.weight_records(&mut |_| ())?;
+    inherited.write(&disk, &mut partial)?;
+    let receipt = serde_json::json!({"parents": parents, "files": partial.files()}).to_string();
+    partial.write(RECEIPT, receipt.as_bytes())?;
+    partial.commit()
+}
+
+fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
+    let state = Arc::new(State { calls: AtomicUsize::new(0), fails_at, fault });
+    (Arc::new(Failing { inner: disk(), state: state.clone() }), state)
+}
+
+fn is_whole(out: &Path) -> bool {
+    verify(&disk(), out, &mut |_| ()).is_ok_and(|(_, faults)| faults.is_empty()) && {
+        let read = HfDirectory::open(out).unwrap();
+        TensorId::all(read.config()).into_iter().all(|id| read.read(id).is_ok())
+    }
+}
+
+#[test]
+fn at_every_failing_call_the_output_is_whole_or_not_there() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let (counting, state) = failing(usize::MAX, Fault::Eio);
+    grow(counting, &base, &root.path().join("all"), Existing::Keep).unwrap();
+    let num_calls = state.calls.load(Ordering::SeqCst);
+    assert!(num_calls > 100, "{num_calls} calls prove little");
+    for fault in [Fault::Eio, Fault::Enospc, Fault::Short, Fault::Eintr, Fault::Killed] {
+        let (mut failures, mut successes) = (0, 0);
+        for call in 0..num_calls {
+            let folder = root.path().join("run");
+            fs::create_dir(&folder).unwrap();
+            let out = folder.join("out");
+            let result = grow(failing(call, fault).0, &base, &out, Existing::Keep);
+            if result.is_ok() {
+                assert!(is_whole(&out), "{fault:?} at call {call} of {num_calls}: success, but half an output");
+                successes += 1;
+            } else {
+                // The new name may be there and only not known to be durable; then it is whole.
+                assert!(!out.exists() || is_whole(&out), "{fault:?} at call {call} of {num_calls}: half an output");
+                failures += 1;
+            }
+            // Whatever was left, the next run works, and leaves nothing beside its output.
+            if !out.exists() {
+                grow(disk(), &base, &out, Existing::Keep).unwrap();
+                assert!(is_whole(&out));
+            }
+            assert_eq!(names(&folder), ["out"], "{fault:?} at call {call}");
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        match fault {
+            Fault::Short | Fault::Eintr => assert_eq!(failures, 0, "{fault:?} is no failure"),
+            Fault::Killed => assert_eq!(successes, 0),
+            // A call that only cleans up may fail without harm.
+            Fault::Eio | Fault::Enospc => assert!(failures > num_calls * 9 / 10, "{failures} of {num_calls}"),
+        }
+    }
+}
+
+#[test]
+fn at_every_failing_call_a_replaced_output_is_the_old_one_or_the_new_one() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let out = root.path().join("out");
+    grow(disk(), &base, &out, Existing::Keep).unwrap();
+    let (counting, state) = failing(usize::MAX, Fault::Eio);
+    grow(counting, &base, &out, Existing::Replace).unwrap();
+    for call in 0..state.calls.load(Ordering::SeqCst) {
+        let _either = grow(failing(call, Fault::Killed).0, &base, &out, Existing::Replace);
+        assert!(is_whole(&out), "killed at call {call}");
+    }
+}
+
+/// A control: the check above sees a protocol that writes in place.
+#[test]
+fn an_output_written_in_place_would_be_seen() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let whole = root.path().join("whole");
+    grow(disk(), &base, &whole, Existing::Keep).unwrap();
+    let torn = root.path().join("torn");
+    fs::create_dir(&torn).unwrap();
+    for name in names(&whole) {
+        fs::copy(whole.join(&name), torn.join(&name)).unwrap();
+    }
+    assert!(is_whole(&torn));
+    let victim = names(&torn).into_iter().find(|name| name.ends_with(".safetensors")).unwrap();
+    let bytes = fs::read(torn.join(&victim)).unwrap();
+    fs::write(torn.join(&victim), &bytes[..bytes.len() - 1]).unwrap();
+    assert!(!is_whole(&torn));
+}
