@@ -401,6 +401,18 @@ pub enum WeightError {
         /// What can be computed with.
         expected: &'static str,
     },
+    /// Rounded to a type of smaller range, a finite number would become infinite.
+    #[error("{id:?} holds {value} at place {place}, which {dtype} cannot hold: expected bfloat16 or float32 instead")]
+    Overflow {
+        /// The weight.
+        id: TensorId,
+        /// Place of the first such number, row-major.
+        place: usize,
+        /// The number.
+        value: f64,
+        /// The type it was to be rounded to.
+        dtype: Dtype,
+    },
 
     /// Output would mix with what is there.
     #[error("{path:?} exists, expected nothing or an empty directory there")]
