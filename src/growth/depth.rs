@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::PlanError;
+use crate::config::DecoderConfig;
 use crate::weights::TensorId;
 
 /// Layers of the longest plan: far beyond any decoder, small enough that a typing error fills no memory.
@@ -163,7 +164,15 @@ impl LayerPlan {
         }
     }
 
-    fn runs(&self) -> impl Iterator<Item = Range<usize>> {
+    pub(super) fn config(&self, source: &DecoderConfig) -> Result<DecoderConfig, PlanError> {
+        let (expected, found) = (self.num_source_layers, source.num_hidden_layers);
+        if expected != found {
+            return Err(PlanError::DepthsDisagree { expected, found });
+        }
+        Ok(source.with(|fields| fields.num_hidden_layers = self.sources.len())?)
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = Range<usize>> {
         self.sources.chunk_by(|below, above| *above == below + 1).map(|run| run[0]..run[0] + run.len())
     }
 }

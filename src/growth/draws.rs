@@ -57,6 +57,14 @@ impl Draws {
         rest.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| fill(first + block * BLOCK, values));
     }
 
+    /// Sets each value to `f(u)`, with `u` independent and uniform on `[0, 1)`.
+    pub(super) fn map_uniform(&self, values: &mut [f32], f: impl Fn(f64) -> f32 + Sync) {
+        values.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
+            let mut rng = self.generator(block as u64);
+            values.iter_mut().for_each(|value| *value = f(rng.random()));
+        });
+    }
+
     /// `count` of the numbers `0..length`, each set of them as likely as any other, in rising order.
     pub(super) fn choose(&self, length: usize, count: usize) -> Vec<usize> {
         let mut chosen = index::sample(&mut self.generator(0), length, count).into_vec();
@@ -167,6 +175,19 @@ mod tests {
         for deviation in deviations {
             assert!(deviation.abs() * (count as f64).sqrt() < 5.0, "{deviations:?}");
         }
+    }
+
+    #[test]
+    fn uniform_numbers_have_the_moments_of_the_unit_interval() {
+        let count = 40 * BLOCK;
+        let mut values = vec![0.0; count];
+        ROUTER.map_uniform(&mut values, |u| u as f32);
+        let moment = |p: i32| values.iter().map(|&u| f64::from(u).powi(p)).sum::<f64>() / count as f64;
+        let deviations = [(moment(1) - 1.0 / 2.0) * 12f64.sqrt(), (moment(2) - 1.0 / 3.0) * (45f64 / 4.0).sqrt()];
+        for deviation in deviations {
+            assert!(deviation.abs() * (count as f64).sqrt() < 5.0, "{deviations:?}");
+        }
+        assert_ne!(values[..BLOCK], values[BLOCK..2 * BLOCK]);
     }
 
     #[test]

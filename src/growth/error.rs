@@ -69,6 +69,14 @@ pub enum PlanError {
         /// Layers of the source, or of the plan applied before.
         found: usize,
     },
+    /// Identity blocks stand after groups of equally many layers.
+    #[error("{num_blocks} identity blocks, expected a divisor of num_hidden_layers {num_layers}")]
+    BlocksDoNotDivide {
+        /// Blocks to insert.
+        num_blocks: usize,
+        /// Layers of the source.
+        num_layers: usize,
+    },
     /// Upcycling starts from dense MLPs.
     #[error("the source has {num_local_experts} experts per layer already, expected a dense decoder")]
     AlreadySparse {
@@ -102,6 +110,39 @@ pub enum PlanError {
         num_local_experts: usize,
         /// Width of a row.
         hidden_size: usize,
+    },
+    /// Rows are given for a router in a decoder that has none.
+    #[error("router rows are given for a dense decoder, expected a mixture of experts")]
+    NoRouters,
+    /// There is a list of router rows for each layer.
+    #[error("router rows are given for {found} layers, expected num_hidden_layers {expected}")]
+    RouterLayers {
+        /// Lists given.
+        found: usize,
+        /// Layers of the decoder.
+        expected: usize,
+    },
+    /// The rows of a router fill its shape.
+    #[error(
+        "the router rows of layer {layer} have {found} numbers, expected num_local_experts · hidden_size {expected}"
+    )]
+    RouterNumbers {
+        /// The layer.
+        layer: usize,
+        /// Numbers given.
+        found: usize,
+        /// Numbers of the router.
+        expected: usize,
+    },
+    /// A router of NaN or infinity routes nothing.
+    #[error("number {place} of the router rows of layer {layer} is {found}, expected a finite number")]
+    RouterNotFinite {
+        /// The layer.
+        layer: usize,
+        /// Place in the layer's list.
+        place: usize,
+        /// What was found.
+        found: f32,
     },
     /// The grown decoder would break a rule of every decoder.
     #[error(transparent)]

@@ -23,15 +23,23 @@
 //! # Ok::<(), deepwide::growth::PlanError>(())
 //! ```
 
+mod cast;
 mod depth;
 mod draws;
 mod error;
+mod expand;
+mod given_routers;
+pub mod mergekit;
 mod recipe;
+mod step;
 mod width;
 
+pub use cast::Cast;
 pub use depth::LayerPlan;
 pub use draws::{Draws, Purpose};
 pub use error::PlanError;
+pub use expand::BlockExpansion;
+pub use given_routers::{GivenRouters, RouterRows};
 pub use recipe::Recipe;
 pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 
@@ -46,6 +54,8 @@ use crate::weights::{Dtype, LayerTensor, Lineage, RawTensor, Sink, TensorId, Wei
 pub enum GrowthPlan {
     /// Deep: layers of the source, repeated, reordered or left out.
     Splice(LayerPlan),
+    /// Deep: copies of layers that compute nothing yet.
+    Expand(BlockExpansion),
     /// Wide: the MLP of each layer becomes a mixture of experts.
     Upcycle(UpcyclePlan),
 }
@@ -54,18 +64,13 @@ impl GrowthPlan {
     /// The decoder that this plan makes of `source`.
     ///
     /// # Errors
-    /// [`PlanError::DepthsDisagree`] for a splice of another depth. For an upcycle, [`PlanError::AlreadySparse`],
+    /// [`PlanError::DepthsDisagree`] for a splice or expansion of another depth. For an upcycle, [`PlanError::AlreadySparse`],
     /// [`PlanError::Config`], [`PlanError::BadNoise`], [`PlanError::BadDropRatio`], [`PlanError::BadRouterStd`],
     /// [`PlanError::TooManyOrthogonalRows`].
     pub fn config(&self, source: &DecoderConfig) -> Result<DecoderConfig, PlanError> {
         match self {
-            Self::Splice(plan) => {
-                let (expected, found) = (plan.num_source_layers(), source.num_hidden_layers);
-                if expected != found {
-                    return Err(PlanError::DepthsDisagree { expected, found });
-                }
-                Ok(source.with(|fields| fields.num_hidden_layers = plan.as_slice().len())?)
-            }
+            Self::Splice(plan) => plan.config(source),
+            Self::Expand(plan) => plan.layers().config(source),
             Self::Upcycle(plan) => plan.config(source),
         }
     }
@@ -77,6 +82,7 @@ impl GrowthPlan {
     pub fn recipe(&self, source: &DecoderConfig, id: TensorId) -> Recipe {
         match self {
             Self::Splice(plan) => Recipe::Copy { source: plan.source_of(id) },
+            Self::Expand(plan) => plan.recipe(id),
             Self::Upcycle(plan) => plan.recipe(source, id),
         }
     }
@@ -113,6 +119,10 @@ impl<S: WeightSource> Grown<S> {
             (GrowthPlan::Splice(plan), TensorId::Layer(..), Some(TensorId::Layer(layer, _))) => {
                 Some(format!("layer {layer} of {}", plan.num_source_layers()))
             }
+            (GrowthPlan::Expand(plan), TensorId::Layer(layer, _), Some(TensorId::Layer(..))) => {
+                Some(format!("layer {} of {}", plan.layers().as_slice()[layer], plan.layers().num_source_layers()))
+            }
+            (GrowthPlan::Expand(_), TensorId::Layer(..), None) => Some(recipe.to_string()),
             (GrowthPlan::Upcycle(_), TensorId::Layer(_, LayerTensor::Router | LayerTensor::Expert(..)), _) => {
                 Some(recipe.to_string())
             }

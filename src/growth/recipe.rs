@@ -6,13 +6,15 @@ use serde::Serialize;
 
 use super::RouterInit;
 use super::draws::Draws;
+use super::step::{Step, computable, stream_through};
 use crate::weights::{
-    Dtype, LayerTensor, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, round_f32, widen_to_f32,
+    Dtype, LayerTensor, PIECE_NUMBERS, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, round_f32,
+    widen_to_f32,
 };
 
 /// How one weight of a grown decoder comes from its source: what a plan decides, before a weight is read.
 ///
-/// Arithmetic is in `f64`; the result is rounded to the type of the source's weight.
+/// Arithmetic is in `f64`, but for [`Recipe::Scale`]; the result is rounded to the type of the source's weight.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -22,12 +24,17 @@ pub enum Recipe {
         /// Which weight.
         source: TensorId,
     },
-    /// `factor · w`.
+    /// `factor · w` as PyTorch computes it: both in single precision, the product rounded to the type of `w`.
     Scale {
         /// Which weight is `w`.
         source: TensorId,
         /// What every entry is multiplied by.
         factor: f64,
+    },
+    /// Zeros.
+    Zero {
+        /// The weight in whose place they stand, and whose number format they take.
+        like: TensorId,
     },
     /// `w + relative_std · std(w) · N(0, 1)`.
     Noise {
@@ -68,7 +75,7 @@ impl Recipe {
             | Self::Scale { source, .. }
             | Self::Noise { source, .. }
             | Self::Drop { source, .. } => Some(source),
-            Self::Router { .. } => None,
+            Self::Zero { .. } | Self::Router { .. } => None,
         }
     }
 
@@ -78,7 +85,7 @@ impl Recipe {
             | Self::Scale { source: id, .. }
             | Self::Noise { source: id, .. }
             | Self::Drop { source: id, .. } => source.dtype(id),
-            Self::Router { like, .. } => source.dtype(like),
+            Self::Zero { like } | Self::Router { like, .. } => source.dtype(like),
         }
     }
 
@@ -91,9 +98,8 @@ impl Recipe {
     ) -> Result<(), WeightError> {
         match *self {
             Self::Copy { source: id } => source.stream(id, sink),
-            Self::Scale { source: id, factor } => {
-                map(source, id, sink, |_, values| values.iter_mut().for_each(|w| *w = (f64::from(*w) * factor) as f32))
-            }
+            Self::Scale { source: id, factor } => stream_through(source, id, &[Step::Scale(factor)], sink),
+            Self::Zero { like } => zeros(source.dtype(like), shape.iter().product(), sink),
             Self::Noise { source: id, relative_std, values } => {
                 let (_, std) = mean_and_std(source, id, |_| true)?;
                 map(source, id, sink, |first, weight| {
@@ -113,15 +119,25 @@ impl Recipe {
                 })
             }
             Self::Router { like, init, values } => {
-                let dtype = computable(source.dtype(like), like)?;
-                let rows = router(init, [shape[0], shape[1]], values);
-                let mut bytes = Vec::with_capacity(rows.len() * dtype.size_bytes());
-                round_f32(&rows, dtype, &mut bytes);
-                let mut pieces = Pieces::new(dtype, sink);
-                pieces.push(&bytes)?;
-                pieces.finish()
+                Self::stream_router(init, computable(source.dtype(like), like)?, shape, values, sink)
             }
         }
+    }
+
+    /// A fresh router of type `dtype` and shape `[experts, hidden]`, to `sink`.
+    pub(super) fn stream_router(
+        init: RouterInit,
+        dtype: Dtype,
+        shape: &[usize],
+        values: Draws,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), WeightError> {
+        let rows = router(init, [shape[0], shape[1]], values);
+        let mut bytes = Vec::with_capacity(rows.len() * dtype.size_bytes());
+        round_f32(&rows, dtype, &mut bytes);
+        let mut pieces = Pieces::new(dtype, sink);
+        pieces.push(&bytes)?;
+        pieces.finish()
     }
 }
 
@@ -145,9 +161,12 @@ fn map(
     })
 }
 
-fn computable(dtype: Dtype, id: TensorId) -> Result<Dtype, WeightError> {
-    let expected = "float32, float16 or bfloat16 to compute with";
-    if dtype.is_computed_with() { Ok(dtype) } else { Err(WeightError::NotComputable { id, found: dtype, expected }) }
+/// `count` zeros: in every type, bytes that are all 0.
+fn zeros(dtype: Dtype, count: usize, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+    let piece = vec![0; count.min(PIECE_NUMBERS) * dtype.size_bytes()];
+    (0..count)
+        .step_by(PIECE_NUMBERS)
+        .try_for_each(|first| sink(&piece[..(count - first).min(PIECE_NUMBERS) * dtype.size_bytes()]))
 }
 
 /// Mean and standard deviation, in `f64`, of the numbers of a weight whose places are `counted`.
@@ -180,12 +199,13 @@ fn mean_and_std(
     Ok((mean, (squares / count as f64).sqrt()))
 }
 
-/// In words: `copy`, `noise 0.01`, `drop 168 dimensions`, `router normal(0.02)`.
+/// In words: `copy`, `scale 0.5`, `zeros`, `noise 0.01`, `drop 168 dimensions`, `router normal(0.02)`.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Copy { .. } => f.write_str("copy"),
             Self::Scale { factor, .. } => write!(f, "scale {factor}"),
+            Self::Zero { .. } => f.write_str("zeros"),
             Self::Noise { relative_std, .. } => write!(f, "noise {relative_std}"),
             Self::Drop { count, .. } => write!(f, "drop {count} dimensions"),
             Self::Router { init, .. } => write!(f, "router {init}"),
@@ -220,6 +240,10 @@ fn router(init: RouterInit, [rows, columns]: [usize; 2], values: Draws) -> Vec<f
     match init {
         RouterInit::Zero => {}
         RouterInit::Normal { std } => values.map_normal(0, &mut weight, |_, z| (std * z) as f32),
+        RouterInit::Uniform => {
+            let bound = 1.0 / (columns as f64).sqrt();
+            values.map_uniform(&mut weight, |u| (bound * (2.0 * u - 1.0)) as f32);
+        }
         RouterInit::Orthogonal => {
             let norm = RouterInit::orthogonal_norm(columns);
             let entries = values.orthonormal_rows(rows, columns).into_iter().flatten();
@@ -301,11 +325,25 @@ mod tests {
     }
 
     #[test]
-    fn scaling_multiplies_and_rounds_once() {
+    fn scaling_multiplies_in_single_precision() {
         let source = source(|i| i as f32);
         let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Up));
         let scaled = made(Recipe::Scale { source: id, factor: 0.1 }, &source);
-        assert!(scaled.iter().enumerate().all(|(i, &w)| w == (f64::from(i as f32) * 0.1) as f32));
+        assert!(scaled.iter().enumerate().all(|(i, &w)| w == i as f32 * 0.1f32));
+    }
+
+    #[test]
+    fn zeros_come_in_pieces_of_the_type_they_stand_for() {
+        let source = source(|_| 1.0);
+        let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Up));
+        let mut lengths = Vec::new();
+        let zero = Recipe::Zero { like: id };
+        zero.stream(&source, &[PIECE_NUMBERS + 5, 2], &mut |piece| {
+            assert!(piece.iter().all(|&byte| byte == 0));
+            Ok(lengths.push(piece.len()))
+        })
+        .unwrap();
+        assert_eq!(lengths, [4 * PIECE_NUMBERS, 4 * PIECE_NUMBERS, 40]);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub enum RouterInit {
         /// Standard deviation; 0.02 by default.
         std: f64,
     },
+    /// Entries from the uniform distribution on `±1/√hidden_size`: the start of a fresh `torch.nn.Linear`.
+    Uniform,
     /// Zeros: every score ties, so only the order of the experts decides until training breaks the tie.
     Zero,
     /// Rows at right angles, each of length `0.02 · √hidden_size`: the root mean square length of a row of
@@ -176,11 +178,12 @@ impl Default for RouterInit {
     }
 }
 
-/// `normal(0.02)`, `zero`, `orthogonal`.
+/// `normal(0.02)`, `uniform`, `zero`, `orthogonal`.
 impl fmt::Display for RouterInit {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Normal { std } => write!(f, "normal({std})"),
+            Self::Uniform => f.write_str("uniform"),
             Self::Zero => f.write_str("zero"),
             Self::Orthogonal => f.write_str("orthogonal"),
         }
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn a_plan_survives_being_written_down() {
         for init in [ExpertInit::Copy, ExpertInit::Noise { relative_std: 0.01 }, ExpertInit::Drop { ratio: 0.5 }] {
-            for router in [RouterInit::default(), RouterInit::Zero, RouterInit::Orthogonal] {
+            for router in [RouterInit::default(), RouterInit::Uniform, RouterInit::Zero, RouterInit::Orthogonal] {
                 let plan = UpcyclePlan { init, router, seed: u64::MAX, ..UpcyclePlan::new(8, 2) };
                 let text = serde_json::to_string(&plan).unwrap();
                 assert_eq!(serde_json::from_str::<UpcyclePlan>(&text).unwrap(), plan, "{text}");

@@ -267,6 +267,7 @@ fn growth_in_words(plan: &ArmPlan) -> String {
     match &plan.growth {
         None => "none: the base, trained further".to_owned(),
         Some(GrowthPlan::Splice(layers)) => format!("layers {layers}"),
+        Some(GrowthPlan::Expand(blocks)) => format!("layers {blocks}"),
         Some(GrowthPlan::Upcycle(upcycle)) => {
             format!(
                 "{} copies of every MLP, top-{}, router {}",

@@ -401,6 +401,18 @@ pub enum WeightError {
         /// What can be computed with.
         expected: &'static str,
     },
+    /// Rounded to a type of smaller range, a finite number would become infinite.
+    #[error("{id:?} holds {value} at place {place}, which {dtype} cannot hold: expected bfloat16 or float32 instead")]
+    Overflow {
+        /// The weight.
+        id: TensorId,
+        /// Place of the first such number, row-major.
+        place: usize,
+        /// The number.
+        value: f64,
+        /// The type it was to be rounded to.
+        dtype: Dtype,
+    },
 
     /// A weight holds a number that is none.
     #[error("tensor {}: value {index} is {found}, expected a finite number (--allow-nonfinite takes it)", quoted(.name))]
