@@ -5,6 +5,7 @@ mod bad_checkpoints;
 mod compare;
 mod counting;
 mod decoding;
+mod grow;
 mod growth_in_models;
 mod models;
 mod oracle;

@@ -145,7 +145,7 @@ mod catching {
     }
 }
 
-#[cfg(unix)]
-pub(super) use catching::disk;
 #[cfg(not(unix))]
 pub(super) use crate::weights::disk::disk;
+#[cfg(unix)]
+pub(super) use catching::disk;

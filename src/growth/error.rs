@@ -114,6 +114,14 @@ pub enum PlanError {
     /// Rows are given for a router in a decoder that has none.
     #[error("router rows are given for a dense decoder, expected a mixture of experts")]
     NoRouters,
+    /// Experts are cut into parts of one size.
+    #[error("granularity is {parts}, expected a divisor of intermediate_size {intermediate_size}")]
+    UnevenParts {
+        /// Intermediate size of an expert.
+        intermediate_size: usize,
+        /// Parts asked for.
+        parts: usize,
+    },
     /// There is a list of router rows for each layer.
     #[error("router rows are given for {found} layers, expected num_hidden_layers {expected}")]
     RouterLayers {

@@ -3,7 +3,8 @@
 use super::PlanError;
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::weights::{
-    Dtype, LayerTensor, Lineage, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes, widen_to_f32,
+    Dtype, LayerTensor, Lineage, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes,
+    widen_to_f32,
 };
 
 /// A mixture whose experts are cut into `G` parts of `intermediate_size / G` each, every token visiting `G · k` of `G · E`
@@ -98,7 +99,11 @@ impl<S: WeightSource> FineGrained<S> {
                 i += run;
             }
             place += count;
-            if projection == Projection::Down { pieces.push(&times(&kept, dtype, self.parts)) } else { pieces.push(&kept) }
+            if projection == Projection::Down {
+                pieces.push(&times(&kept, dtype, self.parts))
+            } else {
+                pieces.push(&kept)
+            }
         })?;
         pieces.finish()
     }
@@ -164,10 +169,7 @@ mod tests {
             for part in 0..4 {
                 let cut = of(&fine, LayerTensor::Expert(4 * expert + part, projection));
                 let expected: Vec<f32> = match projection {
-                    Projection::Down => (0..h * f)
-                        .filter(|i| (i % f) / 84 == part)
-                        .map(|i| 4.0 * whole[i])
-                        .collect(),
+                    Projection::Down => (0..h * f).filter(|i| (i % f) / 84 == part).map(|i| 4.0 * whole[i]).collect(),
                     _ => whole[part * 84 * h..(part + 1) * 84 * h].to_vec(),
                 };
                 assert_eq!(cut, expected, "{projection:?} of part {part} of expert {expert}");

@@ -29,6 +29,7 @@ mod draws;
 mod error;
 mod expand;
 mod given_routers;
+mod granularity;
 pub mod mergekit;
 mod recipe;
 mod step;
@@ -40,6 +41,7 @@ pub use draws::{Draws, Purpose};
 pub use error::PlanError;
 pub use expand::BlockExpansion;
 pub use given_routers::{GivenRouters, RouterRows};
+pub use granularity::FineGrained;
 pub use recipe::Recipe;
 pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 

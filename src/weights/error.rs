@@ -402,7 +402,7 @@ pub enum WeightError {
         expected: &'static str,
     },
     /// Rounded to a type of smaller range, a finite number would become infinite.
-    #[error("{id:?} holds {value} at place {place}, which {dtype} cannot hold: expected bfloat16 or float32 instead")]
+    #[error("{id:?} holds {value} at place {place}, beyond the range of {dtype} (--saturate writes its largest)")]
     Overflow {
         /// The weight.
         id: TensorId,
@@ -415,29 +415,14 @@ pub enum WeightError {
     },
 
     /// A weight holds a number that is none.
-    #[error("tensor {}: value {index} is {found}, expected a finite number (--allow-nonfinite takes it)", quoted(.name))]
+    #[error("{id:?} holds {value} at place {place}, expected a finite number (--allow-nonfinite takes it)")]
     NotFinite {
-        /// The tensor.
-        name: String,
-        /// Place of the first such value.
-        index: u64,
+        /// The weight.
+        id: TensorId,
+        /// Place of the first such value, row-major.
+        place: usize,
         /// The value.
-        found: f64,
-    },
-    /// A weight does not fit the range of the type that it is to be written in.
-    #[error(
-        "tensor {}: value {index} is {found}, beyond the range of {dtype} (--saturate writes its largest number)",
-        quoted(.name)
-    )]
-    Overflow {
-        /// The tensor.
-        name: String,
-        /// Place of the first such value.
-        index: u64,
-        /// The value.
-        found: f64,
-        /// The type to write.
-        dtype: Dtype,
+        value: f64,
     },
     /// A name in a file would lead out of its directory.
     #[error("{path:?} names file {}, expected a plain file name", quoted(.name))]

@@ -20,8 +20,8 @@ mod tensor_id;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use error::{ErrorKind, WeightError};
-pub use hf::{HfDirectory, write_hf_directory};
 pub(crate) use hf::read_bounded;
+pub use hf::{HfDirectory, write_hf_directory};
 pub use inherited::{Content, Inherited};
 pub use memory::MemoryWeights;
 pub use pieces::{PIECE_NUMBERS, Pieces};

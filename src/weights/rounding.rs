@@ -1,6 +1,6 @@
 //! Numbers on their way to a file: rounded to its type, and known to be numbers.
 
-use super::{Dtype, WeightError, cast_bytes};
+use super::{Dtype, TensorId, WeightError, cast_bytes};
 
 /// What to do with values that no weight should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,29 +13,29 @@ pub struct Strictness {
 
 /// Takes the pieces of one tensor in turn.
 #[derive(Debug)]
-pub(super) struct Rounding<'a> {
-    name: &'a str,
+pub(super) struct Rounding {
+    id: TensorId,
     from: Dtype,
     to: Dtype,
     strictness: Strictness,
-    position: u64,
+    position: usize,
     rounded: Vec<u8>,
 }
 
-impl<'a> Rounding<'a> {
-    /// For the tensor of this name.
-    pub fn new(name: &'a str, from: Dtype, to: Dtype, strictness: Strictness) -> Self {
-        Self { name, from, to, strictness, position: 0, rounded: Vec::new() }
+impl Rounding {
+    /// For this weight.
+    pub fn new(id: TensorId, from: Dtype, to: Dtype, strictness: Strictness) -> Self {
+        Self { id, from, to, strictness, position: 0, rounded: Vec::new() }
     }
 
     /// The piece in the type to write: itself if that is the type it has.
     pub fn round<'b>(&'b mut self, piece: &'b [u8]) -> Result<&'b [u8], WeightError> {
         if !self.strictness.allow_nonfinite
-            && let Some((index, found)) = first_not_finite(piece, self.from)
+            && let Some((index, value)) = first_not_finite(piece, self.from)
         {
-            return Err(WeightError::NotFinite { name: self.name.to_owned(), index: self.position + index, found });
+            return Err(WeightError::NotFinite { id: self.id, place: self.position + index, value });
         }
-        let count = (piece.len() / self.from.size_bytes()) as u64;
+        let count = piece.len() / self.from.size_bytes();
         if self.from == self.to {
             self.position += count;
             return Ok(piece);
@@ -52,12 +52,12 @@ impl<'a> Rounding<'a> {
         let (wide, narrow) = (self.from.size_bytes(), self.to.size_bytes());
         let mut at = 0;
         while let Some((index, infinite)) = first_not_finite(&self.rounded[at * narrow..], self.to) {
-            at += index as usize;
+            at += index;
             let original = value(&piece[at * wide..][..wide], self.from);
             if original.is_finite() {
                 if !self.strictness.saturate {
-                    let (name, index) = (self.name.to_owned(), self.position + at as u64);
-                    return Err(WeightError::Overflow { name, index, found: original, dtype: self.to });
+                    let (id, place, dtype) = (self.id, self.position + at, self.to);
+                    return Err(WeightError::Overflow { id, place, value: original, dtype });
                 }
                 let largest = largest(self.to, infinite < 0.0);
                 self.rounded[at * narrow..][..narrow].copy_from_slice(&largest[..narrow]);
@@ -69,7 +69,7 @@ impl<'a> Rounding<'a> {
 }
 
 /// Place and value of the first infinity or NaN; integers have none.
-fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(u64, f64)> {
+fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f64)> {
     let size = dtype.size_bytes();
     let index = match dtype {
         Dtype::Float64 => position::<8>(bytes, |b| !f64::from_le_bytes(b).is_finite()),
@@ -80,7 +80,7 @@ fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(u64, f64)> {
         Dtype::Float8E5m2 => position::<1>(bytes, |[b]| b & 0x7c == 0x7c),
         _ => None,
     }?;
-    Some((index as u64, value(&bytes[index * size..][..size], dtype)))
+    Some((index, value(&bytes[index * size..][..size], dtype)))
 }
 
 /// Looks at a run of numbers at once, without a branch for each, before it looks for the one.
@@ -127,11 +127,11 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut values = vec![1.0; 10_000];
                 values[9_876] = bad;
-                let mut rounding = Rounding::new("w", dtype, Dtype::Float32, Strictness::default());
+                let mut rounding = Rounding::new(TensorId::Norm, dtype, Dtype::Float32, Strictness::default());
                 rounding.round(&piece(dtype, &[1.0; 7])).unwrap();
                 let error = rounding.round(&piece(dtype, &values)).unwrap_err();
-                assert!(matches!(error, WeightError::NotFinite { index: 9_883, .. }), "{error}");
-                let mut lenient = Rounding::new("w", dtype, Dtype::Bfloat16, LENIENT);
+                assert!(matches!(error, WeightError::NotFinite { place: 9_883, .. }), "{error}");
+                let mut lenient = Rounding::new(TensorId::Norm, dtype, Dtype::Bfloat16, LENIENT);
                 assert!(lenient.round(&piece(dtype, &values)).is_ok());
             }
         }
@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn what_the_type_cannot_hold_is_refused_or_becomes_its_largest_number() {
         let values = [65504.0, 65519.0, -65520.0, 1e30];
-        let mut strict = Rounding::new("w", Dtype::Bfloat16, Dtype::Float16, Strictness::default());
+        let mut strict = Rounding::new(TensorId::Norm, Dtype::Bfloat16, Dtype::Float16, Strictness::default());
         let error = strict.round(&piece(Dtype::Bfloat16, &[1.0, -1e30])).unwrap_err();
-        assert!(matches!(error, WeightError::Overflow { index: 1, dtype: Dtype::Float16, .. }), "{error}");
-        let mut lenient = Rounding::new("w", Dtype::Float32, Dtype::Float16, LENIENT);
+        assert!(matches!(error, WeightError::Overflow { place: 1, dtype: Dtype::Float16, .. }), "{error}");
+        let mut lenient = Rounding::new(TensorId::Norm, Dtype::Float32, Dtype::Float16, LENIENT);
         let rounded = lenient.round(&piece(Dtype::Float32, &values)).unwrap().to_vec();
         let read = RawTensor::new(Dtype::Float16, vec![4], rounded).to_f32();
         assert_eq!(read, [65504.0, 65504.0, -65504.0, 65504.0]);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn infinities_that_were_there_stay_when_they_are_allowed() {
-        let mut lenient = Rounding::new("w", Dtype::Float32, Dtype::Float16, LENIENT);
+        let mut lenient = Rounding::new(TensorId::Norm, Dtype::Float32, Dtype::Float16, LENIENT);
         let rounded = lenient.round(&piece(Dtype::Float32, &[f32::INFINITY, f32::NAN, 1.0])).unwrap().to_vec();
         let read = RawTensor::new(Dtype::Float16, vec![3], rounded).to_f32();
         assert!(read[0] == f32::INFINITY && read[1].is_nan() && read[2] == 1.0);
@@ -160,9 +160,9 @@ mod tests {
     #[test]
     fn what_keeps_its_type_keeps_its_bytes() {
         let bytes = [0x01, 0x80, 0xff, 0x00];
-        let mut same = Rounding::new("w", Dtype::Bfloat16, Dtype::Bfloat16, Strictness::default());
+        let mut same = Rounding::new(TensorId::Norm, Dtype::Bfloat16, Dtype::Bfloat16, Strictness::default());
         assert_eq!(same.round(&bytes).unwrap(), bytes);
-        let mut integers = Rounding::new("w", Dtype::Int8, Dtype::Int8, Strictness::default());
+        let mut integers = Rounding::new(TensorId::Norm, Dtype::Int8, Dtype::Int8, Strictness::default());
         assert_eq!(integers.round(&[0x7f, 0xff]).unwrap(), [0x7f, 0xff]);
     }
 }

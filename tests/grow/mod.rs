@@ -1,8 +1,6 @@
 //! `deepwide grow`, `inspect` and `verify`, run as a user runs them.
 
-mod command;
 mod faults;
-mod kills;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,11 +39,8 @@ pub fn tiny_base(path: &Path) -> PathBuf {
         })
         .unwrap();
     write_hf_directory(&MemoryWeights::untrained(config, 0.2, 11), None, Some(Dtype::Bfloat16), path).unwrap();
-    let words: Vec<String> = ["<bos>", "<eos>", "<unk>"]
-        .into_iter()
-        .map(String::from)
-        .chain((0..61).map(|i| format!("w{i}")))
-        .collect();
+    let words: Vec<String> =
+        ["<bos>", "<eos>", "<unk>"].into_iter().map(String::from).chain((0..61).map(|i| format!("w{i}"))).collect();
     Tokenizer::word_level(&words).save(path).unwrap();
     path.to_owned()
 }

@@ -183,7 +183,6 @@ impl GrowArgs {
         let plan = |experts| UpcyclePlan {
             init,
             router,
-            granularity: self.granularity.unwrap_or(1),
             seed: self.seed,
             ..UpcyclePlan::new(experts, self.top_k.unwrap_or(2))
         };

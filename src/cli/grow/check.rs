@@ -77,11 +77,17 @@ impl Check {
         };
         let rows = [
             ["tokens".to_owned(), d.num_tokens.to_string()],
-            ["max |Δlogit|".to_owned(), format!("{:.3e} (largest |logit| {:.2})", d.max_abs_logit, d.base_max_abs_logit)],
+            [
+                "max |Δlogit|".to_owned(),
+                format!("{:.3e} (largest |logit| {:.2})", d.max_abs_logit, d.base_max_abs_logit),
+            ],
             ["mean KL".to_owned(), format!("{:.3e} nats", d.mean_kl_nats)],
             ["same likeliest token".to_owned(), format!("{:.2} %", 100.0 * d.top1_agreement)],
             ["loss of the base".to_owned(), format!("{:.4} nats", d.base_loss_nats)],
-            ["loss after growth".to_owned(), format!("{:.4} nats ({:+.4})", d.loss_nats, d.loss_nats - d.base_loss_nats)],
+            [
+                "loss after growth".to_owned(),
+                format!("{:.4} nats ({:+.4})", d.loss_nats, d.loss_nats - d.base_loss_nats),
+            ],
         ];
         format!("check: {verdict}\n{}", aligned(&rows.map(|row| row.to_vec())))
     }

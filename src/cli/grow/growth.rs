@@ -172,18 +172,21 @@ impl Request {
         match config {
             MergeConfig::Passthrough(passthrough) => {
                 let merged = Merged::new(passthrough, sources)?;
-                let (title, warnings) = (format!("mergekit passthrough: {}", merged.plan()), told(merged.plan().warnings()));
+                let (title, warnings) =
+                    (format!("mergekit passthrough: {}", merged.plan()), told(merged.plan().warnings()));
                 let operators = vec![json!({"mergekit": "passthrough"})];
                 let source = Box::new(merged);
                 Ok(Growth { source, operators, title, warnings, kept, preserves: false })
             }
             MergeConfig::Moe(moe) => {
-                let rows = if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
+                let rows =
+                    if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
                 let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
                 let merged = MoeMerge::new(moe, sources, &options)?;
                 let warnings = told(merged.plan().warnings());
                 let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
-                let operators = vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
+                let operators =
+                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
                 let preserves = self.bases.len() == 1
                     && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
                 let source = Box::new(merged);

@@ -51,9 +51,8 @@ impl Plan {
 
     pub fn to_text(&self) -> String {
         let context = CONTEXT.min(self.base.max_position_embeddings as u64);
-        let row = |name: &str, of: &dyn Fn(&DecoderConfig) -> String| {
-            vec![name.to_owned(), of(&self.base), of(&self.grown)]
-        };
+        let row =
+            |name: &str, of: &dyn Fn(&DecoderConfig) -> String| vec![name.to_owned(), of(&self.base), of(&self.grown)];
         let rows = [
             vec![String::new(), "base".to_owned(), "grown".to_owned()],
             row("layers", &|c| c.num_hidden_layers.to_string()),
@@ -114,7 +113,8 @@ fn layer_runs(source: &dyn WeightSource) -> Vec<String> {
             _ => None,
         };
         // Where several models are merged, the last step names the model.
-        let model = lineage.steps.iter().find_map(|step| step.split_once(" of ").filter(|_| step.starts_with("layer ")));
+        let model =
+            lineage.steps.iter().find_map(|step| step.split_once(" of ").filter(|_| step.starts_with("layer ")));
         (from, model.map(|(_, model)| model.to_owned()))
     };
     let roots: Vec<_> = (0..source.config().num_hidden_layers).map(root).collect();

@@ -73,6 +73,11 @@ impl PassthroughConfig {
         &self.models.0
     }
 
+    /// Place in [`models`](Self::models) of the one that the config calls its base.
+    pub fn base_model(&self) -> Option<usize> {
+        self.base_model
+    }
+
     /// Whose tokenizer the result takes, if the config says so.
     pub fn tokenizer(&self) -> Option<&TokenizerSource> {
         self.tokenizer.as_ref()

@@ -115,7 +115,7 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
             let expected = "floating-point numbers to round";
             return Err(WeightError::NotComputable { id, found: from, expected });
         }
-        let mut rounding = Rounding::new(&spec.name, from, spec.dtype, self.options.strictness);
+        let mut rounding = Rounding::new(id, from, spec.dtype, self.options.strictness);
         self.source.stream(id, &mut |piece| sink(rounding.round(piece)?))
     }
 
