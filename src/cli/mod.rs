@@ -109,6 +109,19 @@ pub enum CliError {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// Neither growth nor another form is asked for.
+    #[error(
+        "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout"
+    )]
+    NothingToDo,
+    /// More layers than anybody means.
+    #[error("the result would have {num_layers} layers, expected at most {most} (--force takes more)")]
+    TooDeep {
+        /// Layers of the result.
+        num_layers: usize,
+        /// The limit.
+        most: usize,
+    },
     /// Only a warning, had it not been for `--strict`.
     #[error("{warning} (refused because of --strict)")]
     Strict {
@@ -197,11 +210,15 @@ impl CliError {
             Self::Plan(_)
             | Self::Merge(_)
             | Self::Strict { .. }
+            | Self::TooDeep { .. }
             | Self::PromptCount { .. }
             | Self::EmptyPrompt { .. }
             | Self::CheckTextTooShort { .. }
             | Self::IdBeyondVocabulary { .. } => 3,
-            Self::OptionBesideMerge { .. } | Self::HiddenWithoutPrompts | Self::PromptsWithoutHidden => 2,
+            Self::NothingToDo
+            | Self::OptionBesideMerge { .. }
+            | Self::HiddenWithoutPrompts
+            | Self::PromptsWithoutHidden => 2,
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::Read { .. } | Self::Stdout { .. } => 1,

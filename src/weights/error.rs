@@ -489,7 +489,7 @@ impl WeightError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } => ErrorKind::NotFound,
-            Self::Io { .. } | Self::Changed { .. } => ErrorKind::Io,
+            Self::Io { .. } | Self::Changed { .. } | Self::OutputBusy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
             _ => ErrorKind::Invalid,
         }
     }

@@ -1,6 +1,8 @@
 //! `deepwide grow`, `inspect` and `verify`, run as a user runs them.
 
+mod command;
 mod faults;
+mod kills;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,11 +31,11 @@ pub fn printed(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A Llama of four layers with a tokenizer, bfloat16.
+/// A Llama of two layers with a tokenizer, bfloat16.
 pub fn tiny_base(path: &Path) -> PathBuf {
     let config = DecoderConfig::pico()
         .with(|fields| {
-            (fields.num_hidden_layers, fields.hidden_size, fields.intermediate_size) = (4, 32, 48);
+            (fields.num_hidden_layers, fields.hidden_size, fields.intermediate_size) = (2, 32, 48);
             (fields.num_attention_heads, fields.num_key_value_heads, fields.head_dim) = (4, 2, 8);
             fields.vocab_size = 64;
         })

@@ -52,7 +52,7 @@ pub struct GrowArgs {
     #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true)]
     pub drop: Option<f64>,
     /// Cut each expert into G finer ones, each token visiting G times as many
-    #[arg(long, value_name = "G", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative)]
     pub granularity: Option<usize>,
     /// Decides every random number
     #[arg(long, default_value_t = 0)]
@@ -187,6 +187,11 @@ impl GrowArgs {
             ..UpcyclePlan::new(experts, self.top_k.unwrap_or(2))
         };
         self.moe.map(plan)
+    }
+
+    /// Whether the base is to be written in another form, so that not growing it makes sense.
+    pub(super) fn converts(&self) -> bool {
+        self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4
     }
 
     /// Options that say how to grow a base, which a mergekit file says itself.

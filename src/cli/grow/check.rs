@@ -25,22 +25,15 @@ fn tolerance(config: &DecoderConfig) -> f64 {
     64.0 * f64::from(f32::EPSILON) * config.num_hidden_layers as f64
 }
 
-/// The result of a check.
-pub(super) struct Check {
-    departure: Departure,
-    preserves: bool,
-    tolerance: f64,
+/// A text that both models will read.
+pub(super) struct Text {
+    ids: Vec<u32>,
 }
 
-impl Check {
-    /// Runs the base and the grown model, one after the other, on the same text.
-    pub fn run(
-        base: &Checkpoint,
-        grown: &impl WeightSource,
-        preserves: bool,
-        text: Option<&Path>,
-    ) -> Result<Self, CliError> {
-        let text = match text {
+impl Text {
+    /// Reads and tokenizes it, so that what is wrong with it is known before anything is written.
+    pub fn read(base: &Checkpoint, file: Option<&Path>) -> Result<Self, CliError> {
+        let text = match file {
             None => PARAGRAPH.to_owned(),
             Some(path) => {
                 std::fs::read_to_string(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?
@@ -52,12 +45,26 @@ impl Check {
         if ids.len() < 2 {
             return Err(CliError::CheckTextTooShort { found: ids.len() });
         }
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= base.config().vocab_size) {
-            return Err(CliError::IdBeyondVocabulary { id, vocab_size: base.config().vocab_size });
+        match ids.iter().find(|&&id| id as usize >= base.config().vocab_size) {
+            Some(&id) => Err(CliError::IdBeyondVocabulary { id, vocab_size: base.config().vocab_size }),
+            None => Ok(Self { ids }),
         }
+    }
+}
+
+/// The result of a check.
+pub(super) struct Check {
+    departure: Departure,
+    preserves: bool,
+    tolerance: f64,
+}
+
+impl Check {
+    /// Runs the base and the grown model, one after the other, on the same text.
+    pub fn run(base: &Checkpoint, grown: &impl WeightSource, preserves: bool, text: &Text) -> Result<Self, CliError> {
         let device = device("flex")?;
-        let base_logits = logits_of(base, &ids, &device)?;
-        let departure = departure(&ids, &base_logits, &logits_of(grown, &ids, &device)?);
+        let base_logits = logits_of(base, &text.ids, &device)?;
+        let departure = departure(&text.ids, &base_logits, &logits_of(grown, &text.ids, &device)?);
         Ok(Self { departure, preserves, tolerance: tolerance(grown.config()) })
     }
 

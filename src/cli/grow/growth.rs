@@ -78,6 +78,11 @@ impl Request {
         &self.bases[self.parent]
     }
 
+    /// Whether a mergekit file says what to do.
+    pub fn is_merge(&self) -> bool {
+        self.merge.is_some()
+    }
+
     /// What the result has from its parent besides weights.
     pub fn inherited(&self) -> Result<Inherited, CliError> {
         let mut inherited = self.parent().inherited()?;

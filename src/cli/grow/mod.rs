@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub use args::{GgufArg, GrowArgs, LayoutArg, OutType, RouterArg};
 
-use self::check::Check;
+use self::check::{Check, Text};
 use self::growth::{Growth, Request};
 use self::plan::Plan;
 use super::progress::Bytes;
@@ -31,6 +31,9 @@ use crate::weights::{Checkpoint, Strictness, WeightError, WeightSource};
 /// Room for the small files beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;
 
+/// Layers beyond which a plan is taken for a typing error.
+const MOST_LAYERS: usize = 1024;
+
 /// Grows a checkpoint.
 ///
 /// # Errors
@@ -39,10 +42,22 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
     let request = Request::open(args, &disk)?;
     let growth = request.growth(args)?;
+    if args.depth().is_none()
+        && args.moe.is_none()
+        && args.granularity.is_none()
+        && !request.is_merge()
+        && !args.converts()
+    {
+        return Err(CliError::NothingToDo);
+    }
     if args.strict
         && let Some(warning) = growth.warnings.first()
     {
         return Err(CliError::Strict { warning: warning.clone() });
+    }
+    let num_layers = growth.source.config().num_hidden_layers;
+    if num_layers > MOST_LAYERS && !args.force {
+        return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
     let strictness = Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate };
     let options = HfOptions {
@@ -65,13 +80,15 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     for notice in request.bases.iter().flat_map(Checkpoint::notices) {
         eprintln!("note: {notice}");
     }
-    eprint!("{}", plan.to_text());
+    let text = args.check.then(|| Text::read(request.parent(), args.check_text.as_deref())).transpose()?;
     let needed_bytes = plan.bytes_to_write() + SLACK_BYTES;
     if needed_bytes > free_bytes {
         return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
+    eprint!("{}", plan.to_text());
     write(args, &disk, &request, &growth, &writer, &out, plan.bytes_to_write())?;
-    let checked = if args.check { Some(check(args, &request, &growth)?) } else { None };
+    let check = |text| Check::run(request.parent(), &growth.source, growth.preserves, text);
+    let checked = text.as_ref().map(check).transpose()?;
     if args.json {
         let mut summary = plan.to_json();
         summary["out"] = json!(args.out);
@@ -118,10 +135,6 @@ fn write(
     receipt["files"] = json!(partial.files());
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
     Ok(partial.commit()?)
-}
-
-fn check(args: &GrowArgs, request: &Request, growth: &Growth<'_>) -> Result<Check, CliError> {
-    Check::run(request.parent(), &growth.source, growth.preserves, args.check_text.as_deref())
 }
 
 /// The path from the root on, so that a parent can be named.

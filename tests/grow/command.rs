@@ -1,0 +1,274 @@
+//! What the command refuses, and with which words and exit code; and what it makes.
+
+use std::fs;
+use std::path::Path;
+
+use deepwide::weights::{HfDirectory, TensorId, WeightSource};
+use serde_json::Value;
+
+use super::{deepwide, names, printed, run, tiny_base};
+
+/// One bad request: its row in the list of bad inputs, the words after `grow BASE OUT`, the exit code, what is said.
+type Row = (&'static str, &'static [&'static str], i32, &'static str);
+
+#[rustfmt::skip]
+const REFUSED: [Row; 22] = [
+    ("E1", &["--dus", "2"], 3, "overlap m = 2 leaves no layer: expected less than num_hidden_layers 2"),
+    ("E3", &["--dus", "-1"], 2, "-1 is negative, expected 0 or more"),
+    ("E3", &["--dus", "1.5"], 2, "\"1.5\" is not a whole number"),
+    ("E9", &["--stack", "513"], 3, "the result would have 1026 layers, expected at most 1024 (--force takes more)"),
+    ("E9", &["--stack", "99999999"], 3, "the plan has 199999998 layers, expected at most 65536"),
+    ("E6", &["--stack", "0"], 3, "the stack has 0 copies, expected at least 1"),
+    ("E12", &["--moe", "0"], 3, "num_local_experts is 0"),
+    ("E13", &["--moe", "4", "--top-k", "0"], 3, "num_experts_per_tok is 0"),
+    ("E13", &["--moe", "4", "--top-k", "5"], 3, "num_experts_per_tok 5"),
+    ("E15", &["--moe", "4", "--noise", "-0.1"], 3, "relative_std is -0.1, expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--noise", "nan"], 3, "relative_std is NaN, expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--noise", "1e30"], 3, "expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--drop", "1.5"], 3, "drop ratio is 1.5, expected a number from 0 to 1"),
+    ("E12", &["--moe", "1", "--top-k", "1", "--strict"], 3, "there is 1 expert: the router has nothing to decide (refused because of --strict)"),
+    ("E18", &["--moe", "4", "--router", "zero", "--strict"], 3, "a router of zeros before identical experts"),
+    ("E19", &["--moe", "4", "--router", "hidden"], 2, "--router hidden needs --prompts"),
+    ("E-G", &["--moe", "4", "--granularity", "5"], 3, "granularity is 5, expected a divisor of intermediate_size 48"),
+    ("E-G", &["--granularity", "2"], 3, "router rows are given for a dense decoder"),
+    ("H22", &["--dus", "1", "--out-shard-size", "0"], 2, "\"0\" is not a size of at least 1 byte"),
+    ("CLI", &[], 2, "nothing to do: expected --dus"),
+    ("CLI", &["--dus", "1", "--stack", "2"], 2, "cannot be used with"),
+    ("CLI", &["--top-k", "2"], 2, "--moe"),
+];
+
+#[test]
+fn what_cannot_be_grown_is_refused_in_words_and_nothing_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let before = names(root.path());
+    for (row, words, code, says) in REFUSED {
+        let (base, out) = (base.to_str().unwrap(), root.path().join("out"));
+        let all: Vec<&str> = ["grow", base, out.to_str().unwrap()].into_iter().chain(words.iter().copied()).collect();
+        let output = run(&all);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{row} {words:?}: {message}");
+        assert!(message.contains(says), "{row} {words:?}: {message}");
+        assert_eq!(names(root.path()), before, "{row} {words:?} left something");
+    }
+}
+
+/// A bad place for the output: how it is made, and what is said.
+type Place = (&'static str, fn(&Path) -> &'static str, i32, &'static str);
+
+#[rustfmt::skip]
+const PLACES: [Place; 9] = [
+    ("H14", |_| "absent/out", 4, "does not exist"),
+    ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file/out" }, 1, "Not a directory"),
+    ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file" }, 3, "exists, expected nothing or an empty directory there"),
+    ("H15", |_| "base", 3, "lies in"),
+    ("H15", |_| "base/inside", 3, "lies in"),
+    ("H15", |d| { std::os::unix::fs::symlink(d.join("base"), d.join("link")).unwrap(); "link/inside" }, 3, "lies in"),
+    ("H15", |_| ".", 3, "lies in"),
+    ("H16", |d| { fs::create_dir(d.join("full")).unwrap(); fs::write(d.join("full/mine"), "").unwrap(); "full" }, 3, "exists, expected nothing"),
+    ("H18", |d| { fs::create_dir(d.join("busy.partial-1")).unwrap(); "busy" }, 1, "another process is writing"),
+];
+
+#[cfg(unix)]
+#[test]
+fn a_bad_place_for_the_output_is_refused_and_left_as_it_is() {
+    for (row, make, code, says) in PLACES {
+        let root = tempfile::tempdir().unwrap();
+        let base = tiny_base(&root.path().join("base"));
+        let place = make(root.path());
+        let _held = fs::File::open(root.path().join("busy.partial-1")).ok().inspect(|file| file.try_lock().unwrap());
+        let before: Vec<_> = [root.path().to_owned(), base.clone()].iter().map(|d| names(d)).collect();
+        let out = root.path().join(place);
+        let output = run(&["grow", "--dus", "1", base.to_str().unwrap(), out.to_str().unwrap()]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{row} {place}: {message}");
+        assert!(message.contains(says), "{row} {place}: {message}");
+        let after: Vec<_> = [root.path().to_owned(), base.clone()].iter().map(|d| names(d)).collect();
+        assert_eq!(after, before, "{row} {place}");
+    }
+}
+
+#[test]
+fn only_what_deepwide_made_is_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let (base, out) = (base.to_str().unwrap(), root.path().join("out"));
+    let grow = |words: &[&str]| run(&[&["grow", base, out.to_str().unwrap()], words].concat());
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("mine"), "").unwrap();
+    let refused = grow(&["--dus", "0", "--force"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("has no deepwide.json"));
+    fs::remove_file(out.join("mine")).unwrap();
+    assert!(grow(&["--dus", "0"]).status.success());
+    assert_eq!(HfDirectory::open(&out).unwrap().config().num_hidden_layers, 4);
+    assert_eq!(grow(&["--stack", "3"]).status.code(), Some(3));
+    assert!(grow(&["--stack", "3", "-y"]).status.success());
+    assert_eq!(HfDirectory::open(&out).unwrap().config().num_hidden_layers, 6);
+    assert_eq!(names(root.path()), ["base", "out"]);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_tells_the_bytes_that_a_run_writes() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let out = root.path().join("out");
+    let words =
+        ["grow", base.to_str().unwrap(), out.to_str().unwrap(), "--dus", "0", "--moe", "3", "--out-shard-size", "20KB"];
+    let plan: Value = serde_json::from_str(&printed(&[&words[..], &["--dry-run", "--json"]].concat())).unwrap();
+    assert!(!out.exists());
+    printed(&words);
+    let files = plan["files"].as_array().unwrap();
+    assert!(files.len() > 3);
+    for file in files {
+        let path = out.join(file["name"].as_str().unwrap());
+        assert_eq!(fs::metadata(path).unwrap().len(), file["size_bytes"].as_u64().unwrap(), "{file}");
+    }
+    let weights = |name: &&String| name.ends_with(".safetensors");
+    assert_eq!(names(&out).iter().filter(weights).count(), files.len());
+}
+
+#[test]
+fn the_same_command_makes_the_same_bytes_whatever_the_environment() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let grown = |folder: &str, threads: &str, locale: &str| {
+        let folder = root.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        let out = folder.join("out");
+        let words = ["grow", "--dus", "1", "--moe", "4", "--drop", "0.5", "--seed", "7"];
+        let mut command = deepwide();
+        command.args(words).arg(&base).arg(&out);
+        command.env("RAYON_NUM_THREADS", threads).env("LC_ALL", locale).env("TZ", "Asia/Kathmandu").env("COLUMNS", "0");
+        assert!(command.output().unwrap().status.success());
+        names(&out).into_iter().map(|name| (fs::read(out.join(&name)).unwrap(), name)).collect::<Vec<_>>()
+    };
+    assert!(grown("a", "1", "C") == grown("b", "3", "tr_TR.UTF-8"));
+}
+
+#[test]
+fn a_receipt_names_the_source_of_every_layer_and_verifies() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let out = root.path().join("out");
+    printed(&["grow", "--identity-blocks", "1", "--moe", "2", base.to_str().unwrap(), out.to_str().unwrap()]);
+    assert_eq!(printed(&["verify", out.to_str().unwrap()]).split(' ').next(), Some("6"));
+    let receipt: Value = serde_json::from_slice(&fs::read(out.join("deepwide.json")).unwrap()).unwrap();
+    let layers = receipt["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 3);
+    assert_eq!(receipt["parents"][0]["weights"][0]["name"], "model.safetensors");
+    for name in ["README.md", "mergekit_config.yml", "tokenizer.json"] {
+        assert!(out.join(name).exists(), "{name}");
+    }
+    let weights = out.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    let output = run(&["verify", out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"model.safetensors\" has sha256"));
+}
+
+#[test]
+fn what_preserves_the_function_is_checked_and_what_does_not_tells_its_jump() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let text = root.path().join("text");
+    fs::write(&text, (0..40).map(|i| format!("w{} ", i * 7 % 61)).collect::<String>().trim_end()).unwrap();
+    let check = |name: &str, words: &[&str]| -> Value {
+        let out = root.path().join(name);
+        let common = ["grow", base.to_str().unwrap(), out.to_str().unwrap(), "--json", "--check", "--check-text"];
+        let all = [&common[..], &[text.to_str().unwrap()], words].concat();
+        serde_json::from_str::<Value>(&printed(&all)).unwrap()["check"].take()
+    };
+    for (name, words) in [
+        ("moe", &["--moe", "4"][..]),
+        ("identity", &["--identity-blocks", "2"]),
+        ("fine", &["--moe", "3", "--granularity", "4", "--router", "orthogonal"]),
+        ("both", &["--identity-blocks", "1", "--moe", "4", "--top-k", "4", "--router", "zero"]),
+    ] {
+        let check = check(name, words);
+        assert_eq!((&check["function_preserving"], &check["passed"]), (&true.into(), &true.into()), "{name}: {check}");
+        assert!(check["max_abs_logit_difference"].as_f64().unwrap() < 1e-4, "{name}: {check}");
+    }
+    for (name, words) in [("dus", &["--dus", "0"][..]), ("noise", &["--moe", "2", "--noise", "0.5"])] {
+        let check = check(name, words);
+        assert_eq!(check["function_preserving"], false);
+        assert!(check["max_abs_logit_difference"].as_f64().unwrap() > 1e-3, "{name}: {check}");
+    }
+}
+
+#[test]
+fn a_text_to_check_with_is_looked_at_before_anything_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let text = root.path().join("text");
+    fs::write(&text, "w1").unwrap();
+    let out = root.path().join("out");
+    let words = ["grow", "--moe", "2", "--check", base.to_str().unwrap(), out.to_str().unwrap()];
+    let output = run(&[&words[..], &["--check-text", text.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has 1 tokens, expected at least 2"));
+    let output = run(&[&words[..], &["--check-text", "absent"]].concat());
+    assert_eq!(output.status.code(), Some(4));
+    assert!(!out.exists());
+}
+
+#[test]
+fn routers_of_prompts_know_their_prompts() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let (prompts, out) = (root.path().join("prompts"), root.path().join("out"));
+    fs::write(&prompts, "w1 w2 w3\nw40 w41 w42\nw20 w21\n").unwrap();
+    let words = ["grow", "--moe", "3", "--router", "hidden", "--prompts", prompts.to_str().unwrap()];
+    printed(&[&words[..], &[base.to_str().unwrap(), out.to_str().unwrap()]].concat());
+    let grown = HfDirectory::open(&out).unwrap();
+    let router = grown.read(TensorId::Layer(1, deepwide::weights::LayerTensor::Router)).unwrap().to_f32();
+    for row in router.chunks(32) {
+        let norm = row.iter().map(|w| w * w).sum::<f32>().sqrt();
+        assert!((norm - 1.0).abs() < 0.01, "a row has length {norm}");
+    }
+    fs::write(&prompts, "w1\n\nw2\n").unwrap();
+    let other = root.path().join("other");
+    let output = run(&[&words[..], &[base.to_str().unwrap(), other.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a prompt of expert 1 has no token"));
+}
+
+#[test]
+fn a_mergekit_file_is_carried_out_and_kept_to_the_byte() {
+    let root = tempfile::tempdir().unwrap();
+    tiny_base(&root.path().join("base"));
+    let yaml = "# mine\nslices:\n- sources:\n  - {model: base, layer_range: [0, 2]}\n- sources:\n  - {model: base, layer_range: [1, 2]}\nmerge_method: passthrough\ndtype: float16\n";
+    let (config, out) = (root.path().join("dus.yml"), root.path().join("out"));
+    fs::write(&config, yaml).unwrap();
+    printed(&["grow", config.to_str().unwrap(), out.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(out.join("mergekit_config.yml")).unwrap(), yaml);
+    let grown = HfDirectory::open(&out).unwrap();
+    assert_eq!((grown.config().num_hidden_layers, &grown.raw_config()["dtype"]), (3, &"float16".into()));
+    let output = run(&["grow", "--dus", "1", config.to_str().unwrap(), root.path().join("b").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--dus beside"));
+}
+
+#[test]
+fn inspecting_reads_headers_and_stops_when_nobody_listens() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let base = base.to_str().unwrap();
+    let json: Value = serde_json::from_str(&printed(&["inspect", "--json", base])).unwrap();
+    assert_eq!(json["dtypes"]["BF16"]["tensors"], 20);
+    assert_eq!(json["config"]["num_hidden_layers"], 2);
+    assert_eq!(json["tensors"].as_array().unwrap().len(), 20);
+    assert!(printed(&["inspect", "--tensors", base]).contains("model.layers.1.mlp.up_proj.weight"));
+    let error: Value = serde_json::from_slice(&run(&["inspect", "--json", "absent"]).stdout).unwrap();
+    assert_eq!(error["error"]["code"], 4);
+    #[cfg(target_os = "linux")]
+    {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(deepwide().args(["inspect", base]).stdout(full).status().unwrap().code(), Some(1));
+        let mut child = deepwide().args(["inspect", base]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait().unwrap().success());
+    }
+}
