@@ -2,10 +2,12 @@
 
 mod architecture;
 mod bad_checkpoints;
+mod bad_merge_configs;
 mod compare;
 mod counting;
 mod decoding;
 mod growth_in_models;
+mod mergekit_bytes;
 mod models;
 mod oracle;
 mod pico;
