@@ -7,7 +7,7 @@ use crate::config::DecoderConfig;
 use crate::growth::draws::{Draws, Purpose};
 use crate::growth::recipe::Recipe;
 use crate::growth::step::{Step, dtype_after, stream_through};
-use crate::weights::{Dtype, LayerTensor, Lineage, Projection, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource};
 
 /// Models merged by a `mergekit-moe` config: attention, norms, embeddings and head of the base, and as expert `k` the
 /// MLPs of its model, with noise, `down_proj` scaled, and rounded to `dtype`, in this order.
@@ -98,15 +98,6 @@ impl<S: WeightSource> WeightSource for MoeMerge<S> {
         }
         let (model, source_id, steps) = self.recipe(id);
         stream_through(&self.sources[model], source_id, &steps, sink)
-    }
-
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        let mut bytes = Vec::new();
-        self.stream(id, &mut |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(RawTensor::new(self.dtype(id), id.shape(self.config()), bytes))
     }
 
     /// Ends with the model that the weight is from, as the config names it: `expert 2 of teknium/OpenHermes`.
