@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use burn::optim::GradientsParams;
 use deepwide::config::DecoderConfig;
-use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
+use deepwide::growth::{BlockExpansion, ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
 use deepwide::model::{CausalLm, Routing};
 use deepwide::train::{AdamW, AdamWConfig, load_balancing_loss};
 use deepwide::weights::{LayerTensor, MemoryWeights, Projection, TensorId, WeightSource};
@@ -73,6 +73,7 @@ fn copies() -> impl Strategy<Value = UpcyclePlan> {
     let experts = (1usize..=8).prop_flat_map(|experts| (Just(experts), 1..=experts));
     let routers = prop_oneof![
         (-3.0f64..=0.0).prop_map(|exponent| RouterInit::Normal { std: 10f64.powf(exponent) }),
+        Just(RouterInit::Uniform),
         Just(RouterInit::Zero),
         Just(RouterInit::Orthogonal),
     ];
@@ -107,6 +108,19 @@ proptest! {
         prop_assert_eq!(distinct_ids(&model), TensorId::all(deep.config()).len());
         let model = on_cpu(&upcycled(&deep, wide));
         prop_assert_eq!(distinct_ids(&model), parameters(&model).len());
+    }
+
+    #[test]
+    fn identity_blocks_leave_every_logit_as_it_was(base in bases_of(1..=6usize), choice in any::<usize>()) {
+        let base = base.weights();
+        let layers = base.config().num_hidden_layers;
+        let divisors: Vec<usize> = (1..=layers).filter(|blocks| layers.is_multiple_of(*blocks)).collect();
+        let plan = BlockExpansion::identity_blocks(layers, divisors[choice % divisors.len()]).expect("a divisor");
+        let expanded = on_cpu(&grown(&base, GrowthPlan::Expand(plan.clone())));
+        // Adding 0 changes no number but the sign of a zero.
+        prop_assert!(logits(&expanded, &[TEXT]) == logits(&on_cpu(&base), &[TEXT]));
+        let plain = on_cpu(&grown(&base, GrowthPlan::Splice(plan.layers().clone())));
+        prop_assert!(logits(&plain, &[TEXT]) != logits(&on_cpu(&base), &[TEXT]), "copies alone would do nothing");
     }
 
     #[test]

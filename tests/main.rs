@@ -2,11 +2,13 @@
 
 mod architecture;
 mod bad_checkpoints;
+mod bad_merge_configs;
 mod compare;
 mod counting;
 mod decoding;
 mod grow;
 mod growth_in_models;
+mod mergekit_bytes;
 mod models;
 mod oracle;
 mod pico;

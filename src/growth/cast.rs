@@ -2,7 +2,7 @@
 
 use super::step::{Step, stream_through};
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource};
 
 /// A source each of whose weights is rounded to one type, to nearest, ties to even.
 ///
@@ -47,18 +47,6 @@ impl<S: WeightSource> WeightSource for Cast<S> {
             lineage.steps.push(Step::Cast(self.dtype).to_string());
         }
         lineage
-    }
-
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        if self.source.dtype(id) == self.dtype {
-            return self.source.read(id);
-        }
-        let mut bytes = Vec::new();
-        self.stream(id, &mut |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(RawTensor::new(self.dtype, id.shape(self.config()), bytes))
     }
 }
 

@@ -287,7 +287,11 @@ mod tests {
         let id = recipe.source().unwrap();
         let shape = id.shape(source.config());
         let mut bytes = Vec::new();
-        recipe.stream(source, &shape, &mut |piece| Ok(bytes.extend_from_slice(piece))).unwrap();
+        let mut take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        recipe.stream(source, &shape, &mut take).unwrap();
         RawTensor::new(Dtype::Float32, shape, bytes).to_f32()
     }
 
@@ -340,7 +344,8 @@ mod tests {
         let zero = Recipe::Zero { like: id };
         zero.stream(&source, &[PIECE_NUMBERS + 5, 2], &mut |piece| {
             assert!(piece.iter().all(|&byte| byte == 0));
-            Ok(lengths.push(piece.len()))
+            lengths.push(piece.len());
+            Ok(())
         })
         .unwrap();
         assert_eq!(lengths, [4 * PIECE_NUMBERS, 4 * PIECE_NUMBERS, 40]);

@@ -166,7 +166,8 @@ mod tests {
         let (mut bytes, mut pieces) = (Vec::new(), 0);
         stream_through(source, ID, steps, &mut |piece| {
             pieces += 1;
-            Ok(bytes.extend_from_slice(piece))
+            bytes.extend_from_slice(piece);
+            Ok(())
         })?;
         assert!(pieces > 1, "one piece would prove little");
         Ok(RawTensor::new(dtype_after(source.dtype(ID), steps), ID.shape(source.config()), bytes))

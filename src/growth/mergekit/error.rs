@@ -92,11 +92,22 @@ pub enum Fault {
     /// `<<` takes mappings.
     #[error("<< has another value, expected a mapping or a list of mappings")]
     BadMergeKey,
-    /// Nested deeper than any config, or more of it than anybody writes once aliases are written out.
-    #[error("the file is {what}, expected a merge config: is it an alias bomb?")]
-    BeyondLimits {
-        /// Which limit, in words.
-        what: &'static str,
+    /// Lists and mappings inside each other, without end.
+    #[error("lists and mappings are nested more than {limit} deep, expected fewer levels")]
+    TooDeep {
+        /// The limit.
+        limit: usize,
+    },
+    /// Small to store and large to read: aliases of aliases.
+    #[error(
+        "with its aliases written out the file has more than {limit} values or {limit_bytes} bytes of text, expected \
+         fewer: is it an alias bomb?"
+    )]
+    TooManyValues {
+        /// The limit of scalars, lists and mappings.
+        limit: usize,
+        /// The limit of text in them.
+        limit_bytes: usize,
     },
 
     /// A value of another kind.
@@ -207,7 +218,7 @@ pub enum Fault {
     },
 
     /// A range reaches beyond the model.
-    #[error("layer_range is [{start}, {end}], but {} has layers 0 to {num_layers}", quoted(.model))]
+    #[error("layer_range is [{start}, {end}], expected an end of at most {num_layers}, the layers of {}", quoted(.model))]
     OutOfBounds {
         /// First layer.
         start: usize,
@@ -259,12 +270,10 @@ pub enum Fault {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MergeWarning {
-    /// Layers of a model are left out between the first and the last that are used.
-    #[error("layers {} of {} are left out", numbers(.layers), quoted(.model))]
+    /// Layers that no slice has, of any model.
+    #[error("no slice has layers {}: they are left out", numbers(.layers))]
     UnusedLayers {
-        /// The model.
-        model: String,
-        /// Its layers that the result lacks.
+        /// Their places in the first model, or in `base_model`.
         layers: Vec<usize>,
     },
     /// One expert is a dense MLP with a router that decides nothing.

@@ -5,7 +5,7 @@ use super::passthrough::PassthroughConfig;
 use super::plan::MergePlan;
 use crate::config::DecoderConfig;
 use crate::growth::step::{Step, dtype_after, stream_through};
-use crate::weights::{Dtype, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource};
 
 /// Models stacked by a `passthrough` config: a view, like [`Grown`](crate::growth::Grown).
 ///
@@ -66,19 +66,6 @@ impl<S: WeightSource> WeightSource for Merged<S> {
     fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
         let (source, source_id, steps) = self.recipe(id);
         stream_through(source, source_id, &steps, sink)
-    }
-
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        let (source, source_id, steps) = self.recipe(id);
-        if steps.is_empty() {
-            return source.read(source_id);
-        }
-        let mut bytes = Vec::new();
-        stream_through(source, source_id, &steps, &mut |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(RawTensor::new(self.dtype(id), id.shape(self.config()), bytes))
     }
 
     /// Ends with the model that the weight is from, as the config names it: `layer 3 of mistralai/Mistral-7B-v0.1`.

@@ -24,6 +24,7 @@
 //! # Ok::<(), deepwide::growth::mergekit::MergeError>(())
 //! ```
 
+mod cheap_embed;
 mod error;
 mod fields;
 mod merged;
@@ -37,6 +38,7 @@ mod setting;
 mod write;
 mod yaml;
 
+pub use cheap_embed::{PromptTokens, cheap_embed};
 pub use error::{Difference, Fault, MergeError, MergeWarning, Position};
 pub use merged::Merged;
 pub use model_ref::ModelRef;

@@ -76,4 +76,9 @@ impl Models {
             self.0.len() - 1
         })
     }
+
+    /// A model as the config names it.
+    pub fn name(&self, place: usize) -> String {
+        self.0[place].to_string()
+    }
 }

@@ -163,10 +163,9 @@ fn expert(reader: Reader<'_>, node: &Node, models: &mut Models) -> Result<Expert
     };
     let number = |key| fields.get(key).map(|node| reader.number(key, node)).transpose();
     let noise_scale = number("noise_scale")?;
-    if let (Some(found), Some(node)) = (noise_scale, fields.get("noise_scale")) {
-        if !(0.0..=1.0).contains(&found) {
-            return reader.refuse(node.at, Fault::BadNoise { found });
-        }
+    if let Some(found) = noise_scale.filter(|std| !(0.0..=1.0).contains(std)) {
+        let at = fields.get("noise_scale").map_or(node.at, |node| node.at);
+        return reader.refuse(at, Fault::BadNoise { found });
     }
     Ok(ExpertSource {
         model: models.place(ModelRef::read(reader, "source_model", fields.required(reader, "source_model")?)?),

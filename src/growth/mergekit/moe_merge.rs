@@ -7,7 +7,7 @@ use crate::config::DecoderConfig;
 use crate::growth::draws::{Draws, Purpose};
 use crate::growth::recipe::Recipe;
 use crate::growth::step::{Step, dtype_after, stream_through};
-use crate::weights::{Dtype, LayerTensor, Lineage, Projection, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource};
 
 /// Models merged by a `mergekit-moe` config: attention, norms, embeddings and head of the base, and as expert `k` the
 /// MLPs of its model, with noise, `down_proj` scaled, and rounded to `dtype`, in this order.
@@ -100,15 +100,6 @@ impl<S: WeightSource> WeightSource for MoeMerge<S> {
         stream_through(&self.sources[model], source_id, &steps, sink)
     }
 
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        let mut bytes = Vec::new();
-        self.stream(id, &mut |piece| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        })?;
-        Ok(RawTensor::new(self.dtype(id), id.shape(self.config()), bytes))
-    }
-
     /// Ends with the model that the weight is from, as the config names it: `expert 2 of teknium/OpenHermes`.
     fn lineage(&self, id: TensorId) -> Lineage {
         if let TensorId::Layer(_, LayerTensor::Router) = id {
@@ -127,5 +118,122 @@ impl<S: WeightSource> WeightSource for MoeMerge<S> {
         });
         lineage.steps.extend(steps.iter().map(Step::to_string));
         lineage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fault, MergeConfig};
+    use super::*;
+    use crate::config::RopeScaling;
+    use crate::growth::RouterRows;
+    use crate::weights::MemoryWeights;
+
+    const TEXT: &str = "
+base_model: base
+gate_mode: random
+experts_per_token: 1
+experts:
+- source_model: base
+- source_model: chat
+  noise_scale: 0.01
+  residual_scale: 0.5
+";
+
+    fn model(seed: u64) -> MemoryWeights {
+        let config = DecoderConfig::pico().with(|f| {
+            f.rope_scaling = RopeScaling::Linear { factor: 2.0 };
+            f.num_hidden_layers = 2;
+        });
+        MemoryWeights::untrained(config.unwrap(), 0.02, seed)
+    }
+
+    fn merged(text: &str, options: &MoeMergeOptions) -> Result<MoeMerge<MemoryWeights>, MergeError> {
+        let MergeConfig::Moe(config) = MergeConfig::parse("a.yml", text.as_bytes())? else { panic!("{text}") };
+        let sources = config.models().iter().map(|reference| model(u64::from(reference.path == "chat"))).collect();
+        MoeMerge::new(&config, sources, options)
+    }
+
+    fn std(values: &[f32]) -> f64 {
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&w| f64::from(w)).sum::<f64>() / n;
+        (values.iter().map(|&w| (f64::from(w) - mean).powi(2)).sum::<f64>() / n).sqrt()
+    }
+
+    fn routers(merge: &MoeMerge<MemoryWeights>) -> Vec<f32> {
+        (0..2).flat_map(|layer| merge.read(TensorId::Layer(layer, LayerTensor::Router)).unwrap().to_f32()).collect()
+    }
+
+    #[test]
+    fn noise_is_added_to_every_matrix_of_its_expert_before_down_is_scaled() {
+        let (merge, chat) = (merged(TEXT, &MoeMergeOptions::default()).unwrap(), model(1));
+        for (projection, factor) in [(Projection::Gate, 1.0), (Projection::Up, 1.0), (Projection::Down, 0.5)] {
+            let made = merge.read(TensorId::Layer(1, LayerTensor::Expert(1, projection))).unwrap().to_f32();
+            let before = chat.read(TensorId::Layer(1, LayerTensor::Mlp(projection))).unwrap().to_f32();
+            let noise: Vec<f32> = made.iter().zip(&before).map(|(m, b)| m / factor - b).collect();
+            let error = std(&noise) - 0.01;
+            assert!(error.abs() < 5.0 * 0.01 / (2.0 * noise.len() as f64).sqrt(), "{projection:?}: {error}");
+        }
+        let id = TensorId::Layer(1, LayerTensor::Expert(0, Projection::Down));
+        let base = model(0).read(TensorId::Layer(1, LayerTensor::Mlp(Projection::Down))).unwrap();
+        assert!(merge.read(id).unwrap() == base, "expert 0 is touched");
+    }
+
+    #[test]
+    fn the_seed_decides_every_random_number() {
+        let of = |seed| merged(TEXT, &MoeMergeOptions { seed, ..MoeMergeOptions::default() }).unwrap();
+        let up = TensorId::Layer(0, LayerTensor::Expert(1, Projection::Up));
+        assert!(of(1).read(up).unwrap() == of(1).read(up).unwrap());
+        assert!(of(1).read(up).unwrap() != of(2).read(up).unwrap());
+        assert!(routers(&of(1)) == routers(&of(1)));
+        assert!(routers(&of(1)) != routers(&of(2)));
+    }
+
+    #[test]
+    fn random_routers_start_small_unless_mergekit_is_to_be_followed() {
+        let of = |mergekit_compat| merged(TEXT, &MoeMergeOptions { mergekit_compat, ..MoeMergeOptions::default() });
+        for (mergekit_compat, expected) in [(false, 0.02), (true, 1.0)] {
+            let values = routers(&of(mergekit_compat).unwrap());
+            let error = std(&values) / expected - 1.0;
+            assert!(error.abs() < 5.0 / (2.0 * values.len() as f64).sqrt(), "{error}");
+        }
+        let uniform = merged(&TEXT.replace("random", "uniform_random"), &MoeMergeOptions::default()).unwrap();
+        let bound = 1.0 / 96f32.sqrt();
+        let values = routers(&uniform);
+        assert!(values.iter().all(|w| w.abs() <= bound) && values.iter().any(|w| w.abs() > 0.9 * bound));
+    }
+
+    #[test]
+    fn modes_that_read_prompts_take_the_rows_that_are_given() {
+        let text = TEXT
+            .replace("random", "hidden")
+            .replace("- source_model: base", "- source_model: base\n  positive_prompts: [a]");
+        let text = text.replace("- source_model: chat", "- source_model: chat\n  positive_prompts: [b]");
+        let error = merged(&text, &MoeMergeOptions::default()).unwrap_err();
+        assert_eq!(error.fault, Fault::NoRouterRows { gate_mode: "hidden" });
+        let rows = RouterRows::new(vec![vec![0.25; 2 * 96]; 2]).unwrap();
+        let options = MoeMergeOptions { rows: Some(rows), ..MoeMergeOptions::default() };
+        assert_eq!(routers(&merged(&text, &options).unwrap()), [0.25; 4 * 96]);
+        let rows = RouterRows::new(vec![vec![0.25; 2 * 96]]).unwrap();
+        let options = MoeMergeOptions { rows: Some(rows), ..options };
+        let message = "router rows are given for 1 layers, expected num_hidden_layers 2";
+        assert!(merged(&text, &options).unwrap_err().to_string().ends_with(message));
+    }
+
+    #[test]
+    fn rotary_scaling_is_kept() {
+        let merge = merged(TEXT, &MoeMergeOptions::default()).unwrap();
+        assert_eq!(merge.config().rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    }
+
+    #[test]
+    fn lineage_names_the_model_and_what_was_done() {
+        let merge = merged(&format!("dtype: bfloat16\n{TEXT}"), &MoeMergeOptions::default()).unwrap();
+        let steps = |id| merge.lineage(id).steps;
+        let down = LayerTensor::Expert(1, Projection::Down);
+        let expected = ["expert 1 of chat", "noise std 0.01", "scale 0.5", "cast bfloat16"];
+        assert_eq!(steps(TensorId::Layer(1, down)), expected);
+        assert_eq!(steps(TensorId::Norm), ["of base", "cast bfloat16"]);
+        assert_eq!(steps(TensorId::Layer(0, LayerTensor::Router)), ["router normal(0.02)"]);
     }
 }

@@ -38,7 +38,8 @@ pub struct MoeMergePlan {
 impl MoeMergeConfig {
     /// The plan for models of these configs, in the order of [`models`](Self::models).
     ///
-    /// The result has the fields of `base_model`, rotary scaling and sliding window among them; mergekit drops both.
+    /// The result has the fields of `base_model`, rotary scaling and sliding window among them; mergekit drops the
+    /// window.
     ///
     /// # Errors
     /// A [`MergeError`] whose fault is [`Fault::AlreadySparse`], [`Fault::ModelsDiffer`], [`Fault::NoRouterRows`] or

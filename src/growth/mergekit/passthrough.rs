@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::error::{Fault, MergeError, Position};
+use super::error::{Fault, MergeError, Position, quoted};
 use super::fields::{Fields, Reader, closest};
 use super::model_ref::{ModelRef, Models};
 use super::setting::Setting;
@@ -194,7 +194,7 @@ fn slices(
 
 fn layer_range(reader: Reader<'_>, node: &Node) -> Result<Range<usize>, MergeError> {
     let [start, end] = reader.list("layer_range", node)? else {
-        let (field, found) = ("layer_range".to_owned(), "a list of another length".to_owned());
+        let (field, found) = ("layer_range".to_owned(), node.found());
         return reader.refuse(node.at, Fault::WrongType { field, found, expected: "a start and an end" });
     };
     let (start, end) = (reader.integer("layer_range", start)?, reader.integer("layer_range", end)?);
@@ -218,8 +218,10 @@ fn whole(
     };
     let fields = reader.fields("a model", only, &["model", "parameters"])?;
     let model = models.place(ModelRef::read(reader, "model", fields.required(reader, "model")?)?);
-    if base_model.is_some_and(|base| base != model) {
-        return reader.unsupported("models", only, "the base_model itself: passthrough copies one model");
+    if let Some(base) = base_model.filter(|&base| base != model) {
+        let found = format!("{} beside base_model {}", quoted(&models.name(model)), quoted(&models.name(base)));
+        let (field, expected) = ("models".to_owned(), "the base_model itself: passthrough copies one model");
+        return reader.refuse(only.at, Fault::Unsupported { field, found, expected, suggestion: None });
     }
     let scale = [scale(reader, &fields)?].into_iter().chain(outer.iter().cloned()).flatten().collect();
     Ok(vec![Slice { at: only.at, model, layers: None, scale }])

@@ -88,7 +88,7 @@ impl PassthroughConfig {
         Ok(MergePlan {
             config,
             models: self.models().iter().map(ToString::to_string).collect(),
-            warnings: unused(&layers, configs).map(|(model, layers)| unused_layers(name(model), layers)).collect(),
+            warnings: unused(&layers, configs[main]).into_iter().collect(),
             layers,
             factors,
             dtype: self.dtype,
@@ -193,19 +193,9 @@ fn differences(first: &DecoderConfig, other: &DecoderConfig) -> Vec<Difference> 
         .collect()
 }
 
-/// For each model that gives layers, those that the result lacks, if any.
-fn unused<'a>(
-    layers: &'a [MergedLayer],
-    configs: &'a [&DecoderConfig],
-) -> impl Iterator<Item = (usize, Vec<usize>)> + 'a {
-    let mut is_used: Vec<Vec<bool>> = configs.iter().map(|config| vec![false; config.num_hidden_layers]).collect();
-    layers.iter().for_each(|&MergedLayer { model, layer }| is_used[model][layer] = true);
-    is_used.into_iter().enumerate().filter_map(|(model, used)| {
-        let gaps: Vec<usize> = (0..used.len()).filter(|&layer| !used[layer]).collect();
-        (!gaps.is_empty() && gaps.len() < used.len()).then_some((model, gaps))
-    })
-}
-
-fn unused_layers(model: String, layers: Vec<usize>) -> MergeWarning {
-    MergeWarning::UnusedLayers { model, layers }
+/// Layers of a model as deep as the main one that no slice has.
+fn unused(layers: &[MergedLayer], main: &DecoderConfig) -> Option<MergeWarning> {
+    let is_used = |layer: &usize| layers.iter().any(|merged| merged.layer == *layer);
+    let layers: Vec<usize> = (0..main.num_hidden_layers).filter(|layer| !is_used(layer)).collect();
+    (!layers.is_empty()).then_some(MergeWarning::UnusedLayers { layers })
 }

@@ -5,6 +5,7 @@
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{Error, Location, Spanned, budget, from_str_with_options, options};
 
@@ -81,7 +82,7 @@ impl Node {
             Value::Null => "nothing".to_owned(),
             Value::Plain(raw) => cut(raw),
             Value::Text(text) => format!("text {}", quoted(text)),
-            Value::List(_) => "a list".to_owned(),
+            Value::List(items) => format!("a list of {}", items.len()),
             Value::Mapping(_) => "a mapping".to_owned(),
         }
     }
@@ -200,12 +201,15 @@ fn fault_of(error: &Error, text: &str) -> (Option<Position>, Fault) {
         Error::UnknownAnchor { .. } => Fault::UnknownAnchor,
         Error::RecursiveReferencesRequireWeakTypes { .. } => Fault::RecursiveAlias,
         Error::MergeValueNotMapOrSeqOfMaps { .. } => Fault::BadMergeKey,
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => Fault::TooDeep { limit: MAX_DEPTH },
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => Fault::BeyondLimits { what: "larger than any" },
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            Fault::TooManyValues { limit: MAX_NODES, limit_bytes: MAX_SCALAR_BYTES }
+        }
         other => match other.to_string() {
-            message if message.contains("recursion limit") => Fault::BeyondLimits { what: "nested deeper than any" },
+            message if message.contains("recursion limit") => Fault::TooDeep { limit: MAX_DEPTH },
             _ if location.is_some_and(|location| is_tab(location, text)) => Fault::Tab,
             message => Fault::Syntax { message: without_place(&message).to_owned() },
         },
