@@ -1,6 +1,7 @@
 //! A study for somebody who watches: a bar with an ETA on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -103,7 +104,7 @@ pub(super) struct Bytes {
     bar: Option<ProgressBar>,
     what: &'static str,
     total: Option<u64>,
-    state: std::cell::RefCell<(u64, Instant)>,
+    state: Mutex<(u64, Instant)>,
 }
 
 impl Bytes {
@@ -117,14 +118,14 @@ impl Bytes {
             let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
             bar.with_style(style).with_prefix(what)
         });
-        Self { bar, what, total, state: std::cell::RefCell::new((0, Instant::now())) }
+        Self { bar, what, total, state: Mutex::new((0, Instant::now())) }
     }
 
     pub(super) fn add(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
             return bar.inc(bytes);
         }
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 += bytes;
         if state.1.elapsed() >= QUIET {
             let of = self.total.map(|total| format!(" of {}", super::output::size(total))).unwrap_or_default();

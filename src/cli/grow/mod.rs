@@ -121,11 +121,15 @@ fn write(
         eprintln!("note: removed {leftover:?}, which a run that was killed had left");
     }
     let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
-    // The parents are hashed while their weights are written: one mostly reads, the other mostly writes.
     let bar = Bytes::new("writing", Some(total_bytes + hashed));
-    let (hashing, writing) = (&mut |bytes| bar.add(bytes), &mut |bytes| bar.add(bytes));
-    writer.write(&mut partial, &inherited, writing)?;
-    let mut receipt = record::receipt(request, growth, args.seed, hashing)?;
+    // The parents are hashed beside the writing, which keeps another core busy.
+    let (parents, written) = std::thread::scope(|scope| {
+        let parents = scope.spawn(|| record::parents(request, &mut |bytes| bar.add(bytes)));
+        let written = writer.write(&mut partial, &inherited, &mut |bytes| bar.add(bytes));
+        (parents.join().expect("hashing does not panic"), written)
+    });
+    written?;
+    let mut receipt = record::receipt(parents?, growth, args.seed);
     drop(bar);
     inherited.write(disk, &mut partial)?;
     for (name, bytes) in &growth.kept {

@@ -6,20 +6,19 @@ use super::super::run_info::{COMMAND, words};
 use super::growth::{Growth, Request};
 use crate::profile::flops::count_parameters;
 use crate::weights::commit::FileRecord;
-use crate::weights::{LayerTensor, Projection, TensorId, WeightError, WeightSource};
+use crate::weights::{Checkpoint, LayerTensor, Projection, TensorId, WeightError, WeightSource};
+
+/// The weights that a growth came from, hashed. `watch` is told of every run of bytes read.
+pub(super) fn parents(request: &Request, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, WeightError> {
+    let parent = |(name, base): (&String, &Checkpoint)| {
+        let files: Vec<FileRecord> = base.weight_records(watch)?;
+        Ok(json!({"name": words(name), "weights": files}))
+    };
+    request.names.iter().zip(&request.bases).map(parent).collect()
+}
 
 /// The receipt but for its files: the same bytes for the same command and the same parents, so without a date.
-pub(super) fn receipt(
-    request: &Request,
-    growth: &Growth<'_>,
-    seed: u64,
-    watch: &mut dyn FnMut(u64),
-) -> Result<Value, WeightError> {
-    let mut parents = Vec::new();
-    for (name, base) in request.names.iter().zip(&request.bases) {
-        let files: Vec<FileRecord> = base.weight_records(watch)?;
-        parents.push(json!({"name": words(name), "weights": files}));
-    }
+pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, seed: u64) -> Value {
     let config = growth.source.config();
     let layers: Vec<Value> = (0..config.num_hidden_layers)
         .map(|layer| {
@@ -37,7 +36,7 @@ pub(super) fn receipt(
         })
         .collect();
     let parameters = count_parameters(config);
-    Ok(json!({
+    json!({
         "format": 1,
         COMMAND: env!("CARGO_PKG_VERSION"),
         "command": super::super::run_info::command(),
@@ -47,7 +46,7 @@ pub(super) fn receipt(
         "total_parameters": parameters.total,
         "active_parameters": parameters.active,
         "layers": layers,
-    }))
+    })
 }
 
 /// The model card, with the front matter that the hub reads.
