@@ -6,6 +6,7 @@
 pub mod commit;
 pub mod disk;
 mod error;
+pub mod gguf;
 pub mod hf;
 mod json;
 pub mod memory;
