@@ -82,14 +82,10 @@ impl Keys {
             ("llama.feed_forward_length", config.intermediate_size),
             ("llama.attention.head_count", config.num_attention_heads),
             ("llama.attention.head_count_kv", config.num_key_value_heads),
+            ("llama.attention.key_length", config.head_dim),
+            ("llama.attention.value_length", config.head_dim),
             ("llama.rope.dimension_count", config.head_dim),
         ];
-        if config.head_dim * config.num_attention_heads != config.hidden_size {
-            sizes.extend([
-                ("llama.attention.key_length", config.head_dim),
-                ("llama.attention.value_length", config.head_dim),
-            ]);
-        }
         if let Some(moe) = config.moe {
             sizes.extend([
                 ("llama.expert_count", moe.num_local_experts),
