@@ -26,13 +26,13 @@ import llama_cpp
 import numpy as np
 import sentencepiece
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent.parent
 OTHER = """Привет, мир! Schöne Grüße aus Köln. 我想在天上飞 こんにちは 안녕하세요 Ça va très bien, merci. fn main() { let x = 1 + 2; }
-if (a == b) {\n\treturn c;\n}\n1984 2001 3.14159 10,000 It's we'll they've I'D YOU'RE don't x1 y22 z333 w4444
+if (a == b) {\n\treturn c;\n}\n1984 1984 1234 1234 123 12 2001 3.14159 10,000 It's we'll they've I'D YOU'RE don't x1 y22 z333 w4444
 """
 TEXTS = [
     "", " ", "  ", "   ", "\n", "\n\n\n", "\t", " \t\n ", "a", " a", "  a", "a ", "a  ", "Hello, world!", " Hello", "   Hello   world  ",
@@ -46,7 +46,7 @@ PRE_TOKENIZERS = ["gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2", "tekken"
 
 
 def corpus() -> list[str]:
-    return ((REPOSITORY / "LICENSE-APACHE").read_text() + OTHER * 3).splitlines(keepends=True)
+    return ((REPOSITORY / "LICENSE-APACHE").read_text() + OTHER * 9).splitlines(keepends=True)
 
 
 def write_vocabulary(path: Path, keys: dict) -> None:
@@ -109,7 +109,9 @@ def make_sentencepiece(folder: Path) -> None:
 
 def make_byte_level(folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Coarse words, so that there are merges across the borders that the pre-tokenizers draw.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\s?\S+"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
