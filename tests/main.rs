@@ -6,6 +6,8 @@ mod bad_merge_configs;
 mod compare;
 mod counting;
 mod decoding;
+mod gguf_vocabularies;
+mod gguf_written;
 mod grow;
 mod growth_in_models;
 mod mergekit_bytes;

@@ -114,6 +114,9 @@ pub enum CliError {
         "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout"
     )]
     NothingToDo,
+    /// The type of a GGUF file is in --out-type.
+    #[error("--dtype beside --out-type gguf: expected one of them, for gguf:TYPE says the type")]
+    DtypeBesideGguf,
     /// More layers than anybody means.
     #[error("the result would have {num_layers} layers, expected at most {most} (--force takes more)")]
     TooDeep {
@@ -216,6 +219,7 @@ impl CliError {
             | Self::CheckTextTooShort { .. }
             | Self::IdBeyondVocabulary { .. } => 3,
             Self::NothingToDo
+            | Self::DtypeBesideGguf
             | Self::OptionBesideMerge { .. }
             | Self::HiddenWithoutPrompts
             | Self::PromptsWithoutHidden => 2,

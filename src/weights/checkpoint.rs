@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::commit::FileRecord;
 use super::disk::{Disk, sha256};
+use super::gguf::{GgufVocabulary, HfTokenizer};
 use super::hf::HfDirectory;
 use super::{Dtype, Inherited, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
@@ -87,6 +88,21 @@ impl Checkpoint {
         match self {
             Self::Hf(directory) => {
                 super::read_bounded(&**directory.disk(), &directory.path().join("tokenizer.json"), LIMIT_BYTES)
+            }
+        }
+    }
+
+    /// Its vocabulary in the form that GGUF has for it.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`] if it has no tokenizer; [`WeightError::Vocabulary`] if GGUF cannot say it;
+    /// [`WeightError::Io`].
+    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, WeightError> {
+        match self {
+            Self::Hf(directory) => {
+                let tokenizer = HfTokenizer::open_on(&**directory.disk(), directory.path())?;
+                let path = directory.path().join("tokenizer.json");
+                GgufVocabulary::from_hf(&tokenizer).map_err(|source| WeightError::Vocabulary { path, source })
             }
         }
     }

@@ -121,7 +121,7 @@ impl PartialDirectory {
     /// [`WeightError::Io`].
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), WeightError> {
         let mut file = self.begin(name)?;
-        file.write(bytes)?;
+        file.push(bytes)?;
         self.finish(file)
     }
 
@@ -177,25 +177,42 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// The next bytes of the file, written and hashed at once.
+    /// The next bytes of the file.
     ///
     /// # Errors
     /// [`WeightError::Io`].
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WeightError> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), WeightError> {
+        self.write_all(bytes).map_err(WeightError::io(&self.path))
+    }
+
+    /// Where it is being written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Bytes are written and hashed at once, all of them.
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (file, hash) = (&mut self.file, &mut self.hash);
         let (written, ()) = if bytes.len() < WORTH_A_THREAD_BYTES {
             (file.write_all(bytes), hash.update(bytes))
         } else {
             rayon::join(|| file.write_all(bytes), || hash.update(bytes))
         };
-        written.map_err(WeightError::io(&self.path))?;
+        written?;
         self.size_bytes += bytes.len() as u64;
-        Ok(())
+        Ok(bytes.len())
     }
 
-    /// Where it is being written.
-    pub fn path(&self) -> &Path {
-        &self.path
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl WriteFile for PartialFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
     }
 }
 
@@ -313,7 +330,7 @@ mod tests {
         let mut partial = create(&root.path().join("out")).unwrap();
         partial.write("whole", &bytes).unwrap();
         let mut parts = partial.begin("parts").unwrap();
-        bytes.chunks(1000).for_each(|part| parts.write(part).unwrap());
+        bytes.chunks(1000).for_each(|part| parts.push(part).unwrap());
         partial.finish(parts).unwrap();
         assert_eq!(partial.files()[0].sha256, partial.files()[1].sha256);
         assert_eq!(partial.files()[0].sha256, hexadecimal(&Sha256::digest(&bytes)));

@@ -51,7 +51,7 @@ impl Inherited {
                         match source.read_at(&mut buffer, offset) {
                             Ok(0) => break,
                             Ok(count) => {
-                                file.write(&buffer[..count])?;
+                                file.push(&buffer[..count])?;
                                 offset += count as u64;
                             }
                             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -9,6 +9,7 @@ mod gates;
 mod growth;
 mod plan;
 mod record;
+mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +21,13 @@ pub use args::{GgufArg, GrowArgs, LayoutArg, OutType, RouterArg};
 use self::check::{Check, Text};
 use self::growth::{Growth, Request};
 use self::plan::Plan;
+use self::target::Target;
 use super::progress::Bytes;
 use super::{CliError, interrupt, output};
 use crate::weights::commit::{Existing, PartialDirectory};
 use crate::weights::disk::Disk;
-use crate::weights::hf::{HfOptions, HfWriter, Layout};
 use crate::weights::receipt::RECEIPT;
-use crate::weights::{Checkpoint, Strictness, WeightError, WeightSource};
+use crate::weights::{Checkpoint, WeightError, WeightSource};
 
 /// Room for the small files beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;
@@ -59,21 +60,11 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     if num_layers > MOST_LAYERS && !args.force {
         return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
-    let strictness = Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate };
-    let options = HfOptions {
-        dtype: args.dtype.map(|dtype| dtype.dtype()),
-        max_shard_bytes: args.out_shard_size,
-        layout: match args.moe_layout {
-            LayoutArg::V4 => Layout::PerExpert,
-            LayoutArg::V5 => Layout::Fused,
-        },
-        strictness,
-    };
-    let writer = HfWriter::new(&growth.source, options);
+    let target = Target::new(args, &request, &growth)?;
     let out = absolute(&args.out)?;
     apart_from_inputs(&*disk, &out, &request.bases)?;
     let free_bytes = free_bytes(&*disk, &out)?;
-    let plan = Plan::new(request.parent().config(), &growth, writer.files(), free_bytes);
+    let plan = Plan::new(request.parent().config(), &growth, target.files()?, free_bytes);
     if args.dry_run {
         return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan.to_text() });
     }
@@ -86,7 +77,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
     eprint!("{}", plan.to_text());
-    write(args, &disk, &request, &growth, &writer, &out, plan.bytes_to_write())?;
+    write(args, &disk, &request, &growth, &target, &out, plan.bytes_to_write())?;
     let check = |text| Check::run(request.parent(), &growth.source, growth.preserves, text);
     let checked = text.as_ref().map(check).transpose()?;
     if args.json {
@@ -110,12 +101,11 @@ fn write(
     disk: &Arc<dyn Disk>,
     request: &Request,
     growth: &Growth<'_>,
-    writer: &HfWriter<'_, Box<dyn WeightSource + '_>>,
+    target: &Target<'_>,
     out: &Path,
     total_bytes: u64,
 ) -> Result<(), CliError> {
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
-    let inherited = request.inherited()?;
     let mut partial = PartialDirectory::create(disk.clone(), out, existing)?;
     for leftover in partial.leftovers() {
         eprintln!("note: removed {leftover:?}, which a run that was killed had left");
@@ -125,13 +115,12 @@ fn write(
     // The parents are hashed beside the writing, which keeps another core busy.
     let (parents, written) = std::thread::scope(|scope| {
         let parents = scope.spawn(|| record::parents(request, &mut |bytes| bar.add(bytes)));
-        let written = writer.write(&mut partial, &inherited, &mut |bytes| bar.add(bytes));
+        let written = target.write(disk, &mut partial, &mut |bytes| bar.add(bytes));
         (parents.join().expect("hashing does not panic"), written)
     });
     written?;
     let mut receipt = record::receipt(parents?, growth, args.seed);
     drop(bar);
-    inherited.write(disk, &mut partial)?;
     for (name, bytes) in &growth.kept {
         partial.write(name, bytes)?;
     }

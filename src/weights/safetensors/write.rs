@@ -39,12 +39,12 @@ pub fn write_safetensors(
     mut stream: impl FnMut(&TensorSpec, &mut Sink<'_>) -> Result<(), WeightError>,
 ) -> Result<(), WeightError> {
     let specs = in_file_order(specs);
-    file.write(&header(&specs))?;
+    file.push(&header(&specs))?;
     for spec in specs {
         let mut streamed_bytes = 0;
         stream(spec, &mut |piece| {
             streamed_bytes += piece.len() as u64;
-            file.write(piece)
+            file.push(piece)
         })?;
         assert_eq!(streamed_bytes, spec.size_bytes(), "bytes of {}", spec.name);
     }

@@ -1,0 +1,115 @@
+//! What is written: a Hugging Face directory, or a GGUF file.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::CliError;
+use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
+use super::growth::{Growth, Request};
+use crate::weights::commit::{PartialDirectory, PartialFile};
+use crate::weights::disk::{Disk, WriteFile};
+use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
+use crate::weights::hf::{HfOptions, HfWriter, Layout};
+use crate::weights::{Inherited, Strictness, WeightError, WeightSource};
+
+/// The weights of an output, planned and not read yet.
+pub(super) enum Target<'a> {
+    /// Safetensors, config, tokenizer.
+    Hf { writer: HfWriter<'a, Box<dyn WeightSource + 'a>>, inherited: Inherited },
+    /// All in one file.
+    Gguf { source: &'a dyn WeightSource, vocabulary: Box<GgufVocabulary>, options: GgufOptions, name: String },
+}
+
+impl<'a> Target<'a> {
+    /// Plans the files for what was asked.
+    pub fn new(args: &GrowArgs, request: &Request, growth: &'a Growth<'a>) -> Result<Self, CliError> {
+        match args.out_type {
+            OutType::Hf => {
+                let options = HfOptions {
+                    dtype: args.dtype.map(|dtype| dtype.dtype()),
+                    max_shard_bytes: args.out_shard_size,
+                    layout: match args.moe_layout {
+                        LayoutArg::V4 => Layout::PerExpert,
+                        LayoutArg::V5 => Layout::Fused,
+                    },
+                    strictness: Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate },
+                };
+                Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: request.inherited()? })
+            }
+            OutType::Gguf(_) if args.dtype.is_some() => Err(CliError::DtypeBesideGguf),
+            OutType::Gguf(number_type) => {
+                let (file_type, suffix) = match number_type {
+                    GgufArg::F16 => (GgufFileType::F16, "F16"),
+                    GgufArg::Bf16 => (GgufFileType::Bf16, "BF16"),
+                    GgufArg::Q8_0 => (GgufFileType::Q8_0, "Q8_0"),
+                };
+                let stem = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
+                let stem = stem.unwrap_or_else(|| "model".to_owned());
+                Ok(Self::Gguf {
+                    source: &growth.source,
+                    vocabulary: Box::new(request.parent().gguf_vocabulary()?),
+                    options: GgufOptions { file_type, name: Some(stem.clone()) },
+                    name: format!("{stem}-{suffix}.gguf"),
+                })
+            }
+        }
+    }
+
+    /// Name and size of each file of weights.
+    pub fn files(&self) -> Result<Vec<(String, u64)>, CliError> {
+        match self {
+            Self::Hf { writer, .. } => Ok(writer.files()),
+            Self::Gguf { source, vocabulary, options, name } => {
+                let bytes = gguf_size_bytes(source.config(), vocabulary, options, Path::new(name))?;
+                Ok(vec![(name.clone(), bytes)])
+            }
+        }
+    }
+
+    /// Writes them, and what is inherited. `watch` is told of every run of bytes of weights.
+    pub fn write(
+        &self,
+        disk: &Arc<dyn Disk>,
+        partial: &mut PartialDirectory,
+        watch: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), WeightError> {
+        match self {
+            Self::Hf { writer, inherited } => {
+                writer.write(partial, inherited, watch)?;
+                inherited.write(disk, partial)
+            }
+            Self::Gguf { source, vocabulary, options, name } => {
+                let mut file = partial.begin(name)?;
+                let path = file.path().to_owned();
+                write_gguf(*source, vocabulary, options, &mut Watched { file: &mut file, watch }, &path)?;
+                partial.finish(file)
+            }
+        }
+    }
+}
+
+/// A file that tells of what is written to it.
+struct Watched<'a> {
+    file: &'a mut PartialFile,
+    watch: &'a mut (dyn FnMut(u64) + Send),
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        (self.watch)(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl WriteFile for Watched<'_> {
+    /// Whoever began the file finishes it.
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
