@@ -3,6 +3,7 @@
 mod command;
 mod faults;
 mod kills;
+mod memory;
 
 use std::fs;
 use std::path::{Path, PathBuf};
