@@ -6,6 +6,7 @@ mod compare;
 mod counting;
 mod decoding;
 mod growth_in_models;
+mod hub;
 mod models;
 mod oracle;
 mod pico;

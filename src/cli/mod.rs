@@ -5,6 +5,7 @@
 
 pub mod compare;
 mod device;
+pub mod hub;
 mod progress;
 mod run_info;
 
@@ -16,6 +17,7 @@ use crate::figure::FigureError;
 use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::{self, TokenizerError};
+use crate::weights::hub::{HubError, HubErrorKind};
 use crate::weights::{self, WeightError};
 
 pub use device::DeviceError;
@@ -27,6 +29,9 @@ pub enum CliError {
     /// A checkpoint, or a place to write to.
     #[error(transparent)]
     Weights(#[from] WeightError),
+    /// A model of the Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A tokenizer file.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -96,13 +101,19 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found.
+    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input
+    /// not found, or the Hub does not give it.
     pub fn code(&self) -> u8 {
         match self {
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,
                 weights::ErrorKind::Io => 1,
+            },
+            Self::Hub(error) => match error.kind() {
+                HubErrorKind::Unavailable => 4,
+                HubErrorKind::Invalid => 3,
+                HubErrorKind::Io => 1,
             },
             Self::Tokenizer(error) => file_code(error.kind()),
             Self::Data(error) => file_code(error.kind()),

@@ -442,13 +442,13 @@ impl WeightError {
 
 const SHOWN_CHARS: usize = 200;
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     let shown: String = name.chars().take(SHOWN_CHARS).collect();
     let more = if shown.len() < name.len() { "…" } else { "" };
     format!("{shown:?}{more}")
 }
 
-fn cut(text: &impl ToString) -> String {
+pub(super) fn cut(text: &impl ToString) -> String {
     let text = text.to_string();
     let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
     let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };

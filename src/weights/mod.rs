@@ -7,6 +7,7 @@ pub mod commit;
 pub mod disk;
 mod error;
 pub mod hf;
+pub mod hub;
 mod json;
 pub mod memory;
 mod pieces;
