@@ -94,7 +94,9 @@ fn token_in(path: PathBuf) -> Result<Option<Token>, HubError> {
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Token::new(&text).map(Some),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
         Err(source) => Err(HubError::Io { path, source }),
     }
 }
@@ -214,7 +216,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
         let hf_home = path("");
-        let token = |pairs: &[(&str, &str)]| settings_of(&[&[("HF_HOME", hf_home.as_str())], pairs].concat()).unwrap().token;
+        let token =
+            |pairs: &[(&str, &str)]| settings_of(&[&[("HF_HOME", hf_home.as_str())], pairs].concat()).unwrap().token;
         let expected = |text: &str| Some(Token::new(text).unwrap());
         assert_eq!(token(&[]), None);
         std::fs::write(path("token"), " hf_file\n").unwrap();

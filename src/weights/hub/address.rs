@@ -116,7 +116,9 @@ mod tests {
         for same in ["https://hub.example:443/x", "https://HUB.example"] {
             assert!(hub.same_origin(&Address::parse(same).unwrap()), "{same}");
         }
-        for other in ["http://hub.example", "https://hub.example:444", "https://evil-hub.example", "https://hub.example.evil"] {
+        for other in
+            ["http://hub.example", "https://hub.example:444", "https://evil-hub.example", "https://hub.example.evil"]
+        {
             assert!(!hub.same_origin(&Address::parse(other).unwrap()), "{other}");
         }
     }

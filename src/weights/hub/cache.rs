@@ -85,7 +85,8 @@ impl RepoCache {
     pub fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File, HubError> {
         create_directories(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(HubError::io(&path))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(HubError::io(&path))?;
         let taken = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 waiting();

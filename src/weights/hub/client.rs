@@ -174,7 +174,14 @@ impl<'a> Client<'a> {
     }
 
     /// Begins to receive a file, from a position on or from its start, as the server likes.
-    pub fn open(&self, repo: &str, commit: &str, file: &str, from: u64, part_of: Option<&str>) -> Result<Answer, Trouble> {
+    pub fn open(
+        &self,
+        repo: &str,
+        commit: &str,
+        file: &str,
+        from: u64,
+        part_of: Option<&str>,
+    ) -> Result<Answer, Trouble> {
         let range = format!("bytes={from}-");
         let mut headers = Vec::new();
         if from > 0 {
@@ -236,13 +243,7 @@ impl<'a> Client<'a> {
     }
 
     /// Asks, follows redirects and tells refusals apart. A `head` ends where the Hub sends away.
-    fn follow(
-        &self,
-        head: bool,
-        url: &str,
-        headers: &[(&str, &str)],
-        subject: Subject<'_>,
-    ) -> Result<Answer, Trouble> {
+    fn follow(&self, head: bool, url: &str, headers: &[(&str, &str)], subject: Subject<'_>) -> Result<Answer, Trouble> {
         let mut address = Address::parse(url).map_err(|rule| self.no_redirect(url, rule))?;
         let mut about = About { etag: None, size_bytes: None, commit: None };
         for _ in 0..=MAX_REDIRECTS {
@@ -343,7 +344,8 @@ impl<'a> Client<'a> {
         HubError::Redirect { url: shown(url), rule: self.redact(&rule) }.into()
     }
 
-    fn redact(&self, text: &str) -> String {
+    /// `text` without the token.
+    pub fn redact(&self, text: &str) -> String {
         self.settings.token.as_ref().map_or_else(|| text.to_owned(), |token| token.redact(text))
     }
 }

@@ -159,7 +159,9 @@ mod tests {
         for safe in ["a", "a/b.c", "..a", "a..", "a b"] {
             assert!(is_safe(safe), "{safe}");
         }
-        for unsafe_ in ["", "../a", "a/../b", "/a", "a//b", "a/", "./a", r"a\b", r"C:\a", "C:a", r"\\srv\x", "a\0", "a\n"] {
+        for unsafe_ in
+            ["", "../a", "a/../b", "/a", "a//b", "a/", "./a", r"a\b", r"C:\a", "C:a", r"\\srv\x", "a\0", "a\n"]
+        {
             assert!(!is_safe(unsafe_), "{unsafe_:?}");
         }
         assert!(is_file_name("model-1.safetensors") && !is_file_name("a/b"));

@@ -30,18 +30,11 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// # Errors
-    /// [`HubError::Answer`] or [`HubError::UnsafeName`] if the Hub tells no ETag that can name a file.
-    fn of(about: About, repo: &str, file: &str) -> Result<Self, HubError> {
-        let Some(etag) = about.etag else {
-            let found = "without an ETag".to_owned();
-            return Err(HubError::Answer { url: format!("{repo}/{file}"), found, expected: "one that names the content" });
-        };
+    /// `None` if the ETag cannot name a file.
+    fn of(etag: String, size_bytes: Option<u64>) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        match !etag.is_empty() && etag.len() <= 128 && etag.bytes().all(plain) {
-            true => Ok(Self { etag, size_bytes: about.size_bytes }),
-            false => Err(HubError::UnsafeName { repo: repo.to_owned(), name: etag }),
-        }
+        let names = !etag.is_empty() && etag.len() <= 128 && etag.bytes().all(plain);
+        names.then_some(Self { etag, size_bytes })
     }
 
     /// The hash that Git LFS names its files by; other files are named by a hash of Git's own.
@@ -54,7 +47,13 @@ impl Content {
 impl Transfer<'_> {
     /// What a file should be.
     pub fn content(&self, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Content, HubError> {
-        Content::of(self.client.about(self.repo, self.commit, file, progress)?, self.repo, file)
+        let About { etag, size_bytes, .. } = self.client.about(self.repo, self.commit, file, progress)?;
+        let Some(etag) = etag else {
+            let (url, found) = (format!("{}/{file}", self.repo), "without an ETag".to_owned());
+            return Err(HubError::Answer { url, found, expected: "one that names the content" });
+        };
+        let unsafe_name = || HubError::UnsafeName { repo: self.repo.to_owned(), name: self.client.redact(&etag) };
+        Content::of(etag.clone(), size_bytes).ok_or_else(unsafe_name)
     }
 
     /// Bytes of the file that are still to come.
@@ -92,7 +91,8 @@ impl Transfer<'_> {
         }
         // Only what a hash names can be told to be the beginning of the same file.
         let partial = Partial::open(&self.cache.incomplete(etag), content.sha256().is_some())?;
-        let mut receiving = Receiving { transfer: self, file, content, resumed: partial.len() > 0, partial, source: None };
+        let mut receiving =
+            Receiving { transfer: self, file, content, resumed: partial.len() > 0, partial, source: None };
         if let Fetched::Changed = receiving.receive(progress)? {
             return Ok(Fetched::Changed);
         }
