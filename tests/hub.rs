@@ -137,7 +137,7 @@ fn what_is_in_the_cache_is_neither_asked_for_nor_fetched_again() {
     assert_eq!(server.asked().len(), asked, "looking into the cache needs no network");
     assert_eq!(client.download("org/name").unwrap(), snapshot);
     assert_eq!(server.gets_of("model.safetensors").len(), 1);
-    assert_eq!(server.gets_of("config.json").len(), 1);
+    assert_eq!(server.gets_of("/config.json").len(), 1);
 }
 
 #[test]
