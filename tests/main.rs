@@ -11,6 +11,7 @@ mod gguf_written;
 mod grow;
 mod growth_in_models;
 mod mergekit_bytes;
+mod hub;
 mod models;
 mod oracle;
 mod pico;

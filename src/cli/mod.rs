@@ -6,7 +6,7 @@
 pub mod compare;
 mod device;
 pub mod grow;
-mod hub;
+pub mod hub;
 pub mod inspect;
 mod interrupt;
 mod output;
@@ -26,6 +26,7 @@ use crate::growth::mergekit::MergeError;
 use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::{self, TokenizerError};
+use crate::weights::hub::{HubError, HubErrorKind};
 use crate::weights::{self, Dtype, WeightError};
 
 pub use device::DeviceError;
@@ -37,6 +38,9 @@ pub enum CliError {
     /// A checkpoint, or a place to write to.
     #[error(transparent)]
     Weights(#[from] WeightError),
+    /// A model of the Hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A tokenizer file.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -206,8 +210,8 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found, 5 a
-    /// check failed.
+    /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found or not
+    /// given by the Hub, 5 a check failed.
     pub fn code(&self) -> u8 {
         match self {
             Self::Plan(_)
@@ -230,6 +234,11 @@ impl CliError {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,
                 weights::ErrorKind::Io => 1,
+            },
+            Self::Hub(error) => match error.kind() {
+                HubErrorKind::Unavailable => 4,
+                HubErrorKind::Invalid => 3,
+                HubErrorKind::Io => 1,
             },
             Self::Tokenizer(error) => file_code(error.kind()),
             Self::Data(error) => file_code(error.kind()),

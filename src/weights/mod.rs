@@ -10,6 +10,7 @@ mod error;
 pub mod gguf;
 pub mod hf;
 mod inherited;
+pub mod hub;
 mod json;
 pub mod memory;
 mod pieces;

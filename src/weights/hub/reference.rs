@@ -1,0 +1,153 @@
+//! How a model of the Hub is named: `org/name`, a revision behind `@`, a GGUF file behind the name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::HubError;
+use super::files::is_safe;
+
+/// The branch that is meant where none is named.
+const DEFAULT_REVISION: &str = "main";
+
+/// The most characters of `org/name`.
+const MAX_REPO_CHARS: usize = 96;
+
+/// A model of the Hub: `org/name[/file.gguf][@revision]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubReference {
+    repo: String,
+    revision: String,
+    gguf: Option<String>,
+}
+
+impl HubReference {
+    /// `org/name`.
+    pub fn repo(&self) -> &str {
+        &self.repo
+    }
+
+    /// A branch, a tag or a commit; `main` where none is named.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// The GGUF file that is meant; otherwise the checkpoint of safetensors is.
+    pub fn gguf(&self) -> Option<&str> {
+        self.gguf.as_deref()
+    }
+}
+
+impl FromStr for HubReference {
+    type Err = HubError;
+
+    fn from_str(text: &str) -> Result<Self, HubError> {
+        let wrong = |rule| HubError::Reference { found: text.to_owned(), rule };
+        let (path, revision) = text.split_once('@').unwrap_or((text, DEFAULT_REVISION));
+        let mut parts = path.splitn(3, '/');
+        let (Some(org), Some(name)) = (parts.next(), parts.next()) else {
+            return Err(wrong("it has no `/`"));
+        };
+        let gguf = parts.next().map(str::to_owned);
+        for part in [org, name] {
+            broken_rule(part).map_or(Ok(()), |rule| Err(wrong(rule)))?;
+        }
+        if org.len() + 1 + name.len() > MAX_REPO_CHARS {
+            return Err(wrong("org/name has more than 96 characters"));
+        }
+        if gguf.as_deref().is_some_and(|file| !file.ends_with(".gguf") || !is_safe(file)) {
+            return Err(wrong("what follows the second `/` is no GGUF file"));
+        }
+        if !is_revision(revision) {
+            return Err(wrong("what follows `@` is no branch, tag or commit"));
+        }
+        Ok(Self { repo: format!("{org}/{name}"), revision: revision.to_owned(), gguf })
+    }
+}
+
+impl fmt::Display for HubReference {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let gguf = self.gguf.as_ref().map(|file| format!("/{file}")).unwrap_or_default();
+        write!(f, "{}{gguf}@{}", self.repo, self.revision)
+    }
+}
+
+/// The rule of the Hub that one half of `org/name` breaks.
+fn broken_rule(part: &str) -> Option<&'static str> {
+    let edge = |c: char| c == '-' || c == '.';
+    if part.is_empty() {
+        Some("a part of org/name is empty")
+    } else if !part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        Some("org/name has a character other than A-Z, a-z, 0-9, `-`, `_` and `.`")
+    } else if part.starts_with(edge) || part.ends_with(edge) {
+        Some("a part of org/name starts or ends with `-` or `.`")
+    } else if part.contains("--") || part.contains("..") {
+        Some("org/name has `--` or `..`")
+    } else if part.ends_with(".git") {
+        Some("org/name ends with .git")
+    } else {
+        None
+    }
+}
+
+/// Whether Git would take this as a name, and a file system as a path below `refs/`.
+fn is_revision(text: &str) -> bool {
+    is_safe(text) && text.len() <= 200 && !text.contains(|c: char| c.is_whitespace() || "~^:?*[@{".contains(c))
+}
+
+/// Whether this is a whole Git commit: 40 lower-case hexadecimal digits.
+pub(super) fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_has_a_name_a_revision_and_perhaps_a_file() {
+        let parse = |text: &str| text.parse::<HubReference>().unwrap();
+        let model = parse("mistralai/Mistral-7B-v0.1");
+        assert_eq!((model.repo(), model.revision(), model.gguf()), ("mistralai/Mistral-7B-v0.1", "main", None));
+        assert_eq!(parse("a/b@refs/pr/1").revision(), "refs/pr/1");
+        let file = parse("a/b/sub/model-Q8_0.gguf@v1.0");
+        assert_eq!((file.repo(), file.revision(), file.gguf()), ("a/b", "v1.0", Some("sub/model-Q8_0.gguf")));
+        assert_eq!(file.to_string(), "a/b/sub/model-Q8_0.gguf@v1.0");
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused_with_the_rule_that_it_breaks() {
+        let cases = [
+            ("gpt2", "no `/`"),
+            ("", "no `/`"),
+            ("/absolute/path", "empty"),
+            ("./relative/path", "starts or ends with"),
+            ("../up", "starts or ends with"),
+            ("~/models", "character other than"),
+            ("a\\b/c", "character other than"),
+            ("C:/models", "character other than"),
+            ("a/b/c", "no GGUF file"),
+            ("a/b/../x.gguf", "no GGUF file"),
+            ("a--b/c", "`--`"),
+            ("a/b..c", "`..`"),
+            ("a/b.git", ".git"),
+            ("a/b@", "no branch"),
+            ("a/b@../../x", "no branch"),
+            ("a/b@/etc", "no branch"),
+            ("a/b@x y", "no branch"),
+        ];
+        for (text, rule) in cases {
+            let message = text.parse::<HubReference>().unwrap_err().to_string();
+            assert!(message.contains(rule) && message.contains("expected org/name"), "{text}: {message}");
+        }
+        assert!(format!("a/{}", "b".repeat(95)).parse::<HubReference>().is_err());
+        assert!(format!("a/{}", "b".repeat(94)).parse::<HubReference>().is_ok());
+    }
+
+    #[test]
+    fn a_commit_is_forty_hexadecimal_digits() {
+        assert!(is_commit(&"0a".repeat(20)));
+        for other in ["main", &"0a".repeat(19), &"0A".repeat(20), &"0g".repeat(20)] {
+            assert!(!is_commit(other), "{other}");
+        }
+    }
+}

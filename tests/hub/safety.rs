@@ -1,0 +1,269 @@
+//! What must not happen whatever the Hub does: a leaked token, a file outside the cache, two halves of two models.
+
+use std::fs::File;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use deepwide::cli::CliError;
+use deepwide::cli::hub::locate_with;
+use deepwide::weights::hub::{HubError, HubErrorKind, Progress, download};
+
+use super::server::{COMMIT, Hub, Reply, Server, etag_of};
+use super::{Client, SECRET, faulty, hub, names, weights};
+
+const WEIGHTS: &str = "model.safetensors";
+
+#[test]
+fn a_cached_file_is_checked_by_size_always_and_by_hash_when_asked() {
+    let server = faulty(hub(), |_, _| None);
+    let mut client = Client::of(&server);
+    client.download("org/name").unwrap();
+    let blob = client.blob(WEIGHTS, &weights());
+    let gets = || server.gets_of(WEIGHTS).len();
+    std::fs::write(&blob, &weights()[..1000]).unwrap();
+    client.has_weights(&client.download("org/name").unwrap());
+    assert_eq!(gets(), 2, "a file of the wrong size was fetched again");
+    let mut altered = weights();
+    altered[7] ^= 1;
+    std::fs::write(&blob, &altered).unwrap();
+    client.download("org/name").unwrap();
+    assert_eq!((gets(), std::fs::read(&blob).unwrap()), (2, altered), "its hash is not checked unasked");
+    client.settings.verify = true;
+    client.has_weights(&client.download("org/name").unwrap());
+    assert_eq!(gets(), 3);
+    client.download("org/name").unwrap();
+    assert_eq!(gets(), 3, "a file with the right hash stays");
+}
+
+#[test]
+fn a_name_that_leads_out_of_the_cache_is_refused() {
+    for name in
+        ["../evil.safetensors", "/evil.json", "C:\\evil.json", "\\\\server\\evil", "a/../../evil", "evil\n.json"]
+    {
+        let server = faulty(Hub { ghosts: vec![name.to_owned()], ..hub() }, |_, _| None);
+        let client = Client::of(&server);
+        let (error, message) = client.failure("org/name");
+        assert!(matches!(error, HubError::UnsafeName { .. }) && error.kind() == HubErrorKind::Invalid, "{message}");
+        assert!(message.contains("evil") && !message.contains('\n'), "{message}");
+        assert!(!client.settings.cache.exists(), "nothing was made");
+    }
+    let index = br#"{"weight_map": {"a": "../../../evil.safetensors"}}"#;
+    let sharded = Hub::with(&[("config.json", b"{}"), ("model.safetensors.index.json", index)]);
+    let (error, message) = Client::of(&faulty(sharded, |_, _| None)).failure("org/name");
+    assert!(matches!(error, HubError::UnsafeName { .. }) && message.contains("evil"), "{message}");
+    let named = faulty(hub(), |hub, request| {
+        (request.method == "HEAD")
+            .then(|| hub.reply(request).with("ETag", "\"../../../evil\"").without("X-Linked-Etag"))
+    });
+    let client = Client::of(&named);
+    let (error, message) = client.failure("org/name");
+    assert!(matches!(error, HubError::UnsafeName { .. }) && message.contains("evil"), "{message}");
+    assert_eq!(names(client.cache.path()), ["hub"]);
+}
+
+#[test]
+fn the_token_goes_to_the_hub_and_nowhere_else() {
+    let storage = faulty(hub(), |hub, request| Some(hub.reply_of_storage(request)));
+    let server = faulty(Hub { storage: Some(storage.url()), ..hub() }, |_, request| {
+        // A model that has moved: the redirect stays on the Hub, and so may the token.
+        let moved = request.target.strip_prefix("/api/models/old/name")?;
+        Some(Reply::new(307, "").with("Location", format!("/api/models/org/name{moved}")))
+    });
+    let client = Client::of(&server);
+    client.has_weights(&client.download("org/name").unwrap());
+    let bearer = format!("Bearer {SECRET}");
+    let asked = server.asked();
+    assert!(asked.iter().all(|request| request.header("Authorization") == Some(&bearer)), "{asked:?}");
+    let asked = storage.asked();
+    assert_eq!(asked.len(), 1, "the large file came from the storage");
+    assert_eq!(asked[0].header("Authorization"), None);
+    assert!(asked[0].target.contains("Signature"), "the signed address is used, not shown");
+    let before = server.asked().len();
+    let _ = client.download("old/name");
+    let redirected = &server.asked()[before..];
+    assert!(redirected.iter().any(|request| request.target.starts_with("/api/models/org/name")), "{redirected:?}");
+    assert!(redirected.iter().all(|request| request.header("Authorization") == Some(&bearer)));
+}
+
+#[test]
+fn redirects_end() {
+    let server = Server::start(|request| Reply::new(302, "").with("Location", &request.target));
+    let (error, message) = Client::of(&server).failure("org/name");
+    assert!(matches!(error, HubError::Redirect { .. }) && message.contains("more than 10"), "{message}");
+    let server = Server::start(|_| Reply::new(302, "").with("Location", format!("ftp://host/{SECRET}")));
+    assert!(Client::of(&server).failure("org/name").1.contains("neither http nor https"));
+}
+
+#[test]
+fn a_server_that_repeats_the_token_does_not_get_it_into_a_message() {
+    for status in [400, 401, 403, 404, 418, 429, 500, 200] {
+        for echo in
+            [format!("{{\"error\": \"{SECRET} is wrong\"}}"), format!("{SECRET} is wrong"), format!("<{SECRET}>")]
+        {
+            let reply = Reply::new(status, echo.clone());
+            let header = Reply::new(status, "").with("X-Error-Message", &echo);
+            for reply in [reply, header] {
+                let server = faulty(hub(), move |_, _| Some(reply.clone()));
+                Client::of(&server).failure("org/name");
+            }
+        }
+    }
+    let server = faulty(hub(), |_, request| {
+        request.target.contains("/api/").then(|| Reply::new(400, format!("{{\"error\": \"{SECRET} is wrong\"}}")))
+    });
+    assert!(Client::of(&server).failure("org/name").1.contains("[token] is wrong"), "the rest of it is told");
+    let secret_commit = |_: &Hub, request: &super::Request| {
+        request.target.contains("/api/").then(|| Reply::new(200, format!("{{\"sha\": \"{SECRET}\"}}")))
+    };
+    Client::of(&faulty(hub(), secret_commit)).failure("org/name");
+    let name = Hub { ghosts: vec![format!("../{SECRET}")], ..hub() };
+    Client::of(&faulty(name, |_, _| None)).failure("org/name");
+    let etag = |hub: &Hub, request: &super::Request| {
+        (request.method == "HEAD").then(|| hub.reply(request).with("ETag", format!("\"../{SECRET}\"")))
+    };
+    Client::of(&faulty(hub(), etag)).failure("org/name");
+}
+
+#[test]
+fn without_network_nothing_is_asked() {
+    let server = faulty(hub(), |_, _| None);
+    let mut client = Client::of(&server);
+    client.settings.offline = true;
+    let (error, message) = client.failure("org/name");
+    assert!(matches!(error, HubError::Offline { .. }) && error.kind() == HubErrorKind::Unavailable);
+    assert!(message.contains("org/name@main") && message.contains("HF_HUB_OFFLINE"), "{message}");
+    assert!(server.asked().is_empty() && !client.settings.cache.exists());
+    client.settings.offline = false;
+    let snapshot = client.download("org/name").unwrap();
+    let asked = server.asked().len();
+    client.settings.offline = true;
+    assert_eq!(client.download("org/name").unwrap(), snapshot);
+    std::fs::remove_file(client.blob(WEIGHTS, &weights())).unwrap();
+    let message = client.download("org/name").unwrap_err().to_string();
+    assert!(message.contains("\"model.safetensors\" is missing"), "{message}");
+    assert_eq!(server.asked().len(), asked);
+}
+
+#[test]
+fn two_downloads_at_once_fetch_a_file_once() {
+    let server = faulty(hub(), |hub, request| {
+        if request.is_get_of(WEIGHTS) {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Some(hub.reply(request))
+    });
+    let client = Client::of(&server);
+    std::thread::scope(|scope| {
+        let downloads: Vec<_> = (0..3).map(|_| scope.spawn(|| client.download("org/name").unwrap())).collect();
+        for download in downloads {
+            client.has_weights(&download.join().unwrap());
+        }
+    });
+    assert_eq!(server.gets_of(WEIGHTS).len(), 1);
+}
+
+#[test]
+fn a_lock_that_python_holds_is_waited_for() {
+    let server = faulty(hub(), |_, _| None);
+    let client = Client::of(&server);
+    let locks = client.settings.cache.join(".locks/models--org--name");
+    std::fs::create_dir_all(&locks).unwrap();
+    let lock = File::create(locks.join(format!("{}.lock", etag_of(WEIGHTS, &weights())))).unwrap();
+    lock.lock().unwrap();
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let settings = &client.settings;
+        let download = scope.spawn(move || {
+            download(&"org/name".parse().unwrap(), settings, &mut |progress| {
+                if let Progress::Waiting { reason, .. } = progress {
+                    tell.send(reason.to_owned()).unwrap();
+                }
+            })
+        });
+        assert!(told.recv().unwrap().contains("another download"));
+        assert!(server.gets_of(WEIGHTS).is_empty() && !download.is_finished());
+        drop(lock);
+        client.has_weights(&download.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn every_file_is_of_the_commit_that_the_branch_meant_at_first() {
+    let server = faulty(hub(), |_, _| None);
+    Client::of(&server).download("org/name").unwrap();
+    let files = server.asked().into_iter().filter(|request| request.target.contains("/resolve/"));
+    let commits: Vec<bool> =
+        files.map(|file| file.target.starts_with(&format!("/org/name/resolve/{COMMIT}/"))).collect();
+    assert!(commits.len() >= 8 && commits.iter().all(|pinned| *pinned));
+    let moved = "f".repeat(40);
+    let server = faulty(hub(), move |hub, request| {
+        let weights = request.method == "HEAD" && request.target.ends_with(WEIGHTS);
+        weights.then(|| hub.reply(request).with("X-Repo-Commit", &moved))
+    });
+    let (error, message) = Client::of(&server).failure("org/name");
+    assert!(matches!(error, HubError::Answer { .. }) && message.contains("ffff"), "{message}");
+}
+
+#[test]
+fn a_pickle_is_never_fetched() {
+    let pickles = Hub::with(&[("config.json", b"{}"), ("pytorch_model.bin", b"\x80\x02")]);
+    let server = faulty(pickles, |_, _| None);
+    let (error, message) = Client::of(&server).failure("org/name");
+    assert!(matches!(error, HubError::NoSafetensors { .. }) && error.kind() == HubErrorKind::Invalid);
+    assert!(message.contains("only PyTorch pickles, which are never read"), "{message}");
+    assert_eq!(server.asked().len(), 1, "the list of files was enough");
+}
+
+#[test]
+fn a_model_that_does_not_fit_on_the_disk_is_not_begun() {
+    let server = faulty(hub(), |hub, request| {
+        let head = request.method == "HEAD" && request.target.ends_with(WEIGHTS);
+        head.then(|| hub.reply(request).with("X-Linked-Size", 1u64 << 60))
+    });
+    let (error, message) = Client::of(&server).failure("org/name");
+    assert!(matches!(error, HubError::NoSpace { .. }) && error.kind() == HubErrorKind::Io, "{message}");
+    assert!(message.contains("1152921504606846976"), "{message}");
+    assert!(server.gets_of(WEIGHTS).is_empty());
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_a_failure_of_this_machine() {
+    let server = faulty(hub(), |_, _| None);
+    let mut client = Client::of(&server);
+    let file = client.cache.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    client.settings.cache = file.join("hub");
+    let (error, message) = client.failure("org/name");
+    assert!(matches!(error, HubError::Io { .. }) && message.contains("file/hub"), "{message}");
+    assert_eq!(CliError::from(error).code(), 1);
+}
+
+#[test]
+fn an_answer_that_is_no_list_of_files_is_said_to_be_none() {
+    for (body, found) in [("<html>portal</html>", "expected value"), ("{\"sha\": \"main\"}", "main"), ("[]", "line 1")]
+    {
+        let server = faulty(hub(), move |_, request| request.target.contains("/api/").then(|| Reply::new(200, body)));
+        let (error, message) = Client::of(&server).failure("org/name");
+        assert!(matches!(error, HubError::Answer { .. }) && message.contains(found), "{message}");
+    }
+    let broken = Hub::with(&[("config.json", b"{}"), ("model.safetensors.index.json", b"<html>")]);
+    let message = Client::of(&faulty(broken, |_, _| None)).failure("org/name").1;
+    assert!(message.contains("weight_map"), "{message}");
+    let silent = faulty(hub(), |hub, request| (request.method == "HEAD").then(|| hub.reply(request).without("ETag")));
+    assert!(Client::of(&silent).failure("org/name").1.contains("without an ETag"));
+}
+
+#[test]
+fn an_argument_is_located_in_the_cache_first_and_on_the_hub_then() {
+    let server = faulty(hub(), |_, _| None);
+    let client = Client::of(&server);
+    let locate = |argument: &str| locate_with(argument, || Ok(client.settings.clone()));
+    let snapshot = locate("org/name").unwrap();
+    client.has_weights(&snapshot);
+    let asked = server.asked().len();
+    assert_eq!(locate("org/name").unwrap(), snapshot);
+    assert_eq!(server.asked().len(), asked, "the cache was enough");
+    let error = locate("org/other").unwrap_err();
+    assert_eq!(error.code(), 4);
+    assert!(matches!(error, CliError::Hub(HubError::NoRepo { .. })));
+}
