@@ -5,6 +5,8 @@ mod bad_checkpoints;
 mod compare;
 mod counting;
 mod decoding;
+mod gguf_vocabularies;
+mod gguf_written;
 mod grow;
 mod growth_in_models;
 mod models;

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::gguf::{GgufFault, VocabularyError};
 use super::{Dtype, TensorId};
 use crate::config::ConfigError;
 
@@ -432,6 +433,42 @@ pub enum WeightError {
         /// The name.
         name: String,
     },
+    /// A weight holds a number that the type to write cannot.
+    #[error("{id:?} holds {found}, which {file_type} cannot, expected a number within its range")]
+    NotWritable {
+        /// The weight.
+        id: TensorId,
+        /// The first such number.
+        found: f32,
+        /// The type.
+        file_type: &'static str,
+    },
+    /// A vocabulary breaks a rule, or does not fit the model.
+    #[error("{path:?}: {source}")]
+    Vocabulary {
+        /// The file that it comes from or goes to.
+        path: PathBuf,
+        /// The broken rule.
+        source: VocabularyError,
+    },
+    /// A GGUF file breaks a rule.
+    #[error("{path:?}: {source}")]
+    GgufFile {
+        /// The file.
+        path: PathBuf,
+        /// The broken rule.
+        source: Box<GgufFault>,
+    },
+    /// GGUF counts in 32 bits.
+    #[error("{path:?}: {key} would be {found}, expected at most 4294967295")]
+    TooLargeForGguf {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: usize,
+    },
 
     /// Output would mix with what is there.
     #[error("{path:?} exists, expected nothing or an empty directory there (--force replaces what deepwide made)")]
@@ -505,13 +542,13 @@ impl WeightError {
 
 const SHOWN_CHARS: usize = 200;
 
-fn quoted(name: &str) -> String {
+pub(in crate::weights) fn quoted(name: &str) -> String {
     let shown: String = name.chars().take(SHOWN_CHARS).collect();
     let more = if shown.len() < name.len() { "…" } else { "" };
     format!("{shown:?}{more}")
 }
 
-fn cut(text: &impl ToString) -> String {
+pub(in crate::weights) fn cut(text: &impl ToString) -> String {
     let text = text.to_string();
     let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
     let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };

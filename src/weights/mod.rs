@@ -7,6 +7,7 @@ mod checkpoint;
 pub mod commit;
 pub mod disk;
 mod error;
+pub mod gguf;
 pub mod hf;
 mod inherited;
 mod json;
