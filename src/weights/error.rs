@@ -451,6 +451,24 @@ pub enum WeightError {
         /// The broken rule.
         source: VocabularyError,
     },
+    /// A directory holds a checkpoint in each of two formats.
+    #[error(
+        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or move it"
+    )]
+    TwoFormats {
+        /// One.
+        gguf: PathBuf,
+        /// The other.
+        safetensors: PathBuf,
+    },
+    /// A directory holds several GGUF files.
+    #[error("both {first:?} and {second:?} are there, expected one GGUF file: give the path of one")]
+    SeveralGgufs {
+        /// One.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
     /// A GGUF file breaks a rule.
     #[error("{path:?}: {source}")]
     GgufFile {
