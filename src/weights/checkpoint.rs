@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::commit::FileRecord;
-use super::disk::{Disk, sha256};
-use super::gguf::{GgufVocabulary, HfTokenizer};
+use super::disk::{Disk, Kind, sha256};
+use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer};
 use super::hf::HfDirectory;
 use super::{Dtype, Inherited, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
@@ -17,6 +17,8 @@ use crate::config::DecoderConfig;
 pub enum Checkpoint {
     /// A Hugging Face directory.
     Hf(HfDirectory),
+    /// A GGUF file, or several parts of one.
+    Gguf(GgufFile),
 }
 
 /// A tensor as a file holds it.
@@ -33,18 +35,26 @@ pub struct StoredTensor {
 }
 
 impl Checkpoint {
-    /// Opens what lies at `path`: a Hugging Face directory.
+    /// Opens what lies at `path`: a Hugging Face directory, a GGUF file, or a directory with one of these in it.
     ///
     /// # Errors
-    /// Those of [`HfDirectory::open`].
+    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::TwoFormats`], [`WeightError::SeveralGgufs`].
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
-        HfDirectory::open_on(disk, path).map(Self::Hf)
+        let kind = disk.stat(path).map_err(WeightError::io(path))?.kind;
+        if kind != Kind::Directory && is_gguf(path) {
+            return GgufFile::open_on(disk, path).map(Self::Gguf);
+        }
+        match if kind == Kind::Directory { gguf_in(&*disk, path)? } else { None } {
+            Some(file) => GgufFile::open_on(disk, &file).map(Self::Gguf),
+            None => HfDirectory::open_on(disk, path).map(Self::Hf),
+        }
     }
 
     /// Where it lies.
     pub fn path(&self) -> &Path {
         match self {
             Self::Hf(directory) => directory.path(),
+            Self::Gguf(file) => file.path(),
         }
     }
 
@@ -52,6 +62,7 @@ impl Checkpoint {
     pub fn weight_files(&self) -> Vec<PathBuf> {
         match self {
             Self::Hf(directory) => directory.weight_files(),
+            Self::Gguf(file) => file.weight_files(),
         }
     }
 
@@ -62,6 +73,10 @@ impl Checkpoint {
                 1 => "Hugging Face directory, 1 file of weights".to_owned(),
                 count => format!("Hugging Face directory, {count} files of weights"),
             },
+            Self::Gguf(file) => match file.weight_files().len() {
+                1 => format!("GGUF version {}", file.version()),
+                count => format!("GGUF version {}, {count} parts", file.version()),
+            },
         }
     }
 
@@ -69,26 +84,28 @@ impl Checkpoint {
     pub fn stored_tensors(&self) -> Vec<StoredTensor> {
         match self {
             Self::Hf(directory) => directory.stored_tensors(),
+            Self::Gguf(file) => file.stored_tensors(),
         }
     }
 
     /// What is worth knowing of it and no error.
     pub fn notices(&self) -> Vec<String> {
         match self {
-            Self::Hf(_) => Vec::new(),
+            Self::Hf(_) | Self::Gguf(_) => Vec::new(),
         }
     }
 
     /// The text of its `tokenizer.json`.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] if it has none; [`WeightError::Io`].
+    /// [`WeightError::NotFound`] if it has none; [`WeightError::Io`]; those of [`GgufFile::tokenizer_json`].
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
         const LIMIT_BYTES: u64 = 256 << 20;
         match self {
             Self::Hf(directory) => {
                 super::read_bounded(&**directory.disk(), &directory.path().join("tokenizer.json"), LIMIT_BYTES)
             }
+            Self::Gguf(file) => file.tokenizer_json(),
         }
     }
 
@@ -104,6 +121,10 @@ impl Checkpoint {
                 let path = directory.path().join("tokenizer.json");
                 GgufVocabulary::from_hf(&tokenizer).map_err(|source| WeightError::Vocabulary { path, source })
             }
+            Self::Gguf(file) => match file.vocabulary()? {
+                Some(vocabulary) => Ok(vocabulary),
+                None => file.tokenizer_json().map(|_| GgufVocabulary::default()),
+            },
         }
     }
 
@@ -130,22 +151,25 @@ impl Checkpoint {
     fn disk(&self) -> &Arc<dyn Disk> {
         match self {
             Self::Hf(directory) => directory.disk(),
+            Self::Gguf(file) => file.disk(),
         }
     }
 
     /// What a child has from this checkpoint besides weights.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
+    /// [`WeightError::Io`]; those of [`GgufFile::inherited`].
     pub fn inherited(&self) -> Result<Inherited, WeightError> {
         match self {
             Self::Hf(directory) => directory.inherited(),
+            Self::Gguf(file) => file.inherited(),
         }
     }
 
     fn source(&self) -> &dyn WeightSource {
         match self {
             Self::Hf(directory) => directory,
+            Self::Gguf(file) => file,
         }
     }
 }
@@ -170,4 +194,38 @@ impl WeightSource for Checkpoint {
     fn lineage(&self, id: TensorId) -> Lineage {
         self.source().lineage(id)
     }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The GGUF file of a directory, or its first part; none if there is none.
+fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightError> {
+    let mut names: Vec<PathBuf> =
+        disk.list(directory).map_err(WeightError::io(directory))?.into_iter().map(PathBuf::from).collect();
+    names.sort();
+    let safetensors = names.iter().find(|name| name.extension().is_some_and(|extension| extension == "safetensors"));
+    let mut ggufs = names.iter().filter(|name| is_gguf(name) && !is_later_part(name));
+    match (ggufs.next(), ggufs.next(), safetensors) {
+        (None, ..) => Ok(None),
+        (Some(gguf), _, Some(safetensors)) => {
+            let [gguf, safetensors] = [gguf, safetensors].map(|name| directory.join(name));
+            Err(WeightError::TwoFormats { gguf, safetensors })
+        }
+        (Some(first), Some(second), None) => {
+            let [first, second] = [first, second].map(|name| directory.join(name));
+            Err(WeightError::SeveralGgufs { first, second })
+        }
+        (Some(gguf), None, None) => Ok(Some(directory.join(gguf))),
+    }
+}
+
+/// Whether a file is a part after the first of a split one: `name-00002-of-00003.gguf`.
+fn is_later_part(name: &Path) -> bool {
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    let Some((head, count)) = stem.rsplit_once("-of-") else { return false };
+    let Some((_, number)) = head.rsplit_once('-') else { return false };
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(count) && digits(number) && number != "00001"
 }

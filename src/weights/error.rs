@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::gguf::VocabularyError;
+use super::gguf::{GgufFault, VocabularyError};
 use super::{Dtype, TensorId};
 use crate::config::ConfigError;
 
@@ -450,6 +450,32 @@ pub enum WeightError {
         path: PathBuf,
         /// The broken rule.
         source: VocabularyError,
+    },
+    /// A directory holds a checkpoint in each of two formats.
+    #[error(
+        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or move it"
+    )]
+    TwoFormats {
+        /// One.
+        gguf: PathBuf,
+        /// The other.
+        safetensors: PathBuf,
+    },
+    /// A directory holds several GGUF files.
+    #[error("both {first:?} and {second:?} are there, expected one GGUF file: give the path of one")]
+    SeveralGgufs {
+        /// One.
+        first: PathBuf,
+        /// Another.
+        second: PathBuf,
+    },
+    /// A GGUF file breaks a rule.
+    #[error("{path:?}: {source}")]
+    GgufFile {
+        /// The file.
+        path: PathBuf,
+        /// The broken rule.
+        source: Box<GgufFault>,
     },
     /// GGUF counts in 32 bits.
     #[error("{path:?}: {key} would be {found}, expected at most 4294967295")]

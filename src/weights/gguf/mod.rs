@@ -1,9 +1,23 @@
-//! GGUF, the one-file format of llama.cpp: vocabularies to and from Hugging Face's files, and checkpoints written.
+//! GGUF, the one-file format of llama.cpp: checkpoints read and written, vocabularies to and from Hugging Face's files.
 //!
 //! Keys and layout are those of llama.cpp's own converter, so that what is written here loads there.
 
+mod config;
+mod cursor;
+mod dequantize;
+mod fault;
+mod file;
+mod header;
+mod metadata;
+mod names;
+mod types;
 mod vocabulary;
+mod vocabulary_keys;
 mod write;
 
+pub use dequantize::dequantize;
+pub use fault::GgufFault;
+pub use file::GgufFile;
+pub use types::GgmlType;
 pub use vocabulary::{GgufVocabulary, HfTokenizer, TokenType, TokenizerFile, VocabularyError};
 pub use write::{GgufFileType, GgufOptions, gguf_size_bytes, write_gguf};

@@ -9,6 +9,8 @@ mod keys;
 mod rope_factors;
 mod tensors;
 
+pub(super) use rope_factors::rope_factors;
+
 use std::io;
 use std::path::Path;
 

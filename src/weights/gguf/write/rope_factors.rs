@@ -9,7 +9,7 @@ use crate::config::{DecoderConfig, RopeScaling};
 ///
 /// # Panics
 /// If the rotary frequencies are not scaled as in Llama 3.
-pub(super) fn rope_factors(config: &DecoderConfig) -> Vec<f32> {
+pub(in crate::weights::gguf) fn rope_factors(config: &DecoderConfig) -> Vec<f32> {
     let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } =
         config.rope_scaling
     else {

@@ -4,7 +4,8 @@ use super::GgufFileType;
 use super::encode::Head;
 use super::rope_factors::rope_factors;
 use crate::config::{DecoderConfig, RopeScaling};
-use crate::weights::{LayerTensor, Projection, TensorId};
+use crate::weights::gguf::names::{LAYER_NAMES, MLP_NAMES, ROPE_FACTORS};
+use crate::weights::{LayerTensor, TensorId};
 
 /// The number types that are written, with the numbers that ggml gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub(super) fn tensors(config: &DecoderConfig, file_type: GgufFileType) -> Vec<Gg
     if let RopeScaling::Llama3 { .. } = config.rope_scaling {
         let factors = rope_factors(config);
         tensors.push(GgufTensor {
-            name: "rope_freqs.weight".to_owned(),
+            name: ROPE_FACTORS.to_owned(),
             kind: GgmlType::F32,
             shape: vec![factors.len()],
             content: Content::Numbers(factors),
@@ -103,20 +104,6 @@ pub(super) fn tensors(config: &DecoderConfig, file_type: GgufFileType) -> Vec<Gg
     }
     tensors
 }
-
-/// Weights of a layer outside its MLP, after `blk.N.`.
-const LAYER_NAMES: [(LayerTensor, &str); 6] = [
-    (LayerTensor::InputLayernorm, "attn_norm"),
-    (LayerTensor::QProj, "attn_q"),
-    (LayerTensor::KProj, "attn_k"),
-    (LayerTensor::VProj, "attn_v"),
-    (LayerTensor::OProj, "attn_output"),
-    (LayerTensor::PostAttentionLayernorm, "ffn_norm"),
-];
-
-/// The matrices of an MLP, after `blk.N.`.
-const MLP_NAMES: [(Projection, &str); 3] =
-    [(Projection::Gate, "ffn_gate"), (Projection::Up, "ffn_up"), (Projection::Down, "ffn_down")];
 
 /// As llama.cpp's converter chooses: norms and routers are F32, and rows that no blocks fill are F16.
 fn kind(name: &str, shape: &[usize], file_type: GgufFileType) -> GgmlType {
