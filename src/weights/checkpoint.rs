@@ -74,7 +74,7 @@ impl Checkpoint {
     /// What is worth knowing of it and no error.
     pub fn notices(&self) -> Vec<String> {
         match self {
-            Self::Hf(_) => Vec::new(),
+            Self::Hf(directory) => directory.notices().iter().map(ToString::to_string).collect(),
         }
     }
 
