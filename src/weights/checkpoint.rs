@@ -91,7 +91,8 @@ impl Checkpoint {
     /// What is worth knowing of it and no error.
     pub fn notices(&self) -> Vec<String> {
         match self {
-            Self::Hf(_) | Self::Gguf(_) => Vec::new(),
+            Self::Hf(directory) => directory.notices().iter().map(ToString::to_string).collect(),
+            Self::Gguf(_) => Vec::new(),
         }
     }
 
@@ -123,7 +124,7 @@ impl Checkpoint {
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),
-                None => file.tokenizer_json().map(|_| GgufVocabulary::default()),
+                None => Err(WeightError::NotFound { path: file.path().join("tokenizer.ggml.model") }),
             },
         }
     }

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::gguf::{GgufFault, VocabularyError};
+use super::hf::{hf_name, tensor_of_hf_name};
 use super::{Dtype, TensorId};
 use crate::config::ConfigError;
 
@@ -73,16 +74,25 @@ pub enum WeightError {
         found_bytes: u64,
     },
     /// A pointer of Git LFS stands in place of the weights.
-    #[error("{path:?} is a Git LFS pointer, expected weights: run `git lfs pull` where it came from")]
+    #[error(
+        "{path:?} is a Git LFS pointer to {} of {} bytes, expected weights: run `git lfs pull` where it came from",
+        cut(.oid), cut(.size)
+    )]
     LfsPointer {
         /// The file.
         path: PathBuf,
+        /// The hash of the weights, as the pointer has it.
+        oid: String,
+        /// Their size in bytes, as the pointer has it.
+        size: String,
     },
-    /// A web page was saved in place of the weights.
-    #[error("{path:?} is an HTML page, expected weights: download it again")]
-    HtmlPage {
+    /// What a server answered was saved in place of the weights.
+    #[error("{path:?} is {found}, expected weights: download it again, logged in if they are not for everybody")]
+    NotWeights {
         /// The file.
         path: PathBuf,
+        /// What it is, with an article.
+        found: &'static str,
     },
     /// PyTorch's pickles can run code when they are read; they never are.
     #[error("{path:?} is a PyTorch pickle, which is never read, expected safetensors")]
@@ -91,10 +101,12 @@ pub enum WeightError {
         path: PathBuf,
     },
     /// A GGUF file under the wrong name.
-    #[error("{path:?} is a GGUF file, expected safetensors")]
+    #[error("{path:?} is GGUF, version {version}, expected safetensors: call it .gguf and name the file itself")]
     Gguf {
         /// The file.
         path: PathBuf,
+        /// The version of GGUF.
+        version: u32,
     },
     /// The header is longer than the format allows.
     #[error("{path:?} announces a header of {found_bytes} bytes, expected at most {limit_bytes}")]
@@ -124,6 +136,53 @@ pub enum WeightError {
         /// The first byte of the header.
         found: u8,
     },
+    /// The format pads a header with spaces; after NULs, readers disagree where it ends.
+    #[error("{path:?} has NUL bytes at the end of its header, from byte {offset} of the file on, expected spaces")]
+    NulPadding {
+        /// The file.
+        path: PathBuf,
+        /// The first of them, counted from the start of the file.
+        offset: u64,
+    },
+    /// A name that is no name, or would move the cursor of a terminal.
+    #[error(
+        "{path:?} names a tensor {} ({found_bytes} bytes), expected 1 to {limit_bytes} bytes without control characters",
+        quoted(.name)
+    )]
+    BadTensorName {
+        /// The file.
+        path: PathBuf,
+        /// The name, or its beginning.
+        name: String,
+        /// Its length.
+        found_bytes: usize,
+        /// The longest allowed.
+        limit_bytes: usize,
+    },
+    /// More of something than any real file has.
+    #[error("{path:?} has {found} {what}, expected at most {limit}")]
+    TooMany {
+        /// The file.
+        path: PathBuf,
+        /// Of what, in the plural.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A shape of more axes than any weight has.
+    #[error("{path:?}: tensor {} has {found} axes, expected at most {limit}", quoted(.name))]
+    TooManyAxes {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Two tensors have one name: a reader that keeps the last would reinterpret the bytes of the first.
     #[error("{path:?} defines tensor {} twice, expected once", quoted(.name))]
     DuplicateTensor {
@@ -131,6 +190,22 @@ pub enum WeightError {
         path: PathBuf,
         /// The tensor.
         name: String,
+    },
+    /// A key stands twice at the top level: one of its values would be lost.
+    #[error("{path:?} gives key {} twice, expected once", quoted(.key))]
+    RepeatedKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// Lists and objects in one another, deeper than any real file.
+    #[error("{path:?} nests lists and objects more than {limit} deep, which no real file does")]
+    TooDeep {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: usize,
     },
     /// A key stands twice in one object.
     #[error("{path:?} gives key {} of {} twice, expected once", quoted(.key), quoted(.name))]
@@ -149,6 +224,14 @@ pub enum WeightError {
         path: PathBuf,
         /// The tensor.
         name: String,
+        /// What was found and expected.
+        source: serde_json::Error,
+    },
+    /// `__metadata__` is not an object of strings.
+    #[error("{path:?}: __metadata__: {}, expected an object of strings", cut(.source))]
+    BadMetadata {
+        /// The file.
+        path: PathBuf,
         /// What was found and expected.
         source: serde_json::Error,
     },
@@ -199,7 +282,10 @@ pub enum WeightError {
         expected: u64,
     },
     /// The header promises more data than there is.
-    #[error("{path:?} holds {found_bytes} bytes of tensors, expected {expected_bytes}: it is cut short")]
+    #[error(
+        "{path:?} holds {found_bytes} bytes of tensors, expected {expected_bytes}: it is cut short {}, download it again",
+        cut_after(.complete)
+    )]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -207,6 +293,8 @@ pub enum WeightError {
         found_bytes: u64,
         /// Bytes that the header describes.
         expected_bytes: u64,
+        /// The last tensor that is whole.
+        complete: Option<String>,
     },
     /// Data follows the last tensor.
     #[error("{path:?} holds {found_bytes} bytes of tensors, expected {expected_bytes}: the rest are nobody's")]
@@ -295,8 +383,22 @@ pub enum WeightError {
         /// Its value.
         second_found: String,
     },
+    /// A list with an entry for each layer has another length.
+    #[error("{path:?}: {key} has {found} entries, expected {expected}, one for each of num_hidden_layers")]
+    ListLength {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its length.
+        found: usize,
+        /// Layers.
+        expected: usize,
+    },
     /// Without `head_dim`, heads share the hidden size out evenly.
-    #[error("{path:?}: hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")]
+    #[error(
+        "{path:?}: hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}, expected one or a head_dim"
+    )]
     NoHeadDim {
         /// The `config.json`.
         path: PathBuf,
@@ -307,15 +409,17 @@ pub enum WeightError {
     },
 
     /// The directory has no weights that can be read.
-    #[error("{path:?} has neither model.safetensors nor model.safetensors.index.json{}", beside(.pickles))]
+    #[error("{path:?} has neither model.safetensors nor model.safetensors.index.json{beside}")]
     NoWeights {
         /// The directory.
         path: PathBuf,
-        /// Whether PyTorch's `.bin` files are there.
-        pickles: bool,
+        /// What lies there instead, after a comma, or nothing.
+        beside: &'static str,
     },
     /// A single file and an index to other files lie side by side.
-    #[error("{path:?} has both model.safetensors and an index that does not name it, expected one of them")]
+    #[error(
+        "{path:?} has both model.safetensors and an index that does not name it, expected one of them: remove the older"
+    )]
     AmbiguousWeights {
         /// The directory.
         path: PathBuf,
@@ -329,10 +433,12 @@ pub enum WeightError {
         shard: String,
     },
     /// The index names a shard that is not there.
-    #[error("shard {path:?} does not exist, but the index names it ({missing} of {total} shards are missing)")]
+    #[error("{path:?} names {missing} of {total} shards that do not exist: {}", listed(.names, *.missing))]
     MissingShard {
-        /// The first missing shard.
+        /// The index.
         path: PathBuf,
+        /// The first of them, by name.
+        names: Vec<String>,
         /// How many are missing.
         missing: usize,
         /// How many there should be.
@@ -354,8 +460,36 @@ pub enum WeightError {
         /// The tensor.
         name: String,
     },
+    /// A shard holds a tensor that the index assigns to another.
+    #[error("{path:?} holds tensor {}, which the index assigns to {}", quoted(.name), quoted(.shard))]
+    InOtherShard {
+        /// The shard that holds it.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shard that should.
+        shard: String,
+    },
+    /// The files hold more layers than the config has, or fewer.
+    #[error("{path:?} holds {found} layers, expected {expected} by num_hidden_layers")]
+    LayerCount {
+        /// The directory.
+        path: PathBuf,
+        /// One more than the highest layer.
+        found: usize,
+        /// `num_hidden_layers`.
+        expected: usize,
+    },
+    /// Tied embeddings beside a head that is none of them: transformers takes the one or the other, by its version.
+    #[error(
+        "{path:?}: tie_word_embeddings is true, but lm_head.weight is not model.embed_tokens.weight, expected no such tensor or tie_word_embeddings false"
+    )]
+    HeadNotTied {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A tensor that was asked for, or that the config calls for, is not there.
-    #[error("{path:?} has no tensor {}, expected one", quoted(.name))]
+    #[error("{path:?} has no tensor {}, expected one{}", quoted(.name), or_tied(.name))]
     MissingTensor {
         /// The directory or file.
         path: PathBuf,
@@ -371,7 +505,10 @@ pub enum WeightError {
         name: String,
     },
     /// A weight does not have the shape that the config gives it.
-    #[error("{path:?}: tensor {} has shape {}, expected {expected:?}", quoted(.name), cut(&format!("{found:?}")))]
+    #[error(
+        "{path:?}: tensor {} has shape {}, expected {expected:?}{}",
+        quoted(.name), cut(&format!("{found:?}")), axes(.name)
+    )]
     ShapeMismatch {
         /// The file.
         path: PathBuf,
@@ -573,12 +710,29 @@ pub(in crate::weights) fn cut(text: &impl ToString) -> String {
     format!("{shown}{more}")
 }
 
-fn beside(pickles: &bool) -> &'static str {
-    if *pickles { ", only PyTorch pickles, which are never read" } else { "" }
+fn cut_after(complete: &Option<String>) -> String {
+    complete.as_ref().map_or_else(|| "in its first tensor".to_owned(), |name| format!("after tensor {}", quoted(name)))
 }
 
+fn listed(names: &[String], count: usize) -> String {
+    let shown: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let more = if names.len() < count { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn or_tied(name: &str) -> &'static str {
+    if name == hf_name(TensorId::LmHead) { " or tie_word_embeddings true" } else { "" }
+}
+
+/// The keys of the config that a shape is made of.
+fn axes(name: &str) -> String {
+    tensor_of_hf_name(name).map_or_else(String::new, |id| format!(", which is {}", id.axes()))
+}
+
+/// Neither control characters nor those that turn the direction of writing reach a terminal.
 fn shown_char(c: char) -> Vec<char> {
-    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+    let escaped: Vec<char> = c.escape_debug().collect();
+    if matches!(c, '"' | '\'' | '\\') { vec![c] } else { escaped }
 }
 
 #[cfg(test)]

@@ -6,11 +6,15 @@
 
 mod config;
 mod directory;
+mod file_name;
+mod index;
+mod locate;
 mod names;
+mod shards;
 mod write;
 
 pub use directory::HfDirectory;
-pub(super) use directory::is_plain_file_name;
 pub(crate) use directory::read_bounded;
+pub(super) use file_name::is_plain_file_name;
 pub use names::{Layout, hf_name, tensor_of_hf_name};
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

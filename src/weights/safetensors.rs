@@ -5,15 +5,17 @@
 //! mapped: a file that is cut short meanwhile is an error and not a signal. What the names mean belongs to
 //! [`super::hf`].
 
+mod entries;
 mod header;
+mod other_formats;
 mod write;
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use entries::MOST_TENSORS;
 pub use header::TensorInfo;
 pub use write::{TensorSpec, safetensors_bytes, write_safetensors};
 
@@ -30,7 +32,8 @@ pub struct SafetensorsFile {
     data_start: u64,
     tensors: Vec<(String, TensorInfo)>,
     metadata: Vec<(String, String)>,
-    index: HashMap<String, usize>,
+    /// Places in `tensors`, in the order of the names.
+    by_name: Vec<u32>,
 }
 
 impl SafetensorsFile {
@@ -38,7 +41,7 @@ impl SafetensorsFile {
     ///
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::NotAFile`] or [`WeightError::Io`]; one of
-    /// [`WeightError::LfsPointer`], [`WeightError::HtmlPage`], [`WeightError::Pickle`], [`WeightError::Gguf`] for a
+    /// [`WeightError::LfsPointer`], [`WeightError::NotWeights`], [`WeightError::Pickle`], [`WeightError::Gguf`] for a
     /// file that is something else; otherwise the variant of the first broken rule of the header.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         Self::open_on(disk(), path)
@@ -51,9 +54,8 @@ impl SafetensorsFile {
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
         let file = open_regular(&*disk, path)?;
         let stat = file.stat().map_err(WeightError::io(path))?;
-        let header::Header { data_start, tensors, metadata } = header::read(path, &*file, stat.size_bytes)?;
-        let index = tensors.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        Ok(Self { disk, path: path.to_owned(), stat, data_start, tensors, metadata, index })
+        let header::Header { data_start, tensors, by_name, metadata } = header::read(path, &*file, stat.size_bytes)?;
+        Ok(Self { disk, path: path.to_owned(), stat, data_start, tensors, metadata, by_name })
     }
 
     /// The file.
@@ -73,7 +75,8 @@ impl SafetensorsFile {
 
     /// Type, shape and place of a tensor, if the file has it.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.index.get(name).map(|&i| &self.tensors[i].1)
+        let place = self.by_name.binary_search_by(|&i| self.tensors[i as usize].0.as_str().cmp(name)).ok()?;
+        Some(&self.tensors[self.by_name[place] as usize].1)
     }
 
     /// All bytes of a tensor.

@@ -81,6 +81,15 @@ impl TensorId {
             Self::Norm => vec![config.hidden_size],
         }
     }
+
+    /// The keys of `config.json` that [`shape`](Self::shape) is made of.
+    pub(super) fn axes(&self) -> &'static str {
+        match self {
+            Self::EmbedTokens | Self::LmHead => "[vocab_size, hidden_size]",
+            Self::Layer(_, tensor) => tensor.axes(),
+            Self::Norm => "[hidden_size]",
+        }
+    }
 }
 
 impl LayerTensor {
@@ -105,6 +114,18 @@ impl LayerTensor {
             }
         }
         tensors
+    }
+
+    fn axes(&self) -> &'static str {
+        match self {
+            Self::InputLayernorm | Self::PostAttentionLayernorm => "[hidden_size]",
+            Self::QProj => "[num_attention_heads · head_dim, hidden_size]",
+            Self::KProj | Self::VProj => "[num_key_value_heads · head_dim, hidden_size]",
+            Self::OProj => "[hidden_size, num_attention_heads · head_dim]",
+            Self::Router => "[num_local_experts, hidden_size]",
+            Self::Mlp(Projection::Down) | Self::Expert(_, Projection::Down) => "[hidden_size, intermediate_size]",
+            Self::Mlp(_) | Self::Expert(..) => "[intermediate_size, hidden_size]",
+        }
     }
 
     fn shape(&self, config: &DecoderConfig) -> Vec<usize> {

@@ -3,6 +3,7 @@
 //! Keys that are absent have the defaults of the family's config class; keys that would change the computation and
 //! are not modelled are refused.
 
+mod lenient;
 mod rope;
 mod write;
 
@@ -11,10 +12,12 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
+use self::lenient::Lenient;
 use self::rope::{RopeFields, agreed_rope};
 pub(super) use self::write::to_json;
 use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
-use crate::weights::WeightError;
+use crate::weights::json::Pairs;
+use crate::weights::{Notice, WeightError};
 
 /// The file as it is: flat, and mostly optional.
 #[derive(Debug, Deserialize)]
@@ -44,7 +47,7 @@ struct HfConfig {
     mlp_bias: Option<bool>,
     partial_rotary_factor: Option<f64>,
     quantization_config: Option<Value>,
-    layer_types: Option<Value>,
+    layer_types: Option<Vec<String>>,
 }
 
 /// What the config class of a family fills in for an absent key.
@@ -92,16 +95,38 @@ const MIXTRAL_EXPERTS: MoeConfig =
 /// More would have to be listed before a file could contradict them.
 const MOST_EXPERTS: usize = 65_536;
 
-/// Parses the text of the `config.json` at `path`; also every key as it stands.
-pub(super) fn parse(path: &Path, text: &[u8]) -> Result<(DecoderConfig, Map<String, Value>), WeightError> {
+/// A read `config.json`.
+pub(super) struct Parsed {
+    pub config: DecoderConfig,
+    /// Every key as it stands, but for those that JSON cannot hold.
+    pub keys: Map<String, Value>,
+    pub notices: Vec<Notice>,
+}
+
+/// Parses the text of the `config.json` at `path`.
+pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Parsed, WeightError> {
     let malformed = |source| WeightError::Malformed { path: path.to_owned(), source };
-    let keys: Map<String, Value> = serde_json::from_slice(text).map_err(malformed)?;
+    let Lenient { text, non_finite } = lenient::read(path, text)?;
+    let pairs: Pairs<Value> = serde_json::from_slice(&text).map_err(malformed)?;
+    if let Some(key) = pairs.duplicate() {
+        return Err(WeightError::RepeatedKey { path: path.to_owned(), key: key.to_owned() });
+    }
+    let mut keys: Map<String, Value> = pairs.0.into_iter().collect();
     let model_type = model_type(path, &keys)?;
-    let raw: HfConfig = serde_json::from_slice(text).map_err(malformed)?;
+    let raw: HfConfig = serde_json::from_slice(&text).map_err(malformed)?;
     refuse_what_is_not_modelled(path, model_type, &raw)?;
     let fields = checked(path, model_type, raw)?;
     let config = DecoderConfig::new(fields).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
-    Ok((config, keys))
+    let mut notices = Vec::new();
+    for key in non_finite {
+        if keys.shift_remove(&key).is_some() {
+            notices.push(Notice::NonFiniteKey { path: path.to_owned(), key });
+        }
+    }
+    if keys.get("auto_map").is_some_and(|value| !value.is_null()) {
+        notices.push(Notice::RemoteCode { path: path.to_owned() });
+    }
+    Ok(Parsed { config, keys, notices })
 }
 
 fn model_type(path: &Path, keys: &Map<String, Value>) -> Result<ModelType, WeightError> {
@@ -129,12 +154,31 @@ fn refuse_what_is_not_modelled(path: &Path, model_type: ModelType, raw: &HfConfi
     if let Some(found) = raw.num_local_experts.filter(|found| *found > MOST_EXPERTS) {
         return Err(unsupported(path, "num_local_experts", found, "at most 65536"));
     }
-    for (key, found) in [("quantization_config", &raw.quantization_config), ("layer_types", &raw.layer_types)] {
-        if let Some(found) = found {
-            return Err(unsupported(path, key, found, "none"));
-        }
+    if let Some(found) = &raw.quantization_config {
+        return Err(unsupported(path, "quantization_config", found, "none"));
     }
     Ok(())
+}
+
+/// A list with the attention of each layer says what `sliding_window` says.
+fn layer_types_agree(
+    path: &Path,
+    layer_types: &[String],
+    num_hidden_layers: usize,
+    sliding_window: Option<usize>,
+) -> Result<(), WeightError> {
+    let (key, found) = ("layer_types", layer_types.len());
+    if found != num_hidden_layers {
+        return Err(WeightError::ListLength { path: path.to_owned(), key, found, expected: num_hidden_layers });
+    }
+    let (only, expected) = match sliding_window {
+        None => ("full_attention", "full_attention for every layer, as there is no sliding_window"),
+        Some(_) => ("sliding_attention", "sliding_attention for every layer, as there is a sliding_window"),
+    };
+    match layer_types.iter().find(|layer_type| *layer_type != only) {
+        Some(other) => Err(unsupported(path, key, other, expected)),
+        None => Ok(()),
+    }
 }
 
 fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderFields, WeightError> {
@@ -147,6 +191,10 @@ fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderF
         defaults.rope_theta,
     )?;
     let heads = raw.num_attention_heads;
+    let sliding_window = raw.sliding_window.unwrap_or(defaults.sliding_window);
+    if let Some(layer_types) = &raw.layer_types {
+        layer_types_agree(path, layer_types, raw.num_hidden_layers, sliding_window)?;
+    }
     let moe = MoeConfig {
         num_local_experts: raw.num_local_experts.unwrap_or(MIXTRAL_EXPERTS.num_local_experts),
         num_experts_per_tok: raw.num_experts_per_tok.unwrap_or(MIXTRAL_EXPERTS.num_experts_per_tok),
@@ -165,7 +213,7 @@ fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderF
         rms_norm_eps: raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
         rope_theta,
         rope_scaling,
-        sliding_window: raw.sliding_window.unwrap_or(defaults.sliding_window),
+        sliding_window,
         tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
         moe: (model_type == ModelType::Mixtral).then_some(moe),
     })
@@ -190,12 +238,15 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::config::RopeScaling;
     use crate::weights::Dtype;
 
     fn parsed(text: &Value) -> Result<DecoderConfig, WeightError> {
-        parse(Path::new("config.json"), text.to_string().as_bytes()).map(|(config, _)| config)
+        parse(Path::new("config.json"), text.to_string().as_bytes()).map(|parsed| parsed.config)
     }
 
     fn smallest(model_type: &str) -> Value {
@@ -287,5 +338,106 @@ mod tests {
     fn no_heads_are_a_broken_rule_and_not_a_division() {
         let error = parsed(&with(smallest("llama"), json!({"num_attention_heads": 0}))).unwrap_err();
         assert!(error.to_string().contains("num_attention_heads is 0"), "{error}");
+    }
+
+    #[test]
+    fn layer_types_say_what_the_sliding_window_says() {
+        let with_types = |model_type, window: Value, types: Value| {
+            parsed(&with(smallest(model_type), json!({"sliding_window": window, "layer_types": types})))
+        };
+        let (full, sliding) = ("full_attention", "sliding_attention");
+        assert!(with_types("mistral", Value::Null, json!([full, full])).is_ok());
+        assert!(with_types("mistral", json!(8), json!([sliding, sliding])).is_ok());
+        let error = with_types("mistral", json!(8), json!([sliding, full])).unwrap_err();
+        assert!(matches!(error, WeightError::Unsupported { key: "layer_types", .. }), "{error}");
+        let error = with_types("llama", Value::Null, json!([full, full, full])).unwrap_err();
+        assert!(matches!(error, WeightError::ListLength { found: 3, expected: 2, .. }), "{error}");
+        let carried = json!({"layer_types": [full, full]}).as_object().unwrap().clone();
+        assert!(!to_json(&DecoderConfig::pico(), Dtype::Float32, carried).contains_key("layer_types"));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_left_out_where_nobody_reads_them_and_refused_elsewhere() {
+        let text = |key: &str| smallest("llama").to_string().replacen('{', &format!("{{\"{key}\": [1, Infinity],"), 1);
+        let parsed = parse(Path::new("config.json"), text("time_step_limit").as_bytes()).unwrap();
+        assert!(!parsed.keys.contains_key("time_step_limit") && parsed.keys.contains_key("vocab_size"));
+        assert!(matches!(&parsed.notices[..], [Notice::NonFiniteKey { key, .. }] if key == "time_step_limit"));
+        for key in ["rope_theta", "hidden_act", "rope_scaling", "quantization_config", "layer_types"] {
+            assert!(parse(Path::new("config.json"), text(key).as_bytes()).is_err(), "{key}");
+        }
+    }
+
+    /// Values change to others, keys double or vanish, bytes are damaged.
+    fn mutated(rng: &mut ChaCha8Rng, samples: &[String]) -> Vec<u8> {
+        const VALUES: [&str; 16] = [
+            "0",
+            "-1",
+            "1",
+            "2",
+            "1.5",
+            "1e400",
+            "NaN",
+            "Infinity",
+            "18446744073709551615",
+            "9e18",
+            "null",
+            "true",
+            "\"x\"",
+            "[]",
+            "{}",
+            "[[1],{\"a\":null}]",
+        ];
+        let mut text = samples[rng.random_range(0..samples.len())].clone().into_bytes();
+        for _ in 0..rng.random_range(1..4) {
+            let colons: Vec<usize> = (0..text.len()).filter(|&i| text[i] == b':').collect();
+            let at = rng.random_range(0..text.len());
+            match rng.random_range(0..4) {
+                0 => text[at] = rng.random_range(0..=255),
+                1 if !colons.is_empty() => {
+                    let start = colons[rng.random_range(0..colons.len())] + 1;
+                    let end = (start..text.len()).find(|&i| b",}".contains(&text[i])).unwrap_or(text.len());
+                    text.splice(start..end, VALUES[rng.random_range(0..VALUES.len())].bytes());
+                }
+                2 => {
+                    let end = rng.random_range(at..text.len().min(at + 30));
+                    let piece = text[at..end].to_vec();
+                    let to = rng.random_range(0..text.len());
+                    text.splice(to..to, piece);
+                }
+                _ => drop(text.drain(at..rng.random_range(at..text.len().min(at + 30)))),
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn an_accepted_config_is_sound_and_has_the_sizes_that_json_says() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let presets = [DecoderConfig::pico(), DecoderConfig::mistral_7b(), DecoderConfig::mixtral_8x7b()];
+        let both = presets.map(|config| Value::Object(to_json(&config, Dtype::Float16, Map::new())).to_string());
+        let samples = [&both[..], &[smallest("llama").to_string(), smallest("mixtral").to_string()]].concat();
+        let (mut accepted, mut refused) = (0, 0);
+        for _ in 0..100_000 {
+            let text = mutated(&mut rng, &samples);
+            let Ok(Parsed { config, keys, .. }) = parse(Path::new("config.json"), &text) else {
+                refused += 1;
+                continue;
+            };
+            accepted += 1;
+            assert_eq!(config.with(|_| ()).as_ref(), Ok(&config));
+            for (key, size) in [
+                ("vocab_size", config.vocab_size),
+                ("hidden_size", config.hidden_size),
+                ("intermediate_size", config.intermediate_size),
+                ("num_hidden_layers", config.num_hidden_layers),
+                ("num_attention_heads", config.num_attention_heads),
+            ] {
+                assert_eq!(keys[key], size, "{key} of {}", text.escape_ascii());
+            }
+            if let Ok(Value::Object(value)) = serde_json::from_slice(&text) {
+                assert_eq!(keys, value, "{}", text.escape_ascii());
+            }
+        }
+        assert!(accepted > 5_000 && refused > 10_000, "{accepted} {refused}");
     }
 }

@@ -1,21 +1,20 @@
 //! A checkpoint directory on disk as a [`WeightSource`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Component, Path, PathBuf};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::config;
-use super::names::{Layout, Place, is_ignored};
+use super::config::{self, Parsed};
+use super::locate::{Stored, locate};
+use super::shards::{self, exists};
 use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, Kind, disk, hash_into, hexadecimal};
 use crate::weights::inherited::Content;
-use crate::weights::json::Pairs;
 use crate::weights::safetensors::{SafetensorsFile, TensorInfo, open_regular};
-use crate::weights::{Dtype, Inherited, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, Inherited, Notice, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
 #[derive(Debug)]
@@ -26,19 +25,9 @@ pub struct HfDirectory {
     raw_config: Map<String, Value>,
     shards: Vec<SafetensorsFile>,
     weights: HashMap<TensorId, Stored>,
+    notices: Vec<Notice>,
 }
 
-/// Where a weight lies: a run of bytes in a tensor of a shard.
-#[derive(Debug)]
-struct Stored {
-    shard: usize,
-    name: String,
-    begin: u64,
-    dtype: Dtype,
-}
-
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Files about text, not weights, that a grown model inherits.
 const INHERITED_FILES: [&str; 10] = [
     "generation_config.json",
@@ -53,12 +42,12 @@ const INHERITED_FILES: [&str; 10] = [
     "chat_template.json",
 ];
 const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
-const INDEX_LIMIT_BYTES: u64 = 256 << 20;
 
 impl HfDirectory {
     /// Reads `config.json` and the header of every safetensors file, and checks one against the other.
     ///
-    /// Rotary frequencies stored by old files, and a head beside tied embeddings, are passed over, as in transformers.
+    /// Rotary frequencies stored by old files are passed over, as in transformers. So is a head beside tied embeddings
+    /// if it is those embeddings, for which it is read: the only weight that is.
     ///
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::NotADirectory`] or [`WeightError::NoWeights`] if there is nothing to
@@ -77,10 +66,12 @@ impl HfDirectory {
         }
         let config_path = path.join("config.json");
         let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
-        let (config, raw_config) = config::parse(&config_path, &text)?;
-        let shards = open_shards(&disk, path)?;
+        let Parsed { config, keys: raw_config, mut notices } = config::parse(&config_path, &text)?;
+        drop(text);
+        let shards = shards::open(&disk, path, &mut notices)?;
         let weights = locate(path, &config, &shards)?;
-        Ok(Self { disk, path: path.to_owned(), config, raw_config, shards, weights })
+        notices.extend(declared_dtype(&config_path, &raw_config, &shards));
+        Ok(Self { disk, path: path.to_owned(), config, raw_config, shards, weights, notices })
     }
 
     /// The disk that it lies on.
@@ -96,6 +87,11 @@ impl HfDirectory {
     /// `config.json` as it stands, with the keys that [`DecoderConfig`] does not know.
     pub fn raw_config(&self) -> &Map<String, Value> {
         &self.raw_config
+    }
+
+    /// What was found and passed over: no fault, but worth knowing.
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
     }
 
     /// The files that hold the weights, in the order of their names.
@@ -183,121 +179,14 @@ pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Re
     Ok(bytes)
 }
 
-/// `model.safetensors.index.json`: which file holds each tensor.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: Pairs<String>,
-}
-
-fn open_shards(disk: &Arc<dyn Disk>, directory: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
-    let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
-    match (exists(&**disk, &single)?, exists(&**disk, &index)?) {
-        (true, false) => Ok(vec![SafetensorsFile::open_on(Arc::clone(disk), &single)?]),
-        (false, false) => {
-            let names = disk.list(directory).map_err(WeightError::io(directory))?;
-            let is_pickle = |name| Path::new(name).extension().is_some_and(|e| e == "bin" || e == "pth" || e == "pt");
-            Err(WeightError::NoWeights { path: directory.to_owned(), pickles: names.iter().any(is_pickle) })
-        }
-        (has_single, true) => {
-            let shards = open_indexed(disk, directory, &index)?;
-            if has_single && shards.iter().all(|shard| shard.path() != single) {
-                return Err(WeightError::AmbiguousWeights { path: directory.to_owned() });
-            }
-            Ok(shards)
-        }
+/// What `config.json` declares against what most bytes of the files are.
+fn declared_dtype(path: &Path, keys: &Map<String, Value>, shards: &[SafetensorsFile]) -> Option<Notice> {
+    let declared = ["dtype", "torch_dtype"].into_iter().find_map(|key| keys.get(key)?.as_str())?;
+    let mut sizes: BTreeMap<Dtype, u64> = BTreeMap::new();
+    for (_, info) in shards.iter().flat_map(SafetensorsFile::tensors) {
+        *sizes.entry(info.weight_dtype()?).or_default() += info.end - info.begin;
     }
-}
-
-fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, WeightError> {
-    match disk.stat(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(WeightError::io(path)(error)),
-    }
-}
-
-/// Opens the files that the index names, and no others, sorted by name.
-fn open_indexed(disk: &Arc<dyn Disk>, directory: &Path, path: &Path) -> Result<Vec<SafetensorsFile>, WeightError> {
-    let index: ShardIndex = serde_json::from_slice(&read_bounded(&**disk, path, INDEX_LIMIT_BYTES)?)
-        .map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
-    if let Some(name) = index.weight_map.duplicate() {
-        return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name.to_owned() });
-    }
-    let mut assigned: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
-    for (name, shard) in &index.weight_map.0 {
-        if !is_plain_file_name(shard) {
-            return Err(WeightError::UnsafeShardName { path: path.to_owned(), shard: shard.clone() });
-        }
-        assigned.entry(shard).or_default().insert(name);
-    }
-    let mut missing = Vec::new();
-    for path in assigned.keys().map(|shard| directory.join(shard)) {
-        if !exists(&**disk, &path)? {
-            missing.push(path);
-        }
-    }
-    if let Some(path) = missing.first() {
-        return Err(WeightError::MissingShard { path: path.clone(), missing: missing.len(), total: assigned.len() });
-    }
-    assigned.into_iter().map(|(shard, names)| open_assigned(disk, &directory.join(shard), &names)).collect()
-}
-
-fn open_assigned(disk: &Arc<dyn Disk>, path: &Path, names: &HashSet<&str>) -> Result<SafetensorsFile, WeightError> {
-    let shard = SafetensorsFile::open_on(Arc::clone(disk), path)?;
-    if let Some(name) = names.iter().filter(|name| shard.info(name).is_none()).min() {
-        return Err(WeightError::NotInShard { path: path.to_owned(), name: name.to_string() });
-    }
-    if let Some((name, _)) = shard.tensors().find(|(name, _)| !names.contains(name)) {
-        return Err(WeightError::NotInIndex { path: path.to_owned(), name: name.to_owned() });
-    }
-    Ok(shard)
-}
-
-/// One normal path component under the rules of Unix and of Windows. Purely of the name: caches of checkpoints are
-/// full of symbolic links, which are fine.
-pub(in crate::weights) fn is_plain_file_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    let one = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
-    one && !name.contains(['/', '\\', ':']) && !name.contains(char::is_control)
-}
-
-/// Finds every weight that the config calls for, and refuses what it does not.
-fn locate(
-    directory: &Path,
-    config: &DecoderConfig,
-    shards: &[SafetensorsFile],
-) -> Result<HashMap<TensorId, Stored>, WeightError> {
-    let shard_of: HashMap<&str, usize> =
-        shards.iter().enumerate().flat_map(|(i, shard)| shard.tensors().map(move |(name, _)| (name, i))).collect();
-    let layout = Layout::of(shard_of.keys().copied());
-    let (mut weights, mut expected) = (HashMap::new(), HashSet::new());
-    // One at a time: a config may call for more weights than memory could list.
-    for id in TensorId::in_order(config) {
-        let Place { name, shape, first } = Place::of(id, config, layout);
-        let Some(&shard) = shard_of.get(name.as_str()) else {
-            return Err(WeightError::MissingTensor { path: directory.to_owned(), name });
-        };
-        let dtype = checked_dtype(&shards[shard], &name, &shape)?;
-        expected.insert(name.clone());
-        weights.insert(id, Stored { shard, name, begin: first * dtype.size_bytes() as u64, dtype });
-    }
-    let unexpected = |name: &str| !expected.contains(name) && !is_ignored(name, config);
-    let mut tensors = shards.iter().flat_map(|shard| shard.tensors().map(move |(name, _)| (shard.path(), name)));
-    match tensors.find(|(_, name)| unexpected(name)) {
-        Some((path, name)) => Err(WeightError::UnexpectedTensor { path: path.to_owned(), name: name.to_owned() }),
-        None => Ok(weights),
-    }
-}
-
-fn checked_dtype(shard: &SafetensorsFile, name: &str, expected: &[usize]) -> Result<Dtype, WeightError> {
-    let info = shard.existing(name)?;
-    if info.shape != expected {
-        return Err(WeightError::ShapeMismatch {
-            path: shard.path().to_owned(),
-            name: name.to_owned(),
-            found: info.shape.clone(),
-            expected: expected.to_vec(),
-        });
-    }
-    shard.weight_dtype(name)
+    let (stored, _) = sizes.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    let same = declared.strip_prefix("torch.").unwrap_or(declared) == stored.to_string();
+    (!same).then(|| Notice::DeclaredDtype { path: path.to_owned(), declared: declared.to_owned(), stored })
 }

@@ -57,6 +57,11 @@ pub fn tensor_of_hf_name(name: &str) -> Option<TensorId> {
     Some(TensorId::Layer(layer, tensor))
 }
 
+/// The layer that a tensor of this name belongs to, of whatever kind it is.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.").and_then(indexed).map(|(layer, _)| layer)
+}
+
 /// How a checkpoint stores experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -107,7 +112,7 @@ impl Place {
 }
 
 /// Whether a tensor of this name changes nothing: rotary frequencies that old files store, or a head beside tied
-/// embeddings, which transformers does not load either.
+/// embeddings, which must be a copy of them.
 pub(super) fn is_ignored(name: &str, config: &DecoderConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == hf_name(TensorId::LmHead))
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::config;
-use super::directory::{HfDirectory, INDEX, SINGLE};
+use super::directory::HfDirectory;
 use super::names::{Layout, Place};
+use super::shards::{INDEX, SINGLE};
 use crate::weights::commit::{Existing, PartialDirectory};
 use crate::weights::disk::disk;
 use crate::weights::rounding::Rounding;

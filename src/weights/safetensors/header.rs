@@ -6,11 +6,10 @@ use std::cmp::Ordering;
 use std::path::Path;
 
 use ::safetensors::Dtype as StoredDtype;
-use serde::Deserialize;
-use serde_json::Value;
 
+use super::entries::{self, Entries};
+use super::other_formats;
 use crate::weights::disk::ReadAt;
-use crate::weights::json::Pairs;
 use crate::weights::{Dtype, WeightError};
 
 /// What a header says of one tensor.
@@ -54,15 +53,16 @@ impl TensorInfo {
 pub(super) struct Header {
     pub data_start: u64,
     pub tensors: Vec<(String, TensorInfo)>,
+    /// Places in `tensors`, in the order of the names.
+    pub by_name: Vec<u32>,
     pub metadata: Vec<(String, String)>,
 }
 
 const LENGTH_BYTES: u64 = 8;
 const LIMIT_BYTES: u64 = 100_000_000;
-const METADATA: &str = "__metadata__";
 
 pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<Header, WeightError> {
-    refuse_other_formats(path, file, file_bytes)?;
+    other_formats::refuse(path, file, file_bytes)?;
     if file_bytes < LENGTH_BYTES + 2 {
         return Err(WeightError::TooShort { path: path.to_owned(), found_bytes: file_bytes });
     }
@@ -79,112 +79,47 @@ pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<He
     }
     let mut json = vec![0; header_bytes as usize];
     file.read_exact_at(&mut json, LENGTH_BYTES).map_err(WeightError::io(path))?;
-    let (tensors, metadata) = parse(path, &json)?;
-    data_is_covered(path, &tensors, left_bytes - header_bytes)?;
-    Ok(Header { data_start: LENGTH_BYTES + header_bytes, tensors, metadata })
-}
-
-/// Only looks where no header can be, so that no sound file is taken for another.
-fn refuse_other_formats(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<(), WeightError> {
-    let mut start = vec![0; file_bytes.min(64) as usize];
-    file.read_exact_at(&mut start, 0).map_err(WeightError::io(path))?;
-    if start.get(LENGTH_BYTES as usize) == Some(&b'{') {
-        return Ok(());
-    }
-    let path = path.to_owned();
-    let text = start.trim_ascii_start().to_ascii_lowercase();
-    if start.starts_with(b"version https://git-lfs") {
-        Err(WeightError::LfsPointer { path })
-    } else if text.starts_with(b"<!doctype") || text.starts_with(b"<html") {
-        Err(WeightError::HtmlPage { path })
-    } else if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 2..=5, ..]) {
-        Err(WeightError::Pickle { path })
-    } else if start.starts_with(b"GGUF") {
-        Err(WeightError::Gguf { path })
-    } else {
-        Ok(())
-    }
-}
-
-type Parsed = (Vec<(String, TensorInfo)>, Vec<(String, String)>);
-
-fn parse(path: &Path, json: &[u8]) -> Result<Parsed, WeightError> {
-    match json.first() {
-        Some(b'{') => {}
-        first => {
-            return Err(WeightError::HeaderNotObject { path: path.to_owned(), found: first.copied().unwrap_or(0) });
-        }
-    }
-    let entries: Pairs<Pairs<Value>> =
-        serde_json::from_slice(json).map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
-    if let Some(name) = entries.duplicate() {
-        return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name.to_owned() });
-    }
-    let (mut tensors, mut metadata) = (Vec::new(), Vec::new());
-    for (name, keys) in entries.0 {
-        if let Some(key) = keys.duplicate() {
-            return Err(WeightError::DuplicateKey { path: path.to_owned(), key: key.to_owned(), name });
-        }
-        if name == METADATA {
-            metadata = strings(path, keys)?;
-        } else {
-            let info = tensor_info(path, &name, keys)?;
-            tensors.push((name, info));
-        }
-    }
+    let Entries { mut tensors, metadata } = parse(path, &json)?;
     tensors.sort_by_key(|(_, info)| (info.begin, info.end));
-    Ok((tensors, metadata))
+    let by_name = distinct(path, &tensors)?;
+    data_is_covered(path, &tensors, left_bytes - header_bytes)?;
+    Ok(Header { data_start: LENGTH_BYTES + header_bytes, tensors, by_name, metadata })
 }
 
-fn strings(path: &Path, keys: Pairs<Value>) -> Result<Vec<(String, String)>, WeightError> {
-    let bad = |source| WeightError::BadTensorEntry { path: path.to_owned(), name: METADATA.to_owned(), source };
-    keys.0.into_iter().map(|(key, value)| Ok((key, serde_json::from_value(value).map_err(bad)?))).collect()
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawInfo {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: (u64, u64),
-}
-
-fn tensor_info(path: &Path, name: &str, keys: Pairs<Value>) -> Result<TensorInfo, WeightError> {
-    let object = Value::Object(keys.0.into_iter().collect());
-    let raw: RawInfo = serde_json::from_value(object).map_err(|source| WeightError::BadTensorEntry {
-        path: path.to_owned(),
-        name: name.to_owned(),
-        source,
-    })?;
-    let unknown = |dtype| WeightError::UnknownDtype { path: path.to_owned(), name: name.to_owned(), dtype };
-    let dtype = StoredDtype::deserialize(Value::from(raw.dtype.as_str())).map_err(|_| unknown(raw.dtype))?;
-    let (begin, end) = raw.data_offsets;
-    if begin > end {
-        return Err(WeightError::OffsetsOutOfOrder { path: path.to_owned(), name: name.to_owned(), begin, end });
+fn parse(path: &Path, json: &[u8]) -> Result<Entries, WeightError> {
+    match json {
+        [b'{', ..] => {}
+        _ => {
+            let found = json.first().copied().unwrap_or(0);
+            return Err(WeightError::HeaderNotObject { path: path.to_owned(), found });
+        }
     }
-    let info = TensorInfo { dtype, shape: raw.shape, begin, end };
-    span_fits_shape(path, name, &info)?;
-    Ok(info)
+    if json.ends_with(b"\0") {
+        let nuls = json.iter().rev().take_while(|byte| **byte == 0).count();
+        let offset = LENGTH_BYTES + (json.len() - nuls) as u64;
+        return Err(WeightError::NulPadding { path: path.to_owned(), offset });
+    }
+    let entries = entries::parse(path, json)?;
+    let mut keys: Vec<&String> = entries.metadata.iter().map(|(key, _)| key).collect();
+    keys.sort_unstable();
+    match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => {
+            let (path, name, key) = (path.to_owned(), "__metadata__".to_owned(), pair[0].clone());
+            Err(WeightError::DuplicateKey { path, name, key })
+        }
+        None => Ok(entries),
+    }
 }
 
-fn span_fits_shape(path: &Path, name: &str, info: &TensorInfo) -> Result<(), WeightError> {
-    let (path, name) = (path.to_owned(), name.to_owned());
-    // The axes of size 0 are left out at first, so that the order of the axes does not decide.
-    let product = |floor: usize| {
-        let bits = info.dtype.bitsize() as u64;
-        info.shape.iter().try_fold(bits, |product, &size| product.checked_mul(size.max(floor) as u64))
-    };
-    let (Some(_), Some(bits)) = (product(1), product(0)) else {
-        return Err(WeightError::SizeOverflow { path, name, shape: info.shape.clone() });
-    };
-    if !bits.is_multiple_of(8) {
-        return Err(WeightError::PartialByte { path, name, bits });
+/// The places of the tensors in the order of their names, which differ.
+fn distinct(path: &Path, tensors: &[(String, TensorInfo)]) -> Result<Vec<u32>, WeightError> {
+    let name = |i: &u32| tensors[*i as usize].0.as_str();
+    let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+    by_name.sort_unstable_by_key(name);
+    match by_name.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
+        Some(pair) => Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name(&pair[0]).to_owned() }),
+        None => Ok(by_name),
     }
-    let (found_bytes, expected_bytes) = (info.end - info.begin, bits / 8);
-    if found_bytes != expected_bytes {
-        return Err(WeightError::SizeMismatch { path, name, found_bytes, expected_bytes });
-    }
-    Ok(())
 }
 
 fn data_is_covered(path: &Path, tensors: &[(String, TensorInfo)], found_bytes: u64) -> Result<(), WeightError> {
@@ -205,7 +140,8 @@ fn data_is_covered(path: &Path, tensors: &[(String, TensorInfo)], found_bytes: u
     }
     let (path, expected_bytes) = (path.to_owned(), expected);
     if found_bytes < expected_bytes {
-        return Err(WeightError::Truncated { path, found_bytes, expected_bytes });
+        let complete = tensors.iter().rev().find(|(_, info)| info.end <= found_bytes).map(|(name, _)| name.clone());
+        return Err(WeightError::Truncated { path, found_bytes, expected_bytes, complete });
     }
     if found_bytes > expected_bytes {
         return Err(WeightError::TrailingBytes { path, found_bytes, expected_bytes });
@@ -216,7 +152,7 @@ fn data_is_covered(path: &Path, tensors: &[(String, TensorInfo)], found_bytes: u
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::PathBuf;
+    use std::io;
 
     use ::safetensors::SafeTensors;
     use ::safetensors::tensor::TensorView;
@@ -225,16 +161,33 @@ mod tests {
 
     use super::super::SafetensorsFile;
     use super::*;
+    use crate::weights::disk::Stat;
+    use crate::weights::json::Pairs;
 
     type Contents = BTreeMap<String, (StoredDtype, Vec<usize>, Vec<u8>)>;
 
-    fn ours(path: &PathBuf, bytes: &[u8]) -> Result<Contents, WeightError> {
-        std::fs::write(path, bytes).unwrap();
-        let file = SafetensorsFile::open(path)?;
-        let entry = |(name, info): (&str, &TensorInfo)| {
-            (name.to_owned(), (info.dtype, info.shape.clone(), file.read(name).unwrap()))
+    struct InMemory<'a>(&'a [u8]);
+
+    impl ReadAt for InMemory<'_> {
+        fn stat(&self) -> io::Result<Stat> {
+            unreachable!("the size is given")
+        }
+
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+            let rest = self.0.get(offset as usize..).unwrap_or_default();
+            let count = rest.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&rest[..count]);
+            Ok(count)
+        }
+    }
+
+    fn ours(bytes: &[u8]) -> Result<Contents, WeightError> {
+        let header = read(Path::new("model.safetensors"), &InMemory(bytes), bytes.len() as u64)?;
+        let data = &bytes[header.data_start as usize..];
+        let entry = |(name, info): (String, TensorInfo)| {
+            (name, (info.dtype, info.shape, data[info.begin as usize..info.end as usize].to_vec()))
         };
-        Ok(file.tensors().map(entry).collect())
+        Ok(header.tensors.into_iter().map(entry).collect())
     }
 
     fn theirs(bytes: &[u8]) -> Option<Contents> {
@@ -313,16 +266,20 @@ mod tests {
         bytes
     }
 
+    fn has_a_name_twice(bytes: &[u8]) -> bool {
+        let header_bytes = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let pairs: Pairs<serde::de::IgnoredAny> = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+        pairs.duplicate().is_some()
+    }
+
     #[test]
     fn what_we_accept_the_safetensors_crate_reads_alike_and_what_it_refuses_we_refuse() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("model.safetensors");
         let (sample, mut rng) = (sample(), ChaCha8Rng::seed_from_u64(1));
-        assert_eq!(ours(&path, &sample).unwrap(), theirs(&sample).unwrap());
+        assert_eq!(ours(&sample).unwrap(), theirs(&sample).unwrap());
         let (mut accepted, mut refused, mut stricter) = (0, 0, 0);
-        for _ in 0..4000 {
+        for _ in 0..100_000 {
             let bytes = mutated(&sample, &mut rng);
-            match (ours(&path, &bytes), theirs(&bytes)) {
+            match (ours(&bytes), theirs(&bytes)) {
                 (Ok(ours), Some(theirs)) => {
                     assert_eq!(ours, theirs);
                     accepted += 1;
@@ -336,13 +293,18 @@ mod tests {
                             | WeightError::DuplicateKey { .. }
                             | WeightError::BadTensorEntry { .. }
                             | WeightError::HeaderNotObject { .. }
+                            | WeightError::BadTensorName { .. }
+                            | WeightError::BadMetadata { .. }
+                            | WeightError::TooManyAxes { .. }
                     );
-                    assert!(silent_there, "{error}: {}", bytes.escape_ascii());
+                    // The crate keeps the last of two entries of one name, whatever is wrong with the first.
+                    let twice = || has_a_name_twice(&bytes);
+                    assert!(silent_there || twice(), "{error}: {}", bytes.escape_ascii());
                     stricter += 1;
                 }
             }
         }
-        assert!(accepted > 500 && refused > 500 && stricter > 20, "{accepted} {refused} {stricter}");
+        assert!(accepted > 10_000 && refused > 10_000 && stricter > 500, "{accepted} {refused} {stricter}");
     }
 
     #[test]

@@ -30,9 +30,10 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, WeightErro
     let others: Vec<PathBuf> =
         (2..=count).map(|part| path.with_file_name(stem.to_owned() + &suffix(part, count))).collect();
     let missing: Vec<&PathBuf> = others.iter().filter(|path| disk.stat(path).is_err()).collect();
-    if let Some(path) = missing.first() {
-        let (missing, total) = (missing.len(), count as usize);
-        return Err(WeightError::MissingShard { path: (*path).clone(), missing, total });
+    if !missing.is_empty() {
+        let names = missing.iter().take(5).filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        let (names, missing, total) = (names.collect(), missing.len(), count as usize);
+        return Err(WeightError::MissingShard { path: path.to_owned(), names, missing, total });
     }
     let mut parts = vec![first];
     for path in &others {

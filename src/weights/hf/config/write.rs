@@ -15,6 +15,8 @@ pub(in crate::weights::hf) fn to_json(
     let mut keys = carried;
     // Names Python code that is not written beside the weights.
     keys.shift_remove("auto_map");
+    // Follows from `sliding_window`, and would have to follow the number of layers.
+    keys.shift_remove("layer_types");
     let mut set = |key: &str, value: Value| keys.insert(key.to_owned(), value);
     set("architectures", json!([family_defaults(config.model_type).architecture]));
     set("model_type", json!(config.model_type));

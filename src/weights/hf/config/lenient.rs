@@ -1,0 +1,131 @@
+//! The text of a `config.json` as Python writes it: JSON, but for NaN and infinities.
+//!
+//! One pass over the bytes, before any value is made of them, also bounds how deep and how many the values are.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::weights::WeightError;
+
+/// Lists and objects in one another.
+const DEEPEST: usize = 64;
+/// Real files have hundreds; each value takes up to 100 bytes of memory.
+const MOST_VALUES: usize = 100_000;
+
+/// JSON, in which a string stands for each number that is none.
+pub(super) struct Lenient<'t> {
+    pub text: Cow<'t, [u8]>,
+    /// The keys at the top level under which one stood.
+    pub non_finite: Vec<String>,
+}
+
+/// Reads the text of the file at `path`; whether it is JSON otherwise is for the parser to say.
+pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, WeightError> {
+    let (mut depth, mut values) = (0usize, 1usize);
+    let (mut last_string, mut key): (&[u8], &[u8]) = (b"", b"");
+    let mut changed: Option<Vec<u8>> = None;
+    let (mut copied, mut non_finite) = (0, Vec::new());
+    let mut at = 0;
+    while at < text.len() {
+        let start = at;
+        at += 1;
+        match text[start] {
+            b'"' => {
+                at = end_of_string(text, start);
+                if depth == 1 {
+                    last_string = &text[start..at];
+                }
+            }
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return Err(WeightError::TooDeep { path: path.to_owned(), limit: DEEPEST });
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b':' if depth == 1 => key = last_string,
+            b',' => values += 1,
+            _ => {
+                if let Some(token) = non_finite_number(text, start) {
+                    at = start + token.len();
+                    let out = changed.get_or_insert_default();
+                    out.extend_from_slice(&text[copied..start]);
+                    out.extend([b"\"", token, b"\""].concat());
+                    copied = at;
+                    non_finite
+                        .extend(serde_json::from_slice::<String>(key).ok().filter(|key| !non_finite.contains(key)));
+                }
+            }
+        }
+    }
+    if values > MOST_VALUES {
+        let path = path.to_owned();
+        return Err(WeightError::TooMany { path, what: "values", found: values, limit: MOST_VALUES });
+    }
+    let text = match changed {
+        None => Cow::Borrowed(text),
+        Some(mut out) => {
+            out.extend_from_slice(&text[copied..]);
+            Cow::Owned(out)
+        }
+    };
+    Ok(Lenient { text, non_finite })
+}
+
+/// The place behind the closing quote of the string that starts at `start`.
+fn end_of_string(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// What Python writes for a number that is not finite, if a word of the text at `start` is that.
+fn non_finite_number(text: &[u8], start: usize) -> Option<&[u8]> {
+    let in_a_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(byte));
+    let tokens: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+    let token = tokens.into_iter().find(|token| text[start..].starts_with(token))?;
+    let before = start.checked_sub(1).and_then(|i| text.get(i));
+    (!in_a_word(before) && !in_a_word(text.get(start + token.len()))).then(|| &text[start..start + token.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lenient(text: &str) -> (String, Vec<String>) {
+        let read = read(Path::new("config.json"), text.as_bytes()).unwrap();
+        (String::from_utf8(read.text.into_owned()).unwrap(), read.non_finite)
+    }
+
+    #[test]
+    fn what_python_writes_for_numbers_that_are_none_becomes_a_string() {
+        let (text, keys) = lenient(r#"{"a": NaN, "b": {"c": [0.0, Infinity, -Infinity]}, "d": 1}"#);
+        assert_eq!(text, r#"{"a": "NaN", "b": {"c": [0.0, "Infinity", "-Infinity"]}, "d": 1}"#);
+        assert_eq!(keys, ["a", "b"]);
+    }
+
+    #[test]
+    fn strings_and_other_words_are_left_alone() {
+        for text in
+            [r#"{"NaN": "a \" NaN", "b\\": "Infinity"}"#, "{\"a\": NaNs, \"b\": 1NaN, \"c\": +Infinity}", "\"NaN"]
+        {
+            assert_eq!(lenient(text), (text.to_owned(), vec![]));
+        }
+    }
+
+    #[test]
+    fn depth_and_number_of_values_are_bounded() {
+        let path = Path::new("config.json");
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(read(path, nested(DEEPEST).as_bytes()).is_ok());
+        assert!(matches!(read(path, nested(1_000_000).as_bytes()), Err(WeightError::TooDeep { .. })));
+        let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
+        assert!(matches!(read(path, many.as_bytes()), Err(WeightError::TooMany { found: 100_001, .. })));
+    }
+}
