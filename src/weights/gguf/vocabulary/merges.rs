@@ -48,41 +48,63 @@ fn cuts<'a>(token: &'a str, ids: &HashMap<&str, usize>) -> impl Iterator<Item = 
 }
 
 /// The scores that say what these merges say: minus the rank of the token that they make, by id; what no merge makes has
-/// the worst. `text` tells which tokens can come of merges at all.
+/// the worst. Tokens whose merges are mixed, as those of equal scores are in what transformers writes, have one rank.
+/// `text` tells which tokens can come of merges at all.
 ///
 /// # Errors
-/// [`VocabularyError::NotByScore`] where merges say more than scores can: the merges of one token do not follow each other,
-/// or not every way to cut a token into two tokens is a merge. llama.cpp would join them all the same.
+/// [`VocabularyError::NotByScore`] where merges say more than scores can: those of several tokens are mixed in an order that
+/// is not that of ties, or not every way to cut a token into two tokens is a merge. llama.cpp would join them all the same.
 pub(super) fn scores(
     merges: &[Merge],
     tokens: &[String],
     ids: &HashMap<&str, usize>,
     text: impl Fn(usize) -> bool,
 ) -> Result<Vec<f32>, VocabularyError> {
-    let refused = |(left, right): (&str, &str), reason| {
-        Err(VocabularyError::NotByScore { merge: format!("{left} {right}"), reason })
+    let made = |(left, right): &Merge| {
+        let id = ids.get([left.as_str(), right].concat().as_str()).copied();
+        id.ok_or_else(|| refused((left, right), "what it makes is no token"))
     };
-    let mut ranks: Vec<Option<usize>> = vec![None; tokens.len()];
-    let (mut rank, mut previous) = (0, None);
-    for (left, right) in merges {
-        let Some(&id) = ids.get([left.as_str(), right].concat().as_str()) else {
-            return refused((left, right), "what it makes is no token");
-        };
-        if previous != Some(id) {
-            if ranks[id].is_some() {
-                return refused((left, right), "other merges stand between it and those that make the same token");
-            }
-            ranks[id] = Some(rank);
-            (rank, previous) = (rank + 1, Some(id));
+    let made: Vec<usize> = merges.iter().map(made).collect::<Result<_, _>>()?;
+    let mut ends = vec![0; tokens.len()];
+    made.iter().enumerate().for_each(|(place, &id)| ends[id] = place + 1);
+    let mut ranks = vec![None; tokens.len()];
+    let (mut rank, mut begin) = (0, 0);
+    while begin < merges.len() {
+        let (mut place, mut end) = (begin, ends[made[begin]]);
+        while place < end {
+            ranks[made[place]] = Some(rank);
+            end = end.max(ends[made[place]]);
+            place += 1;
         }
+        if !is_one_token(&made[begin..end]) && !are_ties(&merges[begin..end], ids) {
+            let (left, right) = &merges[begin];
+            return Err(refused((left, right), "other merges stand between it and those that make the same token"));
+        }
+        (rank, begin) = (rank + 1, end);
     }
     let known: HashSet<(&str, &str)> = merges.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect();
     for token in tokens.iter().enumerate().filter(|(id, _)| text(*id)).map(|(_, token)| token) {
         if let Some(missing) = cuts(token, ids).find(|cut| !known.contains(cut)) {
-            return refused(missing, "it is missing, though both parts and the whole are tokens");
+            return Err(refused(missing, "it is missing, though both parts and the whole are tokens"));
         }
     }
-    Ok(ranks.into_iter().map(|own| -(own.unwrap_or(rank) as f32)).collect())
+    Ok(ranks.into_iter().map(|own: Option<usize>| -(own.unwrap_or(rank) as f32)).collect())
+}
+
+fn refused((left, right): (&str, &str), reason: &'static str) -> VocabularyError {
+    VocabularyError::NotByScore { merge: format!("{left} {right}"), reason }
+}
+
+fn is_one_token(made: &[usize]) -> bool {
+    made.iter().all(|&id| id == made[0])
+}
+
+/// Whether these merges stand in an order in which transformers writes merges of one score: longest left part first, or, in
+/// older versions, by the ids of the parts.
+fn are_ties(merges: &[Merge], ids: &HashMap<&str, usize>) -> bool {
+    let lengths = |(left, right): &Merge| (left.chars().count(), right.chars().count());
+    let by_id = |(left, right): &Merge| (ids.get(left.as_str()).copied(), ids.get(right.as_str()).copied());
+    merges.is_sorted_by(|a, b| lengths(a) >= lengths(b)) || merges.is_sorted_by_key(by_id)
 }
 
 #[cfg(test)]
@@ -120,10 +142,21 @@ mod tests {
         let error = said(&[("a", "b"), ("b", "a"), ("ab", "a")]);
         assert!(error.contains("\"a ba\"") && error.contains("it is missing"), "{error}");
         let error = said(&[("a", "b"), ("ab", "a"), ("b", "a"), ("a", "ba")]);
-        assert!(error.contains("\"a ba\"") && error.contains("stand between"), "{error}");
+        assert!(error.contains("\"ab a\"") && error.contains("stand between"), "{error}");
         let error = said(&[("b", "b")]);
         assert!(error.contains("\"b b\"") && error.contains("no token"), "{error}");
         assert!(scores(&pairs(&[("a", "b")]), &tokens, &ids, |id| id < 3).is_ok());
+    }
+
+    #[test]
+    fn tokens_of_one_score_stay_in_their_order() {
+        let tokens = tokens(&["a", "b", "ab", "aa", "aaa", "aaaa"]);
+        let ids = ids(&tokens);
+        let merges = of_scores(&tokens, &[0.0, 0.0, -1.0, -7.0, -7.0, -7.0], &ids);
+        assert_eq!(merges[1..4], pairs(&[("aaa", "a"), ("aa", "aa"), ("aa", "a")]));
+        let scores = scores(&merges, &tokens, &ids, |_| true).unwrap();
+        assert_eq!(scores[2..], [-0.0, -2.0, -1.0, -1.0]);
+        assert_eq!(of_scores(&tokens, &scores, &ids), merges);
     }
 
     #[test]
