@@ -76,14 +76,25 @@ def logits_of_llama_cpp(model: llama_cpp.Llama, ids: list[int]) -> torch.Tensor:
     return torch.from_numpy(model.scores[: len(ids)].copy())
 
 
-def continued(logits, ids: list[int]) -> tuple[list[int], float]:
+def continued_by_transformers(model, ids: list[int]) -> tuple[list[int], float]:
     """Greedy tokens, and the least distance of the best from the second best."""
-    ids, begin, nearest = list(ids), len(ids), float("inf")
+    out, nearest, cache = [], float("inf"), None
     for _ in range(CONTINUED):
-        (best, second), index = logits(ids)[-1].topk(2)
-        nearest = min(nearest, (best - second).item())
-        ids.append(index[0].item())
-    return ids[begin:], nearest
+        answer = model(torch.tensor([ids]), past_key_values=cache, use_cache=True)
+        (best, second), index = answer.logits[0, -1].topk(2)
+        nearest, cache, ids = min(nearest, (best - second).item()), answer.past_key_values, [index[0].item()]
+        out += ids
+    return out, nearest
+
+
+def continued_by_llama_cpp(model: llama_cpp.Llama, ids: list[int]) -> list[int]:
+    model.reset()
+    out = []
+    for _ in range(CONTINUED):
+        model.eval(ids)
+        ids = [int(model.scores[model.n_tokens - 1].argmax())]
+        out += ids
+    return out
 
 
 def difference(model, texts: list[list[int]], answers: list[torch.Tensor]) -> torch.Tensor:
@@ -92,6 +103,7 @@ def difference(model, texts: list[list[int]], answers: list[torch.Tensor]) -> to
 
 
 def check(path: Path) -> bool:
+    path = path.resolve()
     name, kind = path.stem.rsplit("-", 1)
     is_smollm2 = name.startswith("smollm2")
     parent = path.parent.parent / "smollm2" if is_smollm2 else GOLDEN / name
@@ -125,7 +137,7 @@ def check(path: Path) -> bool:
         print(f" of {size:.1f} (counted: {counted:.1e}, control: {control.max().item():.1e})", end="")
         if is_smollm2:
             for text in texts:
-                (a, nearest), (b, _) = continued(ours, text), continued(lambda ids: logits_of_llama_cpp(theirs, ids), text)
+                (a, nearest), b = continued_by_transformers(model, text), continued_by_llama_cpp(theirs, text)
                 agreed = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), CONTINUED)
                 good &= agreed == CONTINUED or nearest <= 2 * off
                 print(f"  {agreed}/{CONTINUED}", end="")
