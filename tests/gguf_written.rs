@@ -5,15 +5,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::weights::disk::{WriteFile, disk};
-use deepwide::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, TokenType, gguf_size_bytes, write_gguf};
+use deepwide::weights::gguf::{
+    GgufFileType, GgufOptions, GgufVocabulary, HfTokenizer, TokenType, gguf_size_bytes, write_gguf,
+};
 use deepwide::weights::{Dtype, HfDirectory, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const FILE_TYPES: [(&str, GgufFileType); 3] =
-    [("F16", GgufFileType::F16), ("BF16", GgufFileType::Bf16), ("Q8_0", GgufFileType::Q8_0)];
+const FILE_TYPES: [(&str, GgufFileType); 4] = [
+    ("F32", GgufFileType::F32),
+    ("F16", GgufFileType::F16),
+    ("BF16", GgufFileType::Bf16),
+    ("Q8_0", GgufFileType::Q8_0),
+];
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -97,10 +104,10 @@ impl Bytes<'_> {
     }
 
     fn text(&mut self) -> String {
-        let (text, rest) =
-            self.0.split_at(self.0.len().min(0) + u64::from_le_bytes(*self.0.first_chunk().unwrap()) as usize + 8);
+        let len = self.u64() as usize;
+        let (text, rest) = self.0.split_at(len);
         self.0 = rest;
-        String::from_utf8(text[8..].to_vec()).unwrap()
+        String::from_utf8(text.to_vec()).unwrap()
     }
 
     fn value(&mut self, kind: u32) -> Value {
@@ -329,4 +336,48 @@ fn a_file_of_the_disk_holds_the_same_bytes() {
     write_gguf(&source, &tiny_vocabulary(), &options(GgufFileType::Q8_0), &mut *file, &path).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), written(&source, GgufFileType::Q8_0).unwrap().bytes);
     assert_eq!(TensorId::all(source.config()).len(), 3 + 2 * (7 + 12));
+}
+
+/// For `tests/golden/gguf/check_written_gguf.py`: the tiny models, and, if `smollm2` lies in the folder, it and its
+/// children.
+#[test]
+#[ignore = "writes files for tests/golden/gguf/check_written_gguf.py, which needs transformers and llama.cpp"]
+fn write_gguf_files_for_llama_cpp_to_check() {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = root.join("gguf");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    println!("{}", folder.display());
+    let write = |source: &dyn WeightSource, vocabulary: &GgufVocabulary, name: &str| {
+        for (kind, file_type) in FILE_TYPES {
+            let path = folder.join(format!("{name}-{kind}.gguf"));
+            let mut file = disk().create(&path).unwrap();
+            write_gguf(source, vocabulary, &options(file_type), &mut *file, &path).unwrap();
+        }
+    };
+    // llama.cpp wants merges and an end of text.
+    let vocabulary = GgufVocabulary {
+        model: "gpt2".to_owned(),
+        pre: Some("gpt-2".to_owned()),
+        tokens: ["<end>", "a", "b", "ab"].map(str::to_owned).to_vec(),
+        token_types: [TokenType::Control, TokenType::Normal, TokenType::Normal, TokenType::Normal].to_vec(),
+        merges: vec!["a b".to_owned()],
+        bos: Some(0),
+        eos: Some(0),
+        ..GgufVocabulary::default()
+    };
+    let llamas = ["llama_mha", "llama_gqa_tied", "llama_head_dim", "llama_llama3_rope", "llama_linear_rope"];
+    for name in llamas.into_iter().chain(["mistral_full", "mixtral_4x2", "mixtral_8x2_fused", "mixtral_4x1"]) {
+        write(&HfDirectory::open(&golden().join(name)).unwrap(), &vocabulary, name);
+    }
+    let Ok(smollm2) = HfDirectory::open(&root.join("smollm2")) else { return };
+    let vocabulary = GgufVocabulary::from_hf(&HfTokenizer::open_on(&*disk(), smollm2.path()).unwrap()).unwrap();
+    write(&smollm2, &vocabulary, "smollm2");
+    let deep = LayerPlan::depth_up_scaling(smollm2.config().num_hidden_layers, 8).unwrap();
+    write(&Grown::new(&smollm2, GrowthPlan::Splice(deep)).unwrap(), &vocabulary, "smollm2_dus");
+    let init = ExpertInit::Drop { ratio: 0.5 };
+    let wide = UpcyclePlan { init, ..UpcyclePlan::new(8, 2) };
+    write(&Grown::new(&smollm2, GrowthPlan::Upcycle(wide)).unwrap(), &vocabulary, "smollm2_8x2");
 }

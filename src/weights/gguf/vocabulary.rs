@@ -10,6 +10,7 @@ mod merges;
 mod pre_tokenizer;
 mod to_hf;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 pub use error::VocabularyError;
@@ -114,23 +115,24 @@ impl GgufVocabulary {
     ///
     /// # Errors
     /// [`VocabularyError::TooManyTokens`].
-    pub(super) fn filled_up_to(&self, count: usize) -> Result<Self, VocabularyError> {
+    pub(super) fn filled_up_to(&self, count: usize) -> Result<Cow<'_, Self>, VocabularyError> {
         let found = self.tokens.len();
         if found > count {
             return Err(VocabularyError::TooManyTokens { found, vocab_size: count });
         }
+        if found == count {
+            return Ok(Cow::Borrowed(self));
+        }
         let mut filled = self.clone();
         filled.tokens.extend((found..count).map(|id| format!("[PAD{id}]")));
-        if found < count && filled.token_types.is_empty() {
+        if filled.token_types.is_empty() {
             filled.token_types = vec![TokenType::Normal; found];
         }
-        if !filled.token_types.is_empty() {
-            filled.token_types.resize(count, TokenType::Unused);
-        }
+        filled.token_types.resize(count, TokenType::Unused);
         if !filled.scores.is_empty() {
             filled.scores.resize(count, UNUSED_SCORE);
         }
-        Ok(filled)
+        Ok(Cow::Owned(filled))
     }
 
     /// The ids by token.
@@ -185,7 +187,7 @@ mod tests {
         assert_eq!(filled.tokens[3..], ["[PAD3]", "[PAD4]"]);
         assert_eq!(filled.token_types[2..], [TokenType::Normal, TokenType::Unused, TokenType::Unused]);
         assert_eq!(filled.scores.len(), 5);
-        assert_eq!(three.filled_up_to(3).unwrap(), three);
+        assert!(matches!(three.filled_up_to(3).unwrap(), Cow::Borrowed(same) if *same == three));
         let error = three.filled_up_to(2).unwrap_err();
         assert_eq!(error.to_string(), "the vocabulary has 3 tokens, expected at most the 2 of the embedding table");
     }

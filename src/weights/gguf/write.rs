@@ -28,6 +28,8 @@ const ALIGNMENT: u64 = 32;
 /// The number type of the matrices. Norms, routers and rope factors are always F32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufFileType {
+    /// IEEE single precision.
+    F32,
     /// IEEE half precision.
     F16,
     /// The upper half of single precision.

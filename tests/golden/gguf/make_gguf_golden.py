@@ -162,9 +162,9 @@ def make_converted() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ["llama_mha", "llama_gqa_tied", "llama_head_dim", "llama_llama3_rope", "llama_linear_rope", "llama_bfloat16",
                      "mistral_window", "mixtral_4x2"]:
-            for kind in ["F16", "BF16", "Q8_0"]:
+            for kind in ["F32", "F16", "BF16", "Q8_0"]:
                 path = Path(folder) / f"{name}-{kind}.gguf"
-                ftype = gguf.LlamaFileType[f"MOSTLY_{kind}"]
+                ftype = gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"]
                 WithoutVocabulary(HERE.parent / name, ftype, path).write()
                 reader = gguf.GGUFReader(path)
                 keys = {key: field.contents() for key, field in reader.fields.items() if key.split(".")[0] not in ("GGUF", "tokenizer")}

@@ -136,7 +136,7 @@ type Tokens = (Vec<String>, Vec<TokenType>);
 fn byte_level(
     form: &Form,
     (tokens, token_types): Tokens,
-    merges: Vec<Merge>,
+    merges: Vec<Merge<'_>>,
 ) -> Result<GgufVocabulary, VocabularyError> {
     if !form.normalizer.is_null() {
         return Err(refused("normalizer", &form.normalizer, "none beside byte-level BPE"));
@@ -155,7 +155,7 @@ fn byte_level(
 fn sentencepiece(
     form: &Form,
     (tokens, mut token_types): Tokens,
-    merges: Vec<Merge>,
+    merges: Vec<Merge<'_>>,
 ) -> Result<GgufVocabulary, VocabularyError> {
     if form.model.ignore_merges {
         return Err(refused("model.ignore_merges", &json!(true), "false beside byte_fallback"));
@@ -182,8 +182,8 @@ fn sentencepiece(
 }
 
 /// Merges with a space between, which no left part may have inside.
-fn joined(merges: &[Merge]) -> Result<Vec<String>, VocabularyError> {
-    let one = |(left, right): &Merge| match left.chars().skip(1).any(|c| c == ' ') {
+fn joined(merges: &[Merge<'_>]) -> Result<Vec<String>, VocabularyError> {
+    let one = |(left, right): &Merge<'_>| match left.chars().skip(1).any(|c| c == ' ') {
         true => Err(refused("model.merges", &json!([left, right]), "no space within a token")),
         false => Ok(format!("{left} {right}")),
     };

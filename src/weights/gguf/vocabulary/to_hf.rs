@@ -1,5 +1,6 @@
 //! A GGUF vocabulary as the files of a Hugging Face directory.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::merges::{self, Merge};
@@ -13,6 +14,40 @@ pub struct TokenizerFile {
     pub name: &'static str,
     /// Its text.
     pub text: String,
+}
+
+/// `tokenizer.json`.
+#[derive(Serialize)]
+struct Form<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Value>,
+    normalizer: (),
+    pre_tokenizer: Value,
+    post_processor: Value,
+    decoder: Value,
+    model: Bpe<'a>,
+}
+
+/// Its `model`, which holds almost all of it.
+#[derive(Serialize)]
+struct Bpe<'a> {
+    r#type: &'static str,
+    dropout: (),
+    unk_token: Option<&'a str>,
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    #[serde(serialize_with = "ids_by_token")]
+    vocab: &'a [String],
+    merges: Vec<Merge<'a>>,
+}
+
+fn ids_by_token<S: Serializer>(tokens: &&[String], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(tokens.iter().zip(0u32..))
 }
 
 impl GgufVocabulary {
@@ -30,7 +65,7 @@ impl GgufVocabulary {
         let (add_bos, add_eos) = self.added()?;
         let tokenizer = match &self.huggingface_json {
             Some(text) => TokenizerFile { name: "tokenizer.json", text: self.carried(text)?.to_owned() },
-            None => pretty("tokenizer.json", self.tokenizer_json(add_bos, add_eos)?),
+            None => TokenizerFile { name: "tokenizer.json", text: self.tokenizer_json(add_bos, add_eos)? },
         };
         let named: Map<String, Value> = self
             .meanings()
@@ -92,7 +127,7 @@ impl GgufVocabulary {
         Ok(text)
     }
 
-    fn tokenizer_json(&self, add_bos: bool, add_eos: bool) -> Result<Value, VocabularyError> {
+    fn tokenizer_json(&self, add_bos: bool, add_eos: bool) -> Result<String, VocabularyError> {
         let ids = self.checked()?;
         let no_order = |missing| VocabularyError::NoOrder { missing, model: self.model.clone() };
         let byte_level =
@@ -116,34 +151,34 @@ impl GgufVocabulary {
                 (pre_tokenizer, decoder, self.bpe(merges, false, unknown))
             }
         };
-        Ok(json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": self.added_tokens(),
-            "normalizer": null,
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": self.post_processor(add_bos, add_eos),
-            "decoder": decoder,
-            "model": model,
-        }))
+        let form = Form {
+            version: "1.0",
+            truncation: (),
+            padding: (),
+            added_tokens: self.added_tokens(),
+            normalizer: (),
+            pre_tokenizer,
+            post_processor: self.post_processor(add_bos, add_eos),
+            decoder,
+            model,
+        };
+        Ok(serde_json::to_string_pretty(&form).expect("its keys are text") + "\n")
     }
 
-    fn bpe(&self, merges: Vec<Merge>, ignore_merges: bool, unknown: Option<&str>) -> Value {
+    fn bpe<'a>(&'a self, merges: Vec<Merge<'a>>, ignore_merges: bool, unk_token: Option<&'a str>) -> Bpe<'a> {
         let sentencepiece = self.model == "llama";
-        let vocab: Map<String, Value> = self.tokens.iter().cloned().zip((0..).map(|id: u32| json!(id))).collect();
-        json!({
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": unknown,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": sentencepiece,
-            "byte_fallback": sentencepiece,
-            "ignore_merges": ignore_merges,
-            "vocab": vocab,
-            "merges": merges,
-        })
+        Bpe {
+            r#type: "BPE",
+            dropout: (),
+            unk_token,
+            continuing_subword_prefix: (),
+            end_of_word_suffix: (),
+            fuse_unk: sentencepiece,
+            byte_fallback: sentencepiece,
+            ignore_merges,
+            vocab: &self.tokens,
+            merges,
+        }
     }
 
     /// What is found in a text before all else: control tokens, tokens with a meaning, and what the user defined.

@@ -65,6 +65,7 @@ impl Keys {
             self.set("general.name", Entry::Text(name));
         }
         let file_type = match options.file_type {
+            GgufFileType::F32 => 0,
             GgufFileType::F16 => 1,
             GgufFileType::Q8_0 => 7,
             GgufFileType::Bf16 => 32,

@@ -110,6 +110,7 @@ fn kind(name: &str, shape: &[usize], file_type: GgufFileType) -> GgmlType {
     let fills_blocks = shape.last().is_some_and(|columns| columns.is_multiple_of(Q8_0_NUMBERS));
     match file_type {
         _ if shape.len() == 1 || name.contains("ffn_gate_inp.") => GgmlType::F32,
+        GgufFileType::F32 => GgmlType::F32,
         GgufFileType::Q8_0 if fills_blocks => GgmlType::Q8_0,
         GgufFileType::F16 | GgufFileType::Q8_0 => GgmlType::F16,
         GgufFileType::Bf16 => GgmlType::Bf16,

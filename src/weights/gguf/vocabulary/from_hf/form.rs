@@ -1,8 +1,10 @@
 //! The parts of `tokenizer.json` and `tokenizer_config.json` that decide about ids.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::super::merges::Merge;
@@ -93,13 +95,30 @@ pub(super) enum Named {
 }
 
 /// An empty vocabulary in the place of one that is no object: the type of the model is refused first.
-fn ids<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, u32>, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Object(vocab) => {
-            let id = |(token, id): (String, Value)| Ok((token, serde_json::from_value(id)?));
-            vocab.into_iter().map(id).collect::<serde_json::Result<_>>().map_err(serde::de::Error::custom)
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HashMap<String, u32>, D::Error> {
+    deserializer.deserialize_any(IdsVisitor)
+}
+
+struct IdsVisitor;
+
+impl<'de> Visitor<'de> for IdsVisitor {
+    type Value = HashMap<String, u32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object of ids by token")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut ids = HashMap::new();
+        while let Some((token, id)) = map.next_entry()? {
+            ids.insert(token, id);
         }
-        _ => Ok(HashMap::new()),
+        Ok(ids)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(HashMap::new())
     }
 }
 
@@ -127,15 +146,15 @@ impl AddedToken {
 
 impl ModelForm {
     /// The merges as pairs.
-    pub fn merges(&self) -> Result<Vec<Merge>, VocabularyError> {
-        let pair = |(index, merge): (usize, &MergeForm)| match merge {
-            MergeForm::Apart(left, right) => Ok((left.clone(), right.clone())),
-            MergeForm::Joined(merge) => match merge.split(' ').collect::<Vec<_>>()[..] {
-                [left, right] => Ok((left.to_owned(), right.to_owned())),
-                _ => Err(VocabularyError::BadMerge { index, merge: merge.clone() }),
-            },
-        };
-        self.merges.iter().enumerate().map(pair).collect()
+    pub fn merges(&self) -> Result<Vec<Merge<'_>>, VocabularyError> {
+        let pairs = self.merges.iter().enumerate().map(|(index, merge)| match merge {
+            MergeForm::Apart(left, right) => Ok((left.as_str(), right.as_str())),
+            MergeForm::Joined(merge) => {
+                let parts = merge.split_once(' ').filter(|(_, right)| !right.contains(' '));
+                parts.ok_or_else(|| VocabularyError::BadMerge { index, merge: merge.clone() })
+            }
+        });
+        pairs.collect()
     }
 }
 
