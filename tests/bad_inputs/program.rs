@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use deepwide::weights::{ErrorKind, HfDirectory};
 
 use super::*;
+use crate::grow::{printed, run};
 
 /// What a row may take above what the program takes for a sound checkpoint.
 const MOST_MIB: u64 = 64;
@@ -108,16 +109,14 @@ fn a_file_that_is_not_what_its_receipt_says_is_found() {
     let root = tempfile::tempdir().unwrap();
     let [base, grown] = ["checkpoint", "grown"].map(|name| root.path().join(name));
     llama(&base);
-    let deepwide = |words: &[&str]| Command::new(env!("CARGO_BIN_EXE_deepwide")).args(words).output().unwrap();
     let (from, to) = (base.to_str().unwrap(), grown.to_str().unwrap());
-    let made = deepwide(&["grow", from, to, "--dus", "1"]);
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    assert!(deepwide(&["verify", to]).status.success());
+    printed(&["grow", from, to, "--dus", "1"]);
+    printed(&["verify", to]);
     let path = grown.join(WEIGHTS);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(path, bytes).unwrap();
-    let output = deepwide(&["verify", to]);
+    let output = run(&["verify", to]);
     assert_eq!(output.status.code(), Some(5));
     assert!(String::from_utf8_lossy(&output.stderr).contains("sha256"));
 }
