@@ -1,7 +1,7 @@
 //! The test suite: one binary, a module a subject.
 
 mod architecture;
-mod bad_checkpoints;
+mod bad_inputs;
 mod bad_merge_configs;
 mod compare;
 mod counting;

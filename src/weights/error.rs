@@ -359,6 +359,16 @@ pub enum WeightError {
         /// What is supported.
         expected: &'static str,
     },
+    /// A value is not of the kind that its key calls for.
+    #[error("{path:?}: {}: {}", quoted(.key), cut(.source))]
+    BadValue {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The key at the top level.
+        key: String,
+        /// What was found and expected, with line and column.
+        source: serde_json::Error,
+    },
     /// A key that other keys make necessary is absent.
     #[error("{path:?} has no {key}, expected one beside {beside}")]
     MissingKey {

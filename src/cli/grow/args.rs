@@ -62,7 +62,7 @@ pub struct GrowArgs {
     #[arg(long, value_enum)]
     pub dtype: Option<DtypeArg>,
     /// What to write: a Hugging Face directory, or a GGUF file in OUT
-    #[arg(long, value_name = "hf|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse)]
+    #[arg(long, value_name = "hf|gguf:f32|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse)]
     pub out_type: OutType,
     /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count)]
@@ -125,6 +125,8 @@ pub enum OutType {
 /// The type of the matrices of a GGUF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufArg {
+    /// IEEE single precision.
+    F32,
     /// IEEE half precision.
     F16,
     /// The upper half of single precision.
@@ -137,10 +139,11 @@ impl OutType {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "hf" => Ok(Self::Hf),
+            "gguf:f32" => Ok(Self::Gguf(GgufArg::F32)),
             "gguf:f16" => Ok(Self::Gguf(GgufArg::F16)),
             "gguf:bf16" => Ok(Self::Gguf(GgufArg::Bf16)),
             "gguf:q8_0" => Ok(Self::Gguf(GgufArg::Q8_0)),
-            _ => Err(format!("{text:?} is not one of hf, gguf:f16, gguf:bf16, gguf:q8_0")),
+            _ => Err(format!("{text:?} is not one of hf, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0")),
         }
     }
 }

@@ -40,6 +40,7 @@ impl<'a> Target<'a> {
             OutType::Gguf(_) if args.dtype.is_some() => Err(CliError::DtypeBesideGguf),
             OutType::Gguf(number_type) => {
                 let (file_type, suffix) = match number_type {
+                    GgufArg::F32 => (GgufFileType::F32, "F32"),
                     GgufArg::F16 => (GgufFileType::F16, "F16"),
                     GgufArg::Bf16 => (GgufFileType::Bf16, "BF16"),
                     GgufArg::Q8_0 => (GgufFileType::Q8_0, "Q8_0"),

@@ -113,7 +113,7 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Parsed, WeightError> {
     }
     let mut keys: Map<String, Value> = pairs.0.into_iter().collect();
     let model_type = model_type(path, &keys)?;
-    let raw: HfConfig = serde_json::from_slice(&text).map_err(malformed)?;
+    let raw: HfConfig = serde_json::from_slice(&text).map_err(|source| bad_value(path, &text, source))?;
     refuse_what_is_not_modelled(path, model_type, &raw)?;
     let fields = checked(path, model_type, raw)?;
     let config = DecoderConfig::new(fields).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
@@ -127,6 +127,15 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Parsed, WeightError> {
         notices.push(Notice::RemoteCode { path: path.to_owned() });
     }
     Ok(Parsed { config, keys, notices })
+}
+
+/// Names the key, which serde_json does not.
+fn bad_value(path: &Path, text: &[u8], source: serde_json::Error) -> WeightError {
+    let path = path.to_owned();
+    match lenient::key_at(text, source.line(), source.column()) {
+        Some(key) if source.is_data() => WeightError::BadValue { path, key, source },
+        _ => WeightError::Malformed { path, source },
+    }
 }
 
 fn model_type(path: &Path, keys: &Map<String, Value>) -> Result<ModelType, WeightError> {

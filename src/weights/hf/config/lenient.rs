@@ -72,6 +72,32 @@ pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, Weigh
     Ok(Lenient { text, non_finite })
 }
 
+/// The key at the top level that the value at a place of the text belongs to, counted as serde_json counts: lines from
+/// 1, and bytes of the line.
+pub(super) fn key_at(text: &[u8], line: usize, column: usize) -> Option<String> {
+    let line_start: usize =
+        text.split_inclusive(|byte| *byte == b'\n').take(line.checked_sub(1)?).map(<[u8]>::len).sum();
+    let (mut depth, mut at) = (0usize, 0);
+    let (mut last_string, mut key): (&[u8], Option<&[u8]>) = (b"", None);
+    while at < text.len().min(line_start + column) {
+        let start = at;
+        at += 1;
+        match text[start] {
+            b'"' => {
+                at = end_of_string(text, start);
+                if depth == 1 {
+                    last_string = &text[start..at];
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b':' if depth == 1 => key = Some(last_string),
+            _ => {}
+        }
+    }
+    serde_json::from_slice(key.filter(|_| depth > 0)?).ok()
+}
+
 /// The place behind the closing quote of the string that starts at `start`.
 fn end_of_string(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
@@ -117,6 +143,16 @@ mod tests {
         {
             assert_eq!(lenient(text), (text.to_owned(), vec![]));
         }
+    }
+
+    #[test]
+    fn a_place_belongs_to_the_key_before_it() {
+        let text = b"{\"a\": 1,\n \"b\": {\"c\": -2}, \"d\": 3}";
+        assert_eq!(key_at(text, 1, 7), Some("a".into()));
+        assert_eq!(key_at(text, 2, 13), Some("b".into()));
+        assert_eq!(key_at(text, 2, 23), Some("d".into()));
+        assert_eq!(key_at(text, 2, 24), None, "the end of all");
+        assert_eq!(key_at(text, 1, 0), None);
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! The rows given to the program, as a user gives them: `deepwide inspect` ends in time, with the code and the message
+//! of the row, in bounded memory, and leaves everything as it was.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use deepwide::weights::{ErrorKind, HfDirectory};
+
+use super::*;
+use crate::grow::{printed, run};
+
+/// What a row may take above what the program takes for a sound checkpoint.
+const MOST_MIB: u64 = 64;
+/// Headers and indexes that are as large as sound ones may be.
+const LARGE_MIB: u64 = 512;
+const LONGEST: Duration = Duration::from_secs(2);
+const HANGING: Duration = Duration::from_secs(20);
+
+/// Runs `deepwide inspect` with so much memory, and so many files open at once; one that hangs is ended.
+fn inspect(path: &Path, memory_mib: u64, open_files: u32) -> Output {
+    let limits = format!("ulimit -d {} && ulimit -n {open_files} && exec \"$0\" inspect \"$1\"", memory_mib << 10);
+    let mut command = Command::new("sh");
+    // Without memory, a backtrace waits for itself.
+    command.args(["-c", &limits, env!("CARGO_BIN_EXE_deepwide")]).arg(path).env_remove("RUST_BACKTRACE");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > HANGING {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// What the program takes for a sound checkpoint, in steps of 2 MiB.
+fn idle_mib() -> u64 {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("checkpoint");
+    llama(&directory);
+    let enough = |mib: &u64| inspect(&directory, *mib, 64).status.success();
+    assert!(!enough(&1), "the limit is not held");
+    (2..64).step_by(2).find(enough).expect("64 MiB are enough for a sound checkpoint")
+}
+
+/// Path, size, time of change, recursively, links not followed.
+fn tree(root: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        found.push((entry.path(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+        if metadata.is_dir() {
+            found.extend(tree(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
+    let idle = idle_mib();
+    for Row { id, input, make, outcome } in rows().into_iter().flat_map(|(_, rows)| rows) {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("checkpoint");
+        make(&directory);
+        let (before, large) = (tree(root.path()), input.contains("1,000,001"));
+        let start = Instant::now();
+        let output = inspect(&directory, idle + if large { LARGE_MIB } else { MOST_MIB }, 64);
+        let took = start.elapsed();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match (outcome, HfDirectory::open(&directory)) {
+            (Outcome::Refused(_), Err(error)) => {
+                let code = match error.kind() {
+                    ErrorKind::NotFound => 4,
+                    ErrorKind::Invalid => 3,
+                    ErrorKind::Io => 1,
+                };
+                assert_eq!(output.status.code(), Some(code), "{id} {input}: {said}");
+                assert!(said.contains(&error.to_string()), "{id} {input}: {said:?}, expected {error}");
+                assert!(output.stdout.is_empty(), "{id} {input}");
+            }
+            _ => assert_eq!(output.status.code(), Some(0), "{id} {input}: {said}"),
+        }
+        assert!(!said.contains('\u{1b}') && !said.contains('\u{202e}'), "{id} {input}: {said:?}");
+        assert!(large || took < LONGEST, "{id} {input}: {took:?}");
+        assert_eq!(tree(root.path()), before, "{id} {input}");
+    }
+}
+
+/// B15.
+#[test]
+fn a_checkpoint_of_more_files_than_may_be_open_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("checkpoint");
+    index::five_thousand_shards(&directory);
+    let output = inspect(&directory, 1024, 16);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!inspect(&directory, 1024, 3).status.success(), "the limit is not held");
+}
+
+/// B16.
+#[test]
+fn a_file_that_is_not_what_its_receipt_says_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let [base, grown] = ["checkpoint", "grown"].map(|name| root.path().join(name));
+    llama(&base);
+    let (from, to) = (base.to_str().unwrap(), grown.to_str().unwrap());
+    printed(&["grow", from, to, "--dus", "1"]);
+    printed(&["verify", to]);
+    let path = grown.join(WEIGHTS);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
+    let output = run(&["verify", to]);
+    assert_eq!(output.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sha256"));
+}
