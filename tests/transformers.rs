@@ -1,5 +1,6 @@
 //! Our logits, routing, gradients and optimizer against those of transformers and PyTorch, on tiny random models.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param};
@@ -8,7 +9,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::model::CausalLm;
 use deepwide::train::{AdamW, AdamWConfig, global_norm, load_balancing_loss};
+use deepwide::weights::commit::{Existing, PartialDirectory};
+use deepwide::weights::disk::disk;
 use deepwide::weights::hf::hf_name;
+use deepwide::weights::hf::{HfOptions, HfWriter, Layout};
 use deepwide::weights::{HfDirectory, TensorId, WeightSource, write_hf_directory};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -203,6 +207,30 @@ fn a_checkpoint_that_we_wrote_of_a_loaded_model_gives_the_logits_of_transformers
         logits.to_data().assert_approx_eq::<f32>(&golden.tensor("logits"), Tolerance::absolute(1e-4));
         assert_eq!(bits(logits), bits(model.forward(golden.tokens(&device)).logits), "{name:?}");
     }
+}
+
+#[test]
+fn both_layouts_of_experts_are_written_as_transformers_writes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, layout) in [("mixtral_8x2", Layout::PerExpert), ("mixtral_8x2_fused", Layout::Fused)] {
+        // From the other layout, so that nothing is only copied.
+        let source =
+            Golden::open(if layout == Layout::Fused { "mixtral_8x2" } else { "mixtral_8x2_fused" }).checkpoint();
+        let out = folder.path().join(name);
+        let mut partial = PartialDirectory::create(disk(), &out, Existing::Keep).unwrap();
+        let options = HfOptions { layout, ..HfOptions::default() };
+        HfWriter::new(&source, options).write(&mut partial, &source.inherited().unwrap(), &mut |_| ()).unwrap();
+        partial.commit().unwrap();
+        let [ours, theirs] = [out, Golden::open(name).path].map(|path| tensors(&path.join("model.safetensors")));
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+/// Every tensor of a file, read by the `safetensors` crate.
+fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.iter().map(|(name, view)| (name.to_owned(), (view.shape().to_vec(), view.data().to_vec()))).collect()
 }
 
 /// Writes checkpoints with our logits beside them, for `tests/golden/check_written.py` to load with transformers.

@@ -170,6 +170,15 @@ impl Request {
         Ok(growth)
     }
 
+    /// Models whose tokenizers are not those of the parent: their embeddings may mean other words.
+    fn other_tokenizers(&self) -> Vec<String> {
+        let parent = self.parent().tokenizer_json().ok();
+        let differs =
+            |base: &&Checkpoint| parent.is_some() && base.tokenizer_json().ok().is_some_and(|t| Some(t) != parent);
+        let named = self.names.iter().zip(&self.bases).filter(|(_, base)| differs(base));
+        named.map(|(name, _)| format!("the tokenizer of {name} is not that of {}", self.names[self.parent])).collect()
+    }
+
     fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
         let sources: Vec<&Checkpoint> = self.bases.iter().collect();
         let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
