@@ -182,12 +182,13 @@ impl Request {
     fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
         let sources: Vec<&Checkpoint> = self.bases.iter().collect();
         let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
-        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect();
+        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect::<Vec<String>>();
         match config {
             MergeConfig::Passthrough(passthrough) => {
                 let merged = Merged::new(passthrough, sources)?;
-                let (title, warnings) =
-                    (format!("mergekit passthrough: {}", merged.plan()), told(merged.plan().warnings()));
+                let title = format!("mergekit passthrough: {}", merged.plan());
+                let mut warnings = told(merged.plan().warnings());
+                warnings.extend(self.other_tokenizers());
                 let operators = vec![json!({"mergekit": "passthrough"})];
                 let source = Box::new(merged);
                 Ok(Growth { source, operators, title, warnings, kept, preserves: false })
