@@ -135,8 +135,8 @@ pub enum HubError {
         /// The last failure.
         reason: String,
     },
-    /// A file did not arrive whole; what arrived is kept, to go on from.
-    #[error("{}: {found_bytes} of {} bytes arrived in {tries} tries ({}); what arrived is kept, try again", quoted(.file), of(.expected_bytes), cut(.reason))]
+    /// A file did not arrive whole. What arrived is kept; a file with a sha256 goes on from it next time.
+    #[error("{}: {found_bytes} of {} bytes arrived in {tries} tries ({}): try again", quoted(.file), of(.expected_bytes), cut(.reason))]
     Incomplete {
         /// The file.
         file: String,
