@@ -13,7 +13,7 @@ use crate::weights::{Checkpoint, StoredTensor, WeightSource};
 /// Print the config, the parameters and the tensors of a checkpoint; reads headers alone.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// A Hugging Face directory, a .gguf file, or an id on the hub, org/name[@revision]
+    /// A Hugging Face directory, a .gguf file, or an id on the hub, org/name or org/name@revision
     pub path: String,
     /// List every tensor
     #[arg(long)]

@@ -104,7 +104,7 @@ pub enum CliError {
     Plan(#[from] PlanError),
     /// A mergekit file.
     #[error(transparent)]
-    Merge(#[from] MergeError),
+    Merge(Box<MergeError>),
     /// A mergekit file says itself how to grow.
     #[error("{option} beside {path:?}: expected it alone, for the file says how to grow")]
     OptionBesideMerge {
@@ -207,6 +207,12 @@ pub enum CliError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<MergeError> for CliError {
+    fn from(error: MergeError) -> Self {
+        Self::Merge(Box::new(error))
+    }
 }
 
 impl CliError {

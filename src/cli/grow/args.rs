@@ -11,7 +11,7 @@ use crate::growth::{ExpertInit, RouterInit, UpcyclePlan};
 /// mergekit file says.
 ///
 /// SOURCE is a mergekit or mergekit-moe file (.yml, .yaml), or a base to grow: a Hugging Face directory, a .gguf file, or an
-/// id on the hub, org/name[@revision]. OUT is the directory to write; it is there whole or not at all.
+/// id on the hub, org/name or org/name@revision. OUT is the directory to write; it is there whole or not at all.
 #[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("depth").multiple(false))]
 pub struct GrowArgs {

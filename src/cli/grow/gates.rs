@@ -43,6 +43,9 @@ pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<
     rows(&prompts, base, base, pooling)
 }
 
+/// From the ids of a prompt to one vector a layer.
+type Vectors<'a> = dyn Fn(&[u32]) -> Vec<Vec<f32>> + 'a;
+
 struct Prompts {
     positive: Vec<String>,
     negative: Vec<String>,
@@ -66,7 +69,7 @@ fn rows(
     pooling: Pooling,
 ) -> Result<RouterRows, CliError> {
     let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
-    let vectors: Box<dyn Fn(&[u32]) -> Vec<Vec<f32>>> = if pooling == Pooling::Embeddings {
+    let vectors: Box<Vectors<'_>> = if pooling == Pooling::Embeddings {
         let (table, width) = (source.read(TensorId::EmbedTokens)?.to_f32(), source.config().hidden_size);
         let num_layers = source.config().num_hidden_layers;
         Box::new(move |ids| {
