@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::commit::FileRecord;
-use super::disk::{Disk, Kind, sha256};
+use super::disk::{Disk, Kind, blake3};
 use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer};
 use super::hf::HfDirectory;
 use super::{Dtype, Inherited, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
@@ -143,8 +143,8 @@ impl Checkpoint {
             let file = self.disk().open(&path).map_err(WeightError::io(&path))?;
             let size_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let sha256 = sha256(&*file, watch).map_err(WeightError::io(&path))?;
-            Ok(FileRecord { name, size_bytes, sha256 })
+            let blake3 = blake3(&*file, watch).map_err(WeightError::io(&path))?;
+            Ok(FileRecord { name, size_bytes, blake3 })
         };
         self.weight_files().into_iter().map(record).collect()
     }

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tempfile::Builder;
 
 use super::WeightError;
-use super::disk::{Disk, Kind, Lock, WriteFile, hexadecimal};
+use super::disk::{Disk, Kind, Lock, WriteFile};
 use super::receipt::RECEIPT;
 
 /// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
@@ -37,8 +36,8 @@ pub struct FileRecord {
     pub name: String,
     /// Its size.
     pub size_bytes: u64,
-    /// SHA-256 of its bytes, in hexadecimal.
-    pub sha256: String,
+    /// BLAKE3 of its bytes, in hexadecimal: what `b3sum` prints.
+    pub blake3: String,
 }
 
 /// What to do with a directory that stands at the target already.
@@ -101,7 +100,7 @@ impl PartialDirectory {
     pub fn begin(&self, name: &str) -> Result<PartialFile, WeightError> {
         let path = self.path.join(name);
         let file = self.disk.create(&path).map_err(WeightError::io(&path))?;
-        Ok(PartialFile { path, name: name.to_owned(), file, size_bytes: 0, hash: Sha256::new() })
+        Ok(PartialFile { path, name: name.to_owned(), file, size_bytes: 0, hash: blake3::Hasher::new() })
     }
 
     /// Brings a file to disk, and remembers it.
@@ -110,8 +109,8 @@ impl PartialDirectory {
     /// [`WeightError::Io`].
     pub fn finish(&mut self, mut file: PartialFile) -> Result<(), WeightError> {
         file.file.flush().and_then(|()| file.file.sync()).map_err(WeightError::io(&file.path))?;
-        let sha256 = hexadecimal(&file.hash.finalize());
-        self.files.push(FileRecord { name: file.name, size_bytes: file.size_bytes, sha256 });
+        let blake3 = file.hash.finalize().to_hex().to_string();
+        self.files.push(FileRecord { name: file.name, size_bytes: file.size_bytes, blake3 });
         Ok(())
     }
 
@@ -173,7 +172,7 @@ pub struct PartialFile {
     name: String,
     file: Box<dyn WriteFile>,
     size_bytes: u64,
-    hash: Sha256,
+    hash: blake3::Hasher,
 }
 
 impl PartialFile {
@@ -195,12 +194,12 @@ impl PartialFile {
 impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (file, hash) = (&mut self.file, &mut self.hash);
-        let (written, ()) = if bytes.len() < WORTH_A_THREAD_BYTES {
-            (file.write_all(bytes), hash.update(bytes))
+        if bytes.len() < WORTH_A_THREAD_BYTES {
+            hash.update(bytes);
+            file.write_all(bytes)?;
         } else {
-            rayon::join(|| file.write_all(bytes), || hash.update(bytes))
-        };
-        written?;
+            rayon::join(|| file.write_all(bytes), || hash.update(bytes)).0?;
+        }
         self.size_bytes += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -315,9 +314,10 @@ mod tests {
         partial.write("file", b"text").unwrap();
         let meanwhile = names(root.path());
         assert!(meanwhile.len() == 1 && meanwhile[0].starts_with("out.partial-"), "{meanwhile:?}");
-        let sha256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1";
-        let record = FileRecord { name: "file".to_owned(), size_bytes: 4, sha256: sha256.to_owned() };
-        assert_eq!(partial.files(), [record]);
+        partial.write("empty", b"").unwrap();
+        let blake3 = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        let record = FileRecord { name: "empty".to_owned(), size_bytes: 0, blake3: blake3.to_owned() };
+        assert_eq!(partial.files()[1], record);
         partial.commit().unwrap();
         assert_eq!(names(root.path()), ["out"]);
         assert_eq!(fs::read_to_string(root.path().join("out/file")).unwrap(), "text");
@@ -332,8 +332,8 @@ mod tests {
         let mut parts = partial.begin("parts").unwrap();
         bytes.chunks(1000).for_each(|part| parts.push(part).unwrap());
         partial.finish(parts).unwrap();
-        assert_eq!(partial.files()[0].sha256, partial.files()[1].sha256);
-        assert_eq!(partial.files()[0].sha256, hexadecimal(&Sha256::digest(&bytes)));
+        assert_eq!(partial.files()[0].blake3, partial.files()[1].blake3);
+        assert_eq!(partial.files()[0].blake3, blake3::hash(&bytes).to_hex().as_str());
     }
 
     #[test]

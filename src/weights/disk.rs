@@ -11,8 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sha2::{Digest, Sha256};
-
 /// What checkpoints ask of a file system.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// What stands at `path`, symbolic links followed.
@@ -280,21 +278,27 @@ impl WriteFile for File {
     }
 }
 
-/// SHA-256 of a whole file, in hexadecimal; `watch` is told of every run of bytes read.
-pub(super) fn sha256(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    hash_into(&mut hash, file, watch)?;
-    Ok(hexadecimal(&hash.finalize()))
+/// BLAKE3 of a whole file, in hexadecimal; `watch` is told of every run of bytes read.
+pub(super) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
+    let mut hash = ::blake3::Hasher::new();
+    read_through(file, watch, &mut |bytes| {
+        hash.update(bytes);
+    })?;
+    Ok(hash.finalize().to_hex().to_string())
 }
 
-/// The same, into a hash that other files may have gone into.
-pub(super) fn hash_into(hash: &mut Sha256, file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<()> {
-    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
+/// Hands a whole file to `sink`, run by run; `watch` is told of every run.
+pub(super) fn read_through(
+    file: &dyn ReadAt,
+    watch: &mut dyn FnMut(u64),
+    sink: &mut dyn FnMut(&[u8]),
+) -> io::Result<()> {
+    let (mut buffer, mut offset) = (vec![0; 1 << 18], 0);
     loop {
         match file.read_at(&mut buffer, offset) {
             Ok(0) => return Ok(()),
             Ok(count) => {
-                hash.update(&buffer[..count]);
+                sink(&buffer[..count]);
                 offset += count as u64;
                 watch(count as u64);
             }

@@ -46,7 +46,7 @@ pub enum Fault {
     Hash {
         /// Its name.
         name: String,
-        /// SHA-256 of its bytes.
+        /// BLAKE3 of its bytes.
         found: String,
         /// That in the receipt.
         expected: String,
@@ -65,7 +65,7 @@ impl std::fmt::Display for Fault {
             Self::Size { name, found_bytes, expected_bytes } => {
                 write!(f, "{name:?} has {found_bytes} bytes, expected {expected_bytes}")
             }
-            Self::Hash { name, found, expected } => write!(f, "{name:?} has sha256 {found}, expected {expected}"),
+            Self::Hash { name, found, expected } => write!(f, "{name:?} has blake3 {found}, expected {expected}"),
             Self::Unknown { name } => write!(f, "{name:?} is not in the receipt"),
         }
     }
@@ -116,8 +116,8 @@ fn fault_of(
     if found_bytes != record.size_bytes {
         return Ok(Some(Fault::Size { name, found_bytes, expected_bytes: record.size_bytes }));
     }
-    let found = super::disk::sha256(&*file, watch).map_err(WeightError::io(&path))?;
-    let expected = record.sha256.clone();
+    let found = super::disk::blake3(&*file, watch).map_err(WeightError::io(&path))?;
+    let expected = record.blake3.clone();
     Ok((found != expected).then_some(Fault::Hash { name, found, expected }))
 }
 
@@ -156,14 +156,14 @@ mod tests {
         assert_eq!(told.len(), 4, "{told:?}");
         assert_eq!(told[0], "\"a\" is missing");
         assert_eq!(told[1], "\"b\" has 6 bytes, expected 5");
-        assert!(told[2].starts_with("\"c\" has sha256 ") && told[2].contains(", expected "), "{}", told[2]);
+        assert!(told[2].starts_with("\"c\" has blake3 ") && told[2].contains(", expected "), "{}", told[2]);
         assert_eq!(told[3], "\"stray\" is not in the receipt");
     }
 
     #[test]
     fn a_receipt_that_leads_out_of_its_directory_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let file = FileRecord { name: "../secret".to_owned(), size_bytes: 0, sha256: String::new() };
+        let file = FileRecord { name: "../secret".to_owned(), size_bytes: 0, blake3: String::new() };
         fs::write(root.path().join(RECEIPT), serde_json::json!({"files": [file]}).to_string()).unwrap();
         let error = verify(&disk(), root.path(), &mut |_| ()).unwrap_err();
         assert!(matches!(error, WeightError::UnsafeFileName { .. }), "{error}");

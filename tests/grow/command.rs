@@ -166,7 +166,7 @@ fn a_receipt_names_the_source_of_every_layer_and_verifies() {
     fs::write(&weights, bytes).unwrap();
     let output = run(&["verify", out.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(5));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("\"model.safetensors\" has sha256"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"model.safetensors\" has blake3"));
 }
 
 #[test]

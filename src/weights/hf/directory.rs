@@ -11,7 +11,7 @@ use super::config::{self, Parsed};
 use super::locate::{Stored, locate};
 use super::shards::{self, exists};
 use crate::config::DecoderConfig;
-use crate::weights::disk::{Disk, Kind, disk, hash_into, hexadecimal};
+use crate::weights::disk::{Disk, Kind, disk, hexadecimal, read_through};
 use crate::weights::inherited::Content;
 use crate::weights::safetensors::{SafetensorsFile, TensorInfo, open_regular};
 use crate::weights::{Dtype, Inherited, Notice, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource};
@@ -134,7 +134,7 @@ impl HfDirectory {
         let mut hash = Sha256::new();
         for shard in &self.shards {
             let file = self.disk.open(shard.path()).map_err(WeightError::io(shard.path()))?;
-            hash_into(&mut hash, &*file, watch).map_err(WeightError::io(shard.path()))?;
+            read_through(&*file, watch, &mut |bytes| hash.update(bytes)).map_err(WeightError::io(shard.path()))?;
         }
         Ok(hexadecimal(&hash.finalize()))
     }
