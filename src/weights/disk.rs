@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 /// What checkpoints ask of a file system.
@@ -165,7 +166,8 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(OpenOptions::new().write(true).create_new(true).open(path)?))
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(Box::new(Writing { file: Arc::new(file), unsynced_bytes: 0, syncing: None }))
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
@@ -272,9 +274,46 @@ impl ReadAt for File {
     }
 }
 
-impl WriteFile for File {
+/// A file on its way to disk while it is written, so that little is left to wait for at its end.
+struct Writing {
+    file: Arc<File>,
+    unsynced_bytes: u64,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Bytes worth a sync of their own.
+const SYNC_BYTES: u64 = 64 << 20;
+
+impl Writing {
+    /// Waits for the sync that runs, if one does: after one that failed the file cannot be trusted.
+    fn wait(&mut self) -> io::Result<()> {
+        let ended = self.syncing.take().map(JoinHandle::join);
+        ended.map_or(Ok(()), |result| result.unwrap_or_else(|_| Err(io::Error::other("a sync panicked"))))
+    }
+}
+
+impl Write for Writing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = (&*self.file).write(bytes)?;
+        self.unsynced_bytes += count as u64;
+        if self.unsynced_bytes >= SYNC_BYTES && self.syncing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.wait()?;
+            let file = Arc::clone(&self.file);
+            self.syncing = Some(std::thread::spawn(move || file.sync_data()));
+            self.unsynced_bytes = 0;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for Writing {
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
+        self.wait()?;
+        self.file.sync_all()
     }
 }
 
