@@ -26,13 +26,16 @@ mod catching {
     use super::CAUGHT;
     use crate::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile};
 
-    /// Begins to catch signals, once a process; the disk that it gives fails after the first.
-    pub(in crate::cli) fn disk() -> Arc<dyn Disk> {
+    /// Begins to catch signals, once a process: from here on a disk of [`disk`] fails after the first. Before, a signal ends
+    /// the process at once, as it should while there is nothing to clean up.
+    pub(in crate::cli) fn catch() {
         static CATCHING: OnceLock<()> = OnceLock::new();
         CATCHING.get_or_init(|| {
             // A file beyond the limit of its size is then an error of the write.
             let _the_default_ends_the_process = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
-            let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+            // What was ignored when the process began, as by nohup, stays so.
+            let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+            let Ok(mut signals) = Signals::new(wanted) else { return };
             std::thread::spawn(move || {
                 for signal in &mut signals {
                     if CAUGHT.swap(signal, Ordering::SeqCst) != 0 {
@@ -41,6 +44,18 @@ mod catching {
                 }
             });
         });
+    }
+
+    /// Whether the process was started with this signal ignored, where the system tells.
+    fn is_ignored(signal: i32) -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+
+    /// The disk of a command that cleans up after a signal.
+    pub(in crate::cli) fn disk() -> Arc<dyn Disk> {
         Arc::new(Interruptible(crate::weights::disk::disk()))
     }
 
@@ -147,5 +162,9 @@ mod catching {
 
 #[cfg(not(unix))]
 pub(super) use crate::weights::disk::disk;
+
+/// Signals are caught on Unix alone.
+#[cfg(not(unix))]
+pub(super) fn catch() {}
 #[cfg(unix)]
-pub(super) use catching::disk;
+pub(super) use catching::{catch, disk};

@@ -118,9 +118,31 @@ pub enum CliError {
         "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout"
     )]
     NothingToDo,
-    /// The type of a GGUF file is in --out-type.
-    #[error("--dtype beside --out-type gguf: expected one of them, for gguf:TYPE says the type")]
-    DtypeBesideGguf,
+    /// An option of the other format.
+    #[error("{option} beside --out-type gguf: expected it with Hugging Face's format alone")]
+    OptionBesideGguf {
+        /// The option.
+        option: &'static str,
+    },
+    /// Only a normal router has a standard deviation to choose.
+    #[error("--router-std is for --router normal")]
+    RouterStdBesideRouter,
+    /// The text that comes with the program is English.
+    #[error(
+        "the text that --check reads by default does not suit the tokenizer ({source}): expected --check-text FILE"
+    )]
+    DefaultCheckText {
+        /// What the tokenizer said.
+        source: TokenizerError,
+    },
+    /// More experts than anybody means.
+    #[error("--moe is {found}, expected at most {most} experts")]
+    TooManyExperts {
+        /// Experts asked for.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
     /// More layers than anybody means.
     #[error("the result would have {num_layers} layers, expected at most {most} (--force takes more)")]
     TooDeep {
@@ -224,12 +246,15 @@ impl CliError {
             | Self::Merge(_)
             | Self::Strict { .. }
             | Self::TooDeep { .. }
+            | Self::TooManyExperts { .. }
+            | Self::DefaultCheckText { .. }
             | Self::PromptCount { .. }
             | Self::EmptyPrompt { .. }
             | Self::CheckTextTooShort { .. }
             | Self::IdBeyondVocabulary { .. } => 3,
             Self::NothingToDo
-            | Self::DtypeBesideGguf
+            | Self::OptionBesideGguf { .. }
+            | Self::RouterStdBesideRouter
             | Self::OptionBesideMerge { .. }
             | Self::HiddenWithoutPrompts
             | Self::PromptsWithoutHidden => 2,

@@ -38,7 +38,9 @@ pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> Departure {
     assert_eq!(base.len(), other.len(), "logits of one vocabulary");
     assert!(ids.len() >= 2, "a token and the one after it");
     let vocab_size = base.len() / ids.len();
-    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    // What is no number counts as the largest.
+    let largest =
+        |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |a: f64, b| if a.is_nan() || a > b { a } else { b });
     let (mut kl, mut agreeing, mut losses) = (0.0, 0, [0.0; 2]);
     let rows = base.chunks_exact(vocab_size).zip(other.chunks_exact(vocab_size));
     for (position, (base, other)) in rows.enumerate() {
@@ -92,6 +94,12 @@ mod tests {
         let departure = departure(&[0, 2], &logits, &moved);
         assert_eq!(departure.max_abs_logit, 0.25);
         assert!(departure.mean_kl_nats.abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_no_number_does_not_pass_for_no_difference() {
+        let broken = departure(&[0, 2], &[0.0; 6], &[0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0]);
+        assert!(broken.max_abs_logit.is_nan());
     }
 
     #[test]

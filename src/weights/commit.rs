@@ -1,9 +1,10 @@
 //! Output that is there whole or not at all.
 //!
-//! A directory is built beside its final place, `<target>.partial-<process>`, and renamed into it. Every file, and then
+//! A directory is built beside its final place, `<target>.deepwide-partial-<process>`, and renamed into it. Every file, and then
 //! the directory, is on disk (`fsync`) before the rename, and the new name after it, so that neither a failure, nor a
 //! kill, nor a power cut leaves half of an output under its name. What a killed run left beside it is removed by the next.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use tempfile::Builder;
 
 use super::WeightError;
 use super::disk::{Disk, Kind, Lock, WriteFile};
-use super::receipt::RECEIPT;
+use super::receipt::{self, RECEIPT};
 
 /// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
 pub struct PartialDirectory {
@@ -25,7 +26,7 @@ pub struct PartialDirectory {
     files: Vec<FileRecord>,
     leftovers: Vec<PathBuf>,
     /// Others see by it that somebody is at work here.
-    _lock: Lock,
+    _lock: Option<Lock>,
     committed: bool,
 }
 
@@ -74,14 +75,15 @@ impl PartialDirectory {
             io::ErrorKind::NotFound => WeightError::NotFound { path: parent_of(target).to_owned() },
             _ => WeightError::io(&path)(error),
         })?;
-        let locked = disk.try_lock(&path).map_err(WeightError::io(&path));
-        let lock = match locked {
-            Ok(Some(lock)) => lock,
+        let lock = match disk.try_lock(&path) {
+            Ok(Some(lock)) => Some(lock),
             // Another process took it for a leftover in the moment before it was locked.
             Ok(None) => return Err(WeightError::OutputBusy { path: target.to_owned(), partial: path }),
+            // Nobody will take it for a leftover where there are no locks.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => None,
             Err(error) => {
                 let _gone_or_left_for_the_next_run = disk.remove_tree(&path);
-                return Err(error);
+                return Err(WeightError::io(&path)(error));
             }
         };
         let (target, files) = (target.to_owned(), Vec::new());
@@ -143,7 +145,11 @@ impl PartialDirectory {
                 self.disk.remove_empty(&self.target).map_err(&failed)?;
                 self.disk.rename(&self.path, &self.target).map_err(&failed)?;
             }
-            AtTarget::OurDirectory => self.disk.exchange(&self.path, &self.target).map_err(&failed)?,
+            AtTarget::OurDirectory => {
+                // Hours may have passed: what has come there meanwhile is not to be deleted.
+                what_is_at(&*self.disk, &self.target, Existing::Replace)?;
+                self.disk.exchange(&self.path, &self.target).map_err(&failed)?;
+            }
         }
         // From here on the partial name belongs to nobody, or to what was replaced.
         self.committed = self.at_target != AtTarget::OurDirectory;
@@ -239,7 +245,15 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 fn partial_prefix(target: &Path) -> String {
-    format!("{}.partial-", target.file_name().unwrap_or_default().to_string_lossy())
+    format!("{}.deepwide-partial-", target.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Checks that an output may go to `target`, as [`PartialDirectory::create`] does, and changes nothing.
+///
+/// # Errors
+/// [`WeightError::OutputExists`], [`WeightError::NotOurs`], [`WeightError::Io`].
+pub fn check_target(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<(), WeightError> {
+    what_is_at(disk, target, existing).map(|_| ())
 }
 
 fn what_is_at(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<AtTarget, WeightError> {
@@ -259,9 +273,21 @@ fn what_is_at(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<AtTa
     match existing {
         _ if names.is_empty() => Ok(AtTarget::EmptyDirectory),
         Existing::Keep => Err(exists()),
-        Existing::Replace if names.iter().any(|name| name == RECEIPT) => Ok(AtTarget::OurDirectory),
-        Existing::Replace => Err(WeightError::NotOurs { path: target.to_owned() }),
+        Existing::Replace => match stranger(disk, target, &names)? {
+            None => Ok(AtTarget::OurDirectory),
+            Some(stranger) => Err(WeightError::NotOurs { path: target.to_owned(), stranger }),
+        },
     }
+}
+
+/// A name in a directory that its receipt does not know, or the receipt itself if there is none.
+fn stranger(disk: &dyn Disk, directory: &Path, names: &[OsString]) -> Result<Option<String>, WeightError> {
+    if !names.iter().any(|name| name == RECEIPT) {
+        return Ok(names.first().map(|name| name.to_string_lossy().into_owned()));
+    }
+    let known = receipt::files(disk, directory)?;
+    let is_known = |name: &&OsString| *name == RECEIPT || known.iter().any(|record| **name == *record.name);
+    Ok(names.iter().find(|name| !is_known(name)).map(|name| name.to_string_lossy().into_owned()))
 }
 
 /// Removes what killed runs left beside `target`; what a living process holds is not touched.
@@ -275,9 +301,12 @@ fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, Weig
     let mut removed = Vec::new();
     for name in names.iter().filter(|name| name.to_str().is_some_and(is_leftover)) {
         let path = parent.join(name);
+        if disk.stat(&path).is_ok_and(|stat| stat.kind != Kind::Directory) {
+            continue;
+        }
         let lock = match disk.try_lock(&path) {
-            // It went away meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // It went away meanwhile, or is no directory of ours, or nobody can tell whether somebody is at work in it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => continue,
             lock => lock.map_err(WeightError::io(&path))?,
         };
         if lock.is_none() {
@@ -313,7 +342,7 @@ mod tests {
         let mut partial = create(&root.path().join("out")).unwrap();
         partial.write("file", b"text").unwrap();
         let meanwhile = names(root.path());
-        assert!(meanwhile.len() == 1 && meanwhile[0].starts_with("out.partial-"), "{meanwhile:?}");
+        assert!(meanwhile.len() == 1 && meanwhile[0].starts_with("out.deepwide-partial-"), "{meanwhile:?}");
         partial.write("empty", b"").unwrap();
         let blake3 = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
         let record = FileRecord { name: "empty".to_owned(), size_bytes: 0, blake3: blake3.to_owned() };
@@ -366,11 +395,19 @@ mod tests {
         fs::write(out.join("mine"), "").unwrap();
         let replace = || PartialDirectory::create(disk(), &out, Existing::Replace);
         assert!(matches!(replace(), Err(WeightError::NotOurs { .. })));
-        fs::write(out.join(RECEIPT), "{}").unwrap();
+        fs::write(out.join(RECEIPT), r#"{"files": []}"#).unwrap();
+        assert!(matches!(replace(), Err(WeightError::NotOurs { .. })), "its receipt does not know the file");
+        let record = r#"{"files": [{"name": "mine", "size_bytes": 0, "blake3": ""}]}"#;
+        fs::write(out.join(RECEIPT), record).unwrap();
         assert!(matches!(create(&out), Err(WeightError::OutputExists { .. })));
         let mut partial = replace().unwrap();
         partial.write("new", b"").unwrap();
         assert_eq!(names(&out), [RECEIPT, "mine"], "until the new one is whole the old one stays");
+        fs::write(out.join("trained"), "").unwrap();
+        assert!(matches!(partial.commit(), Err(WeightError::NotOurs { .. })), "it came meanwhile");
+        fs::remove_file(out.join("trained")).unwrap();
+        let mut partial = replace().unwrap();
+        partial.write("new", b"").unwrap();
         partial.commit().unwrap();
         assert_eq!(names(&out), ["new"]);
         assert_eq!(names(root.path()), ["out"]);
@@ -392,15 +429,15 @@ mod tests {
     fn what_a_killed_run_left_is_removed_and_what_a_running_one_holds_is_not() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let dead = root.path().join("out.partial-12345");
+        let dead = root.path().join("out.deepwide-partial-12345");
         fs::create_dir(&dead).unwrap();
         fs::write(dead.join("half"), "").unwrap();
-        fs::create_dir(root.path().join("out.partial-notes")).unwrap();
+        fs::create_dir(root.path().join("out.deepwide-partial-notes")).unwrap();
         let partial = create(&out).unwrap();
         assert_eq!(partial.leftovers(), [dead]);
         assert!(matches!(create(&out), Err(WeightError::OutputBusy { .. })));
         partial.commit().unwrap();
-        assert_eq!(names(root.path()), ["out", "out.partial-notes"]);
+        assert_eq!(names(root.path()), ["out", "out.deepwide-partial-notes"]);
     }
 
     #[test]

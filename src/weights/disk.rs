@@ -50,7 +50,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Bytes that a user may still write where `path` lies.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 
-    /// Takes the lock of a directory until the guard is dropped or the process dies; `None` if another holds it.
+    /// Takes the lock of a directory until the guard is dropped or the process dies; `None` if another holds it;
+    /// [`io::ErrorKind::Unsupported`] where there are no locks.
     fn try_lock(&self, directory: &Path) -> io::Result<Option<Lock>>;
 }
 
@@ -233,15 +234,17 @@ impl Disk for RealDisk {
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock(file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            // Without locks, the directory's name, which only one process can create, has to do.
-            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(Lock(file))),
+            // Network file systems without locks, and those that want a file opened to write.
+            Err(fs::TryLockError::Error(error)) if matches!(error.raw_os_error(), Some(9 | 37 | 95)) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
 
     #[cfg(not(unix))]
     fn try_lock(&self, _directory: &Path) -> io::Result<Option<Lock>> {
-        Ok(None)
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -642,10 +642,12 @@ pub enum WeightError {
         path: PathBuf,
     },
     /// What is there is not of our making, so it is not deleted.
-    #[error("{path:?} has no deepwide.json, expected a directory that deepwide made in order to replace it")]
+    #[error("{path:?} holds {}, which no deepwide.json there knows: expected only what deepwide made", quoted(.stranger))]
     NotOurs {
         /// Where the output should go.
         path: PathBuf,
+        /// A file there.
+        stranger: String,
     },
     /// Another process writes the same output.
     #[error("another process is writing {path:?}: it holds {partial:?}")]

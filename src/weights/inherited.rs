@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::WeightError;
 use super::commit::PartialDirectory;
-use super::disk::Disk;
+use super::disk::{Disk, read_through};
+use super::safetensors::open_regular;
 
 /// Keys of `config.json` that [`DecoderConfig`](crate::config::DecoderConfig) does not know, and files about text:
 /// tokenizer, chat template, generation settings.
@@ -44,20 +45,16 @@ impl Inherited {
             match content {
                 Content::Made(bytes) => partial.write(name, bytes)?,
                 Content::Copied(from) => {
-                    let source = disk.open(from).map_err(WeightError::io(from))?;
+                    let source = open_regular(&**disk, from)?;
                     let mut file = partial.begin(name)?;
-                    let (mut buffer, mut offset) = (vec![0; 1 << 20], 0);
-                    loop {
-                        match source.read_at(&mut buffer, offset) {
-                            Ok(0) => break,
-                            Ok(count) => {
-                                file.push(&buffer[..count])?;
-                                offset += count as u64;
-                            }
-                            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                            Err(error) => return Err(WeightError::io(from)(error)),
+                    let mut written = Ok(());
+                    read_through(&*source, &mut |_| (), &mut |bytes| {
+                        if written.is_ok() {
+                            written = file.push(bytes);
                         }
-                    }
+                    })
+                    .map_err(WeightError::io(from))?;
+                    written?;
                     partial.finish(file)?;
                 }
             }

@@ -29,7 +29,7 @@ pub use inherited::{Content, Inherited};
 pub use memory::MemoryWeights;
 pub use notice::Notice;
 pub use pieces::{PIECE_NUMBERS, Pieces};
-pub use rounding::Strictness;
+pub use rounding::{Finite, Strictness};
 pub use tensor::{Dtype, RawTensor};
 pub(crate) use tensor::{cast_bytes, round_f32, widen_to_f32};
 pub use tensor_id::{LayerTensor, Projection, TensorId};

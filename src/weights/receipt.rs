@@ -3,7 +3,6 @@
 //! It is written last, so a directory with a receipt is whole, and [`verify`] can tell later whether it still is.
 
 use std::collections::HashSet;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use super::WeightError;
 use super::commit::FileRecord;
 use super::disk::Disk;
 use super::hf::read_bounded;
+use super::safetensors::open_regular;
 
 /// The name of the receipt.
 pub const RECEIPT: &str = "deepwide.json";
@@ -71,6 +71,17 @@ impl std::fmt::Display for Fault {
     }
 }
 
+/// The files that the receipt of a directory names.
+///
+/// # Errors
+/// [`WeightError::NotFound`] if there is no receipt; [`WeightError::Malformed`]; [`WeightError::Io`].
+pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>, WeightError> {
+    let path = directory.join(RECEIPT);
+    let text = read_bounded(disk, &path, LIMIT_BYTES)?;
+    let Files { files } = serde_json::from_slice(&text).map_err(|source| WeightError::Malformed { path, source })?;
+    Ok(files)
+}
+
 /// Hashes every file of a directory again and compares it with the receipt; also how many files the receipt names.
 /// `watch` is told of every run of bytes read.
 ///
@@ -82,10 +93,7 @@ pub fn verify(
     directory: &Path,
     watch: &mut dyn FnMut(u64),
 ) -> Result<(usize, Vec<Fault>), WeightError> {
-    let path = directory.join(RECEIPT);
-    let text = read_bounded(&**disk, &path, LIMIT_BYTES)?;
-    let Files { files } =
-        serde_json::from_slice(&text).map_err(|source| WeightError::Malformed { path: path.clone(), source })?;
+    let (path, files) = (directory.join(RECEIPT), files(&**disk, directory)?);
     let mut faults = Vec::new();
     for record in &files {
         if !super::hf::is_plain_file_name(&record.name) {
@@ -108,9 +116,9 @@ fn fault_of(
     watch: &mut dyn FnMut(u64),
 ) -> Result<Option<Fault>, WeightError> {
     let (name, path) = (record.name.clone(), directory.join(&record.name));
-    let file = match disk.open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Fault::Missing { name })),
-        file => file.map_err(WeightError::io(&path))?,
+    let file = match open_regular(disk, &path) {
+        Err(WeightError::NotFound { .. }) => return Ok(Some(Fault::Missing { name })),
+        file => file?,
     };
     let found_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
     if found_bytes != record.size_bytes {

@@ -1,6 +1,7 @@
 //! Numbers on their way to a file: rounded to its type, and known to be numbers.
 
-use super::{Dtype, TensorId, WeightError, cast_bytes};
+use super::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource, cast_bytes};
+use crate::config::DecoderConfig;
 
 /// What to do with values that no weight should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +66,40 @@ impl Rounding {
             at += 1;
         }
         Ok(())
+    }
+}
+
+/// A source whose weights are looked through for infinities and NaN as they are read, unless those are allowed.
+#[derive(Debug)]
+pub struct Finite<S> {
+    source: S,
+    strictness: Strictness,
+}
+
+impl<S: WeightSource> Finite<S> {
+    /// Looks through the weights of `source`.
+    pub fn new(source: S, allow_nonfinite: bool) -> Self {
+        Self { source, strictness: Strictness { allow_nonfinite, saturate: false } }
+    }
+}
+
+impl<S: WeightSource> WeightSource for Finite<S> {
+    fn config(&self) -> &DecoderConfig {
+        self.source.config()
+    }
+
+    fn dtype(&self, id: TensorId) -> Dtype {
+        self.source.dtype(id)
+    }
+
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        let dtype = self.source.dtype(id);
+        let mut rounding = Rounding::new(id, dtype, dtype, self.strictness);
+        self.source.stream(id, &mut |piece| sink(rounding.round(piece)?))
+    }
+
+    fn lineage(&self, id: TensorId) -> Lineage {
+        self.source.lineage(id)
     }
 }
 

@@ -75,7 +75,9 @@ fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         match (outcome, HfDirectory::open(&directory)) {
             // The program takes GGUF too: it reads one that is alone, which this is not one of, and does not choose between two formats.
-            _ if id == "B14" => assert_eq!(output.status.code(), Some(3), "{id} {input}: {said}"),
+            _ if id == "B14" || input.contains("not UTF-8 beside") => {
+                assert_eq!(output.status.code(), Some(3), "{id} {input}: {said}")
+            }
             (Outcome::Refused(_), Err(error)) => {
                 let code = match error.kind() {
                     ErrorKind::NotFound => 4,
@@ -120,5 +122,5 @@ fn a_file_that_is_not_what_its_receipt_says_is_found() {
     fs::write(path, bytes).unwrap();
     let output = run(&["verify", to]);
     assert_eq!(output.status.code(), Some(5));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("sha256"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("blake3"));
 }

@@ -54,7 +54,7 @@ fn wait_for_partial(folder: &Path, child: &mut Child) {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
         let is_partial = |name: &String| {
-            name.contains(".partial-") && fs::read_dir(folder.join(name)).is_ok_and(|mut d| d.next().is_some())
+            name.contains(".deepwide-partial-") && fs::read_dir(folder.join(name)).is_ok_and(|mut d| d.next().is_some())
         };
         if names(folder).iter().any(is_partial) {
             return;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::super::{DtypeArg, count, not_negative, positive_real};
+use super::super::{CliError, DtypeArg, count, not_negative, positive_real};
 use crate::growth::{ExpertInit, RouterInit, UpcyclePlan};
 
 /// Grow a checkpoint as files: deep (--dus, --stack, --identity-blocks), wide (--moe), or both, depth first; or as a
@@ -64,7 +64,7 @@ pub struct GrowArgs {
     /// What to write: a Hugging Face directory, or a GGUF file in OUT
     #[arg(long, value_name = "hf|gguf:f32|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse)]
     pub out_type: OutType,
-    /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB
+    /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB; a GGUF file is always one
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count)]
     pub out_shard_size: u64,
     /// How the experts are stored: v4 an expert a tensor, which every reader takes; v5 fused, as transformers 5 keeps them
@@ -172,7 +172,13 @@ impl GrowArgs {
     }
 
     /// The upcycling asked for; a hidden router is the caller's to make.
-    pub(super) fn upcycle(&self) -> Option<UpcyclePlan> {
+    ///
+    /// # Errors
+    /// [`CliError::RouterStdBesideRouter`].
+    pub(super) fn upcycle(&self) -> Result<Option<UpcyclePlan>, CliError> {
+        if self.router_std.is_some() && !matches!(self.router, None | Some(RouterArg::Normal)) {
+            return Err(CliError::RouterStdBesideRouter);
+        }
         let init = match (self.noise, self.drop) {
             (Some(relative_std), _) => ExpertInit::Noise { relative_std },
             (None, Some(ratio)) => ExpertInit::Drop { ratio },
@@ -189,12 +195,22 @@ impl GrowArgs {
             seed: self.seed,
             ..UpcyclePlan::new(experts, self.top_k.unwrap_or(2))
         };
-        self.moe.map(plan)
+        Ok(self.moe.map(plan))
     }
 
     /// Whether the base is to be written in another form, so that not growing it makes sense.
     pub(super) fn converts(&self) -> bool {
         self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4
+    }
+
+    /// Options of Hugging Face's format, which GGUF has no place for.
+    pub(super) fn hf_options(&self) -> Option<&'static str> {
+        let given = [
+            ("--dtype", self.dtype.is_some()),
+            ("--moe-layout", self.moe_layout != LayoutArg::V4),
+            ("--saturate", self.saturate),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
 
     /// Options that say how to grow a base, which a mergekit file says itself.
@@ -204,6 +220,7 @@ impl GrowArgs {
             ("--stack", self.stack.is_some()),
             ("--identity-blocks", self.identity_blocks.is_some()),
             ("--moe", self.moe.is_some()),
+            ("--granularity", self.granularity.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }

@@ -20,9 +20,10 @@ const PARAGRAPH: &str = include_str!("check.txt");
 const MOST_TOKENS: usize = 256;
 
 /// Largest `|Δlogit|`, relative to the largest `|logit|`, that rounding explains: some units in the last place of single
-/// precision a layer.
-fn tolerance(config: &DecoderConfig) -> f64 {
-    64.0 * f64::from(f32::EPSILON) * config.num_hidden_layers as f64
+/// precision a layer; or, where weights were rounded to a narrower type, some units in the last place of that.
+fn tolerance(config: &DecoderConfig, rounded: Option<f64>) -> f64 {
+    let computed = 64.0 * f64::from(f32::EPSILON) * config.num_hidden_layers as f64;
+    rounded.map_or(computed, |epsilon| computed.max(8.0 * epsilon))
 }
 
 /// A text that both models will read.
@@ -40,15 +41,25 @@ impl Text {
             }
         };
         let tokenizer = Tokenizer::from_json(&base.tokenizer_json()?, &base.path().join("tokenizer.json"))?;
-        let mut ids = tokenizer.encode_with_special_tokens(&text)?;
+        let encoded = tokenizer.encode_with_special_tokens(&text);
+        let mut ids = match (encoded, file) {
+            (Err(source), None) => return Err(CliError::DefaultCheckText { source }),
+            (encoded, _) => encoded?,
+        };
         ids.truncate(MOST_TOKENS.min(base.config().max_position_embeddings));
         if ids.len() < 2 {
             return Err(CliError::CheckTextTooShort { found: ids.len() });
         }
-        match ids.iter().find(|&&id| id as usize >= base.config().vocab_size) {
-            Some(&id) => Err(CliError::IdBeyondVocabulary { id, vocab_size: base.config().vocab_size }),
-            None => Ok(Self { ids }),
-        }
+        within_vocabulary(&ids, base.config())?;
+        Ok(Self { ids })
+    }
+}
+
+/// Refuses ids that the embeddings have no row for.
+pub(super) fn within_vocabulary(ids: &[u32], config: &DecoderConfig) -> Result<(), CliError> {
+    match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+        Some(&id) => Err(CliError::IdBeyondVocabulary { id, vocab_size: config.vocab_size }),
+        None => Ok(()),
     }
 }
 
@@ -60,18 +71,26 @@ pub(super) struct Check {
 }
 
 impl Check {
-    /// Runs the base and the grown model, one after the other, on the same text.
-    pub fn run(base: &Checkpoint, grown: &impl WeightSource, preserves: bool, text: &Text) -> Result<Self, CliError> {
+    /// Runs the base and what was written, one after the other, on the same text. `rounded` is the distance between 1 and
+    /// the next number of the type that weights were rounded to, if they were.
+    pub fn run(
+        base: &Checkpoint,
+        grown: &impl WeightSource,
+        preserves: bool,
+        rounded: Option<f64>,
+        text: &Text,
+    ) -> Result<Self, CliError> {
         let device = device("flex")?;
         let base_logits = logits_of(base, &text.ids, &device)?;
         let departure = departure(&text.ids, &base_logits, &logits_of(grown, &text.ids, &device)?);
-        Ok(Self { departure, preserves, tolerance: tolerance(grown.config()) })
+        Ok(Self { departure, preserves, tolerance: tolerance(grown.config(), rounded) })
     }
 
     /// Whether a growth that preserves the function did.
     pub fn passed(&self) -> bool {
         let allowed = self.tolerance * self.departure.base_max_abs_logit.max(1.0);
-        !self.preserves || self.departure.max_abs_logit <= allowed
+        let is_number = self.departure.loss_nats.is_finite() && self.departure.mean_kl_nats.is_finite();
+        !self.preserves || (is_number && self.departure.max_abs_logit <= allowed)
     }
 
     /// What was found, a line each.

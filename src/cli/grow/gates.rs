@@ -5,8 +5,9 @@ use std::path::Path;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::super::{CliError, device::device};
-use crate::growth::RouterRows;
+use super::check::within_vocabulary;
 use crate::growth::mergekit::{GateMode, MoeMergeConfig};
+use crate::growth::{PlanError, RouterRows};
 use crate::model::DenseDecoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Checkpoint, TensorId, WeightSource};
@@ -68,6 +69,9 @@ fn rows(
     base: &Checkpoint,
     pooling: Pooling,
 ) -> Result<RouterRows, CliError> {
+    if let Some(moe) = source.config().moe {
+        return Err(PlanError::AlreadySparse { num_local_experts: moe.num_local_experts }.into());
+    }
     let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
     let vectors: Box<Vectors<'_>> = if pooling == Pooling::Embeddings {
         let (table, width) = (source.read(TensorId::EmbedTokens)?.to_f32(), source.config().hidden_size);
@@ -93,6 +97,7 @@ fn rows(
                 if ids.is_empty() || text.trim().is_empty() {
                     return Err(CliError::EmptyPrompt { expert });
                 }
+                within_vocabulary(&ids, source.config())?;
                 let ids = &ids[..ids.len().min(source.config().max_position_embeddings)];
                 for (sum, vector) in sum.iter_mut().zip(vectors(ids)) {
                     sum.iter_mut().zip(vector).for_each(|(s, x)| *s += x / texts.len() as f32);

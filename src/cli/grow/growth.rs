@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::{CliError, hub};
+use super::super::{CliError, hub, run_info::words};
 use super::args::{DepthArg, GrowArgs, RouterArg};
 use super::gates;
 use crate::growth::mergekit::{
@@ -20,12 +20,17 @@ use crate::weights::{Checkpoint, Content, Inherited, WeightSource};
 /// Largest mergekit file that is read: beyond any written by hand.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
 
+/// Experts beyond which a plan is taken for a typing error: each has to be listed.
+const MOST_EXPERTS: usize = 4096;
+
 /// What to grow, its sources opened.
 pub(super) struct Request {
     /// The distinct checkpoints that it reads.
     pub bases: Vec<Checkpoint>,
     /// As each was named.
     pub names: Vec<String>,
+    /// The ids on the hub among the names, without revisions.
+    pub hub_ids: Vec<String>,
     /// Place of the one whose tokenizer and config keys the result has.
     pub parent: usize,
     merge: Option<(MergeConfig, Vec<u8>)>,
@@ -45,6 +50,8 @@ pub(super) struct Growth<'a> {
     pub kept: Vec<(String, Vec<u8>)>,
     /// Whether it computes the function of its one base.
     pub preserves: bool,
+    /// Whether numbers are computed on the way, and so rounded to the type that they have.
+    pub rounds: bool,
 }
 
 impl Request {
@@ -53,7 +60,8 @@ impl Request {
         let path = Path::new(&args.source);
         if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
             let base = Checkpoint::open_on(disk.clone(), &hub::locate(&args.source)?)?;
-            return Ok(Self { bases: vec![base], names: vec![args.source.clone()], parent: 0, merge: None });
+            let hub_ids = hub_id(Path::new(""), &args.source).into_iter().collect();
+            return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
         }
         if let Some(&option) = args.growth_options().first() {
             return Err(CliError::OptionBesideMerge { option, path: path.to_owned() });
@@ -62,7 +70,9 @@ impl Request {
         let merge = MergeConfig::parse(&args.source, &text)?;
         let open = |model: &ModelRef| Ok::<_, CliError>(Checkpoint::open_on(disk.clone(), &place(path, model)?)?);
         let bases = merge.open_models(open)?;
-        let names = merge.models().iter().map(ModelRef::to_string).collect();
+        let names: Vec<String> = merge.models().iter().map(ModelRef::to_string).collect();
+        let beside = path.parent().unwrap_or(Path::new(""));
+        let hub_ids = names.iter().filter_map(|name| hub_id(beside, name)).collect();
         let parent = match &merge {
             MergeConfig::Moe(config) => config.base_model(),
             MergeConfig::Passthrough(config) => match config.tokenizer() {
@@ -70,7 +80,7 @@ impl Request {
                 _ => config.base_model().unwrap_or(0),
             },
         };
-        Ok(Self { bases, names, parent, merge: Some((merge, text)) })
+        Ok(Self { bases, names, hub_ids, parent, merge: Some((merge, text)) })
     }
 
     /// The checkpoint whose tokenizer and config keys the result has.
@@ -113,6 +123,7 @@ impl Request {
             warnings: Vec::new(),
             kept: Vec::new(),
             preserves: true,
+            rounds: false,
         };
         let mut titles = Vec::new();
         if let Some(depth) = args.depth() {
@@ -132,7 +143,11 @@ impl Request {
             growth.operators.push(json!(plan));
             growth.source = Box::new(Grown::new(growth.source, plan)?);
         }
-        if let Some(plan) = args.upcycle() {
+        if let Some(plan) = args.upcycle()? {
+            let (found, most) = (plan.num_local_experts, MOST_EXPERTS);
+            if found > most {
+                return Err(CliError::TooManyExperts { found, most });
+            }
             titles.push(format!("{}×top-{} mixture", plan.num_local_experts, plan.num_experts_per_tok));
             if plan.num_local_experts == 1 {
                 growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
@@ -157,13 +172,14 @@ impl Request {
             };
             growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
             if let Some(rows) = rows {
-                growth.operators.push(json!({"router": "hidden", "prompts": args.prompts}));
+                growth.operators.push(json!({"router": "hidden", "prompts": args.prompts.as_ref().map(|file| words(&file.to_string_lossy()))}));
                 growth.source = Box::new(GivenRouters::new(growth.source, rows)?);
             }
         }
         if let Some(parts) = args.granularity {
             titles.push(format!("experts in {parts} parts"));
             growth.operators.push(json!({"granularity": parts}));
+            growth.rounds |= !parts.is_power_of_two();
             growth.source = Box::new(FineGrained::new(growth.source, parts)?);
         }
         growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
@@ -191,7 +207,7 @@ impl Request {
                 warnings.extend(self.other_tokenizers());
                 let operators = vec![json!({"mergekit": "passthrough"})];
                 let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves: false })
+                Ok(Growth { source, operators, title, warnings, kept, preserves: false, rounds: false })
             }
             MergeConfig::Moe(moe) => {
                 let rows =
@@ -205,10 +221,17 @@ impl Request {
                 let preserves = self.bases.len() == 1
                     && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
                 let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves })
+                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true })
             }
         }
     }
+}
+
+/// The id on the hub that a name is, if it is no path, from `folder` or from here.
+fn hub_id(folder: &Path, name: &str) -> Option<String> {
+    let id = name.split('@').next().unwrap_or(name);
+    let is_path = Path::new(name).exists() || folder.join(name).exists();
+    (!is_path && id.split('/').count() == 2).then(|| id.to_owned())
 }
 
 fn depth_plan(depth: DepthArg, num_layers: usize) -> Result<(GrowthPlan, String), CliError> {

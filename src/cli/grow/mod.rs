@@ -24,7 +24,7 @@ use self::plan::Plan;
 use self::target::Target;
 use super::progress::Bytes;
 use super::{CliError, interrupt, output};
-use crate::weights::commit::{Existing, PartialDirectory};
+use crate::weights::commit::{Existing, PartialDirectory, check_target};
 use crate::weights::disk::Disk;
 use crate::weights::receipt::RECEIPT;
 use crate::weights::{Checkpoint, WeightError, WeightSource};
@@ -35,54 +35,63 @@ const SLACK_BYTES: u64 = 1 << 20;
 /// Layers beyond which a plan is taken for a typing error.
 const MOST_LAYERS: usize = 1024;
 
+/// The distance between 1 and the next number of the narrowest type that is computed with.
+const COARSEST_EPSILON: f64 = 1.0 / 128.0;
+
 /// Grows a checkpoint.
 ///
 /// # Errors
-/// [`CliError`]; whatever headers can tell is found before anything is written, and after an error nothing is left.
+/// [`CliError`]; whatever headers can tell is found before anything is written, and after an error while writing nothing
+/// is left. A failed `--check` leaves what it checked.
 pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let out = absolute(&args.out)?;
+    check_target(&*disk, &out, existing)?;
     let request = Request::open(args, &disk)?;
-    let growth = request.growth(args)?;
-    if args.depth().is_none()
-        && args.moe.is_none()
-        && args.granularity.is_none()
-        && !request.is_merge()
-        && !args.converts()
-    {
+    apart_from_inputs(&*disk, &out, &request.bases)?;
+    let is_growth = args.depth().is_some() || args.moe.is_some() || args.granularity.is_some() || request.is_merge();
+    if !is_growth && !args.converts() {
         return Err(CliError::NothingToDo);
     }
-    if args.strict
-        && let Some(warning) = growth.warnings.first()
-    {
-        return Err(CliError::Strict { warning: warning.clone() });
-    }
+    let text = args.check.then(|| Text::read(request.parent(), args.check_text.as_deref())).transpose()?;
+    let growth = request.growth(args)?;
     let num_layers = growth.source.config().num_hidden_layers;
     if num_layers > MOST_LAYERS && !args.force {
         return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
     let target = Target::new(args, &request, &growth)?;
-    let out = absolute(&args.out)?;
-    apart_from_inputs(&*disk, &out, &request.bases)?;
+    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).collect();
+    if args.strict
+        && let Some(warning) = warnings.first()
+    {
+        return Err(CliError::Strict { warning: warning.clone() });
+    }
     let free_bytes = free_bytes(&*disk, &out)?;
-    let plan = Plan::new(request.parent().config(), &growth, target.files()?, free_bytes);
+    let plan = Plan::new(request.parent().config(), &growth, target.files()?, free_bytes, warnings);
     if args.dry_run {
         return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan.to_text() });
     }
     for notice in request.bases.iter().flat_map(Checkpoint::notices) {
         eprintln!("note: {notice}");
     }
-    let text = args.check.then(|| Text::read(request.parent(), args.check_text.as_deref())).transpose()?;
     let needed_bytes = plan.bytes_to_write() + SLACK_BYTES;
     if needed_bytes > free_bytes {
         return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
     eprint!("{}", plan.to_text());
-    write(args, &disk, &request, &growth, &target, &out, plan.bytes_to_write())?;
-    let check = |text| Check::run(request.parent(), &growth.source, growth.preserves, text);
+    interrupt::catch();
+    let partial = PartialDirectory::create(disk.clone(), &out, existing)?;
+    write(partial, &Output { disk: &disk, request: &request, growth: &growth, target: &target }, args, &plan)?;
+    // What was written is what is checked: read again, numbers rounded as they are in the files.
+    let check = |text| {
+        let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
+        Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+    };
     let checked = text.as_ref().map(check).transpose()?;
     if args.json {
         let mut summary = plan.to_json();
-        summary["out"] = json!(args.out);
+        summary["out"] = json!(args.out.to_string_lossy());
         summary["check"] = checked.as_ref().map_or(Value::Null, Check::to_json);
         output::print(&format!("{summary:#}\n"))?;
     } else {
@@ -95,23 +104,21 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is a part of one output")]
-fn write(
-    args: &GrowArgs,
-    disk: &Arc<dyn Disk>,
-    request: &Request,
-    growth: &Growth<'_>,
-    target: &Target<'_>,
-    out: &Path,
-    total_bytes: u64,
-) -> Result<(), CliError> {
-    let existing = if args.force { Existing::Replace } else { Existing::Keep };
-    let mut partial = PartialDirectory::create(disk.clone(), out, existing)?;
+/// What goes into an output.
+struct Output<'a> {
+    disk: &'a Arc<dyn Disk>,
+    request: &'a Request,
+    growth: &'a Growth<'a>,
+    target: &'a Target<'a>,
+}
+
+fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Plan) -> Result<(), CliError> {
+    let Output { disk, request, growth, target } = *output;
     for leftover in partial.leftovers() {
         eprintln!("note: removed {leftover:?}, which a run that was killed had left");
     }
     let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
-    let bar = Bytes::new("writing", Some(total_bytes + hashed));
+    let bar = Bytes::new("writing", Some(plan.bytes_to_write() + hashed));
     // The parents are hashed beside the writing, which keeps another core busy.
     let (parents, written) = std::thread::scope(|scope| {
         let parents = scope.spawn(|| record::parents(request, &mut |bytes| bar.add(bytes)));
@@ -130,8 +137,11 @@ fn write(
     Ok(partial.commit()?)
 }
 
-/// The path from the root on, so that a parent can be named.
+/// The path from the root on, so that a parent can be named; of a symbolic link, where it leads, for it is not to be replaced.
 fn absolute(out: &Path) -> Result<PathBuf, CliError> {
+    if out.is_symlink() {
+        return Ok(out.canonicalize().map_err(WeightError::io(out))?);
+    }
     std::path::absolute(out).map_err(|source| WeightError::Io { path: out.to_owned(), source }.into())
 }
 

@@ -11,6 +11,9 @@ use crate::weights::{LayerTensor, TensorId, WeightSource};
 /// Tokens of context at which operations are counted, or fewer if the model knows fewer positions.
 const CONTEXT: u64 = 4096;
 
+/// Keys and values in 16 bits.
+const KV_BYTES_PER_NUMBER: u64 = 2;
+
 /// A growth, its files and its place.
 pub(super) struct Plan {
     title: String,
@@ -20,20 +23,24 @@ pub(super) struct Plan {
     grown: DecoderConfig,
     files: Vec<(String, u64)>,
     free_bytes: u64,
-    kv_bytes_per_number: u64,
 }
 
 impl Plan {
-    pub fn new(base: &DecoderConfig, growth: &Growth<'_>, files: Vec<(String, u64)>, free_bytes: u64) -> Self {
+    pub fn new(
+        base: &DecoderConfig,
+        growth: &Growth<'_>,
+        files: Vec<(String, u64)>,
+        free_bytes: u64,
+        warnings: Vec<String>,
+    ) -> Self {
         Self {
             title: growth.title.clone(),
             layers: layer_runs(&growth.source),
-            warnings: growth.warnings.clone(),
+            warnings,
             base: base.clone(),
             grown: growth.source.config().clone(),
             files,
             free_bytes,
-            kv_bytes_per_number: 2,
         }
     }
 
@@ -43,10 +50,10 @@ impl Plan {
     }
 
     /// Operations of a token at the context, and bytes of keys and values of a token.
-    fn cost(&self, config: &DecoderConfig) -> (u128, u128) {
+    fn cost(config: &DecoderConfig) -> (u128, u128) {
         let context = CONTEXT.min(config.max_position_embeddings as u64);
         let per_token = flops::forward_flops_per_token(config, context);
-        (per_token, memory::kv_cache_bytes_per_token(config, self.kv_bytes_per_number))
+        (per_token, memory::kv_cache_bytes_per_token(config, KV_BYTES_PER_NUMBER))
     }
 
     pub fn to_text(&self) -> String {
@@ -61,8 +68,8 @@ impl Plan {
             }),
             row("total parameters", &|c| short_count(flops::count_parameters(c).total.into())),
             row("active parameters", &|c| short_count(flops::count_parameters(c).active.into())),
-            row(&format!("FLOPs per token at {context}"), &|c| short_count(self.cost(c).0)),
-            row("KV cache per token, 16 bit", &|c| size(self.cost(c).1 as u64)),
+            row(&format!("FLOPs per token at {context}"), &|c| short_count(Self::cost(c).0)),
+            row("KV cache per token, 16 bit", &|c| size(Self::cost(c).1 as u64)),
         ];
         let warnings: String = self.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
         let files = match self.files.len() {
@@ -80,7 +87,7 @@ impl Plan {
 
     pub fn to_json(&self) -> Value {
         let side = |config: &DecoderConfig| {
-            let (parameters, (flops, kv)) = (flops::count_parameters(config), self.cost(config));
+            let (parameters, (flops, kv)) = (flops::count_parameters(config), Self::cost(config));
             json!({
                 "config": config,
                 "total_parameters": parameters.total,

@@ -54,10 +54,13 @@ pub(super) fn card(request: &Request, growth: &Growth<'_>) -> String {
     let config = growth.source.config();
     let parameters = count_parameters(config);
     let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
-    let is_id = |name: &&String| name.split('/').count() == 2 && !name.starts_with('.');
-    let bases: String = names.iter().filter(is_id).map(|name| format!("- {name}\n")).collect();
+    let bases: String = request.hub_ids.iter().map(|id| format!("- {id}\n")).collect();
     let base_model = if bases.is_empty() { String::new() } else { format!("base_model:\n{bases}") };
-    let kind = if config.moe.is_some() { "- sparse-upcycling\n" } else { "- depth-up-scaling\n" };
+    let parent = request.parent().config();
+    let deeper = config.num_hidden_layers != parent.num_hidden_layers;
+    let wider = config.moe.is_some() && parent.moe.is_none();
+    let kinds = [(deeper, "- depth-up-scaling\n"), (wider, "- sparse-upcycling\n")];
+    let kind: String = kinds.into_iter().filter_map(|(is, tag)| is.then_some(tag)).collect();
     let kept: String = growth
         .kept
         .iter()

@@ -11,14 +11,19 @@ use crate::weights::commit::{PartialDirectory, PartialFile};
 use crate::weights::disk::{Disk, WriteFile};
 use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::weights::hf::{HfOptions, HfWriter, Layout};
-use crate::weights::{Inherited, Strictness, WeightError, WeightSource};
+use crate::weights::{Dtype, Finite, Inherited, Strictness, WeightError, WeightSource};
 
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
     /// Safetensors, config, tokenizer.
     Hf { writer: HfWriter<'a, Box<dyn WeightSource + 'a>>, inherited: Inherited },
     /// All in one file.
-    Gguf { source: &'a dyn WeightSource, vocabulary: Box<GgufVocabulary>, options: GgufOptions, name: String },
+    Gguf {
+        source: Finite<&'a (dyn WeightSource + 'a)>,
+        vocabulary: Box<GgufVocabulary>,
+        options: GgufOptions,
+        name: String,
+    },
 }
 
 impl<'a> Target<'a> {
@@ -37,8 +42,10 @@ impl<'a> Target<'a> {
                 };
                 Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: request.inherited()? })
             }
-            OutType::Gguf(_) if args.dtype.is_some() => Err(CliError::DtypeBesideGguf),
             OutType::Gguf(number_type) => {
+                if let Some(option) = args.hf_options() {
+                    return Err(CliError::OptionBesideGguf { option });
+                }
                 let (file_type, suffix) = match number_type {
                     GgufArg::F32 => (GgufFileType::F32, "F32"),
                     GgufArg::F16 => (GgufFileType::F16, "F16"),
@@ -48,12 +55,37 @@ impl<'a> Target<'a> {
                 let stem = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
                 let stem = stem.unwrap_or_else(|| "model".to_owned());
                 Ok(Self::Gguf {
-                    source: &growth.source,
+                    source: Finite::new(&*growth.source, args.allow_nonfinite),
                     vocabulary: Box::new(request.parent().gguf_vocabulary()?),
                     options: GgufOptions { file_type, name: Some(stem.clone()) },
                     name: format!("{stem}-{suffix}.gguf"),
                 })
             }
+        }
+    }
+
+    /// What the format cannot say.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Gguf { source, .. } => {
+                let config = source.config();
+                let window = config.sliding_window.filter(|window| *window < config.max_position_embeddings);
+                let lost =
+                    |window| format!("llama.cpp reads no sliding window of a Mistral: that of {window} tokens is lost");
+                window.map(lost).into_iter().collect()
+            }
+            Self::Hf { .. } => Vec::new(),
+        }
+    }
+
+    /// The distance between 1 and the next number of the type that weights are rounded to; `None` if each keeps its type.
+    pub fn rounds_to(&self, args: &GrowArgs) -> Option<f64> {
+        match (self, args.dtype.map(|dtype| dtype.dtype()), args.out_type) {
+            (Self::Hf { .. }, Some(Dtype::Bfloat16), _) => Some(2f64.powi(-7)),
+            (Self::Hf { .. }, Some(Dtype::Float16), _) => Some(2f64.powi(-10)),
+            (Self::Gguf { .. }, _, OutType::Gguf(GgufArg::F16)) => Some(2f64.powi(-10)),
+            (Self::Gguf { .. }, _, OutType::Gguf(GgufArg::Bf16 | GgufArg::Q8_0)) => Some(2f64.powi(-7)),
+            _ => None,
         }
     }
 
@@ -83,7 +115,7 @@ impl<'a> Target<'a> {
             Self::Gguf { source, vocabulary, options, name } => {
                 let mut file = partial.begin(name)?;
                 let path = file.path().to_owned();
-                write_gguf(*source, vocabulary, options, &mut Watched { file: &mut file, watch }, &path)?;
+                write_gguf(source, vocabulary, options, &mut Watched { file: &mut file, watch }, &path)?;
                 partial.finish(file)
             }
         }
