@@ -146,3 +146,28 @@ fn iq4_xs(block: &[u8], values: &mut Vec<f32>) {
         values.extend(nibbles(&block[8 + run * 16..][..16]).map(|q| dl * nonlinear(q)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::weights::safetensors::SafetensorsFile;
+
+    #[test]
+    fn every_quantized_type_agrees_with_ggml_s_python_package_in_every_bit() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf/blocks.safetensors");
+        let golden = SafetensorsFile::open(&path).unwrap();
+        let quantized: Vec<GgmlType> = GgmlType::ALL.into_iter().filter(|ty| ty.block_numbers > 1).collect();
+        assert_eq!(quantized.len(), 12);
+        for ty in quantized {
+            let mut values = Vec::new();
+            dequantize(ty, &golden.read(&format!("{ty}.blocks")).unwrap(), &mut values);
+            let bytes = golden.read(&format!("{ty}.numbers")).unwrap();
+            let expected = bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b));
+            assert_eq!(values.len() * 4, bytes.len(), "{ty}");
+            let differing = values.iter().zip(expected).position(|(value, bits)| value.to_bits() != bits);
+            assert_eq!(differing, None, "{ty}: the first place that differs");
+        }
+    }
+}

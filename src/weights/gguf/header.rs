@@ -173,3 +173,6 @@ fn placed(mut tensors: Vec<TensorEntry>, data_start: u64, file_bytes: u64) -> Re
     }
     Ok(tensors)
 }
+
+#[cfg(test)]
+mod tests;
