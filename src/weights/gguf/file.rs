@@ -127,7 +127,10 @@ impl GgufFile {
     /// [`WeightError::NotFound`] if the file has no vocabulary; [`WeightError::Vocabulary`] if it breaks a rule; as
     /// [`vocabulary`](Self::vocabulary).
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
-        let files = self.tokenizer_files()?;
+        let files = match self.vocabulary()? {
+            Some(vocabulary) => self.tokenizer_files(&vocabulary)?,
+            None => Vec::new(),
+        };
         let found = files.into_iter().find(|(name, _)| name == "tokenizer.json");
         found.map(|(_, text)| text).ok_or_else(|| WeightError::NotFound { path: self.path().join("tokenizer.json") })
     }
@@ -142,15 +145,14 @@ impl GgufFile {
         let ids =
             [("bos_token_id", vocabulary.bos), ("eos_token_id", vocabulary.eos), ("pad_token_id", vocabulary.pad)];
         let config_keys: Map<String, Value> = ids.into_iter().map(|(key, id)| (key.to_owned(), json!(id))).collect();
-        let files = self.tokenizer_files()?;
+        let files = self.tokenizer_files(&vocabulary)?;
         Ok(Inherited {
             config_keys,
             files: files.into_iter().map(|(name, text)| (name, Content::Made(text))).collect(),
         })
     }
 
-    fn tokenizer_files(&self) -> Result<Vec<(String, Vec<u8>)>, WeightError> {
-        let Some(vocabulary) = self.vocabulary()? else { return Ok(Vec::new()) };
+    fn tokenizer_files(&self, vocabulary: &GgufVocabulary) -> Result<Vec<(String, Vec<u8>)>, WeightError> {
         let files = vocabulary
             .tokenizer_files()
             .map_err(|source| WeightError::Vocabulary { path: self.path().to_owned(), source })?;

@@ -4,8 +4,8 @@ use super::parts::Part;
 use crate::weights::WeightError;
 use crate::weights::disk::Disk;
 
-/// Bytes of a run at most, but for a single block.
-const RUN_BYTES: usize = 1 << 20;
+/// Bytes of a run at most; dequantized they are twelve times as many.
+const RUN_BYTES: usize = 128 << 10;
 
 /// Where the rows of a weight lie.
 pub(super) struct Rows {
