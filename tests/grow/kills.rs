@@ -103,7 +103,7 @@ fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() 
 #[test]
 fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
     let root = tempfile::tempdir().unwrap();
-    let base = sparse_base(&root.path().join("base"), 600);
+    let base = sparse_base(&root.path().join("base"), 4000);
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let folder = root.path().join(signal);
         fs::create_dir(&folder).unwrap();
