@@ -99,7 +99,15 @@ fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() 
     assert!(killed_early > 3, "{killed_early} of {} kills came while it worked", killed_early + ended);
 }
 
-#[cfg(unix)]
+/// As [`growing`], with signals as a terminal leaves them: whoever runs the tests may ignore some, as nohup does.
+#[cfg(target_os = "linux")]
+fn growing_for_signals(base: &Path, out: &Path) -> Child {
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "--dus", "0"]);
+    command.arg(base).arg(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
     let root = tempfile::tempdir().unwrap();
@@ -107,13 +115,31 @@ fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let folder = root.path().join(signal);
         fs::create_dir(&folder).unwrap();
-        let mut child = growing(&base, &folder.join("out"));
+        let mut child = growing_for_signals(&base, &folder.join("out"));
         wait_for_partial(&folder, &mut child);
         let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
         assert!(sent.unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(code), "after SIG{signal}");
         assert!(names(&folder).is_empty(), "after SIG{signal}: {:?}", names(&folder));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
+    let root = tempfile::tempdir().unwrap();
+    let base = sparse_base(&root.path().join("base"), 400);
+    let folder = root.path().join("run");
+    fs::create_dir(&folder).unwrap();
+    let mut command = std::process::Command::new("env");
+    command.args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "--dus", "0"]);
+    command.arg(&base).arg(folder.join("out")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_for_partial(&folder, &mut child);
+    let sent = std::process::Command::new("kill").arg("-HUP").arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+    assert!(child.wait().unwrap().success(), "as under nohup");
+    assert_eq!(names(&folder), ["out"]);
 }
 
 #[test]
