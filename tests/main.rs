@@ -6,6 +6,7 @@ mod bad_merge_configs;
 mod compare;
 mod counting;
 mod decoding;
+mod gguf_read;
 mod gguf_vocabularies;
 mod gguf_written;
 mod grow;

@@ -30,8 +30,8 @@ pub(super) fn fields(keys: &Metadata<'_>, embeddings: Option<usize>, tied: bool)
     let missing = |key: &str| GgufFault::MissingKey { key: key.to_owned() };
     let (hidden_size, heads) =
         (keys.needed_count("llama.embedding_length")?, keys.needed_count("llama.attention.head_count")?);
-    let even_head_dim =
-        hidden_size.checked_div(heads).filter(|head_dim| head_dim.checked_mul(heads) == Some(hidden_size));
+    // No heads at all are the config's to refuse.
+    let even_head_dim = hidden_size.is_multiple_of(heads.max(1)).then_some(hidden_size / heads.max(1));
     let head_dim = match keys.count("llama.attention.key_length")?.or(even_head_dim) {
         Some(head_dim) => head_dim,
         None => return Err(missing("llama.attention.key_length").into()),

@@ -7,7 +7,7 @@ use crate::weights::error::{cut, quoted};
 #[non_exhaustive]
 pub enum GgufFault {
     /// Another format, or none.
-    #[error("it begins with bytes {}, expected `GGUF`", found.escape_ascii())]
+    #[error("it begins with \"{}\", expected \"GGUF\"", found.escape_ascii())]
     NotGguf {
         /// The first bytes.
         found: Vec<u8>,
@@ -102,6 +102,12 @@ pub enum GgufFault {
         offset: u64,
         /// Its length.
         length: u64,
+    },
+    /// A key holds letters beyond ASCII, which the format forbids.
+    #[error("key {} is not ASCII, expected ASCII", quoted(.key))]
+    KeyNotAscii {
+        /// The key.
+        key: String,
     },
     /// A key stands twice.
     #[error("key {} stands twice, expected once", quoted(.key))]

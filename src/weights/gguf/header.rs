@@ -82,6 +82,9 @@ fn keys(cursor: &mut Cursor<'_>, count: u64) -> Result<HashMap<String, Entry>, F
             return Err(GgufFault::KeyLength { offset, length }.into());
         }
         let key = cursor.text(length)?;
+        if !key.is_ascii() {
+            return Err(GgufFault::KeyNotAscii { key }.into());
+        }
         let entry = Entry::read(cursor, &key)?;
         if entries.contains_key(&key) {
             return Err(GgufFault::DuplicateKey { key }.into());

@@ -1,0 +1,8 @@
+//! GGUF files as checkpoints: their weights to the bit, the rules of a whole file, and what reading costs.
+
+mod bad_files;
+mod builder;
+mod checkpoints;
+mod memory;
+mod mutations;
+mod one_file;
