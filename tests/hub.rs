@@ -186,6 +186,33 @@ fn a_gguf_file_is_fetched_alone() {
 }
 
 #[test]
+fn the_only_gguf_of_a_model_without_safetensors_is_the_model() {
+    let parts: [(&str, &[u8]); 2] = [("m-00001-of-00002.gguf", b"GGUF1"), ("m-00002-of-00002.gguf", b"GGUF2")];
+    let server = faulty(Hub::with(&parts), |_, _| None);
+    let client = Client::of(&server);
+    let path = client.download("org/name").unwrap();
+    assert!(path.ends_with("m-00001-of-00002.gguf"), "{path:?}");
+    for (name, bytes) in parts {
+        assert_eq!(std::fs::read(path.with_file_name(name)).unwrap(), bytes);
+    }
+    for reference in ["org/name", "org/name/m-00001-of-00002.gguf"] {
+        assert_eq!(client.cached(reference).unwrap(), path, "{reference}");
+    }
+    std::fs::remove_file(path.with_file_name(parts[1].0)).unwrap();
+    assert_eq!(client.cached("org/name"), None, "a part is missing");
+}
+
+#[test]
+fn a_gguf_in_the_cache_does_not_stand_for_the_safetensors_of_its_model() {
+    let server =
+        faulty(Hub::with(&[("m.gguf", b"GGUF"), ("config.json", b"{}"), ("model.safetensors", b"one")]), |_, _| None);
+    let client = Client::of(&server);
+    client.download("org/name/m.gguf").unwrap();
+    assert_eq!(client.cached("org/name"), None);
+    assert!(client.download("org/name").unwrap().is_dir());
+}
+
+#[test]
 fn who_watches_sees_the_commit_every_file_and_its_bytes() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);

@@ -13,9 +13,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{TOKENIZERS, missing};
+use super::files::{INDEX, SINGLE, TOKENIZERS, missing};
 use super::reference::is_commit;
-use super::{HubError, HubReference};
+use super::{HubError, HubReference, ggufs};
 
 /// The part of the cache that belongs to one model.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(super) struct RepoCache {
 pub(super) struct Snapshot {
     /// Its directory.
     pub path: PathBuf,
+    /// The GGUF that is meant, named or the only one.
+    pub gguf: Option<String>,
     /// The first file that it lacks to be loaded.
     pub missing: Option<String>,
     /// Whether it has a tokenizer, or its commit is known to have none.
@@ -52,11 +54,27 @@ impl RepoCache {
         if !is_commit(&commit) || !path.is_dir() {
             return None;
         }
-        let missing = missing(&path, reference.gguf());
-        let known_absent = self.directory.join(".no_exist").join(&commit).join(TOKENIZERS[0]).is_file();
+        let gguf = reference.gguf().map(str::to_owned).or_else(|| self.only_gguf(&commit));
+        let missing = missing(&path, gguf.as_deref());
+        let known_absent = self.is_absent(&commit, TOKENIZERS[0]);
         let has_tokenizer = TOKENIZERS.iter().any(|name| path.join(name).is_file());
-        let tokenizer_settled = reference.gguf().is_some() || has_tokenizer || known_absent;
-        Some(Snapshot { path, missing, tokenizer_settled })
+        let tokenizer_settled = gguf.is_some() || has_tokenizer || known_absent;
+        Some(Snapshot { path, gguf, missing, tokenizer_settled })
+    }
+
+    /// The only GGUF of a snapshot whose commit is known to have no safetensors: elsewhere it is but one more file.
+    fn only_gguf(&self, commit: &str) -> Option<String> {
+        if !self.is_absent(commit, SINGLE) || !self.is_absent(commit, INDEX) {
+            return None;
+        }
+        let entries = fs::read_dir(self.snapshot_of(commit)).ok()?;
+        let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        ggufs::only(names.iter().map(String::as_str)).map(str::to_owned)
+    }
+
+    /// Whether a commit is known to lack a file.
+    fn is_absent(&self, commit: &str, file: &str) -> bool {
+        self.directory.join(".no_exist").join(commit).join(file).is_file()
     }
 
     /// Where the files of a commit are.
@@ -138,11 +156,11 @@ impl RepoCache {
         file.persist(&path).map(drop).map_err(|failed| HubError::io(&path)(failed.error))
     }
 
-    /// Remembers that a commit has no tokenizer.
-    pub fn remember_no_tokenizer(&self, commit: &str) -> Result<(), HubError> {
+    /// Remembers that a commit lacks a file.
+    pub fn remember_absent(&self, commit: &str, file: &str) -> Result<(), HubError> {
         let directory = self.directory.join(".no_exist").join(commit);
         create_directories(&directory)?;
-        let path = directory.join(TOKENIZERS[0]);
+        let path = directory.join(file);
         fs::write(&path, "").map_err(HubError::io(&path))
     }
 }
@@ -209,7 +227,7 @@ mod tests {
         let model = python_cache(root.path());
         fs::remove_file(model.join("snapshots").join(COMMIT).join("tokenizer.json")).unwrap();
         assert!(!snapshot(root.path(), "org/name").unwrap().tokenizer_settled);
-        RepoCache::new(root.path(), "org/name").remember_no_tokenizer(COMMIT).unwrap();
+        RepoCache::new(root.path(), "org/name").remember_absent(COMMIT, TOKENIZERS[0]).unwrap();
         assert!(snapshot(root.path(), "org/name").unwrap().tokenizer_settled);
     }
 

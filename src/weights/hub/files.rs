@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{HubError, HubReference};
+use super::{HubError, HubReference, ggufs};
 
 /// The weights in one file.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -37,7 +37,7 @@ pub(super) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 /// The files to download before the weights, [`INDEX`] among them if the weights are in several, and the weights whose
-/// names are known already.
+/// names are known already. A model without safetensors is its only GGUF.
 ///
 /// # Errors
 /// [`HubError::NoFile`] without config or without the GGUF that is asked for; [`HubError::NoSafetensors`].
@@ -51,11 +51,12 @@ pub(super) fn wanted(
         true => Ok(()),
         false => Err(HubError::NoFile { repo: repo.clone(), file: file.to_owned(), commit: commit.to_owned() }),
     };
-    if let Some(gguf) = reference.gguf() {
-        must_have(gguf)?;
-        return Ok((Vec::new(), vec![gguf.to_owned()]));
-    }
     let single = listed.contains(SINGLE);
+    let only = || ggufs::only(listed.iter().map(String::as_str)).filter(|_| !single && !listed.contains(INDEX));
+    if let Some(gguf) = reference.gguf().or_else(only) {
+        let parts = ggufs::parts_of(gguf).map(|part| must_have(&part).map(|()| part));
+        return Ok((Vec::new(), parts.collect::<Result<_, _>>()?));
+    }
     if !single && !listed.contains(INDEX) {
         let ggufs = listed.iter().filter(|name| name.ends_with(".gguf")).cloned().collect();
         let pickles = listed.iter().any(|name| is_pickle(name));
@@ -86,7 +87,7 @@ fn shards(index: &str) -> Option<Vec<String>> {
 pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Option<String> {
     let lacks = |name: &str| (!snapshot.join(name).is_file()).then(|| name.to_owned());
     if let Some(gguf) = gguf {
-        return lacks(gguf);
+        return ggufs::parts_of(gguf).find_map(|part| lacks(&part));
     }
     if lacks(SINGLE).is_none() {
         return lacks(CONFIG);
@@ -148,10 +149,12 @@ mod tests {
     fn what_a_repository_lacks_is_named_with_what_it_has_instead() {
         let message = |reference, names: &[&str]| wanted_of(reference, names).unwrap_err().to_string();
         assert!(message("a/b", &["config.json", "pytorch_model.bin"]).contains("only PyTorch pickles"));
-        assert!(message("a/b", &["m-Q4_0.gguf"]).contains("org/name/m-Q4_0.gguf"));
+        assert!(message("a/b", &["m-Q4_0.gguf", "m-Q8_0.gguf"]).contains("org/name/m-Q4_0.gguf"));
         assert!(message("a/b", &["config.json"]).contains("expected model.safetensors"));
         assert!(message("a/b", &["model.safetensors"]).contains("no file \"config.json\""));
         assert!(message("a/b/y.gguf", &["x.gguf"]).contains("no file \"y.gguf\""));
+        let lacking = ["x-00001-of-00002.gguf"];
+        assert!(message("a/b", &lacking).contains("no file \"x-00002-of-00002.gguf\""));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod cache;
 mod client;
 mod error;
 mod files;
+mod ggufs;
 mod partial;
 mod reference;
 mod retry_after;
@@ -61,12 +62,12 @@ pub enum Progress<'a> {
 
 /// Where the cache has the model, if it has all that loading it takes; the network is not used.
 ///
-/// The path is a directory, or the GGUF file that the reference names. A checkpoint without a tokenizer counts only where
+/// The path is a directory, or the GGUF file that the reference names or that is all that the model has. A checkpoint without a tokenizer counts only where
 /// its commit is known to have none, or where nothing could be fetched.
 pub fn cached(reference: &HubReference, settings: &HubSettings) -> Option<PathBuf> {
     let snapshot = RepoCache::new(&settings.cache, reference.repo()).snapshot(reference)?;
     let whole = snapshot.missing.is_none() && (snapshot.tokenizer_settled || settings.offline);
-    whole.then(|| path_of(snapshot.path, reference))
+    whole.then(|| path_of(snapshot.path, snapshot.gguf.as_deref()))
 }
 
 /// Brings the model into the cache as it is on the Hub now, and gives its path there, as [`cached`] does. Files that the
@@ -111,12 +112,16 @@ pub fn download(
     for (file, content) in weights.iter().zip(contents) {
         transfer.fetch(file, content, progress)?;
     }
-    if reference.gguf().is_none() && !files::TOKENIZERS.iter().any(|name| listed.contains(*name)) {
-        cache.remember_no_tokenizer(&commit)?;
+    let gguf = weights.first().filter(|file| file.ends_with(".gguf")).map(String::as_str);
+    if gguf.is_some() && reference.gguf().is_none() {
+        [files::SINGLE, files::INDEX].iter().try_for_each(|name| cache.remember_absent(&commit, name))?;
+    }
+    if gguf.is_none() && !files::TOKENIZERS.iter().any(|name| listed.contains(*name)) {
+        cache.remember_absent(&commit, files::TOKENIZERS[0])?;
     }
     // Last, so that a branch never leads to half of a model.
     cache.remember(reference.revision(), &commit)?;
-    Ok(path_of(snapshot, reference))
+    Ok(path_of(snapshot, gguf))
 }
 
 /// The shards that the index of a snapshot names, all of which must be in the repository.
@@ -150,8 +155,8 @@ fn offline(reference: &HubReference, settings: &HubSettings, cache: &RepoCache) 
     HubError::Offline { reference: reference.to_string(), cache: settings.cache.clone(), missing }
 }
 
-fn path_of(snapshot: PathBuf, reference: &HubReference) -> PathBuf {
-    match reference.gguf() {
+fn path_of(snapshot: PathBuf, gguf: Option<&str>) -> PathBuf {
+    match gguf {
         Some(file) => snapshot.join(file),
         None => snapshot,
     }

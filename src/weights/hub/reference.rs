@@ -31,7 +31,7 @@ impl HubReference {
         &self.revision
     }
 
-    /// The GGUF file that is meant; otherwise the checkpoint of safetensors is.
+    /// The GGUF file that is meant; otherwise the checkpoint of safetensors is, or the only GGUF where there is none.
     pub fn gguf(&self) -> Option<&str> {
         self.gguf.as_deref()
     }
