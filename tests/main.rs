@@ -18,5 +18,6 @@ mod oracle;
 mod pico;
 mod plan_algebra;
 mod published_numbers;
+mod quantized;
 mod training;
 mod transformers;

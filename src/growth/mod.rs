@@ -48,7 +48,7 @@ pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, LayerTensor, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// One way to grow a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -160,6 +160,13 @@ impl<S: WeightSource> WeightSource for Grown<S> {
                 })?;
                 Ok(RawTensor::new(dtype, shape, bytes))
             }
+        }
+    }
+
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        match self.recipe(id) {
+            Recipe::Copy { source } => self.source.packed(source),
+            _ => Ok(None),
         }
     }
 

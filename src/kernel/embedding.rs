@@ -1,6 +1,8 @@
 //! Rows of a table by index, and the sum of gradients back into them.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::quantized_linear::QuantizedMatrix;
 
 /// `y[b, t] = table[tokens[b, t]]`, widened to float32.
 ///
@@ -28,6 +30,23 @@ pub fn embedding_reference(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3
     let [_, hidden_size] = table.dims();
     let rows = table.select(0, tokens.reshape([batch_size * seq_length]));
     rows.cast(DType::F32).reshape([batch_size, seq_length, hidden_size])
+}
+
+/// The same with a table in blocks of integers: exactly the numbers that they stand for. Has no gradients.
+///
+/// # Panics
+/// As [`embedding`].
+pub fn quantized_embedding(table: &QuantizedMatrix, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let [vocab_size, hidden_size] = table.dims();
+    let [batch_size, seq_length] = tokens.dims();
+    let device = tokens.device();
+    let mut rows = vec![0.0; batch_size * seq_length * hidden_size];
+    for (token, row) in tokens.into_data().iter::<i64>().zip(rows.chunks_exact_mut(hidden_size)) {
+        let id = usize::try_from(token).unwrap_or(usize::MAX);
+        assert!(id < vocab_size, "embedding: id {token} of a vocabulary of {vocab_size}");
+        table.dequantize_row(id, row);
+    }
+    Tensor::from_data(TensorData::new(rows, [batch_size, seq_length, hidden_size]), &device)
 }
 
 #[cfg(feature = "flex")]

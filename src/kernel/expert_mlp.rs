@@ -4,6 +4,9 @@
 mod backward;
 #[cfg(feature = "flex")]
 mod flex;
+mod quantized;
+
+pub use quantized::{QuantizedExpert, quantized_expert_mlp, quantized_expert_mlp_reference};
 
 use burn::tensor::{Int, Tensor};
 

@@ -14,6 +14,8 @@ pub mod embedding;
 pub mod executed;
 pub mod expert_mlp;
 pub mod linear;
+pub mod projections;
+pub mod quantized_linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;

@@ -40,7 +40,7 @@ mod flex {
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
     use rayon::prelude::*;
 
-    use crate::kernel::host::{CHUNK, dense, sum_by, tensor, values, vectorized};
+    use crate::kernel::host::{CHUNK, dense, for_each_chunk, sum_by, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait RmsNorm: Backend {
@@ -73,7 +73,8 @@ mod flex {
             let (w, width) = (values(&weight), values(&weight).len());
             let mut out = vec![0.0; values(&x).len()];
             let task = rows_per_task(width) * width;
-            out.par_chunks_mut(task).zip(values(&x).par_chunks(task)).for_each(|(out, x)| {
+            for_each_chunk(&mut out, task, |(index, out)| {
+                let x = &values(&x)[index * task..][..out.len()];
                 vectorized!({
                     for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                         let scale = inverse_rms(x, epsilon);

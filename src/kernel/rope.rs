@@ -40,15 +40,13 @@ pub fn rope_reference(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4>
 
 #[cfg(feature = "flex")]
 mod flex {
+    use crate::kernel::host::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
     use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn::backend::flex::FlexTensor;
     use burn::backend::tensor::FloatTensor;
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
-    use rayon::prelude::*;
-
-    use crate::kernel::host::{CHUNK, dense, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait Rope: Backend {
@@ -69,25 +67,24 @@ mod flex {
         let (cos, sin) = (values(&cos), values(&sin));
         let mut out = vec![0.0; values(&x).len()];
         let rows = (CHUNK / width).max(1);
-        out.par_chunks_mut(rows * width).zip(values(&x).par_chunks(rows * width)).enumerate().for_each(
-            |(task, (out, x))| {
-                vectorized!({
-                    let positions = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate();
-                    for (row, (out, x)) in positions {
-                        let start = (task * rows + row) % seq_length * half;
-                        let (cos, sin) = (&cos[start..start + half], &sin[start..start + half]);
-                        for (out, x) in out.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
-                            let ((out_first, out_second), (first, second)) = (out.split_at_mut(half), x.split_at(half));
-                            for i in 0..half {
-                                let sin = sin[i] * direction;
-                                out_first[i] = first[i] * cos[i] - second[i] * sin;
-                                out_second[i] = second[i] * cos[i] + first[i] * sin;
-                            }
+        for_each_chunk(&mut out, rows * width, |(task, out)| {
+            let x = &values(&x)[task * rows * width..][..out.len()];
+            vectorized!({
+                let positions = out.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate();
+                for (row, (out, x)) in positions {
+                    let start = (task * rows + row) % seq_length * half;
+                    let (cos, sin) = (&cos[start..start + half], &sin[start..start + half]);
+                    for (out, x) in out.chunks_exact_mut(head_dim).zip(x.chunks_exact(head_dim)) {
+                        let ((out_first, out_second), (first, second)) = (out.split_at_mut(half), x.split_at(half));
+                        for i in 0..half {
+                            let sin = sin[i] * direction;
+                            out_first[i] = first[i] * cos[i] - second[i] * sin;
+                            out_second[i] = second[i] * cos[i] + first[i] * sin;
                         }
                     }
-                });
-            },
-        );
+                }
+            });
+        });
         tensor(out, shape)
     }
 

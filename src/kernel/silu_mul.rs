@@ -36,7 +36,7 @@ mod flex {
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
     use rayon::prelude::*;
 
-    use crate::kernel::host::{CHUNK, dense, silu, silu_derivative, tensor, values, vectorized};
+    use crate::kernel::host::{CHUNK, dense, for_each_chunk, silu, silu_derivative, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait SiluMul: Backend {
@@ -56,8 +56,8 @@ mod flex {
         fn silu_mul_forward(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
             let (gate, up) = (dense(gate), dense(up));
             let mut out = vec![0.0; values(&gate).len()];
-            let inputs = values(&gate).par_chunks(CHUNK).zip(values(&up).par_chunks(CHUNK));
-            out.par_chunks_mut(CHUNK).zip(inputs).for_each(|(out, (gate, up))| {
+            for_each_chunk(&mut out, CHUNK, |(index, out)| {
+                let [gate, up] = [&gate, &up].map(|x| &values(x)[index * CHUNK..][..out.len()]);
                 vectorized!({
                     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
                         *out = silu(*gate) * up;

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use super::{LayerCache, Linear, Loader, RotaryEmbedding};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Visibility, attention};
+use crate::kernel::projections::projections;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
 
 /// `o_proj(attention(rope(q_proj(x)), rope(k_proj(x)), v_proj(x)))`.
@@ -29,7 +30,7 @@ impl Attention {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let linear = |tensor| Ok(Linear { weight: loader.param(TensorId::Layer(layer, tensor))? });
+        let linear = |tensor| Ok(Linear { weight: loader.weight(TensorId::Layer(layer, tensor))? });
         Ok(Self {
             q_proj: linear(LayerTensor::QProj)?,
             k_proj: linear(LayerTensor::KProj)?,
@@ -48,9 +49,9 @@ impl Attention {
             y.reshape([batch_size, seq_length, num_heads, self.head_dim])
         };
         let past = cache.as_ref().map_or(0, |cache| cache.len());
-        let q = rotary.forward(heads(self.q_proj.forward(x.clone())), past);
-        let k = rotary.forward(heads(self.k_proj.forward(x.clone())), past);
-        let v = heads(self.v_proj.forward(x));
+        let weights = [&self.q_proj, &self.k_proj, &self.v_proj].map(|linear| linear.weight.val());
+        let [q, k, v] = projections(x, weights).map(heads);
+        let (q, k) = (rotary.forward(q, past), rotary.forward(k, past));
         let (k, v) = match cache {
             Some(cache) => cache.append(k, v),
             None => (k, v),

@@ -9,6 +9,7 @@ use super::{
     RotaryEmbedding, Routing, SparseMoe,
 };
 use crate::config::DecoderConfig;
+use crate::kernel::quantized_linear::BlockFormat;
 use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Every token passes one gated MLP per layer (Llama, Mistral, SOLAR).
@@ -58,17 +59,37 @@ impl<F: FeedForward> Decoder<F> {
     /// # Panics
     /// If the source has experts and `F` has none, or the other way round.
     pub fn load_as<S: WeightSource>(source: &S, dtype: Dtype, device: &Device) -> Result<Self, WeightError> {
-        let config = source.config().clone();
-        let loader = Loader::new(source, dtype, device);
-        let linear = |id| Ok(Linear { weight: loader.param(id)? });
+        Self::load_by(&Loader::new(source, dtype, device))
+    }
+
+    /// Loads a source for inference with quantized matrices: those that the source has in blocks stay in their blocks,
+    /// the others are rounded to `format` if one is given; routers, norms, and whatever fills no whole blocks are kept in
+    /// float32. Where there is no kernel for blocks, everything is float32.
+    ///
+    /// # Errors
+    /// What the source says.
+    ///
+    /// # Panics
+    /// If the source has experts and `F` has none, or the other way round, or nothing is rounded to `format`.
+    pub fn load_quantized<S: WeightSource>(
+        source: &S,
+        format: Option<BlockFormat>,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        Self::load_by(&Loader::quantizing(source, format, device))
+    }
+
+    fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
+        let config = loader.source().config().clone();
+        let linear = |id| Ok(Linear { weight: loader.weight(id)? });
         Ok(Self {
-            embed_tokens: Embedding { weight: loader.param(TensorId::EmbedTokens)? },
+            embed_tokens: Embedding { weight: loader.weight(TensorId::EmbedTokens)? },
             layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::load(&config, &loader, layer))
+                .map(|layer| DecoderLayer::load(&config, loader, layer))
                 .collect::<Result<_, _>>()?,
             norm: RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps),
             lm_head: (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?,
-            rotary: RotaryEmbedding::init(&config, device),
+            rotary: RotaryEmbedding::init(&config, loader.device()),
             config,
         })
     }
@@ -101,10 +122,10 @@ impl<F: FeedForward> Decoder<F> {
 
     fn weight(&self, id: TensorId) -> RawTensor {
         match id {
-            TensorId::EmbedTokens => raw(self.embed_tokens.weight.val()),
+            TensorId::EmbedTokens => self.embed_tokens.weight.raw(),
             TensorId::Layer(layer, tensor) => self.layers[layer].weight(tensor),
             TensorId::Norm => raw(self.norm.weight.val()),
-            TensorId::LmHead => raw(self.lm_head.as_ref().expect("an untied model has a head").weight.val()),
+            TensorId::LmHead => self.lm_head.as_ref().expect("an untied model has a head").weight.raw(),
         }
     }
 }
@@ -142,10 +163,10 @@ impl<F: FeedForward> DecoderLayer<F> {
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
             LayerTensor::InputLayernorm => raw(self.input_layernorm.weight.val()),
-            LayerTensor::QProj => raw(self.self_attn.q_proj.weight.val()),
-            LayerTensor::KProj => raw(self.self_attn.k_proj.weight.val()),
-            LayerTensor::VProj => raw(self.self_attn.v_proj.weight.val()),
-            LayerTensor::OProj => raw(self.self_attn.o_proj.weight.val()),
+            LayerTensor::QProj => self.self_attn.q_proj.weight.raw(),
+            LayerTensor::KProj => self.self_attn.k_proj.weight.raw(),
+            LayerTensor::VProj => self.self_attn.v_proj.weight.raw(),
+            LayerTensor::OProj => self.self_attn.o_proj.weight.raw(),
             LayerTensor::PostAttentionLayernorm => raw(self.post_attention_layernorm.weight.val()),
             LayerTensor::Mlp(_) | LayerTensor::Router | LayerTensor::Expert(..) => self.mlp.weight(tensor),
         }

@@ -1,15 +1,17 @@
 //! The two layers that are one matrix: a linear map and a table of embeddings.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 
-use crate::kernel::{embedding::embedding, linear::linear};
+use super::Weight;
+use crate::kernel::embedding::{embedding, quantized_embedding};
+use crate::kernel::projections;
 
 /// `y = x·Wᵀ`, without bias.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
-    pub weight: Param<Tensor<2>>,
+    pub weight: Weight,
 }
 
 impl Linear {
@@ -18,7 +20,8 @@ impl Linear {
     /// # Panics
     /// If the last axis of `x` is not `in`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        linear(x, self.weight.val())
+        let [y] = projections::projections(x, [self.weight.val()]);
+        y
     }
 }
 
@@ -26,7 +29,7 @@ impl Linear {
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[vocab_size, hidden_size]`.
-    pub weight: Param<Tensor<2>>,
+    pub weight: Weight,
 }
 
 impl Embedding {
@@ -35,11 +38,15 @@ impl Embedding {
     /// # Panics
     /// If an id is not below `vocab_size`.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        embedding(self.weight.val(), tokens)
+        match self.weight.val() {
+            projections::Weight::Float(table) => embedding(table, tokens),
+            projections::Weight::Quantized(table) => quantized_embedding(&table, tokens),
+        }
     }
 
     /// Logits from the table itself, for a tied head: `[.., hidden_size]` to `[.., vocab_size]`.
     pub fn as_head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.weight.val())
+        let [logits] = projections::projections(hidden, [self.weight.val()]);
+        logits
     }
 }

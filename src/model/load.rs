@@ -1,23 +1,56 @@
 //! From weights to parameters and back.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 
-use crate::weights::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
+use sha2::{Digest, Sha256};
 
-/// Makes parameters of the weights of a source. Each call makes a parameter of its own: two layers that read the
-/// same weight share nothing.
+use super::{Quantized, Weight};
+use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix, keeps_blocks};
+use crate::weights::{Dtype, PackedTensor, RawTensor, TensorId, WeightError, WeightSource};
+
+/// Makes parameters of the weights of a source.
+///
+/// On a device without gradients, weights of equal bytes share their memory, as the twin layers of a freshly deepened
+/// model do, until one of them changes.
 #[derive(Debug)]
 pub struct Loader<'a, S> {
     source: &'a S,
     dtype: Dtype,
     device: &'a Device,
+    /// Whether matrices are wanted in blocks, and in which if the source has floats.
+    blocks: Option<Option<BlockFormat>>,
+    seen: RefCell<HashMap<[u8; 32], Shared>>,
+}
+
+/// What is in memory already.
+#[derive(Debug, Clone)]
+enum Shared {
+    Matrix(Tensor<2>),
+    Stack(Tensor<3>),
+    Blocks(Arc<QuantizedMatrix>),
 }
 
 impl<'a, S: WeightSource> Loader<'a, S> {
-    /// Loads from `source` to `device`, keeping weights in `dtype`.
+    /// Loads from `source` to `device`, keeping matrices in `dtype`.
     pub fn new(source: &'a S, dtype: Dtype, device: &'a Device) -> Self {
-        Self { source, dtype, device }
+        Self { source, dtype, device, blocks: None, seen: RefCell::default() }
+    }
+
+    /// Loads from `source` to `device`, matrices in blocks where there is a kernel for them: those of the source, or else
+    /// `format`.
+    pub fn quantizing(source: &'a S, format: Option<BlockFormat>, device: &'a Device) -> Self {
+        let blocks = keeps_blocks(device).then_some(format);
+        Self { blocks, ..Self::new(source, Dtype::Float32, device) }
+    }
+
+    /// What is loaded from.
+    pub fn source(&self) -> &'a S {
+        self.source
     }
 
     /// The device that parameters are made on.
@@ -33,7 +66,51 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     /// # Panics
     /// If the weight has not `D` axes.
     pub fn param<const D: usize>(&self, id: TensorId) -> Result<Param<Tensor<D>>, WeightError> {
-        Ok(Param::from_tensor(self.tensor(id)?))
+        let dtype = if D == 1 { Dtype::Float32 } else { self.dtype };
+        Ok(Param::from_tensor(self.tensor(self.read(id, dtype)?)))
+    }
+
+    /// One matrix, in blocks if it is wanted so.
+    ///
+    /// # Errors
+    /// What the source says.
+    ///
+    /// # Panics
+    /// If the weight has not two axes.
+    pub fn weight(&self, id: TensorId) -> Result<Weight, WeightError> {
+        if let Some(matrix) = self.blocks(id)? {
+            return Ok(Weight::Quantized(Quantized { matrix }));
+        }
+        let raw = self.read(id, self.dtype)?;
+        let matrix = self.shared(digest("matrix", [&raw]), || Shared::Matrix(self.tensor(raw)));
+        let Shared::Matrix(tensor) = matrix else { unreachable!("a digest covers the kind") };
+        Ok(Weight::Float(Param::from_tensor(tensor)))
+    }
+
+    /// One matrix in blocks, or `None` if it is wanted in floats.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn blocks(&self, id: TensorId) -> Result<Option<Arc<QuantizedMatrix>>, WeightError> {
+        let Some(format) = self.blocks else { return Ok(None) };
+        let shape = id.shape(self.source.config());
+        let [rows, cols] = shape[..] else { return Ok(None) };
+        if let Some(PackedTensor { ty, bytes }) = self.source.packed(id)?
+            && let Some(format) = BlockFormat::from_name(ty.name)
+        {
+            let key = Sha256::new()
+                .chain_update("blocks of ")
+                .chain_update(ty.name)
+                .chain_update(shape_bytes(&shape))
+                .chain_update(&bytes);
+            let build = || Shared::Blocks(Arc::new(QuantizedMatrix::from_blocks(format, [rows, cols], &bytes)));
+            return Ok(self.shared(key.finalize().into(), build).into_blocks());
+        }
+        let Some(format) = format.filter(|format| cols.is_multiple_of(format.block_len())) else { return Ok(None) };
+        let raw = self.read(id, Dtype::Float32)?;
+        let key = digest(&format!("rounded to {format:?}"), [&raw]);
+        let build = || Shared::Blocks(Arc::new(QuantizedMatrix::quantize(format, [rows, cols], &raw.to_f32())));
+        Ok(self.shared(key, build).into_blocks())
     }
 
     /// Weights of one shape, stacked along a new first axis, as one parameter.
@@ -41,25 +118,64 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     /// # Errors
     /// What the source says.
     pub fn stacked(&self, ids: impl Iterator<Item = TensorId>) -> Result<Param<Tensor<3>>, WeightError> {
-        let matrices = ids.map(|id| self.tensor::<2>(id)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Param::from_tensor(Tensor::stack(matrices, 0)))
+        let raws = ids.map(|id| self.read(id, self.dtype)).collect::<Result<Vec<_>, _>>()?;
+        let stack = self.shared(digest("stack", &raws), || {
+            Shared::Stack(Tensor::stack(raws.into_iter().map(|raw| self.tensor::<2>(raw)).collect(), 0))
+        });
+        let Shared::Stack(tensor) = stack else { unreachable!("a digest covers the kind") };
+        Ok(Param::from_tensor(tensor))
     }
 
-    fn tensor<const D: usize>(&self, id: TensorId) -> Result<Tensor<D>, WeightError> {
-        let dtype = if D == 1 { Dtype::Float32 } else { self.dtype };
+    /// What was built for these bytes before, or now. Two parameters that are trained share no tensor: it is what their
+    /// gradients are kept by.
+    fn shared(&self, key: [u8; 32], build: impl FnOnce() -> Shared) -> Shared {
+        if self.device.is_autodiff() {
+            return build();
+        }
+        self.seen.borrow_mut().entry(key).or_insert_with(build).clone()
+    }
+
+    fn read(&self, id: TensorId, dtype: Dtype) -> Result<RawTensor, WeightError> {
         let found = self.source.dtype(id);
         if !found.is_float() {
             return Err(WeightError::NotComputable { id, found, expected: "floating-point numbers to compute with" });
         }
-        let raw = self.source.read(id)?.cast(dtype);
+        Ok(self.source.read(id)?.cast(dtype))
+    }
+
+    fn tensor<const D: usize>(&self, raw: RawTensor) -> Tensor<D> {
         let shape = raw.shape().to_vec();
         let (data, dtype) = match raw.dtype() {
             Dtype::Float16 => (TensorData::new(halves(raw.bytes(), f16::from_bits), shape), DType::F16),
             Dtype::Bfloat16 => (TensorData::new(halves(raw.bytes(), bf16::from_bits), shape), DType::BF16),
             _ => (TensorData::new(raw.to_f32(), shape), DType::F32),
         };
-        Ok(Tensor::from_data(data, (self.device, dtype)))
+        Tensor::from_data(data, (self.device, dtype))
     }
+}
+
+impl Shared {
+    fn into_blocks(self) -> Option<Arc<QuantizedMatrix>> {
+        match self {
+            Self::Blocks(matrix) => Some(matrix),
+            Self::Matrix(_) | Self::Stack(_) => None,
+        }
+    }
+}
+
+/// What is made of weights, and their types, shapes and bytes, in one number.
+fn digest<'r>(made: &str, raws: impl IntoIterator<Item = &'r RawTensor>) -> [u8; 32] {
+    let mut digest = Sha256::new().chain_update(made);
+    for raw in raws {
+        digest.update(raw.dtype().to_string());
+        digest.update(shape_bytes(raw.shape()));
+        digest.update(raw.bytes());
+    }
+    digest.finalize().into()
+}
+
+fn shape_bytes(shape: &[usize]) -> Vec<u8> {
+    shape.iter().flat_map(|size| (*size as u64).to_le_bytes()).collect()
 }
 
 fn halves<T>(bytes: &[u8], from_bits: fn(u16) -> T) -> Vec<T> {
@@ -76,4 +192,48 @@ pub(super) fn raw<const D: usize>(value: Tensor<D>) -> RawTensor {
     };
     let wide = value.cast(DType::F32).into_data().try_into_vec::<f32>().expect("cast to f32");
     RawTensor::from_f32(dtype, shape, &wide)
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::config::DecoderConfig;
+    use crate::weights::{LayerTensor, MemoryWeights};
+
+    fn address(tensor: Tensor<2>) -> *const f32 {
+        tensor.without_autodiff().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr()
+    }
+
+    /// Weights whose layers 1 and 2 are twins.
+    fn twins() -> MemoryWeights {
+        let config = DecoderConfig::pico();
+        let untrained = MemoryWeights::untrained(config.clone(), 0.02, 1);
+        MemoryWeights::new(config, |id| match id {
+            TensorId::Layer(2, tensor) => untrained.read(TensorId::Layer(1, tensor)).expect("in memory"),
+            id => untrained.read(id).expect("in memory"),
+        })
+    }
+
+    #[test]
+    fn twin_layers_share_their_memory_where_nothing_is_trained_and_others_do_not() {
+        let id = |layer| TensorId::Layer(layer, LayerTensor::QProj);
+        let weights = twins();
+        for (device, shared) in [(Device::flex(), true), (Device::flex().autodiff(), false)] {
+            let loader = Loader::new(&weights, Dtype::Float32, &device);
+            let layers = [1, 2, 3].map(|layer| match loader.weight(id(layer)).expect("in memory") {
+                Weight::Float(param) => param.val(),
+                Weight::Quantized(_) => panic!("floats were asked for"),
+            });
+            let [one, two, three] = layers.map(address);
+            assert_eq!(one == two, shared);
+            assert_ne!(one, three);
+        }
+        let device = Device::flex();
+        let loader = Loader::quantizing(&weights, Some(BlockFormat::Q8_0), &device);
+        let blocks = [1, 2, 3].map(|layer| loader.blocks(id(layer)).expect("in memory").expect("whole blocks"));
+        assert!(Arc::ptr_eq(&blocks[0], &blocks[1]) && !Arc::ptr_eq(&blocks[0], &blocks[2]));
+    }
 }

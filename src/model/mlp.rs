@@ -3,9 +3,9 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 
-use super::{Linear, Loader, Routing, load::raw};
+use super::{Linear, Loader, Routing};
 use crate::config::DecoderConfig;
-use crate::kernel::silu_mul::silu_mul;
+use crate::kernel::projections::gated_projection;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
 /// What follows attention in a layer: the one place where dense and sparse decoders differ.
@@ -45,7 +45,7 @@ impl FeedForward for GatedMlp {
         layer: usize,
     ) -> Result<Self, WeightError> {
         let linear =
-            |projection| Ok(Linear { weight: loader.param(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? });
+            |projection| Ok(Linear { weight: loader.weight(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? });
         Ok(Self {
             gate_proj: linear(Projection::Gate)?,
             up_proj: linear(Projection::Up)?,
@@ -54,15 +54,15 @@ impl FeedForward for GatedMlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
-        let hidden = silu_mul(self.gate_proj.forward(x.clone()), self.up_proj.forward(x));
+        let hidden = gated_projection(x, self.gate_proj.weight.val(), self.up_proj.weight.val());
         (self.down_proj.forward(hidden), None)
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
-            LayerTensor::Mlp(Projection::Gate) => raw(self.gate_proj.weight.val()),
-            LayerTensor::Mlp(Projection::Up) => raw(self.up_proj.weight.val()),
-            LayerTensor::Mlp(Projection::Down) => raw(self.down_proj.weight.val()),
+            LayerTensor::Mlp(Projection::Gate) => self.gate_proj.weight.raw(),
+            LayerTensor::Mlp(Projection::Up) => self.up_proj.weight.raw(),
+            LayerTensor::Mlp(Projection::Down) => self.down_proj.weight.raw(),
             other => panic!("a dense MLP has no {other:?}"),
         }
     }

@@ -12,6 +12,7 @@ mod mlp;
 mod moe;
 mod norm;
 mod rope;
+mod weight;
 
 pub use attention::Attention;
 pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
@@ -19,9 +20,10 @@ pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use load::Loader;
 pub use mlp::{FeedForward, GatedMlp};
-pub use moe::{Router, Routing, SparseMoe};
+pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
 pub use norm::RmsNorm;
 pub use rope::{RotaryEmbedding, inverse_frequencies};
+pub use weight::{Quantized, Weight};
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};

@@ -9,7 +9,7 @@ use super::commit::FileRecord;
 use super::disk::{Disk, Kind, blake3};
 use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer};
 use super::hf::HfDirectory;
-use super::{Dtype, Inherited, Lineage, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use super::{Dtype, Inherited, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
 
 /// An opened checkpoint of either format.
@@ -190,6 +190,10 @@ impl WeightSource for Checkpoint {
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
         self.source().read(id)
+    }
+
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        self.source().packed(id)
     }
 
     fn lineage(&self, id: TensorId) -> Lineage {

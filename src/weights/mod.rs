@@ -37,6 +37,7 @@ pub use tensor_id::{LayerTensor, Projection, TensorId};
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
+use gguf::GgmlType;
 
 /// Named tensors and the shape of the decoder they make.
 pub trait WeightSource {
@@ -77,10 +78,31 @@ pub trait WeightSource {
         Ok(RawTensor::new(dtype, shape, bytes))
     }
 
+    /// The weight as blocks of integers, if that is how it is stored: whole rows, in the order of [`TensorId::shape`].
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    ///
+    /// # Panics
+    /// As [`stream`](Self::stream).
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        let _ = id;
+        Ok(None)
+    }
+
     /// Where this weight came from, from the root checkpoint to here.
     fn lineage(&self, id: TensorId) -> Lineage {
         Lineage { root: Some(id), steps: Vec::new() }
     }
+}
+
+/// A quantized weight as its file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedTensor {
+    /// What the blocks are.
+    pub ty: GgmlType,
+    /// The blocks, row by row.
+    pub bytes: Vec<u8>,
 }
 
 /// What takes the pieces of a streamed weight; an error ends the stream.
@@ -103,6 +125,10 @@ impl<S: WeightSource + ?Sized> WeightSource for &S {
         (**self).read(id)
     }
 
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        (**self).packed(id)
+    }
+
     fn lineage(&self, id: TensorId) -> Lineage {
         (**self).lineage(id)
     }
@@ -123,6 +149,10 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
         (**self).read(id)
+    }
+
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        (**self).packed(id)
     }
 
     fn lineage(&self, id: TensorId) -> Lineage {

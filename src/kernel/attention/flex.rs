@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use super::Visibility;
 use crate::kernel::host::{
-    CHUNK, Mat, MatMut, Threads, dense, dots, gemm, softmax_in_place, tensor, values, vectorized,
+    CHUNK, Columns, Lanes, Mat, MatMut, Threads, WithLanes, dense, for_each, gemm, sixteen, softmax_in_place, tensor,
+    values, vectorized, with_lanes,
 };
 
 /// Queries per block: scores of one block and the keys that it reads stay in the cache.
@@ -145,33 +146,85 @@ fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32],
 }
 
 /// One query a sequence (decoding): a task is one head, keys and values are streamed where they lie.
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
 fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
     let head_dim = sizes.head_dim;
     let groups = sizes.num_heads / sizes.num_kv_heads;
     let positions = visibility.keys(0);
-    let one_head = |(index, out): (usize, &mut [f32])| {
+    let heads = sizes.batch_size * sizes.num_heads;
+    let target = Columns::of(out, 1);
+    let one_head = |index: usize| {
         let (batch, kv_head) = (index / sizes.num_heads, index % sizes.num_heads / groups);
-        let q = &q[index * head_dim..(index + 1) * head_dim];
-        let row = |position: usize| {
-            let start = (batch * sizes.capacity + position) * sizes.key_width() + kv_head * head_dim;
-            start..start + head_dim
-        };
-        vectorized!({
-            let mut scores: Vec<f32> =
-                positions.clone().map(|position| dots::<1>(&k[row(position)], q)[0] * sizes.scale()).collect();
-            softmax_in_place(&mut scores);
-            out.fill(0.0);
-            for (weight, position) in scores.iter().zip(positions.clone()) {
-                for (out, value) in out.iter_mut().zip(&v[row(position)]) {
-                    *out = weight.mul_add(*value, *out);
-                }
-            }
-        });
+        let start = (batch * sizes.capacity + positions.start) * sizes.key_width() + kv_head * head_dim;
+        let mut scores = vec![0.0; positions.len()];
+        let mut mean = vec![0.0; head_dim];
+        let (q, stride) = (&q[index * head_dim..(index + 1) * head_dim], sizes.key_width());
+        with_lanes(Scores { q, keys: &k[start..], stride, scale: sizes.scale(), scores: &mut scores });
+        vectorized!(softmax_in_place(&mut scores));
+        with_lanes(Mean { weights: &scores, values: &v[start..], stride, mean: &mut mean });
+        // SAFETY: each head has columns of its own, and one task.
+        unsafe { target.put(index * head_dim..(index + 1) * head_dim, &mean) };
     };
-    let work = sizes.batch_size * sizes.num_heads * positions.len() * head_dim;
-    if work < 4 * CHUNK {
-        out.chunks_exact_mut(head_dim).enumerate().for_each(one_head);
+    if heads * positions.len() * head_dim < CHUNK {
+        (0..heads).for_each(one_head);
     } else {
-        out.par_chunks_exact_mut(head_dim).enumerate().for_each(one_head);
+        for_each(heads, one_head);
+    }
+}
+
+/// `scores[t] = scale · q · keys[t]`.
+struct Scores<'a> {
+    q: &'a [f32],
+    keys: &'a [f32],
+    /// From one key to the next.
+    stride: usize,
+    scale: f32,
+    scores: &'a mut [f32],
+}
+
+impl WithLanes for Scores<'_> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        let Self { q, keys, stride, scale, scores } = self;
+        for (t, score) in scores.iter_mut().enumerate() {
+            let key = &keys[t * stride..t * stride + q.len()];
+            let mut sum = lanes.splat(0.0);
+            let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<16>(), key.as_chunks::<16>());
+            for (q, key) in q.iter().zip(key) {
+                sum = lanes.mul_add(lanes.load(q), lanes.load(key), sum);
+            }
+            let rest: f32 = q_rest.iter().zip(key_rest).map(|(q, key)| q * key).sum();
+            *score = (lanes.sum(sum) + rest) * scale;
+        }
+    }
+}
+
+/// `mean = Σ_t weights[t] · values[t]`.
+struct Mean<'a> {
+    weights: &'a [f32],
+    values: &'a [f32],
+    /// From one value to the next.
+    stride: usize,
+    mean: &'a mut [f32],
+}
+
+impl WithLanes for Mean<'_> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        let Self { weights, values, stride, mean } = self;
+        let (chunks, rest) = mean.as_chunks_mut::<16>();
+        let rest_start = chunks.len() * 16;
+        for (index, chunk) in chunks.iter_mut().enumerate() {
+            let mut sum = lanes.splat(0.0);
+            for (t, weight) in weights.iter().enumerate() {
+                let value = lanes.load(sixteen(values, t * stride + index * 16));
+                sum = lanes.mul_add(lanes.splat(*weight), value, sum);
+            }
+            lanes.store(sum, chunk);
+        }
+        for (t, weight) in weights.iter().enumerate() {
+            let value = &values[t * stride + rest_start..];
+            rest.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
+        }
     }
 }

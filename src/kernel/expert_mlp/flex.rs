@@ -8,7 +8,9 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use rayon::prelude::*;
 
 use crate::kernel::executed;
-use crate::kernel::host::{Threads, WeightRows, dense, indices, matmul_nt, silu, tensor, values, vectorized};
+use crate::kernel::host::{
+    CHUNK, Matrix, Threads, WeightRows, dense, gated, indices, matmul_nt, products, silu, tensor, values, vectorized,
+};
 
 /// Visits of one expert that one task multiplies.
 const BLOCK: usize = 256;
@@ -96,7 +98,7 @@ impl Visits {
     /// `out[token] = Σ_j scale(visit) · rows[place of visit]`, in the order of `j`.
     pub fn scatter(&self, rows: &[f32], width: usize, scale: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
         let mut out = vec![0.0; self.order.len() / self.k * width];
-        out.par_chunks_exact_mut(width).enumerate().with_min_len(32).for_each(|(token, out)| {
+        let one = |(token, out): (usize, &mut [f32])| {
             vectorized!({
                 for visit in token * self.k..(token + 1) * self.k {
                     let (scale, start) = (scale(visit), self.place[visit] * width);
@@ -104,7 +106,12 @@ impl Visits {
                     out.iter_mut().zip(row).for_each(|(sum, term)| *sum = term.mul_add(scale, *sum));
                 }
             });
-        });
+        };
+        if out.len() <= CHUNK {
+            out.chunks_exact_mut(width).enumerate().for_each(one);
+        } else {
+            out.par_chunks_exact_mut(width).enumerate().with_min_len(32).for_each(one);
+        }
         out
     }
 }
@@ -175,6 +182,38 @@ pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 
     out
 }
 
+/// Runs every visit through its expert, given by its three matrices, and keeps just the outputs: in the order of tokens,
+/// the terms of a sum in the order of `j`.
+pub fn infer<'a>(
+    visits: &Visits,
+    x: &[f32],
+    weights: &[f32],
+    [width, hidden]: [usize; 2],
+    expert: impl Fn(usize) -> [Matrix<'a>; 3] + Sync,
+) -> Vec<f32> {
+    let num_visits = visits.order.len();
+    executed::add(3 * num_visits * width * hidden);
+    let mut y = vec![0.0; num_visits * hidden];
+    let blocks = visits.blocks();
+    let tasks: Vec<_> = blocks.iter().zip(pieces(&mut y, hidden, &blocks)).collect();
+    let run = |threads: Threads| {
+        let expert = &expert;
+        move |((index, places), y): (&(usize, Range<usize>), &mut [f32])| {
+            let [gate, up, down] = expert(*index);
+            let x = visits.gather(x, hidden, places.clone());
+            let mut inner = vec![0.0; places.len() * width];
+            gated(&x, hidden, [gate, up], &mut inner, threads);
+            products(&inner, width, vec![(down, y)], threads);
+        }
+    };
+    if visits.are_few() {
+        tasks.into_iter().for_each(run(Threads::Pool));
+    } else {
+        tasks.into_par_iter().for_each(run(Threads::One));
+    }
+    visits.scatter(&y, hidden, |visit| weights[visit])
+}
+
 impl ExpertMlp for Flex {
     fn expert_mlp_forward(
         x: FlexTensor,
@@ -187,8 +226,10 @@ impl ExpertMlp for Flex {
         let (x, weights) = (dense(x), dense(weights));
         let [gate, up, down] = [gate, up, down].map(|w| w.to_contiguous());
         let visits = Visits::sort(&experts, gate.shape()[0]);
-        let forward = forward(&visits, &x, [&gate, &up, &down]);
-        let weights = values(&weights);
-        tensor(visits.scatter(&forward.y, gate.shape()[2], |visit| weights[visit]), x.shape())
+        let size = gate.shape()[1] * gate.shape()[2];
+        let expert =
+            |index| [&gate, &up, &down].map(|stack| Matrix::Rows(WeightRows::of(stack).slice(index * size, size)));
+        let dims = [gate.shape()[1], gate.shape()[2]];
+        tensor(infer(&visits, values(&x), values(&weights), dims, expert), x.shape())
     }
 }

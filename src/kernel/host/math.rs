@@ -1,6 +1,6 @@
 //! Elementwise functions that the compiler can vectorize, and the door to the widest vectors of this CPU.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Arch;
 
 /// Runs an expression compiled for the widest vectors that this CPU has (AVX-512, AVX2 + FMA, NEON, or plain).
 ///
@@ -62,60 +62,6 @@ pub(in crate::kernel) fn silu(x: f32) -> f32 {
 pub(in crate::kernel) fn silu_derivative(x: f32) -> (f32, f32) {
     let s = sigmoid(x);
     (x * s, (x * s).mul_add(1.0 - s, s))
-}
-
-/// Dot products of `R` rows of `x`, one behind the other, with `w`: each element of `w` is read once.
-///
-/// The order of the sum depends on the vectors of this CPU, not on `R`.
-pub(in crate::kernel) fn dots<const R: usize>(x: &[f32], w: &[f32]) -> [f32; R] {
-    struct Dots<'a, const R: usize> {
-        x: &'a [f32],
-        w: &'a [f32],
-    }
-
-    impl<const R: usize> WithSimd for Dots<'_, R> {
-        type Output = [f32; R];
-
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) -> [f32; R] {
-            let Self { x, w } = self;
-            assert_eq!(x.len(), R * w.len(), "rows as long as w");
-            let (w_body, w_tail) = S::as_simd_f32s(w);
-            let mut out = [0.0; R];
-            let rows: [&[f32]; R] = std::array::from_fn(
-                #[inline(always)]
-                |r| &x[r * w.len()..(r + 1) * w.len()],
-            );
-            let bodies: [&[S::f32s]; R] = std::array::from_fn(
-                #[inline(always)]
-                |r| S::as_simd_f32s(rows[r]).0,
-            );
-            // Two sums a row: a fused multiply-add waits four cycles for the one before it.
-            let mut even = [simd.splat_f32s(0.0); R];
-            let mut odd = even;
-            let mut i = 0;
-            while i + 1 < w_body.len() {
-                for r in 0..R {
-                    even[r] = simd.mul_add_f32s(bodies[r][i], w_body[i], even[r]);
-                    odd[r] = simd.mul_add_f32s(bodies[r][i + 1], w_body[i + 1], odd[r]);
-                }
-                i += 2;
-            }
-            for r in 0..R {
-                if i < w_body.len() {
-                    even[r] = simd.mul_add_f32s(bodies[r][i], w_body[i], even[r]);
-                }
-                let tail = &rows[r][w.len() - w_tail.len()..];
-                out[r] = simd.reduce_sum_f32s(simd.add_f32s(even[r], odd[r]));
-                for (x, w) in tail.iter().zip(w_tail) {
-                    out[r] += x * w;
-                }
-            }
-            out
-        }
-    }
-
-    Arch::new().dispatch(Dots { x, w })
 }
 
 /// Sum in 16 interleaved lanes: the same order of additions for every vector width. For terms of an operation or

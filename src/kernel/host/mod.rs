@@ -3,20 +3,38 @@
 //! Everything here is deterministic for any number of threads: work is split over outputs, never over the
 //! terms of one sum.
 
+mod columns;
 mod gemm;
+mod lanes;
 mod math;
 mod rows;
+mod team;
 
+pub(super) use columns::Columns;
 pub(super) use gemm::{Mat, MatMut, Threads, gemm};
-pub(super) use math::{dispatch, dots, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
-pub(super) use rows::{WeightRows, matmul_nt};
+#[cfg(test)]
+pub(super) use lanes::Plain;
+pub(super) use lanes::{Lanes, WithLanes, with_lanes};
+pub(super) use math::{dispatch, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
+pub(super) use rows::{Matrix, WeightRows, gated, matmul_nt, products, sixteen};
+pub(super) use team::for_each;
 
 use burn::backend::TensorData;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape};
+use rayon::prelude::*;
 
 /// Elements that one task of an elementwise loop handles; fewer than this are not worth a second thread.
 pub(super) const CHUNK: usize = 16 * 1024;
+
+/// Calls `body` with every `size` elements of `out` and their index: on the calling thread if that is all of it.
+pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize, &mut [f32])) + Sync + Send) {
+    if out.len() <= size {
+        body((0, out));
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each(body);
+    }
+}
 
 /// The tensor with its elements next to each other; a copy only if it was strided.
 ///

@@ -4,29 +4,41 @@
 //! while it is in a register, so that the time is that of streaming `W`. Many rows: GEMM; half-precision
 //! weights are widened a panel at a time, never the whole matrix.
 
+use std::ops::Range;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{Mat, MatMut, Threads, dots, gemm, vectorized};
+use super::columns::Columns;
+use super::lanes::{Lanes, WithLanes, with_lanes};
+use super::team::for_each;
+use super::{CHUNK, Mat, MatMut, Threads, gemm, silu, vectorized};
+use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which streaming the weights beats GEMM.
-const FEW_ROWS: usize = 12;
+const FEW_ROWS: usize = 32;
 /// Rows of half-precision `W` widened at a time.
 const PANEL: usize = 128;
 /// Bytes of `W` that one task streams.
-const TASK_BYTES: usize = 96 * 1024;
+const TASK_BYTES: usize = 32 * 1024;
 
 /// A number that weights are stored in.
 trait Widen: bytemuck::Pod + Send + Sync {
     fn widen(self) -> f32;
+    fn load<L: Lanes>(lanes: L, numbers: &[Self; 16]) -> L::Floats;
 }
 
 impl Widen for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[f32; 16]) -> L::Floats {
+        lanes.load(numbers)
     }
 }
 
@@ -35,6 +47,11 @@ impl Widen for bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[bf16; 16]) -> L::Floats {
+        lanes.load_bf16(bytemuck::cast_ref(numbers))
     }
 }
 
@@ -49,6 +66,11 @@ impl Widen for f16 {
         let finite = (f32::from_bits(magnitude) * BIAS).to_bits();
         let wide = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { finite };
         f32::from_bits(wide | (bits & 0x8000) << 16)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[f16; 16]) -> L::Floats {
+        lanes.load_f16(bytemuck::cast_ref(numbers))
     }
 }
 
@@ -85,7 +107,31 @@ impl<'a> WeightRows<'a> {
     }
 }
 
+impl<'a> WeightRows<'a> {
+    /// Some rows of `k` elements.
+    fn rows(self, rows: Range<usize>, k: usize) -> Self {
+        self.slice(rows.start * k, rows.len() * k)
+    }
+}
+
 impl WeightRows<'_> {
+    /// Elements.
+    pub(in crate::kernel) fn len(self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F16(w) => w.len(),
+            Self::Bf16(w) => w.len(),
+        }
+    }
+
+    fn size_bytes(self) -> usize {
+        match self {
+            Self::F32(w) => size_of_val(w),
+            Self::F16(w) => size_of_val(w),
+            Self::Bf16(w) => size_of_val(w),
+        }
+    }
+
     /// The elements as f32.
     ///
     /// # Panics
@@ -106,69 +152,235 @@ fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
-    match w {
-        WeightRows::F32(w) => typed(x, w, out, k, threads),
-        WeightRows::F16(w) => typed(x, w, out, k, threads),
-        WeightRows::Bf16(w) => typed(x, w, out, k, threads),
-    }
+    products(x, k, vec![(Matrix::Rows(w), out)], threads);
 }
 
-fn typed<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threads: Threads) {
-    let (m, n) = (x.len() / k, w.len() / k);
-    assert_eq!((x.len(), w.len(), out.len()), (m * k, n * k, m * n), "sizes of x·wᵀ");
-    if m <= FEW_ROWS {
-        stream_weights(x, w, out, k, threads);
-    } else if let Ok(w) = bytemuck::try_cast_slice::<W, f32>(w)
-        && size_of::<W>() == size_of::<f32>()
-    {
-        gemm(MatMut::new(out, m, n), false, Mat::new(x, m, k), Mat::new(w, n, k).t(), threads);
-    } else {
-        widen_panels(x, w, out, k, threads);
-    }
+/// A weight matrix as it lies in memory.
+#[derive(Clone, Copy)]
+pub(in crate::kernel) enum Matrix<'a> {
+    /// Rows of floats.
+    Rows(WeightRows<'a>),
+    /// Blocks of integers.
+    Quantized(&'a QuantizedMatrix),
 }
 
-/// Each task takes some rows of `w` and all rows of `x`; the outputs are gathered transposed.
-fn stream_weights<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threads: Threads) {
-    let (m, n) = (x.len() / k, w.len() / k);
-    let rows = (TASK_BYTES / (k * size_of::<W>())).clamp(1, n.max(1));
-    let task = |(out, w): (&mut [f32], &[W])| dot_rows(x, w, out, k);
-    let mut transposed = vec![0.0; if m == 1 { 0 } else { m * n }];
-    let target: &mut [f32] = if m == 1 { out } else { &mut transposed };
-    if threads == Threads::One || n <= rows {
-        target.chunks_mut(rows * m).zip(w.chunks(rows * k)).for_each(task);
-    } else {
-        target.par_chunks_mut(rows * m).zip(w.par_chunks(rows * k)).for_each(task);
+impl Matrix<'_> {
+    /// Rows, if a row has `k` elements; `None` if it has not.
+    fn rows(self, k: usize) -> Option<usize> {
+        match self {
+            Self::Rows(w) => w.len().is_multiple_of(k).then(|| w.len() / k),
+            Self::Quantized(w) => Some(w.dims()).filter(|dims| dims[1] == k).map(|dims| dims[0]),
+        }
     }
-    if m > 1 {
-        for (j, column) in transposed.chunks_exact(m).enumerate() {
-            for (i, value) in column.iter().enumerate() {
-                out[i * n + j] = *value;
-            }
+
+    fn size_bytes(self) -> usize {
+        match self {
+            Self::Rows(w) => w.size_bytes(),
+            Self::Quantized(w) => w.size_bytes(),
         }
     }
 }
 
-/// `out[j, i] = w_j · x_i`. A product is summed in the same order however many rows `x` has, so that batched
-/// decoding gives the bits of single decoding.
-fn dot_rows<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize) {
+/// A matrix that `x` is multiplied with, and where the result goes.
+pub(in crate::kernel) type Product<'a> = (Matrix<'a>, &'a mut [f32]);
+
+/// Rows of activations, in each form that a matrix wants them in.
+struct Activations<'a> {
+    x: &'a [f32],
+    k: usize,
+    quantized: Option<QuantizedRows>,
+}
+
+impl<'a> Activations<'a> {
+    fn new<'b>(x: &'a [f32], k: usize, mut matrices: impl Iterator<Item = &'b Matrix<'b>>) -> Self {
+        let wanted = matrices.any(|w| matches!(w, Matrix::Quantized(_)));
+        Self { x, k, quantized: wanted.then(|| QuantizedRows::round(x, k)) }
+    }
+
+    /// `x · w[rows]ᵀ`, a row of `x` behind the other.
+    fn times(&self, w: Matrix<'_>, rows: Range<usize>) -> Vec<f32> {
+        let mut out = vec![0.0; self.x.len() / self.k * rows.len()];
+        match (w, &self.quantized) {
+            (Matrix::Rows(w), _) => dot_rows(self.x, w.rows(rows, self.k), &mut out, self.k),
+            (Matrix::Quantized(w), Some(x)) => multiply(x, w, rows, &mut out),
+            (Matrix::Quantized(_), None) => unreachable!("activations were rounded for this matrix"),
+        }
+        out
+    }
+}
+
+/// The same for several matrices at once, in a single loop but for rows of floats that many rows of `x` want by GEMM.
+pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) {
     let m = x.len() / k;
-    let mut scratch = vec![0.0f32; if size_of::<W>() == size_of::<f32>() { 0 } else { k }];
-    for (w, out) in w.chunks_exact(k).zip(out.chunks_exact_mut(m)) {
-        let w: &[f32] = match bytemuck::try_cast_slice(w) {
-            Ok(wide) if size_of::<W>() == size_of::<f32>() => wide,
-            _ => {
-                widen(w, &mut scratch);
-                &scratch
-            }
+    for (w, out) in &products {
+        assert_eq!((x.len(), Some(out.len())), (m * k, w.rows(k).map(|n| m * n)), "sizes of x·wᵀ");
+    }
+    if m == 0 {
+        return;
+    }
+    let by_gemm = |w: &Matrix<'_>| m > FEW_ROWS && matches!(w, Matrix::Rows(_));
+    let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
+    for (w, out) in large {
+        if let Matrix::Rows(w) = w {
+            many_rows(x, w, out, k, threads);
+        }
+    }
+    let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
+    let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, Columns::of(out, m))).collect();
+    in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
+        let (w, target) = &targets[index];
+        put(target, rows.clone(), &x.times(*w, rows));
+    });
+}
+
+/// `out[m, n] = silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP.
+pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2], out: &mut [f32], threads: Threads) {
+    let m = x.len() / k;
+    assert_eq!((x.len(), gate.rows(k)), (m * k, up.rows(k)), "sizes of a gate");
+    assert_eq!(Some(out.len()), gate.rows(k).map(|n| m * n), "sizes of a hidden state");
+    if m == 0 {
+        return;
+    }
+    if m > FEW_ROWS && [gate, up].iter().any(|w| matches!(w, Matrix::Rows(_))) {
+        let mut factor = vec![0.0; out.len()];
+        products(x, k, vec![(gate, &mut *out), (up, &mut factor)], threads);
+        let chunks = out.chunks_mut(CHUNK).zip(factor.chunks(CHUNK));
+        return match threads {
+            Threads::One => chunks.for_each(|(gate, up)| silu_times(gate, up)),
+            Threads::Pool => chunks.par_bridge().for_each(|(gate, up)| silu_times(gate, up)),
         };
-        let (fours, rest) = out.as_chunks_mut::<4>();
-        let (x_fours, x_rest) = x.split_at(fours.len() * 4 * k);
-        for (out, x) in fours.iter_mut().zip(x_fours.chunks_exact(4 * k)) {
-            *out = dots::<4>(x, w);
+    }
+    let x = Activations::new(x, k, [&gate, &up].into_iter());
+    let target = Columns::of(out, m);
+    in_rows(k, std::iter::once(gate), threads, |_, rows| {
+        let mut hidden = x.times(gate, rows.clone());
+        silu_times(&mut hidden, &x.times(up, rows.clone()));
+        put(&target, rows, &hidden);
+    });
+}
+
+/// `gate = silu(gate) ∘ up`.
+pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
+    vectorized!(gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = silu(*gate) * up));
+}
+
+/// Calls `task` with the index of each matrix and some of its rows, from a multiple of sixteen on, until all rows of all
+/// matrices are through.
+fn in_rows<'a>(
+    k: usize,
+    matrices: impl Iterator<Item = Matrix<'a>>,
+    threads: Threads,
+    task: impl Fn(usize, Range<usize>) + Sync,
+) {
+    let cut = |(index, w): (usize, Matrix<'_>)| {
+        let rows = w.rows(k).unwrap_or(0);
+        let step = (TASK_BYTES * rows / w.size_bytes().max(1)).next_multiple_of(16).max(16);
+        (0..rows).step_by(step).map(move |start| (index, start..(start + step).min(rows)))
+    };
+    let tasks: Vec<_> = matrices.enumerate().flat_map(cut).collect();
+    let task = |index: usize| {
+        let (matrix, rows) = tasks[index].clone();
+        task(matrix, rows);
+    };
+    match threads {
+        Threads::One => (0..tasks.len()).for_each(task),
+        Threads::Pool => for_each(tasks.len(), task),
+    }
+}
+
+/// Writes the block of a task of [`in_rows`].
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
+fn put(target: &Columns<'_>, rows: Range<usize>, block: &[f32]) {
+    // SAFETY: `in_rows` hands out every row of a matrix once, and a row of the matrix is a column of the target.
+    unsafe { target.put(rows, block) };
+}
+
+/// `out[i, j] = x_i · w_j`. A product is summed in the same order however many rows `x` has, so that batched decoding
+/// gives the bits of single decoding.
+fn dot_rows(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize) {
+    match w {
+        WeightRows::F32(w) => with_lanes(DotRows { x, w, out, k }),
+        WeightRows::F16(w) => with_lanes(DotRows { x, w, out, k }),
+        WeightRows::Bf16(w) => with_lanes(DotRows { x, w, out, k }),
+    }
+}
+
+struct DotRows<'a, W> {
+    x: &'a [f32],
+    w: &'a [W],
+    out: &'a mut [f32],
+    k: usize,
+}
+
+impl<W: Widen> WithLanes for DotRows<'_, W> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        let Self { x, w, out, k } = self;
+        let (m, n) = (x.len() / k, w.len() / k);
+        for (j, w) in w.chunks_exact(k).enumerate() {
+            let mut i = 0;
+            while i + 4 <= m {
+                let dots = dots::<L, W, 4>(lanes, &x[i * k..(i + 4) * k], w);
+                for (r, dot) in dots.into_iter().enumerate() {
+                    out[(i + r) * n + j] = dot;
+                }
+                i += 4;
+            }
+            while i < m {
+                [out[i * n + j]] = dots::<L, W, 1>(lanes, &x[i * k..(i + 1) * k], w);
+                i += 1;
+            }
         }
-        for (out, x) in rest.iter_mut().zip(x_rest.chunks_exact(k)) {
-            [*out] = dots::<1>(x, w);
+    }
+}
+
+/// Products of `R` rows of `x` with one row of weights, which is read once. Two sums a row: a fused multiply-add waits
+/// four cycles for the one before it.
+#[inline(always)]
+fn dots<L: Lanes, W: Widen, const R: usize>(lanes: L, x: &[f32], w: &[W]) -> [f32; R] {
+    let (pairs, w_tail) = w.as_chunks::<32>();
+    let mut sums = [[lanes.splat(0.0); 2]; R];
+    let mut rows = [&x[..0]; R];
+    for (row, x) in rows.iter_mut().zip(x.chunks_exact(w.len())) {
+        *row = x;
+    }
+    for (index, pair) in pairs.iter().enumerate() {
+        for half in 0..2 {
+            let w = W::load(lanes, sixteen(pair, half * 16));
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                sums[half] = lanes.mul_add(lanes.load(sixteen(row, index * 32 + half * 16)), w, sums[half]);
+            }
         }
+    }
+    let mut w_rest = [W::zeroed(); 32];
+    w_rest[..w_tail.len()].copy_from_slice(w_tail);
+    let mut dots = [0.0; R];
+    for ((dot, [mut even, mut odd]), row) in dots.iter_mut().zip(sums).zip(rows) {
+        if !w_tail.is_empty() {
+            let mut x_rest = [0.0; 32];
+            x_rest[..w_tail.len()].copy_from_slice(&row[w.len() - w_tail.len()..]);
+            even = lanes.mul_add(lanes.load(sixteen(&x_rest, 0)), W::load(lanes, sixteen(&w_rest, 0)), even);
+            odd = lanes.mul_add(lanes.load(sixteen(&x_rest, 16)), W::load(lanes, sixteen(&w_rest, 16)), odd);
+        }
+        *dot = lanes.sum(lanes.mul_add(even, lanes.splat(1.0), odd));
+    }
+    dots
+}
+
+/// The sixteen elements from `start` on.
+#[inline(always)]
+pub(in crate::kernel) fn sixteen<T>(slice: &[T], start: usize) -> &[T; 16] {
+    slice[start..start + 16].as_array().expect("sixteen")
+}
+
+fn many_rows(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
+    match w {
+        WeightRows::F32(w) => {
+            let (m, n) = (x.len() / k, w.len() / k);
+            gemm(MatMut::new(out, m, n), false, Mat::new(x, m, k), Mat::new(w, n, k).t(), threads);
+        }
+        WeightRows::F16(w) => widen_panels(x, w, out, k, threads),
+        WeightRows::Bf16(w) => widen_panels(x, w, out, k, threads),
     }
 }
 

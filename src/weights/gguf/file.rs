@@ -17,7 +17,9 @@ use super::{GgmlType, GgufFault, GgufVocabulary, config, dequantize};
 use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, disk};
 use crate::weights::inherited::Content;
-use crate::weights::{Dtype, Inherited, LayerTensor, Pieces, Sink, StoredTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{
+    Dtype, Inherited, LayerTensor, PackedTensor, Pieces, Sink, StoredTensor, TensorId, WeightError, WeightSource,
+};
 use parts::Part;
 use rows::Rows;
 
@@ -201,6 +203,10 @@ impl WeightSource for GgufFile {
             GgmlKind::BF16 => Dtype::Bfloat16,
             _ => Dtype::Float32,
         }
+    }
+
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        Ok(self.read_packed(id)?.map(|(ty, bytes)| PackedTensor { ty, bytes }))
     }
 
     fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {

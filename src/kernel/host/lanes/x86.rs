@@ -1,0 +1,353 @@
+//! Lanes in AVX-512 with VNNI, and in AVX2.
+#![expect(
+    unsafe_code,
+    reason = "intrinsics of instructions that not every CPU has; a value of the type says that this one does"
+)]
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, WithLanes};
+
+/// One register for sixteen lanes. Exists only where the CPU has AVX-512 F, BW, VL and VNNI.
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+
+/// Two registers for sixteen lanes. Exists only where the CPU has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+/// The widest lanes of a CPU.
+pub enum Found {
+    Avx512(Avx512),
+    Avx2(Avx2),
+}
+
+/// What this CPU has; the standard library asks it once.
+#[inline]
+pub fn detect() -> Option<Found> {
+    Avx512::detect().map(Found::Avx512).or_else(|| Avx2::detect().map(Found::Avx2))
+}
+
+impl Avx512 {
+    #[inline]
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+            && Avx2::detect().is_some();
+        found.then_some(Self(()))
+    }
+
+    /// Runs a kernel compiled for these lanes.
+    pub fn run(self, kernel: impl WithLanes) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn compiled(lanes: Avx512, kernel: impl WithLanes) {
+            kernel.with_lanes(lanes);
+        }
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+impl Avx2 {
+    #[inline]
+    pub fn detect() -> Option<Self> {
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    /// Runs a kernel compiled for these lanes.
+    pub fn run(self, kernel: impl WithLanes) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled(lanes: Avx2, kernel: impl WithLanes) {
+            kernel.with_lanes(lanes);
+        }
+        // SAFETY: `self` exists, so the CPU has the features.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+// In both implementations each `unsafe` block calls intrinsics of the features that the existence of `self` proves;
+// those that take pointers read or write just the array behind the reference that the pointer comes from, unaligned.
+
+impl Lanes for Avx512 {
+    type Floats = __m512;
+    type Ints = __m512i;
+    type Bytes = __m512i;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        // SAFETY: `self`.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; 16]) -> __m512 {
+        // SAFETY: `self`; sixteen floats.
+        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, values: __m512, to: &mut [f32; 16]) {
+        // SAFETY: `self`; sixteen floats.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), values) }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8; 32]) -> __m512 {
+        // SAFETY: `self`; 32 bytes.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8; 32]) -> __m512 {
+        // SAFETY: `self`; 32 bytes.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self`.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self`.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn sum(self, values: __m512) -> f32 {
+        // SAFETY: `self`.
+        unsafe {
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(values)));
+            sum_of_eight(_mm256_add_ps(_mm512_castps512_ps256(values), high))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, value: i32) -> __m512i {
+        // SAFETY: `self`.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, values: &[u8; 16]) -> __m512i {
+        // SAFETY: `self`; 16 bytes.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, values: &[u8; 16]) -> __m512i {
+        // SAFETY: `self`; 16 bytes.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn bits(self, values: __m512i, from: u32, count: u32) -> __m512i {
+        // SAFETY: `self`.
+        unsafe {
+            let shifted = _mm512_srl_epi32(values, _mm_cvtsi32_si128(from as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi32((1 << count) - 1))
+        }
+    }
+
+    #[inline(always)]
+    fn to_floats(self, values: __m512i) -> __m512 {
+        // SAFETY: `self`.
+        unsafe { _mm512_cvtepi32_ps(values) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: `self`; 64 bytes.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn byte_bits(self, bytes: __m512i, from: u32, count: u32) -> __m512i {
+        // SAFETY: `self`.
+        unsafe {
+            let shifted = _mm512_srl_epi16(bytes, _mm_cvtsi32_si128(from as i32));
+            _mm512_and_si512(shifted, _mm512_set1_epi8((1 << count) - 1))
+        }
+    }
+
+    #[inline(always)]
+    fn join(self, low: __m512i, high: __m512i, by: u32) -> __m512i {
+        // SAFETY: `self`.
+        unsafe { _mm512_or_si512(low, _mm512_sll_epi16(high, _mm_cvtsi32_si128(by as i32))) }
+    }
+
+    #[inline(always)]
+    fn dot4(self, sum: __m512i, bytes: __m512i, x: [i8; 4]) -> __m512i {
+        // SAFETY: `self`.
+        unsafe { _mm512_dpbusd_epi32(sum, bytes, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))) }
+    }
+}
+
+/// Lane `i` plus `i + 4`, then `i + 2`, then `i + 1`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_of_eight(values: __m256) -> f32 {
+    let four = _mm_add_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+impl Lanes for Avx2 {
+    type Floats = [__m256; 2];
+    type Ints = [__m256i; 2];
+    type Bytes = [__m256i; 2];
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [__m256; 2] {
+        // SAFETY: `self`.
+        unsafe { [_mm256_set1_ps(value); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: `self`; sixteen floats.
+        unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] }
+    }
+
+    #[inline(always)]
+    fn store(self, values: [__m256; 2], to: &mut [f32; 16]) {
+        // SAFETY: `self`; sixteen floats.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), values[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), values[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, bytes: &[u8; 32]) -> [__m256; 2] {
+        // SAFETY: `self`; twice eight numbers of 2 bytes.
+        unsafe {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.as_ptr().add(16).cast()));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high))]
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, bytes: &[u8; 32]) -> [__m256; 2] {
+        // SAFETY: `self`; twice eight numbers of 2 bytes.
+        unsafe {
+            let low = _mm_loadu_si128(bytes.as_ptr().cast());
+            let high = _mm_loadu_si128(bytes.as_ptr().add(16).cast());
+            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
+        }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self`.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self`.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    fn sum(self, values: [__m256; 2]) -> f32 {
+        // SAFETY: `self`.
+        unsafe { sum_of_eight(_mm256_add_ps(values[0], values[1])) }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, value: i32) -> [__m256i; 2] {
+        // SAFETY: `self`.
+        unsafe { [_mm256_set1_epi32(value); 2] }
+    }
+
+    #[inline(always)]
+    fn load_u8(self, values: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: `self`; 16 bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(values.as_ptr().cast());
+            [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
+        }
+    }
+
+    #[inline(always)]
+    fn load_i8(self, values: &[u8; 16]) -> [__m256i; 2] {
+        // SAFETY: `self`; 16 bytes.
+        unsafe {
+            let bytes = _mm_loadu_si128(values.as_ptr().cast());
+            [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))]
+        }
+    }
+
+    #[inline(always)]
+    fn bits(self, values: [__m256i; 2], from: u32, count: u32) -> [__m256i; 2] {
+        // SAFETY: `self`.
+        unsafe {
+            let (from, mask) = (_mm_cvtsi32_si128(from as i32), _mm256_set1_epi32((1 << count) - 1));
+            let [low, high] = values;
+            [_mm256_and_si256(_mm256_srl_epi32(low, from), mask), _mm256_and_si256(_mm256_srl_epi32(high, from), mask)]
+        }
+    }
+
+    #[inline(always)]
+    fn to_floats(self, values: [__m256i; 2]) -> [__m256; 2] {
+        // SAFETY: `self`.
+        unsafe { [_mm256_cvtepi32_ps(values[0]), _mm256_cvtepi32_ps(values[1])] }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, bytes: &[u8; 64]) -> [__m256i; 2] {
+        // SAFETY: `self`; 64 bytes.
+        unsafe { [_mm256_loadu_si256(bytes.as_ptr().cast()), _mm256_loadu_si256(bytes.as_ptr().add(32).cast())] }
+    }
+
+    #[inline(always)]
+    fn byte_bits(self, bytes: [__m256i; 2], from: u32, count: u32) -> [__m256i; 2] {
+        // SAFETY: `self`.
+        unsafe {
+            let (from, mask) = (_mm_cvtsi32_si128(from as i32), _mm256_set1_epi8((1 << count) - 1));
+            let [low, high] = bytes;
+            [_mm256_and_si256(_mm256_srl_epi16(low, from), mask), _mm256_and_si256(_mm256_srl_epi16(high, from), mask)]
+        }
+    }
+
+    #[inline(always)]
+    fn join(self, low: [__m256i; 2], high: [__m256i; 2], by: u32) -> [__m256i; 2] {
+        // SAFETY: `self`.
+        unsafe {
+            let by = _mm_cvtsi32_si128(by as i32);
+            [
+                _mm256_or_si256(low[0], _mm256_sll_epi16(high[0], by)),
+                _mm256_or_si256(low[1], _mm256_sll_epi16(high[1], by)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn dot4(self, sum: [__m256i; 2], bytes: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
+        // Not `maddubs`, which saturates at 2^15: even and odd bytes as 16-bit numbers, exact for all of them.
+        // SAFETY: `self`.
+        unsafe {
+            let [x0, x1, x2, x3] = x.map(|x| i32::from(x) & 0xffff);
+            let even = _mm256_set1_epi32(x0 | x2 << 16);
+            let odd = _mm256_set1_epi32(x1 | x3 << 16);
+            let mask = _mm256_set1_epi16(255);
+            let add = |sum, bytes| {
+                let evens = _mm256_madd_epi16(_mm256_and_si256(bytes, mask), even);
+                let odds = _mm256_madd_epi16(_mm256_srli_epi16::<8>(bytes), odd);
+                _mm256_add_epi32(sum, _mm256_add_epi32(evens, odds))
+            };
+            [add(sum[0], bytes[0]), add(sum[1], bytes[1])]
+        }
+    }
+}

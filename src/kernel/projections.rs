@@ -1,0 +1,276 @@
+//! One `x` through several matrices in one go: queries, keys and values of attention; gate and up of an MLP.
+//!
+//! A decoding step is a long row of small products. What two that share their `x` save together is a fork of the threads
+//! and, where the weights are quantized, a rounding of `x`.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use super::linear::linear;
+use super::quantized_linear::{QuantizedMatrix, dequantized};
+use super::silu_mul::silu_mul;
+
+/// A weight `[out, in]`, as it is kept.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "lives for one call; a box would be one more allocation a product")]
+pub enum Weight {
+    /// In float32, float16 or bfloat16.
+    Float(Tensor<2>),
+    /// In blocks of integers.
+    Quantized(Arc<QuantizedMatrix>),
+}
+
+impl Weight {
+    /// `[out, in]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Float(weight) => weight.dims(),
+            Self::Quantized(weight) => weight.dims(),
+        }
+    }
+}
+
+/// `x·Wᵀ` for each weight.
+///
+/// # Shapes
+/// - `x`: `[.., in]`, float32
+/// - `weights`: `[out_i, in]`
+/// - results: `[.., out_i]`
+///
+/// # Panics
+/// If the last axis of `x` is not the last of every weight.
+pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+    let shape = x.dims();
+    for weight in &weights {
+        assert_eq!(shape[D - 1], weight.dims()[1], "linear: last axis of x {shape:?} and in_features");
+    }
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::projections(x, weights);
+    }
+    weights.map(|weight| single(x.clone(), weight))
+}
+
+/// The same, one matrix after the other by Burn's own product.
+///
+/// # Panics
+/// As [`projections`].
+pub fn projections_reference<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+    use super::{linear::linear_reference, quantized_linear::quantized_linear_reference};
+    weights.map(|weight| match weight {
+        Weight::Float(weight) => linear_reference(x.clone(), weight),
+        Weight::Quantized(weight) => quantized_linear_reference(x.clone(), &weight),
+    })
+}
+
+/// `silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP (Shazeer, 2020, arXiv:2002.05202, §2).
+///
+/// # Shapes
+/// - `x`: `[.., in]`, float32
+/// - `gate`, `up`: `[out, in]`
+/// - result: `[.., out]`
+///
+/// # Panics
+/// If the last axis of `x` is not the last of both weights, or they have not the same shape.
+pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
+    assert_eq!(gate.dims(), up.dims(), "gated_projection: gate and up");
+    assert_eq!(x.dims()[D - 1], gate.dims()[1], "gated_projection: last axis of x and in_features");
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::gated_projection(x, gate, up);
+    }
+    silu_mul(single(x.clone(), gate), single(x, up))
+}
+
+/// The same by Burn's own operations.
+///
+/// # Panics
+/// As [`gated_projection`].
+pub fn gated_projection_reference<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
+    let [gate, up] = projections_reference(x, [gate, up]);
+    super::silu_mul::silu_mul_reference(gate, up)
+}
+
+/// One product, with the gradients that there are.
+fn single<const D: usize>(x: Tensor<D>, weight: Weight) -> Tensor<D> {
+    match weight {
+        Weight::Float(weight) => linear(x, weight),
+        Weight::Quantized(weight) => {
+            let weight = dequantized(&weight, &x.device());
+            linear(x, weight)
+        }
+    }
+}
+
+#[cfg(feature = "flex")]
+mod flex {
+    use burn::backend::flex::FlexTensor;
+    use burn::backend::{Flex, TensorMetadata};
+    use burn::tensor::Tensor;
+
+    use super::Weight;
+    use crate::kernel::executed;
+    use crate::kernel::host::{self, Matrix, Threads, WeightRows, dense, tensor, values};
+
+    /// Whether the hand-written bodies take this: they have no gradients.
+    pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
+        let device = x.device();
+        crate::kernel::hand_written(&device) && !device.is_autodiff()
+    }
+
+    /// A weight whose elements can be borrowed.
+    enum Held {
+        Float(FlexTensor),
+        Quantized(std::sync::Arc<crate::kernel::quantized_linear::QuantizedMatrix>),
+    }
+
+    impl Held {
+        fn new(weight: Weight) -> Self {
+            match weight {
+                Weight::Float(weight) => Self::Float(primitive(weight).to_contiguous()),
+                Weight::Quantized(weight) => Self::Quantized(weight),
+            }
+        }
+
+        fn matrix(&self) -> Matrix<'_> {
+            match self {
+                Self::Float(weight) => Matrix::Rows(WeightRows::of(weight)),
+                Self::Quantized(weight) => Matrix::Quantized(weight),
+            }
+        }
+    }
+
+    fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+        x.try_into_primitive::<Flex>().expect("asked for its device before")
+    }
+
+    pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+        let x = dense(primitive(x));
+        let (shape, k) = (x.shape(), weights.first().map_or(1, |weight| weight.dims()[1]));
+        let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
+        let widths = weights.each_ref().map(|weight| weight.dims()[0]);
+        executed::add(rows * k * widths.iter().sum::<usize>());
+        let held = weights.map(Held::new);
+        let mut outs = widths.map(|width| vec![0.0; rows * width]);
+        let products = held.iter().zip(&mut outs).map(|(held, out)| (held.matrix(), out.as_mut_slice())).collect();
+        if k > 0 {
+            host::products(values(&x), k, products, Threads::Pool);
+        }
+        let mut widths = widths.into_iter();
+        outs.map(|out| {
+            let mut shape = shape.clone();
+            shape[D - 1] = widths.next().expect("as many widths as results");
+            Tensor::from_primitive::<Flex>(tensor(out, shape))
+        })
+    }
+
+    pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
+        let x = dense(primitive(x));
+        let ([n, k], mut shape) = (gate.dims(), x.shape());
+        let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
+        executed::add(2 * rows * k * n);
+        let (gate, up) = (Held::new(gate), Held::new(up));
+        let mut out = vec![0.0; rows * n];
+        if k > 0 {
+            host::gated(values(&x), k, [gate.matrix(), up.matrix()], &mut out, Threads::Pool);
+        }
+        shape[D - 1] = n;
+        Tensor::from_primitive::<Flex>(tensor(out, shape))
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::tensor::{DType, Device, Distribution, Tolerance};
+
+    use super::*;
+    use crate::kernel::quantized_linear::BlockFormat;
+
+    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    #[test]
+    fn several_matrices_at_once_give_the_products_of_the_reference() {
+        let device = Device::flex();
+        let cases =
+            [([1, 1, 1], [1, 3, 2]), ([0, 2, 5], [3, 0, 4]), ([1, 7, 40], [33, 17, 16]), ([3, 20, 65], [7, 64, 31])];
+        for (shape, outs) in cases {
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let x = random(shape, &device);
+                let weights = outs.map(|out| Weight::Float(random([out, shape[2]], &device).cast(dtype)));
+                if shape[0] == 0 {
+                    // Burn's own reshape takes 0 to mean the size that was there.
+                    assert_eq!(projections(x, weights).map(|y| y.dims()), outs.map(|out| [0, shape[1], out]));
+                    continue;
+                }
+                let expected = projections_reference(x.clone(), weights.clone());
+                for (found, expected) in projections(x, weights).into_iter().zip(expected) {
+                    assert_eq!(found.dims(), expected.dims());
+                    found.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-4));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn floats_and_blocks_may_stand_side_by_side_and_x_may_be_strided() {
+        let device = Device::flex();
+        let x = random::<3>([64, 2, 40], &device).swap_dims(0, 2).slice([3..36, 0..2, 0..64]);
+        let values = random::<2>([50, 64], &device);
+        let blocks = values.clone().into_data().try_into_vec::<f32>().unwrap();
+        let blocks = Weight::Quantized(Arc::new(QuantizedMatrix::quantize(BlockFormat::Q8_0, [50, 64], &blocks)));
+        for x in [x.clone(), x.slice([0..2, 0..2, 0..64])] {
+            let [exact, rounded] = projections(x.clone(), [Weight::Float(values.clone()), blocks.clone()]);
+            let [expected, _] = projections_reference(x, [Weight::Float(values.clone()), blocks.clone()]);
+            exact.into_data().assert_approx_eq::<f32>(&expected.clone().into_data(), Tolerance::absolute(1e-4));
+            rounded.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.5));
+        }
+    }
+
+    #[test]
+    fn a_gated_projection_is_silu_of_one_product_times_the_other() {
+        let device = Device::flex();
+        for (shape, out) in [([1, 1, 1], 1), ([1, 3, 33], 50), ([2, 40, 20], 19)] {
+            let weight = || Weight::Float(random([out, shape[2]], &device));
+            let (x, gate, up) = (random(shape, &device), weight(), weight());
+            let expected = gated_projection_reference(x.clone(), gate.clone(), up.clone()).into_data();
+            gated_projection(x, gate, up)
+                .into_data()
+                .assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 2e-4));
+        }
+    }
+
+    #[test]
+    fn gradients_reach_x_and_every_weight() {
+        let device = Device::flex().autodiff();
+        let leaf = |shape| random::<2>(shape, &device).require_grad();
+        let (x, gate, up) = (leaf([5, 12]), leaf([9, 12]), leaf([9, 12]));
+        let run = |f: fn(Tensor<2>, Weight, Weight) -> Tensor<2>| {
+            let grads = f(x.clone(), Weight::Float(gate.clone()), Weight::Float(up.clone())).sum().backward();
+            [&x, &gate, &up].map(|leaf| leaf.grad(&grads).unwrap().into_data())
+        };
+        for (found, expected) in run(gated_projection).iter().zip(&run(gated_projection_reference)) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-4));
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        let device = Device::flex();
+        for rows in [1, 5, 40] {
+            let (x, gate, up) = (random([rows, 96], &device), random([700, 96], &device), random([700, 96], &device));
+            let run = || {
+                let [y] = projections(x.clone(), [Weight::Float(gate.clone())]);
+                let hidden = gated_projection(x.clone(), Weight::Float(gate.clone()), Weight::Float(up.clone()));
+                [y.into_data(), hidden.into_data()]
+            };
+            let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
+            let alone = on(1);
+            assert_eq!(on(2), alone, "{rows} rows on two threads");
+            assert_eq!(on(3), alone, "{rows} rows on three threads");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One block of one row: from the bytes of a file, to numbers, and from numbers.
+
+use half::f16;
+
+use super::format::{BlockFormat, Scales};
+
+/// A block taken apart. Only the first `block_len` codes and as many scales as there are sub-blocks count.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Block {
+    /// Scale of the block.
+    pub d: f16,
+    /// Minimum of the block, or its scale.
+    pub m: f16,
+    /// Scales of the sub-blocks; the bits of an `i8` where they are signed.
+    pub scales: [u8; 16],
+    /// Minima of the sub-blocks.
+    pub minima: [u8; 16],
+    pub codes: [u8; 256],
+}
+
+impl Block {
+    pub(super) const EMPTY: Self =
+        Self { d: f16::ZERO, m: f16::ZERO, scales: [0; 16], minima: [0; 16], codes: [0; 256] };
+
+    /// The block that `bytes` of a file hold.
+    ///
+    /// # Panics
+    /// If the number of bytes is not that of a block.
+    pub(super) fn parse(format: BlockFormat, bytes: &[u8]) -> Self {
+        assert_eq!(bytes.len(), format.block_bytes(), "bytes of a block of {format:?}");
+        let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let mut block = Self::EMPTY;
+        match format {
+            BlockFormat::Q8_0 => {
+                block.d = half(0);
+                // Two's complement plus 128.
+                block.codes.iter_mut().zip(&bytes[2..]).for_each(|(code, byte)| *code = byte ^ 0x80);
+            }
+            BlockFormat::Q4_0 => {
+                block.d = half(0);
+                block.set_nibbles(&bytes[2..], 16);
+            }
+            BlockFormat::Q4_1 => {
+                (block.d, block.m) = (half(0), half(2));
+                block.set_nibbles(&bytes[4..], 16);
+            }
+            BlockFormat::Q5_0 => {
+                block.d = half(0);
+                block.set_nibbles(&bytes[6..], 16);
+                block.set_fifth_bits(&bytes[2..6]);
+            }
+            BlockFormat::Q5_1 => {
+                (block.d, block.m) = (half(0), half(2));
+                block.set_nibbles(&bytes[8..], 16);
+                block.set_fifth_bits(&bytes[4..8]);
+            }
+            BlockFormat::Q2_K => {
+                (block.d, block.m) = (half(80), half(82));
+                for (i, byte) in bytes[..16].iter().enumerate() {
+                    (block.scales[i], block.minima[i]) = (byte & 15, byte >> 4);
+                }
+                block.set_pairs_of_bits(&bytes[16..80]);
+            }
+            BlockFormat::Q3_K => {
+                block.d = half(108);
+                let packed = &bytes[96..108];
+                for i in 0..16 {
+                    let low = if i < 8 { packed[i] & 15 } else { packed[i - 8] >> 4 };
+                    let high = packed[8 + i % 4] >> (2 * (i / 4)) & 3;
+                    block.scales[i] = (low | high << 4).wrapping_sub(32);
+                }
+                block.set_pairs_of_bits(&bytes[32..96]);
+                for (i, code) in block.codes.iter_mut().enumerate() {
+                    *code |= (bytes[i % 32] >> (i / 32) & 1) << 2;
+                }
+            }
+            BlockFormat::Q4_K => {
+                (block.d, block.m) = (half(0), half(2));
+                block.set_six_bit_scales(&bytes[4..16]);
+                block.set_nibbles(&bytes[16..], 32);
+            }
+            BlockFormat::Q5_K => {
+                (block.d, block.m) = (half(0), half(2));
+                block.set_six_bit_scales(&bytes[4..16]);
+                block.set_nibbles(&bytes[48..], 32);
+                for (i, code) in block.codes.iter_mut().enumerate() {
+                    *code |= (bytes[16 + i % 32] >> (i / 32) & 1) << 4;
+                }
+            }
+            BlockFormat::Q6_K => {
+                block.d = half(208);
+                block.scales.copy_from_slice(&bytes[192..208]);
+                for (i, code) in block.codes.iter_mut().enumerate() {
+                    let (part, row, column) = (i / 128, i % 128 / 32, i % 32);
+                    let low = bytes[part * 64 + row % 2 * 32 + column] >> (4 * (row / 2)) & 15;
+                    let high = bytes[128 + part * 32 + column] >> (2 * row) & 3;
+                    *code = low | high << 4;
+                }
+            }
+        }
+        block
+    }
+
+    /// `run` low nibbles, then the high nibbles of the same bytes, and so on.
+    fn set_nibbles(&mut self, bytes: &[u8], run: usize) {
+        for (codes, bytes) in self.codes.chunks_exact_mut(2 * run).zip(bytes.chunks_exact(run)) {
+            let (low, high) = codes.split_at_mut(run);
+            low.iter_mut().zip(bytes).for_each(|(code, byte)| *code = byte & 15);
+            high.iter_mut().zip(bytes).for_each(|(code, byte)| *code = byte >> 4);
+        }
+    }
+
+    fn set_fifth_bits(&mut self, bytes: &[u8]) {
+        for (i, code) in self.codes[..32].iter_mut().enumerate() {
+            *code |= (bytes[i / 8] >> (i % 8) & 1) << 4;
+        }
+    }
+
+    /// 32 bytes a half of the block, two bits of each for every run of 32 numbers.
+    fn set_pairs_of_bits(&mut self, bytes: &[u8]) {
+        for (i, code) in self.codes.iter_mut().enumerate() {
+            *code = bytes[i / 128 * 32 + i % 32] >> (2 * (i % 128 / 32)) & 3;
+        }
+    }
+
+    /// Eight scales and eight minima of six bits in twelve bytes.
+    fn set_six_bit_scales(&mut self, bytes: &[u8]) {
+        for i in 0..4 {
+            (self.scales[i], self.minima[i]) = (bytes[i] & 63, bytes[i + 4] & 63);
+            self.scales[i + 4] = bytes[i + 8] & 15 | bytes[i] >> 6 << 4;
+            self.minima[i + 4] = bytes[i + 8] >> 4 | bytes[i + 4] >> 6 << 4;
+        }
+    }
+
+    /// The numbers of the block.
+    ///
+    /// # Panics
+    /// If `out` is not as long as the block.
+    pub(super) fn dequantize(&self, format: BlockFormat, out: &mut [f32]) {
+        let layout = format.layout();
+        assert_eq!(out.len(), layout.block, "numbers of a block of {format:?}");
+        let (d, m) = (self.d.to_f32(), self.m.to_f32());
+        for (sub_block, out) in out.chunks_exact_mut(layout.sub_block).enumerate() {
+            let byte = self.scales[sub_block];
+            let (scale, minimum) = match layout.scales {
+                Scales::Plain => (d, 0.0),
+                Scales::WithMinimum => (d, m),
+                Scales::Signed => (d * f32::from(byte as i8), 0.0),
+                Scales::TwoBytes | Scales::TwoNibbles => {
+                    (d * f32::from(byte), -(m * f32::from(self.minima[sub_block])))
+                }
+            };
+            let codes = &self.codes[sub_block * layout.sub_block..];
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = scale * (f32::from(*code) - f32::from(layout.offset)) + minimum;
+            }
+        }
+    }
+
+    /// 32 numbers as a block of [`BlockFormat::Q8_0`]: to the nearest of `d·(−127..127)`, halves away from zero.
+    pub(super) fn quantize_q8_0(values: &[f32]) -> Self {
+        let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let d = largest / 127.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let mut block = Self { d: f16::from_f32(d), ..Self::EMPTY };
+        for (code, value) in block.codes.iter_mut().zip(values) {
+            *code = (value * inverse).round() as i8 as u8 ^ 0x80;
+        }
+        block
+    }
+
+    /// 32 numbers as a block of [`BlockFormat::Q4_0`]: the number of largest magnitude becomes −8.
+    pub(super) fn quantize_q4_0(values: &[f32]) -> Self {
+        let further = |far: f32, value: &f32| if value.abs() > far.abs() { *value } else { far };
+        let d = values.iter().fold(0.0, further) / -8.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let mut block = Self { d: f16::from_f32(d), ..Self::EMPTY };
+        for (code, value) in block.codes.iter_mut().zip(values) {
+            *code = ((value * inverse + 8.5) as i8).clamp(0, 15) as u8;
+        }
+        block
+    }
+}

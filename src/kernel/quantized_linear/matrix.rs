@@ -1,0 +1,197 @@
+//! A weight matrix that stays in blocks, in an order that sixteen lanes can read.
+
+use half::f16;
+
+use super::block::Block;
+use super::format::{BlockFormat, Layout, Scales};
+
+/// Rows that lie interleaved: lane `r` of a kernel computes row `r` of a panel.
+pub(super) const PANEL: usize = 16;
+
+/// `[rows, cols]` in blocks of a [`BlockFormat`], sixteen rows interleaved.
+///
+/// Takes the memory of the file's blocks, but for scales of 6 bits, which take a byte. Values are exactly those of the
+/// blocks.
+#[derive(Clone)]
+pub struct QuantizedMatrix {
+    format: BlockFormat,
+    rows: usize,
+    cols: usize,
+    /// For every sixteen rows, for every block: the head (float16 scales, then minima, a lane each), then for every 32
+    /// numbers the sub-blocks' scales and the planes of the codes. A plane of `p` bits is `p` times 64 bytes, four a
+    /// lane: numbers `4g..4g+4` stand in bytes `g % p`, from bit `p·(g / p)` on.
+    panels: Vec<u8>,
+}
+
+impl std::fmt::Debug for QuantizedMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "QuantizedMatrix({:?}, {}×{})", self.format, self.rows, self.cols)
+    }
+}
+
+impl QuantizedMatrix {
+    /// Rows of blocks as a file has them.
+    ///
+    /// # Panics
+    /// If `cols` is no multiple of the block's length, or the bytes are not those of so many blocks.
+    pub fn from_blocks(format: BlockFormat, [rows, cols]: [usize; 2], bytes: &[u8]) -> Self {
+        let row_bytes = cols / format.block_len() * format.block_bytes();
+        assert_eq!(bytes.len(), rows * row_bytes, "bytes of {rows}×{cols} numbers in {format:?}");
+        Self::build(format, [rows, cols], |row, index| {
+            let start = row * row_bytes + index * format.block_bytes();
+            Block::parse(format, &bytes[start..start + format.block_bytes()])
+        })
+    }
+
+    /// Rounds numbers to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`] as the reference implementation does, to the bit.
+    ///
+    /// # Panics
+    /// If the format is another, `cols` is no multiple of 32, or there are not `rows·cols` values.
+    pub fn quantize(format: BlockFormat, [rows, cols]: [usize; 2], values: &[f32]) -> Self {
+        assert_eq!(values.len(), rows * cols, "numbers of {rows}×{cols}");
+        let quantize = match format {
+            BlockFormat::Q8_0 => Block::quantize_q8_0,
+            BlockFormat::Q4_0 => Block::quantize_q4_0,
+            other => panic!("numbers are rounded to Q8_0 or Q4_0, not to {other:?}"),
+        };
+        Self::build(format, [rows, cols], |row, index| {
+            let start = row * cols + index * 32;
+            quantize(&values[start..start + 32])
+        })
+    }
+
+    fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block) -> Self {
+        let layout = format.layout();
+        assert!(cols.is_multiple_of(layout.block), "a row of {cols} numbers in blocks of {}", layout.block);
+        let panels = vec![0; rows.div_ceil(PANEL) * (cols / layout.block) * layout.panel_block_bytes()];
+        let mut matrix = Self { format, rows, cols, panels };
+        for row in 0..rows {
+            for index in 0..cols / layout.block {
+                let place = matrix.place(row, index);
+                write_lane(layout, &mut matrix.panels[place..], row % PANEL, &block(row, index));
+            }
+        }
+        matrix
+    }
+
+    /// Where the block of a row starts among the panels.
+    fn place(&self, row: usize, index: usize) -> usize {
+        let layout = self.format.layout();
+        (row / PANEL * (self.cols / layout.block) + index) * layout.panel_block_bytes()
+    }
+
+    /// Writes the numbers of one row to `out`.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length.
+    pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} numbers", out.len());
+        let layout = self.format.layout();
+        for (index, out) in out.chunks_exact_mut(layout.block).enumerate() {
+            read_lane(layout, &self.panels[self.place(row, index)..], row % PANEL).dequantize(self.format, out);
+        }
+    }
+
+    /// All numbers, row-major.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows * self.cols];
+        if self.cols > 0 {
+            out.chunks_exact_mut(self.cols).enumerate().for_each(|(row, out)| self.dequantize_row(row, out));
+        }
+        out
+    }
+
+    /// `[rows, cols]`.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// The format of the blocks.
+    pub fn format(&self) -> BlockFormat {
+        self.format
+    }
+
+    /// Bytes that the blocks take in memory.
+    pub fn size_bytes(&self) -> usize {
+        self.panels.len()
+    }
+
+    /// The bytes of sixteen rows, from `16·index` on.
+    pub(super) fn panel(&self, index: usize) -> &[u8] {
+        let layout = self.format.layout();
+        let bytes = self.cols / layout.block * layout.panel_block_bytes();
+        &self.panels[index * bytes..(index + 1) * bytes]
+    }
+}
+
+/// Where in a unit of 32 numbers the bits of a code lie: byte and first bit, of each plane.
+fn code_places(layout: Layout, lane: usize, number: usize) -> [(usize, usize); 2] {
+    let (group, byte) = (number / 4, lane * 4 + number % 4);
+    let place = |bits: usize, start: usize| match bits {
+        0 => (0, 0),
+        _ => (start + group % bits * 64 + byte, group / bits * bits),
+    };
+    [place(layout.bits[0], 0), place(layout.bits[1], layout.bits[0] * 64)]
+}
+
+fn write_lane(layout: Layout, panel: &mut [u8], lane: usize, block: &Block) {
+    panel[2 * lane..2 * lane + 2].copy_from_slice(&block.d.to_le_bytes());
+    if layout.head_bytes() == 64 {
+        panel[32 + 2 * lane..34 + 2 * lane].copy_from_slice(&block.m.to_le_bytes());
+    }
+    let subs = 32 / layout.sub_block;
+    let units = panel[layout.head_bytes()..].chunks_exact_mut(layout.unit_bytes());
+    for (unit, bytes) in units.take(layout.block / 32).enumerate() {
+        let (scales, codes) = bytes.split_at_mut(subs * layout.scale_bytes());
+        for sub in 0..subs {
+            let (scale, minimum) = (block.scales[unit * subs + sub], block.minima[unit * subs + sub]);
+            let at = sub * layout.scale_bytes() + lane;
+            match layout.scales {
+                Scales::Plain | Scales::WithMinimum => {}
+                Scales::Signed => scales[at] = scale,
+                Scales::TwoNibbles => scales[at] = scale | minimum << 4,
+                Scales::TwoBytes => (scales[at], scales[at + 16]) = (scale, minimum),
+            }
+        }
+        for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter().enumerate() {
+            let [(low, low_bit), (high, high_bit)] = code_places(layout, lane, number);
+            codes[low] |= (code & mask(layout.bits[0])) << low_bit;
+            if layout.bits[1] > 0 {
+                codes[high] |= code >> layout.bits[0] << high_bit;
+            }
+        }
+    }
+}
+
+fn read_lane(layout: Layout, panel: &[u8], lane: usize) -> Block {
+    let half = |at: usize| f16::from_le_bytes([panel[at], panel[at + 1]]);
+    let m = if layout.head_bytes() == 64 { half(32 + 2 * lane) } else { f16::ZERO };
+    let mut block = Block { d: half(2 * lane), m, ..Block::EMPTY };
+    let subs = 32 / layout.sub_block;
+    let units = panel[layout.head_bytes()..].chunks_exact(layout.unit_bytes());
+    for (unit, bytes) in units.take(layout.block / 32).enumerate() {
+        let (scales, codes) = bytes.split_at(subs * layout.scale_bytes());
+        for sub in 0..subs {
+            let at = sub * layout.scale_bytes() + lane;
+            let (scale, minimum) = match layout.scales {
+                Scales::Plain | Scales::WithMinimum => continue,
+                Scales::Signed => (scales[at], 0),
+                Scales::TwoNibbles => (scales[at] & 15, scales[at] >> 4),
+                Scales::TwoBytes => (scales[at], scales[at + 16]),
+            };
+            (block.scales[unit * subs + sub], block.minima[unit * subs + sub]) = (scale, minimum);
+        }
+        for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter_mut().enumerate() {
+            let [(low, low_bit), (high, high_bit)] = code_places(layout, lane, number);
+            *code = codes[low] >> low_bit & mask(layout.bits[0]);
+            if layout.bits[1] > 0 {
+                *code |= (codes[high] >> high_bit & mask(layout.bits[1])) << layout.bits[0];
+            }
+        }
+    }
+    block
+}
+
+fn mask(bits: usize) -> u8 {
+    u8::MAX >> (8 - bits)
+}

@@ -1,0 +1,353 @@
+//! Rows of activations, rounded to 8 bits, times a matrix in blocks: integer sums within a block, float sums between.
+
+use rayon::prelude::*;
+
+use super::format::{BlockFormat, Layout, Scales};
+use super::matrix::{PANEL, QuantizedMatrix};
+use crate::kernel::host::{Lanes, WithLanes, sixteen, vectorized, with_lanes};
+
+/// Activations `d·q` with `q` in `−127..=127` and a `d` for every 32 of a row.
+pub(in crate::kernel) struct QuantizedRows {
+    cols: usize,
+    codes: Vec<i8>,
+    /// `d` of every 32 numbers.
+    scales: Vec<f32>,
+    /// Sums of 16 codes.
+    sums: Vec<i32>,
+}
+
+/// Numbers, and where their codes, scales and sums go.
+type Rounding<'a> = (((&'a [f32], &'a mut [i8]), &'a mut [f32]), &'a mut [i32]);
+
+impl QuantizedRows {
+    /// Rounds each 32 numbers of a row to the nearest of 255 that reach to the largest of them. Where one is not finite,
+    /// so are the products.
+    ///
+    /// # Panics
+    /// If `cols` is no multiple of 32.
+    pub(in crate::kernel) fn round(x: &[f32], cols: usize) -> Self {
+        assert!(cols.is_multiple_of(32) && x.len().is_multiple_of(cols), "rows of {cols} numbers in blocks of 32");
+        let mut rows =
+            Self { cols, codes: vec![0; x.len()], scales: vec![0.0; x.len() / 32], sums: vec![0; x.len() / 16] };
+        let (codes, scales, sums) = (&mut rows.codes, &mut rows.scales, &mut rows.sums);
+        let round = |(((x, codes), scales), sums): Rounding<'_>| {
+            vectorized!(round_blocks(x, codes, scales, sums));
+        };
+        if x.len() <= 16 * cols {
+            round((((x, codes), scales), sums));
+        } else {
+            let inputs = x.par_chunks(cols).zip(codes.par_chunks_mut(cols));
+            inputs.zip(scales.par_chunks_mut(cols / 32)).zip(sums.par_chunks_mut(cols / 16)).for_each(round);
+        }
+        rows
+    }
+
+    pub(in crate::kernel) fn len(&self) -> usize {
+        self.codes.len() / self.cols
+    }
+}
+
+#[inline(always)]
+fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    let (x, codes, sums) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0, sums.as_chunks_mut::<2>().0);
+    for (((x, codes), scale), sums) in x.iter().zip(codes).zip(scales).zip(sums) {
+        let (mut largest, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
+        for (i, value) in x.iter().enumerate() {
+            largest[i % 16] = largest[i % 16].max(value.abs());
+            poison[i % 16] += value * 0.0;
+        }
+        let largest = largest.into_iter().fold(0.0, f32::max);
+        *scale = largest / 127.0 + poison.iter().sum::<f32>();
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        *sums = [0; 2];
+        for (i, (code, value)) in codes.iter_mut().zip(x).enumerate() {
+            // The nearest integer, from the low bits of the mantissa of a number near 1.5·2^23.
+            const ROUND: f32 = 12_582_912.0;
+            let nearest = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+            *code = nearest;
+            sums[i / 16] += i32::from(nearest);
+        }
+    }
+}
+
+/// `out[m, rows] = x · w[rows]ᵀ` for some rows of a matrix, from a multiple of 16 on.
+///
+/// Lane, tile and thread do not enter into the sum: it runs over the blocks of a row in order.
+///
+/// # Panics
+/// If the sizes disagree.
+pub(in crate::kernel) fn multiply(
+    x: &QuantizedRows,
+    w: &QuantizedMatrix,
+    rows: std::ops::Range<usize>,
+    out: &mut [f32],
+) {
+    assert_eq!(x.cols, w.dims()[1], "activations and weights of a row");
+    assert_eq!((rows.start % PANEL, out.len()), (0, x.len() * rows.len()), "rows of whole panels, and their products");
+    macro_rules! for_format {
+        ($($format:ident)*) => {
+            match w.format() {
+                $(BlockFormat::$format => {
+                    with_lanes(Multiply::<{ BlockFormat::$format as usize }> { x, w, rows, out });
+                })*
+            }
+        };
+    }
+    for_format!(Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K);
+}
+
+/// The kernel of `BlockFormat::ALL[FORMAT]`.
+struct Multiply<'a, const FORMAT: usize> {
+    x: &'a QuantizedRows,
+    w: &'a QuantizedMatrix,
+    rows: std::ops::Range<usize>,
+    out: &'a mut [f32],
+}
+
+impl<const FORMAT: usize> WithLanes for Multiply<'_, FORMAT> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        let Self { x, w, rows, out } = self;
+        let n = rows.len();
+        for start in (0..n).step_by(PANEL) {
+            let panel = w.panel((rows.start + start) / PANEL);
+            let mut row = 0;
+            while row + 8 <= x.len() {
+                put(lanes, tile::<L, FORMAT, 8>(lanes, panel, x, row), out, row, start, n);
+                row += 8;
+            }
+            if row + 4 <= x.len() {
+                put(lanes, tile::<L, FORMAT, 4>(lanes, panel, x, row), out, row, start, n);
+                row += 4;
+            }
+            while row < x.len() {
+                put(lanes, tile::<L, FORMAT, 1>(lanes, panel, x, row), out, row, start, n);
+                row += 1;
+            }
+        }
+    }
+}
+
+/// Writes a tile to `out[row.., start..]`, whose rows are `n` long.
+#[inline(always)]
+fn put<L: Lanes, const R: usize>(lanes: L, tile: [L::Floats; R], out: &mut [f32], row: usize, start: usize, n: usize) {
+    let width = PANEL.min(n - start);
+    for (r, sums) in tile.into_iter().enumerate() {
+        let mut stored = [0.0; PANEL];
+        lanes.store(sums, &mut stored);
+        let at = (row + r) * n + start;
+        out[at..at + width].copy_from_slice(&stored[..width]);
+    }
+}
+
+/// Products of `R` rows of `x` with the sixteen rows of a panel.
+#[inline(always)]
+fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
+    lanes: L,
+    panel: &[u8],
+    x: &QuantizedRows,
+    row: usize,
+) -> [L::Floats; R] {
+    let layout = const { BlockFormat::ALL[FORMAT].layout() };
+    let (subs, cols) = (32 / layout.sub_block, x.cols);
+    let mut sums = [lanes.splat(0.0); R];
+    for (index, block) in panel.chunks_exact(layout.panel_block_bytes()).enumerate() {
+        let (head, units) = block.split_at(layout.head_bytes());
+        let heads = head.as_chunks::<32>().0;
+        let d = lanes.load_f16(&heads[0]);
+        let m = lanes.load_f16(&heads[heads.len() - 1]);
+        for (unit, bytes) in units.chunks_exact(layout.unit_bytes()).enumerate() {
+            let unit = index * layout.block / 32 + unit;
+            let (scales, codes) = bytes.split_at(subs * layout.scale_bytes());
+            let codes = unpack(lanes, layout, codes);
+            for sub in 0..subs {
+                let [scale, minimum] = scale_and_minimum(lanes, layout, &scales[sub * layout.scale_bytes()..], [d, m]);
+                for (r, total) in sums.iter_mut().enumerate() {
+                    let start = (row + r) * cols + unit * 32 + sub * layout.sub_block;
+                    let x_codes = x.codes[start..start + layout.sub_block].as_chunks::<4>().0;
+                    let x_scale = x.scales[start / 32];
+                    let mut x_sum = x.sums[start / 16];
+                    if layout.sub_block == 32 {
+                        x_sum += x.sums[start / 16 + 1];
+                    }
+                    let mut dot = lanes.splat_int(-i32::from(layout.offset) * x_sum);
+                    for (group, x) in x_codes.iter().enumerate() {
+                        dot = lanes.dot4(dot, codes[sub * layout.sub_block / 4 + group], *x);
+                    }
+                    let scale = lanes.mul(scale, lanes.splat(x_scale));
+                    *total = lanes.mul_add(lanes.to_floats(dot), scale, *total);
+                    let along = x_scale * x_sum as f32;
+                    match layout.scales {
+                        Scales::Plain | Scales::Signed => {}
+                        Scales::WithMinimum => *total = lanes.mul_add(minimum, lanes.splat(along), *total),
+                        Scales::TwoBytes | Scales::TwoNibbles => {
+                            *total = lanes.mul_add(minimum, lanes.splat(-along), *total);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
+
+/// Scale and minimum of a sub-block, a lane a row; the minimum is meaningless where the format has none.
+#[inline(always)]
+fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [L::Floats; 2]) -> [L::Floats; 2] {
+    match layout.scales {
+        Scales::Plain | Scales::WithMinimum => [d, m],
+        Scales::Signed => [lanes.mul(d, lanes.to_floats(lanes.load_i8(sixteen(bytes, 0)))), m],
+        Scales::TwoBytes => {
+            let [scale, minimum] = [0, 16].map(
+                #[inline(always)]
+                |at| lanes.to_floats(lanes.load_u8(sixteen(bytes, at))),
+            );
+            [lanes.mul(d, scale), lanes.mul(m, minimum)]
+        }
+        Scales::TwoNibbles => {
+            let both = lanes.load_u8(sixteen(bytes, 0));
+            let [scale, minimum] = [0, 4].map(
+                #[inline(always)]
+                |from| lanes.to_floats(lanes.bits(both, from, 4)),
+            );
+            [lanes.mul(d, scale), lanes.mul(m, minimum)]
+        }
+    }
+}
+
+/// The codes of 32 numbers of sixteen rows, four numbers a vector.
+#[inline(always)]
+fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [L::Bytes; 8] {
+    let [low, high] = layout.bits;
+    let vectors = bytes.as_chunks::<64>().0;
+    let mut codes = [lanes.load_bytes(&vectors[0]); 8];
+    for (group, code) in codes.iter_mut().enumerate() {
+        let plane = lanes.load_bytes(&vectors[group % low]);
+        *code = if low == 8 { plane } else { lanes.byte_bits(plane, (group / low * low) as u32, low as u32) };
+        if high > 0 {
+            let plane = lanes.load_bytes(&vectors[low + group % high]);
+            let above = lanes.byte_bits(plane, (group / high * high) as u32, high as u32);
+            *code = lanes.join(*code, above, low as u32);
+        }
+    }
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::kernel::host::Plain;
+    use crate::kernel::quantized_linear::fixture::{blocks, numbers};
+
+    const COLS: usize = 512;
+
+    fn matrix(format: BlockFormat, rows: usize) -> QuantizedMatrix {
+        QuantizedMatrix::from_blocks(format, [rows, COLS], &blocks(format, rows * COLS, 5))
+    }
+
+    fn product(x: &QuantizedRows, w: &QuantizedMatrix, rows: Range<usize>) -> Vec<f32> {
+        let mut out = vec![0.0; x.len() * rows.len()];
+        multiply(x, w, rows, &mut out);
+        out
+    }
+
+    /// `x·wᵀ` of the rounded activations, in double precision, and the sum of the magnitudes of its terms.
+    fn exact(x: &QuantizedRows, w: &QuantizedMatrix) -> Vec<(f64, f64)> {
+        let values = w.dequantize();
+        let rounded = |at: usize| f64::from(x.scales[at / 32]) * f64::from(x.codes[at]);
+        let mut products = Vec::new();
+        for row in 0..x.len() {
+            for w in values.chunks_exact(COLS) {
+                let terms = w.iter().enumerate().map(|(i, w)| rounded(row * COLS + i) * f64::from(*w));
+                products.push(terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs())));
+            }
+        }
+        products
+    }
+
+    #[test]
+    fn every_format_gives_the_products_of_rounded_activations() {
+        for format in BlockFormat::ALL {
+            for (m, n) in [(1, 1), (1, 16), (2, 33), (5, 17), (13, 40)] {
+                let (x, w) = (QuantizedRows::round(&numbers(m * COLS, 3), COLS), matrix(format, n));
+                for (found, (expected, size)) in product(&x, &w, 0..n).into_iter().zip(exact(&x, &w)) {
+                    let off = (f64::from(found) - expected).abs();
+                    assert!(off < 2e-6 * size, "{format:?} {m}×{n}: {found}, expected {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_wrong_code_shows() {
+        for format in BlockFormat::ALL {
+            let x = QuantizedRows::round(&numbers(COLS, 3), COLS);
+            let mut bytes = blocks(format, COLS, 5);
+            let (right, size) = exact(&x, &QuantizedMatrix::from_blocks(format, [1, COLS], &bytes))[0];
+            // In every format a byte of codes, not of scales.
+            let at = if format.block_len() == 32 { format.block_bytes() - 1 } else { 64 };
+            bytes[at] ^= 1;
+            let wrong = product(&x, &QuantizedMatrix::from_blocks(format, [1, COLS], &bytes), 0..1)[0];
+            assert!((f64::from(wrong) - right).abs() > 2e-6 * size, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn products_have_the_bits_of_the_plain_lanes() {
+        fn plain<const FORMAT: usize>(x: &QuantizedRows, w: &QuantizedMatrix) -> Vec<f32> {
+            let mut out = vec![0.0; x.len() * w.dims()[0]];
+            Multiply::<FORMAT> { x, w, rows: 0..w.dims()[0], out: &mut out }.with_lanes(Plain);
+            out
+        }
+        let x = QuantizedRows::round(&numbers(13 * COLS, 9), COLS);
+        macro_rules! check {
+            ($($format:ident)*) => {
+                $({
+                    let w = matrix(BlockFormat::$format, 21);
+                    let expected = plain::<{ BlockFormat::$format as usize }>(&x, &w);
+                    assert_eq!(product(&x, &w, 0..21), expected, "{:?}", w.format());
+                })*
+            };
+        }
+        check!(Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K);
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_alone_in_a_batch_and_in_a_part_of_the_matrix() {
+        for format in BlockFormat::ALL {
+            let (values, w) = (numbers(13 * COLS, 1), matrix(format, 40));
+            let together = product(&QuantizedRows::round(&values, COLS), &w, 0..40);
+            for (row, x) in values.chunks_exact(COLS).enumerate() {
+                let alone = QuantizedRows::round(x, COLS);
+                assert_eq!(product(&alone, &w, 0..40), together[row * 40..(row + 1) * 40]);
+                assert_eq!(product(&alone, &w, 16..40), together[row * 40 + 16..(row + 1) * 40]);
+            }
+        }
+    }
+
+    #[test]
+    fn activations_are_off_by_at_most_half_a_step() {
+        let values = numbers(40 * COLS, 2);
+        let x = QuantizedRows::round(&values, COLS);
+        for (i, value) in values.iter().enumerate() {
+            let step = x.scales[i / 32];
+            let off = (f32::from(x.codes[i]) * step - value).abs();
+            assert!(off <= 0.5001 * step, "{value} is {off} off in steps of {step}");
+        }
+        for (codes, sum) in x.codes.chunks_exact(16).zip(&x.sums) {
+            assert_eq!(codes.iter().map(|code| i32::from(*code)).sum::<i32>(), *sum);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = numbers(COLS, 4);
+            values[70] = bad;
+            let found = product(&QuantizedRows::round(&values, COLS), &matrix(BlockFormat::Q4_0, 3), 0..3);
+            assert!(found.iter().all(|y| !y.is_finite()), "{bad}: {found:?}");
+        }
+    }
+}
