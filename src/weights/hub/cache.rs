@@ -130,14 +130,14 @@ impl RepoCache {
         if fs::read_link(&pointer).is_ok_and(|leads_to| leads_to == target) {
             return Ok(());
         }
-        match fs::remove_file(&pointer) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(HubError::io(&pointer)(error)),
-            _ => {}
-        }
-        let linked = symlink(&target, &pointer);
-        // A file system without symbolic links: another name for the file, or a copy of it.
-        let linked = linked.or_else(|_| fs::hard_link(self.blob(etag), &pointer));
-        linked.or_else(|_| fs::copy(self.blob(etag), &pointer).map(drop)).map_err(HubError::io(&pointer))
+        // Renamed into its place: whoever links or reads the same file meanwhile sees one link or the other.
+        let blob = self.blob(etag);
+        let named = tempfile::Builder::new().make_in(directory, |name| {
+            // A file system without symbolic links: another name for the file, or a copy of it.
+            symlink(&target, name).or_else(|_| fs::hard_link(&blob, name)).or_else(|_| fs::copy(&blob, name).map(drop))
+        });
+        let named = named.map_err(HubError::io(&pointer))?;
+        named.persist(&pointer).map(drop).map_err(|failed| HubError::io(&pointer)(failed.error))
     }
 
     /// Remembers which commit a branch or tag led to.
@@ -257,6 +257,24 @@ mod tests {
         }
         let top = fs::read_link(cache.snapshot_of(COMMIT).join("x.gguf")).unwrap();
         assert_eq!(top, Path::new("../../blobs/c1"));
+    }
+
+    #[test]
+    fn many_that_link_one_file_at_once_leave_one_link_to_a_whole_blob() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(root.path(), "org/name");
+        cache.create().unwrap();
+        for round in 0..50 {
+            let (etag, file) = (format!("c{round}"), format!("x{round}.gguf"));
+            fs::write(cache.blob(&etag), &etag).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| cache.link(COMMIT, &file, &etag).unwrap());
+                }
+            });
+            assert_eq!(fs::read_to_string(cache.snapshot_of(COMMIT).join(&file)).unwrap(), etag);
+        }
+        assert_eq!(fs::read_dir(cache.snapshot_of(COMMIT)).unwrap().count(), 50, "nothing else is left");
     }
 
     #[test]
