@@ -186,17 +186,35 @@ impl WithLanes for Scores<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
         let Self { q, keys, stride, scale, scores } = self;
-        for (t, score) in scores.iter_mut().enumerate() {
-            let key = &keys[t * stride..t * stride + q.len()];
-            let mut sum = lanes.splat(0.0);
-            let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<16>(), key.as_chunks::<16>());
-            for (q, key) in q.iter().zip(key) {
-                sum = lanes.mul_add(lanes.load(q), lanes.load(key), sum);
-            }
-            let rest: f32 = q_rest.iter().zip(key_rest).map(|(q, key)| q * key).sum();
-            *score = (lanes.sum(sum) + rest) * scale;
+        let (fours, rest) = scores.as_chunks_mut::<4>();
+        for (index, four) in fours.iter_mut().enumerate() {
+            *four = score::<L, 4>(lanes, q, &keys[index * 4 * stride..], stride, scale);
+        }
+        let start = fours.len() * 4;
+        for (index, one) in rest.iter_mut().enumerate() {
+            [*one] = score::<L, 1>(lanes, q, &keys[(start + index) * stride..], stride, scale);
         }
     }
+}
+
+/// `scale · q · keys[t]` for `N` keys at once: a sum waits for the one before it.
+#[inline(always)]
+fn score<L: Lanes, const N: usize>(lanes: L, q: &[f32], keys: &[f32], stride: usize, scale: f32) -> [f32; N] {
+    let (whole, q_rest) = q.as_chunks::<16>();
+    let mut sums = [lanes.splat(0.0); N];
+    for (index, q) in whole.iter().enumerate() {
+        let q = lanes.load(q);
+        for (t, sum) in sums.iter_mut().enumerate() {
+            *sum = lanes.mul_add(q, lanes.load(sixteen(keys, t * stride + index * 16)), *sum);
+        }
+    }
+    let mut scores = [0.0; N];
+    for (t, (score, sum)) in scores.iter_mut().zip(sums).enumerate() {
+        let key_rest = &keys[t * stride + whole.len() * 16..t * stride + q.len()];
+        let rest: f32 = q_rest.iter().zip(key_rest).map(|(q, key)| q * key).sum();
+        *score = (lanes.sum(sum) + rest) * scale;
+    }
+    scores
 }
 
 /// `mean = Σ_t weights[t] · values[t]`.
@@ -214,17 +232,38 @@ impl WithLanes for Mean<'_> {
         let Self { weights, values, stride, mean } = self;
         let (chunks, rest) = mean.as_chunks_mut::<16>();
         let rest_start = chunks.len() * 16;
-        for (index, chunk) in chunks.iter_mut().enumerate() {
-            let mut sum = lanes.splat(0.0);
-            for (t, weight) in weights.iter().enumerate() {
-                let value = lanes.load(sixteen(values, t * stride + index * 16));
-                sum = lanes.mul_add(lanes.splat(*weight), value, sum);
-            }
-            lanes.store(sum, chunk);
+        let (fours, ones) = chunks.as_chunks_mut::<4>();
+        let ones_start = fours.len() * 64;
+        for (index, four) in fours.iter_mut().enumerate() {
+            weigh(lanes, weights, &values[index * 64..], stride, four);
+        }
+        for (index, one) in ones.iter_mut().enumerate() {
+            weigh(lanes, weights, &values[ones_start + index * 16..], stride, std::array::from_mut(one));
         }
         for (t, weight) in weights.iter().enumerate() {
             let value = &values[t * stride + rest_start..];
             rest.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
         }
+    }
+}
+
+/// `mean = Σ_t weights[t] · values[t]` for `N` sixteens of numbers at once: a sum waits for the one before it.
+#[inline(always)]
+fn weigh<L: Lanes, const N: usize>(
+    lanes: L,
+    weights: &[f32],
+    values: &[f32],
+    stride: usize,
+    mean: &mut [[f32; 16]; N],
+) {
+    let mut sums = [lanes.splat(0.0); N];
+    for (t, weight) in weights.iter().enumerate() {
+        let weight = lanes.splat(*weight);
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = lanes.mul_add(weight, lanes.load(sixteen(values, t * stride + index * 16)), *sum);
+        }
+    }
+    for (sum, mean) in sums.into_iter().zip(mean) {
+        lanes.store(sum, mean);
     }
 }

@@ -16,6 +16,14 @@ pub(in crate::kernel) struct QuantizedRows {
     sums: Vec<i32>,
 }
 
+/// One row, by units of 32 numbers.
+#[derive(Clone, Copy, Default)]
+struct Row<'a> {
+    codes: &'a [[[i8; 4]; 8]],
+    scales: &'a [f32],
+    sums: &'a [[i32; 2]],
+}
+
 /// Numbers, and where their codes, scales and sums go.
 type Rounding<'a> = (((&'a [f32], &'a mut [i8]), &'a mut [f32]), &'a mut [i32]);
 
@@ -44,6 +52,15 @@ impl QuantizedRows {
 
     pub(in crate::kernel) fn len(&self) -> usize {
         self.codes.len() / self.cols
+    }
+
+    fn row(&self, row: usize) -> Row<'_> {
+        let units = row * self.cols / 32..(row + 1) * self.cols / 32;
+        Row {
+            codes: &self.codes.as_chunks::<4>().0.as_chunks::<8>().0[units.clone()],
+            scales: &self.scales[units.clone()],
+            sums: &self.sums.as_chunks::<2>().0[units],
+        }
     }
 }
 
@@ -149,46 +166,70 @@ fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     row: usize,
 ) -> [L::Floats; R] {
     let layout = const { BlockFormat::ALL[FORMAT].layout() };
-    let (subs, cols) = (32 / layout.sub_block, x.cols);
-    let mut sums = [lanes.splat(0.0); R];
+    let mut rows = [Row::default(); R];
+    for (r, row_of_tile) in rows.iter_mut().enumerate() {
+        *row_of_tile = x.row(row + r);
+    }
+    let mut totals = [lanes.splat(0.0); R];
     for (index, block) in panel.chunks_exact(layout.panel_block_bytes()).enumerate() {
         let (head, units) = block.split_at(layout.head_bytes());
         let heads = head.as_chunks::<32>().0;
         let d = lanes.load_f16(&heads[0]);
         let m = lanes.load_f16(&heads[heads.len() - 1]);
         for (unit, bytes) in units.chunks_exact(layout.unit_bytes()).enumerate() {
-            let unit = index * layout.block / 32 + unit;
-            let (scales, codes) = bytes.split_at(subs * layout.scale_bytes());
+            let unit = index * (layout.block / 32) + unit;
+            let (scales, codes) = bytes.split_at(32 / layout.sub_block * layout.scale_bytes());
             let codes = unpack(lanes, layout, codes);
-            for sub in 0..subs {
-                let [scale, minimum] = scale_and_minimum(lanes, layout, &scales[sub * layout.scale_bytes()..], [d, m]);
-                for (r, total) in sums.iter_mut().enumerate() {
-                    let start = (row + r) * cols + unit * 32 + sub * layout.sub_block;
-                    let x_codes = x.codes[start..start + layout.sub_block].as_chunks::<4>().0;
-                    let x_scale = x.scales[start / 32];
-                    let mut x_sum = x.sums[start / 16];
-                    if layout.sub_block == 32 {
-                        x_sum += x.sums[start / 16 + 1];
-                    }
-                    let mut dot = lanes.splat_int(-i32::from(layout.offset) * x_sum);
-                    for (group, x) in x_codes.iter().enumerate() {
-                        dot = lanes.dot4(dot, codes[sub * layout.sub_block / 4 + group], *x);
-                    }
-                    let scale = lanes.mul(scale, lanes.splat(x_scale));
-                    *total = lanes.mul_add(lanes.to_floats(dot), scale, *total);
-                    let along = x_scale * x_sum as f32;
-                    match layout.scales {
-                        Scales::Plain | Scales::Signed => {}
-                        Scales::WithMinimum => *total = lanes.mul_add(minimum, lanes.splat(along), *total),
-                        Scales::TwoBytes | Scales::TwoNibbles => {
-                            *total = lanes.mul_add(minimum, lanes.splat(-along), *total);
-                        }
-                    }
+            let (low, high) = codes.split_at(4);
+            let first = scale_and_minimum(lanes, layout, scales, [d, m]);
+            for (row, total) in rows.iter().zip(&mut totals) {
+                let (x, [low_sum, high_sum], x_scale) = (&row.codes[unit], row.sums[unit], row.scales[unit]);
+                let (low_x, high_x) = x.split_at(4);
+                let offset = |sum: i32| lanes.splat_int(-i32::from(layout.offset) * sum);
+                if layout.sub_block == 32 {
+                    let sum = low_sum + high_sum;
+                    let dot = dot16(lanes, dot16(lanes, offset(sum), low, low_x), high, high_x);
+                    *total = add_sub_block(lanes, layout, *total, dot, first, x_scale, sum);
+                } else {
+                    let second = scale_and_minimum(lanes, layout, &scales[layout.scale_bytes()..], [d, m]);
+                    let dot = dot16(lanes, offset(low_sum), low, low_x);
+                    *total = add_sub_block(lanes, layout, *total, dot, first, x_scale, low_sum);
+                    let dot = dot16(lanes, offset(high_sum), high, high_x);
+                    *total = add_sub_block(lanes, layout, *total, dot, second, x_scale, high_sum);
                 }
             }
         }
     }
-    sums
+    totals
+}
+
+/// Each lane plus its products of sixteen numbers. Spelled out: a loop would keep the codes in memory.
+#[inline(always)]
+fn dot16<L: Lanes>(lanes: L, sum: L::Ints, codes: &[L::Bytes], x: &[[i8; 4]]) -> L::Ints {
+    let sum = lanes.dot4(sum, codes[0], x[0]);
+    let sum = lanes.dot4(sum, codes[1], x[1]);
+    let sum = lanes.dot4(sum, codes[2], x[2]);
+    lanes.dot4(sum, codes[3], x[3])
+}
+
+/// A total plus the products of a sub-block, in their scales.
+#[inline(always)]
+fn add_sub_block<L: Lanes>(
+    lanes: L,
+    layout: Layout,
+    total: L::Floats,
+    dot: L::Ints,
+    [scale, minimum]: [L::Floats; 2],
+    x_scale: f32,
+    x_sum: i32,
+) -> L::Floats {
+    let total = lanes.mul_add(lanes.to_floats(dot), lanes.mul(scale, lanes.splat(x_scale)), total);
+    let along = x_scale * x_sum as f32;
+    match layout.scales {
+        Scales::Plain | Scales::Signed => total,
+        Scales::WithMinimum => lanes.mul_add(minimum, lanes.splat(along), total),
+        Scales::TwoBytes | Scales::TwoNibbles => lanes.mul_add(minimum, lanes.splat(-along), total),
+    }
 }
 
 /// Scale and minimum of a sub-block, a lane a row; the minimum is meaningless where the format has none.
@@ -198,39 +239,42 @@ fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [
         Scales::Plain | Scales::WithMinimum => [d, m],
         Scales::Signed => [lanes.mul(d, lanes.to_floats(lanes.load_i8(sixteen(bytes, 0)))), m],
         Scales::TwoBytes => {
-            let [scale, minimum] = [0, 16].map(
-                #[inline(always)]
-                |at| lanes.to_floats(lanes.load_u8(sixteen(bytes, at))),
-            );
+            let scale = lanes.to_floats(lanes.load_u8(sixteen(bytes, 0)));
+            let minimum = lanes.to_floats(lanes.load_u8(sixteen(bytes, 16)));
             [lanes.mul(d, scale), lanes.mul(m, minimum)]
         }
         Scales::TwoNibbles => {
             let both = lanes.load_u8(sixteen(bytes, 0));
-            let [scale, minimum] = [0, 4].map(
-                #[inline(always)]
-                |from| lanes.to_floats(lanes.bits(both, from, 4)),
-            );
+            let (scale, minimum) = (lanes.to_floats(lanes.bits(both, 0, 4)), lanes.to_floats(lanes.bits(both, 4, 4)));
             [lanes.mul(d, scale), lanes.mul(m, minimum)]
         }
     }
 }
 
-/// The codes of 32 numbers of sixteen rows, four numbers a vector.
+/// The codes of 32 numbers of sixteen rows, four numbers a vector. Spelled out: a loop would shift by what it must look up.
 #[inline(always)]
 fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [L::Bytes; 8] {
-    let [low, high] = layout.bits;
-    let vectors = bytes.as_chunks::<64>().0;
-    let mut codes = [lanes.load_bytes(&vectors[0]); 8];
-    for (group, code) in codes.iter_mut().enumerate() {
-        let plane = lanes.load_bytes(&vectors[group % low]);
-        *code = if low == 8 { plane } else { lanes.byte_bits(plane, (group / low * low) as u32, low as u32) };
-        if high > 0 {
-            let plane = lanes.load_bytes(&vectors[low + group % high]);
-            let above = lanes.byte_bits(plane, (group / high * high) as u32, high as u32);
-            *code = lanes.join(*code, above, low as u32);
-        }
+    let planes = bytes.as_chunks::<64>().0;
+    macro_rules! codes {
+        ($($group:literal)*) => {
+            [$(code(lanes, layout, planes, $group)),*]
+        };
     }
-    codes
+    codes![0 1 2 3 4 5 6 7]
+}
+
+/// The codes of numbers `4·group..4·group + 4`.
+#[inline(always)]
+fn code<L: Lanes>(lanes: L, layout: Layout, planes: &[[u8; 64]], group: usize) -> L::Bytes {
+    let [low, high] = layout.bits;
+    let plane = lanes.load_bytes(&planes[group % low]);
+    let code = if low == 8 { plane } else { lanes.byte_bits(plane, (group / low * low) as u32, low as u32) };
+    if high == 0 {
+        return code;
+    }
+    let plane = lanes.load_bytes(&planes[low + group % high]);
+    let above = lanes.byte_bits(plane, (group / high * high) as u32, high as u32);
+    lanes.join(code, above, low as u32)
 }
 
 #[cfg(test)]
