@@ -600,7 +600,7 @@ pub enum WeightError {
     },
     /// A directory holds a checkpoint in each of two formats.
     #[error(
-        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or move it"
+        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or for safetensors that of the config.json beside them"
     )]
     TwoFormats {
         /// One.
