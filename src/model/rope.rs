@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn a_table_that_grew_has_the_bits_of_one_made_at_once() {
         let config = DecoderConfig::pico();
-        let (grown, at_once) = (RotaryEmbedding::init(&config, &Device::default()), RotaryEmbedding::init(&config, &Device::default()));
+        let (grown, at_once) =
+            (RotaryEmbedding::init(&config, &Device::default()), RotaryEmbedding::init(&config, &Device::default()));
         turned(&at_once, 0..512);
         for positions in [0..3, 60..70, 500..512, 100..130] {
             assert_eq!(turned(&grown, positions.clone()), turned(&at_once, positions.clone()), "{positions:?}");

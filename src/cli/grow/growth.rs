@@ -15,7 +15,8 @@ use crate::growth::mergekit::{
 };
 use crate::growth::{BlockExpansion, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan};
 use crate::weights::disk::Disk;
-use crate::weights::{Checkpoint, Content, Inherited, WeightSource};
+use crate::weights::gguf::GgufVocabulary;
+use crate::weights::{Checkpoint, Inherited, WeightSource};
 
 /// Largest mergekit file that is read: beyond any written by hand.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
@@ -94,16 +95,32 @@ impl Request {
     }
 
     /// What the result has from its parent besides weights.
-    pub fn inherited(&self) -> Result<Inherited, CliError> {
+    pub fn inherited(&self, disk: &dyn Disk) -> Result<Inherited, CliError> {
         let mut inherited = self.parent().inherited()?;
-        if let Some((MergeConfig::Passthrough(config), _)) = &self.merge
-            && let Some(ChatTemplate::Jinja(template)) = config.chat_template()
-        {
-            const NAME: &str = "chat_template.jinja";
-            inherited.files.retain(|(name, _)| name != NAME);
-            inherited.files.push((NAME.to_owned(), Content::Made(template.clone().into_bytes())));
+        if let Some(template) = self.chat_template() {
+            inherited.set_chat_template(disk, template)?;
         }
         Ok(inherited)
+    }
+
+    /// The same in the form that GGUF has for it.
+    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, CliError> {
+        let mut vocabulary = self.parent().gguf_vocabulary()?;
+        if let Some(template) = self.chat_template() {
+            vocabulary.chat_template = Some(template.to_owned());
+        }
+        Ok(vocabulary)
+    }
+
+    /// The chat template that a mergekit file has for the result, in Jinja.
+    fn chat_template(&self) -> Option<&str> {
+        match &self.merge {
+            Some((MergeConfig::Passthrough(config), _)) => match config.chat_template() {
+                Some(ChatTemplate::Jinja(template)) => Some(template),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The view.

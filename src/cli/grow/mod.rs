@@ -60,7 +60,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     if num_layers > MOST_LAYERS && !args.force {
         return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
-    let target = Target::new(args, &request, &growth)?;
+    let target = Target::new(args, &*disk, &request, &growth)?;
     let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).collect();
     if args.strict
         && let Some(warning) = warnings.first()
