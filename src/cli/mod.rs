@@ -199,6 +199,14 @@ pub enum CliError {
         /// The largest difference of a logit.
         max_abs_logit: f64,
     },
+    /// A signal came when all was written and not all checked.
+    #[error("stopped by signal {signal} during --check: {out:?} is written whole, and not checked")]
+    CheckStopped {
+        /// The signal.
+        signal: i32,
+        /// What was written.
+        out: std::path::PathBuf,
+    },
     /// A checkpoint is not what its receipt says.
     #[error("{path:?} is not what its receipt says: {}", .faults.join("; "))]
     NotVerified {
@@ -260,7 +268,7 @@ impl CliError {
             | Self::PromptsWithoutHidden => 2,
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
-            Self::Read { .. } | Self::Stdout { .. } => 1,
+            Self::Read { .. } | Self::Stdout { .. } | Self::CheckStopped { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,

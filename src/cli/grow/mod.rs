@@ -23,7 +23,7 @@ use self::growth::{Growth, Request};
 use self::plan::Plan;
 use self::target::Target;
 use super::progress::Bytes;
-use super::{CliError, interrupt, output};
+use super::{CliError, finish, interrupt, output};
 use crate::weights::commit::{Existing, PartialDirectory, check_target};
 use crate::weights::disk::Disk;
 use crate::weights::receipt::RECEIPT;
@@ -42,7 +42,7 @@ const COARSEST_EPSILON: f64 = 1.0 / 128.0;
 ///
 /// # Errors
 /// [`CliError`]; whatever headers can tell is found before anything is written, and after an error while writing nothing
-/// is left. A failed `--check` leaves what it checked.
+/// is left. A `--check` that fails or is stopped by a signal leaves what it checks.
 pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
@@ -86,7 +86,13 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     // What was written is what is checked: read again, numbers rounded as they are in the files.
     let check = |text| {
         let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
-        Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+        let (written, json) = (out.clone(), args.json);
+        let tell = move |signal| {
+            finish(Err(CliError::CheckStopped { signal, out: written }), json);
+        };
+        interrupt::at_once(tell, || {
+            Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+        })
     };
     let checked = text.as_ref().map(check).transpose()?;
     if args.json {
