@@ -199,6 +199,22 @@ pub enum CliError {
         /// The largest difference of a logit.
         max_abs_logit: f64,
     },
+    /// Models that are to be merged do not mean the same by an id.
+    #[error(
+        "the vocabularies of {name:?} and {parent:?} differ at id {id}: {found:?} and {expected:?}, expected one tokenizer"
+    )]
+    VocabulariesDiffer {
+        /// A model, as it was named.
+        name: String,
+        /// The one whose tokenizer the result would have.
+        parent: String,
+        /// The smallest such id.
+        id: u32,
+        /// What it means in the one.
+        found: String,
+        /// What it means in the other.
+        expected: String,
+    },
     /// A signal came when all was written and not all checked.
     #[error("stopped by signal {signal} during --check: {out:?} is written whole, and not checked")]
     CheckStopped {
@@ -258,6 +274,7 @@ impl CliError {
             | Self::DefaultCheckText { .. }
             | Self::PromptCount { .. }
             | Self::EmptyPrompt { .. }
+            | Self::VocabulariesDiffer { .. }
             | Self::CheckTextTooShort { .. }
             | Self::IdBeyondVocabulary { .. } => 3,
             Self::NothingToDo

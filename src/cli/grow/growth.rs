@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 
 use super::super::{CliError, hub, run_info::words};
 use super::args::{DepthArg, GrowArgs, RouterArg};
-use super::gates;
+use super::noise::Noise;
+use super::{gates, vocabularies};
 use crate::growth::mergekit::{
     ChatTemplate, MergeConfig, MergeWarning, Merged, ModelRef, MoeMerge, MoeMergeOptions, TokenizerSource,
     passthrough_yaml,
 };
-use crate::growth::{BlockExpansion, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan};
+use crate::growth::{BlockExpansion, ExpertInit, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::weights::disk::Disk;
 use crate::weights::gguf::GgufVocabulary;
-use crate::weights::{Checkpoint, Inherited, WeightSource};
+use crate::weights::{Checkpoint, Inherited, LayerTensor, Projection, TensorId, WeightSource};
 
 /// Largest mergekit file that is read: beyond any written by hand.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
@@ -53,6 +54,8 @@ pub(super) struct Growth<'a> {
     pub preserves: bool,
     /// Whether numbers are computed on the way, and so rounded to the type that they have.
     pub rounds: bool,
+    /// Some of the weights that noise is added to, if any is.
+    pub noise: Option<Noise>,
 }
 
 impl Request {
@@ -141,6 +144,7 @@ impl Request {
             kept: Vec::new(),
             preserves: true,
             rounds: false,
+            noise: None,
         };
         let mut titles = Vec::new();
         if let Some(depth) = args.depth() {
@@ -169,7 +173,7 @@ impl Request {
             if plan.num_local_experts == 1 {
                 growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
             }
-            let copies = plan.init == crate::growth::ExpertInit::Copy;
+            let copies = plan.init == ExpertInit::Copy;
             if args.router == Some(RouterArg::Zero) && copies {
                 growth.warnings.push(
                     "a router of zeros before identical experts: every token visits the first ones, and nothing but the \
@@ -187,6 +191,15 @@ impl Request {
                 (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
                 (_, None) => None,
             };
+            let still =
+                Grown::new(&growth.source, GrowthPlan::Upcycle(UpcyclePlan { init: ExpertInit::Copy, ..plan }))?;
+            let noisy = Grown::new(&growth.source, GrowthPlan::Upcycle(plan))?;
+            if let ExpertInit::Noise { relative_std } = plan.init
+                && relative_std > 0.0
+            {
+                let id = first_matrix(LayerTensor::Expert(0, Projection::Gate));
+                growth.noise = Some(Noise::sample(format!("--noise {relative_std}"), (&still, id), (&noisy, id))?);
+            }
             growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
             if let Some(rows) = rows {
                 growth.operators.push(json!({"router": "hidden", "prompts": args.prompts.as_ref().map(|file| words(&file.to_string_lossy()))}));
@@ -203,17 +216,9 @@ impl Request {
         Ok(growth)
     }
 
-    /// Models whose tokenizers are not those of the parent: their embeddings may mean other words.
-    fn other_tokenizers(&self) -> Vec<String> {
-        let parent = self.parent().tokenizer_json().ok();
-        let differs =
-            |base: &&Checkpoint| parent.is_some() && base.tokenizer_json().ok().is_some_and(|t| Some(t) != parent);
-        let named = self.names.iter().zip(&self.bases).filter(|(_, base)| differs(base));
-        named.map(|(name, _)| format!("the tokenizer of {name} is not that of {}", self.names[self.parent])).collect()
-    }
-
     fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
         let sources: Vec<&Checkpoint> = self.bases.iter().collect();
+        let other_tokenizers = vocabularies::compare(self)?;
         let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
         let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect::<Vec<String>>();
         match config {
@@ -221,27 +226,41 @@ impl Request {
                 let merged = Merged::new(passthrough, sources)?;
                 let title = format!("mergekit passthrough: {}", merged.plan());
                 let mut warnings = told(merged.plan().warnings());
-                warnings.extend(self.other_tokenizers());
+                warnings.extend(other_tokenizers);
                 let operators = vec![json!({"mergekit": "passthrough"})];
                 let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves: false, rounds: false })
+                let (preserves, rounds) = (false, false);
+                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds, noise: None })
             }
             MergeConfig::Moe(moe) => {
                 let rows =
                     if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
                 let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
+                let still = MoeMerge::new(&moe.without_noise(), sources.clone(), &options)?;
                 let merged = MoeMerge::new(moe, sources, &options)?;
-                let warnings = told(merged.plan().warnings());
+                let mut warnings = told(merged.plan().warnings());
+                warnings.extend(other_tokenizers);
+                let noise = moe.experts().iter().zip(0..).find_map(|(e, i)| Some((i, e.noise_scale?)));
+                let sample = |(expert, std)| {
+                    let id = first_matrix(LayerTensor::Expert(expert, Projection::Gate));
+                    Noise::sample(format!("noise_scale {std} of expert {expert}"), (&still, id), (&merged, id))
+                };
+                let noise = noise.filter(|(_, std)| *std > 0.0).map(sample).transpose()?;
                 let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
                 let operators =
                     vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
                 let preserves = self.bases.len() == 1
                     && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
                 let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true })
+                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true, noise })
             }
         }
     }
+}
+
+/// A matrix of the first layer.
+fn first_matrix(tensor: LayerTensor) -> TensorId {
+    TensorId::Layer(0, tensor)
 }
 
 /// The id on the hub that a name is, if it is no path, from `folder` or from here.

@@ -7,9 +7,11 @@ mod args;
 mod check;
 mod gates;
 mod growth;
+mod noise;
 mod plan;
 mod record;
 mod target;
+mod vocabularies;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +63,8 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
     let target = Target::new(args, &*disk, &request, &growth)?;
-    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).collect();
+    let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
+    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).chain(lost_noise).collect();
     if args.strict
         && let Some(warning) = warnings.first()
     {
