@@ -1,12 +1,12 @@
 //! A model argument: a path as it is, or a model of the Hub, with the environment variables of `huggingface_hub`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
+use super::console::{shows_bars, tell, tells};
 use crate::weights::WeightError;
 use crate::weights::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 
@@ -44,9 +44,9 @@ pub fn locate_with(
         return Ok(meant(path));
     }
     if !settings.offline {
-        eprintln!("{argument:?} is no path here: asking {} for it", settings.endpoint);
+        tell(format_args!("{argument:?} is no path here: asking {} for it", settings.endpoint));
     }
-    let mut watcher = Watcher::new(settings.progress_disabled);
+    let mut watcher = Watcher::new(settings.progress_disabled || !tells());
     Ok(meant(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?))
 }
 
@@ -145,7 +145,7 @@ impl Watcher {
 
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
-            Progress::Resolved { commit } if !self.quiet => eprintln!("commit {commit}"),
+            Progress::Resolved { commit } if !self.quiet => tell(format_args!("commit {commit}")),
             Progress::File { name, size_bytes } if !self.quiet => self.begin(name, size_bytes),
             Progress::Arrived { bytes } => {
                 if let Some(bar) = &self.bar {
@@ -156,7 +156,7 @@ impl Watcher {
                 let wait = wait.map_or(String::new(), |wait| format!(", next try in {:.1} s", wait.as_secs_f64()));
                 match &self.bar {
                     Some(bar) => bar.println(format!("{reason}{wait}")),
-                    None => eprintln!("{reason}{wait}"),
+                    None => tell(format_args!("{reason}{wait}")),
                 }
             }
             _ => {}
@@ -165,7 +165,7 @@ impl Watcher {
 
     fn begin(&mut self, name: &str, size_bytes: Option<u64>) {
         self.end();
-        if std::io::stderr().is_terminal() {
+        if shows_bars() {
             let template = "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
             let bar = ProgressBar::new(size_bytes.unwrap_or(0)).with_style(style).with_message(name.to_owned());
@@ -173,7 +173,7 @@ impl Watcher {
             self.bar = Some(bar);
         } else {
             let size = size_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes"));
-            eprintln!("{name}{size}");
+            tell(format_args!("{name}{size}"));
         }
     }
 

@@ -4,11 +4,14 @@
 //! to stderr; nothing is written before every input has been checked.
 
 pub mod compare;
+pub mod completions;
+mod console;
 mod device;
 pub mod grow;
 pub mod hub;
 pub mod inspect;
 mod interrupt;
+pub mod man;
 mod output;
 mod progress;
 mod run_info;
@@ -29,6 +32,7 @@ use crate::tokenizer::{self, TokenizerError};
 use crate::weights::hub::{HubError, HubErrorKind};
 use crate::weights::{self, Dtype, WeightError};
 
+pub use console::Verbosity;
 pub use device::DeviceError;
 
 /// Why a command failed.
@@ -330,7 +334,7 @@ pub fn finish(result: Result<(), CliError>, json: bool) -> ExitCode {
             let object = serde_json::json!({ "error": { "code": code, "message": error.to_string() } });
             // Where stdout is broken, the code says enough.
             if !json || output::print(&format!("{object}\n")).is_err() {
-                eprintln!("error: {error}");
+                console::fail(format_args!("error: {error}"));
             }
             ExitCode::from(code)
         }

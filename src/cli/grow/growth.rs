@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::{CliError, hub, run_info::words};
+use super::super::{CliError, console, hub, run_info::words};
 use super::args::{DepthArg, GrowArgs, RouterArg};
 use super::noise::Noise;
 use super::{gates, vocabularies};
@@ -63,7 +63,7 @@ impl Request {
     pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, CliError> {
         let path = Path::new(&args.source);
         if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
-            let base = Checkpoint::open_on(disk.clone(), &hub::locate(&args.source)?)?;
+            let base = opened(disk, &args.source, &hub::locate(&args.source)?)?;
             let hub_ids = hub_id(Path::new(""), &args.source).into_iter().collect();
             return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
         }
@@ -72,7 +72,7 @@ impl Request {
         }
         let text = crate::weights::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
         let merge = MergeConfig::parse(&args.source, &text)?;
-        let open = |model: &ModelRef| Ok::<_, CliError>(Checkpoint::open_on(disk.clone(), &place(path, model)?)?);
+        let open = |model: &ModelRef| opened(disk, &model.to_string(), &place(path, model)?);
         let bases = merge.open_models(open)?;
         let names: Vec<String> = merge.models().iter().map(ModelRef::to_string).collect();
         let beside = path.parent().unwrap_or(Path::new(""));
@@ -256,6 +256,13 @@ impl Request {
             }
         }
     }
+}
+
+/// Opens the headers of a model, named so, that lies at `path`.
+fn opened(disk: &Arc<dyn Disk>, name: &str, path: &Path) -> Result<Checkpoint, CliError> {
+    let checkpoint = Checkpoint::open_on(disk.clone(), path)?;
+    console::detail(format_args!("{name}: {}, {}", checkpoint.path().display(), checkpoint.format()));
+    Ok(checkpoint)
 }
 
 /// A matrix of the first layer.
