@@ -8,12 +8,9 @@ use serde_json::{Value, json};
 
 use super::super::{CliError, console, hub, run_info::words};
 use super::args::{DepthArg, GrowArgs, RouterArg};
+use super::gates;
 use super::noise::Noise;
-use super::{gates, vocabularies};
-use crate::growth::mergekit::{
-    ChatTemplate, MergeConfig, MergeWarning, Merged, ModelRef, MoeMerge, MoeMergeOptions, TokenizerSource,
-    passthrough_yaml,
-};
+use crate::growth::mergekit::{ChatTemplate, MergeConfig, ModelRef, TokenizerSource, passthrough_yaml};
 use crate::growth::{BlockExpansion, ExpertInit, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::weights::disk::Disk;
 use crate::weights::gguf::GgufVocabulary;
@@ -215,47 +212,6 @@ impl Request {
         growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
         Ok(growth)
     }
-
-    fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
-        let sources: Vec<&Checkpoint> = self.bases.iter().collect();
-        let other_tokenizers = vocabularies::compare(self)?;
-        let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
-        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect::<Vec<String>>();
-        match config {
-            MergeConfig::Passthrough(passthrough) => {
-                let merged = Merged::new(passthrough, sources)?;
-                let title = format!("mergekit passthrough: {}", merged.plan());
-                let mut warnings = told(merged.plan().warnings());
-                warnings.extend(other_tokenizers);
-                let operators = vec![json!({"mergekit": "passthrough"})];
-                let source = Box::new(merged);
-                let (preserves, rounds) = (false, false);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds, noise: None })
-            }
-            MergeConfig::Moe(moe) => {
-                let rows =
-                    if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
-                let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
-                let still = MoeMerge::new(&moe.without_noise(), sources.clone(), &options)?;
-                let merged = MoeMerge::new(moe, sources, &options)?;
-                let mut warnings = told(merged.plan().warnings());
-                warnings.extend(other_tokenizers);
-                let noise = moe.experts().iter().zip(0..).find_map(|(e, i)| Some((i, e.noise_scale?)));
-                let sample = |(expert, std)| {
-                    let id = first_matrix(LayerTensor::Expert(expert, Projection::Gate));
-                    Noise::sample(format!("noise_scale {std} of expert {expert}"), (&still, id), (&merged, id))
-                };
-                let noise = noise.filter(|(_, std)| *std > 0.0).map(sample).transpose()?;
-                let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
-                let operators =
-                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
-                let preserves = self.bases.len() == 1
-                    && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
-                let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true, noise })
-            }
-        }
-    }
 }
 
 /// Opens the headers of a model, named so, that lies at `path`.
@@ -266,7 +222,7 @@ fn opened(disk: &Arc<dyn Disk>, name: &str, path: &Path) -> Result<Checkpoint, C
 }
 
 /// A matrix of the first layer.
-fn first_matrix(tensor: LayerTensor) -> TensorId {
+pub(super) fn first_matrix(tensor: LayerTensor) -> TensorId {
     TensorId::Layer(0, tensor)
 }
 

@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod gates;
 mod growth;
+mod merge;
 mod noise;
 mod plan;
 mod record;
