@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use deepwide::cli::{compare, finish, grow, inspect, verify};
+use clap::{CommandFactory, Parser, Subcommand};
+use deepwide::cli::{Verbosity, compare, completions, finish, grow, inspect, man, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -18,6 +18,8 @@ static HEAP: &CountingAllocator = &COUNTING;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    verbosity: Verbosity,
 }
 
 #[derive(Debug, Subcommand)]
@@ -26,13 +28,19 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
     Compare(Box<compare::CompareArgs>),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    cli.verbosity.apply();
+    match cli.command {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
         Command::Compare(args) => finish(compare::run(&args), args.json),
+        Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),
+        Command::Man(args) => finish(man::run(&args, Cli::command()), false),
     }
 }

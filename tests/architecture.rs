@@ -126,6 +126,18 @@ fn only_the_command_knows_the_command_line_and_the_environment() {
     }
 }
 
+#[test]
+fn every_golden_file_of_gguf_is_explained_beside_the_others() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let text = fs::read_to_string(folder.join("README.md")).unwrap();
+    let explained = |name: &str| text.contains(&format!("`{name}`"));
+    for entry in fs::read_dir(folder.join("gguf")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(explained(&name) || name.starts_with("__"), "tests/golden/README.md says nothing of gguf/{name}");
+    }
+    assert!(!explained("no_such_file.gguf"));
+}
+
 /// What the code of a file at `home` (`["weights", "hf"]`) uses of our own and may not: modules outside `allowed`, and
 /// whatever it takes from the root of the crate rather than from the module that owns it.
 fn wrong_arrows(text: &str, home: &[String], allowed: &[&str]) -> BTreeSet<String> {

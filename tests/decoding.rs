@@ -215,3 +215,18 @@ fn a_cache_has_no_prefix_longer_than_itself() {
     continued(&model, &[[1, 2, 3]], &mut cache);
     cache.truncate(4);
 }
+
+/// Row D28 of the bad inputs.
+#[test]
+fn positions_that_a_config_allows_and_nobody_uses_cost_nothing() {
+    let config = DecoderConfig::pico();
+    let text: Vec<u32> = (0..130).map(|i| i * 7 % config.vocab_size as u32).collect();
+    let found = |max_position_embeddings| {
+        let config = config.with(|f| f.max_position_embeddings = max_position_embeddings).unwrap();
+        let model = random(&config, 5);
+        bits(in_pieces(&model, cut(&text, vec![3, 60, 70, 129]), text.len()))
+    };
+    // A table of 2^31 positions would take 2 TiB.
+    assert_eq!(found(1 << 31), found(130));
+    assert_eq!(found(usize::MAX), found(512));
+}

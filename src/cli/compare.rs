@@ -232,7 +232,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         super::output::print(&format!("{json}\n"))?;
     } else {
         super::output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
-        eprintln!("written to {}", out.display());
+        super::console::tell(format_args!("written to {}", out.display()));
     }
     Ok(())
 }

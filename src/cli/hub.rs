@@ -1,17 +1,17 @@
 //! A model argument: a path as it is, or a model of the Hub, with the environment variables of `huggingface_hub`.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
+use super::console::{shows_bars, tell, tells};
 use crate::weights::WeightError;
 use crate::weights::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 
-/// Where the model is that an argument of the command line names: an existing path; else a snapshot in the cache; else
-/// what the Hub has, which is downloaded into the cache.
+/// Where the model is that an argument of the command line names: an existing path; else in a snapshot in the cache; else
+/// what the Hub has, which is downloaded into the cache. Of a model of the Hub, it is the GGUF file or the `config.json`.
 ///
 /// # Errors
 /// [`CliError::Weights`] if the argument is neither an existing path nor could name a model of the Hub;
@@ -41,13 +41,18 @@ pub fn locate_with(
     let reference: HubReference = argument.parse()?;
     let settings = settings()?;
     if let Some(path) = hub::cached(&reference, &settings) {
-        return Ok(path);
+        return Ok(meant(path));
     }
     if !settings.offline {
-        eprintln!("{argument:?} is no path here: asking {} for it", settings.endpoint);
+        tell(format_args!("{argument:?} is no path here: asking {} for it", settings.endpoint));
     }
-    let mut watcher = Watcher::new(settings.progress_disabled);
-    Ok(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?)
+    let mut watcher = Watcher::new(settings.progress_disabled || !tells());
+    Ok(meant(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?))
+}
+
+/// Who names no GGUF file of a model with safetensors means these, whatever else of the model is in the cache.
+fn meant(path: PathBuf) -> PathBuf {
+    if path.is_dir() { path.join("config.json") } else { path }
 }
 
 /// The settings of an environment, as Python's `huggingface_hub` reads it: `HF_HOME` (else `XDG_CACHE_HOME`, else
@@ -140,7 +145,7 @@ impl Watcher {
 
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
-            Progress::Resolved { commit } if !self.quiet => eprintln!("commit {commit}"),
+            Progress::Resolved { commit } if !self.quiet => tell(format_args!("commit {commit}")),
             Progress::File { name, size_bytes } if !self.quiet => self.begin(name, size_bytes),
             Progress::Arrived { bytes } => {
                 if let Some(bar) = &self.bar {
@@ -151,7 +156,7 @@ impl Watcher {
                 let wait = wait.map_or(String::new(), |wait| format!(", next try in {:.1} s", wait.as_secs_f64()));
                 match &self.bar {
                     Some(bar) => bar.println(format!("{reason}{wait}")),
-                    None => eprintln!("{reason}{wait}"),
+                    None => tell(format_args!("{reason}{wait}")),
                 }
             }
             _ => {}
@@ -160,7 +165,7 @@ impl Watcher {
 
     fn begin(&mut self, name: &str, size_bytes: Option<u64>) {
         self.end();
-        if std::io::stderr().is_terminal() {
+        if shows_bars() {
             let template = "{msg:32} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
             let bar = ProgressBar::new(size_bytes.unwrap_or(0)).with_style(style).with_message(name.to_owned());
@@ -168,7 +173,7 @@ impl Watcher {
             self.bar = Some(bar);
         } else {
             let size = size_bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes"));
-            eprintln!("{name}{size}");
+            tell(format_args!("{name}{size}"));
         }
     }
 
@@ -240,6 +245,30 @@ mod tests {
         }
         assert!(settings_of(&[("TRANSFORMERS_OFFLINE", "1")]).unwrap().offline);
         assert_eq!(settings_of(&[("HF_ENDPOINT", "http://mirror/")]).unwrap().endpoint, "http://mirror/");
+    }
+
+    #[test]
+    fn a_model_of_the_hub_is_its_safetensors_though_a_gguf_lies_beside_them_in_the_cache() {
+        use crate::weights::disk::disk;
+        use crate::weights::{Checkpoint, MemoryWeights, write_hf_directory};
+        let (cache, commit) = (tempfile::tempdir().unwrap(), "0a".repeat(20));
+        let model = cache.path().join("models--org--name");
+        let snapshot = model.join("snapshots").join(&commit);
+        for folder in ["refs", "snapshots", &format!(".no_exist/{commit}")] {
+            std::fs::create_dir_all(model.join(folder)).unwrap();
+        }
+        std::fs::write(model.join("refs/main"), &commit).unwrap();
+        std::fs::write(model.join(format!(".no_exist/{commit}/tokenizer.json")), "").unwrap();
+        let weights = MemoryWeights::untrained(crate::config::DecoderConfig::pico(), 0.02, 0);
+        write_hf_directory(&weights, None, None, &snapshot).unwrap();
+        std::fs::write(snapshot.join("name-Q4_0.gguf"), "GGUF").unwrap();
+        let located = |argument: &str| locate_with(argument, || Ok(HubSettings::new(cache.path().to_owned()))).unwrap();
+        let opened = |path: &Path| Checkpoint::open_on(disk(), path);
+        let checkpoint = opened(&located("org/name")).unwrap();
+        assert_eq!(checkpoint.path(), snapshot);
+        assert!(checkpoint.notices()[0].contains("name-Q4_0.gguf"), "{:?}", checkpoint.notices());
+        assert_eq!(located("org/name/name-Q4_0.gguf"), snapshot.join("name-Q4_0.gguf"));
+        assert!(matches!(opened(&snapshot), Err(WeightError::TwoFormats { .. })), "the directory does not say which");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{self, aligned, shown, size};
-use super::{CliError, hub, interrupt};
+use super::{CliError, console, hub, interrupt};
 use crate::profile::flops::count_parameters;
 use crate::weights::{Checkpoint, StoredTensor, WeightSource};
 
@@ -30,6 +30,7 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs) -> Result<(), CliError> {
     let path = hub::locate(&args.path)?;
     let checkpoint = Checkpoint::open_on(interrupt::disk(), &path)?;
+    console::detail(format_args!("{}: {}", args.path, checkpoint.path().display()));
     let tensors = checkpoint.stored_tensors();
     output::print(&if args.json {
         format!("{:#}\n", as_json(&checkpoint, &tensors))

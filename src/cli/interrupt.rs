@@ -1,9 +1,41 @@
-//! Signals: the first asks for a clean end, which leaves nothing half-written; the second ends at once.
+//! Signals: the first asks for a clean end, which leaves nothing half-written; the second ends at once. So does the first
+//! where there is nothing to clean up.
 
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The first signal that came, or 0.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
+
+/// Tells of a signal, by its number.
+type Teller = Box<dyn FnOnce(i32) + Send>;
+
+/// Where a signal ends the process at once: what is told before.
+static AT_ONCE: Mutex<Option<Teller>> = Mutex::new(None);
+
+/// Does work that leaves nothing half-done wherever it stops: a signal that is caught meanwhile, or was before, is told, and
+/// then the process ends at once, with the exit code of the signal.
+pub(super) fn at_once<T>(tell: impl FnOnce(i32) + Send + 'static, work: impl FnOnce() -> T) -> T {
+    let lock = || AT_ONCE.lock().unwrap_or_else(PoisonError::into_inner);
+    *lock() = Some(Box::new(tell));
+    end_if_caught();
+    let done = work();
+    end_if_caught();
+    // Whoever is telling holds the lock until the process has ended.
+    drop(lock().take());
+    done
+}
+
+fn end_if_caught() {
+    let signal = CAUGHT.load(Ordering::SeqCst);
+    let mut at_once = AT_ONCE.lock().unwrap_or_else(PoisonError::into_inner);
+    if signal != 0
+        && let Some(tell) = at_once.take()
+    {
+        tell(signal);
+        std::process::exit(128 + signal);
+    }
+}
 
 /// Exit code of a process ended by a signal: 128 and its number, so 130 after an interrupt and 143 after a termination.
 pub(super) fn exit_code() -> Option<u8> {
@@ -41,6 +73,7 @@ mod catching {
                     if CAUGHT.swap(signal, Ordering::SeqCst) != 0 {
                         std::process::exit(128 + signal);
                     }
+                    super::end_if_caught();
                 }
             });
         });

@@ -4,11 +4,14 @@
 //! to stderr; nothing is written before every input has been checked.
 
 pub mod compare;
+pub mod completions;
+mod console;
 mod device;
 pub mod grow;
 pub mod hub;
 pub mod inspect;
 mod interrupt;
+pub mod man;
 mod output;
 mod progress;
 mod run_info;
@@ -29,6 +32,7 @@ use crate::tokenizer::{self, TokenizerError};
 use crate::weights::hub::{HubError, HubErrorKind};
 use crate::weights::{self, Dtype, WeightError};
 
+pub use console::Verbosity;
 pub use device::DeviceError;
 
 /// Why a command failed.
@@ -199,6 +203,30 @@ pub enum CliError {
         /// The largest difference of a logit.
         max_abs_logit: f64,
     },
+    /// Models that are to be merged do not mean the same by an id.
+    #[error(
+        "the vocabularies of {name:?} and {parent:?} differ at id {id}: {found:?} and {expected:?}, expected one tokenizer"
+    )]
+    VocabulariesDiffer {
+        /// A model, as it was named.
+        name: String,
+        /// The one whose tokenizer the result would have.
+        parent: String,
+        /// The smallest such id.
+        id: u32,
+        /// What it means in the one.
+        found: String,
+        /// What it means in the other.
+        expected: String,
+    },
+    /// A signal came when all was written and not all checked.
+    #[error("stopped by signal {signal} during --check: {out:?} is written whole, and not checked")]
+    CheckStopped {
+        /// The signal.
+        signal: i32,
+        /// What was written.
+        out: std::path::PathBuf,
+    },
     /// A checkpoint is not what its receipt says.
     #[error("{path:?} is not what its receipt says: {}", .faults.join("; "))]
     NotVerified {
@@ -250,6 +278,7 @@ impl CliError {
             | Self::DefaultCheckText { .. }
             | Self::PromptCount { .. }
             | Self::EmptyPrompt { .. }
+            | Self::VocabulariesDiffer { .. }
             | Self::CheckTextTooShort { .. }
             | Self::IdBeyondVocabulary { .. } => 3,
             Self::NothingToDo
@@ -260,7 +289,7 @@ impl CliError {
             | Self::PromptsWithoutHidden => 2,
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
-            Self::Read { .. } | Self::Stdout { .. } => 1,
+            Self::Read { .. } | Self::Stdout { .. } | Self::CheckStopped { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,
@@ -305,7 +334,7 @@ pub fn finish(result: Result<(), CliError>, json: bool) -> ExitCode {
             let object = serde_json::json!({ "error": { "code": code, "message": error.to_string() } });
             // Where stdout is broken, the code says enough.
             if !json || output::print(&format!("{object}\n")).is_err() {
-                eprintln!("error: {error}");
+                console::fail(format_args!("error: {error}"));
             }
             ExitCode::from(code)
         }

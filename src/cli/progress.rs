@@ -1,11 +1,11 @@
 //! A study for somebody who watches: a bar with an ETA on a terminal, a line now and then elsewhere.
 
-use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::console::{shows_bars, tell};
 use crate::study::Progress;
 
 /// Time between two lines where there is no terminal.
@@ -42,7 +42,7 @@ impl Watcher {
                         bar.inc(1);
                     }
                     None if self.last_line.elapsed() >= QUIET || log.step == self.num_steps => {
-                        eprintln!("{} step {}/{}  {message}", self.arm, log.step, self.num_steps);
+                        tell(format_args!("{} step {}/{}  {message}", self.arm, log.step, self.num_steps));
                         self.last_line = Instant::now();
                     }
                     None => {}
@@ -51,7 +51,7 @@ impl Watcher {
             Progress::Scored(loss) => self.heldout_nats = loss,
             Progress::Timing(arm) => {
                 self.end();
-                eprintln!("{arm}: timing prefill and decoding");
+                tell(format_args!("{arm}: timing prefill and decoding"));
             }
         }
     }
@@ -59,14 +59,14 @@ impl Watcher {
     fn begin(&mut self, arm: &str, seed: u64, num_steps: usize, loss_nats: f64) {
         self.end();
         (self.arm, self.num_steps, self.heldout_nats) = (format!("{arm} (seed {seed})"), num_steps, loss_nats);
-        if std::io::stderr().is_terminal() {
+        if shows_bars() {
             let template = "{prefix:24} {bar:24} {pos}/{len} {elapsed} ETA {eta}  {msg}";
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
             let bar = ProgressBar::new(num_steps as u64).with_style(style).with_prefix(self.arm.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             self.bar = Some(bar);
         } else {
-            eprintln!("{}: held-out {loss_nats:.4} right after growth, {num_steps} steps", self.arm);
+            tell(format_args!("{}: held-out {loss_nats:.4} right after growth, {num_steps} steps", self.arm));
         }
     }
 
@@ -110,7 +110,7 @@ pub(super) struct Bytes {
 impl Bytes {
     /// `total` bytes to come, if that is known.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = shows_bars().then(|| {
             let template = "{prefix:10} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
             let counting = "{prefix:10} {spinner} {bytes} {bytes_per_sec}";
             let template = if total.is_some() { template } else { counting };
@@ -129,7 +129,7 @@ impl Bytes {
         state.0 += bytes;
         if state.1.elapsed() >= QUIET {
             let of = self.total.map(|total| format!(" of {}", super::output::size(total))).unwrap_or_default();
-            eprintln!("{} {}{of}", self.what, super::output::size(state.0));
+            tell(format_args!("{} {}{of}", self.what, super::output::size(state.0)));
             state.1 = Instant::now();
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::progress::Bytes;
-use super::{CliError, interrupt, output};
+use super::{CliError, console, interrupt, output};
 use crate::weights::receipt::{Fault, verify};
 
 /// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
@@ -26,7 +26,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
     let bar = Bytes::new("hashing", None);
-    let (num_files, faults) = verify(&disk, &args.out, &mut |bytes| bar.add(bytes))?;
+    let (num_files, faults) = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)))?;
     drop(bar);
     let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
     if args.json && faults.is_empty() {

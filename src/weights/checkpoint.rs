@@ -35,10 +35,11 @@ pub struct StoredTensor {
 }
 
 impl Checkpoint {
-    /// Opens what lies at `path`: a Hugging Face directory, a GGUF file, or a directory with one of these in it.
+    /// Opens what lies at `path`: a GGUF file, a directory with one in it and no safetensors, or whatever
+    /// [`HfDirectory::open`] takes.
     ///
     /// # Errors
-    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::TwoFormats`], [`WeightError::SeveralGgufs`].
+    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::SeveralGgufs`].
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
         let kind = disk.stat(path).map_err(WeightError::io(path))?.kind;
         if kind != Kind::Directory && is_gguf(path) {
@@ -205,24 +206,22 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// The GGUF file of a directory, or its first part; none if there is none.
+/// The GGUF file of a directory without safetensors, or its first part; none if there is none. A directory with both is
+/// not chosen from here: [`HfDirectory`] refuses it.
 fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightError> {
     let mut names: Vec<PathBuf> =
         disk.list(directory).map_err(WeightError::io(directory))?.into_iter().map(PathBuf::from).collect();
+    if names.iter().any(|name| name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))) {
+        return Ok(None);
+    }
     names.sort();
-    let safetensors = names.iter().find(|name| name.extension().is_some_and(|extension| extension == "safetensors"));
     let mut ggufs = names.iter().filter(|name| is_gguf(name) && !is_later_part(name));
-    match (ggufs.next(), ggufs.next(), safetensors) {
-        (None, ..) => Ok(None),
-        (Some(gguf), _, Some(safetensors)) => {
-            let [gguf, safetensors] = [gguf, safetensors].map(|name| directory.join(name));
-            Err(WeightError::TwoFormats { gguf, safetensors })
-        }
-        (Some(first), Some(second), None) => {
+    match (ggufs.next(), ggufs.next()) {
+        (Some(first), Some(second)) => {
             let [first, second] = [first, second].map(|name| directory.join(name));
             Err(WeightError::SeveralGgufs { first, second })
         }
-        (Some(gguf), None, None) => Ok(Some(directory.join(gguf))),
+        (only, _) => Ok(only.map(|gguf| directory.join(gguf))),
     }
 }
 

@@ -4,7 +4,9 @@
 //! the directory, is on disk (`fsync`) before the rename, and the new name after it, so that neither a failure, nor a
 //! kill, nor a power cut leaves half of an output under its name. What a killed run left beside it is removed by the next.
 
-use std::ffi::OsString;
+mod partial_file;
+mod target;
+
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +15,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tempfile::Builder;
 
+pub use partial_file::PartialFile;
+pub use target::{Existing, check_target};
+
 use super::WeightError;
-use super::disk::{Disk, Kind, Lock, WriteFile};
-use super::receipt::{self, RECEIPT};
+use super::disk::{Disk, Lock};
+use target::{AtTarget, parent_of, partial_prefix, remove_leftovers, what_is_at};
 
 /// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
 pub struct PartialDirectory {
@@ -39,22 +44,6 @@ pub struct FileRecord {
     pub size_bytes: u64,
     /// BLAKE3 of its bytes, in hexadecimal: what `b3sum` prints.
     pub blake3: String,
-}
-
-/// What to do with a directory that stands at the target already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse anything but an empty directory.
-    Keep,
-    /// Put the new one in its place, if its receipt shows that it is of our making.
-    Replace,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AtTarget {
-    Nothing,
-    EmptyDirectory,
-    OurDirectory,
 }
 
 impl PartialDirectory {
@@ -100,19 +89,15 @@ impl PartialDirectory {
     /// # Errors
     /// [`WeightError::Io`].
     pub fn begin(&self, name: &str) -> Result<PartialFile, WeightError> {
-        let path = self.path.join(name);
-        let file = self.disk.create(&path).map_err(WeightError::io(&path))?;
-        Ok(PartialFile { path, name: name.to_owned(), file, size_bytes: 0, hash: blake3::Hasher::new() })
+        PartialFile::create(&*self.disk, &self.path, name)
     }
 
     /// Brings a file to disk, and remembers it.
     ///
     /// # Errors
     /// [`WeightError::Io`].
-    pub fn finish(&mut self, mut file: PartialFile) -> Result<(), WeightError> {
-        file.file.flush().and_then(|()| file.file.sync()).map_err(WeightError::io(&file.path))?;
-        let blake3 = file.hash.finalize().to_hex().to_string();
-        self.files.push(FileRecord { name: file.name, size_bytes: file.size_bytes, blake3 });
+    pub fn finish(&mut self, file: PartialFile) -> Result<(), WeightError> {
+        self.files.push(file.finish()?);
         Ok(())
     }
 
@@ -172,58 +157,6 @@ impl fmt::Debug for PartialDirectory {
     }
 }
 
-/// A file under construction in a [`PartialDirectory`].
-pub struct PartialFile {
-    path: PathBuf,
-    name: String,
-    file: Box<dyn WriteFile>,
-    size_bytes: u64,
-    hash: blake3::Hasher,
-}
-
-impl PartialFile {
-    /// The next bytes of the file.
-    ///
-    /// # Errors
-    /// [`WeightError::Io`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), WeightError> {
-        self.write_all(bytes).map_err(WeightError::io(&self.path))
-    }
-
-    /// Where it is being written.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-/// Bytes are written and hashed at once, all of them.
-impl Write for PartialFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let (file, hash) = (&mut self.file, &mut self.hash);
-        if bytes.len() < WORTH_A_THREAD_BYTES {
-            hash.update(bytes);
-            file.write_all(bytes)?;
-        } else {
-            rayon::join(|| file.write_all(bytes), || hash.update(bytes)).0?;
-        }
-        self.size_bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl WriteFile for PartialFile {
-    fn sync(&mut self) -> io::Result<()> {
-        self.file.sync()
-    }
-}
-
-/// Below this, waking a second thread takes longer than hashing.
-const WORTH_A_THREAD_BYTES: usize = 1 << 16;
-
 /// Replaces the file at `path` by one with these bytes, or leaves it as it was.
 ///
 /// # Errors
@@ -240,89 +173,13 @@ pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightErro
     super::disk::disk().sync_directory(parent).map_err(WeightError::io(parent))
 }
 
-fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn partial_prefix(target: &Path) -> String {
-    format!("{}.deepwide-partial-", target.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// Checks that an output may go to `target`, as [`PartialDirectory::create`] does, and changes nothing.
-///
-/// # Errors
-/// [`WeightError::OutputExists`], [`WeightError::NotOurs`], [`WeightError::Io`].
-pub fn check_target(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<(), WeightError> {
-    what_is_at(disk, target, existing).map(|_| ())
-}
-
-fn what_is_at(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<AtTarget, WeightError> {
-    let exists = || WeightError::OutputExists { path: target.to_owned() };
-    if target.file_name().is_none() {
-        return Err(exists());
-    }
-    let kind = match disk.stat(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AtTarget::Nothing),
-        Err(error) => return Err(WeightError::io(target)(error)),
-        Ok(stat) => stat.kind,
-    };
-    if kind != Kind::Directory {
-        return Err(exists());
-    }
-    let names = disk.list(target).map_err(WeightError::io(target))?;
-    match existing {
-        _ if names.is_empty() => Ok(AtTarget::EmptyDirectory),
-        Existing::Keep => Err(exists()),
-        Existing::Replace => match stranger(disk, target, &names)? {
-            None => Ok(AtTarget::OurDirectory),
-            Some(stranger) => Err(WeightError::NotOurs { path: target.to_owned(), stranger }),
-        },
-    }
-}
-
-/// A name in a directory that its receipt does not know, or the receipt itself if there is none.
-fn stranger(disk: &dyn Disk, directory: &Path, names: &[OsString]) -> Result<Option<String>, WeightError> {
-    if !names.iter().any(|name| name == RECEIPT) {
-        return Ok(names.first().map(|name| name.to_string_lossy().into_owned()));
-    }
-    let known = receipt::files(disk, directory)?;
-    let is_known = |name: &&OsString| *name == RECEIPT || known.iter().any(|record| **name == *record.name);
-    Ok(names.iter().find(|name| !is_known(name)).map(|name| name.to_string_lossy().into_owned()))
-}
-
-/// Removes what killed runs left beside `target`; what a living process holds is not touched.
-fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, WeightError> {
-    let (parent, prefix) = (parent_of(target), partial_prefix(target));
-    let is_leftover = |name: &str| {
-        let process = name.strip_prefix(&prefix);
-        process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let names = disk.list(parent).map_err(WeightError::io(parent))?;
-    let mut removed = Vec::new();
-    for name in names.iter().filter(|name| name.to_str().is_some_and(is_leftover)) {
-        let path = parent.join(name);
-        if disk.stat(&path).is_ok_and(|stat| stat.kind != Kind::Directory) {
-            continue;
-        }
-        let lock = match disk.try_lock(&path) {
-            // It went away meanwhile, or is no directory of ours, or nobody can tell whether somebody is at work in it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => continue,
-            lock => lock.map_err(WeightError::io(&path))?,
-        };
-        if lock.is_none() {
-            return Err(WeightError::OutputBusy { path: target.to_owned(), partial: path });
-        }
-        disk.remove_tree(&path).map_err(WeightError::io(&path))?;
-        removed.push(path);
-    }
-    Ok(removed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::super::disk::disk;
+    use super::super::receipt::RECEIPT;
+    use super::partial_file::WORTH_A_THREAD_BYTES;
     use super::*;
 
     fn names(directory: &Path) -> Vec<String> {

@@ -3,10 +3,15 @@
 //! Every message names the file, what was found and what was expected. Names from a file are hostile: they are
 //! shown escaped and cut at 200 characters.
 
+mod shown;
+
 use std::path::{Path, PathBuf};
 
+pub(in crate::weights) use shown::{cut, quoted};
+
+use shown::{axes, cut_after, listed, or_tied};
+
 use super::gguf::{GgufFault, VocabularyError};
-use super::hf::{hf_name, tensor_of_hf_name};
 use super::{Dtype, TensorId};
 use crate::config::ConfigError;
 
@@ -600,7 +605,7 @@ pub enum WeightError {
     },
     /// A directory holds a checkpoint in each of two formats.
     #[error(
-        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or move it"
+        "both {gguf:?} and {safetensors:?} are there, expected one format: give the GGUF file's own path, or for safetensors that of the config.json beside them"
     )]
     TwoFormats {
         /// One.
@@ -705,46 +710,6 @@ impl WeightError {
             _ => Self::Io { path: path.to_owned(), source },
         }
     }
-}
-
-const SHOWN_CHARS: usize = 200;
-
-pub(in crate::weights) fn quoted(name: &str) -> String {
-    let shown: String = name.chars().take(SHOWN_CHARS).collect();
-    let more = if shown.len() < name.len() { "…" } else { "" };
-    format!("{shown:?}{more}")
-}
-
-pub(in crate::weights) fn cut(text: &impl ToString) -> String {
-    let text = text.to_string();
-    let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
-    let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
-    format!("{shown}{more}")
-}
-
-fn cut_after(complete: &Option<String>) -> String {
-    complete.as_ref().map_or_else(|| "in its first tensor".to_owned(), |name| format!("after tensor {}", quoted(name)))
-}
-
-fn listed(names: &[String], count: usize) -> String {
-    let shown: Vec<String> = names.iter().map(|name| quoted(name)).collect();
-    let more = if names.len() < count { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
-}
-
-fn or_tied(name: &str) -> &'static str {
-    if name == hf_name(TensorId::LmHead) { " or tie_word_embeddings true" } else { "" }
-}
-
-/// The keys of the config that a shape is made of.
-fn axes(name: &str) -> String {
-    tensor_of_hf_name(name).map_or_else(String::new, |id| format!(", which is {}", id.axes()))
-}
-
-/// Neither control characters nor those that turn the direction of writing reach a terminal.
-fn shown_char(c: char) -> Vec<char> {
-    let escaped: Vec<char> = c.escape_debug().collect();
-    if matches!(c, '"' | '\'' | '\\') { vec![c] } else { escaped }
 }
 
 #[cfg(test)]

@@ -36,6 +36,30 @@ impl Inherited {
         Self { config_keys: ids.into_iter().collect(), files: Vec::new() }
     }
 
+    /// Puts a chat template, in Jinja, in the place of the parent's: transformers reads `chat_template.jinja` first, others
+    /// read the key of `tokenizer_config.json` first, so both say the same. The latter is left alone if it is no JSON object.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), WeightError> {
+        const LIMIT_BYTES: u64 = 64 << 20;
+        self.files.retain(|(name, _)| !["chat_template.jinja", "chat_template.json"].contains(&name.as_str()));
+        if let Some((_, content)) = self.files.iter_mut().find(|(name, _)| name == "tokenizer_config.json") {
+            let text = match &*content {
+                Content::Made(bytes) => bytes.clone(),
+                Content::Copied(from) => super::read_bounded(disk, from, LIMIT_BYTES)?,
+            };
+            if let Ok(Value::Object(mut keys)) = serde_json::from_slice(&text)
+                && keys.contains_key("chat_template")
+            {
+                keys["chat_template"] = template.into();
+                *content = Content::Made(format!("{:#}\n", Value::Object(keys)).into_bytes());
+            }
+        }
+        self.files.push(("chat_template.jinja".to_owned(), Content::Made(template.as_bytes().to_vec())));
+        Ok(())
+    }
+
     /// Puts the files into a directory under construction.
     ///
     /// # Errors

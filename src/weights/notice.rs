@@ -40,7 +40,7 @@ pub enum Notice {
         /// The `config.json`.
         path: PathBuf,
     },
-    /// A GGUF file lies beside safetensors, which are what a directory is read as.
+    /// A GGUF file lies beside the safetensors that were named.
     GgufAside {
         /// The first such file by name.
         path: PathBuf,

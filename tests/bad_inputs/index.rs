@@ -54,7 +54,7 @@ pub fn rows() -> Vec<Row> {
         refused("B12", "shards without an index", |d| { sharded(d); fs::remove_file(d.join(INDEX)).unwrap() }, "NoWeights"),
         refused("B13", "PyTorch pickles only", |d| { llama(d); fs::rename(d.join(WEIGHTS), d.join("pytorch_model.bin")).unwrap() }, "NoWeights"),
         refused("B13", "no weights at all", |d| { llama(d); fs::remove_file(d.join(WEIGHTS)).unwrap() }, "NoWeights"),
-        accepted("B14", "GGUF beside safetensors", |d| { llama(d); fs::write(d.join("model-q4.gguf"), "GGUF").unwrap() }, 1, "many repositories have both, and transformers reads the safetensors of a directory"),
+        refused("B14", "GGUF beside safetensors", |d| { llama(d); fs::write(d.join("model-q4.gguf"), "GGUF").unwrap() }, "TwoFormats"),
         refused("B14", "GGUF only", |d| { llama(d); fs::rename(d.join(WEIGHTS), d.join("model-q4.GGUF")).unwrap() }, "NoWeights"),
         refused("B17", "no config.json", |d| { llama(d); fs::remove_file(d.join(CONFIG)).unwrap() }, "NotFound"),
         refused("B17", "a directory for config.json", |d| { llama(d); fs::remove_file(d.join(CONFIG)).unwrap(); fs::create_dir(d.join(CONFIG)).unwrap() }, "NotAFile"),
@@ -67,7 +67,8 @@ pub fn rows() -> Vec<Row> {
         refused("B19", "an index of 1,000,001 tensors", |d| { sharded(d); fs::write(d.join(INDEX), format!("{{\"weight_map\":{{{}\"\":\"\"}}}}", "\"\":\"\",".repeat(1_000_000))).unwrap() }, "TooMany"),
         refused("B19", "an index whose map is a list", |d| { sharded(d); fs::write(d.join(INDEX), "{\"weight_map\":[1]}").unwrap() }, "Malformed"),
         refused("B19", "an index without a map", |d| { sharded(d); fs::write(d.join(INDEX), "{}").unwrap() }, "Malformed"),
-        accepted("B20", "a file whose name is not UTF-8 beside the weights", |d| { use std::os::unix::ffi::OsStrExt; llama(d); fs::write(d.join(std::ffi::OsStr::from_bytes(b"\xff.gguf")), "").unwrap() }, 1, "names are not made text"),
+        accepted("B20", "a file whose name is not UTF-8 beside the weights", |d| { use std::os::unix::ffi::OsStrExt; llama(d); fs::write(d.join(std::ffi::OsStr::from_bytes(b"\xff.md")), "").unwrap() }, 0, "names are not made text"),
+        refused("B20", "the same in GGUF", |d| { use std::os::unix::ffi::OsStrExt; llama(d); fs::write(d.join(std::ffi::OsStr::from_bytes(b"\xff.gguf")), "").unwrap() }, "TwoFormats"),
     ]
 }
 

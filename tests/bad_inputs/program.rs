@@ -74,10 +74,8 @@ fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
         let took = start.elapsed();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         match (outcome, HfDirectory::open(&directory)) {
-            // The program takes GGUF too: it reads one that is alone, which this is not one of, and does not choose between two formats.
-            _ if id == "B14" || input.contains("not UTF-8 beside") => {
-                assert_eq!(output.status.code(), Some(3), "{id} {input}: {said}")
-            }
+            // The program takes GGUF too, and this is none.
+            _ if input == "GGUF only" => assert_eq!(output.status.code(), Some(3), "{id} {input}: {said}"),
             (Outcome::Refused(_), Err(error)) => {
                 let code = match error.kind() {
                     ErrorKind::NotFound => 4,
@@ -94,6 +92,33 @@ fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
         assert!(large || took < LONGEST, "{id} {input}: {took:?}");
         assert_eq!(tree(root.path()), before, "{id} {input}");
     }
+}
+
+/// B14.
+#[test]
+fn of_two_formats_in_a_directory_the_one_is_read_whose_file_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("checkpoint");
+    llama(&directory);
+    let gguf = directory.join("model-q4.gguf");
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gguf/dense.gguf"), &gguf).unwrap();
+    let refused = run(&["inspect", directory.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("model-q4.gguf") && said.contains("config.json"), "{said}");
+    assert_eq!(refused.status.code(), Some(3));
+    for name in [CONFIG, WEIGHTS] {
+        let path = directory.join(name);
+        let printed = printed(&["inspect", path.to_str().unwrap()]);
+        assert!(printed.starts_with("format") && printed.contains("Hugging Face directory, 1 file"), "{printed}");
+        assert!(printed.contains("note:") && printed.contains("model-q4.gguf"), "{printed}");
+        assert_eq!(HfDirectory::open(&path).unwrap().path(), directory);
+    }
+    assert!(printed(&["inspect", gguf.to_str().unwrap()]).contains("GGUF version 3"));
+    let stranger = directory.join("README.md");
+    fs::write(&stranger, "").unwrap();
+    assert_eq!(run(&["inspect", stranger.to_str().unwrap()]).status.code(), Some(3), "any other file names nothing");
+    fs::remove_file(gguf).unwrap();
+    assert!(!printed(&["inspect", directory.to_str().unwrap()]).contains("note:"));
 }
 
 /// B15.

@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use deepwide::weights::{HfDirectory, TensorId, WeightSource};
+use deepwide::weights::gguf::{GgufFile, GgufFileType, GgufOptions, GgufVocabulary, write_gguf};
+use deepwide::weights::{HfDirectory, MemoryWeights, TensorId, WeightSource};
 use serde_json::Value;
 
 use super::{deepwide, names, printed, run, tiny_base};
+use crate::gguf_written::tiny_vocabulary;
 
 /// One bad request: its row in the list of bad inputs, the words after `grow BASE OUT`, the exit code, what is said.
 type Row = (&'static str, &'static [&'static str], i32, &'static str);
@@ -264,6 +266,47 @@ fn a_mergekit_file_is_carried_out_and_kept_to_the_byte() {
     let output = run(&["grow", "--dus", "1", config.to_str().unwrap(), root.path().join("b").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--dus beside"));
+}
+
+#[test]
+fn the_chat_template_of_a_mergekit_file_is_that_of_the_result_in_either_format() {
+    const TEMPLATE: &str = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let keys = r#"{"bos_token": "<bos>", "chat_template": "{{ the_parents }}", "model_max_length": 512}"#;
+    fs::write(base.join("tokenizer_config.json"), keys).unwrap();
+    let slices =
+        "slices:\n- sources:\n  - {model: BASE, layer_range: [0, 2]}\nmerge_method: passthrough\ndtype: float16\n";
+    let grown = |name: &str, template: &str, out_type: &str| {
+        let (config, out) = (root.path().join(format!("{name}.yml")), root.path().join(name));
+        let base = if root.path().join("base").exists() { "base" } else { "base.gguf" };
+        let slices = slices.replace("BASE", base);
+        fs::write(&config, format!("{slices}chat_template: \"{template}\"\n")).unwrap();
+        printed(&["grow", config.to_str().unwrap(), out.to_str().unwrap(), "--out-type", out_type]);
+        out
+    };
+    for (name, template, expected) in [("own", TEMPLATE, TEMPLATE), ("auto", "auto", "{{ the_parents }}")] {
+        let hf = grown(name, template, "hf");
+        let config: Value = serde_json::from_slice(&fs::read(hf.join("tokenizer_config.json")).unwrap()).unwrap();
+        assert_eq!(
+            config,
+            serde_json::json!({"bos_token": "<bos>", "chat_template": expected, "model_max_length": 512})
+        );
+        let jinja = fs::read_to_string(hf.join("chat_template.jinja")).ok();
+        assert_eq!(jinja.as_deref(), (name == "own").then_some(TEMPLATE));
+    }
+    // A parent whose vocabulary GGUF can say, in the place of the other.
+    let vocabulary = GgufVocabulary { chat_template: Some("{{ the_parents }}".to_owned()), ..tiny_vocabulary() };
+    let weights = MemoryWeights::untrained(HfDirectory::open(&base).unwrap().config().clone(), 0.2, 11);
+    fs::remove_dir_all(&base).unwrap();
+    let options = GgufOptions { file_type: GgufFileType::F16, name: None };
+    write_gguf(&weights, &vocabulary, &options, &mut fs::File::create(&base).unwrap(), &base).unwrap();
+    fs::rename(&base, root.path().join("base.gguf")).unwrap();
+    for (name, template, expected) in [("own_gguf", TEMPLATE, TEMPLATE), ("auto_gguf", "auto", "{{ the_parents }}")] {
+        let out = grown(name, template, "gguf:f16");
+        let file = GgufFile::open(&out.join(format!("{name}-F16.gguf"))).unwrap();
+        assert_eq!(file.vocabulary().unwrap().unwrap().chat_template.as_deref(), Some(expected));
+    }
 }
 
 #[test]

@@ -126,6 +126,42 @@ fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_signal_during_a_check_ends_it_at_once_and_what_was_written_stays() {
+    let root = tempfile::tempdir().unwrap();
+    // Forty times a million logits take longer to compare than a signal takes to arrive.
+    let base = sparse_base(&root.path().join("base"), 64);
+    let text = root.path().join("text");
+    fs::write(&text, (0..40).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ")).unwrap();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let folder = root.path().join(signal);
+        fs::create_dir(&folder).unwrap();
+        let out = folder.join("out");
+        let mut command = std::process::Command::new("env");
+        command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "--dus", "0", "--json"]);
+        command.args(["--check", "--check-text"]).args([&text, &base, &out]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        while !out.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(child.try_wait().unwrap().is_none(), "the check is still going on");
+        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+        let start = Instant::now();
+        assert!(sent.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "after SIG{signal}");
+        assert!(start.elapsed() < Duration::from_secs(1), "SIG{signal}: {:?}", start.elapsed());
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["error"]["code"], code);
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains("during --check") && message.contains("is written whole"), "{message}");
+        assert_eq!(names(&folder), ["out"]);
+        printed(&["verify", out.to_str().unwrap()]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
     let root = tempfile::tempdir().unwrap();
     let base = sparse_base(&root.path().join("base"), 400);

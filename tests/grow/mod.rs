@@ -4,6 +4,7 @@ mod command;
 mod faults;
 mod kills;
 mod memory;
+mod warnings;
 
 use std::fs;
 use std::path::{Path, PathBuf};

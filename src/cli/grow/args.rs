@@ -71,7 +71,7 @@ pub struct GrowArgs {
     #[arg(long, value_enum, default_value_t = LayoutArg::V4)]
     pub moe_layout: LayoutArg,
 
-    /// Print what would be written, from headers alone, and write nothing
+    /// Print what would be written, from headers (and with noise the first weights) alone, and write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Afterwards, run the base and the result on real tokens, and print what growth changed

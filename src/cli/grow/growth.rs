@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::{CliError, hub, run_info::words};
+use super::super::{CliError, console, hub, run_info::words};
 use super::args::{DepthArg, GrowArgs, RouterArg};
 use super::gates;
-use crate::growth::mergekit::{
-    ChatTemplate, MergeConfig, MergeWarning, Merged, ModelRef, MoeMerge, MoeMergeOptions, TokenizerSource,
-    passthrough_yaml,
-};
-use crate::growth::{BlockExpansion, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan};
+use super::noise::Noise;
+use crate::growth::mergekit::{ChatTemplate, MergeConfig, ModelRef, TokenizerSource, passthrough_yaml};
+use crate::growth::{BlockExpansion, ExpertInit, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::weights::disk::Disk;
-use crate::weights::{Checkpoint, Content, Inherited, WeightSource};
+use crate::weights::gguf::GgufVocabulary;
+use crate::weights::{Checkpoint, Inherited, LayerTensor, Projection, TensorId, WeightSource};
 
 /// Largest mergekit file that is read: beyond any written by hand.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
@@ -52,6 +51,8 @@ pub(super) struct Growth<'a> {
     pub preserves: bool,
     /// Whether numbers are computed on the way, and so rounded to the type that they have.
     pub rounds: bool,
+    /// Some of the weights that noise is added to, if any is.
+    pub noise: Option<Noise>,
 }
 
 impl Request {
@@ -59,7 +60,7 @@ impl Request {
     pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, CliError> {
         let path = Path::new(&args.source);
         if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
-            let base = Checkpoint::open_on(disk.clone(), &hub::locate(&args.source)?)?;
+            let base = opened(disk, &args.source, &hub::locate(&args.source)?)?;
             let hub_ids = hub_id(Path::new(""), &args.source).into_iter().collect();
             return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
         }
@@ -68,7 +69,7 @@ impl Request {
         }
         let text = crate::weights::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
         let merge = MergeConfig::parse(&args.source, &text)?;
-        let open = |model: &ModelRef| Ok::<_, CliError>(Checkpoint::open_on(disk.clone(), &place(path, model)?)?);
+        let open = |model: &ModelRef| opened(disk, &model.to_string(), &place(path, model)?);
         let bases = merge.open_models(open)?;
         let names: Vec<String> = merge.models().iter().map(ModelRef::to_string).collect();
         let beside = path.parent().unwrap_or(Path::new(""));
@@ -94,16 +95,32 @@ impl Request {
     }
 
     /// What the result has from its parent besides weights.
-    pub fn inherited(&self) -> Result<Inherited, CliError> {
+    pub fn inherited(&self, disk: &dyn Disk) -> Result<Inherited, CliError> {
         let mut inherited = self.parent().inherited()?;
-        if let Some((MergeConfig::Passthrough(config), _)) = &self.merge
-            && let Some(ChatTemplate::Jinja(template)) = config.chat_template()
-        {
-            const NAME: &str = "chat_template.jinja";
-            inherited.files.retain(|(name, _)| name != NAME);
-            inherited.files.push((NAME.to_owned(), Content::Made(template.clone().into_bytes())));
+        if let Some(template) = self.chat_template() {
+            inherited.set_chat_template(disk, template)?;
         }
         Ok(inherited)
+    }
+
+    /// The same in the form that GGUF has for it.
+    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, CliError> {
+        let mut vocabulary = self.parent().gguf_vocabulary()?;
+        if let Some(template) = self.chat_template() {
+            vocabulary.chat_template = Some(template.to_owned());
+        }
+        Ok(vocabulary)
+    }
+
+    /// The chat template that a mergekit file has for the result, in Jinja.
+    fn chat_template(&self) -> Option<&str> {
+        match &self.merge {
+            Some((MergeConfig::Passthrough(config), _)) => match config.chat_template() {
+                Some(ChatTemplate::Jinja(template)) => Some(template),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// The view.
@@ -124,6 +141,7 @@ impl Request {
             kept: Vec::new(),
             preserves: true,
             rounds: false,
+            noise: None,
         };
         let mut titles = Vec::new();
         if let Some(depth) = args.depth() {
@@ -152,7 +170,7 @@ impl Request {
             if plan.num_local_experts == 1 {
                 growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
             }
-            let copies = plan.init == crate::growth::ExpertInit::Copy;
+            let copies = plan.init == ExpertInit::Copy;
             if args.router == Some(RouterArg::Zero) && copies {
                 growth.warnings.push(
                     "a router of zeros before identical experts: every token visits the first ones, and nothing but the \
@@ -170,6 +188,15 @@ impl Request {
                 (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
                 (_, None) => None,
             };
+            let still =
+                Grown::new(&growth.source, GrowthPlan::Upcycle(UpcyclePlan { init: ExpertInit::Copy, ..plan }))?;
+            let noisy = Grown::new(&growth.source, GrowthPlan::Upcycle(plan))?;
+            if let ExpertInit::Noise { relative_std } = plan.init
+                && relative_std > 0.0
+            {
+                let id = first_matrix(LayerTensor::Expert(0, Projection::Gate));
+                growth.noise = Some(Noise::sample(format!("--noise {relative_std}"), (&still, id), (&noisy, id))?);
+            }
             growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
             if let Some(rows) = rows {
                 growth.operators.push(json!({"router": "hidden", "prompts": args.prompts.as_ref().map(|file| words(&file.to_string_lossy()))}));
@@ -185,46 +212,18 @@ impl Request {
         growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
         Ok(growth)
     }
+}
 
-    /// Models whose tokenizers are not those of the parent: their embeddings may mean other words.
-    fn other_tokenizers(&self) -> Vec<String> {
-        let parent = self.parent().tokenizer_json().ok();
-        let differs =
-            |base: &&Checkpoint| parent.is_some() && base.tokenizer_json().ok().is_some_and(|t| Some(t) != parent);
-        let named = self.names.iter().zip(&self.bases).filter(|(_, base)| differs(base));
-        named.map(|(name, _)| format!("the tokenizer of {name} is not that of {}", self.names[self.parent])).collect()
-    }
+/// Opens the headers of a model, named so, that lies at `path`.
+fn opened(disk: &Arc<dyn Disk>, name: &str, path: &Path) -> Result<Checkpoint, CliError> {
+    let checkpoint = Checkpoint::open_on(disk.clone(), path)?;
+    console::detail(format_args!("{name}: {}, {}", checkpoint.path().display(), checkpoint.format()));
+    Ok(checkpoint)
+}
 
-    fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
-        let sources: Vec<&Checkpoint> = self.bases.iter().collect();
-        let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
-        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect::<Vec<String>>();
-        match config {
-            MergeConfig::Passthrough(passthrough) => {
-                let merged = Merged::new(passthrough, sources)?;
-                let title = format!("mergekit passthrough: {}", merged.plan());
-                let mut warnings = told(merged.plan().warnings());
-                warnings.extend(self.other_tokenizers());
-                let operators = vec![json!({"mergekit": "passthrough"})];
-                let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves: false, rounds: false })
-            }
-            MergeConfig::Moe(moe) => {
-                let rows =
-                    if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
-                let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
-                let merged = MoeMerge::new(moe, sources, &options)?;
-                let warnings = told(merged.plan().warnings());
-                let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
-                let operators =
-                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
-                let preserves = self.bases.len() == 1
-                    && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
-                let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true })
-            }
-        }
-    }
+/// A matrix of the first layer.
+pub(super) fn first_matrix(tensor: LayerTensor) -> TensorId {
+    TensorId::Layer(0, tensor)
 }
 
 /// The id on the hub that a name is, if it is no path, from `folder` or from here.

@@ -7,9 +7,12 @@ mod args;
 mod check;
 mod gates;
 mod growth;
+mod merge;
+mod noise;
 mod plan;
 mod record;
 mod target;
+mod vocabularies;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use self::growth::{Growth, Request};
 use self::plan::Plan;
 use self::target::Target;
 use super::progress::Bytes;
-use super::{CliError, interrupt, output};
+use super::{CliError, console, finish, interrupt, output};
 use crate::weights::commit::{Existing, PartialDirectory, check_target};
 use crate::weights::disk::Disk;
 use crate::weights::receipt::RECEIPT;
@@ -42,7 +45,7 @@ const COARSEST_EPSILON: f64 = 1.0 / 128.0;
 ///
 /// # Errors
 /// [`CliError`]; whatever headers can tell is found before anything is written, and after an error while writing nothing
-/// is left. A failed `--check` leaves what it checked.
+/// is left. A `--check` that fails or is stopped by a signal leaves what it checks.
 pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
@@ -60,8 +63,9 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     if num_layers > MOST_LAYERS && !args.force {
         return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
     }
-    let target = Target::new(args, &request, &growth)?;
-    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).collect();
+    let target = Target::new(args, &*disk, &request, &growth)?;
+    let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
+    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).chain(lost_noise).collect();
     if args.strict
         && let Some(warning) = warnings.first()
     {
@@ -73,22 +77,29 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan.to_text() });
     }
     for notice in request.bases.iter().flat_map(Checkpoint::notices) {
-        eprintln!("note: {notice}");
+        console::tell(format_args!("note: {notice}"));
     }
     let needed_bytes = plan.bytes_to_write() + SLACK_BYTES;
     if needed_bytes > free_bytes {
         return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
-    eprint!("{}", plan.to_text());
+    console::tell(plan.to_text().trim_end());
     interrupt::catch();
     let partial = PartialDirectory::create(disk.clone(), &out, existing)?;
-    write(partial, &Output { disk: &disk, request: &request, growth: &growth, target: &target }, args, &plan)?;
+    let output = Output { disk: &disk, request: &request, growth: &growth, target: &target };
+    console::timed("written, hashed and on disk", || write(partial, &output, args, &plan))?;
     // What was written is what is checked: read again, numbers rounded as they are in the files.
     let check = |text| {
         let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
-        Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+        let (written, json) = (out.clone(), args.json);
+        let tell = move |signal| {
+            finish(Err(CliError::CheckStopped { signal, out: written }), json);
+        };
+        interrupt::at_once(tell, || {
+            Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+        })
     };
-    let checked = text.as_ref().map(check).transpose()?;
+    let checked = text.as_ref().map(|text| console::timed("checked", || check(text))).transpose()?;
     if args.json {
         let mut summary = plan.to_json();
         summary["out"] = json!(args.out.to_string_lossy());
@@ -115,7 +126,7 @@ struct Output<'a> {
 fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Plan) -> Result<(), CliError> {
     let Output { disk, request, growth, target } = *output;
     for leftover in partial.leftovers() {
-        eprintln!("note: removed {leftover:?}, which a run that was killed had left");
+        console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
     }
     let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
     let bar = Bytes::new("writing", Some(plan.bytes_to_write() + hashed));

@@ -8,7 +8,7 @@ use super::super::CliError;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
 use super::growth::{Growth, Request};
 use crate::weights::commit::{PartialDirectory, PartialFile};
-use crate::weights::disk::{Disk, WriteFile};
+use crate::weights::disk::Disk;
 use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::weights::hf::{HfOptions, HfWriter, Layout};
 use crate::weights::{Dtype, Finite, Inherited, Strictness, WeightError, WeightSource};
@@ -28,7 +28,7 @@ pub(super) enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Plans the files for what was asked.
-    pub fn new(args: &GrowArgs, request: &Request, growth: &'a Growth<'a>) -> Result<Self, CliError> {
+    pub fn new(args: &GrowArgs, disk: &dyn Disk, request: &Request, growth: &'a Growth<'a>) -> Result<Self, CliError> {
         match args.out_type {
             OutType::Hf => {
                 let options = HfOptions {
@@ -40,7 +40,7 @@ impl<'a> Target<'a> {
                     },
                     strictness: Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate },
                 };
-                Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: request.inherited()? })
+                Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: request.inherited(disk)? })
             }
             OutType::Gguf(number_type) => {
                 if let Some(option) = args.hf_options() {
@@ -56,7 +56,7 @@ impl<'a> Target<'a> {
                 let stem = stem.unwrap_or_else(|| "model".to_owned());
                 Ok(Self::Gguf {
                     source: Finite::new(&*growth.source, args.allow_nonfinite),
-                    vocabulary: Box::new(request.parent().gguf_vocabulary()?),
+                    vocabulary: Box::new(request.gguf_vocabulary()?),
                     options: GgufOptions { file_type, name: Some(stem.clone()) },
                     name: format!("{stem}-{suffix}.gguf"),
                 })
@@ -137,12 +137,5 @@ impl Write for Watched<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
-    }
-}
-
-impl WriteFile for Watched<'_> {
-    /// Whoever began the file finishes it.
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -85,6 +85,12 @@ impl MoeMergeConfig {
         &self.models.0
     }
 
+    /// The same with the weights of its models as they are.
+    pub fn without_noise(&self) -> Self {
+        let still = |expert: &ExpertSource| ExpertSource { noise_scale: None, ..expert.clone() };
+        Self { experts: self.experts.iter().map(still).collect(), ..self.clone() }
+    }
+
     /// Place in [`models`](Self::models) of the one that gives all but the MLPs, and the tokenizer.
     pub fn base_model(&self) -> usize {
         self.base_model

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A number type that is read.
+/// A number type that is read; four of them are written too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GgmlType {
     pub(super) kind: GgmlKind,
@@ -37,15 +37,20 @@ pub(super) enum GgmlKind {
 }
 
 impl GgmlType {
+    pub(super) const F32: Self = of(GgmlKind::F32, "F32", 1, 4);
+    pub(super) const F16: Self = of(GgmlKind::F16, "F16", 1, 2);
+    pub(super) const Q8_0: Self = of(GgmlKind::Q8_0, "Q8_0", 32, 34);
+    pub(super) const BF16: Self = of(GgmlKind::BF16, "BF16", 1, 2);
+
     /// Every type that is read, by ggml's number.
     pub const ALL: [Self; 15] = [
-        of(GgmlKind::F32, "F32", 1, 4),
-        of(GgmlKind::F16, "F16", 1, 2),
+        Self::F32,
+        Self::F16,
         of(GgmlKind::Q4_0, "Q4_0", 32, 18),
         of(GgmlKind::Q4_1, "Q4_1", 32, 20),
         of(GgmlKind::Q5_0, "Q5_0", 32, 22),
         of(GgmlKind::Q5_1, "Q5_1", 32, 24),
-        of(GgmlKind::Q8_0, "Q8_0", 32, 34),
+        Self::Q8_0,
         of(GgmlKind::Q2_K, "Q2_K", 256, 84),
         of(GgmlKind::Q3_K, "Q3_K", 256, 110),
         of(GgmlKind::Q4_K, "Q4_K", 256, 144),
@@ -53,12 +58,17 @@ impl GgmlType {
         of(GgmlKind::Q6_K, "Q6_K", 256, 210),
         of(GgmlKind::IQ4_NL, "IQ4_NL", 32, 18),
         of(GgmlKind::IQ4_XS, "IQ4_XS", 256, 136),
-        of(GgmlKind::BF16, "BF16", 1, 2),
+        Self::BF16,
     ];
+
+    /// The number that ggml gives it.
+    pub(super) fn number(self) -> u32 {
+        self.kind as u32
+    }
 
     /// The type with ggml's number, if it is read.
     pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|ty| ty.kind as u32 == number)
+        Self::ALL.into_iter().find(|ty| ty.number() == number)
     }
 
     /// Bytes that so many numbers take.

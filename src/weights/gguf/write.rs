@@ -11,15 +11,14 @@ mod tensors;
 
 pub(super) use rope_factors::rope_factors;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use self::encode::Encoder;
 use self::keys::header;
 use self::tensors::{Content, GgufTensor, tensors};
-use super::GgufVocabulary;
+use super::{GgmlType, GgufVocabulary};
 use crate::config::DecoderConfig;
-use crate::weights::disk::WriteFile;
 use crate::weights::{WeightError, WeightSource};
 
 /// Every tensor begins at a multiple of this many bytes, counted from the first tensor.
@@ -36,6 +35,18 @@ pub enum GgufFileType {
     Bf16,
     /// Blocks of 32 numbers of 8 bits with one scale in half precision; a matrix whose rows are no multiple of 32 is F16.
     Q8_0,
+}
+
+impl GgufFileType {
+    /// The same as every reader knows it.
+    fn ggml(self) -> GgmlType {
+        match self {
+            Self::F32 => GgmlType::F32,
+            Self::F16 => GgmlType::F16,
+            Self::Bf16 => GgmlType::BF16,
+            Self::Q8_0 => GgmlType::Q8_0,
+        }
+    }
 }
 
 /// What a GGUF file says and holds beyond the weights and the vocabulary.
@@ -62,7 +73,7 @@ pub fn gguf_size_bytes(
     Ok(header.len() as u64 + tensors.iter().map(|tensor| tensor.size_bytes().next_multiple_of(ALIGNMENT)).sum::<u64>())
 }
 
-/// Writes the weights of `source` to `file`, which is at `path`, and syncs it. Memory is bounded by the vocabulary, one
+/// Writes the weights of `source` to `file`, which is at `path`; to bring it to disk is the caller's to do. Memory is bounded by the vocabulary, one
 /// piece of a weight and the rows of one attention head.
 ///
 /// A vocabulary with fewer tokens than the embedding table has rows is filled up with unused ones.
@@ -76,7 +87,7 @@ pub fn write_gguf(
     source: &(impl WeightSource + ?Sized),
     vocabulary: &GgufVocabulary,
     options: &GgufOptions,
-    file: &mut dyn WriteFile,
+    file: &mut dyn Write,
     path: &Path,
 ) -> Result<(), WeightError> {
     let failed = |error| WeightError::Io { path: path.to_owned(), source: error };
@@ -88,7 +99,7 @@ pub fn write_gguf(
         assert_eq!(out.written_bytes, tensor.size_bytes(), "bytes of {}", tensor.name);
         file.write_all(&vec![0; padding(tensor.size_bytes())]).map_err(failed)?;
     }
-    file.sync().map_err(failed)
+    Ok(())
 }
 
 fn write_tensor(
@@ -102,7 +113,7 @@ fn write_tensor(
             sink(&bytes)
         }
         Content::Weights { ids, head } => ids.iter().try_for_each(|&id| {
-            let mut encoder = Encoder::new(id, source.dtype(id), tensor.kind, sink)?;
+            let mut encoder = Encoder::new(id, source.dtype(id), tensor.number_type, sink)?;
             match head {
                 None => source.stream(id, &mut |piece| encoder.push(piece)),
                 Some(head) => {
@@ -121,7 +132,7 @@ fn padding(size_bytes: u64) -> usize {
 
 /// A writer that knows how much it wrote.
 struct Counted<'a> {
-    file: &'a mut dyn WriteFile,
+    file: &'a mut dyn Write,
     written_bytes: u64,
 }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::{self, Parsed};
 use super::locate::{Stored, locate};
-use super::shards::{self, exists};
+use super::shards::{self, Choice, exists};
 use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, Kind, disk, hexadecimal, read_through};
 use crate::weights::inherited::Content;
@@ -46,12 +46,15 @@ const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 impl HfDirectory {
     /// Reads `config.json` and the header of every safetensors file, and checks one against the other.
     ///
+    /// `path` is the directory. Where a GGUF file lies there too, the directory alone does not say which is meant: the
+    /// path of its `config.json`, `model.safetensors` or `model.safetensors.index.json` does.
+    ///
     /// Rotary frequencies stored by old files are passed over, as in transformers. So is a head beside tied embeddings
     /// if it is those embeddings, for which it is read: the only weight that is.
     ///
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::NotADirectory`] or [`WeightError::NoWeights`] if there is nothing to
-    /// read; otherwise the variant of the first broken rule of the config, the index, a header, or a tensor.
+    /// read; [`WeightError::TwoFormats`] for a directory with a GGUF file in it; otherwise the variant of the first broken rule of the config, the index, a header, or a tensor.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         Self::open_on(disk(), path)
     }
@@ -61,14 +64,18 @@ impl HfDirectory {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
-        if disk.stat(path).map_err(WeightError::io(path))?.kind != Kind::Directory {
-            return Err(WeightError::NotADirectory { path: path.to_owned() });
-        }
+        let is_directory = disk.stat(path).map_err(WeightError::io(path))?.kind == Kind::Directory;
+        let named = ["config.json", shards::SINGLE, shards::INDEX].iter().any(|name| path.ends_with(name));
+        let (path, choice) = match path.parent() {
+            _ if is_directory => (path, Choice::Open),
+            Some(directory) if named => (directory, Choice::Safetensors),
+            _ => return Err(WeightError::NotADirectory { path: path.to_owned() }),
+        };
         let config_path = path.join("config.json");
         let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
         let Parsed { config, keys: raw_config, mut notices } = config::parse(&config_path, &text)?;
         drop(text);
-        let shards = shards::open(&disk, path, &mut notices)?;
+        let shards = shards::open(&disk, path, choice, &mut notices)?;
         let weights = locate(path, &config, &shards)?;
         notices.extend(declared_dtype(&config_path, &raw_config, &shards));
         Ok(Self { disk, path: path.to_owned(), config, raw_config, shards, weights, notices })

@@ -16,14 +16,32 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Names of missing files that a message lists.
 const LISTED: usize = 5;
 
+/// Whether who gave the path has chosen between two formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// A directory was named: there must be but one format in it.
+    Open,
+    /// A file of this format was named.
+    Safetensors,
+}
+
 /// The opened files, in the order of their names, and what is worth knowing of them.
 pub(super) fn open(
     disk: &Arc<dyn Disk>,
     directory: &Path,
+    choice: Choice,
     notices: &mut Vec<Notice>,
 ) -> Result<Vec<SafetensorsFile>, WeightError> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
     let names = disk.list(directory).map_err(WeightError::io(directory))?;
+    let first = |ending| Some(directory.join(names.iter().filter(|name| ends_in(name, &[ending])).min()?));
+    match (first("gguf"), first("safetensors")) {
+        (Some(gguf), Some(safetensors)) if choice == Choice::Open => {
+            return Err(WeightError::TwoFormats { gguf, safetensors });
+        }
+        (Some(path), Some(_)) => notices.push(Notice::GgufAside { path }),
+        _ => {}
+    }
     let shards = match (exists(&**disk, &single)?, exists(&**disk, &index)?) {
         (true, false) => vec![SafetensorsFile::open_on(Arc::clone(disk), &single)?],
         (false, false) => {
@@ -37,9 +55,6 @@ pub(super) fn open(
             shards
         }
     };
-    if let Some(name) = names.iter().filter(|name| ends_in(name, &["gguf"])).min() {
-        notices.push(Notice::GgufAside { path: directory.join(name) });
-    }
     Ok(shards)
 }
 

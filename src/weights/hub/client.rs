@@ -1,23 +1,25 @@
 //! Requests to the Hub: redirects followed by hand, failures told apart, the token sent to the Hub alone.
 
+mod answer;
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, LOCATION};
-use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::http::Response;
+use ureq::http::header::{AUTHORIZATION, LOCATION};
 use ureq::{Agent, Body};
+
+pub(super) use answer::{About, Answer, plain_etag, text_of};
+use refusal::Subject;
+pub(super) use refusal::{Failure, Trouble};
 
 use super::address::Address;
 use super::files::is_safe;
 use super::reference::is_commit;
-use super::retry_after::retry_after;
 use super::watched::Watched;
 use super::{HubError, HubReference, HubSettings, Progress};
-
-/// The most that is read of an answer that says what went wrong.
-const MAX_ERROR_BYTES: u64 = 64 << 10;
 
 /// The most that is read of the list of a model's files.
 const MAX_LIST_BYTES: u64 = 32 << 20;
@@ -30,65 +32,6 @@ pub(super) struct Client<'a> {
     settings: &'a HubSettings,
     agent: Agent,
     hub: Address,
-}
-
-/// What the Hub tells about a file before its bytes come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct About {
-    /// Its content: sha256 of Git LFS, else Git's own hash.
-    pub etag: Option<String>,
-    /// Its size.
-    pub size_bytes: Option<u64>,
-    /// The commit that it is of.
-    commit: Option<String>,
-}
-
-/// An answer with its body still to come.
-pub(super) struct Answer {
-    /// 200, 206 or 416.
-    pub status: StatusCode,
-    /// The headers of whoever sends the bytes.
-    pub headers: HeaderMap,
-    /// What the Hub itself told on the way there.
-    pub about: About,
-    /// The bytes.
-    pub body: Watched<ureq::BodyReader<'static>>,
-}
-
-/// A failed try.
-#[derive(Debug)]
-pub(super) enum Trouble {
-    /// Another try may succeed.
-    Again(Failure),
-    /// No other try will.
-    Final(HubError),
-}
-
-/// Why to try again, and when.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub reason: String,
-    retry_after: Option<Duration>,
-    limited: bool,
-}
-
-/// What a request is about, for what a refusal means.
-#[derive(Clone, Copy)]
-enum Subject<'a> {
-    Model(&'a HubReference),
-    File { repo: &'a str, commit: &'a str, file: &'a str },
-}
-
-impl Trouble {
-    pub fn again(reason: impl ToString) -> Self {
-        Self::Again(Failure { reason: reason.to_string(), retry_after: None, limited: false })
-    }
-}
-
-impl From<HubError> for Trouble {
-    fn from(error: HubError) -> Self {
-        Self::Final(error)
-    }
 }
 
 impl<'a> Client<'a> {
@@ -291,55 +234,6 @@ impl<'a> Client<'a> {
         Answer { status: parts.status, headers: parts.headers, about, body }
     }
 
-    /// Lets through what can be used, and says what a refusal means.
-    fn judge(
-        &self,
-        response: Response<Body>,
-        about: About,
-        subject: Subject<'_>,
-        url: &str,
-    ) -> Result<Answer, Trouble> {
-        let answer = self.answer(response, about);
-        let status = answer.status;
-        if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE) {
-            return Ok(answer);
-        }
-        let retry_after = retry_after(&answer.headers);
-        let limited = status == StatusCode::TOO_MANY_REQUESTS;
-        let code = text_of(&answer.headers, "x-error-code").unwrap_or_default().to_owned();
-        let message = self.redact(&said(answer));
-        if limited || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() {
-            let reason = match message.is_empty() {
-                true => status.to_string(),
-                false => format!("{status}, {message}"),
-            };
-            return Err(Trouble::Again(Failure { reason, retry_after, limited }));
-        }
-        Err(Trouble::Final(self.refusal(status.as_u16(), &code, message, subject, url)))
-    }
-
-    fn refusal(&self, status: u16, code: &str, message: String, subject: Subject<'_>, url: &str) -> HubError {
-        let (with_token, url) = (self.settings.token.is_some(), shown(url));
-        let repo = match subject {
-            Subject::Model(reference) => reference.repo().to_owned(),
-            Subject::File { repo, .. } => repo.to_owned(),
-        };
-        match (status, code, subject) {
-            (_, "GatedRepo", _) => HubError::Gated { page: self.hub.join(&repo), repo, status, with_token },
-            (_, "RevisionNotFound", Subject::Model(reference)) => {
-                HubError::NoRevision { repo, revision: reference.revision().to_owned() }
-            }
-            (404, "EntryNotFound" | "", Subject::File { file, commit, .. }) => {
-                HubError::NoFile { repo, file: file.to_owned(), commit: commit.to_owned() }
-            }
-            (_, "RepoNotFound", _) | (404, _, _) => {
-                HubError::NoRepo { repo, endpoint: self.hub.as_str().to_owned(), with_token }
-            }
-            (401 | 403, _, _) => HubError::Unauthorized { url, status, message, with_token },
-            _ => HubError::Status { url, status, message },
-        }
-    }
-
     fn no_redirect(&self, url: &str, rule: String) -> Trouble {
         HubError::Redirect { url: shown(url), rule: self.redact(&rule) }.into()
     }
@@ -348,47 +242,6 @@ impl<'a> Client<'a> {
     pub fn redact(&self, text: &str) -> String {
         self.settings.token.as_ref().map_or_else(|| text.to_owned(), |token| token.redact(text))
     }
-}
-
-impl About {
-    fn of(headers: &HeaderMap, status: StatusCode) -> Self {
-        let size = || text_of(headers, CONTENT_LENGTH.as_str()).filter(|_| status == StatusCode::OK);
-        Self {
-            etag: text_of(headers, "x-linked-etag").or_else(|| text_of(headers, ETAG.as_str())).map(plain_etag),
-            size_bytes: text_of(headers, "x-linked-size").or_else(size).and_then(|text| text.parse().ok()),
-            commit: text_of(headers, "x-repo-commit").map(str::to_owned),
-        }
-    }
-}
-
-/// What a server says about why it refuses: its header, the `error` of its JSON, or its text.
-fn said(answer: Answer) -> String {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: String,
-    }
-    if let Some(message) = text_of(&answer.headers, "x-error-message") {
-        return message.to_owned();
-    }
-    let mut body = Vec::new();
-    // What cannot be read has nothing to say.
-    let _ = answer.body.take(MAX_ERROR_BYTES).read_to_end(&mut body);
-    let text = String::from_utf8_lossy(&body);
-    let text = text.trim();
-    match serde_json::from_str::<Refusal>(text) {
-        Ok(refusal) => refusal.error,
-        Err(_) if text.starts_with('<') => "an HTML page".to_owned(),
-        Err(_) => text.to_owned(),
-    }
-}
-
-pub(super) fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
-/// An ETag without its quotes and its mark of weakness.
-pub(super) fn plain_etag(etag: &str) -> String {
-    etag.trim_start_matches("W/").trim_matches('"').to_owned()
 }
 
 /// An address without its query, which may be signed.
@@ -409,13 +262,6 @@ mod tests {
     fn a_revision_is_one_segment_of_an_address_and_a_file_may_be_several() {
         assert_eq!(percent_encoded("refs/pr/1", ""), "refs%2Fpr%2F1");
         assert_eq!(percent_encoded("a/b c?.gguf", "/"), "a/b%20c%3F.gguf");
-    }
-
-    #[test]
-    fn an_etag_is_plain_text() {
-        for etag in ["\"abc\"", "W/\"abc\"", "abc"] {
-            assert_eq!(plain_etag(etag), "abc");
-        }
     }
 
     #[test]

@@ -2,14 +2,21 @@
 
 use half::f16;
 
-use super::tensors::{GgmlType, Q8_0_BYTES, Q8_0_NUMBERS};
+use super::GgufFileType;
+use crate::weights::gguf::GgmlType;
 use crate::weights::{Dtype, Sink, TensorId, WeightError, cast_bytes, widen_to_f32};
+
+/// Numbers in a block of Q8_0.
+const Q8_0_NUMBERS: usize = GgmlType::Q8_0.block_numbers;
+
+/// Bytes of a block of Q8_0: a scale, and as many bytes as numbers.
+const Q8_0_BYTES: usize = GgmlType::Q8_0.block_bytes;
 
 /// Turns runs of whole numbers of one type into another and hands them on.
 pub(super) struct Encoder<'a, 'b> {
     id: TensorId,
     from: Dtype,
-    to: GgmlType,
+    to: GgufFileType,
     sink: &'a mut Sink<'b>,
     values: Vec<f32>,
     encoded: Vec<u8>,
@@ -20,7 +27,7 @@ impl<'a, 'b> Encoder<'a, 'b> {
     ///
     /// # Errors
     /// [`WeightError::NotComputable`] if these are no floating-point numbers.
-    pub fn new(id: TensorId, from: Dtype, to: GgmlType, sink: &'a mut Sink<'b>) -> Result<Self, WeightError> {
+    pub fn new(id: TensorId, from: Dtype, to: GgufFileType, sink: &'a mut Sink<'b>) -> Result<Self, WeightError> {
         if !from.is_float() {
             return Err(WeightError::NotComputable {
                 id,
@@ -39,10 +46,10 @@ impl<'a, 'b> Encoder<'a, 'b> {
     pub fn push(&mut self, numbers: &[u8]) -> Result<(), WeightError> {
         self.encoded.clear();
         let dtype = match self.to {
-            GgmlType::F32 => Dtype::Float32,
-            GgmlType::F16 => Dtype::Float16,
-            GgmlType::Bf16 => Dtype::Bfloat16,
-            GgmlType::Q8_0 => {
+            GgufFileType::F32 => Dtype::Float32,
+            GgufFileType::F16 => Dtype::Float16,
+            GgufFileType::Bf16 => Dtype::Bfloat16,
+            GgufFileType::Q8_0 => {
                 self.values.clear();
                 widen_to_f32(numbers, self.from, &mut self.values);
                 let unwritable = |found| WeightError::NotWritable { id: self.id, found, file_type: "Q8_0" };

@@ -33,7 +33,7 @@ pub(super) fn header(
         string(&mut header, &tensor.name);
         header.extend((tensor.shape.len() as u32).to_le_bytes());
         header.extend(tensor.shape.iter().rev().flat_map(|&size| (size as u64).to_le_bytes()));
-        header.extend((tensor.kind as u32).to_le_bytes());
+        header.extend(tensor.number_type.ggml().number().to_le_bytes());
         header.extend(offset.to_le_bytes());
         offset += tensor.size_bytes().next_multiple_of(ALIGNMENT);
     }

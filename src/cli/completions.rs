@@ -1,0 +1,25 @@
+//! `completions`: the words of the command line, for a shell.
+
+use clap::{Args, Command};
+use clap_complete::Shell;
+
+use super::run_info::COMMAND;
+use super::{CliError, output};
+
+/// Print a script that completes the words of deepwide in a shell: source it, or put it where the shell looks for it.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Prints the script for the program `command`.
+///
+/// # Errors
+/// [`CliError::Stdout`].
+pub fn run(args: &CompletionsArgs, mut command: Command) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, COMMAND, &mut script);
+    output::print(&String::from_utf8_lossy(&script))
+}

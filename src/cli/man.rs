@@ -1,0 +1,42 @@
+//! `man`: the manual, a page a command.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command};
+use clap_mangen::Man;
+
+use super::{CliError, output};
+use crate::weights::commit::write_file_atomically;
+
+/// Write the manual, a page a command: deepwide.1, deepwide-grow.1 and so on.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// The directory to write to, such as ~/.local/share/man/man1; made if it is not there
+    pub out: PathBuf,
+}
+
+/// Writes the manual of the program `command`.
+///
+/// # Errors
+/// [`CliError::Write`], [`CliError::Weights`] for a page that cannot be written; [`CliError::Stdout`].
+pub fn run(args: &ManArgs, command: Command) -> Result<(), CliError> {
+    let failed = |source| CliError::Write { path: args.out.clone(), source };
+    std::fs::create_dir_all(&args.out).map_err(failed)?;
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let mut written = Vec::new();
+    write_pages(command, &args.out, &mut written)?;
+    output::print(&format!("wrote {} to {}\n", written.join(", "), args.out.display()))
+}
+
+fn write_pages(command: Command, out: &Path, written: &mut Vec<String>) -> Result<(), CliError> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below.clone(), out, written)?;
+    }
+    let page = Man::new(command);
+    let mut text = Vec::new();
+    let path = out.join(page.get_filename());
+    page.render(&mut text).map_err(|source| CliError::Write { path: path.clone(), source })?;
+    written.push(page.get_filename());
+    Ok(write_file_atomically(&path, &text)?)
+}

@@ -1,0 +1,110 @@
+//! What is told before anything is written, and with `--strict` refused: noise that rounding undoes, tokenizers that differ.
+
+use std::fs;
+use std::path::Path;
+
+use deepwide::config::DecoderConfig;
+use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
+use deepwide::weights::{
+    Dtype, HfDirectory, LayerTensor, MemoryWeights, Projection, TensorId, WeightSource, write_hf_directory,
+};
+use serde_json::Value;
+
+use super::{names, printed, run, tiny_base};
+use crate::gguf_written::tiny_vocabulary;
+
+/// The warnings of a dry run.
+fn warnings(words: &[&str]) -> Vec<String> {
+    let plan: Value = serde_json::from_str(&printed(&[&["grow", "--dry-run", "--json"], words].concat())).unwrap();
+    plan["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().to_owned()).collect()
+}
+
+/// Row E16: the share that is told is the share in what is written.
+#[test]
+fn noise_that_rounding_undoes_is_told_with_its_numbers() {
+    let root = tempfile::tempdir().unwrap();
+    let base = root.path().join("base");
+    let small = HfDirectory::open(&tiny_base(&root.path().join("tiny"))).unwrap().config().clone();
+    write_hf_directory(&MemoryWeights::untrained(small, 0.2, 3), None, Some(Dtype::Float32), &base).unwrap();
+    let base = base.to_str().unwrap();
+    let told = |noise: &str, dtype: &str| warnings(&[base, "out", "--moe", "2", "--noise", noise, "--dtype", dtype]);
+    for (noise, dtype) in [("0.0005", "float32"), ("0.0005", "float16"), ("0.05", "bfloat16"), ("0", "bfloat16")] {
+        assert_eq!(told(noise, dtype), [""; 0], "{noise} in {dtype}");
+    }
+    let warning = told("0.0005", "bfloat16").pop().expect("a warning");
+    let out = root.path().join("out");
+    printed(&["grow", base, out.to_str().unwrap(), "--moe", "2", "--noise", "0.0005", "--dtype", "bfloat16"]);
+    let (before, after) = (HfDirectory::open(Path::new(base)).unwrap(), HfDirectory::open(&out).unwrap());
+    let read = |source: &HfDirectory, tensor| source.read(TensorId::Layer(0, tensor)).unwrap().cast(Dtype::Bfloat16);
+    let before = read(&before, LayerTensor::Mlp(Projection::Gate)).into_bytes();
+    let after = read(&after, LayerTensor::Expert(0, Projection::Gate)).into_bytes();
+    let unchanged = before.chunks(2).zip(after.chunks(2)).filter(|(a, b)| a == b).count();
+    let percent = 100.0 * unchanged as f64 / (before.len() / 2) as f64;
+    assert!((60.0..99.0).contains(&percent), "{percent}");
+    let expected = format!(
+        "--noise 0.0005 is lost in rounding to bfloat16: {percent:.1} % of the first {} numbers stay what they were",
+        before.len() / 2
+    );
+    assert_eq!(warning, expected);
+    let words = ["grow", base, "out", "--moe", "2", "--noise", "0.0005", "--dtype", "bfloat16", "--strict"];
+    let refused = run(&words);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is lost in rounding"));
+}
+
+#[test]
+fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
+    let root = tempfile::tempdir().unwrap();
+    let base = root.path().join("base.gguf");
+    let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
+    let options = GgufOptions { file_type: GgufFileType::F32, name: None };
+    write_gguf(&weights, &tiny_vocabulary(), &options, &mut fs::File::create(&base).unwrap(), &base).unwrap();
+    let told = |out_type: &str| {
+        warnings(&[base.to_str().unwrap(), "out", "--moe", "2", "--noise", "0.002", "--out-type", out_type])
+    };
+    assert_eq!(told("gguf:f16"), [""; 0]);
+    assert!(told("gguf:q8_0")[0].starts_with("--noise 0.002 is lost in rounding to Q8_0"));
+    let config = root.path().join("moe.yml");
+    let merge = |scale: &str| {
+        let experts: String =
+            ["", scale].map(|s| format!("- source_model: base.gguf\n  positive_prompts: [a]\n{s}")).concat();
+        let text = format!("base_model: base.gguf\ngate_mode: random\ndtype: bfloat16\nexperts:\n{experts}");
+        fs::write(&config, text).unwrap();
+        warnings(&[config.to_str().unwrap(), "out"])
+    };
+    assert_eq!(merge("  noise_scale: 0.1\n"), [""; 0]);
+    assert!(
+        merge("  noise_scale: 0.0001\n")[0].starts_with("noise_scale 0.0001 of expert 1 is lost in rounding to bf")
+    );
+}
+
+/// Row E11.
+#[test]
+fn models_whose_ids_mean_other_tokens_are_not_merged() {
+    let root = tempfile::tempdir().unwrap();
+    tiny_base(&root.path().join("base"));
+    let other = tiny_base(&root.path().join("other")).join("tokenizer.json");
+    let text = fs::read_to_string(&other).unwrap();
+    let passthrough = "merge_method: passthrough\ndtype: float16\nslices:\n- sources:\n  - {model: base, layer_range: [0, 2]}\n- sources:\n  - {model: other, layer_range: [1, 2]}\n";
+    let moe = "base_model: base\ngate_mode: random\nexperts:\n- {source_model: base, positive_prompts: [a]}\n- {source_model: other, positive_prompts: [b]}\n";
+    for (name, yaml) in [("deep", passthrough), ("wide", moe)] {
+        let config = root.path().join(format!("{name}.yml"));
+        fs::write(&config, yaml).unwrap();
+        let (config, out) = (config.to_str().unwrap(), root.path().join("out"));
+        fs::write(&other, &text).unwrap();
+        assert_eq!(warnings(&[config, "out"]), [""; 0], "{name}");
+        fs::write(&other, format!("{text} ")).unwrap();
+        assert!(warnings(&[config, "out"])[0].contains("no id means two tokens"), "{name}");
+        let renamed = text.replace("\"w7\"", "\"x\\u001b\"");
+        assert_ne!(renamed, text);
+        fs::write(&other, renamed).unwrap();
+        let before = names(root.path());
+        let refused = run(&["grow", config, out.to_str().unwrap()]);
+        let message = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(3), "{name}: {message}");
+        let says =
+            r#"the vocabularies of "other" and "base" differ at id 10: "x\u{1b}" and "w7", expected one tokenizer"#;
+        assert!(message.contains(says), "{name}: {message}");
+        assert_eq!(names(root.path()), before, "{name} left something");
+    }
+}
