@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use deepwide::cli::{compare, finish, grow, inspect, verify};
+use deepwide::cli::{bench, compare, finish, grow, inspect, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -25,14 +25,16 @@ enum Command {
     Grow(Box<grow::GrowArgs>),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
+    Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::parse_from(bench::BenchArgs::words(std::env::args_os())).command {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
+        Command::Bench(args) => finish(bench::run(&args), false),
         Command::Compare(args) => finish(compare::run(&args), args.json),
     }
 }

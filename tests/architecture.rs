@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("data", &["tokenizer"]),
     ("train", &["config", "kernel", "model", "data", "weights"]),
     ("eval", &["config", "kernel", "model", "data"]),
-    ("profile", &["config", "kernel", "model"]),
+    ("profile", &["config", "kernel", "model", "data", "train"]),
     ("report", &["config"]),
     ("figure", &["report", "config"]),
     ("study", &["config", "weights", "growth", "model", "data", "train", "eval", "profile", "report", "tokenizer"]),

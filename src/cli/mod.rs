@@ -3,6 +3,7 @@
 //! Only this module, `main` and the experiments know a path or a command line. Results go to stdout, everything else
 //! to stderr; nothing is written before every input has been checked.
 
+pub mod bench;
 pub mod compare;
 mod device;
 pub mod grow;
@@ -99,6 +100,9 @@ pub enum CliError {
         /// What is allowed.
         most: u128,
     },
+    /// Something that cannot be measured.
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     /// A growth plan that cannot be carried out.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -258,6 +262,7 @@ impl CliError {
             | Self::OptionBesideMerge { .. }
             | Self::HiddenWithoutPrompts
             | Self::PromptsWithoutHidden => 2,
+            Self::Bench(error) => error.code(),
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::Read { .. } | Self::Stdout { .. } => 1,

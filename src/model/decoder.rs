@@ -5,8 +5,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::load::raw;
 use super::{
-    Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Loader, RmsNorm,
-    RotaryEmbedding, Routing, SparseMoe,
+    Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
+    Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::quantized_linear::BlockFormat;
@@ -28,6 +28,9 @@ pub struct Decoder<F: FeedForward> {
     rotary: RotaryEmbedding,
     #[module(skip)]
     config: DecoderConfig,
+    /// As loaded.
+    #[module(skip)]
+    footprint: Footprint,
 }
 
 /// Attention, then a feed-forward, each on the normalized stream and added back to it.
@@ -82,16 +85,14 @@ impl<F: FeedForward> Decoder<F> {
     fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
         let config = loader.source().config().clone();
         let linear = |id| Ok(Linear { weight: loader.weight(id)? });
-        Ok(Self {
-            embed_tokens: Embedding { weight: loader.weight(TensorId::EmbedTokens)? },
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::load(&config, loader, layer))
-                .collect::<Result<_, _>>()?,
-            norm: RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps),
-            lm_head: (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?,
-            rotary: RotaryEmbedding::init(&config, loader.device()),
-            config,
-        })
+        let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| DecoderLayer::load(&config, loader, layer))
+            .collect::<Result<_, _>>()?;
+        let norm = RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps);
+        let lm_head = (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?;
+        let rotary = RotaryEmbedding::init(&config, loader.device());
+        Ok(Self { embed_tokens, layers, norm, lm_head, rotary, config, footprint: loader.footprint() })
     }
 
     /// What the feed-forward of each layer receives, the normalized stream, first layer first: in a mixture, the input of
@@ -113,6 +114,11 @@ impl<F: FeedForward> Decoder<F> {
             x = attended + layer.mlp.forward(input).0;
         }
         inputs
+    }
+
+    /// The memory that the weights took when they had been loaded, without the tables of rotary positions.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
     }
 
     /// The weights of this model, copied out: a source for growth and for writing.
