@@ -10,6 +10,7 @@ use super::{
 };
 use crate::config::DecoderConfig;
 use crate::kernel::quantized_linear::BlockFormat;
+use crate::trace::{indexed_span, span};
 use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Every token passes one gated MLP per layer (Llama, Mistral, SOLAR).
@@ -152,7 +153,14 @@ impl<F: FeedForward> DecoderLayer<F> {
     }
 
     fn attend(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotary, cache)
+        let _self_attn = span("self_attn");
+        let normed = {
+            let _span = span("norm");
+            self.input_layernorm.forward(x.clone())
+        };
+        let y = self.self_attn.forward(normed, rotary, cache);
+        let _span = span("residual");
+        x + y
     }
 
     fn forward(
@@ -162,7 +170,13 @@ impl<F: FeedForward> DecoderLayer<F> {
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
         let x = self.attend(x, rotary, cache);
-        let (y, routing) = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        let _mlp = span(F::NAME);
+        let normed = {
+            let _span = span("norm");
+            self.post_attention_layernorm.forward(x.clone())
+        };
+        let (y, routing) = self.mlp.forward(normed);
+        let _span = span("residual");
         (x + y, routing)
     }
 
@@ -188,18 +202,24 @@ where
     }
 
     fn hidden_states(&self, tokens: Tensor<2, Int>, mut cache: Option<&mut KvCache>) -> HiddenStates {
-        let mut x = self.embed_tokens.forward(tokens);
+        let mut x = {
+            let _span = span("embedding");
+            self.embed_tokens.forward(tokens)
+        };
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            let _layer = indexed_span("layer", index);
             let cache = cache.as_mut().map(|cache| &mut cache.layers()[index]);
             let (y, routed) = layer.forward(x, &self.rotary, cache);
             x = y;
             routing.extend(routed);
         }
+        let _span = span("norm");
         HiddenStates { last: self.norm.forward(x), routing }
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let _span = span("lm_head");
         match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => self.embed_tokens.as_head(hidden),

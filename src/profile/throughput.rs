@@ -12,6 +12,7 @@ use super::latency::{finish, sync, tokens};
 use crate::config::DecoderConfig;
 use crate::data::{Document, WindowOrder, Windows};
 use crate::model::{CausalLm, KvCache};
+use crate::trace::span;
 use crate::train::{AdamWConfig, Schedule, TrainConfig, TrainError, Training};
 
 /// `n_prompt` tokens in one pass, then `n_gen` one at a time, of `batch_size` sequences that have `n_depth` tokens each
@@ -92,6 +93,7 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
         self.cache.truncate(n_depth);
         sync(self.device);
         let mut first_ns = None;
+        let _repetition = span("repetition");
         let start = Instant::now();
         for tokens in passes {
             let [_, len] = tokens.dims();
@@ -132,6 +134,7 @@ pub fn train_runs<M: CausalLm + ModuleDisplay, R>(
     let mut training = Training::new(model, &windows, order, config, device)?;
     let result = work(&mut || {
         sync(device);
+        let _repetition = span("repetition");
         let start = Instant::now();
         training.step();
         sync(device);

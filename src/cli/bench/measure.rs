@@ -17,6 +17,7 @@ use crate::profile::flops::train_flops;
 use crate::profile::rss::peak_rss_bytes;
 use crate::profile::throughput::{InferenceRuns, InferenceTest, RunTime, train_runs};
 use crate::report::bench::{BenchModel, BenchRecord, BenchRun, Measured, Samples, Test, TestCase};
+use crate::trace::{self, Span};
 
 /// What all tests share.
 pub(super) struct Bench<'a, P> {
@@ -26,12 +27,15 @@ pub(super) struct Bench<'a, P> {
     run: &'a BenchRun,
     clock: Clock,
     print: P,
+    traces: Vec<(String, Vec<Span>)>,
 }
 
 /// Repeats what is timed, and says so on a terminal.
 struct Clock {
     repetitions: usize,
     warmup: bool,
+    /// The device to trace on, if one more repetition is to be traced.
+    traced_on: Option<Device>,
     bar: Option<ProgressBar>,
 }
 
@@ -46,8 +50,14 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
     ) -> Self {
         // It moves between repetitions alone: a bar that ticks would take time from the kernels.
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
-        let clock = Clock { repetitions: args.repetitions, warmup: !args.no_warmup, bar };
-        Self { cases, pools, device, run, clock, print }
+        let traced_on = args.trace.is_some().then(|| device.clone());
+        let clock = Clock { repetitions: args.repetitions, warmup: !args.no_warmup, traced_on, bar };
+        Self { cases, pools, device, run, clock, print, traces: Vec::new() }
+    }
+
+    /// The traced repetition of each test so far, with a name for it; none unless asked for.
+    pub fn into_traces(self) -> Vec<(String, Vec<Span>)> {
+        self.traces
     }
 
     /// Loads a model, runs every test and prints it.
@@ -112,11 +122,13 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
         model: &BenchModel,
         case: TestCase,
         test_time: String,
-        samples: Samples,
+        (samples, spans): (Samples, Option<Vec<Span>>),
         flops: u128,
     ) -> Result<(), CliError> {
         let measured = Measured { test_time, samples, flops, peak_rss: peak_rss_bytes() };
         let record = BenchRecord::new(self.run, model, case, measured);
+        let name = || format!("{} {} t{} b{}", model.kind, case.name(), case.n_threads, case.batch_size);
+        self.traces.extend(spans.map(|spans| (name(), spans)));
         match &self.clock.bar {
             // Both may be the same terminal.
             Some(bar) => bar.suspend(|| (self.print)(&record)),
@@ -128,11 +140,11 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
 impl Clock {
     /// Repetitions of a test, all in all.
     fn num_runs(&self) -> usize {
-        self.repetitions + usize::from(self.warmup)
+        self.repetitions + usize::from(self.warmup) + usize::from(self.traced_on.is_some())
     }
 
-    /// Warms up and times.
-    fn samples(&self, case: TestCase, run: &mut dyn FnMut() -> RunTime) -> Samples {
+    /// Warms up, times, and traces if it is to.
+    fn samples(&self, case: TestCase, run: &mut dyn FnMut() -> RunTime) -> (Samples, Option<Vec<Span>>) {
         if self.warmup {
             self.show(&format!("{}: warming up", case.name()));
             run();
@@ -144,7 +156,7 @@ impl Clock {
             samples.total_ns.push(time.total_ns);
             samples.first_ns.extend(time.first_ns);
         }
-        samples
+        (samples, self.traced_on.as_ref().map(|device| trace::record(device, run).1))
     }
 
     fn show(&self, message: &str) {

@@ -12,6 +12,7 @@ pub use args::{BenchArgs, OutputArg, QuantArg};
 pub use error::BenchError;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use rayon::ThreadPool;
 
@@ -21,7 +22,9 @@ use super::device::device;
 use super::run_info::run_info;
 use super::{CliError, hub, output};
 use crate::report::bench::{BenchRun, Printer};
+use crate::trace::to_chrome_json;
 use crate::weights::Checkpoint;
+use crate::weights::commit::write_file_atomically;
 
 /// Stack of the threads that compute: that of a main thread.
 const STACK_BYTES: usize = 8 << 20;
@@ -33,6 +36,9 @@ const STACK_BYTES: usize = 8 << 20;
 /// error is printed.
 pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     let cases = args.cases()?;
+    if let Some(path) = &args.trace {
+        can_be_written(path)?;
+    }
     let mut pools = BTreeMap::new();
     for num_threads in args.threads() {
         pools.insert(num_threads, pool(num_threads)?);
@@ -65,10 +71,26 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
         };
         let mut bench = Bench::new(args, &cases, &pools, &device, &run, print);
         let measured = targets.iter().try_for_each(|target| bench.target(target));
-        drop(bench);
+        let traces = bench.into_traces();
         output::print(&printer.footer())?;
-        measured
+        measured?;
+        match &args.trace {
+            Some(path) => {
+                let tracks = traces.iter().map(|(name, spans)| (name.as_str(), spans.as_slice()));
+                Ok(write_file_atomically(path, to_chrome_json(tracks).as_bytes())?)
+            }
+            None => Ok(()),
+        }
     })
+}
+
+/// Looks for the folder of a file before anything is measured for it.
+fn can_be_written(path: &Path) -> Result<(), CliError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match tempfile::tempfile_in(folder) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CliError::Write { path: path.to_owned(), source }),
+    }
 }
 
 fn pool(num_threads: usize) -> Result<ThreadPool, BenchError> {
