@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_inputs;
 mod bad_merge_configs;
+mod bench;
 mod compare;
 mod counting;
 mod decoding;

@@ -243,7 +243,7 @@ impl From<MergeError> for CliError {
 
 impl CliError {
     /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found or not
-    /// given by the Hub, 5 a check failed.
+    /// given by the Hub, 5 a check failed, 6 too large for the memory.
     pub fn code(&self) -> u8 {
         match self {
             Self::Plan(_)

@@ -47,6 +47,20 @@ pub enum BenchError {
         /// Positions of the model.
         max_position_embeddings: usize,
     },
+    /// A test that no machine of this size can hold.
+    #[error(
+        "{test} of {model:?} keeps {bytes} bytes besides what it computes, expected at most {most}, all of this machine"
+    )]
+    TooLarge {
+        /// The test.
+        test: String,
+        /// The model.
+        model: String,
+        /// Bytes of the cache, or of the state and the activations of training.
+        bytes: u128,
+        /// Memory of the machine.
+        most: u64,
+    },
     /// Training cannot start.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -72,6 +86,7 @@ impl BenchError {
         match self {
             Self::NothingToMeasure | Self::BesideTrain { .. } | Self::NoBlocksHere { .. } => 2,
             Self::NothingFillsBlocks { .. } | Self::TooLong { .. } | Self::Train(_) => 3,
+            Self::TooLarge { .. } => 6,
             Self::Threads { .. } | Self::Record { .. } => 1,
         }
     }

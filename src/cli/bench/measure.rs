@@ -14,7 +14,7 @@ use super::target::Target;
 use super::{BenchArgs, BenchError};
 use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
 use crate::profile::flops::train_flops;
-use crate::profile::rss::peak_rss_bytes;
+use crate::profile::system_memory::peak_rss_bytes;
 use crate::profile::throughput::{InferenceRuns, InferenceTest, RunTime, train_runs};
 use crate::report::bench::{BenchModel, BenchRecord, BenchRun, Measured, Samples, Test, TestCase};
 use crate::trace::{self, Span};

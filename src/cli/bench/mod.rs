@@ -86,6 +86,10 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
 
 /// Looks for the folder of a file before anything is measured for it.
 fn can_be_written(path: &Path) -> Result<(), CliError> {
+    if path.is_dir() {
+        let source = std::io::ErrorKind::IsADirectory.into();
+        return Err(CliError::Write { path: path.to_owned(), source });
+    }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match tempfile::tempfile_in(folder) {
         Ok(_) => Ok(()),

@@ -11,6 +11,8 @@ use crate::config::{DecoderConfig, ModelType};
 use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
 use crate::model::{CausalLm, Decoder, FeedForward, Footprint};
 use crate::profile::flops::count_parameters;
+use crate::profile::memory;
+use crate::profile::system_memory::total_memory_bytes;
 use crate::report::bench::{BenchModel, Test, TestCase};
 use crate::weights::{Checkpoint, Dtype, WeightError, WeightSource};
 
@@ -122,11 +124,28 @@ impl<'a> Target<'a> {
             Test::Train { n_train } => n_train,
         };
         let max_position_embeddings = self.config().max_position_embeddings;
-        if num_positions <= max_position_embeddings {
-            return Ok(());
-        }
         let (test, model) = (case.name(), self.name.clone());
-        Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings })
+        if num_positions > max_position_embeddings {
+            return Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings });
+        }
+        let bytes = self.least_bytes(case, num_positions as u64);
+        match total_memory_bytes() {
+            Some(most) if bytes > u128::from(most) => Err(BenchError::TooLarge { test, model, bytes, most }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that a test keeps at the least: its cache; or the state of training and what backward needs.
+    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> u128 {
+        let (config, batch) = (self.config(), case.batch_size as u64);
+        match case.test {
+            Test::Inference { .. } => {
+                memory::kv_cache_bytes_per_token(config, 4) * u128::from(batch) * u128::from(num_positions)
+            }
+            Test::Train { .. } => {
+                memory::train_state_bytes(config) + memory::activation_bytes(config, batch, num_positions, 4)
+            }
+        }
     }
 }
 
