@@ -16,6 +16,7 @@
 //! | [`weights`] | named tensors, wherever they are: Hugging Face directories, memory |
 //! | [`growth`] | plans that make a deeper or wider source of a source, without touching a weight |
 //! | [`kernel`] | the operations that decide speed, each beside its reference |
+//! | [`trace`] | spans that say where the time of a pass goes, recorded on request |
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
 //! | [`train`], [`eval`], [`profile`] | free functions over a model: better, how good, how costly |
@@ -44,5 +45,6 @@ pub mod profile;
 pub mod report;
 pub mod study;
 pub mod tokenizer;
+pub mod trace;
 pub mod train;
 pub mod weights;

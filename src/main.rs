@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use deepwide::cli::{Verbosity, compare, completions, finish, grow, inspect, man, verify};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -12,7 +12,7 @@ static HEAP: &CountingAllocator = &COUNTING;
 /// Grow a pretrained decoder language model deep or wide, and measure which pays.
 ///
 /// Exit codes: 0 done, 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found, 5 a
-/// check failed, 128 and the number of the signal that ended it (130 interrupt, 143 termination).
+/// check failed, 6 too large for the memory, 128 and the number of the signal that ended it (130 interrupt, 143 termination).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -27,18 +27,20 @@ enum Command {
     Grow(Box<grow::GrowArgs>),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
+    Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(bench::BenchArgs::words(std::env::args_os()));
     cli.verbosity.apply();
     match cli.command {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
+        Command::Bench(args) => finish(bench::run(&args), false),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),
         Command::Man(args) => finish(man::run(&args, Cli::command()), false),

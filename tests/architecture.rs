@@ -12,17 +12,18 @@ mod code;
 use code::{Token, has_word, inline_modules, outside_tests, paths, tokens};
 
 /// Which of our modules each module may use. The order is the order of the data flow: nothing uses a later row.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("config", &[]),
     ("tokenizer", &[]),
     ("kernel", &[]),
+    ("trace", &[]),
     ("weights", &["config"]),
     ("growth", &["config", "weights"]),
-    ("model", &["config", "kernel", "weights"]),
+    ("model", &["config", "kernel", "trace", "weights"]),
     ("data", &["tokenizer"]),
-    ("train", &["config", "kernel", "model", "data", "weights"]),
+    ("train", &["config", "kernel", "trace", "model", "data", "weights"]),
     ("eval", &["config", "kernel", "model", "data"]),
-    ("profile", &["config", "kernel", "model"]),
+    ("profile", &["config", "kernel", "trace", "model", "data", "train"]),
     ("report", &["config"]),
     ("figure", &["report", "config"]),
     ("study", &["config", "weights", "growth", "model", "data", "train", "eval", "profile", "report", "tokenizer"]),
@@ -32,6 +33,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "config",
             "tokenizer",
             "kernel",
+            "trace",
             "weights",
             "growth",
             "model",

@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_inputs;
 mod bad_merge_configs;
+mod bench;
 mod command_line;
 mod compare;
 mod counting;

@@ -3,6 +3,7 @@
 //! Only this module, `main` and the experiments know a path or a command line. Results go to stdout, everything else
 //! to stderr; nothing is written before every input has been checked.
 
+pub mod bench;
 pub mod compare;
 pub mod completions;
 mod console;
@@ -103,6 +104,9 @@ pub enum CliError {
         /// What is allowed.
         most: u128,
     },
+    /// Something that cannot be measured.
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     /// A growth plan that cannot be carried out.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -267,7 +271,7 @@ impl From<MergeError> for CliError {
 
 impl CliError {
     /// The exit code: 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found or not
-    /// given by the Hub, 5 a check failed.
+    /// given by the Hub, 5 a check failed, 6 too large for the memory.
     pub fn code(&self) -> u8 {
         match self {
             Self::Plan(_)
@@ -287,6 +291,7 @@ impl CliError {
             | Self::OptionBesideMerge { .. }
             | Self::HiddenWithoutPrompts
             | Self::PromptsWithoutHidden => 2,
+            Self::Bench(error) => error.code(),
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::Read { .. } | Self::Stdout { .. } | Self::CheckStopped { .. } => 1,

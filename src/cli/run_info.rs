@@ -39,7 +39,16 @@ pub(super) fn words(word: &str) -> String {
 
 /// The commit of the source where it lies under git, with `-dirty` if it has been changed since.
 fn commit() -> Option<String> {
-    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]).output();
+    git(&["describe", "--always", "--dirty"])
+}
+
+/// How many commits led to it.
+pub(super) fn build_number() -> Option<u64> {
+    git(&["rev-list", "--count", "HEAD"])?.parse().ok()
+}
+
+fn git(words: &[&str]) -> Option<String> {
+    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(words).output();
     let output = git.ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -7,6 +7,7 @@ use super::{LayerCache, Linear, Loader, RotaryEmbedding};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Visibility, attention};
 use crate::kernel::projections::projections;
+use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
 
 /// `o_proj(attention(rope(q_proj(x)), rope(k_proj(x)), v_proj(x)))`.
@@ -50,13 +51,26 @@ impl Attention {
         };
         let past = cache.as_ref().map_or(0, |cache| cache.len());
         let weights = [&self.q_proj, &self.k_proj, &self.v_proj].map(|linear| linear.weight.val());
-        let [q, k, v] = projections(x, weights).map(heads);
-        let (q, k) = (rotary.forward(q, past), rotary.forward(k, past));
+        let [q, k, v] = {
+            let _span = span("qkv_proj");
+            projections(x, weights).map(heads)
+        };
+        let (q, k) = {
+            let _span = span("rope");
+            (rotary.forward(q, past), rotary.forward(k, past))
+        };
         let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
+            Some(cache) => {
+                let _span = span("kv_cache");
+                cache.append(k, v)
+            }
             None => (k, v),
         };
-        let y = attention(q, k, v, Visibility { past, window: self.sliding_window });
+        let y = {
+            let _span = span("attention");
+            attention(q, k, v, Visibility { past, window: self.sliding_window })
+        };
+        let _span = span("o_proj");
         self.o_proj.forward(y.reshape([0, 0, -1]))
     }
 }

@@ -5,11 +5,12 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::load::raw;
 use super::{
-    Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Loader, RmsNorm,
-    RotaryEmbedding, Routing, SparseMoe,
+    Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
+    Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::quantized_linear::BlockFormat;
+use crate::trace::{indexed_span, span};
 use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Every token passes one gated MLP per layer (Llama, Mistral, SOLAR).
@@ -28,6 +29,9 @@ pub struct Decoder<F: FeedForward> {
     rotary: RotaryEmbedding,
     #[module(skip)]
     config: DecoderConfig,
+    /// As loaded.
+    #[module(skip)]
+    footprint: Footprint,
 }
 
 /// Attention, then a feed-forward, each on the normalized stream and added back to it.
@@ -82,16 +86,14 @@ impl<F: FeedForward> Decoder<F> {
     fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
         let config = loader.source().config().clone();
         let linear = |id| Ok(Linear { weight: loader.weight(id)? });
-        Ok(Self {
-            embed_tokens: Embedding { weight: loader.weight(TensorId::EmbedTokens)? },
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::load(&config, loader, layer))
-                .collect::<Result<_, _>>()?,
-            norm: RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps),
-            lm_head: (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?,
-            rotary: RotaryEmbedding::init(&config, loader.device()),
-            config,
-        })
+        let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| DecoderLayer::load(&config, loader, layer))
+            .collect::<Result<_, _>>()?;
+        let norm = RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps);
+        let lm_head = (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?;
+        let rotary = RotaryEmbedding::init(&config, loader.device());
+        Ok(Self { embed_tokens, layers, norm, lm_head, rotary, config, footprint: loader.footprint() })
     }
 
     /// What the feed-forward of each layer receives, the normalized stream, first layer first: in a mixture, the input of
@@ -113,6 +115,11 @@ impl<F: FeedForward> Decoder<F> {
             x = attended + layer.mlp.forward(input).0;
         }
         inputs
+    }
+
+    /// The memory that the weights took when they had been loaded, without the tables of rotary positions.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
     }
 
     /// The weights of this model, copied out: a source for growth and for writing.
@@ -146,7 +153,14 @@ impl<F: FeedForward> DecoderLayer<F> {
     }
 
     fn attend(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
-        x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), rotary, cache)
+        let _self_attn = span("self_attn");
+        let normed = {
+            let _span = span("norm");
+            self.input_layernorm.forward(x.clone())
+        };
+        let y = self.self_attn.forward(normed, rotary, cache);
+        let _span = span("residual");
+        x + y
     }
 
     fn forward(
@@ -156,7 +170,13 @@ impl<F: FeedForward> DecoderLayer<F> {
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
         let x = self.attend(x, rotary, cache);
-        let (y, routing) = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        let _mlp = span(F::NAME);
+        let normed = {
+            let _span = span("norm");
+            self.post_attention_layernorm.forward(x.clone())
+        };
+        let (y, routing) = self.mlp.forward(normed);
+        let _span = span("residual");
         (x + y, routing)
     }
 
@@ -182,18 +202,24 @@ where
     }
 
     fn hidden_states(&self, tokens: Tensor<2, Int>, mut cache: Option<&mut KvCache>) -> HiddenStates {
-        let mut x = self.embed_tokens.forward(tokens);
+        let mut x = {
+            let _span = span("embedding");
+            self.embed_tokens.forward(tokens)
+        };
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
+            let _layer = indexed_span("layer", index);
             let cache = cache.as_mut().map(|cache| &mut cache.layers()[index]);
             let (y, routed) = layer.forward(x, &self.rotary, cache);
             x = y;
             routing.extend(routed);
         }
+        let _span = span("norm");
         HiddenStates { last: self.norm.forward(x), routing }
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let _span = span("lm_head");
         match &self.lm_head {
             Some(head) => head.forward(hidden),
             None => self.embed_tokens.as_head(hidden),

@@ -1,7 +1,7 @@
 //! From weights to parameters and back.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use burn::module::Param;
@@ -25,6 +25,30 @@ pub struct Loader<'a, S> {
     /// Whether matrices are wanted in blocks, and in which if the source has floats.
     blocks: Option<Option<BlockFormat>>,
     seen: RefCell<HashMap<[u8; 32], Shared>>,
+    footprint: RefCell<Footprint>,
+}
+
+/// The memory that the weights of a model take, by number format: `float32`, `bfloat16`, `Q4_0`. What layers share counts
+/// once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Footprint {
+    bytes: BTreeMap<String, u64>,
+}
+
+impl Footprint {
+    /// Bytes of all weights.
+    pub fn size_bytes(&self) -> u64 {
+        self.bytes.values().sum()
+    }
+
+    /// The format that takes the most bytes; `None` of nothing.
+    pub fn main_format(&self) -> Option<&str> {
+        self.bytes.iter().max_by_key(|(_, bytes)| **bytes).map(|(format, _)| format.as_str())
+    }
+
+    fn add(&mut self, format: String, bytes: usize) {
+        *self.bytes.entry(format).or_default() += bytes as u64;
+    }
 }
 
 /// What is in memory already.
@@ -38,7 +62,7 @@ enum Shared {
 impl<'a, S: WeightSource> Loader<'a, S> {
     /// Loads from `source` to `device`, keeping matrices in `dtype`.
     pub fn new(source: &'a S, dtype: Dtype, device: &'a Device) -> Self {
-        Self { source, dtype, device, blocks: None, seen: RefCell::default() }
+        Self { source, dtype, device, blocks: None, seen: RefCell::default(), footprint: RefCell::default() }
     }
 
     /// Loads from `source` to `device`, matrices in blocks where there is a kernel for them: those of the source, or else
@@ -56,6 +80,11 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     /// The device that parameters are made on.
     pub fn device(&self) -> &'a Device {
         self.device
+    }
+
+    /// What has been made so far takes this much memory.
+    pub fn footprint(&self) -> Footprint {
+        self.footprint.borrow().clone()
     }
 
     /// One weight as a parameter.
@@ -103,13 +132,13 @@ impl<'a, S: WeightSource> Loader<'a, S> {
                 .chain_update(ty.name)
                 .chain_update(shape_bytes(&shape))
                 .chain_update(&bytes);
-            let build = || Shared::Blocks(Arc::new(QuantizedMatrix::from_blocks(format, [rows, cols], &bytes)));
+            let build = || self.matrix(QuantizedMatrix::from_blocks(format, [rows, cols], &bytes));
             return Ok(self.shared(key.finalize().into(), build).into_blocks());
         }
         let Some(format) = format.filter(|format| cols.is_multiple_of(format.block_len())) else { return Ok(None) };
         let raw = self.read(id, Dtype::Float32)?;
         let key = digest(&format!("rounded to {format:?}"), [&raw]);
-        let build = || Shared::Blocks(Arc::new(QuantizedMatrix::quantize(format, [rows, cols], &raw.to_f32())));
+        let build = || self.matrix(QuantizedMatrix::quantize(format, [rows, cols], &raw.to_f32()));
         Ok(self.shared(key, build).into_blocks())
     }
 
@@ -143,6 +172,11 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         Ok(self.source.read(id)?.cast(dtype))
     }
 
+    fn matrix(&self, matrix: QuantizedMatrix) -> Shared {
+        self.footprint.borrow_mut().add(format!("{:?}", matrix.format()), matrix.size_bytes());
+        Shared::Blocks(Arc::new(matrix))
+    }
+
     fn tensor<const D: usize>(&self, raw: RawTensor) -> Tensor<D> {
         let shape = raw.shape().to_vec();
         let (data, dtype) = match raw.dtype() {
@@ -150,6 +184,12 @@ impl<'a, S: WeightSource> Loader<'a, S> {
             Dtype::Bfloat16 => (TensorData::new(halves(raw.bytes(), bf16::from_bits), shape), DType::BF16),
             _ => (TensorData::new(raw.to_f32(), shape), DType::F32),
         };
+        let format = match dtype {
+            DType::F16 => Dtype::Float16,
+            DType::BF16 => Dtype::Bfloat16,
+            _ => Dtype::Float32,
+        };
+        self.footprint.borrow_mut().add(format.to_string(), data.as_bytes().len());
         Tensor::from_data(data, (self.device, dtype))
     }
 }

@@ -6,10 +6,14 @@ use burn::tensor::Tensor;
 use super::{Linear, Loader, Routing};
 use crate::config::DecoderConfig;
 use crate::kernel::projections::gated_projection;
+use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
 /// What follows attention in a layer: the one place where dense and sparse decoders differ.
 pub trait FeedForward: Module + ModuleDisplay {
+    /// What a trace calls it.
+    const NAME: &'static str;
+
     /// Takes this layer's weights from the loader's source.
     ///
     /// # Errors
@@ -39,6 +43,8 @@ pub struct GatedMlp {
 }
 
 impl FeedForward for GatedMlp {
+    const NAME: &'static str = "mlp";
+
     fn load<S: WeightSource>(
         _config: &DecoderConfig,
         loader: &Loader<'_, S>,
@@ -54,7 +60,11 @@ impl FeedForward for GatedMlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
-        let hidden = gated_projection(x, self.gate_proj.weight.val(), self.up_proj.weight.val());
+        let hidden = {
+            let _span = span("gate_up_proj");
+            gated_projection(x, self.gate_proj.weight.val(), self.up_proj.weight.val())
+        };
+        let _span = span("down_proj");
         (self.down_proj.forward(hidden), None)
     }
 

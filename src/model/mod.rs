@@ -18,7 +18,7 @@ pub use attention::Attention;
 pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
-pub use load::Loader;
+pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
 pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
 pub use norm::RmsNorm;

@@ -8,6 +8,7 @@ use super::weight::raw_of_blocks;
 use super::{FeedForward, Linear, Loader, Weight};
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::kernel::expert_mlp::{ExpertWeights, QuantizedExpert, expert_mlp, quantized_expert_mlp};
+use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Which experts each token visits, and with what weight.
@@ -135,6 +136,8 @@ impl Experts {
 }
 
 impl FeedForward for SparseMoe {
+    const NAME: &'static str = "moe";
+
     fn load<S: WeightSource>(
         config: &DecoderConfig,
         loader: &Loader<'_, S>,
@@ -154,7 +157,11 @@ impl FeedForward for SparseMoe {
     fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
         let [batch_size, seq_length, hidden_size] = x.dims();
         let tokens = x.reshape([batch_size * seq_length, hidden_size]);
-        let routing = self.router.forward(tokens.clone());
+        let routing = {
+            let _span = span("router");
+            self.router.forward(tokens.clone())
+        };
+        let _span = span("experts");
         let y = self.experts.forward(tokens, routing.weights.clone(), routing.experts.clone());
         (y.reshape([batch_size, seq_length, hidden_size]), Some(routing))
     }

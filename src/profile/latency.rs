@@ -54,18 +54,24 @@ pub fn time_decode<M: CausalLm>(
 }
 
 /// Token ids spread over the vocabulary, other ones for every `salt`.
-fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, device: &Device) -> Tensor<2, Int> {
+pub(super) fn tokens<M: CausalLm>(
+    model: &M,
+    batch_size: usize,
+    len: usize,
+    salt: usize,
+    device: &Device,
+) -> Tensor<2, Int> {
     let vocab_size = model.config().vocab_size;
     let ids = (0..batch_size * len).map(|i| ((i + 1) * 7919 + salt * 104_729) % vocab_size);
     Tensor::from_data(TensorData::new(ids.map(|id| id as i32).collect(), [batch_size, len]), device)
 }
 
-/// Waits until the logits exist.
-fn finish(logits: Tensor<3>, device: &Device) {
-    std::hint::black_box(&logits);
+/// Waits until the output exists.
+pub(super) fn finish(output: Tensor<3>, device: &Device) {
+    std::hint::black_box(&output);
     sync(device);
 }
 
-fn sync(device: &Device) {
+pub(super) fn sync(device: &Device) {
     device.sync().expect("the device finishes what was asked of it");
 }

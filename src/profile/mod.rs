@@ -5,3 +5,5 @@ pub mod heap;
 pub mod latency;
 pub mod matching;
 pub mod memory;
+pub mod system_memory;
+pub mod throughput;

@@ -21,6 +21,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::data::{WindowOrder, Windows};
 use crate::model::{CausalLm, CausalLmOutput};
+use crate::trace::span;
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -148,7 +149,11 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
         let mut routers = Vec::new();
         for pass in &passes {
             let (inputs, targets) = self.batch(pass);
-            let CausalLmOutput { logits, routing } = model.forward(inputs);
+            let CausalLmOutput { logits, routing } = {
+                let _span = span("forward");
+                model.forward(inputs)
+            };
+            let in_loss = span("loss");
             let loss = next_token_loss(logits, targets);
             loss_nats += share * scalar(&loss);
             let loss = match model.config().moe {
@@ -160,15 +165,21 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
                     loss + balance * moe.router_aux_loss_coef
                 }
             };
+            drop(in_loss);
+            let _span = span("backward");
             let grads = GradientsParams::from_grads((loss * share).backward(), &model);
             gradients.accumulate(&model, grads);
         }
         let grads = gradients.grads();
+        let in_clipping = span("clipping");
         let grad_norm = global_norm(&model, &grads);
+        drop(in_clipping);
         let scale =
             if grad_norm > self.config.max_grad_norm { self.config.max_grad_norm / (grad_norm + 1e-6) } else { 1.0 };
         let learning_rate = self.config.schedule.learning_rate(self.step);
+        let in_optimizer = span("optimizer");
         self.model = Some(self.optimizer.step(model, grads, learning_rate, scale));
+        drop(in_optimizer);
         self.step += 1;
         StepLog {
             step: self.step,

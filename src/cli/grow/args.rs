@@ -13,50 +13,15 @@ use crate::growth::{ExpertInit, RouterInit, UpcyclePlan};
 /// SOURCE is a mergekit or mergekit-moe file (.yml, .yaml), or a base to grow: a Hugging Face directory, a .gguf file, or an
 /// id on the hub, org/name or org/name@revision. OUT is the directory to write; it is there whole or not at all.
 #[derive(Debug, Clone, Args)]
-#[command(group = clap::ArgGroup::new("depth").multiple(false))]
 pub struct GrowArgs {
     /// A mergekit file, or the base to grow
     pub source: String,
     /// The directory to write
     pub out: PathBuf,
 
-    /// Depth up-scaling: two copies of the base, the last M layers of one and the first M of the other left out
-    #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
-    pub dus: Option<usize>,
-    /// The whole base K times, one copy on the other
-    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
-    pub stack: Option<usize>,
-    /// Insert K blocks, evenly, that change nothing until they are trained (LLaMA-Pro)
-    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
-    pub identity_blocks: Option<usize>,
-
-    /// Sparse upcycling: each MLP becomes a mixture of E experts
-    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative)]
-    pub moe: Option<usize>,
-    /// Experts that each token visits [default: 2]
-    #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
-    pub top_k: Option<usize>,
-    /// How the router starts: normal (std 0.02), zero, orthogonal, or hidden (from --prompts)
-    #[arg(long, value_enum, requires = "moe")]
-    pub router: Option<RouterArg>,
-    /// Standard deviation of a normal router [default: 0.02]
-    #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real)]
-    pub router_std: Option<f64>,
-    /// Text file with the prompts of one expert a line, for --router hidden
-    #[arg(long, value_name = "FILE", requires = "moe")]
-    pub prompts: Option<PathBuf>,
-    /// Noise on every expert's matrices, σ of each matrix's own standard deviation
-    #[arg(long, value_name = "σ", requires = "moe", conflicts_with = "drop", allow_hyphen_values = true)]
-    pub noise: Option<f64>,
-    /// Drop-upcycling: re-draw this part of each expert's intermediate dimensions
-    #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true)]
-    pub drop: Option<f64>,
-    /// Cut each expert into G finer ones, each token visiting G times as many
-    #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative)]
-    pub granularity: Option<usize>,
-    /// Decides every random number
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    /// How to grow a base.
+    #[command(flatten)]
+    pub growth: GrowthArgs,
 
     /// Type of all numbers written [default: each as its source has it]
     #[arg(long, value_enum)]
@@ -98,6 +63,49 @@ pub struct GrowArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a base is grown: deep, wide, or both, depth first.
+#[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("depth").multiple(false))]
+pub struct GrowthArgs {
+    /// Depth up-scaling: two copies of the base, the last M layers of one and the first M of the other left out
+    #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub dus: Option<usize>,
+    /// The whole base K times, one copy on the other
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub stack: Option<usize>,
+    /// Insert K blocks, evenly, that change nothing until they are trained (LLaMA-Pro)
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    pub identity_blocks: Option<usize>,
+
+    /// Sparse upcycling: each MLP becomes a mixture of E experts
+    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative)]
+    pub moe: Option<usize>,
+    /// Experts that each token visits [default: 2]
+    #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
+    pub top_k: Option<usize>,
+    /// How the router starts: normal (std 0.02), zero, orthogonal, or hidden (from --prompts)
+    #[arg(long, value_enum, requires = "moe")]
+    pub router: Option<RouterArg>,
+    /// Standard deviation of a normal router [default: 0.02]
+    #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real)]
+    pub router_std: Option<f64>,
+    /// Text file with the prompts of one expert a line, for --router hidden
+    #[arg(long, value_name = "FILE", requires = "moe")]
+    pub prompts: Option<PathBuf>,
+    /// Noise on every expert's matrices, σ of each matrix's own standard deviation
+    #[arg(long, value_name = "σ", requires = "moe", conflicts_with = "drop", allow_hyphen_values = true)]
+    pub noise: Option<f64>,
+    /// Drop-upcycling: re-draw this part of each expert's intermediate dimensions
+    #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true)]
+    pub drop: Option<f64>,
+    /// Cut each expert into G finer ones, each token visiting G times as many
+    #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative)]
+    pub granularity: Option<usize>,
+    /// Decides every random number
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// `--router`.
@@ -165,7 +173,7 @@ pub(super) enum DepthArg {
     IdentityBlocks(usize),
 }
 
-impl GrowArgs {
+impl GrowthArgs {
     pub(super) fn depth(&self) -> Option<DepthArg> {
         let up_scale = self.dus.map(DepthArg::UpScale);
         up_scale.or(self.stack.map(DepthArg::Stack)).or(self.identity_blocks.map(DepthArg::IdentityBlocks))
@@ -198,6 +206,20 @@ impl GrowArgs {
         Ok(self.moe.map(plan))
     }
 
+    /// Options that say how to grow a base, which a mergekit file says itself.
+    pub(in crate::cli) fn options(&self) -> Vec<&'static str> {
+        let given = [
+            ("--dus", self.dus.is_some()),
+            ("--stack", self.stack.is_some()),
+            ("--identity-blocks", self.identity_blocks.is_some()),
+            ("--moe", self.moe.is_some()),
+            ("--granularity", self.granularity.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}
+
+impl GrowArgs {
     /// Whether the base is to be written in another form, so that not growing it makes sense.
     pub(super) fn converts(&self) -> bool {
         self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4
@@ -211,18 +233,6 @@ impl GrowArgs {
             ("--saturate", self.saturate),
         ];
         given.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
-    }
-
-    /// Options that say how to grow a base, which a mergekit file says itself.
-    pub(super) fn growth_options(&self) -> Vec<&'static str> {
-        let given = [
-            ("--dus", self.dus.is_some()),
-            ("--stack", self.stack.is_some()),
-            ("--identity-blocks", self.identity_blocks.is_some()),
-            ("--moe", self.moe.is_some()),
-            ("--granularity", self.granularity.is_some()),
-        ];
-        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::super::{CliError, console, hub, run_info::words};
-use super::args::{DepthArg, GrowArgs, RouterArg};
+use super::args::{DepthArg, GrowArgs, GrowthArgs, RouterArg};
 use super::gates;
 use super::noise::Noise;
 use crate::growth::mergekit::{ChatTemplate, MergeConfig, ModelRef, TokenizerSource, passthrough_yaml};
@@ -36,7 +36,7 @@ pub(super) struct Request {
 }
 
 /// A grown source, not read yet.
-pub(super) struct Growth<'a> {
+pub(in crate::cli) struct Growth<'a> {
     /// Its weights.
     pub source: Box<dyn WeightSource + 'a>,
     /// What was done, in the order in which it was.
@@ -64,7 +64,7 @@ impl Request {
             let hub_ids = hub_id(Path::new(""), &args.source).into_iter().collect();
             return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
         }
-        if let Some(&option) = args.growth_options().first() {
+        if let Some(&option) = args.growth.options().first() {
             return Err(CliError::OptionBesideMerge { option, path: path.to_owned() });
         }
         let text = crate::weights::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
@@ -126,92 +126,94 @@ impl Request {
     /// The view.
     pub fn growth(&self, args: &GrowArgs) -> Result<Growth<'_>, CliError> {
         match &self.merge {
-            None => self.grown(args),
+            None => grown(&self.bases[0], &self.names[0], &args.growth),
             Some((config, text)) => self.merged(config, text, args),
         }
     }
+}
 
-    fn grown(&self, args: &GrowArgs) -> Result<Growth<'_>, CliError> {
-        let base = &self.bases[0];
-        let mut growth = Growth {
-            source: Box::new(base),
-            operators: Vec::new(),
-            title: String::new(),
-            warnings: Vec::new(),
-            kept: Vec::new(),
-            preserves: true,
-            rounds: false,
-            noise: None,
+/// The view of a base called `name` that these options ask for; of the base itself if none does.
+///
+/// # Errors
+/// [`CliError::Plan`] and what routers made of prompts can meet.
+pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthArgs) -> Result<Growth<'a>, CliError> {
+    let mut growth = Growth {
+        source: Box::new(base),
+        operators: Vec::new(),
+        title: String::new(),
+        warnings: Vec::new(),
+        kept: Vec::new(),
+        preserves: true,
+        rounds: false,
+        noise: None,
+    };
+    let mut titles = Vec::new();
+    if let Some(depth) = args.depth() {
+        let num_layers = base.config().num_hidden_layers;
+        let (plan, title) = depth_plan(depth, num_layers)?;
+        growth.preserves = match &plan {
+            GrowthPlan::Splice(layers) => layers.as_slice().iter().copied().eq(0..num_layers),
+            _ => true,
         };
-        let mut titles = Vec::new();
-        if let Some(depth) = args.depth() {
-            let num_layers = base.config().num_hidden_layers;
-            let (plan, title) = depth_plan(depth, num_layers)?;
-            growth.preserves = match &plan {
-                GrowthPlan::Splice(layers) => layers.as_slice().iter().copied().eq(0..num_layers),
-                _ => true,
-            };
-            if let GrowthPlan::Splice(layers) = &plan {
-                growth.warnings.extend(warnings_of(layers));
-            }
-            if let Some(yaml) = passthrough_yaml(&self.names[0], &plan, None) {
-                growth.kept.push(("mergekit_config.yml".to_owned(), yaml.into_bytes()));
-            }
-            titles.push(title);
-            growth.operators.push(json!(plan));
-            growth.source = Box::new(Grown::new(growth.source, plan)?);
+        if let GrowthPlan::Splice(layers) = &plan {
+            growth.warnings.extend(warnings_of(layers));
         }
-        if let Some(plan) = args.upcycle()? {
-            let (found, most) = (plan.num_local_experts, MOST_EXPERTS);
-            if found > most {
-                return Err(CliError::TooManyExperts { found, most });
-            }
-            titles.push(format!("{}×top-{} mixture", plan.num_local_experts, plan.num_experts_per_tok));
-            if plan.num_local_experts == 1 {
-                growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
-            }
-            let copies = plan.init == ExpertInit::Copy;
-            if args.router == Some(RouterArg::Zero) && copies {
-                growth.warnings.push(
-                    "a router of zeros before identical experts: every token visits the first ones, and nothing but the \
-                     balancing loss will tell them apart"
-                        .to_owned(),
-                );
-            }
-            growth.preserves &= copies;
-            growth.operators.push(json!(GrowthPlan::Upcycle(plan)));
-            let rows = match (args.router, &args.prompts) {
-                (Some(RouterArg::Hidden), Some(file)) => {
-                    Some(gates::from_file(file, &growth.source, base, plan.num_local_experts)?)
-                }
-                (Some(RouterArg::Hidden), None) => return Err(CliError::HiddenWithoutPrompts),
-                (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
-                (_, None) => None,
-            };
-            let still =
-                Grown::new(&growth.source, GrowthPlan::Upcycle(UpcyclePlan { init: ExpertInit::Copy, ..plan }))?;
-            let noisy = Grown::new(&growth.source, GrowthPlan::Upcycle(plan))?;
-            if let ExpertInit::Noise { relative_std } = plan.init
-                && relative_std > 0.0
-            {
-                let id = first_matrix(LayerTensor::Expert(0, Projection::Gate));
-                growth.noise = Some(Noise::sample(format!("--noise {relative_std}"), (&still, id), (&noisy, id))?);
-            }
-            growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
-            if let Some(rows) = rows {
-                growth.operators.push(json!({"router": "hidden", "prompts": args.prompts.as_ref().map(|file| words(&file.to_string_lossy()))}));
-                growth.source = Box::new(GivenRouters::new(growth.source, rows)?);
-            }
+        if let Some(yaml) = passthrough_yaml(name, &plan, None) {
+            growth.kept.push(("mergekit_config.yml".to_owned(), yaml.into_bytes()));
         }
-        if let Some(parts) = args.granularity {
-            titles.push(format!("experts in {parts} parts"));
-            growth.operators.push(json!({"granularity": parts}));
-            growth.rounds |= !parts.is_power_of_two();
-            growth.source = Box::new(FineGrained::new(growth.source, parts)?);
-        }
-        growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
-        Ok(growth)
+        titles.push(title);
+        growth.operators.push(json!(plan));
+        growth.source = Box::new(Grown::new(growth.source, plan)?);
     }
+    if let Some(plan) = args.upcycle()? {
+        let (found, most) = (plan.num_local_experts, MOST_EXPERTS);
+        if found > most {
+            return Err(CliError::TooManyExperts { found, most });
+        }
+        titles.push(format!("{}×top-{} mixture", plan.num_local_experts, plan.num_experts_per_tok));
+        if plan.num_local_experts == 1 {
+            growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
+        }
+        let copies = plan.init == ExpertInit::Copy;
+        if args.router == Some(RouterArg::Zero) && copies {
+            growth.warnings.push(
+                "a router of zeros before identical experts: every token visits the first ones, and nothing but the \
+                 balancing loss will tell them apart"
+                    .to_owned(),
+            );
+        }
+        growth.preserves &= copies;
+        growth.operators.push(json!(GrowthPlan::Upcycle(plan)));
+        let rows = match (args.router, &args.prompts) {
+            (Some(RouterArg::Hidden), Some(file)) => {
+                Some(gates::from_file(file, &growth.source, base, plan.num_local_experts)?)
+            }
+            (Some(RouterArg::Hidden), None) => return Err(CliError::HiddenWithoutPrompts),
+            (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
+            (_, None) => None,
+        };
+        let still = Grown::new(&growth.source, GrowthPlan::Upcycle(UpcyclePlan { init: ExpertInit::Copy, ..plan }))?;
+        let noisy = Grown::new(&growth.source, GrowthPlan::Upcycle(plan))?;
+        if let ExpertInit::Noise { relative_std } = plan.init
+            && relative_std > 0.0
+        {
+            let id = first_matrix(LayerTensor::Expert(0, Projection::Gate));
+            growth.noise = Some(Noise::sample(format!("--noise {relative_std}"), (&still, id), (&noisy, id))?);
+        }
+        growth.source = Box::new(Grown::new(growth.source, GrowthPlan::Upcycle(plan))?);
+        if let Some(rows) = rows {
+            growth.operators.push(json!({"router": "hidden", "prompts": args.prompts.as_ref().map(|file| words(&file.to_string_lossy()))}));
+            growth.source = Box::new(GivenRouters::new(growth.source, rows)?);
+        }
+    }
+    if let Some(parts) = args.granularity {
+        titles.push(format!("experts in {parts} parts"));
+        growth.operators.push(json!({"granularity": parts}));
+        growth.rounds |= !parts.is_power_of_two();
+        growth.source = Box::new(FineGrained::new(growth.source, parts)?);
+    }
+    growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
+    Ok(growth)
 }
 
 /// Opens the headers of a model, named so, that lies at `path`.

@@ -30,7 +30,7 @@ impl Request {
             MergeConfig::Moe(moe) => {
                 let rows =
                     if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
-                let options = MoeMergeOptions { seed: args.seed, mergekit_compat: args.mergekit_compat, rows };
+                let options = MoeMergeOptions { seed: args.growth.seed, mergekit_compat: args.mergekit_compat, rows };
                 let still = MoeMerge::new(&moe.without_noise(), sources.clone(), &options)?;
                 let merged = MoeMerge::new(moe, sources, &options)?;
                 let mut warnings = told(merged.plan().warnings());
@@ -43,7 +43,7 @@ impl Request {
                 let noise = noise.filter(|(_, std)| *std > 0.0).map(sample).transpose()?;
                 let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
                 let operators =
-                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.seed})];
+                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.growth.seed})];
                 let preserves = self.bases.len() == 1
                     && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
                 let source = Box::new(merged);

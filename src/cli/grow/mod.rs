@@ -19,10 +19,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use args::{GgufArg, GrowArgs, LayoutArg, OutType, RouterArg};
+pub use args::{GgufArg, GrowArgs, GrowthArgs, LayoutArg, OutType, RouterArg};
 
 use self::check::{Check, Text};
-use self::growth::{Growth, Request};
+pub(in crate::cli) use self::growth::{Growth, grown};
+
+use self::growth::Request;
 use self::plan::Plan;
 use self::target::Target;
 use super::progress::Bytes;
@@ -53,7 +55,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     check_target(&*disk, &out, existing)?;
     let request = Request::open(args, &disk)?;
     apart_from_inputs(&*disk, &out, &request.bases)?;
-    let is_growth = args.depth().is_some() || args.moe.is_some() || args.granularity.is_some() || request.is_merge();
+    let is_growth = !args.growth.options().is_empty() || request.is_merge();
     if !is_growth && !args.converts() {
         return Err(CliError::NothingToDo);
     }
@@ -137,7 +139,7 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
         (parents.join().expect("hashing does not panic"), written)
     });
     written?;
-    let mut receipt = record::receipt(parents?, growth, args.seed);
+    let mut receipt = record::receipt(parents?, growth, args.growth.seed);
     drop(bar);
     for (name, bytes) in &growth.kept {
         partial.write(name, bytes)?;

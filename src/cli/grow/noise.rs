@@ -16,7 +16,7 @@ const BLOCK: usize = 32;
 const MOST_UNCHANGED: f64 = 0.5;
 
 /// The first numbers of a weight without and with noise.
-pub(super) struct Noise {
+pub(in crate::cli) struct Noise {
     what: String,
     before: RawTensor,
     after: RawTensor,

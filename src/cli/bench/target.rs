@@ -1,0 +1,179 @@
+//! A model to measure, opened and checked, not loaded.
+
+use burn::module::ModuleDisplay;
+use burn::tensor::Device;
+
+use super::super::grow::{Growth, grown};
+use super::super::run_info::words;
+use super::super::{CliError, DtypeArg};
+use super::{BenchArgs, BenchError};
+use crate::config::{DecoderConfig, ModelType};
+use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
+use crate::model::{CausalLm, Decoder, FeedForward, Footprint};
+use crate::profile::flops::count_parameters;
+use crate::profile::memory;
+use crate::profile::system_memory::total_memory_bytes;
+use crate::report::bench::{BenchModel, Test, TestCase};
+use crate::weights::{Checkpoint, Dtype, WeightError, WeightSource};
+
+/// A model to measure.
+pub(super) struct Target<'a> {
+    name: String,
+    growth: Growth<'a>,
+    is_grown: bool,
+    kept: Kept,
+}
+
+/// In what matrices are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Floats(Dtype),
+    /// Those of the source, else these if any.
+    Blocks(Option<BlockFormat>),
+}
+
+impl<'a> Target<'a> {
+    /// Grows a checkpoint and holds the tests against its config.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub fn new(
+        name: &str,
+        checkpoint: &'a Checkpoint,
+        args: &BenchArgs,
+        cases: &[TestCase],
+        device: &Device,
+    ) -> Result<Self, CliError> {
+        let growth = grown(checkpoint, name, &args.growth)?;
+        let is_grown = !args.growth.options().is_empty();
+        let kept = match (args.quant, args.dtype) {
+            (Some(quant), _) => Kept::Blocks(Some(quant.format())),
+            (None, Some(dtype)) => Kept::Floats(dtype.dtype()),
+            (None, None) if has_blocks(checkpoint) => Kept::Blocks(None),
+            (None, None) => Kept::Floats(DtypeArg::Float32.dtype()),
+        };
+        let target = Self { name: words(name), growth, is_grown, kept };
+        if args.quant.is_some() {
+            target.fills_blocks(&args.device, device)?;
+        }
+        cases.iter().try_for_each(|case| target.fits(case))?;
+        Ok(target)
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &DecoderConfig {
+        self.growth.source.config()
+    }
+
+    /// As it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Loads it for inference.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn load<F: FeedForward>(&self, device: &Device) -> Result<Decoder<F>, WeightError> {
+        match self.kept {
+            Kept::Floats(dtype) => Decoder::load_as(&self.growth.source, dtype, device),
+            Kept::Blocks(format) => Decoder::load_quantized(&self.growth.source, format, device),
+        }
+    }
+
+    /// Loads it for training.
+    ///
+    /// # Errors
+    /// What the source says.
+    pub fn load_to_train<F: FeedForward>(&self, device: &Device) -> Result<Decoder<F>, WeightError> {
+        Decoder::load(&self.growth.source, device)
+    }
+
+    /// What it is, loaded.
+    pub fn describe<F: FeedForward>(&self, model: &Decoder<F>) -> BenchModel
+    where
+        Decoder<F>: CausalLm + ModuleDisplay,
+    {
+        let parameters = count_parameters(self.config());
+        let dtype = model.footprint().main_format().unwrap_or_default().to_owned();
+        BenchModel {
+            name: self.name.clone(),
+            kind: kind(self.config(), model.footprint()),
+            size_bytes: model.footprint().size_bytes(),
+            num_parameters: parameters.total,
+            num_active_parameters: parameters.active,
+            dtype,
+            growth: if self.is_grown { self.growth.title.clone() } else { String::new() },
+        }
+    }
+
+    fn fills_blocks(&self, name: &str, device: &Device) -> Result<(), BenchError> {
+        if !keeps_blocks(device) {
+            return Err(BenchError::NoBlocksHere { device: name.to_owned() });
+        }
+        let (hidden_size, intermediate_size) = (self.config().hidden_size, self.config().intermediate_size);
+        if hidden_size.is_multiple_of(32) || intermediate_size.is_multiple_of(32) {
+            return Ok(());
+        }
+        Err(BenchError::NothingFillsBlocks { model: self.name.clone(), hidden_size, intermediate_size })
+    }
+
+    fn fits(&self, case: &TestCase) -> Result<(), BenchError> {
+        let num_positions = match case.test {
+            Test::Inference { n_prompt, n_gen, n_depth } => n_prompt.saturating_add(n_gen).saturating_add(n_depth),
+            Test::Train { n_train } => n_train,
+        };
+        let max_position_embeddings = self.config().max_position_embeddings;
+        let (test, model) = (case.name(), self.name.clone());
+        if num_positions > max_position_embeddings {
+            return Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings });
+        }
+        let bytes = self.least_bytes(case, num_positions as u64);
+        match total_memory_bytes() {
+            Some(most) if bytes > u128::from(most) => Err(BenchError::TooLarge { test, model, bytes, most }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that a test keeps at the least: its cache; or the state of training and what backward needs.
+    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> u128 {
+        let (config, batch) = (self.config(), case.batch_size as u64);
+        match case.test {
+            Test::Inference { .. } => {
+                memory::kv_cache_bytes_per_token(config, 4) * u128::from(batch) * u128::from(num_positions)
+            }
+            Test::Train { .. } => {
+                memory::train_state_bytes(config) + memory::activation_bytes(config, batch, num_positions, 4)
+            }
+        }
+    }
+}
+
+/// Whether a file has matrices in blocks that there is a kernel for.
+fn has_blocks(checkpoint: &Checkpoint) -> bool {
+    let is_gguf = matches!(checkpoint, Checkpoint::Gguf(_));
+    is_gguf && checkpoint.stored_tensors().iter().any(|tensor| BlockFormat::from_name(&tensor.format).is_some())
+}
+
+/// Family, experts, parameters, format: `llama 135M F32`, `mixtral 8x2 560M Q8_0`.
+fn kind(config: &DecoderConfig, footprint: &Footprint) -> String {
+    let family = match (config.model_type, config.moe) {
+        (ModelType::Llama, _) => "llama".to_owned(),
+        (ModelType::Mistral, _) => "mistral".to_owned(),
+        (ModelType::Mixtral, Some(moe)) => format!("mixtral {}x{}", moe.num_local_experts, moe.num_experts_per_tok),
+        (ModelType::Mixtral, None) => "mixtral".to_owned(),
+    };
+    let parameters = count_parameters(config).total as f64;
+    let parameters = match parameters {
+        few if few < 1e6 => format!("{:.0}K", few / 1e3),
+        some if some < 1e9 => format!("{:.0}M", some / 1e6),
+        many => format!("{:.1}B", many / 1e9),
+    };
+    let format = match footprint.main_format() {
+        Some("float32") => "F32",
+        Some("float16") => "F16",
+        Some("bfloat16") => "BF16",
+        other => other.unwrap_or_default(),
+    };
+    format!("{family} {parameters} {format}")
+}

@@ -1,0 +1,211 @@
+//! One repetition after the other of a test of speed, other tokens in each.
+//!
+//! Timed is what computes: tokens are on the device before the clock runs, and nothing is sampled.
+
+use std::time::Instant;
+
+use burn::module::ModuleDisplay;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::flops::{forward_flops_cached, product};
+use super::latency::{finish, sync, tokens};
+use crate::config::DecoderConfig;
+use crate::data::{Document, WindowOrder, Windows};
+use crate::model::{CausalLm, KvCache};
+use crate::trace::span;
+use crate::train::{AdamWConfig, Schedule, TrainConfig, TrainError, Training};
+
+/// `n_prompt` tokens in one pass, then `n_gen` one at a time, of `batch_size` sequences that have `n_depth` tokens each
+/// before that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InferenceTest {
+    /// Tokens of the prompt; may be 0.
+    pub n_prompt: usize,
+    /// Tokens decoded; may be 0.
+    pub n_gen: usize,
+    /// Tokens in the cache when the clock starts.
+    pub n_depth: usize,
+    /// Sequences at once.
+    pub batch_size: usize,
+}
+
+impl InferenceTest {
+    /// Positions that a sequence takes.
+    pub fn num_positions(&self) -> usize {
+        self.n_depth + self.n_prompt + self.n_gen
+    }
+
+    /// Floating-point operations of one repetition. Of a prompt, the head sees the last position alone.
+    ///
+    /// # Panics
+    /// If the count reaches `2^128`.
+    pub fn flops(&self, config: &DecoderConfig) -> u128 {
+        let [depth, prompt, gen_] = [self.n_depth, self.n_prompt, self.n_gen].map(|len| len as u64);
+        let all = forward_flops_cached(config, depth, prompt + gen_);
+        let [vocab_size, hidden_size] = [config.vocab_size, config.hidden_size].map(|size| size as u128);
+        let heads_left_out = product([u128::from(prompt.saturating_sub(1)), 2, vocab_size, hidden_size]);
+        product([self.batch_size as u128, all - heads_left_out])
+    }
+}
+
+/// What one repetition took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunTime {
+    /// Nanoseconds until the first logits were there; `None` of training.
+    pub first_ns: Option<u64>,
+    /// Nanoseconds.
+    pub total_ns: u64,
+}
+
+/// A model with its cache, ready for repetitions of a test.
+#[derive(Debug)]
+pub struct InferenceRuns<'a, M> {
+    model: &'a M,
+    test: InferenceTest,
+    device: &'a Device,
+    cache: KvCache,
+    num_runs: usize,
+}
+
+impl<'a, M: CausalLm> InferenceRuns<'a, M> {
+    /// Fills the cache to the depth of the test.
+    ///
+    /// # Panics
+    /// If the test has more positions than the model, or no token or no sequence.
+    pub fn new(model: &'a M, test: InferenceTest, device: &'a Device) -> Self {
+        assert!(test.n_prompt + test.n_gen > 0 && test.batch_size > 0, "{test:?} computes nothing");
+        let mut cache = KvCache::new(model.config(), test.batch_size, test.num_positions(), device);
+        if test.n_depth > 0 {
+            let context = tokens(model, test.batch_size, test.n_depth, 0, device);
+            finish(model.hidden_states(context, Some(&mut cache)).last, device);
+        }
+        Self { model, test, device, cache, num_runs: 0 }
+    }
+
+    /// One repetition, on tokens that none before had at its place.
+    pub fn run(&mut self) -> RunTime {
+        let InferenceTest { n_prompt, n_gen, n_depth, batch_size } = self.test;
+        self.num_runs += 1;
+        let salt = self.num_runs * (n_gen + 1);
+        let prompt = (n_prompt > 0).then(|| tokens(self.model, batch_size, n_prompt, salt, self.device));
+        let steps = (1..=n_gen).map(|step| tokens(self.model, batch_size, 1, salt + step, self.device));
+        let passes: Vec<Tensor<2, Int>> = prompt.into_iter().chain(steps).collect();
+        self.cache.truncate(n_depth);
+        sync(self.device);
+        let mut first_ns = None;
+        let _repetition = span("repetition");
+        let start = Instant::now();
+        for tokens in passes {
+            let [_, len] = tokens.dims();
+            let hidden = self.model.hidden_states(tokens, Some(&mut self.cache)).last;
+            let last = if len == 1 { hidden } else { hidden.narrow(1, len - 1, 1) };
+            finish(self.model.lm_head(last), self.device);
+            first_ns.get_or_insert_with(|| elapsed_ns(start));
+        }
+        RunTime { first_ns, total_ns: elapsed_ns(start) }
+    }
+}
+
+/// Hands `work` a whole training step to repeat: forward and loss, backward, clipping, AdamW, on `batch_size` sequences of
+/// `seq_length` tokens, other ones in each of the first `num_steps` calls. Gives back what `work` does, and the model.
+///
+/// # Errors
+/// [`TrainError`].
+///
+/// # Panics
+/// If `device` does not record gradients, or a size is 0.
+pub fn train_runs<M: CausalLm + ModuleDisplay, R>(
+    model: M,
+    batch_size: usize,
+    seq_length: usize,
+    num_steps: usize,
+    device: &Device,
+    work: impl FnOnce(&mut dyn FnMut() -> RunTime) -> R,
+) -> Result<(R, M), TrainError> {
+    let windows = windows(model.config().vocab_size, seq_length, num_steps * batch_size);
+    let config = TrainConfig {
+        batch_size,
+        micro_batch_size: batch_size,
+        schedule: Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0 },
+        optimizer: AdamWConfig::default(),
+        max_grad_norm: 1.0,
+    };
+    let order = WindowOrder::new(windows.len(), 0);
+    let mut training = Training::new(model, &windows, order, config, device)?;
+    let result = work(&mut || {
+        sync(device);
+        let _repetition = span("repetition");
+        let start = Instant::now();
+        training.step();
+        sync(device);
+        RunTime { first_ns: None, total_ns: elapsed_ns(start) }
+    });
+    Ok((result, training.into_model()))
+}
+
+/// Windows of ids spread over the vocabulary.
+fn windows(vocab_size: usize, seq_length: usize, num_windows: usize) -> Windows {
+    let id = |i: usize| ((i + 1) * 7919 + i / seq_length * 104_729) % vocab_size;
+    let ids = (0..=num_windows * seq_length).map(|i| id(i) as u32).collect();
+    let document = Document { ids, logprobs: None, topic: None };
+    Windows::contiguous(&[document], None, seq_length).expect("there are ids enough")
+}
+
+fn elapsed_ns(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use super::*;
+    use crate::model::DenseDecoder;
+    use crate::profile::flops::{forward_flops, forward_flops_breakdown};
+    use crate::weights::{MemoryWeights, TensorId, WeightSource};
+
+    fn model(device: &Device) -> DenseDecoder {
+        DenseDecoder::load(&MemoryWeights::untrained(DecoderConfig::pico(), 0.02, 1), device).expect("in memory")
+    }
+
+    #[test]
+    fn repetitions_of_a_test_begin_at_its_depth() {
+        let device = Device::flex();
+        let model = model(&device);
+        let test = InferenceTest { n_prompt: 5, n_gen: 3, n_depth: 4, batch_size: 2 };
+        let mut runs = InferenceRuns::new(&model, test, &device);
+        assert_eq!(runs.cache.len(), 4);
+        for _ in 0..2 {
+            let time = runs.run();
+            assert!(time.first_ns.expect("there were logits") <= time.total_ns);
+            assert_eq!(runs.cache.len(), 12);
+        }
+    }
+
+    #[test]
+    fn a_training_step_changes_the_model_and_has_no_first_logits() {
+        let device = Device::flex().autodiff();
+        let before = model(&device);
+        let (times, after) =
+            train_runs(before.clone(), 2, 16, 3, &device, |step| [step(), step()]).expect("fits the model");
+        assert!(times.iter().all(|time| time.first_ns.is_none() && time.total_ns > 0));
+        let table = |model: &DenseDecoder| model.to_weights().read(TensorId::EmbedTokens).expect("in memory");
+        assert_ne!(table(&before), table(&after));
+    }
+
+    #[test]
+    fn windows_of_training_differ() {
+        let windows = windows(500, 8, 4);
+        assert_eq!((windows.len(), windows.seq_length()), (4, 8));
+        assert_ne!(windows.inputs(0), windows.inputs(1));
+    }
+
+    #[test]
+    fn the_head_sees_one_position_of_a_prompt_and_every_position_decoded() {
+        let config = DecoderConfig::pico();
+        let flops = |n_prompt, n_gen| InferenceTest { n_prompt, n_gen, n_depth: 0, batch_size: 1 }.flops(&config);
+        assert_eq!(flops(1, 9), forward_flops(&config, 1, 10));
+        assert_eq!(flops(10, 0), forward_flops(&config, 1, 10) - forward_flops_breakdown(&config, 1, 9).lm_head);
+        let behind = InferenceTest { n_prompt: 0, n_gen: 1, n_depth: 9, batch_size: 3 }.flops(&config);
+        assert_eq!(behind, 3 * (forward_flops(&config, 1, 10) - forward_flops(&config, 1, 9)));
+    }
+}
