@@ -72,8 +72,10 @@ def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
         raise RuntimeError(f"llama.cpp is not asked for {request['work']}")
     once = prefill if request["work"] == "prefill" else decode
     prefill()
+    vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    logits = llama.llama_get_logits_ith(context, -1)[:vocabulary]
     once()
-    return {"llama.cpp": llama.llama_print_system_info().decode()}, once
+    return {"llama.cpp": llama.llama_print_system_info().decode(), "next_id": logits.index(max(logits))}, once
 
 
 if __name__ == "__main__":

@@ -132,6 +132,8 @@ def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
     model = load(request)
+    with torch.inference_mode():
+        next_id = model(torch.tensor(request["ids"]), use_cache=False, logits_to_keep=1).logits[-1, -1].argmax().item()
     once = {"prefill": prefill, "decode": decode, "train": train}[request["work"]](model, request)
     way = request.get("implementation")
     if way:
@@ -143,7 +145,8 @@ def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
             raise RuntimeError("no implementation works here")
         way = min(times, key=times.get)
         choose(model, way)
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "implementation": way}, once
+    about = {"torch": torch.__version__, "transformers": transformers.__version__, "implementation": way, "next_id": next_id}
+    return about, once
 
 
 if __name__ == "__main__":

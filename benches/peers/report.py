@@ -94,6 +94,16 @@ def batches(rows: list[dict]) -> str:
     return table(["work", "contender", "tok/s", "÷ batch of 1"], lines) if lines else ""
 
 
+def disagreements(rows: list[dict]) -> str:
+    """Peers that, in f32, give the prompt another next token: they would not compute the same function."""
+    lines = []
+    for row in rows:
+        ids = {name: one["about"]["next_id"] for name, one in row["contenders"].items() if "next_id" in one.get("about", {})}
+        if row["weights"] == "float32" and len(set(ids.values())) > 1:
+            lines.append([row["name"], ", ".join(f"{name} {at}" for name, at in ids.items())])
+    return table(["work", "next token"], lines) if lines else ""
+
+
 def failures(rows: list[dict]) -> str:
     lines = [[row["name"], name, one["error"].replace("|", "\\|").replace("\n", " ")]
              for row in rows for name, one in row["contenders"].items() if "error" in one]
@@ -112,16 +122,18 @@ def markdown(document: dict) -> str:
     run, rows = document["run"], document["rows"]
     flops = [value for row in rows for value in row["limits"]["flops_per_s"]]
     read = [value for row in rows for value in row["limits"]["bytes_per_s"]]
+    load = [value for row in rows for value in row["load_average"]]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     head = (
         f"{run['cpu_info']}, {run['n_threads']} threads of {run['cpu_count']}; {run['test_time']}; commit {run['commit'][:12]}"
         f"{' (modified)' if run['modified'] else ''}; {run['rounds']} rounds in turns. {versions}.\n\n"
         f"Tokens a second: median (min–max). Limits, median (min–max): multiply-adds in f32"
         f" {cell([value / 1e9 for value in flops])} GFLOP/s, reading {cell([value / 1e9 for value in read])} GB/s; a row's limit"
-        f" is made of the best of its own rounds.\n\n"
+        f" is made of the best of its own rounds. Load average when rounds began, of which ours is up to {run['n_threads']}:"
+        f" {cell(load)}.\n\n"
     )
     training = [row for row in rows if row["work"] == "train"]
     parts = [("", all_rows(rows)), ("Mixtures against the dense model of equal active FLOPs", against_dense(rows)),
              ("Batched decoding", batches(rows)), ("Memory of training", memory(training) if training else ""),
-             ("Every contender", everyone(rows)), ("Quantized files", stored(rows)), ("Failures", failures(rows))]
+             ("Every contender", everyone(rows)), ("Quantized files", stored(rows)), ("Peers that disagree", disagreements(rows)), ("Failures", failures(rows))]
     return head + "\n".join((f"### {title}\n\n" if title else "") + text for title, text in parts if text)

@@ -73,7 +73,9 @@ def measure(row, contenders: dict, limits: dict, models, options: argparse.Names
     """All rounds of a row; a contender that fails is asked no more."""
     results = {name: {"samples_ns": [], "peak_rss_bytes": []} for name in contenders}
     machine = {name: [] for name in limits}
+    load = []
     for _ in range(options.rounds):
+        load.append(os.getloadavg()[0])
         for name, worker in limits.items():
             machine[name].append(worker.ask()["per_second"])
         for name, contender in contenders.items():
@@ -91,7 +93,7 @@ def measure(row, contenders: dict, limits: dict, models, options: argparse.Names
             results[name]["about"] = sample["about"]
     for contender in contenders.values():
         contender.next_row()
-    return {"contenders": results, "limits": machine}
+    return {"contenders": results, "limits": machine, "load_average": load}
 
 
 def main() -> None:

@@ -42,14 +42,19 @@ struct Request {
 /// One measurement: its answer but for the memory.
 type Once = Box<dyn FnMut() -> Result<Value, Box<dyn Error>>>;
 
-/// Loads what the request names; what it returns does one measurement a call.
-fn prepare(request: Request) -> Result<Once, Box<dyn Error>> {
+/// Loads what the request names: what there is to say about it, and what does one measurement a call.
+fn prepare(request: Request) -> Result<(Value, Once), Box<dyn Error>> {
+    let about = json!({ "simd": limits::SIMD_NAMES[limits::simd()] });
     let threads = request.threads;
     match request.work.as_str() {
-        "fma" => return Ok(Box::new(move || Ok(json!({ "per_second": limits::fma_per_second(threads) })))),
+        "fma" => {
+            let once = move || Ok(json!({ "per_second": limits::best_of(|| limits::fma_per_second(threads)) }));
+            return Ok((about, Box::new(once)));
+        }
         "stream" => {
             let memory = limits::Memory::new(512 << 20);
-            return Ok(Box::new(move || Ok(json!({ "per_second": memory.read_per_second(threads) }))));
+            let once = move || Ok(json!({ "per_second": limits::best_of(|| memory.read_per_second(threads)) }));
+            return Ok((about, Box::new(once)));
         }
         _ => {}
     }
@@ -57,27 +62,28 @@ fn prepare(request: Request) -> Result<Once, Box<dyn Error>> {
         return Err("this probe does not mix experts".into());
     }
     let mut model = Model::open(&request.model, &request.dtype)?;
-    let Request { ids, steps, .. } = request;
-    match request.work.as_str() {
-        "prefill" => Ok(Box::new(move || {
+    let Request { work, ids, steps, .. } = request;
+    let logits = model.forward(&ids)?;
+    let next_id = logits.get(ids.len() - 1)?.argmax(0)?.to_scalar::<u32>()?;
+    let about = json!({ "candle": env!("CANDLE_VERSION"), "next_id": next_id });
+    let once: Once = match work.as_str() {
+        "prefill" => Box::new(move || {
             let start = Instant::now();
             model.clear()?;
             model.forward(&ids)?;
             Ok(json!({ "sample_ns": start.elapsed().as_nanos() as u64 }))
-        })),
-        "decode" => {
-            model.forward(&ids)?;
-            Ok(Box::new(move || {
-                let mut model = model.clone(); // shares the weights, and the prompt's keys and values
-                let start = Instant::now();
-                for step in &steps {
-                    model.forward(&step.iter().map(|&id| vec![id]).collect::<Vec<_>>())?;
-                }
-                Ok(json!({ "sample_ns": start.elapsed().as_nanos() as u64 }))
-            }))
-        }
-        other => Err(format!("candle has no {other:?}").into()),
-    }
+        }),
+        "decode" => Box::new(move || {
+            let mut model = model.clone(); // shares the weights, and the prompt's keys and values
+            let start = Instant::now();
+            for step in &steps {
+                model.forward(&step.iter().map(|&id| vec![id]).collect::<Vec<_>>())?;
+            }
+            Ok(json!({ "sample_ns": start.elapsed().as_nanos() as u64 }))
+        }),
+        other => return Err(format!("candle is not asked for {other:?}").into()),
+    };
+    Ok((about, once))
 }
 
 /// The peak of resident memory so far, in bytes, where the system tells.
@@ -94,15 +100,15 @@ fn main() {
         writeln!(out, "{answer}").and_then(|()| out.flush()).unwrap_or_else(|_| std::process::exit(1));
     };
     let Some(first) = lines.next() else { return };
-    let prepared = serde_json::from_str(&first).map_err(Into::into).and_then(prepare).and_then(|mut once| {
+    let prepared = serde_json::from_str(&first).map_err(Into::into).and_then(prepare).and_then(|(about, mut once)| {
         once()?; // warm
-        Ok(once)
+        Ok((about, once))
     });
-    let mut once = match prepared {
-        Ok(once) => once,
+    let (about, mut once) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => return say(json!({ "error": error.to_string() })),
     };
-    say(json!({ "ready": { "candle": env!("CANDLE_VERSION"), "simd": limits::SIMD_NAMES[limits::simd()] } }));
+    say(json!({ "ready": about }));
     for _ in lines {
         match once() {
             Ok(mut answer) => {

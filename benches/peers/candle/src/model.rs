@@ -43,16 +43,16 @@ impl Model {
         Ok(())
     }
 
-    /// Reads one row of ids a sequence; computes the logits of the last position of each.
-    pub fn forward(&mut self, ids: &[Vec<u32>]) -> Result<(), Box<dyn Error>> {
+    /// Reads one row of ids a sequence; the logits of the last position of each, `[sequences, vocabulary]`.
+    pub fn forward(&mut self, ids: &[Vec<u32>]) -> Result<Tensor, Box<dyn Error>> {
         let (batch, length) = (ids.len(), ids[0].len());
         let ids = Tensor::from_vec(ids.concat(), (batch, length), &Device::Cpu)?;
-        match &mut self.weights {
+        let logits = match &mut self.weights {
             Weights::Dense { llama, cache, .. } => llama.forward(&ids, self.position, cache)?,
             Weights::Quantized(model) => model.forward(&ids, self.position)?,
         };
         self.position += length;
-        Ok(())
+        Ok(logits)
     }
 }
 
