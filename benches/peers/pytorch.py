@@ -1,59 +1,40 @@
-"""Times PyTorch (transformers) on a Hugging Face directory: the peer that ours is compared with.
+"""The worker of speed.py that runs PyTorch through transformers.
 
-    pip install transformers==5.23.0 torch==2.15.0
-    python benches/peers/pytorch.py smollm2 --threads 2 -p 512 -n 32 -r 5 > pytorch.json
-    python benches/peers/pytorch.py smollm2 --train 4x256 -p 0 -n 0
-    python benches/peers/pytorch.py smollm2 --dtype bfloat16 --moe 8 --top-k 2
+Every work is warmed up with eager and with sdpa attention and, for a mixture, with each of transformers' expert loops; the
+fastest is the one that is measured. So the peer is as fast as its user can have it without compiling.
 
-Each test runs with eager and with sdpa attention (and, for a mixture, with each of transformers' expert loops), in turns
-after two warm-ups each; the fastest combination by best sample is the one reported, and the others stand beside it. So
-the peer is as fast as its user can have it without compiling.
+- prefill: one forward pass, logits of the last position only;
+- decode: steps of one token a sequence with the cache, after the prompt, which is not timed;
+- train: forward, next-token loss, backward, gradients clipped to a global norm of 1, fused AdamW, gradients freed.
 
-- prefill: one forward pass over `-p` random tokens with an empty cache, logits of the last position only;
-- decode: `-n` greedy steps at batch 1 with the cache, after a prompt of one token; time of the steps only;
-- training: one step on `BxL` random tokens: forward, next-token loss, backward, AdamW, gradients freed. Speed in tokens/s.
-
-`--moe E --top-k K` upcycles in memory: every expert is a copy of the layer's MLP, routers are normal with std 0.02, so
-the function is the dense model's. Tokens are random: speed does not depend on them, but for the routing.
-
-Standard output is one JSON document in llama-bench's words (`n_prompt`, `n_gen`, `avg_ns`, `avg_ts`, `samples_ns`,
-`samples_ts`); progress goes to standard error.
+A mixture is upcycled in memory: every expert is a copy of the layer's MLP and routers are normal with std 0.02, so that its
+function is the dense model's, which is checked. Its training adds transformers' balancing loss.
 """
 
-import argparse
+import copy
 import itertools
-import json
-import os
-import platform
-import statistics
-import sys
 import time
-from collections.abc import Callable
-from datetime import datetime, timezone
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, DynamicCache, MixtralConfig, MixtralForCausalLM
 
+from worker import serve
+
 EXPERT_LOOPS = ("eager", "batched_mm", "grouped_mm")
-HOPELESS = 4.0
-"""An implementation this many times slower than the fastest when warming up is not timed further."""
 
 
-def upcycle(dense: torch.nn.Module, experts: int, top_k: int, attention: str) -> torch.nn.Module:
-    """The Mixtral whose experts are copies of `dense`'s MLPs."""
+def upcycle(dense: torch.nn.Module, experts: int, top_k: int) -> torch.nn.Module:
+    """The Mixtral whose experts are copies of `dense`'s MLPs; `dense` loses them."""
     config = dense.config.to_dict()
     keys = ("vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim rms_norm_eps "
             "max_position_embeddings rope_parameters tie_word_embeddings bos_token_id eos_token_id").split()
     config = MixtralConfig(**{key: config[key] for key in keys}, num_local_experts=experts, num_experts_per_tok=top_k,
-                           sliding_window=config.get("sliding_window"), attn_implementation=attention)
+                           sliding_window=config.get("sliding_window"), attn_implementation="sdpa")
     with torch.device("meta"):
         model = MixtralForCausalLM(config)
-    weights = {}
-    for name, w in dense.state_dict().items():
-        if ".mlp." not in name:
-            weights[name] = w
+    weights = {name: w for name, w in dense.state_dict().items() if ".mlp." not in name}
     for layer in range(config.num_hidden_layers):
         mlp, at = dense.model.layers[layer].mlp, f"model.layers.{layer}.mlp"
         gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).detach()
@@ -67,22 +48,22 @@ def upcycle(dense: torch.nn.Module, experts: int, top_k: int, attention: str) ->
     return model
 
 
-def load(arguments: argparse.Namespace) -> torch.nn.Module:
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=getattr(torch, arguments.dtype))
-    if not arguments.moe:
-        return model.eval()
-    ids = torch.randint(model.config.vocab_size, (1, 16))
+def load(request: dict) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=getattr(torch, request["dtype"])).eval()
+    if not request["moe"]:
+        return model
+    ids = torch.arange(16)[None]
     with torch.no_grad():
         before = model(ids).logits
-        model = upcycle(model, arguments.moe, arguments.top_k, "sdpa").eval()
+        model = upcycle(model, request["moe"], 2).eval()
         off = (model(ids).logits - before).abs().max() / before.abs().max()
-    assert off < (1e-4 if arguments.dtype == "float32" else 0.1), f"upcycling changed the function by {off}"
+    if not off < (1e-4 if request["dtype"] == "float32" else 0.1):
+        raise RuntimeError(f"upcycling changed the function by {off}")
     return model
 
 
-def prefill(model: torch.nn.Module, tokens: int) -> Callable[[], int]:
-    """Nanoseconds of one forward pass."""
-    ids = torch.randint(model.config.vocab_size, (1, tokens))
+def prefill(model: torch.nn.Module, request: dict) -> Callable[[], int]:
+    ids = torch.tensor(request["ids"])
 
     def once() -> int:
         start = time.perf_counter_ns()
@@ -93,28 +74,33 @@ def prefill(model: torch.nn.Module, tokens: int) -> Callable[[], int]:
     return once
 
 
-def decode(model: torch.nn.Module, steps: int) -> Callable[[], int]:
-    """Nanoseconds of `steps` greedy steps."""
+def decode(model: torch.nn.Module, request: dict) -> Callable[[], int]:
+    steps = [torch.tensor(step)[:, None] for step in request["steps"]]
+    prompt = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        model(torch.tensor(request["ids"]), past_key_values=prompt, use_cache=True, logits_to_keep=1)
+
     def once() -> int:
-        cache = DynamicCache(config=model.config)
         with torch.inference_mode():
-            next_id = model(torch.tensor([[1]]), past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+            cache = copy.deepcopy(prompt)
             start = time.perf_counter_ns()
-            for _ in range(steps):
-                next_id = model(next_id, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+            for step in steps:
+                model(step, past_key_values=cache, use_cache=True)
             return time.perf_counter_ns() - start
 
     return once
 
 
-def train(model: torch.nn.Module, batch: int, length: int) -> Callable[[], int]:
-    """Nanoseconds of one training step; the weights stay where they were (learning rate 0)."""
-    ids = torch.randint(model.config.vocab_size, (batch, length))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
+def train(model: torch.nn.Module, request: dict) -> Callable[[], int]:
+    ids = torch.tensor(request["ids"])
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    balance = {"output_router_logits": True} if request["moe"] else {}
 
     def once() -> int:
         start = time.perf_counter_ns()
-        model(ids, labels=ids, use_cache=False).loss.backward()
+        model(ids, labels=ids, use_cache=False, **balance).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         return time.perf_counter_ns() - start
@@ -122,86 +108,46 @@ def train(model: torch.nn.Module, batch: int, length: int) -> Callable[[], int]:
     return once
 
 
-def measure(model: torch.nn.Module, once: Callable[[], int], tokens: int, repetitions: int) -> dict:
-    """Times the implementations in turns; the fields of the fastest, and the best sample of each."""
-    loops = EXPERT_LOOPS if hasattr(model.config, "num_local_experts") else (None,)
-    warm_up, samples = {}, {}
+def choose(model: torch.nn.Module, way: str) -> None:
+    """Sets `attention` or `attention+expert_loop`."""
+    attention, _, loop = way.partition("+")
+    model.set_attn_implementation(attention)
+    if loop:
+        model.set_experts_implementation(loop)
 
-    def timed(attention: str, loop: str | None) -> int:
-        model.set_attn_implementation(attention)
-        if loop is not None:
-            model.set_experts_implementation(loop)
-        return once()
 
-    for way in itertools.product(("eager", "sdpa"), loops):
+def tried(model: torch.nn.Module, once: Callable[[], int], moe: bool) -> Iterator[tuple[int, str]]:
+    """The warm time of each implementation that works here."""
+    for way in itertools.product(("eager", "sdpa"), EXPERT_LOOPS if moe else ("",)):
+        way = "+".join(part for part in way if part)
         try:
-            timed(*way)
-            warm_up[way] = timed(*way)
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            print(f"  {way}: not supported here ({str(error).splitlines()[0]})", file=sys.stderr)
-    for _ in range(repetitions):
-        for way, duration in warm_up.items():
-            if duration < HOPELESS * min(warm_up.values()):
-                samples.setdefault(way, []).append(timed(*way))
-    best = min(samples, key=lambda way: min(samples[way]))
-    ns = samples[best]
-    ts = [tokens / sample * 1e9 for sample in ns]
-    spread = (lambda x: statistics.stdev(x) if len(x) > 1 else 0.0)
-    name = lambda way: "+".join(part for part in way if part)
-    all_ts = {name(way): tokens / min(samples.get(way, [warm])) * 1e9 for way, warm in warm_up.items()}
-    print("  " + "  ".join(f"{way} {speed:.2f}" for way, speed in all_ts.items()) + "  tokens/s", file=sys.stderr)
-    return {"implementation": name(best), "avg_ns": statistics.mean(ns), "stddev_ns": spread(ns),
-            "avg_ts": statistics.mean(ts), "stddev_ts": spread(ts), "samples_ns": ns, "samples_ts": ts,
-            "best_ts_by_implementation": all_ts}
+            choose(model, way)
+            once()
+            yield min(once(), once()), way
+        except (RuntimeError, NotImplementedError, ValueError):
+            continue
 
 
-def cpu_info() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="Hugging Face directory of a dense Llama or Mistral")
-    parser.add_argument("-t", "--threads", type=int, default=2)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("-p", "--n-prompt", type=int, default=512, help="tokens of the prefill; 0 skips it")
-    parser.add_argument("-n", "--n-gen", type=int, default=32, help="steps of the decoding; 0 skips it")
-    parser.add_argument("--train", default="", metavar="BxL", help="training step of B sequences of L tokens, such as 4x256")
-    parser.add_argument("-r", "--repetitions", type=int, default=5)
-    parser.add_argument("--moe", type=int, default=0, metavar="E", help="upcycle to E experts first")
-    parser.add_argument("--top-k", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
+    torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
-    model = load(arguments)
-    about = {"test_time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "backends": "PyTorch CPU",
-             "torch_version": torch.__version__, "transformers_version": transformers.__version__, "cpu_info": cpu_info(),
-             "load_average": os.getloadavg()[0], "model_filename": arguments.model.name, "model_type": model.config.model_type,
-             "model_n_params": sum(p.numel() for p in model.parameters()), "dtype": arguments.dtype,
-             "n_threads": arguments.threads, "num_local_experts": arguments.moe,
-             "num_experts_per_tok": arguments.top_k if arguments.moe else 0}
-    results = []
-
-    def add(label: str, sizes: dict, once: Callable[[], int], tokens: int) -> None:
-        print(label, file=sys.stderr)
-        results.append(about | {"n_prompt": 0, "n_gen": 0, "n_train_batch": 0, "n_train_length": 0} | sizes
-                       | measure(model, once, tokens, arguments.repetitions))
-
-    if p := arguments.n_prompt:
-        add(f"prefill {p}", {"n_prompt": p}, prefill(model, p), p)
-    if n := arguments.n_gen:
-        add(f"decode {n}", {"n_gen": n}, decode(model, n), n)
-    if arguments.train:
-        batch, length = map(int, arguments.train.split("x"))
-        model.train()
-        add(f"train {arguments.train}", {"n_train_batch": batch, "n_train_length": length},
-            train(model, batch, length), batch * length)
-    json.dump(results, sys.stdout, indent=2)
-    print()
+    model = load(request)
+    with torch.inference_mode():
+        next_id = model(torch.tensor(request["ids"]), use_cache=False, logits_to_keep=1).logits[-1, -1].argmax().item()
+    once = {"prefill": prefill, "decode": decode, "train": train}[request["work"]](model, request)
+    way = request.get("implementation")
+    if way:
+        choose(model, way)
+        once()
+    else:
+        times = dict((way, time) for time, way in tried(model, once, bool(request["moe"])))
+        if not times:
+            raise RuntimeError("no implementation works here")
+        way = min(times, key=times.get)
+        choose(model, way)
+    about = {"torch": torch.__version__, "transformers": transformers.__version__, "implementation": way, "next_id": next_id}
+    return about, once
 
 
 if __name__ == "__main__":
-    main()
+    serve(prepare)

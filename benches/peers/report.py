@@ -1,0 +1,139 @@
+"""results.json as Markdown: one table of all rows, and what only several rows together show."""
+
+from statistics import median
+
+
+def speeds(row: dict, name: str) -> list[float]:
+    """Tokens a second of every sample of a contender; none where it failed or did not enter."""
+    return [row["produced_tokens"] / ns * 1e9 for ns in row["contenders"].get(name, {}).get("samples_ns", [])]
+
+
+def figure(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def cell(values: list[float]) -> str:
+    """The median, and from the least to the greatest."""
+    return f"{figure(median(values))} ({figure(min(values))}–{figure(max(values))})" if values else "–"
+
+
+def gib(row: dict, name: str) -> str:
+    """The least of the peaks: a process that also searched for its fastest implementation had more."""
+    peaks = [peak for peak in row["contenders"].get(name, {}).get("peak_rss_bytes", []) if peak]
+    return f"{min(peaks) / 2**30:.2f}" if peaks else "–"
+
+
+def best_peer(row: dict) -> str | None:
+    """The peer of the highest median."""
+    entered = [name for name in row["contenders"] if name != "deepwide" and speeds(row, name)]
+    return max(entered, key=lambda name: median(speeds(row, name)), default=None)
+
+
+def named(row: dict, name: str) -> str:
+    way = row["contenders"][name].get("about", {}).get("implementation")
+    return f"{name}, {way}" if way else name
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table, all columns but the first to the right."""
+    rule = ["---"] + ["--:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines)) + "\n"
+
+
+def all_rows(rows: list[dict]) -> str:
+    lines = []
+    for row in rows:
+        peer, ours = best_peer(row), speeds(row, "deepwide")
+        limit = row["produced_tokens"] / row["limit_s"]
+        failed = " failed" if "error" in row["contenders"].get("deepwide", {}) else "–"
+        shown = ours or (speeds(row, peer) if peer else [])
+        lines.append([
+            row["name"], cell(ours) if ours else failed.strip(),
+            f"{cell(speeds(row, peer))} ({named(row, peer)})" if peer else "–",
+            f"{median(ours) / median(speeds(row, peer)):.2f}" if ours and peer else "–", figure(limit),
+            (f"{median(shown) / limit:.2f}" + ("" if ours else " (peer)")) if shown else "–", row["goal"] or "–",
+        ])
+    return table(["work", "deepwide, tok/s", "best peer, tok/s", "ratio", "limit", "share of limit", "goal"], lines)
+
+
+def everyone(rows: list[dict]) -> str:
+    names = sorted({name for row in rows for name in row["contenders"]} - {"deepwide"})
+    return table(["work, tok/s", "deepwide", *names], [
+        [row["name"], *(cell(speeds(row, name)) for name in ("deepwide", *names))] for row in rows])
+
+
+def memory(rows: list[dict]) -> str:
+    names = sorted({name for row in rows for name in row["contenders"]})
+    return table(["peak resident GiB", *names], [[row["name"], *(gib(row, name) for name in names)] for row in rows])
+
+
+def against_dense(rows: list[dict]) -> str:
+    """The time of each mixture over that of the dense model of equal active FLOPs, contender by contender."""
+    by_name = {row["name"]: row for row in rows}
+    lines = []
+    for row in rows:
+        dense = by_name.get(row["name"].replace("moe ", "wide ", 1))
+        if row["model"] != "moe" or dense is None:
+            continue
+        for name in row["contenders"]:
+            if (mixture := speeds(row, name)) and (wide := speeds(dense, name)):
+                lines.append([row["name"], name, f"{median(wide) / median(mixture):.2f}"])
+    return table(["work", "contender", "time ÷ time of the dense"], lines) if lines else ""
+
+
+def batches(rows: list[dict]) -> str:
+    """How decoding grows with the batch: tokens a second over those of the batch of one."""
+    lines = []
+    for row in rows:
+        alone = next((one for one in rows if "batched" in one["name"] and one["model"] == row["model"] and one["n_batch"] == 1), None)
+        if "batched" not in row["name"] or alone is None:
+            continue
+        for name in row["contenders"]:
+            if (now := speeds(row, name)) and (one := speeds(alone, name)):
+                lines.append([row["name"], name, cell(now), f"{median(now) / median(one):.2f}"])
+    return table(["work", "contender", "tok/s", "÷ batch of 1"], lines) if lines else ""
+
+
+def disagreements(rows: list[dict]) -> str:
+    """Peers that, in f32, give the prompt another next token: they would not compute the same function."""
+    lines = []
+    for row in rows:
+        ids = {name: one["about"]["next_id"] for name, one in row["contenders"].items() if "next_id" in one.get("about", {})}
+        if row["weights"] == "float32" and len(set(ids.values())) > 1:
+            lines.append([row["name"], ", ".join(f"{name} {at}" for name, at in ids.items())])
+    return table(["work", "next token"], lines) if lines else ""
+
+
+def failures(rows: list[dict]) -> str:
+    lines = [[row["name"], name, one["error"].replace("|", "\\|").replace("\n", " ")]
+             for row in rows for name, one in row["contenders"].items() if "error" in one]
+    return table(["work", "contender", "message"], lines) if lines else ""
+
+
+def stored(rows: list[dict]) -> str:
+    """What types the quantized files really have."""
+    by_file = {(row["model"], row["weights"]): row["stored_bytes_by_type"] for row in rows if row["stored_bytes_by_type"]}
+    return table(["file", "MB of weights by type"], [
+        [f"{model} {kind}", ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(by_type.items()))]
+        for (model, kind), by_type in by_file.items()]) if by_file else ""
+
+
+def markdown(document: dict) -> str:
+    run, rows = document["run"], document["rows"]
+    flops = [value for row in rows for value in row["limits"]["flops_per_s"]]
+    read = [value for row in rows for value in row["limits"]["bytes_per_s"]]
+    load = [value for row in rows for value in row["load_average"]]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    head = (
+        f"{run['cpu_info']}, {run['n_threads']} threads of {run['cpu_count']}; {run['test_time']}; commit {run['commit'][:12]}"
+        f"{' (modified)' if run['modified'] else ''}; {run['rounds']} rounds in turns. {versions}.\n\n"
+        f"Tokens a second: median (min–max). Limits, median (min–max): multiply-adds in f32"
+        f" {cell([value / 1e9 for value in flops])} GFLOP/s, reading {cell([value / 1e9 for value in read])} GB/s; a row's limit"
+        f" is made of the best of its own rounds. Load average when rounds began, of which ours is up to {run['n_threads']}:"
+        f" {cell(load)}.\n\n"
+    )
+    training = [row for row in rows if row["work"] == "train"]
+    parts = [("", all_rows(rows)), ("Mixtures against the dense model of equal active FLOPs", against_dense(rows)),
+             ("Batched decoding", batches(rows)), ("Memory of training", memory(training) if training else ""),
+             ("Every contender", everyone(rows)), ("Quantized files", stored(rows)), ("Peers that disagree", disagreements(rows)), ("Failures", failures(rows))]
+    return head + "\n".join((f"### {title}\n\n" if title else "") + text for title, text in parts if text)
