@@ -14,7 +14,7 @@ function is the dense model's, which is checked. Its training adds transformers'
 import copy
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import transformers
@@ -22,7 +22,11 @@ from transformers import AutoModelForCausalLM, DynamicCache, MixtralConfig, Mixt
 
 from worker import serve
 
-EXPERT_LOOPS = ("eager", "batched_mm", "grouped_mm")
+EXPERT_LOOPS = ("grouped_mm", "eager", "batched_mm")
+HOPELESS = 3.0
+TRIED_STEPS = 4
+BATCHED_TOKENS = 32
+"""The most tokens of a pass for which `batched_mm` is tried."""
 
 
 def upcycle(dense: torch.nn.Module, experts: int, top_k: int) -> torch.nn.Module:
@@ -77,6 +81,7 @@ def prefill(model: torch.nn.Module, request: dict) -> Callable[[], int]:
 def decode(model: torch.nn.Module, request: dict) -> Callable[[], int]:
     steps = [torch.tensor(step)[:, None] for step in request["steps"]]
     prompt = DynamicCache(config=model.config)
+    choose(model, "sdpa+eager" if request["moe"] else "sdpa")  # the prompt is not timed, and may be too long for batched_mm
     with torch.inference_mode():
         model(torch.tensor(request["ids"]), past_key_values=prompt, use_cache=True, logits_to_keep=1)
 
@@ -116,16 +121,31 @@ def choose(model: torch.nn.Module, way: str) -> None:
         model.set_experts_implementation(loop)
 
 
-def tried(model: torch.nn.Module, once: Callable[[], int], moe: bool) -> Iterator[tuple[int, str]]:
-    """The warm time of each implementation that works here."""
-    for way in itertools.product(("eager", "sdpa"), EXPERT_LOOPS if moe else ("",)):
+def fastest(model: torch.nn.Module, request: dict) -> str:
+    """The implementation of the least warm time, of those that work here.
+
+    Decoding is tried on a few of its steps. One that warms up `HOPELESS` times slower than another ran is not tried again,
+    and `batched_mm`, which copies the experts' weights for every token, not where a pass has many.
+    """
+    tokens = len(request["ids"]) * (1 if request["work"] == "decode" else len(request["ids"][0]))
+    loops = [loop for loop in EXPERT_LOOPS if loop != "batched_mm" or tokens <= BATCHED_TOKENS] if request["moe"] else [""]
+    times: dict[str, int] = {}
+    once = WORKS[request["work"]](model, request | {"steps": request["steps"][:TRIED_STEPS]})
+    for way in itertools.product(("sdpa", "eager"), loops):
         way = "+".join(part for part in way if part)
         try:
             choose(model, way)
-            once()
-            yield min(once(), once()), way
+            warm_up = once()
+            if not times or warm_up < HOPELESS * min(times.values()):
+                times[way] = min(once(), once())
         except (RuntimeError, NotImplementedError, ValueError):
             continue
+    if not times:
+        raise RuntimeError("no implementation works here")
+    return min(times, key=times.get)
+
+
+WORKS = {"prefill": prefill, "decode": decode, "train": train}
 
 
 def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
@@ -134,17 +154,10 @@ def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
     model = load(request)
     with torch.inference_mode():
         next_id = model(torch.tensor(request["ids"]), use_cache=False, logits_to_keep=1).logits[-1, -1].argmax().item()
-    once = {"prefill": prefill, "decode": decode, "train": train}[request["work"]](model, request)
-    way = request.get("implementation")
-    if way:
-        choose(model, way)
-        once()
-    else:
-        times = dict((way, time) for time, way in tried(model, once, bool(request["moe"])))
-        if not times:
-            raise RuntimeError("no implementation works here")
-        way = min(times, key=times.get)
-        choose(model, way)
+    way = request.get("implementation") or fastest(model, request)
+    once = WORKS[request["work"]](model, request)
+    choose(model, way)
+    once()
     about = {"torch": torch.__version__, "transformers": transformers.__version__, "implementation": way, "next_id": next_id}
     return about, once
 
