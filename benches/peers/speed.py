@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 PACKAGES = {"torch": "torch", "transformers": "transformers", "llama_cpp": "llama-cpp-python", "gguf": "gguf",
             "safetensors": "safetensors", "numpy": "numpy"}
 
+SLOW_NS = 90e9
+
 
 def install(folder: Path) -> None:
     """Makes an environment with the pinned peers and goes on in it."""
@@ -70,7 +72,7 @@ def run_info(options: argparse.Namespace) -> dict:
 
 
 def measure(row, contenders: dict, limits: dict, models, options: argparse.Namespace) -> dict:
-    """All rounds of a row; a contender that fails is asked no more."""
+    """All rounds of a row; a contender that fails is asked no more, nor one after a sample longer than `SLOW_NS`."""
     results = {name: {"samples_ns": [], "peak_rss_bytes": []} for name in contenders}
     machine = {name: [] for name in limits}
     load = []
@@ -79,7 +81,7 @@ def measure(row, contenders: dict, limits: dict, models, options: argparse.Names
         for name, worker in limits.items():
             machine[name].append(worker.ask()["per_second"])
         for name, contender in contenders.items():
-            if "error" in results[name]:
+            if "error" in results[name] or max(results[name]["samples_ns"], default=0) > SLOW_NS:
                 continue
             try:
                 sample = contender.measure(row, models, options.threads)
