@@ -82,13 +82,10 @@ pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility:
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use burn::tensor::{Device, Tolerance};
 
     use super::*;
-
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
+    use crate::kernel::fixture::random;
 
     /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
     type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);

@@ -39,8 +39,7 @@ pub struct ExpertWeights {
 pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, experts: Tensor<2, Int>, mlp: ExpertWeights) -> Tensor<2> {
     let [num_tokens, hidden_size] = x.dims();
     let [num_experts, intermediate_size, _] = mlp.gate.dims();
-    assert_eq!(weights.dims(), experts.dims(), "expert_mlp: weights and experts");
-    assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
+    assert_routing(num_tokens, &weights, &experts);
     assert_eq!(mlp.gate.dims(), mlp.up.dims(), "expert_mlp: gate and up");
     assert_eq!(mlp.gate.dims()[2], hidden_size, "expert_mlp: gate and hidden_size");
     assert_eq!(mlp.down.dims(), [num_experts, hidden_size, intermediate_size], "expert_mlp: down");
@@ -56,6 +55,12 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, experts: Tensor<2, Int>, mlp
         ));
     }
     expert_mlp_reference(x, weights, experts, mlp)
+}
+
+/// What the routing of any experts has to be.
+fn assert_routing(num_tokens: usize, weights: &Tensor<2>, experts: &Tensor<2, Int>) {
+    assert_eq!(weights.dims(), experts.dims(), "expert_mlp: weights and experts");
+    assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
 }
 
 /// The equation as it stands: every expert over every token, its weight zero where it was not chosen.
@@ -81,13 +86,10 @@ pub fn expert_mlp_reference(
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{DType, Device, TensorData, Tolerance};
 
     use super::*;
-
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
+    use crate::kernel::fixture::random;
 
     /// Token `t` visits `k` distinct experts; expert 1, if there are three or more, is visited by none.
     fn routing(tokens: usize, experts: usize, k: usize, device: &Device) -> Tensor<2, Int> {

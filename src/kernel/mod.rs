@@ -20,6 +20,8 @@ pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
 
+#[cfg(all(test, feature = "flex"))]
+mod fixture;
 #[cfg(feature = "flex")]
 mod host;
 

@@ -183,14 +183,11 @@ mod flex {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{DType, Device, Distribution, Tolerance};
+    use burn::tensor::{DType, Device, Tolerance};
 
     use super::*;
+    use crate::kernel::fixture::random;
     use crate::kernel::quantized_linear::BlockFormat;
-
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
 
     #[test]
     fn several_matrices_at_once_give_the_products_of_the_reference() {

@@ -40,13 +40,14 @@ pub fn rope_reference(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4>
 
 #[cfg(feature = "flex")]
 mod flex {
-    use crate::kernel::host::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
     use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn::backend::flex::FlexTensor;
     use burn::backend::tensor::FloatTensor;
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+
+    use crate::kernel::host::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait Rope: Backend {
@@ -131,13 +132,10 @@ mod flex {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use burn::tensor::{Device, Tolerance};
 
     use super::*;
-
-    fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
+    use crate::kernel::fixture::random;
 
     #[test]
     fn the_kernel_gives_the_values_and_gradients_of_the_reference() {

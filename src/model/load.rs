@@ -7,8 +7,6 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 
-use sha2::{Digest, Sha256};
-
 use super::{Quantized, Weight};
 use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix, keeps_blocks};
 use crate::weights::{Dtype, PackedTensor, RawTensor, TensorId, WeightError, WeightSource};
@@ -127,11 +125,10 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         if let Some(PackedTensor { ty, bytes }) = self.source.packed(id)?
             && let Some(format) = BlockFormat::from_name(ty.name)
         {
-            let key = Sha256::new()
-                .chain_update("blocks of ")
-                .chain_update(ty.name)
-                .chain_update(shape_bytes(&shape))
-                .chain_update(&bytes);
+            let mut key = blake3::Hasher::new();
+            for part in [b"blocks of ", ty.name.as_bytes(), &shape_bytes(&shape), &bytes] {
+                key.update(part);
+            }
             let build = || self.matrix(QuantizedMatrix::from_blocks(format, [rows, cols], &bytes));
             return Ok(self.shared(key.finalize().into(), build).into_blocks());
         }
@@ -205,10 +202,11 @@ impl Shared {
 
 /// What is made of weights, and their types, shapes and bytes, in one number.
 fn digest<'r>(made: &str, raws: impl IntoIterator<Item = &'r RawTensor>) -> [u8; 32] {
-    let mut digest = Sha256::new().chain_update(made);
+    let mut digest = blake3::Hasher::new();
+    digest.update(made.as_bytes());
     for raw in raws {
-        digest.update(raw.dtype().to_string());
-        digest.update(shape_bytes(raw.shape()));
+        digest.update(raw.dtype().to_string().as_bytes());
+        digest.update(&shape_bytes(raw.shape()));
         digest.update(raw.bytes());
     }
     digest.finalize().into()

@@ -2,7 +2,6 @@
 
 pub mod flops;
 pub mod heap;
-pub mod latency;
 pub mod matching;
 pub mod memory;
 pub mod system_memory;

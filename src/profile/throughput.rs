@@ -5,10 +5,9 @@
 use std::time::Instant;
 
 use burn::module::ModuleDisplay;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::flops::{forward_flops_cached, product};
-use super::latency::{finish, sync, tokens};
 use crate::config::DecoderConfig;
 use crate::data::{Document, WindowOrder, Windows};
 use crate::model::{CausalLm, KvCache};
@@ -149,6 +148,23 @@ fn windows(vocab_size: usize, seq_length: usize, num_windows: usize) -> Windows 
     let ids = (0..=num_windows * seq_length).map(|i| id(i) as u32).collect();
     let document = Document { ids, logprobs: None, topic: None };
     Windows::contiguous(&[document], None, seq_length).expect("there are ids enough")
+}
+
+/// Token ids spread over the vocabulary, other ones for every `salt`.
+fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, device: &Device) -> Tensor<2, Int> {
+    let vocab_size = model.config().vocab_size;
+    let ids = (0..batch_size * len).map(|i| ((i + 1) * 7919 + salt * 104_729) % vocab_size);
+    Tensor::from_data(TensorData::new(ids.map(|id| id as i32).collect(), [batch_size, len]), device)
+}
+
+/// Waits until the output exists.
+fn finish(output: Tensor<3>, device: &Device) {
+    std::hint::black_box(&output);
+    sync(device);
+}
+
+fn sync(device: &Device) {
+    device.sync().expect("the device finishes what was asked of it");
 }
 
 fn elapsed_ns(start: Instant) -> u64 {

@@ -17,10 +17,7 @@ impl Estimate {
     pub fn of(samples: &[f64]) -> Option<Self> {
         let mean = mean(samples)?;
         let n = samples.len();
-        let half_width = (n > 1).then(|| {
-            let variance = samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-            t_quantile_95(n - 1) * (variance / n as f64).sqrt()
-        });
+        let half_width = variance(samples).map(|variance| t_quantile_95(n - 1) * (variance / n as f64).sqrt());
         Some(Self { mean, half_width, n })
     }
 }
@@ -28,6 +25,12 @@ impl Estimate {
 /// Arithmetic mean; `None` of nothing.
 pub fn mean(samples: &[f64]) -> Option<f64> {
     (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / samples.len() as f64)
+}
+
+/// The variance that a sample shows, `Σ(x − x̄)² / (n − 1)`; `None` of less than two.
+pub fn variance(samples: &[f64]) -> Option<f64> {
+    let mean = mean(samples).filter(|_| samples.len() > 1)?;
+    Some(samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (samples.len() - 1) as f64)
 }
 
 /// The middle sample, or the mean of the two middle ones.

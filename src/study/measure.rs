@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use crate::config::DecoderConfig;
 use crate::model::CausalLm;
-use crate::profile::latency::{time_decode, time_prefill};
+use crate::profile::throughput::{InferenceRuns, InferenceTest};
 use crate::profile::{flops, memory};
 use crate::report::{Cost, Timing, Workload};
 use crate::weights::Dtype;
@@ -29,7 +29,8 @@ pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> C
     }
 }
 
-/// Times prefill of `seq_length` tokens, and decoding of `decode_tokens` behind as many, batch by batch.
+/// Times prefill of `seq_length` tokens, and decoding of `decode_tokens` behind as many, batch by batch: once for warm-up,
+/// then `repetitions` times.
 pub(super) fn timings<M: CausalLm>(
     model: &M,
     seq_length: usize,
@@ -37,16 +38,21 @@ pub(super) fn timings<M: CausalLm>(
     repetitions: usize,
     device: &Device,
 ) -> Vec<Timing> {
+    let samples_s = |test| {
+        let mut runs = InferenceRuns::new(model, test, device);
+        runs.run();
+        (0..repetitions).map(|_| runs.run().total_ns as f64 / 1e9).collect()
+    };
     let prefill = Timing {
         workload: Workload::Prefill { tokens: seq_length },
         num_tokens: seq_length,
-        samples_s: time_prefill(model, seq_length, repetitions, device),
+        samples_s: samples_s(InferenceTest { n_prompt: seq_length, n_gen: 0, n_depth: 0, batch_size: 1 }),
     };
     let context = seq_length.min(model.config().max_position_embeddings - decode_tokens);
     let decode = DECODE_BATCHES.map(|batch| Timing {
         workload: Workload::Decode { batch, tokens: decode_tokens, context },
         num_tokens: batch * decode_tokens,
-        samples_s: time_decode(model, batch, context, decode_tokens, repetitions, device),
+        samples_s: samples_s(InferenceTest { n_prompt: 0, n_gen: decode_tokens, n_depth: context, batch_size: batch }),
     });
     std::iter::once(prefill).chain(decode).collect()
 }

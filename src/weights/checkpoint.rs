@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::commit::FileRecord;
 use super::disk::{Disk, Kind, blake3};
-use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer};
+use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use super::hf::HfDirectory;
 use super::{Dtype, Inherited, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
@@ -228,8 +228,5 @@ fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightE
 /// Whether a file is a part after the first of a split one: `name-00002-of-00003.gguf`.
 fn is_later_part(name: &Path) -> bool {
     let stem = name.file_stem().unwrap_or_default().to_string_lossy();
-    let Some((head, count)) = stem.rsplit_once("-of-") else { return false };
-    let Some((_, number)) = head.rsplit_once('-') else { return false };
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(count) && digits(number) && number != "00001"
+    part_name::split(&stem).is_some_and(|(_, number, _)| number != 1)
 }

@@ -108,6 +108,12 @@ fn growing_for_signals(base: &Path, out: &Path) -> Child {
 }
 
 #[cfg(target_os = "linux")]
+fn send(signal: &str, child: &Child) {
+    let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
     let root = tempfile::tempdir().unwrap();
@@ -117,8 +123,7 @@ fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
         fs::create_dir(&folder).unwrap();
         let mut child = growing_for_signals(&base, &folder.join("out"));
         wait_for_partial(&folder, &mut child);
-        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
-        assert!(sent.unwrap().success());
+        send(signal, &child);
         assert_eq!(child.wait().unwrap().code(), Some(code), "after SIG{signal}");
         assert!(names(&folder).is_empty(), "after SIG{signal}: {:?}", names(&folder));
     }
@@ -145,9 +150,8 @@ fn a_signal_during_a_check_ends_it_at_once_and_what_was_written_stays() {
         }
         std::thread::sleep(Duration::from_millis(50));
         assert!(child.try_wait().unwrap().is_none(), "the check is still going on");
-        let sent = std::process::Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+        send(signal, &child);
         let start = Instant::now();
-        assert!(sent.unwrap().success());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "after SIG{signal}");
         assert!(start.elapsed() < Duration::from_secs(1), "SIG{signal}: {:?}", start.elapsed());
@@ -172,8 +176,7 @@ fn a_hang_up_that_was_ignored_at_the_start_stays_ignored() {
     command.arg(&base).arg(folder.join("out")).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
     wait_for_partial(&folder, &mut child);
-    let sent = std::process::Command::new("kill").arg("-HUP").arg(child.id().to_string()).status();
-    assert!(sent.unwrap().success());
+    send("HUP", &child);
     assert!(child.wait().unwrap().success(), "as under nohup");
     assert_eq!(names(&folder), ["out"]);
 }

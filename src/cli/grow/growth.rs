@@ -192,11 +192,11 @@ pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthA
             (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
             (_, None) => None,
         };
-        let still = Grown::new(&growth.source, GrowthPlan::Upcycle(UpcyclePlan { init: ExpertInit::Copy, ..plan }))?;
-        let noisy = Grown::new(&growth.source, GrowthPlan::Upcycle(plan))?;
         if let ExpertInit::Noise { relative_std } = plan.init
             && relative_std > 0.0
         {
+            let upcycled = |plan| Grown::new(&growth.source, GrowthPlan::Upcycle(plan));
+            let (still, noisy) = (upcycled(UpcyclePlan { init: ExpertInit::Copy, ..plan })?, upcycled(plan)?);
             let id = first_matrix(LayerTensor::Expert(0, Projection::Gate));
             growth.noise = Some(Noise::sample(format!("--noise {relative_std}"), (&still, id), (&noisy, id))?);
         }

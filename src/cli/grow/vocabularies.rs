@@ -1,5 +1,6 @@
 //! Whether the tokenizers of merged models mean the same by the same ids.
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 
 use serde::Deserialize;
@@ -68,11 +69,12 @@ impl Vocabulary {
 pub(super) fn compare(request: &Request) -> Result<Vec<String>, CliError> {
     let Ok(expected) = request.parent().tokenizer_json() else { return Ok(Vec::new()) };
     let parent = &request.names[request.parent];
+    let expected_vocabulary = LazyCell::new(|| Vocabulary::parse(&expected));
     let mut warnings = Vec::new();
     for (name, base) in request.names.iter().zip(&request.bases) {
         let Some(found) = base.tokenizer_json().ok().filter(|found| *found != expected) else { continue };
-        if let (Some(found), Some(expected)) = (Vocabulary::parse(&found), Vocabulary::parse(&expected))
-            && let Some((id, found, expected)) = found.first_difference(&expected)
+        if let (Some(found), Some(expected)) = (Vocabulary::parse(&found), &*expected_vocabulary)
+            && let Some((id, found, expected)) = found.first_difference(expected)
         {
             let [found, expected] = [found, expected].map(|token| token.chars().take(MOST_CHARS).collect());
             return Err(CliError::VocabulariesDiffer {

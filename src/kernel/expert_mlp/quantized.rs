@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor};
 
-use super::{ExpertWeights, expert_mlp_reference};
+use super::{ExpertWeights, assert_routing, expert_mlp_reference};
 use crate::kernel::quantized_linear::{QuantizedMatrix, dequantized};
 
 /// The matrices of one expert.
@@ -35,8 +35,7 @@ pub fn quantized_expert_mlp(
 ) -> Tensor<2> {
     let [num_tokens, hidden_size] = x.dims();
     let width = mlp[0].gate.dims()[0];
-    assert_eq!(weights.dims(), experts.dims(), "expert_mlp: weights and experts");
-    assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
+    assert_routing(num_tokens, &weights, &experts);
     for expert in mlp {
         let dims = [expert.gate.dims(), expert.up.dims(), expert.down.dims()];
         let expected = [[width, hidden_size], [width, hidden_size], [hidden_size, width]];

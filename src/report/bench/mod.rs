@@ -263,10 +263,9 @@ fn average_ns(samples: &[u64]) -> Option<u64> {
     Some(sum.checked_div(samples.len() as u128)? as u64)
 }
 
-/// The deviation that a sample shows, `√(Σ(x − x̄)² / (n − 1))`; 0 of one.
+/// The deviation that a sample shows; 0 of one.
 fn deviation(samples: &[f64]) -> f64 {
-    let Some(mean) = super::statistics::mean(samples).filter(|_| samples.len() > 1) else { return 0.0 };
-    (samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (samples.len() - 1) as f64).sqrt()
+    super::statistics::variance(samples).map_or(0.0, f64::sqrt)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod file;
 mod header;
 mod metadata;
 mod names;
+pub(super) mod part_name;
 mod types;
 mod vocabulary;
 mod vocabulary_keys;

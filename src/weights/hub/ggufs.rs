@@ -1,13 +1,14 @@
 //! Which GGUF files of a repository are one model: a file, or the parts that one is split into.
 
 use super::files::is_file_name;
+use crate::weights::gguf::part_name::{self, suffix};
 
 /// The files of the model that starts in `first`: itself, or every part if it is `…-00001-of-00003.gguf`.
 pub(super) fn parts_of(first: &str) -> impl Iterator<Item = String> {
     let split = split(first).filter(|(_, number, _)| *number == 1);
     let (stem, count) = split.map_or((first, 0), |(stem, _, count)| (stem, count));
     let whole = (count == 0).then(|| stem.to_owned());
-    whole.into_iter().chain((1..=count).map(move |part| format!("{stem}-{part:05}-of-{count:05}.gguf")))
+    whole.into_iter().chain((1..=count).map(move |part| format!("{stem}{}", suffix(part, count))))
 }
 
 /// The GGUF that is meant where none is named: the only one of a repository, right in its directory. Parts count as one.
@@ -19,16 +20,9 @@ pub(super) fn only<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> 
     }
 }
 
-/// Stem, number and count of `stem-00002-of-00003.gguf`.
-fn split(name: &str) -> Option<(&str, u32, u32)> {
-    let (head, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
-    let (stem, number) = head.rsplit_once('-')?;
-    let number_of = |text: &str| (text.len() == 5).then(|| text.parse::<u32>().ok())?;
-    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_digits(number) || !is_digits(count) {
-        return None;
-    }
-    Some((stem, number_of(number)?, number_of(count)?)).filter(|(_, number, count)| (1..=*count).contains(number))
+/// Stem, number and count of a part that there can be: `stem-00002-of-00003.gguf`.
+fn split(name: &str) -> Option<(&str, u64, u64)> {
+    part_name::split(name.strip_suffix(".gguf")?).filter(|(_, number, count)| (1..=*count).contains(number))
 }
 
 #[cfg(test)]

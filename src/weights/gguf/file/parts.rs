@@ -6,6 +6,7 @@ use super::{Cursor, Failure, GgufFault, Metadata, failed};
 use crate::weights::WeightError;
 use crate::weights::disk::{Disk, ReadAt, Stat};
 use crate::weights::gguf::header::{self, Header, TensorEntry};
+use crate::weights::gguf::part_name::suffix;
 use crate::weights::gguf::types::GgmlKind;
 use crate::weights::safetensors::open_regular;
 
@@ -41,10 +42,6 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, WeightErro
     }
     agree(disk, &parts, count)?;
     Ok(parts)
-}
-
-fn suffix(part: u64, count: u64) -> String {
-    format!("-{part:05}-of-{count:05}.gguf")
 }
 
 /// Each part is the one that its name says, and together they hold all tensors, each once.
