@@ -22,6 +22,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde_json::{Value, json};
 
 use crate::data::text::DataError;
 use crate::figure::FigureError;
@@ -121,6 +122,14 @@ pub enum CliError {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// Only a mergekit file is carried out as mergekit does.
+    #[error("{option} beside {base:?}: expected it with a mergekit file alone")]
+    OptionBesideBase {
+        /// The option.
+        option: &'static str,
+        /// The base.
+        base: String,
+    },
     /// Neither growth nor another form is asked for.
     #[error(
         "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout"
@@ -144,9 +153,9 @@ pub enum CliError {
         source: TokenizerError,
     },
     /// More experts than anybody means.
-    #[error("--moe is {found}, expected at most {most} experts")]
+    #[error("the result would have {found} experts per layer, expected at most {most}")]
     TooManyExperts {
-        /// Experts asked for.
+        /// Experts of the result.
         found: usize,
         /// The limit.
         most: usize,
@@ -206,6 +215,8 @@ pub enum CliError {
     NotPreserved {
         /// The largest difference of a logit.
         max_abs_logit: f64,
+        /// The plan and all that the check measured.
+        summary: Box<Value>,
     },
     /// Models that are to be merged do not mean the same by an id.
     #[error(
@@ -236,6 +247,8 @@ pub enum CliError {
     NotVerified {
         /// The directory.
         path: std::path::PathBuf,
+        /// How many files the receipt names.
+        num_files: usize,
         /// What differs.
         faults: Vec<String>,
     },
@@ -289,6 +302,7 @@ impl CliError {
             | Self::OptionBesideGguf { .. }
             | Self::RouterStdBesideRouter
             | Self::OptionBesideMerge { .. }
+            | Self::OptionBesideBase { .. }
             | Self::HiddenWithoutPrompts
             | Self::PromptsWithoutHidden => 2,
             Self::Bench(error) => error.code(),
@@ -321,6 +335,19 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// The failure as one JSON object; of a check that failed, beside what it found.
+    fn to_json(&self, code: u8) -> Value {
+        let mut object = match self {
+            Self::NotPreserved { summary, .. } => Value::clone(summary),
+            Self::NotVerified { num_files, faults, .. } => json!({"files": num_files, "faults": faults}),
+            _ => json!({}),
+        };
+        object["error"] = json!({"code": code, "message": self.to_string()});
+        object
+    }
+}
+
 fn file_code(kind: tokenizer::ErrorKind) -> u8 {
     match kind {
         tokenizer::ErrorKind::NotFound => 4,
@@ -336,9 +363,8 @@ pub fn finish(result: Result<(), CliError>, json: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = interrupt::exit_code().unwrap_or_else(|| error.code());
-            let object = serde_json::json!({ "error": { "code": code, "message": error.to_string() } });
             // Where stdout is broken, the code says enough.
-            if !json || output::print(&format!("{object}\n")).is_err() {
+            if !json || output::print(&format!("{}\n", error.to_json(code))).is_err() {
                 console::fail(format_args!("error: {error}"));
             }
             ExitCode::from(code)

@@ -28,12 +28,13 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let bar = Bytes::new("hashing", None);
     let (num_files, faults) = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)))?;
     drop(bar);
-    let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
-    if args.json && faults.is_empty() {
-        return output::print(&format!("{:#}\n", json!({"files": num_files, "faults": told})));
+    if !faults.is_empty() {
+        let faults = faults.iter().map(Fault::to_string).collect();
+        return Err(CliError::NotVerified { path: args.out.clone(), num_files, faults });
     }
-    if faults.is_empty() {
-        return output::print(&format!("{} files are as {:?} has them\n", num_files, args.out.join("deepwide.json")));
-    }
-    Err(CliError::NotVerified { path: args.out.clone(), faults: told })
+    output::print(&if args.json {
+        format!("{:#}\n", json!({"files": num_files, "faults": []}))
+    } else {
+        format!("{num_files} files are as {:?} has them\n", args.out.join("deepwide.json"))
+    })
 }

@@ -84,19 +84,19 @@ pub enum PlanError {
         num_local_experts: usize,
     },
     /// Noise so large that it drowns the weights, or no number.
-    #[error("relative_std is {found}, expected a number from 0 to 1")]
+    #[error("relative_std is {found:?}, expected a number from 0 to 1")]
     BadNoise {
         /// What was found.
         found: f64,
     },
     /// A part of an MLP is between nothing and all of it.
-    #[error("drop ratio is {found}, expected a number from 0 to 1")]
+    #[error("drop ratio is {found:?}, expected a number from 0 to 1")]
     BadDropRatio {
         /// What was found.
         found: f64,
     },
     /// A router starts small.
-    #[error("router std is {found}, expected a number above 0, at most 1")]
+    #[error("router std is {found:?}, expected a number above 0, at most 1")]
     BadRouterStd {
         /// What was found.
         found: f64,
@@ -114,6 +114,12 @@ pub enum PlanError {
     /// Rows are given for a router in a decoder that has none.
     #[error("router rows are given for a dense decoder, expected a mixture of experts")]
     NoRouters,
+    /// Only experts are cut finer.
+    #[error("granularity is {parts}, but the source is dense, expected a mixture of experts")]
+    NoExperts {
+        /// Parts asked for.
+        parts: usize,
+    },
     /// Experts are cut into parts of one size.
     #[error("granularity is {parts}, expected a divisor of intermediate_size {intermediate_size}")]
     UnevenParts {

@@ -24,9 +24,10 @@ impl<S: WeightSource> FineGrained<S> {
     /// Checks that the experts of `source` can be cut into `parts`; reads no weight.
     ///
     /// # Errors
-    /// [`PlanError::NoRouters`] for a dense source; [`PlanError::UnevenParts`]; [`PlanError::Config`].
+    /// [`PlanError::NoExperts`] for a dense source; [`PlanError::UnevenParts`]; [`PlanError::Config`].
     pub fn new(source: S, parts: usize) -> Result<Self, PlanError> {
-        let (moe, found) = (source.config().moe.ok_or(PlanError::NoRouters)?, source.config().intermediate_size);
+        let (moe, found) =
+            (source.config().moe.ok_or(PlanError::NoExperts { parts })?, source.config().intermediate_size);
         if parts == 0 || found % parts != 0 {
             return Err(PlanError::UnevenParts { intermediate_size: found, parts });
         }
@@ -184,6 +185,6 @@ mod tests {
         let message = FineGrained::new(mixture(), 5).unwrap_err().to_string();
         assert_eq!(message, "granularity is 5, expected a divisor of intermediate_size 336");
         let dense = MemoryWeights::untrained(DecoderConfig::pico(), 0.02, 3);
-        assert!(matches!(FineGrained::new(dense, 2), Err(PlanError::NoRouters)));
+        assert!(matches!(FineGrained::new(dense, 2), Err(PlanError::NoExperts { parts: 2 })));
     }
 }

@@ -111,6 +111,17 @@ impl Checkpoint {
         }
     }
 
+    /// The token that begins a text, if `tokenizer_config.json` names one.
+    ///
+    /// # Errors
+    /// [`WeightError::TooLarge`], [`WeightError::Io`]; those of [`GgufFile::inherited`].
+    pub fn bos_token(&self) -> Result<Option<String>, WeightError> {
+        let config = self.inherited()?.tokenizer_config(&**self.disk())?;
+        let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
+        // Bare, or with how it stands in a text.
+        Ok(token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned))
+    }
+
     /// Its vocabulary in the form that GGUF has for it.
     ///
     /// # Errors

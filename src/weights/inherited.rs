@@ -10,6 +10,8 @@ use super::commit::PartialDirectory;
 use super::disk::{Disk, read_through};
 use super::safetensors::open_regular;
 
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+
 /// Keys of `config.json` that [`DecoderConfig`](crate::config::DecoderConfig) does not know, and files about text:
 /// tokenizer, chat template, generation settings.
 #[derive(Debug, Clone, Default)]
@@ -42,22 +44,41 @@ impl Inherited {
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
     pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), WeightError> {
-        const LIMIT_BYTES: u64 = 64 << 20;
         self.files.retain(|(name, _)| !["chat_template.jinja", "chat_template.json"].contains(&name.as_str()));
-        if let Some((_, content)) = self.files.iter_mut().find(|(name, _)| name == "tokenizer_config.json") {
-            let text = match &*content {
-                Content::Made(bytes) => bytes.clone(),
-                Content::Copied(from) => super::read_bounded(disk, from, LIMIT_BYTES)?,
-            };
-            if let Ok(Value::Object(mut keys)) = serde_json::from_slice(&text)
-                && keys.contains_key("chat_template")
-            {
-                keys["chat_template"] = template.into();
-                *content = Content::Made(format!("{:#}\n", Value::Object(keys)).into_bytes());
-            }
+        if let Some(mut keys) = self.tokenizer_config(disk)?.filter(|keys| keys.contains_key("chat_template")) {
+            keys["chat_template"] = template.into();
+            let text = format!("{:#}\n", Value::Object(keys)).into_bytes();
+            let config = self.files.iter_mut().find(|(name, _)| name == TOKENIZER_CONFIG);
+            config.expect("it was read").1 = Content::Made(text);
         }
         self.files.push(("chat_template.jinja".to_owned(), Content::Made(template.as_bytes().to_vec())));
         Ok(())
+    }
+
+    /// The keys of `tokenizer_config.json`, if it is there and a JSON object.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub(super) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
+        const LIMIT_BYTES: u64 = 64 << 20;
+        let text = match self.files.iter().find(|(name, _)| name == TOKENIZER_CONFIG) {
+            None => return Ok(None),
+            Some((_, Content::Made(bytes))) => bytes.clone(),
+            Some((_, Content::Copied(from))) => super::read_bounded(disk, from, LIMIT_BYTES)?,
+        };
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    /// Bytes of the files.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::NotAFile`], [`WeightError::Io`].
+    pub fn size_bytes(&self, disk: &dyn Disk) -> Result<u64, WeightError> {
+        let sizes = self.files.iter().map(|(_, content)| match content {
+            Content::Made(bytes) => Ok(bytes.len() as u64),
+            Content::Copied(from) => Ok(open_regular(disk, from)?.stat().map_err(WeightError::io(from))?.size_bytes),
+        });
+        sizes.sum()
     }
 
     /// Puts the files into a directory under construction.

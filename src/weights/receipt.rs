@@ -33,6 +33,11 @@ pub enum Fault {
         /// Its name.
         name: String,
     },
+    /// Something else than a file stands there.
+    NotAFile {
+        /// Its name.
+        name: String,
+    },
     /// It has another size.
     Size {
         /// Its name.
@@ -62,6 +67,7 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::Missing { name } => write!(f, "{name:?} is missing"),
+            Self::NotAFile { name } => write!(f, "{name:?} is not a regular file"),
             Self::Size { name, found_bytes, expected_bytes } => {
                 write!(f, "{name:?} has {found_bytes} bytes, expected {expected_bytes}")
             }
@@ -118,6 +124,7 @@ fn fault_of(
     let (name, path) = (record.name.clone(), directory.join(&record.name));
     let file = match open_regular(disk, &path) {
         Err(WeightError::NotFound { .. }) => return Ok(Some(Fault::Missing { name })),
+        Err(WeightError::NotAFile { .. }) => return Ok(Some(Fault::NotAFile { name })),
         file => file?,
     };
     let found_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
@@ -158,14 +165,17 @@ mod tests {
         fs::remove_file(out.join("a")).unwrap();
         fs::write(out.join("b"), "longer").unwrap();
         fs::write(out.join("c"), "ccccx").unwrap();
+        fs::remove_file(out.join("d")).unwrap();
+        fs::create_dir(out.join("d")).unwrap();
         fs::write(out.join("stray"), "").unwrap();
         let (_, faults) = verify(&disk(), &out, &mut |_| ()).unwrap();
         let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
-        assert_eq!(told.len(), 4, "{told:?}");
+        assert_eq!(told.len(), 5, "{told:?}");
         assert_eq!(told[0], "\"a\" is missing");
         assert_eq!(told[1], "\"b\" has 6 bytes, expected 5");
         assert!(told[2].starts_with("\"c\" has blake3 ") && told[2].contains(", expected "), "{}", told[2]);
-        assert_eq!(told[3], "\"stray\" is not in the receipt");
+        assert_eq!(told[3], "\"d\" is not a regular file");
+        assert_eq!(told[4], "\"stray\" is not in the receipt");
     }
 
     #[test]

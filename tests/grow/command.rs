@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use deepwide::weights::gguf::{GgufFile, GgufFileType, GgufOptions, GgufVocabulary, write_gguf};
-use deepwide::weights::{HfDirectory, MemoryWeights, TensorId, WeightSource};
+use deepwide::weights::{HfDirectory, MemoryWeights, WeightSource, write_hf_directory};
 use serde_json::Value;
 
 use super::{deepwide, names, printed, run, tiny_base};
@@ -14,7 +14,7 @@ use crate::gguf_written::tiny_vocabulary;
 type Row = (&'static str, &'static [&'static str], i32, &'static str);
 
 #[rustfmt::skip]
-const REFUSED: [Row; 25] = [
+const REFUSED: [Row; 27] = [
     ("E1", &["--dus", "2"], 3, "overlap m = 2 leaves no layer: expected less than num_hidden_layers 2"),
     ("E3", &["--dus", "-1"], 2, "-1 is negative, expected 0 or more"),
     ("E3", &["--dus", "1.5"], 2, "\"1.5\" is not a whole number"),
@@ -32,10 +32,12 @@ const REFUSED: [Row; 25] = [
     ("E18", &["--moe", "4", "--router", "zero", "--strict"], 3, "a router of zeros before identical experts"),
     ("E19", &["--moe", "4", "--router", "hidden"], 2, "--router hidden needs --prompts"),
     ("E-G", &["--moe", "4", "--granularity", "5"], 3, "granularity is 5, expected a divisor of intermediate_size 48"),
-    ("E-G", &["--granularity", "2"], 3, "router rows are given for a dense decoder"),
+    ("E-G", &["--granularity", "2"], 3, "granularity is 2, but the source is dense"),
     ("E-R", &["--moe", "4", "--router", "zero", "--router-std", "1"], 2, "--router-std is for --router normal"),
-    ("E12", &["--moe", "100000000"], 3, "--moe is 100000000, expected at most 4096 experts"),
+    ("E12", &["--moe", "100000000"], 3, "the result would have 100000000 experts per layer, expected at most 4096"),
+    ("E12", &["--moe", "4096", "--granularity", "2"], 3, "the result would have 8192 experts per layer, expected at most 4096"),
     ("GG", &["--dus", "1", "--out-type", "gguf:f16", "--dtype", "float16"], 2, "--dtype beside --out-type gguf"),
+    ("CLI", &["--moe", "4", "--mergekit-compat"], 2, "expected it with a mergekit file alone"),
     ("H22", &["--dus", "1", "--out-shard-size", "0"], 2, "\"0\" is not a size of at least 1 byte"),
     ("CLI", &[], 2, "nothing to do: expected --dus"),
     ("CLI", &["--dus", "1", "--stack", "2"], 2, "cannot be used with"),
@@ -91,6 +93,22 @@ fn a_bad_place_for_the_output_is_refused_and_left_as_it_is() {
         assert!(message.contains(says), "{row} {place}: {message}");
         let after: Vec<_> = [root.path().to_owned(), base.clone()].iter().map(|d| names(d)).collect();
         assert_eq!(after, before, "{row} {place}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_symbolic_link_to_the_output_is_followed_with_a_slash_behind_it_or_none() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    fs::create_dir(root.path().join("disk")).unwrap();
+    std::os::unix::fs::symlink("disk", root.path().join("link")).unwrap();
+    for (place, dus) in [("link/", "0"), ("link", "1"), ("link/.", "0")] {
+        let out = root.path().join(place);
+        printed(&["grow", "--force", "--dus", dus, base.to_str().unwrap(), out.to_str().unwrap()]);
+        let num_layers = HfDirectory::open(&root.path().join("disk")).unwrap().config().num_hidden_layers;
+        assert_eq!(num_layers, if dus == "0" { 4 } else { 2 }, "{place}");
+        assert_eq!(names(root.path()), ["base", "disk", "link"], "{place}");
     }
 }
 
@@ -216,6 +234,51 @@ fn what_preserves_the_function_is_checked_and_what_does_not_tells_its_jump() {
 }
 
 #[test]
+fn a_check_that_fails_is_one_json_object_with_the_error_beside_what_was_found() {
+    let root = tempfile::tempdir().unwrap();
+    let tiny = tiny_base(&root.path().join("tiny"));
+    // Weights beyond the range of float16, cut off there: another function.
+    let (base, out) = (root.path().join("base"), root.path().join("out"));
+    let weights = MemoryWeights::untrained(HfDirectory::open(&tiny).unwrap().config().clone(), 1e6, 11);
+    write_hf_directory(&weights, None, None, &base).unwrap();
+    fs::copy(tiny.join("tokenizer.json"), base.join("tokenizer.json")).unwrap();
+    let text = root.path().join("text");
+    fs::write(&text, "w1 w2 w3 w4").unwrap();
+    let failed = |words: &[&str]| -> Value {
+        let output = run(&[words, &["--json", out.to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], 5, "{object}");
+        object
+    };
+    let common = ["grow", "--dtype", "float16", "--saturate", base.to_str().unwrap()];
+    let object = failed(&[&common[..], &["--check", "--check-text", text.to_str().unwrap()]].concat());
+    assert_eq!((&object["check"]["passed"], &object["out"]), (&false.into(), &out.to_str().unwrap().into()));
+    assert!(object["error"]["message"].as_str().unwrap().contains("but a logit moved by"));
+    fs::write(out.join("stray"), "").unwrap();
+    let object = failed(&["verify"]);
+    assert_eq!(object["faults"], serde_json::json!(["\"stray\" is not in the receipt"]));
+    assert_eq!(object["files"], names(&out).len() - 2, "all but the receipt itself and what it does not know");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_for_what_is_inherited_is_refused_before_anything_is_written() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    // Four tebibytes, all of them a hole.
+    let tokenizer = fs::File::options().write(true).open(base.join("tokenizer.json")).unwrap();
+    tokenizer.set_len(1 << 42).unwrap();
+    // Should it be copied after all, the limit of a file's size ends it.
+    let line = format!("ulimit -f 20000; exec {} grow --dus 1 base out", env!("CARGO_BIN_EXE_deepwide"));
+    let output = std::process::Command::new("sh").args(["-c", &line]).current_dir(root.path()).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("are free there"), "{message}");
+    assert_eq!(names(root.path()), ["base"]);
+}
+
+#[test]
 fn a_text_to_check_with_is_looked_at_before_anything_is_written() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
@@ -229,27 +292,6 @@ fn a_text_to_check_with_is_looked_at_before_anything_is_written() {
     let output = run(&[&words[..], &["--check-text", "absent"]].concat());
     assert_eq!(output.status.code(), Some(4));
     assert!(!out.exists());
-}
-
-#[test]
-fn routers_of_prompts_know_their_prompts() {
-    let root = tempfile::tempdir().unwrap();
-    let base = tiny_base(&root.path().join("base"));
-    let (prompts, out) = (root.path().join("prompts"), root.path().join("out"));
-    fs::write(&prompts, "w1 w2 w3\nw40 w41 w42\nw20 w21\n").unwrap();
-    let words = ["grow", "--moe", "3", "--router", "hidden", "--prompts", prompts.to_str().unwrap()];
-    printed(&[&words[..], &[base.to_str().unwrap(), out.to_str().unwrap()]].concat());
-    let grown = HfDirectory::open(&out).unwrap();
-    let router = grown.read(TensorId::Layer(1, deepwide::weights::LayerTensor::Router)).unwrap().to_f32();
-    for row in router.chunks(32) {
-        let norm = row.iter().map(|w| w * w).sum::<f32>().sqrt();
-        assert!((norm - 1.0).abs() < 0.01, "a row has length {norm}");
-    }
-    fs::write(&prompts, "w1\n\nw2\n").unwrap();
-    let other = root.path().join("other");
-    let output = run(&[&words[..], &[base.to_str().unwrap(), other.to_str().unwrap()]].concat());
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("a prompt of expert 1 has no token"));
 }
 
 #[test]

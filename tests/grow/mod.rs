@@ -4,6 +4,7 @@ mod command;
 mod faults;
 mod kills;
 mod memory;
+mod routers;
 mod warnings;
 
 use std::fs;

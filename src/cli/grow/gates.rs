@@ -6,11 +6,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::super::{CliError, device::device};
 use super::check::within_vocabulary;
-use crate::growth::mergekit::{GateMode, MoeMergeConfig};
+use crate::growth::mergekit::{GateMode, MoeMergeConfig, PromptTokens, cheap_embed};
 use crate::growth::{PlanError, RouterRows};
 use crate::model::DenseDecoder;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Checkpoint, TensorId, WeightSource};
+use crate::weights::{Checkpoint, WeightSource};
 
 /// Rows for `--router hidden`: line `e` of the file is what expert `e` should be good at; each token of it counts.
 pub(super) fn from_file(
@@ -20,94 +20,95 @@ pub(super) fn from_file(
     num_experts: usize,
 ) -> Result<RouterRows, CliError> {
     let text = std::fs::read_to_string(file).map_err(|source| CliError::Read { path: file.to_owned(), source })?;
-    let prompts: Vec<Prompts> =
-        text.lines().map(|line| Prompts { positive: vec![line.to_owned()], negative: Vec::new() }).collect();
+    let prompts: Vec<[Vec<String>; 2]> = text.lines().map(|line| [vec![line.to_owned()], Vec::new()]).collect();
     if prompts.len() != num_experts {
         return Err(CliError::PromptCount { path: file.to_owned(), found: prompts.len(), expected: num_experts });
     }
-    rows(&prompts, source, base, Pooling::AllTokens)
+    dense(source)?;
+    let prompts = tokens(prompts, base, |tokenizer, text| Ok(tokenizer.encode_with_special_tokens(text)?))?;
+    rows(&prompts, source, Pooling::AllTokens)
 }
 
 /// Rows for a gate mode of mergekit-moe that reads prompts.
 pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<RouterRows, CliError> {
-    let prompts: Vec<Prompts> = config
-        .experts()
-        .iter()
-        .map(|expert| Prompts { positive: expert.positive_prompts.clone(), negative: expert.negative_prompts.clone() })
-        .collect();
     let base = &bases[config.base_model()];
-    let pooling = match config.gate_mode() {
-        GateMode::HiddenAvg => Pooling::AllTokens,
-        GateMode::CheapEmbed => Pooling::Embeddings,
-        _ => Pooling::LastToken,
-    };
-    rows(&prompts, base, base, pooling)
+    dense(base)?;
+    let experts = config.experts().iter();
+    let prompts = experts.map(|expert| [expert.positive_prompts.clone(), expert.negative_prompts.clone()]);
+    // As mergekit has it: the tokenizer's beginning of a text, whether or not the tokenizer puts it there, and nothing else.
+    let bos = base.bos_token()?;
+    let prompts = tokens(prompts, base, |tokenizer, text| {
+        let bos = bos.as_ref().and_then(|token| tokenizer.token_to_id(token));
+        Ok(bos.into_iter().chain(tokenizer.encode(text)?).collect())
+    })?;
+    match config.gate_mode() {
+        GateMode::CheapEmbed => {
+            let rows = cheap_embed(base, &prompts)?;
+            Ok(RouterRows::new(vec![rows; base.config().num_hidden_layers])?)
+        }
+        GateMode::HiddenAvg => rows(&prompts, base, Pooling::AllTokens),
+        _ => rows(&prompts, base, Pooling::LastToken),
+    }
 }
 
-/// From the ids of a prompt to one vector a layer.
-type Vectors<'a> = dyn Fn(&[u32]) -> Vec<Vec<f32>> + 'a;
-
-struct Prompts {
-    positive: Vec<String>,
-    negative: Vec<String>,
+/// Refuses a source that has routers already.
+fn dense(source: &dyn WeightSource) -> Result<(), PlanError> {
+    match source.config().moe {
+        Some(moe) => Err(PlanError::AlreadySparse { num_local_experts: moe.num_local_experts }),
+        None => Ok(()),
+    }
 }
 
-/// What of a prompt becomes one vector.
+/// The ids of every expert's prompts, the positive and the negative ones.
+fn tokens(
+    prompts: impl IntoIterator<Item = [Vec<String>; 2]>,
+    base: &Checkpoint,
+    encode: impl Fn(&Tokenizer, &str) -> Result<Vec<u32>, CliError>,
+) -> Result<Vec<PromptTokens>, CliError> {
+    let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
+    let mut experts = Vec::new();
+    for (expert, texts) in prompts.into_iter().enumerate() {
+        let ids = |text: &String| -> Result<Vec<u32>, CliError> {
+            let ids = encode(&tokenizer, text)?;
+            if ids.is_empty() || text.trim().is_empty() {
+                return Err(CliError::EmptyPrompt { expert });
+            }
+            within_vocabulary(&ids, base.config())?;
+            Ok(ids)
+        };
+        let [positive, negative] = texts.map(|texts| texts.iter().map(ids).collect::<Result<Vec<_>, _>>());
+        experts.push(PromptTokens { positive: positive?, negative: negative? });
+    }
+    Ok(experts)
+}
+
+/// Which router inputs of a prompt become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pooling {
-    /// The router's inputs of the last token.
+    /// That of the last token.
     LastToken,
-    /// The router's inputs of all tokens.
+    /// The mean over all tokens.
     AllTokens,
-    /// The embeddings of all tokens, for every layer the same.
-    Embeddings,
 }
 
-fn rows(
-    prompts: &[Prompts],
-    source: &dyn WeightSource,
-    base: &Checkpoint,
-    pooling: Pooling,
-) -> Result<RouterRows, CliError> {
-    if let Some(moe) = source.config().moe {
-        return Err(PlanError::AlreadySparse { num_local_experts: moe.num_local_experts }.into());
-    }
-    let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
-    let vectors: Box<Vectors<'_>> = if pooling == Pooling::Embeddings {
-        let (table, width) = (source.read(TensorId::EmbedTokens)?.to_f32(), source.config().hidden_size);
-        let num_layers = source.config().num_hidden_layers;
-        Box::new(move |ids| {
-            let sum = ids.iter().fold(vec![0.0; width], |mut sum: Vec<f32>, &id| {
-                sum.iter_mut().zip(&table[id as usize * width..]).for_each(|(s, x)| *s += x);
-                sum
-            });
-            vec![sum.into_iter().map(|x| x / ids.len() as f32).collect(); num_layers]
-        })
-    } else {
-        let device = device("flex")?;
-        let model = DenseDecoder::load(&source, &device)?;
-        Box::new(move |ids| router_inputs(&model, ids, pooling, &device))
-    };
-    let mut layers = vec![Vec::new(); source.config().num_hidden_layers];
-    for (expert, of) in prompts.iter().enumerate() {
-        let pooled = |texts: &[String]| -> Result<Vec<Vec<f32>>, CliError> {
-            let mut sum = vec![vec![0.0; source.config().hidden_size]; layers.len()];
-            for text in texts {
-                let ids = tokenizer.encode_with_special_tokens(text)?;
-                if ids.is_empty() || text.trim().is_empty() {
-                    return Err(CliError::EmptyPrompt { expert });
-                }
-                within_vocabulary(&ids, source.config())?;
-                let ids = &ids[..ids.len().min(source.config().max_position_embeddings)];
-                for (sum, vector) in sum.iter_mut().zip(vectors(ids)) {
-                    sum.iter_mut().zip(vector).for_each(|(s, x)| *s += x / texts.len() as f32);
-                }
+/// Per layer and expert, the direction from the mean over negative prompts to that over positive ones.
+fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, CliError> {
+    let (config, device) = (source.config(), device("flex")?);
+    let model = DenseDecoder::load(&source, &device)?;
+    let mean = |prompts: &[Vec<u32>]| {
+        let mut mean = vec![vec![0.0; config.hidden_size]; config.num_hidden_layers];
+        for ids in prompts {
+            let ids = &ids[..ids.len().min(config.max_position_embeddings)];
+            for (mean, vector) in mean.iter_mut().zip(router_inputs(&model, ids, pooling, &device)) {
+                mean.iter_mut().zip(vector).for_each(|(m, x)| *m += x / prompts.len() as f32);
             }
-            Ok(sum)
-        };
-        let (positive, negative) = (pooled(&of.positive)?, pooled(&of.negative)?);
-        for (layer, (p, n)) in layers.iter_mut().zip(positive.iter().zip(&negative)) {
-            layer.extend(RouterRows::direction(p, n));
+        }
+        mean
+    };
+    let mut layers = vec![Vec::new(); config.num_hidden_layers];
+    for of in prompts {
+        for (layer, (p, n)) in layers.iter_mut().zip(mean(&of.positive).iter().zip(mean(&of.negative))) {
+            layer.extend(RouterRows::direction(p, &n));
         }
     }
     Ok(RouterRows::new(layers)?)

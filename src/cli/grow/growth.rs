@@ -60,6 +60,9 @@ impl Request {
     pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, CliError> {
         let path = Path::new(&args.source);
         if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
+            if args.mergekit_compat {
+                return Err(CliError::OptionBesideBase { option: "--mergekit-compat", base: args.source.clone() });
+            }
             let base = opened(disk, &args.source, &hub::locate(&args.source)?)?;
             let hub_ids = hub_id(Path::new(""), &args.source).into_iter().collect();
             return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
@@ -166,10 +169,7 @@ pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthA
         growth.source = Box::new(Grown::new(growth.source, plan)?);
     }
     if let Some(plan) = args.upcycle()? {
-        let (found, most) = (plan.num_local_experts, MOST_EXPERTS);
-        if found > most {
-            return Err(CliError::TooManyExperts { found, most });
-        }
+        few_enough(plan.num_local_experts)?;
         titles.push(format!("{}×top-{} mixture", plan.num_local_experts, plan.num_experts_per_tok));
         if plan.num_local_experts == 1 {
             growth.warnings.push("there is 1 expert: the router has nothing to decide".to_owned());
@@ -210,10 +210,17 @@ pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthA
         titles.push(format!("experts in {parts} parts"));
         growth.operators.push(json!({"granularity": parts}));
         growth.rounds |= !parts.is_power_of_two();
-        growth.source = Box::new(FineGrained::new(growth.source, parts)?);
+        let finer = FineGrained::new(growth.source, parts)?;
+        few_enough(finer.config().moe.map_or(0, |moe| moe.num_local_experts))?;
+        growth.source = Box::new(finer);
     }
     growth.title = if titles.is_empty() { "a copy".to_owned() } else { titles.join(", then ") };
     Ok(growth)
+}
+
+fn few_enough(found: usize) -> Result<(), CliError> {
+    let most = MOST_EXPERTS;
+    if found > most { Err(CliError::TooManyExperts { found, most }) } else { Ok(()) }
 }
 
 /// Opens the headers of a model, named so, that lies at `path`.

@@ -34,7 +34,7 @@ use crate::weights::disk::Disk;
 use crate::weights::receipt::RECEIPT;
 use crate::weights::{Checkpoint, WeightError, WeightSource};
 
-/// Room for the small files beside the weights.
+/// Room for the small files that are made beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;
 
 /// Layers beyond which a plan is taken for a typing error.
@@ -81,7 +81,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     for notice in request.bases.iter().flat_map(Checkpoint::notices) {
         console::tell(format_args!("note: {notice}"));
     }
-    let needed_bytes = plan.bytes_to_write() + SLACK_BYTES;
+    let needed_bytes = plan.bytes_to_write() + target.inherited_bytes(&*disk)? + SLACK_BYTES;
     if needed_bytes > free_bytes {
         return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
@@ -102,19 +102,20 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         })
     };
     let checked = text.as_ref().map(|text| console::timed("checked", || check(text))).transpose()?;
-    if args.json {
-        let mut summary = plan.to_json();
-        summary["out"] = json!(args.out.to_string_lossy());
-        summary["check"] = checked.as_ref().map_or(Value::Null, Check::to_json);
-        output::print(&format!("{summary:#}\n"))?;
-    } else {
+    let mut summary = plan.to_json();
+    summary["out"] = json!(args.out.to_string_lossy());
+    summary["check"] = checked.as_ref().map_or(Value::Null, Check::to_json);
+    let failed = checked.as_ref().filter(|check| !check.passed());
+    // With --json, the error has the summary.
+    if !args.json {
         let text = checked.as_ref().map(Check::to_text).unwrap_or_default();
         output::print(&format!("wrote {} ({})\n{text}", args.out.display(), output::size(plan.bytes_to_write())))?;
+    } else if failed.is_none() {
+        output::print(&format!("{summary:#}\n"))?;
     }
-    match checked {
-        Some(check) if !check.passed() => Err(CliError::NotPreserved { max_abs_logit: check.max_abs_logit() }),
-        _ => Ok(()),
-    }
+    failed.map_or(Ok(()), |check| {
+        Err(CliError::NotPreserved { max_abs_logit: check.max_abs_logit(), summary: Box::new(summary) })
+    })
 }
 
 /// What goes into an output.
@@ -150,12 +151,14 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
     Ok(partial.commit()?)
 }
 
-/// The path from the root on, so that a parent can be named; of a symbolic link, where it leads, for it is not to be replaced.
+/// The path from the root on, so that a parent can be named; of a symbolic link, with a slash behind it or none, where it
+/// leads, for it is not to be replaced.
 fn absolute(out: &Path) -> Result<PathBuf, CliError> {
+    let out: PathBuf = out.components().collect();
     if out.is_symlink() {
-        return Ok(out.canonicalize().map_err(WeightError::io(out))?);
+        return Ok(out.canonicalize().map_err(WeightError::io(&out))?);
     }
-    std::path::absolute(out).map_err(|source| WeightError::Io { path: out.to_owned(), source }.into())
+    std::path::absolute(&out).map_err(|source| WeightError::Io { path: out, source }.into())
 }
 
 /// Refuses an output that is, holds or lies in one of its inputs, by whatever path.

@@ -100,6 +100,14 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Bytes of the files that are inherited beside them.
+    pub fn inherited_bytes(&self, disk: &dyn Disk) -> Result<u64, CliError> {
+        match self {
+            Self::Hf { inherited, .. } => Ok(inherited.size_bytes(disk)?),
+            Self::Gguf { .. } => Ok(0),
+        }
+    }
+
     /// Writes them, and what is inherited. `watch` is told of every run of bytes of weights.
     pub fn write(
         &self,

@@ -1,5 +1,6 @@
 //! Writes a source of weights as a checkpoint directory, piece by piece.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -85,9 +86,10 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
     ) -> Result<(), WeightError> {
         for (i, shard) in self.shards.iter().enumerate() {
             let mut file = partial.begin(&self.shard_name(i))?;
+            let parts: HashMap<&str, &[TensorId]> =
+                shard.iter().map(|stored| (stored.spec.name.as_str(), stored.parts.as_slice())).collect();
             write_safetensors(&mut file, &specs(shard), |spec, sink| {
-                let stored = shard.iter().find(|stored| stored.spec.name == spec.name);
-                for &id in &stored.expect("the specs are the shard's").parts {
+                for &id in parts[spec.name.as_str()] {
                     self.stream(spec, id, &mut |piece| {
                         watch(piece.len() as u64);
                         sink(piece)
