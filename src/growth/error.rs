@@ -84,19 +84,19 @@ pub enum PlanError {
         num_local_experts: usize,
     },
     /// Noise so large that it drowns the weights, or no number.
-    #[error("relative_std is {found:?}, expected a number from 0 to 1")]
+    #[error("relative_std is {found}, expected a number from 0 to 1")]
     BadNoise {
         /// What was found.
         found: f64,
     },
     /// A part of an MLP is between nothing and all of it.
-    #[error("drop ratio is {found:?}, expected a number from 0 to 1")]
+    #[error("drop ratio is {found}, expected a number from 0 to 1")]
     BadDropRatio {
         /// What was found.
         found: f64,
     },
     /// A router starts small.
-    #[error("router std is {found:?}, expected a number above 0, at most 1")]
+    #[error("router std is {found}, expected a number above 0, at most 1")]
     BadRouterStd {
         /// What was found.
         found: f64,
