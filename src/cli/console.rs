@@ -11,15 +11,12 @@ use clap::Args;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub struct Verbosity {
     /// Tell also where each model was found and how long each step took
-    #[arg(long, short, global = true, conflicts_with = "quiet", display_order = LAST)]
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
     /// No progress and no notices on stderr, only what went wrong
-    #[arg(long, short, global = true, display_order = LAST)]
+    #[arg(long, short, global = true)]
     pub quiet: bool,
 }
-
-/// In a list of options: behind those of the command.
-const LAST: usize = 100;
 
 const QUIET: u8 = 0;
 const USUAL: u8 = 1;
