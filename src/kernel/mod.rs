@@ -20,12 +20,15 @@ pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
 
+mod allocator;
 #[cfg(all(test, feature = "flex"))]
 mod fixture;
 #[cfg(feature = "flex")]
 mod host;
 
 use burn::tensor::Device;
+
+pub use allocator::CachingAllocator;
 
 /// Whether tensors on this device have hand-written bodies.
 fn hand_written(device: &Device) -> bool {
