@@ -12,6 +12,8 @@ pub(in crate::kernel) use plain::Plain;
 
 /// Operations on sixteen lanes. A value of such a type is the proof that this CPU has them.
 pub(in crate::kernel) trait Lanes: Copy {
+    /// Vector registers of the CPU, as many as a kernel may fill.
+    const REGISTERS: usize;
     /// Sixteen f32.
     type Floats: Copy;
     /// Sixteen i32.

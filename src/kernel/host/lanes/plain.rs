@@ -22,6 +22,7 @@ fn halves(bytes: &[u8; 32]) -> [u16; 16] {
 }
 
 impl Lanes for Plain {
+    const REGISTERS: usize = 16;
     type Floats = [f32; 16];
     type Ints = [i32; 16];
     type Bytes = [u8; 64];

@@ -73,6 +73,7 @@ impl Avx2 {
 // those that take pointers read or write just the array behind the reference that the pointer comes from, unaligned.
 
 impl Lanes for Avx512 {
+    const REGISTERS: usize = 32;
     type Floats = __m512;
     type Ints = __m512i;
     type Bytes = __m512i;
@@ -202,6 +203,7 @@ fn sum_of_eight(values: __m256) -> f32 {
 }
 
 impl Lanes for Avx2 {
+    const REGISTERS: usize = 16;
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
