@@ -103,20 +103,35 @@ pub(in crate::kernel) fn gemm<W: Widen>(
     b: Mat<'_, W>,
     threads: Threads,
 ) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!((out.rows, out.cols, b.rows), (m, n, k), "sizes of a product");
-    if k == 0 && !accumulate {
-        out.data.chunks_mut(out.row_stride.max(1)).take(m).for_each(|row| row[..n].fill(0.0));
+    gemms(vec![(out, b)], accumulate, a, threads);
+}
+
+/// The same for several `b`, each with its own `out`: `a` is packed once, and no thread waits between two of them.
+pub(in crate::kernel) fn gemms<W: Widen>(
+    mut products: Vec<(MatMut<'_>, Mat<'_, W>)>,
+    accumulate: bool,
+    a: Mat<'_>,
+    threads: Threads,
+) {
+    let (m, k) = (a.rows, a.cols);
+    for (out, b) in &products {
+        assert_eq!((out.rows, out.cols, b.rows), (m, b.cols, k), "sizes of a product");
     }
+    if k == 0 && !accumulate {
+        for (out, _) in &mut products {
+            out.data.chunks_mut(out.row_stride.max(1)).take(m).for_each(|row| row[..out.cols].fill(0.0));
+        }
+    }
+    let n: usize = products.iter().map(|(out, _)| out.cols).sum();
     if m == 0 || k == 0 || n == 0 {
         return;
     }
     let pool = threads == Threads::Pool && m.saturating_mul(n).saturating_mul(k) >= WORTH_A_THREAD;
-    let out = Target::of(out);
+    let products: Vec<_> = products.into_iter().map(|(out, b)| (Target::of(out), b)).collect();
     for depths in parts(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
-        let product = Product { out: &out, accumulate: accumulate || depths.start > 0, a, b, depths };
+        let terms = Terms { products: &products, accumulate: accumulate || depths.start > 0, a, depths };
         for rows in parts(0..m, BLOCK_ROWS) {
-            PACKED_A.with_borrow_mut(|packed| product.rows(&rows, packed, pool));
+            PACKED_A.with_borrow_mut(|packed| terms.rows(&rows, packed, pool));
         }
     }
 }
@@ -127,16 +142,15 @@ thread_local! {
     static PACKED_B: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The terms `depths` of all sums.
-struct Product<'a, W> {
-    out: &'a Target<'a>,
+/// The terms `depths` of all sums of some products with one matrix.
+struct Terms<'a, W> {
+    products: &'a [(Target<'a>, Mat<'a, W>)],
     accumulate: bool,
     a: Mat<'a>,
-    b: Mat<'a, W>,
     depths: Range<usize>,
 }
 
-impl<W: Widen> Product<'_, W> {
+impl<W: Widen> Terms<'_, W> {
     /// Some rows of the result.
     fn rows(&self, rows: &Range<usize>, packed: &mut Vec<f32>, pool: bool) {
         let panel = ROWS * self.depths.len();
@@ -152,22 +166,27 @@ impl<W: Widen> Product<'_, W> {
             pack::<f32, ROWS>(self.a, rows.clone(), self.depths.clone(), panels);
         });
 
-        let columns: Vec<_> = parts(0..self.b.cols, BLOCK_COLUMNS).collect();
+        let columns: Vec<_> = self
+            .products
+            .iter()
+            .flat_map(|product| parts(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
+            .collect();
         let wanted = if pool { 2 * rayon::current_num_threads() } else { 1 };
         let step = rows.len().div_ceil(wanted.div_ceil(columns.len())).max(4 * ROWS).next_multiple_of(ROWS);
         let bands: Vec<_> = parts(rows.clone(), step).zip(packed.chunks(step / ROWS * panel)).collect();
         in_turn(bands.len() * columns.len(), &|index| {
             let (rows, left) = &bands[index / columns.len()];
-            self.tiles(rows.clone(), left, columns[index % columns.len()].clone());
+            let (product, columns) = &columns[index % columns.len()];
+            self.tiles(product, rows.clone(), left, columns.clone());
         });
     }
 
-    /// Some rows, packed, and some columns of the result.
-    fn tiles(&self, rows: Range<usize>, left: &[f32], columns: Range<usize>) {
+    /// Some rows, packed, and some columns of one result.
+    fn tiles(&self, (out, b): &(Target<'_>, Mat<'_, W>), rows: Range<usize>, left: &[f32], columns: Range<usize>) {
         PACKED_B.with_borrow_mut(|right| {
             right.resize(columns.len().next_multiple_of(COLUMNS) * self.depths.len(), 0.0);
-            pack::<W, COLUMNS>(self.b.t(), columns.clone(), self.depths.clone(), right);
-            let (out, accumulate, depth) = (self.out, self.accumulate, self.depths.len());
+            pack::<W, COLUMNS>(b.t(), columns.clone(), self.depths.clone(), right);
+            let (accumulate, depth) = (self.accumulate, self.depths.len());
             with_lanes(Tiles { out, accumulate, depth, rows, columns, left, right });
         });
     }
@@ -208,7 +227,7 @@ struct Target<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the pointer stands for the mutable borrow that `of` took, and tasks write to tiles of their own: `Product::rows`
+// SAFETY: the pointer stands for the mutable borrow that `of` took, and tasks write to tiles of their own: `Terms::rows`
 // pairs every band of rows with every part of the columns once.
 #[expect(unsafe_code, reason = "tasks on several threads write to distinct tiles of one borrowed matrix")]
 unsafe impl Sync for Target<'_> {}

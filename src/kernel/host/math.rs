@@ -114,14 +114,20 @@ pub(in crate::kernel) fn log_sum_exp(row: &[f32]) -> f32 {
     max + sum.ln()
 }
 
-/// `row = softmax(row)`.
+/// `row = e^(row − max)`; gives `max` and the total.
 #[inline(always)]
-pub(in crate::kernel) fn softmax_in_place(row: &mut [f32]) {
+pub(in crate::kernel) fn exponentials_in_place(row: &mut [f32]) -> (f32, f32) {
     let max = max(row);
     for value in row.iter_mut() {
         *value = exp(*value - max);
     }
-    let total = sum_by(row.len(), |i| row[i]);
+    (max, sum_by(row.len(), |i| row[i]))
+}
+
+/// `row = softmax(row)`.
+#[inline(always)]
+pub(in crate::kernel) fn softmax_in_place(row: &mut [f32]) {
+    let (_, total) = exponentials_in_place(row);
     let scale = 1.0 / total;
     for value in row.iter_mut() {
         *value *= scale;

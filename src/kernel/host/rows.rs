@@ -12,7 +12,7 @@ use super::columns::Columns;
 use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::team::for_each;
 use super::weight_rows::{WeightRows, Widen};
-use super::{CHUNK, Mat, MatMut, Threads, gemm, silu, vectorized};
+use super::{CHUNK, Mat, MatMut, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which streaming the weights beats GEMM.
@@ -90,11 +90,7 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     }
     let by_gemm = |w: &Matrix<'_>| m > FEW_ROWS && matches!(w, Matrix::Rows(_));
     let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
-    for (w, out) in large {
-        if let Matrix::Rows(w) = w {
-            many_rows(x, w, out, k, threads);
-        }
-    }
+    many_rows(x, k, large, threads);
     let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
     let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, Columns::of(out, m))).collect();
     in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
@@ -184,57 +180,83 @@ struct DotRows<'a, W> {
 
 impl<W: Widen> WithLanes for DotRows<'_, W> {
     #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
-        let Self { x, w, out, k } = self;
-        let (m, n) = (x.len() / k, w.len() / k);
-        for (j, w) in w.chunks_exact(k).enumerate() {
-            let mut i = 0;
-            while i + 4 <= m {
-                let dots = dots::<L, W, 4>(lanes, &x[i * k..(i + 4) * k], w);
-                for (r, dot) in dots.into_iter().enumerate() {
-                    out[(i + r) * n + j] = dot;
-                }
-                i += 4;
-            }
-            while i < m {
-                [out[i * n + j]] = dots::<L, W, 1>(lanes, &x[i * k..(i + 1) * k], w);
-                i += 1;
-            }
+    fn with_lanes<L: Lanes>(mut self, lanes: L) {
+        let (m, n) = (self.x.len() / self.k, self.w.len() / self.k);
+        // Fewer rows than four wait for memory, which is read fastest from its start to its end.
+        let fours = if m < 4 { 0 } else { n / 4 * 4 };
+        for column in (0..fours).step_by(4) {
+            self.columns::<L, 4>(lanes, column);
+        }
+        for column in fours..n {
+            self.columns::<L, 1>(lanes, column);
         }
     }
 }
 
-/// Products of `R` rows of `x` with one row of weights, which is read once. Two sums a row: a fused multiply-add waits
-/// four cycles for the one before it.
-#[inline(always)]
-fn dots<L: Lanes, W: Widen, const R: usize>(lanes: L, x: &[f32], w: &[W]) -> [f32; R] {
-    let (pairs, w_tail) = w.as_chunks::<32>();
-    let mut sums = [[lanes.splat(0.0); 2]; R];
-    let mut rows = [&x[..0]; R];
-    for (row, x) in rows.iter_mut().zip(x.chunks_exact(w.len())) {
-        *row = x;
+impl<W: Widen> DotRows<'_, W> {
+    /// The products of all rows of `x` with `C` rows of weights.
+    #[inline(always)]
+    fn columns<L: Lanes, const C: usize>(&mut self, lanes: L, column: usize) {
+        let m = self.x.len() / self.k;
+        let fours = m / 4 * 4;
+        for row in (0..fours).step_by(4) {
+            self.tile::<L, 4, C>(lanes, row, column);
+        }
+        match m - fours {
+            3 => self.tile::<L, 3, C>(lanes, fours, column),
+            2 => self.tile::<L, 2, C>(lanes, fours, column),
+            1 => self.tile::<L, 1, C>(lanes, fours, column),
+            _ => {}
+        }
     }
-    for (index, pair) in pairs.iter().enumerate() {
-        for half in 0..2 {
-            let w = W::load(lanes, sixteen(pair, half * 16));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                sums[half] = lanes.mul_add(lanes.load(sixteen(row, index * 32 + half * 16)), w, sums[half]);
+
+    /// The products of `R` rows of `x` with `C` rows of weights: each number is loaded once for all of them, and no sum
+    /// waits for the one before it.
+    #[inline(always)]
+    fn tile<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, row: usize, column: usize) {
+        let (k, n) = (self.k, self.w.len() / self.k);
+        let (blocks, whole) = (k / 16, k / 16 * 16);
+        let (mut x, mut x_rest) = ([[].as_slice(); R], [[0.0; 16]; R]);
+        for (r, (x, rest)) in x.iter_mut().zip(&mut x_rest).enumerate() {
+            let numbers = &self.x[(row + r) * k..(row + r + 1) * k];
+            *x = &numbers.as_chunks::<16>().0[..blocks];
+            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+        }
+        let (mut w, mut w_rest) = ([[].as_slice(); C], [[W::zeroed(); 16]; C]);
+        for (c, (w, rest)) in w.iter_mut().zip(&mut w_rest).enumerate() {
+            let numbers = &self.w[(column + c) * k..(column + c + 1) * k];
+            *w = &numbers.as_chunks::<16>().0[..blocks];
+            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+        }
+        // The rows of weights behind these; together they are read from start to end while these are multiplied.
+        let behind = if row == 0 { &self.w[(column + C) * k..] } else { &[] };
+        let mut sums = [[lanes.splat(0.0); C]; R];
+        for block in 0..blocks {
+            if C > 1 {
+                for numbers in behind.iter().skip(block * C * 16).step_by(16).take(C) {
+                    lanes.prefetch(numbers);
+                }
+            }
+            let mut columns = [lanes.splat(0.0); C];
+            for (numbers, w) in columns.iter_mut().zip(w) {
+                *numbers = W::load(lanes, &w[block]);
+            }
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = lanes.load(&x[block]);
+                for (sum, w) in sums.iter_mut().zip(columns) {
+                    *sum = lanes.mul_add(x, w, *sum);
+                }
+            }
+        }
+        for (r, (sums, x)) in sums.into_iter().zip(&x_rest).enumerate() {
+            for (c, (mut sum, w)) in sums.into_iter().zip(&w_rest).enumerate() {
+                if whole < k {
+                    sum = lanes.mul_add(lanes.load(x), W::load(lanes, w), sum);
+                }
+                self.out[(row + r) * n + column + c] = lanes.sum(sum);
             }
         }
     }
-    let mut w_rest = [W::zeroed(); 32];
-    w_rest[..w_tail.len()].copy_from_slice(w_tail);
-    let mut dots = [0.0; R];
-    for ((dot, [mut even, mut odd]), row) in dots.iter_mut().zip(sums).zip(rows) {
-        if !w_tail.is_empty() {
-            let mut x_rest = [0.0; 32];
-            x_rest[..w_tail.len()].copy_from_slice(&row[w.len() - w_tail.len()..]);
-            even = lanes.mul_add(lanes.load(sixteen(&x_rest, 0)), W::load(lanes, sixteen(&w_rest, 0)), even);
-            odd = lanes.mul_add(lanes.load(sixteen(&x_rest, 16)), W::load(lanes, sixteen(&w_rest, 16)), odd);
-        }
-        *dot = lanes.sum(lanes.mul_add(even, lanes.splat(1.0), odd));
-    }
-    dots
 }
 
 /// The sixteen elements from `start` on.
@@ -243,14 +265,24 @@ pub(in crate::kernel) fn sixteen<T>(slice: &[T], start: usize) -> &[T; 16] {
     slice[start..start + 16].as_array().expect("sixteen")
 }
 
-fn many_rows(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
-    let (m, n) = (x.len() / k, w.len() / k);
-    let (x, out) = (Mat::new(x, m, k), MatMut::new(out, m, n));
-    match w {
-        WeightRows::F32(w) => gemm(out, false, x, Mat::new(w, n, k).t(), threads),
-        WeightRows::F16(w) => gemm(out, false, x, Mat::new(w, n, k).t(), threads),
-        WeightRows::Bf16(w) => gemm(out, false, x, Mat::new(w, n, k).t(), threads),
+/// Products with rows of floats; those of one type in one loop.
+fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) {
+    let m = x.len() / k;
+    let (mut floats, mut halves, mut brains) = (Vec::new(), Vec::new(), Vec::new());
+    for (w, out) in products {
+        let n = out.len() / m;
+        let out = MatMut::new(out, m, n);
+        match w {
+            Matrix::Rows(WeightRows::F32(w)) => floats.push((out, Mat::new(w, n, k).t())),
+            Matrix::Rows(WeightRows::F16(w)) => halves.push((out, Mat::new(w, n, k).t())),
+            Matrix::Rows(WeightRows::Bf16(w)) => brains.push((out, Mat::new(w, n, k).t())),
+            Matrix::Quantized(_) => unreachable!("blocks have a kernel of their own"),
+        }
     }
+    let x = Mat::new(x, m, k);
+    gemms(floats, false, x, threads);
+    gemms(halves, false, x, threads);
+    gemms(brains, false, x, threads);
 }
 
 #[cfg(test)]

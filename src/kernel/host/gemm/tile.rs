@@ -8,6 +8,9 @@ pub(super) const ROWS: usize = 12;
 /// Columns of a tile.
 pub(super) const COLUMNS: usize = 32;
 
+/// Depths from a load to the loads that are asked for meanwhile: the right panel is larger than the first cache.
+const AHEAD: usize = 8;
+
 /// The sums of a tile.
 pub(super) type Sums = [[f32; COLUMNS]; ROWS];
 
@@ -41,6 +44,9 @@ fn part<L: Lanes, const R: usize, const V: usize>(
 ) {
     let mut totals = [[lanes.splat(0.0); V]; R];
     for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
+        for line in (column..column + V * 16).step_by(16) {
+            lanes.prefetch(right.as_ptr().wrapping_add(AHEAD * COLUMNS + line));
+        }
         let mut columns = [lanes.splat(0.0); V];
         for (v, column_values) in columns.iter_mut().enumerate() {
             *column_values = lanes.load(sixteen(right, column + v * 16));

@@ -28,6 +28,9 @@ impl Lanes for Plain {
     type Bytes = [u8; 64];
 
     #[inline(always)]
+    fn prefetch<T>(self, _address: *const T) {}
+
+    #[inline(always)]
     fn splat(self, value: f32) -> [f32; 16] {
         [value; 16]
     }
@@ -60,6 +63,15 @@ impl Lanes for Plain {
     #[inline(always)]
     fn mul_add(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         each(each(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[f32; 16]; 16]) {
+        for i in 0..16 {
+            for j in 0..i {
+                (rows[i][j], rows[j][i]) = (rows[j][i], rows[i][j]);
+            }
+        }
     }
 
     #[inline(always)]
