@@ -159,7 +159,7 @@ impl<W: Widen> Terms<'_, W> {
             if pool { for_each(len, task) } else { (0..len).for_each(task) }
         };
 
-        let packs: Vec<_> = parts(rows.clone(), 4 * ROWS).zip(packed.chunks_mut(4 * panel)).map(Mutex::new).collect();
+        let packs: Vec<_> = parts(rows.clone(), 8 * ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
         in_turn(packs.len(), &|index| {
             let mut pack_of_one = packs[index].lock().unwrap_or_else(PoisonError::into_inner);
             let (rows, panels) = &mut *pack_of_one;

@@ -8,6 +8,8 @@ use crate::kernel::host::weight_rows::Widen;
 
 /// Numbers of a line from a load to the load that is asked for meanwhile.
 const AHEAD: usize = 64;
+/// Depths from a load to the load that is asked for meanwhile.
+const DEPTHS_AHEAD: usize = 8;
 
 /// Packs `lines` of a matrix, at `depths` of each, in panels of `WIDTH` lines: within a panel one depth behind the other,
 /// and at each depth the numbers of all its lines; zeros where the last panel has no more lines. Lines are rows.
@@ -30,22 +32,32 @@ struct Pack<'a, W, const WIDTH: usize> {
 impl<W: Widen, const WIDTH: usize> WithLanes for Pack<'_, W, WIDTH> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
-        if self.mat.row_stride == 1 { self.copied() } else { self.transposed(lanes) }
+        if self.mat.row_stride == 1 { self.copied(lanes) } else { self.transposed(lanes) }
     }
 }
 
 impl<W: Widen, const WIDTH: usize> Pack<'_, W, WIDTH> {
     /// Where the numbers of one depth lie side by side.
     #[inline(always)]
-    fn copied(self) {
+    fn copied<L: Lanes>(self, lanes: L) {
         let Self { mat, lines, depths, panels } = self;
         let size = depths.len() * WIDTH;
         for (index, depth) in depths.enumerate() {
-            let numbers = &mat.data[depth * mat.col_stride + lines.start..][..lines.len()];
-            for (numbers, panel) in numbers.chunks(WIDTH).zip(panels.chunks_exact_mut(size)) {
+            let start = depth * mat.col_stride + lines.start;
+            for line in (0..lines.len()).step_by(64 / size_of::<W>()) {
+                lanes.prefetch(mat.data.as_ptr().wrapping_add(start + DEPTHS_AHEAD * mat.col_stride + line));
+            }
+            for (numbers, panel) in mat.data[start..][..lines.len()].chunks(WIDTH).zip(panels.chunks_exact_mut(size)) {
                 let step = &mut panel[index * WIDTH..(index + 1) * WIDTH];
-                step[numbers.len()..].fill(0.0);
-                step.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.widen());
+                match (step.as_mut_array::<WIDTH>(), numbers.as_array::<WIDTH>()) {
+                    (Some(step), Some(numbers)) => {
+                        step.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.widen())
+                    }
+                    _ => {
+                        step[numbers.len()..].fill(0.0);
+                        step.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.widen());
+                    }
+                }
             }
         }
     }
