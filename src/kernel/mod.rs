@@ -9,11 +9,11 @@
 
 pub mod adamw;
 pub mod attention;
-pub mod cross_entropy;
 pub mod embedding;
 pub mod executed;
 pub mod expert_mlp;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod projections;
 pub mod quantized_linear;
 pub mod rms_norm;

@@ -17,7 +17,7 @@ pub(super) use gemm::{Mat, MatMut, Threads, gemm, gemms};
 pub(super) use lanes::Plain;
 pub(super) use lanes::{Lanes, WithLanes, with_lanes};
 pub(super) use math::{
-    dispatch, exp, exponentials_in_place, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
+    dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
 };
 pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
 pub(super) use team::for_each;

@@ -36,7 +36,7 @@ pub(in crate::kernel) enum Matrix<'a> {
 
 impl Matrix<'_> {
     /// Rows, if a row has `k` elements; `None` if it has not.
-    fn rows(self, k: usize) -> Option<usize> {
+    pub(in crate::kernel) fn rows(self, k: usize) -> Option<usize> {
         match self {
             Self::Rows(w) => w.len().is_multiple_of(k).then(|| w.len() / k),
             Self::Quantized(w) => Some(w.dims()).filter(|dims| dims[1] == k).map(|dims| dims[0]),
