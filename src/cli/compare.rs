@@ -165,6 +165,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     if let (Some(base), None) = (&args.base, &args.data) {
         return Err(CliError::BaseWithoutData { base: base.clone() });
     }
+    args.base.as_deref().map_or(Ok(()), is_local_directory)?;
     let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
     let plan_options = PlanOptions {
         overlaps: args.m.clone(),
@@ -239,6 +240,16 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
 
 fn positive(option: &'static str, number: usize) -> Result<usize, CliError> {
     if number == 0 { Err(CliError::ZeroOption { option }) } else { Ok(number) }
+}
+
+/// Names the other forms in which a base may be given elsewhere.
+fn is_local_directory(base: &Path) -> Result<(), CliError> {
+    let base_path = base.to_owned();
+    if base.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+        return Err(CliError::BaseIsGguf { base: base_path });
+    }
+    let is_like_an_id = base.is_relative() && base.iter().count() == 2 && !base.starts_with("..");
+    if is_like_an_id && !base.exists() { Err(CliError::BaseNotLocal { base: base_path }) } else { Ok(()) }
 }
 
 /// Where results go: what was asked for, or a folder by what was asked. The plain one is for the study as it comes.
