@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use deepwide::config::DecoderConfig;
+use deepwide::weights::{MemoryWeights, write_hf_directory};
 use serde_json::Value;
 
 use crate::grow::{printed, run, tiny_base};
@@ -174,7 +176,10 @@ fn matrices_are_kept_as_asked_and_those_of_a_gguf_file_as_they_are() {
 #[test]
 fn experts_that_are_one_copy_in_memory_are_told_of() {
     let folder = tempfile::tempdir().unwrap();
-    let base = base(&folder);
+    let config = DecoderConfig::pico().with(|fields| fields.intermediate_size = 320).unwrap();
+    let base = folder.path().join("whole-blocks");
+    write_hf_directory(&MemoryWeights::untrained(config, 0.02, 1), None, None, &base).unwrap();
+    let base = base.display();
     let told = |growth: &str| {
         let words = format!("bench {base} -p 2 -n 0 -r 1 -t 1 --no-warmup {growth}");
         let output = run(&words.split(' ').collect::<Vec<_>>());
@@ -182,7 +187,7 @@ fn experts_that_are_one_copy_in_memory_are_told_of() {
         String::from_utf8(output.stderr).unwrap()
     };
     let note = told("--moe 4 --quant q8_0");
-    assert!(note.starts_with("note: tiny: the 4 experts of a layer are one copy in memory; "), "{note}");
+    assert!(note.starts_with("note: whole-blocks: the 4 experts of a layer are one copy in memory; "), "{note}");
     for silent in ["--moe 4 --quant q8_0 --noise 0.1", "--moe 4", "--quant q8_0", "--moe 4 --quant q8_0 -q"] {
         assert_eq!(told(silent), "", "{silent}");
     }
