@@ -78,6 +78,7 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
         let inference = cases.iter().filter_map(|case| Some((*case, inference(case)?)));
         let training = cases.iter().filter_map(|case| Some((*case, training(case)?)));
         if inference.clone().next().is_some() {
+            target.notice().into_iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
             self.clock.show(&format!("{}: loading", target.name()));
             let mut model = target.load::<F>(self.device)?;
             let described = target.describe(&model);
