@@ -48,16 +48,14 @@ pub enum BenchError {
         max_position_embeddings: usize,
     },
     /// A test that no machine of this size can hold.
-    #[error("{test} of {model:?} needs at least {bytes} of memory ({parts}), this machine has {most}")]
+    #[error("{test} of {model:?} needs at least {needs}, this machine has {most}")]
     TooLarge {
         /// The test.
         test: String,
         /// The model.
         model: String,
-        /// What it keeps besides what it computes, in units for people.
-        bytes: String,
-        /// What that is made of.
-        parts: String,
+        /// What it keeps besides what it computes, and what that is made of.
+        needs: String,
         /// Memory of the machine.
         most: String,
     },

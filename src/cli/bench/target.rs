@@ -135,7 +135,8 @@ impl<'a> Target<'a> {
         match total_memory_bytes() {
             Some(most) if bytes > u128::from(most) => {
                 let parts = parts.map(|(name, bytes)| format!("{name} {}", size(bytes))).join(", ");
-                Err(BenchError::TooLarge { test, model, bytes: size(bytes), parts, most: size(most) })
+                let needs = format!("{} of memory ({parts})", size(bytes));
+                Err(BenchError::TooLarge { test, model, needs, most: size(most) })
             }
             _ => Ok(()),
         }
