@@ -220,6 +220,7 @@ where
     }
 
     fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let _span = span("lm_head");
         let [batch_size, seq_length, hidden_size] = hidden.dims();
         let num_tokens = batch_size * seq_length;
         let head = self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight);
