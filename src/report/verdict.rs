@@ -18,7 +18,7 @@ pub const FEWEST_UPDATES: usize = 20;
 /// The best wide arm is set against the best deep arm, and both against the dense control. Arms see the same windows in
 /// the same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their
 /// mean difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
-/// Below [`FEWEST_UPDATES`] losses are not compared. Speed and size are added where both were measured.
+/// Below twenty updates of an arm losses are not compared. Speed and size are added where both were measured.
 pub fn verdict(study: &Study) -> String {
     let best = |kind| Contender::best(study, kind);
     let (dense, deep, wide) = (best(ArmKind::Dense), best(ArmKind::Deep), best(ArmKind::Wide));

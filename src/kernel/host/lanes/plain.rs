@@ -67,10 +67,9 @@ impl Lanes for Plain {
 
     #[inline(always)]
     fn transpose(self, rows: &mut [[f32; 16]; 16]) {
-        for i in 0..16 {
-            for j in 0..i {
-                (rows[i][j], rows[j][i]) = (rows[j][i], rows[i][j]);
-            }
+        let given = *rows;
+        for (column, row) in rows.iter_mut().enumerate() {
+            row.iter_mut().zip(&given).for_each(|(to, from)| *to = from[column]);
         }
     }
 
