@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use deepwide::config::DecoderConfig;
+use deepwide::weights::{MemoryWeights, write_hf_directory};
 use serde_json::Value;
 
 use crate::grow::{printed, run, tiny_base};
@@ -172,6 +174,35 @@ fn matrices_are_kept_as_asked_and_those_of_a_gguf_file_as_they_are() {
 }
 
 #[test]
+fn experts_that_are_one_copy_in_memory_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = DecoderConfig::pico().with(|fields| fields.intermediate_size = 320).unwrap();
+    let base = folder.path().join("whole-blocks");
+    write_hf_directory(&MemoryWeights::untrained(config, 0.02, 1), None, None, &base).unwrap();
+    let base = base.display();
+    let told = |growth: &str| {
+        let words = format!("bench {base} -p 2 -n 0 -r 1 -t 1 --no-warmup {growth}");
+        let output = run(&words.split(' ').collect::<Vec<_>>());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let note = told("--moe 4 --quant q8_0");
+    assert!(note.starts_with("note: whole-blocks: the 4 experts of a layer are one copy in memory; "), "{note}");
+    for silent in ["--moe 4 --quant q8_0 --noise 0.1", "--moe 4", "--quant q8_0", "--moe 4 --quant q8_0 -q"] {
+        assert_eq!(told(silent), "", "{silent}");
+    }
+}
+
+#[test]
+fn weights_beyond_the_memory_of_the_machine_are_refused_before_they_are_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["-p", "1", "-n", "0", "--stack", "16384", "--moe", "4096", "--noise", "0.1"];
+    let (code, message) = refused(&[["bench", &base(&folder)].as_slice(), &words].concat());
+    assert_eq!(code, 6, "{message}");
+    assert!(message.contains("pp1 of \"tiny\" needs at least ") && message.contains("(weights "), "{message}");
+}
+
+#[test]
 fn a_training_step_is_a_test_of_its_own_with_the_same_fields() {
     let folder = tempfile::tempdir().unwrap();
     let all = records(&base(&folder), "--train 2x8,1x4 -r 2 -t 1 --moe 2 --top-k 1");
@@ -251,8 +282,8 @@ fn what_cannot_be_measured_is_refused_with_its_code() {
         (&["-p", "100000"], 3, "pp100000 of \"tiny\" takes 100000 positions"),
         (&["--train", "1x100000"], 3, "train1x100000"),
         (&["--dus", "9"], 3, "9"),
-        (&["--stack", "32768", "-p", "0", "-n", "1", "-d", "500", "-b", "4096"], 6, "all of this machine"),
-        (&["--stack", "32768", "--train", "4096x500"], 6, "all of this machine"),
+        (&["--stack", "32768", "-p", "0", "-n", "1", "-d", "500", "-b", "4096"], 6, "TiB), this machine has"),
+        (&["--stack", "32768", "--train", "4096x500"], 6, "activations "),
         (&["--trace", "/no/such/folder/trace.json"], 1, "trace.json"),
     ];
     for (words, code, said) in rows {
@@ -343,10 +374,12 @@ fn a_trace_says_where_the_time_goes() {
             let has = |path: &str| paths.iter().filter(|found| *found == path).count();
             let forward = if name.contains("train") { "repetition/forward" } else { "repetition" };
             let passes = if name.contains("tg2") { 2 } else { 1 };
-            for part in ["embedding", "layer 7", "layer 0/self_attn/qkv_proj", "layer 0/self_attn/attention", "lm_head"]
-            {
+            for part in ["embedding", "layer 7", "layer 0/self_attn/qkv_proj", "layer 0/self_attn/attention"] {
                 assert_eq!(has(&format!("{forward}/{part}")), passes, "{name}: {part}");
             }
+            // In training, the loss is made of the logits while they stand.
+            let head = if name.contains("train") { "repetition/loss/lm_head" } else { "repetition/lm_head" };
+            assert_eq!(has(head), passes, "{name}: {head}");
             assert_eq!(has(&format!("{forward}/layer 3/{feed_forward}")), passes, "{name}");
             for part in ["loss", "backward", "clipping", "optimizer"] {
                 assert_eq!(has(&format!("repetition/{part}")), usize::from(name.contains("train")), "{name}: {part}");

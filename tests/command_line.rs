@@ -43,6 +43,22 @@ fn every_command_is_in_the_readme_and_in_the_manual() {
 }
 
 #[test]
+fn options_stand_under_headings_and_those_of_every_command_last() {
+    let headed: [(&str, &[&str]); 3] = [
+        ("grow", &["Depth", "Width", "Output", "Checks"]),
+        ("bench", &["Tests", "Weights and device", "Output", "Depth", "Width"]),
+        ("compare", &["Base and data", "Arms", "Training", "Measuring", "Output"]),
+    ];
+    for (command, headings) in headed {
+        let help = printed(&[command, "-h"]);
+        let place = |words: &str| help.find(words).unwrap_or_else(|| panic!("{command} -h has no {words}"));
+        let global = place("\nGlobal options:");
+        assert!(headings.iter().all(|heading| place(&format!("\n{heading}:")) < global), "{help}");
+        assert!(place("--quiet") > global && place("--verbose") > global, "{help}");
+    }
+}
+
+#[test]
 fn completions_know_every_command_and_option_in_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = printed(&["completions", shell]);

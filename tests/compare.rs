@@ -118,6 +118,8 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
     let cases: Vec<(Vec<String>, i32, &[&str])> = vec![
         (base(&path("nowhere"), &text), 4, &["nowhere", "does not exist"]),
+        (base("no-such-org/no-such-model", &text), 4, &["no-such-model", "compare takes a local directory"]),
+        (base("model.gguf", &text), 3, &["deepwide grow --dtype float32 \"model.gguf\" DIR"]),
         (base(&bare, &text), 4, &["bare"]),
         (base(&pointer, &text), 3, &["model.safetensors", "LFS"]),
         (base(&page, &text), 3, &["model.safetensors", "HTML"]),

@@ -5,7 +5,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use deepwide::config::DecoderConfig;
 use deepwide::model::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, Routing};
-use deepwide::train::next_token_loss;
 use deepwide::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightSource};
 use ndarray::Array2;
 
@@ -59,6 +58,13 @@ impl CausalLm for Model {
         match self {
             Self::Dense(model) => model.hidden_states(tokens, cache),
             Self::Sparse(model) => model.hidden_states(tokens, cache),
+        }
+    }
+
+    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        match self {
+            Self::Dense(model) => model.next_token_loss(hidden, targets),
+            Self::Sparse(model) => model.next_token_loss(hidden, targets),
         }
     }
 
@@ -141,9 +147,9 @@ pub fn next_token_losses<T: AsRef<[u32]>>(
 ) -> (Tensor<1>, Vec<Routing>) {
     let ids = tokens(texts, device);
     let [num_texts, seq_length] = ids.dims();
-    let output = model.forward(ids.clone());
-    let logits = output.logits.slice([0..num_texts, 0..seq_length - 1]);
-    (next_token_loss(logits, ids.slice([0..num_texts, 1..seq_length])), output.routing)
+    let HiddenStates { last, routing } = model.hidden_states(ids.clone(), None);
+    let last = last.slice([0..num_texts, 0..seq_length - 1]);
+    (model.next_token_loss(last, ids.slice([0..num_texts, 1..seq_length])), routing)
 }
 
 /// The gradient of a loss with respect to every weight of `model`, by the name of the weight.

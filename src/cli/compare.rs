@@ -30,54 +30,56 @@ const DECODE_TOKENS: usize = 16;
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
     /// Hugging Face directory of a dense Llama or Mistral; needs --data [default: the built-in base]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Base and data")]
     pub base: Option<PathBuf>,
     /// Text to train and score on, .txt or .jsonl with "text"; its last tenth is held out [default: the built-in
     /// language]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Base and data")]
     pub data: Option<PathBuf>,
     /// Overlaps of further depth-grown arms, besides the iso-FLOP one: m layers dropped from each copy
-    #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Arms")]
     pub m: Vec<usize>,
     /// Experts per layer of the wide arm
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, help_heading = "Arms")]
     pub experts: usize,
     /// Experts per token of the wide arm
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, help_heading = "Arms")]
     pub top_k: usize,
-    /// Training FLOPs of each arm, e.g. 3e12
-    #[arg(long, value_parser = count, conflicts_with = "tokens")]
+    /// Training FLOPs of each arm, e.g. 3e12 [default: 6e11, 1.5e11 with --quick]
+    #[arg(long, value_parser = count, conflicts_with = "tokens", help_heading = "Training")]
     pub flops: Option<u64>,
-    /// Training budget as tokens of the dense control; the others get the same FLOPs
-    #[arg(long, value_parser = count)]
+    /// Training budget as tokens of the dense control; the others get the same FLOPs [default with --base: 16384,
+    /// 512 with --quick]
+    #[arg(long, value_parser = count, help_heading = "Training")]
     pub tokens: Option<u64>,
-    /// Runs per arm, seeds 1 to K; with two or more the table shows 95 % intervals
-    #[arg(long, value_name = "K")]
+    /// Runs per arm, seeds 1 to K; with two or more the table shows 95 % intervals [default: 3, 1 with --quick or
+    /// --base]
+    #[arg(long, value_name = "K", help_heading = "Training")]
     pub seeds: Option<usize>,
     /// Peak learning rate [default: 2e-3 for the built-in base, 1e-4 with --base]
-    #[arg(long, allow_hyphen_values = true, value_parser = positive_real)]
+    #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
-    /// Windows per update
-    #[arg(long)]
+    /// Windows per update [default: 8, 4 with --quick or --base, 1 with both]
+    #[arg(long, help_heading = "Training")]
     pub batch_size: Option<usize>,
-    /// Tokens per window
-    #[arg(long)]
+    /// Tokens per window [default: 128, 256 with --base]
+    #[arg(long, help_heading = "Training")]
     pub seq_length: Option<usize>,
     /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
-    #[arg(long, default_value = "flex")]
+    #[arg(long, default_value = "flex", help_heading = "Measuring")]
     pub device: String,
     /// Type of the weights in timings and memory; training is in float32
-    #[arg(long, value_enum, default_value_t = DtypeArg::Float32)]
+    #[arg(long, value_enum, default_value_t = DtypeArg::Float32, help_heading = "Measuring")]
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures; files of these names in it are replaced [default:
     /// figures/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// A run of some twenty seconds
-    #[arg(long)]
+    /// A run of some twenty seconds on the built-in base; with --base a smoke test of 2 updates
+    #[arg(long, help_heading = "Training")]
     pub quick: bool,
     /// Print results.json on stdout instead of the table
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
 
@@ -165,6 +167,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     if let (Some(base), None) = (&args.base, &args.data) {
         return Err(CliError::BaseWithoutData { base: base.clone() });
     }
+    args.base.as_deref().map_or(Ok(()), is_local_directory)?;
     let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
     let plan_options = PlanOptions {
         overlaps: args.m.clone(),
@@ -239,6 +242,16 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
 
 fn positive(option: &'static str, number: usize) -> Result<usize, CliError> {
     if number == 0 { Err(CliError::ZeroOption { option }) } else { Ok(number) }
+}
+
+/// Names the other forms in which a base may be given elsewhere.
+fn is_local_directory(base: &Path) -> Result<(), CliError> {
+    let base_path = base.to_owned();
+    if base.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
+        return Err(CliError::BaseIsGguf { base: base_path });
+    }
+    let is_like_an_id = base.is_relative() && base.iter().count() == 2 && !base.starts_with("..");
+    if is_like_an_id && !base.exists() { Err(CliError::BaseNotLocal { base: base_path }) } else { Ok(()) }
 }
 
 /// Where results go: what was asked for, or a folder by what was asked. The plain one is for the study as it comes.

@@ -11,10 +11,10 @@ use clap::Args;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub struct Verbosity {
     /// Tell also where each model was found and how long each step took
-    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    #[arg(long, short, global = true, conflicts_with = "quiet", help_heading = "Global options")]
     pub verbose: bool,
     /// No progress and no notices on stderr, only what went wrong
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     pub quiet: bool,
 }
 

@@ -83,6 +83,20 @@ pub enum CliError {
         /// The directory given.
         base: std::path::PathBuf,
     },
+    /// A base of the other format.
+    #[error(
+        "--base {base:?} is a GGUF file, expected a Hugging Face directory; to make one: deepwide grow --dtype float32 {base:?} DIR"
+    )]
+    BaseIsGguf {
+        /// The file given.
+        base: std::path::PathBuf,
+    },
+    /// A base that may be on the hub and is not here.
+    #[error("--base {base:?} does not exist: compare takes a local directory, not an id on the hub")]
+    BaseNotLocal {
+        /// The path given.
+        base: std::path::PathBuf,
+    },
     /// A number of the command line that must be positive is zero.
     #[error("--{option} is 0, expected at least 1")]
     ZeroOption {
@@ -287,7 +301,8 @@ impl CliError {
     /// given by the Hub, 5 a check failed, 6 too large for the memory.
     pub fn code(&self) -> u8 {
         match self {
-            Self::Plan(_)
+            Self::BaseIsGguf { .. }
+            | Self::Plan(_)
             | Self::Merge(_)
             | Self::Strict { .. }
             | Self::TooDeep { .. }
@@ -307,6 +322,7 @@ impl CliError {
             | Self::PromptsWithoutHidden => 2,
             Self::Bench(error) => error.code(),
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
+            Self::BaseNotLocal { .. } => 4,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::Read { .. } | Self::Stdout { .. } | Self::CheckStopped { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {

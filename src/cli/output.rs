@@ -17,8 +17,9 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 }
 
 /// A size for people: `3.9 MiB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: impl Into<u128>) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let bytes: u128 = bytes.into();
     let power = (bytes.max(1).ilog2() / 10).min(4);
     if power == 0 {
         return format!("{bytes} B");
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn sizes_and_counts_are_short() {
-        assert_eq!([0, 1023, 1024, 14_483_464_192].map(size), ["0 B", "1023 B", "1.00 KiB", "13.49 GiB"]);
+        assert_eq!([0u64, 1023, 1024, 14_483_464_192].map(size), ["0 B", "1023 B", "1.00 KiB", "13.49 GiB"]);
         assert_eq!([999, 7_241_732_096, 46_702_792_704].map(short_count), ["999", "7.242 B", "46.703 B"]);
     }
 

@@ -1,8 +1,8 @@
 //! What stands around every plot: what it shows, of what, how matched, and where it was measured.
 
 use super::scene::{INK, MARGIN, MUTED, SMALL, Scene, Text, WIDTH};
-use crate::report::Study;
 use crate::report::table::si;
+use crate::report::{Arm, Study};
 
 /// A scene with title, two lines on the study below it, and a foot that names the machine.
 pub(super) fn titled(study: &Study, title: &str, height: f64) -> Scene {
@@ -50,11 +50,21 @@ fn matching(study: &Study) -> String {
     format!(
         "matched by {}, {} an arm; batch {} × {} tokens, learning rate {}",
         settings.match_rule,
-        si(settings.train_flops_budget_flops as f64, "FLOP"),
+        spent(study),
         settings.batch_size,
         settings.seq_length,
         settings.learning_rate,
     )
+}
+
+/// FLOPs that the arms spent, which whole updates make unequal: one number or a range; the budget of an untrained study.
+fn spent(study: &Study) -> String {
+    let shown = |flops: u64| si(flops as f64, "FLOP");
+    let trained = || study.arms.iter().filter(|arm| !arm.runs.is_empty()).map(Arm::train_flops_spent);
+    match (trained().min(), trained().max()) {
+        (Some(least), Some(most)) if shown(least) != shown(most) => format!("{} to {}", shown(least), shown(most)),
+        (least, _) => shown(least.unwrap_or(study.settings.train_flops_budget_flops)),
+    }
 }
 
 fn origin(study: &Study) -> String {
@@ -64,4 +74,21 @@ fn origin(study: &Study) -> String {
         "deepwide {}{commit} · {} · {} on {}, {} threads, {}",
         run.version, run.date, run.device, run.cpu, run.num_threads, run.dtype
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::fixture;
+
+    #[test]
+    fn arms_that_spent_unequally_are_shown_as_a_range() {
+        let mut study = fixture::study(3, 1);
+        for arm in &mut study.arms {
+            arm.runs[0].evals.last_mut().unwrap().train_flops = 12_000_000_000_000;
+        }
+        assert!(matching(&study).contains(", 12.0 TFLOP an arm;"), "{}", matching(&study));
+        study.arms[1].runs[0].evals.last_mut().unwrap().train_flops /= 2;
+        assert!(matching(&study).contains(", 6.00 TFLOP to 12.0 TFLOP an arm;"), "{}", matching(&study));
+    }
 }

@@ -3,6 +3,8 @@
 #[cfg(feature = "flex")]
 mod backward;
 #[cfg(feature = "flex")]
+mod decode;
+#[cfg(feature = "flex")]
 mod flex;
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation::softmax};
@@ -90,7 +92,7 @@ mod tests {
     /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
     type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);
 
-    const CASES: [Case; 9] = [
+    const CASES: [Case; 13] = [
         (1, 1, 0, 0, 1, 1, 2, None),
         (2, 7, 0, 0, 4, 2, 6, None),
         (2, 130, 0, 0, 3, 3, 10, None),
@@ -100,6 +102,10 @@ mod tests {
         (3, 1, 40, 0, 4, 1, 8, Some(11)),
         (1, 5, 33, 3, 4, 4, 8, None),
         (1, 66, 80, 1, 4, 2, 8, Some(100)),
+        (2, 1, 300, 9, 6, 2, 64, None),
+        (1, 1, 128, 0, 7, 1, 80, Some(128)),
+        (1, 1, 200, 5, 8, 2, 24, Some(65)),
+        (2, 1, 63, 0, 5, 1, 130, None),
     ];
 
     fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, Visibility) {

@@ -9,23 +9,26 @@
 
 pub mod adamw;
 pub mod attention;
-pub mod cross_entropy;
 pub mod embedding;
 pub mod executed;
 pub mod expert_mlp;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod projections;
 pub mod quantized_linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
 
+mod allocator;
 #[cfg(all(test, feature = "flex"))]
 mod fixture;
 #[cfg(feature = "flex")]
 mod host;
 
 use burn::tensor::Device;
+
+pub use allocator::CachingAllocator;
 
 /// Whether tensors on this device have hand-written bodies.
 fn hand_written(device: &Device) -> bool {

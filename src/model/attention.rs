@@ -55,9 +55,9 @@ impl Attention {
             let _span = span("qkv_proj");
             projections(x, weights).map(heads)
         };
-        let (q, k) = {
+        let [q, k] = {
             let _span = span("rope");
-            (rotary.forward(q, past), rotary.forward(k, past))
+            rotary.forward([q, k], past)
         };
         let (k, v) = match cache {
             Some(cache) => {

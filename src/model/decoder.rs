@@ -9,6 +9,7 @@ use super::{
     Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe,
 };
 use crate::config::DecoderConfig;
+use crate::kernel::linear_cross_entropy::linear_cross_entropy;
 use crate::kernel::quantized_linear::BlockFormat;
 use crate::trace::{indexed_span, span};
 use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
@@ -216,6 +217,14 @@ where
         }
         let _span = span("norm");
         HiddenStates { last: self.norm.forward(x), routing }
+    }
+
+    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let _span = span("lm_head");
+        let [batch_size, seq_length, hidden_size] = hidden.dims();
+        let num_tokens = batch_size * seq_length;
+        let head = self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight);
+        linear_cross_entropy(hidden.reshape([num_tokens, hidden_size]), head.val(), targets.reshape([num_tokens]))
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {

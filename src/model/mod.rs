@@ -51,6 +51,16 @@ pub trait CausalLm: Module {
     /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;
 
+    /// Mean `−ln p(target)` in nats, `[1]`, without all logits at once.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[batch_size, seq_length, hidden_size]`, after the final norm
+    /// - `targets`: `[batch_size, seq_length]`
+    ///
+    /// # Panics
+    /// If there are no tokens, or a target is not below `vocab_size`.
+    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1>;
+
     /// Logits at every position.
     fn forward(&self, tokens: Tensor<2, Int>) -> CausalLmOutput {
         let HiddenStates { last, routing } = self.hidden_states(tokens, None);

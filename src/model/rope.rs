@@ -48,16 +48,18 @@ impl RotaryEmbedding {
         Self { angles }
     }
 
-    /// Turns queries or keys that stand at `start, start + 1, …`: `[batch_size, seq_length, num_heads, head_dim]`.
+    /// Turns queries and keys, or either, that stand at `start, start + 1, …`: each `[batch_size, seq_length, heads, head_dim]`.
     ///
     /// # Panics
     /// If the last position is not below `max_position_embeddings`.
-    pub fn forward(&self, x: Tensor<4>, start: usize) -> Tensor<4> {
-        let (len, max) = (x.dims()[1], self.angles.max_position_embeddings);
+    pub fn forward<const N: usize>(&self, x: [Tensor<4>; N], start: usize) -> [Tensor<4>; N] {
+        let Some(first) = x.first() else { return x };
+        let (len, max) = (first.dims()[1], self.angles.max_position_embeddings);
         let end = start + len;
         assert!(end <= max, "position {} is not below max_position_embeddings {max}", end - 1);
-        let Table { cos, sin } = self.angles.table(end, &x.device());
-        rope(x, cos.narrow(0, start, len), sin.narrow(0, start, len))
+        let Table { cos, sin } = self.angles.table(end, &first.device());
+        let (cos, sin) = (cos.narrow(0, start, len), sin.narrow(0, start, len));
+        x.map(|x| rope(x, cos.clone(), sin.clone()))
     }
 }
 
@@ -158,7 +160,7 @@ mod tests {
         let len = positions.len();
         let x = Tensor::<1, burn::tensor::Int>::arange(0..(len * 24) as i64, &Device::default()).float();
         let x = x.sin().reshape([1, len, 1, 24]);
-        rotary.forward(x, positions.start).into_data().iter().collect()
+        rotary.forward([x], positions.start)[0].to_data().iter().collect()
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! The highest use of the heap during some work.
 
-use std::alloc::System;
 use std::hint::black_box;
 
 use burn::tensor::Device;
 use peakmem_alloc::{PeakMemAlloc, PeakMemAllocTrait};
 
-/// The system's allocator with a counter of live bytes. A binary that wants heap peaks registers it:
+use crate::kernel::CachingAllocator;
+
+/// The allocator of tensors with a counter of live bytes. A binary that wants its speed, or heap peaks, registers it:
 ///
 /// ```
 /// use deepwide::profile::heap::{COUNTING, CountingAllocator};
 /// #[global_allocator]
 /// static HEAP: &CountingAllocator = &COUNTING;
 /// ```
-pub use peakmem_alloc::INSTRUMENTED_SYSTEM as COUNTING;
+pub static COUNTING: CountingAllocator = PeakMemAlloc::new(CachingAllocator::new());
 
 /// Type of [`COUNTING`].
-pub type CountingAllocator = PeakMemAlloc<System>;
+pub type CountingAllocator = PeakMemAlloc<CachingAllocator>;
 
 /// Runs `work` and returns its result with the most bytes of the heap that were in use during it beyond those in use
 /// before. `None` if the binary has not registered [`COUNTING`], or if tensors of `device` do not lie on the heap.

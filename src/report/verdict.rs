@@ -10,12 +10,15 @@ pub const TIE_NATS: f64 = 0.005;
 /// Arms whose training FLOPs differ by more than this part are said to differ.
 const UNEQUAL_FLOPS: f64 = 0.02;
 
+/// Updates of an arm below which its loss says nothing of its growth.
+pub const FEWEST_UPDATES: usize = 20;
+
 /// The finding of a study in one sentence.
 ///
 /// The best wide arm is set against the best deep arm, and both against the dense control. Arms see the same windows in
 /// the same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their
 /// mean difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
-/// Speed and size are added where both were measured.
+/// Below twenty updates of an arm losses are not compared. Speed and size are added where both were measured.
 pub fn verdict(study: &Study) -> String {
     let best = |kind| Contender::best(study, kind);
     let (dense, deep, wide) = (best(ArmKind::Dense), best(ArmKind::Deep), best(ArmKind::Wide));
@@ -41,7 +44,15 @@ pub fn verdict(study: &Study) -> String {
         (Some(deep), Some(wide)) => running_costs(study, deep.arm, wide.arm),
         _ => String::new(),
     };
-    format!("At {} from this base, {comparisons}{running}.", budget(study, &contenders))
+    let budget = budget(study, &contenders);
+    let updates = contenders.iter().flat_map(|contender| &contender.arm.runs).filter_map(|run| run.evals.last());
+    match updates.map(|eval| eval.step).min() {
+        Some(fewest) if fewest < FEWEST_UPDATES => {
+            let found = format!("{fewest}, expected {FEWEST_UPDATES} an arm");
+            format!("At {budget} from this base, too few updates to compare growths ({found}){running}.")
+        }
+        _ => format!("At {budget} from this base, {comparisons}{running}."),
+    }
 }
 
 /// The arm that stands for its kind.
@@ -245,6 +256,19 @@ mod tests {
     fn the_best_of_several_arms_is_said_to_be_chosen() {
         let said = verdict(&fixture::study(5, 3));
         assert!(said.contains("(the best of 2 deep arms)") && said.contains("(the best of 2 wide arms)"), "{said}");
+    }
+
+    #[test]
+    fn below_twenty_updates_nothing_is_said_of_losses() {
+        let after = |step| {
+            let mut study = ending_at([&[1.95], &[1.92], &[1.88]]);
+            study.arms[2].runs[0].evals.last_mut().unwrap().step = step;
+            verdict(&study)
+        };
+        let said = after(19);
+        assert!(said.contains("too few updates to compare growths (19, expected 20 an arm); "), "{said}");
+        assert!(!said.contains("nats"), "{said}");
+        assert!(after(20).contains("nats"));
     }
 
     #[test]

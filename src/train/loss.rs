@@ -1,21 +1,8 @@
-//! The two losses of continued pretraining: predicting the next token, and using the experts evenly.
+//! The loss that keeps the experts evenly used, beside that of the next token.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation::softmax};
+use burn::tensor::{IndexingUpdateOp, Tensor, activation::softmax};
 
-use crate::kernel::cross_entropy::cross_entropy;
 use crate::model::Routing;
-
-/// Mean `−ln p(target)` in nats.
-///
-/// # Shapes
-/// - `logits`: `[batch_size, seq_length, vocab_size]`
-/// - `targets`: `[batch_size, seq_length]`
-/// - result: `[1]`
-pub fn next_token_loss(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
-    let [batch_size, seq_length, vocab_size] = logits.dims();
-    let num_tokens = batch_size * seq_length;
-    cross_entropy(logits.reshape([num_tokens, vocab_size]), targets.reshape([num_tokens])).mean()
-}
 
 /// `E · Σ_e f_e · P_e`, mean over layers: `f_e` the visits to expert `e` per token, `P_e` the mean of
 /// `softmax(scores)_e` (Fedus et al., 2021, arXiv:2101.03961, §2.2, summed over the `k` choices as in transformers'

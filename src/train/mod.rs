@@ -8,7 +8,7 @@ mod optimizer;
 mod router;
 mod schedule;
 
-pub use loss::{load_balancing_loss, next_token_loss};
+pub use loss::load_balancing_loss;
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use router::RouterStats;
 pub use schedule::Schedule;
@@ -20,7 +20,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::data::{WindowOrder, Windows};
-use crate::model::{CausalLm, CausalLmOutput};
+use crate::model::{CausalLm, HiddenStates};
 use crate::trace::span;
 
 /// How to train.
@@ -149,12 +149,12 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
         let mut routers = Vec::new();
         for pass in &passes {
             let (inputs, targets) = self.batch(pass);
-            let CausalLmOutput { logits, routing } = {
+            let HiddenStates { last, routing } = {
                 let _span = span("forward");
-                model.forward(inputs)
+                model.hidden_states(inputs, None)
             };
             let in_loss = span("loss");
-            let loss = next_token_loss(logits, targets);
+            let loss = model.next_token_loss(last, targets);
             loss_nats += share * scalar(&loss);
             let loss = match model.config().moe {
                 None => loss,

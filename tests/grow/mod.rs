@@ -30,8 +30,9 @@ pub fn run(words: &[&str]) -> Output {
 /// What a successful run printed on stdout.
 pub fn printed(words: &[&str]) -> String {
     let output = run(words);
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let [stdout, stderr] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+    assert!(output.status.success(), "{words:?}: {stderr}{stdout}");
+    stdout.into_owned()
 }
 
 /// A Llama of two layers with a tokenizer, bfloat16.

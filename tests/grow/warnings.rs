@@ -13,9 +13,12 @@ use serde_json::Value;
 use super::{names, printed, run, tiny_base};
 use crate::gguf_written::tiny_vocabulary;
 
-/// The warnings of a dry run.
+/// The warnings of a dry run of `grow SOURCE OUT`, OUT in a folder of its own.
 fn warnings(words: &[&str]) -> Vec<String> {
-    let plan: Value = serde_json::from_str(&printed(&[&["grow", "--dry-run", "--json"], words].concat())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let words = [&["grow", "--dry-run", "--json"], words, &[out.to_str().unwrap()]].concat();
+    let plan: Value = serde_json::from_str(&printed(&words)).unwrap();
     plan["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().to_owned()).collect()
 }
 
@@ -27,7 +30,7 @@ fn noise_that_rounding_undoes_is_told_with_its_numbers() {
     let small = HfDirectory::open(&tiny_base(&root.path().join("tiny"))).unwrap().config().clone();
     write_hf_directory(&MemoryWeights::untrained(small, 0.2, 3), None, Some(Dtype::Float32), &base).unwrap();
     let base = base.to_str().unwrap();
-    let told = |noise: &str, dtype: &str| warnings(&[base, "out", "--moe", "2", "--noise", noise, "--dtype", dtype]);
+    let told = |noise: &str, dtype: &str| warnings(&[base, "--moe", "2", "--noise", noise, "--dtype", dtype]);
     for (noise, dtype) in [("0.0005", "float32"), ("0.0005", "float16"), ("0.05", "bfloat16"), ("0", "bfloat16")] {
         assert_eq!(told(noise, dtype), [""; 0], "{noise} in {dtype}");
     }
@@ -46,7 +49,9 @@ fn noise_that_rounding_undoes_is_told_with_its_numbers() {
         before.len() / 2
     );
     assert_eq!(warning, expected);
-    let words = ["grow", base, "out", "--moe", "2", "--noise", "0.0005", "--dtype", "bfloat16", "--strict"];
+    let strict = root.path().join("strict");
+    let words =
+        ["grow", base, strict.to_str().unwrap(), "--moe", "2", "--noise", "0.0005", "--dtype", "bfloat16", "--strict"];
     let refused = run(&words);
     assert_eq!(refused.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("is lost in rounding"));
@@ -59,9 +64,8 @@ fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
     let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
     let options = GgufOptions { file_type: GgufFileType::F32, name: None };
     write_gguf(&weights, &tiny_vocabulary(), &options, &mut fs::File::create(&base).unwrap(), &base).unwrap();
-    let told = |out_type: &str| {
-        warnings(&[base.to_str().unwrap(), "out", "--moe", "2", "--noise", "0.002", "--out-type", out_type])
-    };
+    let told =
+        |out_type: &str| warnings(&[base.to_str().unwrap(), "--moe", "2", "--noise", "0.002", "--out-type", out_type]);
     assert_eq!(told("gguf:f16"), [""; 0]);
     assert!(told("gguf:q8_0")[0].starts_with("--noise 0.002 is lost in rounding to Q8_0"));
     let config = root.path().join("moe.yml");
@@ -70,7 +74,7 @@ fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
             ["", scale].map(|s| format!("- source_model: base.gguf\n  positive_prompts: [a]\n{s}")).concat();
         let text = format!("base_model: base.gguf\ngate_mode: random\ndtype: bfloat16\nexperts:\n{experts}");
         fs::write(&config, text).unwrap();
-        warnings(&[config.to_str().unwrap(), "out"])
+        warnings(&[config.to_str().unwrap()])
     };
     assert_eq!(merge("  noise_scale: 0.1\n"), [""; 0]);
     assert!(
@@ -92,9 +96,9 @@ fn models_whose_ids_mean_other_tokens_are_not_merged() {
         fs::write(&config, yaml).unwrap();
         let (config, out) = (config.to_str().unwrap(), root.path().join("out"));
         fs::write(&other, &text).unwrap();
-        assert_eq!(warnings(&[config, "out"]), [""; 0], "{name}");
+        assert_eq!(warnings(&[config]), [""; 0], "{name}");
         fs::write(&other, format!("{text} ")).unwrap();
-        assert!(warnings(&[config, "out"])[0].contains("no id means two tokens"), "{name}");
+        assert!(warnings(&[config])[0].contains("no id means two tokens"), "{name}");
         let renamed = text.replace("\"w7\"", "\"x\\u001b\"");
         assert_ne!(renamed, text);
         fs::write(&other, renamed).unwrap();

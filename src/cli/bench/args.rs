@@ -25,47 +25,47 @@ pub struct BenchArgs {
     pub models: Vec<String>,
 
     /// Tokens of a prompt, in one pass (test pp512); 0 for no such test [default: 512, none with --train]
-    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
     pub n_prompt: Vec<usize>,
     /// Tokens to decode one by one (test tg128); 0 for no such test [default: 128, none with --train]
-    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
     pub n_gen: Vec<usize>,
     /// A prompt, then decoding behind it (test pp512+tg128); also written -pg
-    #[arg(long = "pg", value_name = "PP,TG", value_parser = prompt_and_gen)]
+    #[arg(long = "pg", value_name = "PP,TG", value_parser = prompt_and_gen, help_heading = "Tests")]
     pub n_pg: Vec<(usize, usize)>,
     /// Tokens that are in the cache before, not timed
-    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
     pub n_depth: Vec<usize>,
     /// Sequences at once
-    #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = from_one)]
+    #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
     pub batch_size: Vec<usize>,
     /// Threads that compute [default: as many as the machine has]
-    #[arg(short = 't', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = from_one)]
+    #[arg(short = 't', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
     pub threads: Vec<usize>,
     /// A whole training step on B sequences of S tokens in float32: forward, loss, backward, clipping, AdamW
-    #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size)]
+    #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
     /// Timed repetitions of each test
-    #[arg(short = 'r', long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = from_one)]
+    #[arg(short = 'r', long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
     pub repetitions: usize,
     /// Begin with the first timed repetition
-    #[arg(long)]
+    #[arg(long, help_heading = "Tests")]
     pub no_warmup: bool,
     /// How to print
-    #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value_t = OutputArg::Md)]
+    #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value_t = OutputArg::Md, help_heading = "Output")]
     pub output: OutputArg,
 
     /// Type in which matrices are kept [default: quantized where a GGUF file has them so, else float32]
-    #[arg(long, value_enum, conflicts_with = "quant")]
+    #[arg(long, value_enum, conflicts_with = "quant", help_heading = "Weights and device")]
     pub dtype: Option<DtypeArg>,
     /// Round matrices to blocks of integers; what a GGUF file has in blocks stays in those
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Weights and device")]
     pub quant: Option<QuantArg>,
     /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
-    #[arg(long, default_value = "flex")]
+    #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,
     /// Write where the time of one more repetition of each test goes, as a Chrome trace (Perfetto, chrome://tracing)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
     /// How to grow each model before it is measured; nothing is written.

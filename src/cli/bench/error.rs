@@ -48,18 +48,16 @@ pub enum BenchError {
         max_position_embeddings: usize,
     },
     /// A test that no machine of this size can hold.
-    #[error(
-        "{test} of {model:?} keeps {bytes} bytes besides what it computes, expected at most {most}, all of this machine"
-    )]
+    #[error("{test} of {model:?} needs at least {needs}, this machine has {most}")]
     TooLarge {
         /// The test.
         test: String,
         /// The model.
         model: String,
-        /// Bytes of the cache, or of the state and the activations of training.
-        bytes: u128,
+        /// What it keeps besides what it computes, and what that is made of.
+        needs: String,
         /// Memory of the machine.
-        most: u64,
+        most: String,
     },
     /// Training cannot start.
     #[error(transparent)]

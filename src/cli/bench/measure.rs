@@ -78,6 +78,7 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
         let inference = cases.iter().filter_map(|case| Some((*case, inference(case)?)));
         let training = cases.iter().filter_map(|case| Some((*case, training(case)?)));
         if inference.clone().next().is_some() {
+            target.notice().into_iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
             self.clock.show(&format!("{}: loading", target.name()));
             let mut model = target.load::<F>(self.device)?;
             let described = target.describe(&model);
@@ -102,7 +103,7 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
             wake(&model, &device);
             for (case, n_train) in training {
                 let (device, clock, test_time) = (&device, &self.clock, now());
-                let num_steps = clock.num_runs();
+                let num_steps = clock.num_runs(case);
                 let samples;
                 (samples, model) = self.pools[&case.n_threads]
                     .install(move || {
@@ -138,13 +139,22 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
 
 impl Clock {
     /// Repetitions of a test, all in all.
-    fn num_runs(&self) -> usize {
-        self.repetitions + usize::from(self.warmup) + usize::from(self.traced_on.is_some())
+    fn num_runs(&self, case: TestCase) -> usize {
+        self.num_warmups(case) + self.repetitions + usize::from(self.traced_on.is_some())
+    }
+
+    /// The first training step makes the moments of AdamW, and the second finds memory for what they took the place of.
+    fn num_warmups(&self, case: TestCase) -> usize {
+        match case.test {
+            _ if !self.warmup => 0,
+            Test::Inference { .. } => 1,
+            Test::Train { .. } => 2,
+        }
     }
 
     /// Warms up, times, and traces if it is to.
     fn samples(&self, case: TestCase, run: &mut dyn FnMut() -> RunTime) -> (Samples, Option<Vec<Span>>) {
-        if self.warmup {
+        for _ in 0..self.num_warmups(case) {
             self.show(&format!("{}: warming up", case.name()));
             run();
         }

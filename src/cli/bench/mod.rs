@@ -7,6 +7,7 @@ mod args;
 mod error;
 mod measure;
 mod target;
+mod weights;
 
 pub use args::{BenchArgs, OutputArg, QuantArg};
 pub use error::BenchError;

@@ -4,8 +4,10 @@ use burn::module::ModuleDisplay;
 use burn::tensor::Device;
 
 use super::super::grow::{Growth, grown};
+use super::super::output::size;
 use super::super::run_info::words;
 use super::super::{CliError, DtypeArg};
+use super::weights::{Kept, LeastBytes, Weights};
 use super::{BenchArgs, BenchError};
 use crate::config::{DecoderConfig, ModelType};
 use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
@@ -14,7 +16,7 @@ use crate::profile::flops::count_parameters;
 use crate::profile::memory;
 use crate::profile::system_memory::total_memory_bytes;
 use crate::report::bench::{BenchModel, Test, TestCase};
-use crate::weights::{Checkpoint, Dtype, WeightError, WeightSource};
+use crate::weights::{Checkpoint, WeightError, WeightSource};
 
 /// A model to measure.
 pub(super) struct Target<'a> {
@@ -22,14 +24,7 @@ pub(super) struct Target<'a> {
     growth: Growth<'a>,
     is_grown: bool,
     kept: Kept,
-}
-
-/// In what matrices are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
-    Floats(Dtype),
-    /// Those of the source, else these if any.
-    Blocks(Option<BlockFormat>),
+    weights: LeastBytes,
 }
 
 impl<'a> Target<'a> {
@@ -52,7 +47,14 @@ impl<'a> Target<'a> {
             (None, None) if has_blocks(checkpoint) => Kept::Blocks(None),
             (None, None) => Kept::Floats(DtypeArg::Float32.dtype()),
         };
-        let target = Self { name: words(name), growth, is_grown, kept };
+        let stored = |id| match checkpoint {
+            Checkpoint::Gguf(file) => BlockFormat::from_name(file.ggml_type(id).name),
+            Checkpoint::Hf(_) => None,
+        };
+        let experts_differ = [args.growth.noise, args.growth.drop].into_iter().flatten().any(|size| size > 0.0);
+        let source = &growth.source;
+        let weights = Weights { source, kept, stored: &stored, experts_differ }.least_bytes();
+        let target = Self { name: words(name), growth, is_grown, kept, weights };
         if args.quant.is_some() {
             target.fills_blocks(&args.device, device)?;
         }
@@ -128,24 +130,50 @@ impl<'a> Target<'a> {
         if num_positions > max_position_embeddings {
             return Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings });
         }
-        let bytes = self.least_bytes(case, num_positions as u64);
+        let parts = self.least_bytes(case, num_positions as u64);
+        let bytes = parts.iter().map(|(_, bytes)| bytes).sum::<u128>();
         match total_memory_bytes() {
-            Some(most) if bytes > u128::from(most) => Err(BenchError::TooLarge { test, model, bytes, most }),
+            Some(most) if bytes > u128::from(most) => {
+                let parts = parts.map(|(name, bytes)| format!("{name} {}", size(bytes))).join(", ");
+                let needs = format!("{} of memory ({parts})", size(bytes));
+                Err(BenchError::TooLarge { test, model, needs, most: size(most) })
+            }
             _ => Ok(()),
         }
     }
 
-    /// Bytes that a test keeps at the least: its cache; or the state of training and what backward needs.
-    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> u128 {
+    /// Bytes that a test keeps at the least: weights and cache; or the state of training and what backward needs.
+    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> [(&'static str, u128); 2] {
         let (config, batch) = (self.config(), case.batch_size as u64);
         match case.test {
             Test::Inference { .. } => {
-                memory::kv_cache_bytes_per_token(config, 4) * u128::from(batch) * u128::from(num_positions)
+                let token = memory::kv_cache_bytes_per_token(config, 4);
+                [("weights", self.weights.loaded), ("cache", token * u128::from(batch) * u128::from(num_positions))]
             }
-            Test::Train { .. } => {
-                memory::train_state_bytes(config) + memory::activation_bytes(config, batch, num_positions, 4)
-            }
+            Test::Train { .. } => [
+                ("weights, gradients and moments", memory::train_state_bytes(config)),
+                ("activations", memory::activation_bytes(config, batch, num_positions, 4)),
+            ],
         }
+    }
+
+    /// What its speed must not be taken for: experts that are one copy in memory are read once.
+    pub fn notice(&self) -> Option<String> {
+        let LeastBytes { apart, distinct_experts, .. } = self.weights;
+        let (moe, distinct) = (self.config().moe?, distinct_experts?);
+        let num_experts = moe.num_local_experts;
+        let copies = match distinct {
+            1 => "one copy".to_owned(),
+            some if some < num_experts => format!("{some} copies"),
+            _ => return None,
+        };
+        let quant = if self.kept == Kept::Blocks(None) { " with --quant" } else { "" };
+        let apart = size(apart);
+        Some(format!(
+            "{}: the {num_experts} experts of a layer are {copies} in memory; a trained mixture keeps {apart} apart; \
+             --noise{quant} makes them differ",
+            self.name
+        ))
     }
 }
 

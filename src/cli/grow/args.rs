@@ -24,44 +24,44 @@ pub struct GrowArgs {
     pub growth: GrowthArgs,
 
     /// Type of all numbers written [default: each as its source has it]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Output")]
     pub dtype: Option<DtypeArg>,
     /// What to write: a Hugging Face directory, or a GGUF file in OUT
-    #[arg(long, value_name = "hf|gguf:f32|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse)]
+    #[arg(long, value_name = "hf|gguf:f32|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
     pub out_type: OutType,
     /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB; a GGUF file is always one
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count)]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count, help_heading = "Output")]
     pub out_shard_size: u64,
     /// How the experts are stored: v4 an expert a tensor, which every reader takes; v5 fused, as transformers 5 keeps them
-    #[arg(long, value_enum, default_value_t = LayoutArg::V4)]
+    #[arg(long, value_enum, default_value_t = LayoutArg::V4, help_heading = "Output")]
     pub moe_layout: LayoutArg,
 
     /// Print what would be written, from headers (and with noise the first weights) alone, and write nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Checks")]
     pub dry_run: bool,
     /// Afterwards, run the base and the result on real tokens, and print what growth changed
-    #[arg(long)]
+    #[arg(long, help_heading = "Checks")]
     pub check: bool,
     /// Text for --check [default: a paragraph that comes with the program]
-    #[arg(long, value_name = "FILE", requires = "check")]
+    #[arg(long, value_name = "FILE", requires = "check", help_heading = "Checks")]
     pub check_text: Option<PathBuf>,
     /// Replace OUT if deepwide made it
-    #[arg(long, short = 'y')]
+    #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
     /// Write infinities and NaN instead of refusing them
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub allow_nonfinite: bool,
     /// Write the largest number of --dtype in place of a larger one instead of refusing it
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub saturate: bool,
     /// Refuse what would only be warned of
-    #[arg(long)]
+    #[arg(long, help_heading = "Checks")]
     pub strict: bool,
     /// Give the routers of a mergekit-moe file with gate_mode random a standard deviation of 1, as mergekit does
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub mergekit_compat: bool,
     /// Print one JSON object
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
 
@@ -70,41 +70,48 @@ pub struct GrowArgs {
 #[command(group = clap::ArgGroup::new("depth").multiple(false))]
 pub struct GrowthArgs {
     /// Depth up-scaling: two copies of the base, the last M layers of one and the first M of the other left out
-    #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub dus: Option<usize>,
     /// The whole base K times, one copy on the other
-    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub stack: Option<usize>,
     /// Insert K blocks, evenly, that change nothing until they are trained (LLaMA-Pro)
-    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub identity_blocks: Option<usize>,
 
     /// Sparse upcycling: each MLP becomes a mixture of E experts
-    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub moe: Option<usize>,
     /// Experts that each token visits [default: 2]
-    #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub top_k: Option<usize>,
     /// How the router starts: normal (std 0.02), zero, orthogonal, or hidden (from --prompts)
-    #[arg(long, value_enum, requires = "moe")]
+    #[arg(long, value_enum, requires = "moe", help_heading = "Width")]
     pub router: Option<RouterArg>,
     /// Standard deviation of a normal router [default: 0.02]
-    #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real)]
+    #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real, help_heading = "Width")]
     pub router_std: Option<f64>,
     /// Text file with the prompts of one expert a line, for --router hidden
-    #[arg(long, value_name = "FILE", requires = "moe")]
+    #[arg(long, value_name = "FILE", requires = "moe", help_heading = "Width")]
     pub prompts: Option<PathBuf>,
     /// Noise on every expert's matrices, σ of each matrix's own standard deviation
-    #[arg(long, value_name = "σ", requires = "moe", conflicts_with = "drop", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "σ",
+        requires = "moe",
+        conflicts_with = "drop",
+        allow_hyphen_values = true,
+        help_heading = "Width"
+    )]
     pub noise: Option<f64>,
     /// Drop-upcycling: re-draw this part of each expert's intermediate dimensions
-    #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true)]
+    #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true, help_heading = "Width")]
     pub drop: Option<f64>,
     /// Cut each expert into G finer ones, each token visiting G times as many
-    #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative)]
+    #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub granularity: Option<usize>,
     /// Decides every random number
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, help_heading = "Width")]
     pub seed: u64,
 }
 

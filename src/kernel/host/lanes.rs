@@ -12,12 +12,17 @@ pub(in crate::kernel) use plain::Plain;
 
 /// Operations on sixteen lanes. A value of such a type is the proof that this CPU has them.
 pub(in crate::kernel) trait Lanes: Copy {
+    /// Vector registers of the CPU, as many as a kernel may fill.
+    const REGISTERS: usize;
     /// Sixteen f32.
     type Floats: Copy;
     /// Sixteen i32.
     type Ints: Copy;
     /// Sixteen times four bytes.
     type Bytes: Copy;
+
+    /// Asks for the cache line at an address that will be read soon; any address will do.
+    fn prefetch<T>(self, address: *const T);
 
     fn splat(self, value: f32) -> Self::Floats;
     fn load(self, values: &[f32; 16]) -> Self::Floats;
@@ -29,6 +34,8 @@ pub(in crate::kernel) trait Lanes: Copy {
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a·b + c`, rounded once.
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// Rows become columns.
+    fn transpose(self, rows: &mut [[f32; 16]; 16]);
     /// Lane `i` plus lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, values: Self::Floats) -> f32;
 
@@ -106,6 +113,10 @@ mod tests {
                 for ints in [unsigned, signed, lanes.bits(unsigned, 4, 4), lanes.bits(unsigned, 0, 3), dots, joined] {
                     out(lanes.to_floats(ints));
                 }
+                let mut square = [floats; 16];
+                square.iter_mut().enumerate().for_each(|(row, floats)| floats.rotate_left(row * 5 % 16));
+                lanes.transpose(&mut square);
+                square.iter().for_each(|row| out(lanes.load(row)));
                 let sum = lanes.sum(a);
                 out(lanes.splat(sum));
             }

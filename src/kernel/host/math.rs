@@ -100,28 +100,20 @@ fn max(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b))
 }
 
-/// `ln Σ e^row`.
+/// `row = e^(row − max)`; gives `max` and the total.
 #[inline(always)]
-pub(in crate::kernel) fn log_sum_exp(row: &[f32]) -> f32 {
+pub(in crate::kernel) fn exponentials_in_place(row: &mut [f32]) -> (f32, f32) {
     let max = max(row);
-    let mut sum = 0.0;
-    let mut block = [0.0; 256];
-    for row in row.chunks(block.len()) {
-        let block = &mut block[..row.len()];
-        block.iter_mut().zip(row).for_each(|(out, x)| *out = exp(x - max));
-        sum += sum_by(block.len(), |i| block[i]);
+    for value in row.iter_mut() {
+        *value = exp(*value - max);
     }
-    max + sum.ln()
+    (max, sum_by(row.len(), |i| row[i]))
 }
 
 /// `row = softmax(row)`.
 #[inline(always)]
 pub(in crate::kernel) fn softmax_in_place(row: &mut [f32]) {
-    let max = max(row);
-    for value in row.iter_mut() {
-        *value = exp(*value - max);
-    }
-    let total = sum_by(row.len(), |i| row[i]);
+    let (_, total) = exponentials_in_place(row);
     let scale = 1.0 / total;
     for value in row.iter_mut() {
         *value *= scale;
@@ -158,7 +150,8 @@ mod tests {
     fn softmax_is_the_exponential_over_the_sum_of_exponentials() {
         let mut row: Vec<f32> = (0..37).map(|i| (i as f32).cos() * 5.0).collect();
         let total = row.iter().map(|v| f64::from(*v).exp()).sum::<f64>();
-        assert!((f64::from(log_sum_exp(&row)) - total.ln()).abs() < 1e-5);
+        let (largest, shifted) = exponentials_in_place(&mut row.clone());
+        assert!((f64::from(largest + shifted.ln()) - total.ln()).abs() < 1e-5);
         let expected: Vec<f64> = row.iter().map(|v| f64::from(*v).exp() / total).collect();
         softmax_in_place(&mut row);
         assert!(row.iter().zip(expected).all(|(found, expected)| (f64::from(*found) - expected).abs() < 1e-6));

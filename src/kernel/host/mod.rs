@@ -9,15 +9,19 @@ mod lanes;
 mod math;
 mod rows;
 mod team;
+mod weight_rows;
 
 pub(super) use columns::Columns;
-pub(super) use gemm::{Mat, MatMut, Threads, gemm};
+pub(super) use gemm::{Mat, MatMut, Threads, gemm, gemms};
 #[cfg(test)]
 pub(super) use lanes::Plain;
 pub(super) use lanes::{Lanes, WithLanes, with_lanes};
-pub(super) use math::{dispatch, log_sum_exp, silu, silu_derivative, softmax_in_place, sum_by, vectorized};
-pub(super) use rows::{Matrix, WeightRows, gated, matmul_nt, products, sixteen};
+pub(super) use math::{
+    dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
+};
+pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
 pub(super) use team::for_each;
+pub(super) use weight_rows::WeightRows;
 
 use burn::backend::TensorData;
 use burn::backend::flex::FlexTensor;

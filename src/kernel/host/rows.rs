@@ -2,153 +2,23 @@
 //!
 //! Few rows of `x` (decoding, small experts): every weight is read once and multiplied with all rows of `x`
 //! while it is in a register, so that the time is that of streaming `W`. Many rows: GEMM; half-precision
-//! weights are widened a panel at a time, never the whole matrix.
+//! weights are widened as they are packed, never the whole matrix.
 
 use std::ops::Range;
 
-use burn::backend::flex::FlexTensor;
-use burn::tensor::DType;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::columns::Columns;
 use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::team::for_each;
-use super::{CHUNK, Mat, MatMut, Threads, gemm, silu, vectorized};
+use super::weight_rows::{WeightRows, Widen};
+use super::{CHUNK, Mat, MatMut, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which streaming the weights beats GEMM.
 const FEW_ROWS: usize = 32;
-/// Rows of half-precision `W` widened at a time.
-const PANEL: usize = 128;
 /// Bytes of `W` that one task streams.
 const TASK_BYTES: usize = 32 * 1024;
-
-/// A number that weights are stored in.
-trait Widen: bytemuck::Pod + Send + Sync {
-    fn widen(self) -> f32;
-    fn load<L: Lanes>(lanes: L, numbers: &[Self; 16]) -> L::Floats;
-}
-
-impl Widen for f32 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(lanes: L, numbers: &[f32; 16]) -> L::Floats {
-        lanes.load(numbers)
-    }
-}
-
-impl Widen for bf16 {
-    // Not `to_f32`, whose branch for NaN keeps the loop from vectorizing.
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(lanes: L, numbers: &[bf16; 16]) -> L::Floats {
-        lanes.load_bf16(bytemuck::cast_ref(numbers))
-    }
-}
-
-impl Widen for f16 {
-    // Not `to_f32`, whose branches and CPU detection keep the loop from vectorizing: shift the fields into place and
-    // let one exact product move the exponent's bias, subnormals included; infinity and NaN keep their exponent.
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
-        let bits = u32::from(self.to_bits());
-        let magnitude = (bits & 0x7fff) << 13;
-        let finite = (f32::from_bits(magnitude) * BIAS).to_bits();
-        let wide = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { finite };
-        f32::from_bits(wide | (bits & 0x8000) << 16)
-    }
-
-    #[inline(always)]
-    fn load<L: Lanes>(lanes: L, numbers: &[f16; 16]) -> L::Floats {
-        lanes.load_f16(bytemuck::cast_ref(numbers))
-    }
-}
-
-/// Rows of a weight matrix in whatever type the checkpoint keeps them.
-#[derive(Clone, Copy)]
-pub(in crate::kernel) enum WeightRows<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    Bf16(&'a [bf16]),
-}
-
-impl<'a> WeightRows<'a> {
-    /// All elements of a contiguous weight tensor.
-    ///
-    /// # Panics
-    /// If it is strided or not a float of at most 32 bits.
-    pub(in crate::kernel) fn of(weight: &'a FlexTensor) -> Self {
-        let contiguous = "weights are contiguous";
-        match weight.dtype() {
-            DType::F32 => Self::F32(weight.as_slice().expect(contiguous)),
-            DType::F16 => Self::F16(weight.as_slice().expect(contiguous)),
-            DType::BF16 => Self::Bf16(weight.as_slice().expect(contiguous)),
-            other => panic!("weights are f32, f16 or bf16, got {other:?}"),
-        }
-    }
-
-    /// The elements from `start`, `len` of them.
-    pub(in crate::kernel) fn slice(self, start: usize, len: usize) -> Self {
-        match self {
-            Self::F32(w) => Self::F32(&w[start..start + len]),
-            Self::F16(w) => Self::F16(&w[start..start + len]),
-            Self::Bf16(w) => Self::Bf16(&w[start..start + len]),
-        }
-    }
-}
-
-impl<'a> WeightRows<'a> {
-    /// Some rows of `k` elements.
-    fn rows(self, rows: Range<usize>, k: usize) -> Self {
-        self.slice(rows.start * k, rows.len() * k)
-    }
-}
-
-impl WeightRows<'_> {
-    /// Elements.
-    pub(in crate::kernel) fn len(self) -> usize {
-        match self {
-            Self::F32(w) => w.len(),
-            Self::F16(w) => w.len(),
-            Self::Bf16(w) => w.len(),
-        }
-    }
-
-    fn size_bytes(self) -> usize {
-        match self {
-            Self::F32(w) => size_of_val(w),
-            Self::F16(w) => size_of_val(w),
-            Self::Bf16(w) => size_of_val(w),
-        }
-    }
-
-    /// The elements as f32.
-    ///
-    /// # Panics
-    /// If `out` has another length.
-    pub(in crate::kernel) fn widen_into(self, out: &mut [f32]) {
-        match self {
-            Self::F32(w) => out.copy_from_slice(w),
-            Self::F16(w) => widen(w, out),
-            Self::Bf16(w) => widen(w, out),
-        }
-    }
-}
-
-fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
-    assert_eq!(narrow.len(), out.len(), "a widened slice keeps its length");
-    vectorized!(out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
-}
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
@@ -166,7 +36,7 @@ pub(in crate::kernel) enum Matrix<'a> {
 
 impl Matrix<'_> {
     /// Rows, if a row has `k` elements; `None` if it has not.
-    fn rows(self, k: usize) -> Option<usize> {
+    pub(in crate::kernel) fn rows(self, k: usize) -> Option<usize> {
         match self {
             Self::Rows(w) => w.len().is_multiple_of(k).then(|| w.len() / k),
             Self::Quantized(w) => Some(w.dims()).filter(|dims| dims[1] == k).map(|dims| dims[0]),
@@ -220,11 +90,7 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     }
     let by_gemm = |w: &Matrix<'_>| m > FEW_ROWS && matches!(w, Matrix::Rows(_));
     let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
-    for (w, out) in large {
-        if let Matrix::Rows(w) = w {
-            many_rows(x, w, out, k, threads);
-        }
-    }
+    many_rows(x, k, large, threads);
     let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
     let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, Columns::of(out, m))).collect();
     in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
@@ -314,57 +180,83 @@ struct DotRows<'a, W> {
 
 impl<W: Widen> WithLanes for DotRows<'_, W> {
     #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
-        let Self { x, w, out, k } = self;
-        let (m, n) = (x.len() / k, w.len() / k);
-        for (j, w) in w.chunks_exact(k).enumerate() {
-            let mut i = 0;
-            while i + 4 <= m {
-                let dots = dots::<L, W, 4>(lanes, &x[i * k..(i + 4) * k], w);
-                for (r, dot) in dots.into_iter().enumerate() {
-                    out[(i + r) * n + j] = dot;
-                }
-                i += 4;
-            }
-            while i < m {
-                [out[i * n + j]] = dots::<L, W, 1>(lanes, &x[i * k..(i + 1) * k], w);
-                i += 1;
-            }
+    fn with_lanes<L: Lanes>(mut self, lanes: L) {
+        let (m, n) = (self.x.len() / self.k, self.w.len() / self.k);
+        // Fewer rows than four wait for memory, which is read fastest from its start to its end.
+        let fours = if m < 4 { 0 } else { n / 4 * 4 };
+        for column in (0..fours).step_by(4) {
+            self.columns::<L, 4>(lanes, column);
+        }
+        for column in fours..n {
+            self.columns::<L, 1>(lanes, column);
         }
     }
 }
 
-/// Products of `R` rows of `x` with one row of weights, which is read once. Two sums a row: a fused multiply-add waits
-/// four cycles for the one before it.
-#[inline(always)]
-fn dots<L: Lanes, W: Widen, const R: usize>(lanes: L, x: &[f32], w: &[W]) -> [f32; R] {
-    let (pairs, w_tail) = w.as_chunks::<32>();
-    let mut sums = [[lanes.splat(0.0); 2]; R];
-    let mut rows = [&x[..0]; R];
-    for (row, x) in rows.iter_mut().zip(x.chunks_exact(w.len())) {
-        *row = x;
+impl<W: Widen> DotRows<'_, W> {
+    /// The products of all rows of `x` with `C` rows of weights.
+    #[inline(always)]
+    fn columns<L: Lanes, const C: usize>(&mut self, lanes: L, column: usize) {
+        let m = self.x.len() / self.k;
+        let fours = m / 4 * 4;
+        for row in (0..fours).step_by(4) {
+            self.tile::<L, 4, C>(lanes, row, column);
+        }
+        match m - fours {
+            3 => self.tile::<L, 3, C>(lanes, fours, column),
+            2 => self.tile::<L, 2, C>(lanes, fours, column),
+            1 => self.tile::<L, 1, C>(lanes, fours, column),
+            _ => {}
+        }
     }
-    for (index, pair) in pairs.iter().enumerate() {
-        for half in 0..2 {
-            let w = W::load(lanes, sixteen(pair, half * 16));
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                sums[half] = lanes.mul_add(lanes.load(sixteen(row, index * 32 + half * 16)), w, sums[half]);
+
+    /// The products of `R` rows of `x` with `C` rows of weights: each number is loaded once for all of them, and no sum
+    /// waits for the one before it.
+    #[inline(always)]
+    fn tile<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, row: usize, column: usize) {
+        let (k, n) = (self.k, self.w.len() / self.k);
+        let (blocks, whole) = (k / 16, k / 16 * 16);
+        let (mut x, mut x_rest) = ([[].as_slice(); R], [[0.0; 16]; R]);
+        for (r, (x, rest)) in x.iter_mut().zip(&mut x_rest).enumerate() {
+            let numbers = &self.x[(row + r) * k..(row + r + 1) * k];
+            *x = &numbers.as_chunks::<16>().0[..blocks];
+            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+        }
+        let (mut w, mut w_rest) = ([[].as_slice(); C], [[W::zeroed(); 16]; C]);
+        for (c, (w, rest)) in w.iter_mut().zip(&mut w_rest).enumerate() {
+            let numbers = &self.w[(column + c) * k..(column + c + 1) * k];
+            *w = &numbers.as_chunks::<16>().0[..blocks];
+            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+        }
+        // The rows of weights behind these; together they are read from start to end while these are multiplied.
+        let behind = if row == 0 { &self.w[(column + C) * k..] } else { &[] };
+        let mut sums = [[lanes.splat(0.0); C]; R];
+        for block in 0..blocks {
+            if C > 1 {
+                for numbers in behind.iter().skip(block * C * 16).step_by(16).take(C) {
+                    lanes.prefetch(numbers);
+                }
+            }
+            let mut columns = [lanes.splat(0.0); C];
+            for (numbers, w) in columns.iter_mut().zip(w) {
+                *numbers = W::load(lanes, &w[block]);
+            }
+            for (sums, x) in sums.iter_mut().zip(x) {
+                let x = lanes.load(&x[block]);
+                for (sum, w) in sums.iter_mut().zip(columns) {
+                    *sum = lanes.mul_add(x, w, *sum);
+                }
+            }
+        }
+        for (r, (sums, x)) in sums.into_iter().zip(&x_rest).enumerate() {
+            for (c, (mut sum, w)) in sums.into_iter().zip(&w_rest).enumerate() {
+                if whole < k {
+                    sum = lanes.mul_add(lanes.load(x), W::load(lanes, w), sum);
+                }
+                self.out[(row + r) * n + column + c] = lanes.sum(sum);
             }
         }
     }
-    let mut w_rest = [W::zeroed(); 32];
-    w_rest[..w_tail.len()].copy_from_slice(w_tail);
-    let mut dots = [0.0; R];
-    for ((dot, [mut even, mut odd]), row) in dots.iter_mut().zip(sums).zip(rows) {
-        if !w_tail.is_empty() {
-            let mut x_rest = [0.0; 32];
-            x_rest[..w_tail.len()].copy_from_slice(&row[w.len() - w_tail.len()..]);
-            even = lanes.mul_add(lanes.load(sixteen(&x_rest, 0)), W::load(lanes, sixteen(&w_rest, 0)), even);
-            odd = lanes.mul_add(lanes.load(sixteen(&x_rest, 16)), W::load(lanes, sixteen(&w_rest, 16)), odd);
-        }
-        *dot = lanes.sum(lanes.mul_add(even, lanes.splat(1.0), odd));
-    }
-    dots
 }
 
 /// The sixteen elements from `start` on.
@@ -373,32 +265,30 @@ pub(in crate::kernel) fn sixteen<T>(slice: &[T], start: usize) -> &[T; 16] {
     slice[start..start + 16].as_array().expect("sixteen")
 }
 
-fn many_rows(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
-    match w {
-        WeightRows::F32(w) => {
-            let (m, n) = (x.len() / k, w.len() / k);
-            gemm(MatMut::new(out, m, n), false, Mat::new(x, m, k), Mat::new(w, n, k).t(), threads);
+/// Products with rows of floats; those of one type in one loop.
+fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) {
+    let m = x.len() / k;
+    let (mut floats, mut halves, mut brains) = (Vec::new(), Vec::new(), Vec::new());
+    for (w, out) in products {
+        let n = out.len() / m;
+        let out = MatMut::new(out, m, n);
+        match w {
+            Matrix::Rows(WeightRows::F32(w)) => floats.push((out, Mat::new(w, n, k).t())),
+            Matrix::Rows(WeightRows::F16(w)) => halves.push((out, Mat::new(w, n, k).t())),
+            Matrix::Rows(WeightRows::Bf16(w)) => brains.push((out, Mat::new(w, n, k).t())),
+            Matrix::Quantized(_) => unreachable!("blocks have a kernel of their own"),
         }
-        WeightRows::F16(w) => widen_panels(x, w, out, k, threads),
-        WeightRows::Bf16(w) => widen_panels(x, w, out, k, threads),
     }
-}
-
-/// Widens `PANEL` rows of `w` at a time into a scratch matrix of the task, and multiplies by GEMM.
-fn widen_panels<W: Widen>(x: &[f32], w: &[W], out: &mut [f32], k: usize, threads: Threads) {
-    let (m, n) = (x.len() / k, w.len() / k);
-    let mut scratch = vec![0.0f32; PANEL.min(n) * k];
-    for (index, panel) in w.chunks(PANEL * k).enumerate() {
-        let wide = &mut scratch[..panel.len()];
-        widen(panel, wide);
-        let rows = panel.len() / k;
-        let columns = &mut out[index * PANEL..];
-        gemm(MatMut::strided(columns, m, rows, n), false, Mat::new(x, m, k), Mat::new(wide, rows, k).t(), threads);
-    }
+    let x = Mat::new(x, m, k);
+    gemms(floats, false, x, threads);
+    gemms(halves, false, x, threads);
+    gemms(brains, false, x, threads);
 }
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
 
     fn numbers(n: usize, salt: usize) -> Vec<f32> {
@@ -431,15 +321,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn every_half_precision_number_is_widened_exactly() {
-        for bits in 0..=u16::MAX {
-            let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
-            assert!(brain.widen() == brain.to_f32() || brain.is_nan() && brain.widen().is_nan(), "{bits:#x}");
-            assert!(half.widen() == half.to_f32() || half.is_nan() && half.widen().is_nan(), "{bits:#x}");
         }
     }
 

@@ -115,6 +115,14 @@ impl GgufFile {
             .collect()
     }
 
+    /// The type in which the file has a weight.
+    ///
+    /// # Panics
+    /// If `id` is not in [`TensorId::all`] of the config.
+    pub fn ggml_type(&self, id: TensorId) -> GgmlType {
+        self.weights[&id].ty
+    }
+
     /// The vocabulary, if the file has one.
     ///
     /// # Errors

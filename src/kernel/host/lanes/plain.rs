@@ -22,9 +22,13 @@ fn halves(bytes: &[u8; 32]) -> [u16; 16] {
 }
 
 impl Lanes for Plain {
+    const REGISTERS: usize = 16;
     type Floats = [f32; 16];
     type Ints = [i32; 16];
     type Bytes = [u8; 64];
+
+    #[inline(always)]
+    fn prefetch<T>(self, _address: *const T) {}
 
     #[inline(always)]
     fn splat(self, value: f32) -> [f32; 16] {
@@ -59,6 +63,14 @@ impl Lanes for Plain {
     #[inline(always)]
     fn mul_add(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         each(each(a, b, |a, b| (a, b)), c, |(a, b), c| a.mul_add(b, c))
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[f32; 16]; 16]) {
+        let given = *rows;
+        for (column, row) in rows.iter_mut().enumerate() {
+            row.iter_mut().zip(&given).for_each(|(to, from)| *to = from[column]);
+        }
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Lanes, WithLanes};
+use super::{Lanes, Plain, WithLanes};
 
 /// One register for sixteen lanes. Exists only where the CPU has AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -73,9 +73,16 @@ impl Avx2 {
 // those that take pointers read or write just the array behind the reference that the pointer comes from, unaligned.
 
 impl Lanes for Avx512 {
+    const REGISTERS: usize = 32;
     type Floats = __m512;
     type Ints = __m512i;
     type Bytes = __m512i;
+
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a hint, which reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -120,6 +127,40 @@ impl Lanes for Avx512 {
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self`.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[f32; 16]; 16]) {
+        // SAFETY: `self`; every load and store is of one row.
+        unsafe {
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (r, row) in r.iter_mut().zip(rows.iter()) {
+                *r = _mm512_loadu_ps(row.as_ptr());
+            }
+            // Squares of four within each quarter of four rows, then the quarters.
+            let mut quads = [_mm512_setzero_ps(); 16];
+            for i in 0..4 {
+                let (a, b, c, d) = (r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                quads[4 * i] = _mm512_shuffle_ps::<0x44>(ab_low, cd_low);
+                quads[4 * i + 1] = _mm512_shuffle_ps::<0xee>(ab_low, cd_low);
+                quads[4 * i + 2] = _mm512_shuffle_ps::<0x44>(ab_high, cd_high);
+                quads[4 * i + 3] = _mm512_shuffle_ps::<0xee>(ab_high, cd_high);
+            }
+            for j in 0..4 {
+                let (a, b, c, d) = (quads[j], quads[4 + j], quads[8 + j], quads[12 + j]);
+                let (ab_low, ab_high) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                let (cd_low, cd_high) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                r[j] = _mm512_shuffle_f32x4::<0x88>(ab_low, cd_low);
+                r[4 + j] = _mm512_shuffle_f32x4::<0x88>(ab_high, cd_high);
+                r[8 + j] = _mm512_shuffle_f32x4::<0xdd>(ab_low, cd_low);
+                r[12 + j] = _mm512_shuffle_f32x4::<0xdd>(ab_high, cd_high);
+            }
+            for (r, row) in r.iter().zip(rows.iter_mut()) {
+                _mm512_storeu_ps(row.as_mut_ptr(), *r);
+            }
+        }
     }
 
     #[inline(always)]
@@ -202,9 +243,16 @@ fn sum_of_eight(values: __m256) -> f32 {
 }
 
 impl Lanes for Avx2 {
+    const REGISTERS: usize = 16;
     type Floats = [__m256; 2];
     type Ints = [__m256i; 2];
     type Bytes = [__m256i; 2];
+
+    #[inline(always)]
+    fn prefetch<T>(self, address: *const T) {
+        // SAFETY: a hint, which reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     fn splat(self, value: f32) -> [__m256; 2] {
@@ -257,6 +305,11 @@ impl Lanes for Avx2 {
     fn mul_add(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: `self`.
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[f32; 16]; 16]) {
+        Plain.transpose(rows);
     }
 
     #[inline(always)]

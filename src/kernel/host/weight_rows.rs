@@ -1,0 +1,150 @@
+//! Weights in the type that the checkpoint keeps them in: f32, f16 or bf16, widened on the way to a register.
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::DType;
+use half::{bf16, f16};
+
+use super::lanes::Lanes;
+use super::vectorized;
+
+/// A number that weights are stored in.
+pub(in crate::kernel) trait Widen: bytemuck::Pod + Send + Sync {
+    fn widen(self) -> f32;
+    fn load<L: Lanes>(lanes: L, numbers: &[Self; 16]) -> L::Floats;
+}
+
+impl Widen for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[f32; 16]) -> L::Floats {
+        lanes.load(numbers)
+    }
+}
+
+impl Widen for bf16 {
+    // Not `to_f32`, whose branch for NaN keeps the loop from vectorizing.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[bf16; 16]) -> L::Floats {
+        lanes.load_bf16(bytemuck::cast_ref(numbers))
+    }
+}
+
+impl Widen for f16 {
+    // Not `to_f32`, whose branches and CPU detection keep the loop from vectorizing: shift the fields into place and
+    // let one exact product move the exponent's bias, subnormals included; infinity and NaN keep their exponent.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
+        let bits = u32::from(self.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        let finite = (f32::from_bits(magnitude) * BIAS).to_bits();
+        let wide = if magnitude >= 0x7c00 << 13 { magnitude | 0x7f80_0000 } else { finite };
+        f32::from_bits(wide | (bits & 0x8000) << 16)
+    }
+
+    #[inline(always)]
+    fn load<L: Lanes>(lanes: L, numbers: &[f16; 16]) -> L::Floats {
+        lanes.load_f16(bytemuck::cast_ref(numbers))
+    }
+}
+
+/// Rows of a weight matrix in whatever type the checkpoint keeps them.
+#[derive(Clone, Copy)]
+pub(in crate::kernel) enum WeightRows<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> WeightRows<'a> {
+    /// All elements of a contiguous weight tensor.
+    ///
+    /// # Panics
+    /// If it is strided or not a float of at most 32 bits.
+    pub(in crate::kernel) fn of(weight: &'a FlexTensor) -> Self {
+        let contiguous = "weights are contiguous";
+        match weight.dtype() {
+            DType::F32 => Self::F32(weight.as_slice().expect(contiguous)),
+            DType::F16 => Self::F16(weight.as_slice().expect(contiguous)),
+            DType::BF16 => Self::Bf16(weight.as_slice().expect(contiguous)),
+            other => panic!("weights are f32, f16 or bf16, got {other:?}"),
+        }
+    }
+
+    /// The elements from `start`, `len` of them.
+    pub(in crate::kernel) fn slice(self, start: usize, len: usize) -> Self {
+        match self {
+            Self::F32(w) => Self::F32(&w[start..start + len]),
+            Self::F16(w) => Self::F16(&w[start..start + len]),
+            Self::Bf16(w) => Self::Bf16(&w[start..start + len]),
+        }
+    }
+}
+
+impl<'a> WeightRows<'a> {
+    /// Some rows of `k` elements.
+    pub(super) fn rows(self, rows: Range<usize>, k: usize) -> Self {
+        self.slice(rows.start * k, rows.len() * k)
+    }
+}
+
+impl WeightRows<'_> {
+    /// Elements.
+    pub(in crate::kernel) fn len(self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F16(w) => w.len(),
+            Self::Bf16(w) => w.len(),
+        }
+    }
+
+    pub(super) fn size_bytes(self) -> usize {
+        match self {
+            Self::F32(w) => size_of_val(w),
+            Self::F16(w) => size_of_val(w),
+            Self::Bf16(w) => size_of_val(w),
+        }
+    }
+
+    /// The elements as f32.
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub(in crate::kernel) fn widen_into(self, out: &mut [f32]) {
+        match self {
+            Self::F32(w) => out.copy_from_slice(w),
+            Self::F16(w) => widen(w, out),
+            Self::Bf16(w) => widen(w, out),
+        }
+    }
+}
+
+fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
+    assert_eq!(narrow.len(), out.len(), "a widened slice keeps its length");
+    vectorized!(out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_precision_number_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
+            assert!(brain.widen() == brain.to_f32() || brain.is_nan() && brain.widen().is_nan(), "{bits:#x}");
+            assert!(half.widen() == half.to_f32() || half.is_nan() && half.widen().is_nan(), "{bits:#x}");
+        }
+    }
+}
