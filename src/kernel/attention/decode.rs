@@ -7,7 +7,8 @@
 use super::Visibility;
 use super::flex::Sizes;
 use crate::kernel::host::{
-    CHUNK, Columns, Lanes, WithLanes, exp, exponentials_in_place, for_each, sixteen, vectorized, with_lanes,
+    CHUNK, FourAtOnce, Lanes, MatMut, SharedMat, Threads, WithLanes, exp, exponentials_in_place, four_at_once, sixteen,
+    vectorized, with_lanes,
 };
 
 /// Keys of a task: they and their values stay in the first cache.
@@ -22,7 +23,8 @@ pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f3
     let parts = positions.len().div_ceil(KEYS);
     let (groups, width) = (sizes.batch_size * sizes.num_kv_heads, heads * (head_dim + 2));
     let mut found = vec![0.0; groups * parts * width];
-    let target = Columns::of(&mut found, 1);
+    let len = found.len();
+    let target = SharedMat::of(MatMut::new(&mut found, 1, len));
     let task = |index: usize| {
         let (group, first) = (index / parts, positions.start + index % parts * KEYS);
         let (batch, kv_head) = (group / sizes.num_kv_heads, group % sizes.num_kv_heads);
@@ -41,11 +43,9 @@ pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f3
         // SAFETY: each task has columns of its own.
         unsafe { target.put(index * width..(index + 1) * width, &part) };
     };
-    if groups * heads * positions.len() * head_dim < CHUNK {
-        (0..groups * parts).for_each(task);
-    } else {
-        for_each(groups * parts, task);
-    }
+    let is_short = groups * heads * positions.len() * head_dim < CHUNK;
+    let threads = if is_short { Threads::One } else { Threads::Pool };
+    threads.for_each(groups * parts, task);
     for (out, found) in out.chunks_exact_mut(heads * head_dim).zip(found.chunks_exact(parts * width)) {
         for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
             merge(
@@ -85,20 +85,13 @@ impl WithLanes for Scores<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let heads = self.queries.len() / self.head_dim;
-        for head in (0..heads).step_by(4) {
-            match heads - head {
-                1 => self.heads::<L, 1>(lanes, head),
-                2 => self.heads::<L, 2>(lanes, head),
-                3 => self.heads::<L, 3>(lanes, head),
-                _ => self.heads::<L, 4>(lanes, head),
-            }
-        }
+        four_at_once(&mut self, lanes, heads);
     }
 }
 
-impl Scores<'_> {
+impl FourAtOnce for Scores<'_> {
     #[inline(always)]
-    fn heads<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
+    fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
         let count = self.scores.len() / (self.queries.len() / self.head_dim);
         let fours = count / 4 * 4;
         for key in (0..fours).step_by(4) {
@@ -108,7 +101,9 @@ impl Scores<'_> {
             self.tile::<L, H, 1>(lanes, head, key, count);
         }
     }
+}
 
+impl Scores<'_> {
     /// The scores of `H` heads and `T` keys, each number loaded once.
     #[inline(always)]
     fn tile<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize, key: usize, count: usize) {
@@ -153,20 +148,13 @@ impl WithLanes for Means<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let heads = self.means.len() / self.head_dim;
-        for head in (0..heads).step_by(4) {
-            match heads - head {
-                1 => self.heads::<L, 1>(lanes, head),
-                2 => self.heads::<L, 2>(lanes, head),
-                3 => self.heads::<L, 3>(lanes, head),
-                _ => self.heads::<L, 4>(lanes, head),
-            }
-        }
+        four_at_once(&mut self, lanes, heads);
     }
 }
 
-impl Means<'_> {
+impl FourAtOnce for Means<'_> {
     #[inline(always)]
-    fn heads<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
+    fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
         let head_dim = self.head_dim;
         let count = self.weights.len() / (self.means.len() / head_dim);
         let weights = &self.weights[head * count..(head + H) * count];
@@ -185,7 +173,9 @@ impl Means<'_> {
             }
         }
     }
+}
 
+impl Means<'_> {
     /// `H` heads and `V` times sixteen columns, each number of the values loaded once.
     #[inline(always)]
     fn tile<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize, column: usize, count: usize) {

@@ -9,12 +9,12 @@ mod panels;
 mod tile;
 
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::lanes::{Lanes, WithLanes, with_lanes};
-use super::team::for_each;
+use super::mat::{Mat, MatMut, SharedMat};
+use super::team::Threads;
 use super::weight_rows::Widen;
 use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
@@ -27,73 +27,6 @@ const BLOCK_ROWS: usize = 128 * ROWS;
 const BLOCK_COLUMNS: usize = 3 * COLUMNS;
 /// Below so many products a second thread is not worth its wake.
 const WORTH_A_THREAD: usize = 64 * 64 * 64;
-
-/// A matrix seen through strides.
-#[derive(Clone, Copy)]
-pub(in crate::kernel) struct Mat<'a, W = f32> {
-    data: &'a [W],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-/// A matrix to write to, rows next to each other or `row_stride` apart.
-pub(in crate::kernel) struct MatMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-}
-
-/// Whether a product may use the whole thread pool or is one task of a parallel loop.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::kernel) enum Threads {
-    /// As many as there are, if the product is large enough to pay for the fork.
-    Pool,
-    /// The calling thread.
-    One,
-}
-
-impl<'a, W> Mat<'a, W> {
-    /// `rows × cols`, row-major.
-    pub(in crate::kernel) fn new(data: &'a [W], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// `rows × cols` with rows `row_stride` apart.
-    pub(in crate::kernel) fn strided(data: &'a [W], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, row_stride), "{rows}×{cols} by {row_stride} of {}", data.len());
-        Self { data, rows, cols, row_stride, col_stride: 1 }
-    }
-
-    /// The transpose; nothing moves.
-    pub(in crate::kernel) fn t(self) -> Self {
-        let Self { data, rows, cols, row_stride, col_stride } = self;
-        Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
-    }
-}
-
-impl<'a> MatMut<'a> {
-    /// `rows × cols`, row-major.
-    pub(in crate::kernel) fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        Self::strided(data, rows, cols, cols)
-    }
-
-    /// `rows × cols` with rows `row_stride` apart; what lies between is untouched.
-    pub(in crate::kernel) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(fits(data.len(), rows, cols, row_stride), "{rows}×{cols} by {row_stride} of {}", data.len());
-        assert!(row_stride >= cols, "rows of an output do not overlap");
-        Self { data, rows, cols, row_stride }
-    }
-}
-
-/// Whether every element of a strided matrix lies within `len`; no product or sum wraps.
-fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
-    let last_row = rows.saturating_sub(1).checked_mul(row_stride);
-    let end = last_row.and_then(|start| start.checked_add(cols));
-    row_stride <= isize::MAX as usize && end.is_some_and(|end| rows == 0 || cols == 0 || end <= len)
-}
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
 pub(in crate::kernel) fn gemm<W: Widen>(
@@ -126,12 +59,12 @@ pub(in crate::kernel) fn gemms<W: Widen>(
     if m == 0 || k == 0 || n == 0 {
         return;
     }
-    let pool = threads == Threads::Pool && m.saturating_mul(n).saturating_mul(k) >= WORTH_A_THREAD;
-    let products: Vec<_> = products.into_iter().map(|(out, b)| (Target::of(out), b)).collect();
+    let threads = if m.saturating_mul(n).saturating_mul(k) < WORTH_A_THREAD { Threads::One } else { threads };
+    let products: Vec<_> = products.into_iter().map(|(out, b)| (SharedMat::of(out), b)).collect();
     for depths in parts(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
         let terms = Terms { products: &products, accumulate: accumulate || depths.start > 0, a, depths };
         for rows in parts(0..m, BLOCK_ROWS) {
-            PACKED_A.with_borrow_mut(|packed| terms.rows(&rows, packed, pool));
+            PACKED_A.with_borrow_mut(|packed| terms.rows(&rows, packed, threads));
         }
     }
 }
@@ -144,7 +77,7 @@ thread_local! {
 
 /// The terms `depths` of all sums of some products with one matrix.
 struct Terms<'a, W> {
-    products: &'a [(Target<'a>, Mat<'a, W>)],
+    products: &'a [(SharedMat<'a>, Mat<'a, W>)],
     accumulate: bool,
     a: Mat<'a>,
     depths: Range<usize>,
@@ -152,15 +85,11 @@ struct Terms<'a, W> {
 
 impl<W: Widen> Terms<'_, W> {
     /// Some rows of the result.
-    fn rows(&self, rows: &Range<usize>, packed: &mut Vec<f32>, pool: bool) {
+    fn rows(&self, rows: &Range<usize>, packed: &mut Vec<f32>, threads: Threads) {
         let panel = ROWS * self.depths.len();
         packed.resize(rows.len().div_ceil(ROWS) * panel, 0.0);
-        let in_turn = |len: usize, task: &(dyn Fn(usize) + Sync)| {
-            if pool { for_each(len, task) } else { (0..len).for_each(task) }
-        };
-
         let packs: Vec<_> = parts(rows.clone(), 8 * ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
-        in_turn(packs.len(), &|index| {
+        threads.for_each(packs.len(), |index| {
             let mut pack_of_one = packs[index].lock().unwrap_or_else(PoisonError::into_inner);
             let (rows, panels) = &mut *pack_of_one;
             pack::<f32, ROWS>(self.a, rows.clone(), self.depths.clone(), panels);
@@ -171,10 +100,10 @@ impl<W: Widen> Terms<'_, W> {
             .iter()
             .flat_map(|product| parts(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
             .collect();
-        let wanted = if pool { 2 * rayon::current_num_threads() } else { 1 };
+        let wanted = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
         let step = rows.len().div_ceil(wanted.div_ceil(columns.len())).max(4 * ROWS).next_multiple_of(ROWS);
         let bands: Vec<_> = parts(rows.clone(), step).zip(packed.chunks(step / ROWS * panel)).collect();
-        in_turn(bands.len() * columns.len(), &|index| {
+        threads.for_each(bands.len() * columns.len(), |index| {
             let (rows, left) = &bands[index / columns.len()];
             let (product, columns) = &columns[index % columns.len()];
             self.tiles(product, rows.clone(), left, columns.clone());
@@ -182,7 +111,7 @@ impl<W: Widen> Terms<'_, W> {
     }
 
     /// Some rows, packed, and some columns of one result.
-    fn tiles(&self, (out, b): &(Target<'_>, Mat<'_, W>), rows: Range<usize>, left: &[f32], columns: Range<usize>) {
+    fn tiles(&self, (out, b): &(SharedMat<'_>, Mat<'_, W>), rows: Range<usize>, left: &[f32], columns: Range<usize>) {
         PACKED_B.with_borrow_mut(|right| {
             right.resize(columns.len().next_multiple_of(COLUMNS) * self.depths.len(), 0.0);
             pack::<W, COLUMNS>(b.t(), columns.clone(), self.depths.clone(), right);
@@ -194,7 +123,7 @@ impl<W: Widen> Terms<'_, W> {
 
 /// All tiles of two packed operands.
 struct Tiles<'a> {
-    out: &'a Target<'a>,
+    out: &'a SharedMat<'a>,
     accumulate: bool,
     depth: usize,
     rows: Range<usize>,
@@ -212,48 +141,24 @@ impl WithLanes for Tiles<'_> {
                 self.right.chunks_exact(COLUMNS * self.depth).zip(parts(self.columns.clone(), COLUMNS))
             {
                 tile(lanes, left, right, rows.len(), &mut sums);
-                self.out.put(rows.clone(), columns, &sums, self.accumulate);
+                put(self.out, rows.clone(), columns, &sums, self.accumulate);
             }
         }
     }
 }
 
-/// The result, which the tasks fill.
-struct Target<'a> {
-    data: *mut f32,
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    borrow: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: the pointer stands for the mutable borrow that `of` took, and tasks write to tiles of their own: `Terms::rows`
-// pairs every band of rows with every part of the columns once.
-#[expect(unsafe_code, reason = "tasks on several threads write to distinct tiles of one borrowed matrix")]
-unsafe impl Sync for Target<'_> {}
-
-impl<'a> Target<'a> {
-    fn of(MatMut { data, rows, cols, row_stride }: MatMut<'a>) -> Self {
-        Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
-    }
-
-    /// Writes or adds the first sums of each row.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "tiles of one matrix are no slices of it")]
-    fn put(&self, rows: Range<usize>, columns: Range<usize>, sums: &Sums, accumulate: bool) {
-        assert!(rows.end <= self.rows && columns.end <= self.cols, "a tile inside the result");
-        for (row, sums) in rows.zip(sums) {
-            // SAFETY: `MatMut` has checked that the row and the columns lie inside the borrowed slice; no other task
-            // has this tile, and nobody reads before the borrow ends.
-            let target = unsafe {
-                std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride + columns.start), columns.len())
-            };
-            match (target.as_mut_array::<COLUMNS>(), accumulate) {
-                (Some(target), false) => *target = *sums,
-                (Some(target), true) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
-                (None, false) => target.copy_from_slice(&sums[..columns.len()]),
-                (None, true) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
-            }
+/// Writes or adds the first sums of each row of a tile.
+#[inline(always)]
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct tiles")]
+fn put(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &Sums, accumulate: bool) {
+    for (row, sums) in rows.zip(sums) {
+        // SAFETY: `Terms::rows` pairs every band of rows with every part of the columns once.
+        let target = unsafe { out.row(row, columns.clone()) };
+        match target.as_mut_array::<COLUMNS>() {
+            Some(target) if !accumulate => *target = *sums,
+            Some(target) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
+            None if !accumulate => target.copy_from_slice(&sums[..columns.len()]),
+            None => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
         }
     }
 }
@@ -301,11 +206,5 @@ mod tests {
         assert_eq!(out, [0.0; 6]);
         gemm(MatMut::new(&mut out, 2, 3), true, Mat::new(&[], 2, 0), Mat::<f32>::new(&[], 0, 3), Threads::One);
         assert_eq!(out, [0.0; 6]);
-    }
-
-    #[test]
-    #[should_panic(expected = "2×3 by 3 of 5")]
-    fn a_matrix_must_fit_its_slice() {
-        Mat::new(&[0.0_f32; 5], 2, 3);
     }
 }

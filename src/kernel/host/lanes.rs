@@ -62,6 +62,25 @@ pub(in crate::kernel) trait WithLanes {
     fn with_lanes<L: Lanes>(self, lanes: L);
 }
 
+/// A kernel on rows, which loads what rows share once for `R` of them.
+pub(in crate::kernel) trait FourAtOnce {
+    /// Must be `#[inline(always)]`, as [`WithLanes::with_lanes`].
+    fn rows<L: Lanes, const R: usize>(&mut self, lanes: L, first: usize);
+}
+
+/// Runs a kernel on `count` rows, four at once, then those that are left.
+#[inline(always)]
+pub(in crate::kernel) fn four_at_once<L: Lanes>(kernel: &mut impl FourAtOnce, lanes: L, count: usize) {
+    for first in (0..count).step_by(4) {
+        match count - first {
+            1 => kernel.rows::<L, 1>(lanes, first),
+            2 => kernel.rows::<L, 2>(lanes, first),
+            3 => kernel.rows::<L, 3>(lanes, first),
+            _ => kernel.rows::<L, 4>(lanes, first),
+        }
+    }
+}
+
 /// Runs a kernel on the widest lanes that this CPU has.
 pub(in crate::kernel) fn with_lanes(kernel: impl WithLanes) {
     #[cfg(target_arch = "x86_64")]

@@ -3,24 +3,24 @@
 //! Everything here is deterministic for any number of threads: work is split over outputs, never over the
 //! terms of one sum.
 
-mod columns;
 mod gemm;
 mod lanes;
+mod mat;
 mod math;
 mod rows;
 mod team;
 mod weight_rows;
 
-pub(super) use columns::Columns;
-pub(super) use gemm::{Mat, MatMut, Threads, gemm, gemms};
+pub(super) use gemm::{gemm, gemms};
 #[cfg(test)]
 pub(super) use lanes::Plain;
-pub(super) use lanes::{Lanes, WithLanes, with_lanes};
+pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};
+pub(super) use mat::{Mat, MatMut, SharedMat};
 pub(super) use math::{
     dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
 };
 pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
-pub(super) use team::for_each;
+pub(super) use team::Threads;
 pub(super) use weight_rows::WeightRows;
 
 use burn::backend::TensorData;

@@ -8,11 +8,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::columns::Columns;
-use super::lanes::{Lanes, WithLanes, with_lanes};
-use super::team::for_each;
+use super::lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};
 use super::weight_rows::{WeightRows, Widen};
-use super::{CHUNK, Mat, MatMut, Threads, gemms, silu, vectorized};
+use super::{CHUNK, Mat, MatMut, SharedMat, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which streaming the weights beats GEMM.
@@ -92,7 +90,7 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
     many_rows(x, k, large, threads);
     let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
-    let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, Columns::of(out, m))).collect();
+    let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
     in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
         let (w, target) = &targets[index];
         put(target, rows.clone(), &x.times(*w, rows));
@@ -117,7 +115,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
         };
     }
     let x = Activations::new(x, k, [&gate, &up].into_iter());
-    let target = Columns::of(out, m);
+    let target = rows_of(out, m);
     in_rows(k, std::iter::once(gate), threads, |_, rows| {
         let mut hidden = x.times(gate, rows.clone());
         silu_times(&mut hidden, &x.times(up, rows.clone()));
@@ -148,15 +146,18 @@ fn in_rows<'a>(
         let (matrix, rows) = tasks[index].clone();
         task(matrix, rows);
     };
-    match threads {
-        Threads::One => (0..tasks.len()).for_each(task),
-        Threads::Pool => for_each(tasks.len(), task),
-    }
+    threads.for_each(tasks.len(), task);
+}
+
+/// `m` rows of equal length, which the tasks of [`in_rows`] fill.
+fn rows_of(out: &mut [f32], m: usize) -> SharedMat<'_> {
+    let n = out.len() / m;
+    SharedMat::of(MatMut::new(out, m, n))
 }
 
 /// Writes the block of a task of [`in_rows`].
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
-fn put(target: &Columns<'_>, rows: Range<usize>, block: &[f32]) {
+fn put(target: &SharedMat<'_>, rows: Range<usize>, block: &[f32]) {
     // SAFETY: `in_rows` hands out every row of a matrix once, and a row of the matrix is a column of the target.
     unsafe { target.put(rows, block) };
 }
@@ -185,31 +186,28 @@ impl<W: Widen> WithLanes for DotRows<'_, W> {
         // Fewer rows than four wait for memory, which is read fastest from its start to its end.
         let fours = if m < 4 { 0 } else { n / 4 * 4 };
         for column in (0..fours).step_by(4) {
-            self.columns::<L, 4>(lanes, column);
+            four_at_once(&mut DotColumns::<W, 4> { dots: &mut self, column }, lanes, m);
         }
         for column in fours..n {
-            self.columns::<L, 1>(lanes, column);
+            four_at_once(&mut DotColumns::<W, 1> { dots: &mut self, column }, lanes, m);
         }
     }
 }
 
-impl<W: Widen> DotRows<'_, W> {
-    /// The products of all rows of `x` with `C` rows of weights.
-    #[inline(always)]
-    fn columns<L: Lanes, const C: usize>(&mut self, lanes: L, column: usize) {
-        let m = self.x.len() / self.k;
-        let fours = m / 4 * 4;
-        for row in (0..fours).step_by(4) {
-            self.tile::<L, 4, C>(lanes, row, column);
-        }
-        match m - fours {
-            3 => self.tile::<L, 3, C>(lanes, fours, column),
-            2 => self.tile::<L, 2, C>(lanes, fours, column),
-            1 => self.tile::<L, 1, C>(lanes, fours, column),
-            _ => {}
-        }
-    }
+/// The products of all rows of `x` with `C` rows of weights.
+struct DotColumns<'d, 'a, W, const C: usize> {
+    dots: &'d mut DotRows<'a, W>,
+    column: usize,
+}
 
+impl<W: Widen, const C: usize> FourAtOnce for DotColumns<'_, '_, W, C> {
+    #[inline(always)]
+    fn rows<L: Lanes, const R: usize>(&mut self, lanes: L, row: usize) {
+        self.dots.tile::<L, R, C>(lanes, row, self.column);
+    }
+}
+
+impl<W: Widen> DotRows<'_, W> {
     /// The products of `R` rows of `x` with `C` rows of weights: each number is loaded once for all of them, and no sum
     /// waits for the one before it.
     #[inline(always)]
@@ -229,13 +227,11 @@ impl<W: Widen> DotRows<'_, W> {
             rest[..k - whole].copy_from_slice(&numbers[whole..]);
         }
         // The rows of weights behind these; together they are read from start to end while these are multiplied.
-        let behind = if row == 0 { &self.w[(column + C) * k..] } else { &[] };
+        let behind = self.w[(column + C) * k..].as_ptr();
         let mut sums = [[lanes.splat(0.0); C]; R];
         for block in 0..blocks {
-            if C > 1 {
-                for numbers in behind.iter().skip(block * C * 16).step_by(16).take(C) {
-                    lanes.prefetch(numbers);
-                }
+            if C > 1 && row == 0 {
+                (block * C..(block + 1) * C).for_each(|line| lanes.prefetch(behind.wrapping_add(line * 16)));
             }
             let mut columns = [lanes.splat(0.0); C];
             for (numbers, w) in columns.iter_mut().zip(w) {

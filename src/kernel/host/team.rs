@@ -48,13 +48,32 @@ static TEAM: Team = Team {
     helpers: OnceLock::new(),
 };
 
+/// Whether a product may use the whole thread pool or is one task of a parallel loop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) enum Threads {
+    /// As many as there are, if the product is large enough to pay for the fork.
+    Pool,
+    /// The calling thread.
+    One,
+}
+
+impl Threads {
+    /// Runs `task(0)`, …, `task(len − 1)`: on the calling thread in order, or as [`for_each`].
+    pub(in crate::kernel) fn for_each(self, len: usize, task: impl Fn(usize) + Sync) {
+        match self {
+            Self::One => (0..len).for_each(task),
+            Self::Pool => for_each(len, task),
+        }
+    }
+}
+
 /// Runs `task(0)`, …, `task(len − 1)`, each once, in any order, on as many threads as the caller's rayon pool has.
 ///
 /// While the team works for another thread, and inside one of its own tasks, the caller does all of it.
 ///
 /// # Panics
 /// If a task does, once all that had begun have ended.
-pub(in crate::kernel) fn for_each(len: usize, task: impl Fn(usize) + Sync) {
+fn for_each(len: usize, task: impl Fn(usize) + Sync) {
     let helpers = if len > 1 { rayon::current_num_threads() - 1 } else { 0 };
     let caller = match TEAM.caller.try_lock() {
         Ok(caller) => Some(caller),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Mat;
+use crate::kernel::host::Mat;
 use crate::kernel::host::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::host::weight_rows::Widen;
 
