@@ -23,12 +23,11 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1
     assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
     assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
     assert!(num_tokens > 0, "linear_cross_entropy: a mean of no tokens");
+    super::executed::add(num_tokens * vocab_size * hidden_size);
     #[cfg(feature = "flex")]
     if super::hand_written(&hidden.device()) {
-        super::executed::add(num_tokens * vocab_size * hidden_size);
         return flex::linear_cross_entropy(hidden, weight, targets);
     }
-    let _ = vocab_size;
     linear_cross_entropy_reference(hidden, weight, targets)
 }
 
@@ -56,28 +55,21 @@ mod flex {
         Mat, MatMut, Matrix, Threads, WeightRows, dense, exponentials_in_place, gemm, indices, products, tensor,
         values, vectorized,
     };
+    use crate::kernel::projections::flex::{Held, primitive, takes};
     use crate::kernel::quantized_linear::dequantized;
 
     /// Tokens whose logits stand at once.
     const CHUNK: usize = 256;
 
     pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
-        let device = hidden.device();
-        if !device.is_autodiff() {
-            let primitive = |x: Tensor<2>| x.try_into_primitive::<Flex>().expect("asked for its device before");
-            let targets = targets.try_into_primitive::<Flex>().expect("as the states");
-            let loss = match weight {
-                Weight::Float(weight) => {
-                    let weight = primitive(weight).to_contiguous();
-                    mean_loss(&dense(primitive(hidden)), Matrix::Rows(WeightRows::of(&weight)), &targets)
-                }
-                Weight::Quantized(weight) => mean_loss(&dense(primitive(hidden)), Matrix::Quantized(&weight), &targets),
-            };
+        if takes(&hidden) {
+            let targets = targets.try_into_primitive::<Flex>().expect("on the device of the states");
+            let loss = mean_loss(&dense(primitive(hidden)), Held::new(weight).matrix(), &targets);
             return Tensor::from_primitive::<Flex>(tensor(vec![loss], [1]));
         }
         let weight = match weight {
             Weight::Float(weight) => weight,
-            Weight::Quantized(weight) => dequantized(&weight, &device),
+            Weight::Quantized(weight) => dequantized(&weight, &hidden.device()),
         };
         Tensor::from_dispatch(<burn::backend::Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(
             hidden.into_dispatch(),
@@ -118,9 +110,10 @@ mod flex {
 
     fn mean_loss(hidden: &FlexTensor, weight: Matrix<'_>, targets: &FlexTensor) -> f32 {
         let (hidden_size, targets) = (hidden.shape()[1], indices(targets));
+        let vocab_size = weight.rows(hidden_size).expect("sizes were compared before");
         let mut sum = 0.0;
-        in_chunks(values(hidden), hidden_size, weight.rows(hidden_size), &targets, |chunk, targets, logits| {
-            products(chunk, hidden_size, vec![(weight, &mut *logits)], Threads::Pool);
+        in_chunks(values(hidden), [vocab_size, hidden_size], &targets, |_, states, targets, logits| {
+            products(states, hidden_size, vec![(weight, &mut *logits)], Threads::Pool);
             sum += losses(logits, targets, None);
         });
         (sum / targets.len() as f64) as f32
@@ -139,22 +132,19 @@ mod flex {
             let mut d_hidden = vec![0.0; values(&hidden).len()];
             let mut d_weight = of_weight.then(|| vec![0.0; values(&weight).len()]);
             let matrix = Mat::new(values(&weight), vocab_size, hidden_size);
-            let (mut sum, mut begun) = (0.0, false);
-            let mut d_chunks = d_hidden.chunks_mut(CHUNK * hidden_size);
-            in_chunks(values(&hidden), hidden_size, Some(vocab_size), &targets, |chunk, targets, logits| {
+            let mut sum = 0.0;
+            in_chunks(values(&hidden), [vocab_size, hidden_size], &targets, |first, states, targets, logits| {
                 let tokens = targets.len();
-                let states = Mat::new(chunk, tokens, hidden_size);
+                let d_states = &mut d_hidden[first * hidden_size..(first + tokens) * hidden_size];
+                let states = Mat::new(states, tokens, hidden_size);
                 gemm(MatMut::new(logits, tokens, vocab_size), false, states, matrix.t(), Threads::Pool);
                 sum += losses(logits, targets, Some(share));
                 let d_logits = Mat::new(logits, tokens, vocab_size);
-                if let Some(d_chunk) = d_chunks.next() {
-                    gemm(MatMut::new(d_chunk, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
-                }
+                gemm(MatMut::new(d_states, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
                 if let Some(d_weight) = &mut d_weight {
                     let d_weight = MatMut::new(d_weight, vocab_size, hidden_size);
-                    gemm(d_weight, begun, d_logits.t(), states, Threads::Pool);
+                    gemm(d_weight, first > 0, d_logits.t(), states, Threads::Pool);
                 }
-                begun = true;
             });
             let loss = (sum / targets.len() as f64) as f32;
             let d_weight = d_weight.map(|d_weight| tensor(d_weight, weight.shape()));
@@ -167,23 +157,21 @@ mod flex {
         }
     }
 
-    /// Calls `body` with some rows of `hidden`, their targets, and room for their logits, until all are through.
+    /// Calls `body` with the index of a token, the states of some from it on, their targets, and room for their logits,
+    /// until all are through.
     fn in_chunks(
         hidden: &[f32],
-        hidden_size: usize,
-        vocab_size: Option<usize>,
+        [vocab_size, hidden_size]: [usize; 2],
         targets: &[usize],
-        mut body: impl FnMut(&[f32], &[usize], &mut [f32]),
+        mut body: impl FnMut(usize, &[f32], &[usize], &mut [f32]),
     ) {
-        let vocab_size = vocab_size.expect("sizes were compared before");
+        if let Some(target) = targets.iter().find(|&&target| target >= vocab_size) {
+            panic!("cross_entropy: target {target} of a vocabulary of {vocab_size}");
+        }
         let mut logits = vec![0.0; CHUNK.min(targets.len()) * vocab_size];
-        for (index, targets) in targets.chunks(CHUNK).enumerate() {
-            if let Some(target) = targets.iter().find(|&&target| target >= vocab_size) {
-                panic!("cross_entropy: target {target} of a vocabulary of {vocab_size}");
-            }
-            let start = index * CHUNK * hidden_size;
-            let chunk = &hidden[start..start + targets.len() * hidden_size];
-            body(chunk, targets, &mut logits[..targets.len() * vocab_size]);
+        let chunks = hidden.chunks(CHUNK * hidden_size).zip(targets.chunks(CHUNK));
+        for (index, (states, targets)) in chunks.enumerate() {
+            body(index * CHUNK, states, targets, &mut logits[..targets.len() * vocab_size]);
         }
     }
 

@@ -104,7 +104,7 @@ fn single<const D: usize>(x: Tensor<D>, weight: Weight) -> Tensor<D> {
 }
 
 #[cfg(feature = "flex")]
-mod flex {
+pub(super) mod flex {
     use burn::backend::flex::FlexTensor;
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::Tensor;
@@ -120,20 +120,20 @@ mod flex {
     }
 
     /// A weight whose elements can be borrowed.
-    enum Held {
+    pub enum Held {
         Float(FlexTensor),
         Quantized(std::sync::Arc<crate::kernel::quantized_linear::QuantizedMatrix>),
     }
 
     impl Held {
-        fn new(weight: Weight) -> Self {
+        pub fn new(weight: Weight) -> Self {
             match weight {
                 Weight::Float(weight) => Self::Float(primitive(weight).to_contiguous()),
                 Weight::Quantized(weight) => Self::Quantized(weight),
             }
         }
 
-        fn matrix(&self) -> Matrix<'_> {
+        pub fn matrix(&self) -> Matrix<'_> {
             match self {
                 Self::Float(weight) => Matrix::Rows(WeightRows::of(weight)),
                 Self::Quantized(weight) => Matrix::Quantized(weight),
@@ -141,7 +141,7 @@ mod flex {
         }
     }
 
-    fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
+    pub fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
         x.try_into_primitive::<Flex>().expect("asked for its device before")
     }
 

@@ -6,10 +6,11 @@ use burn::tensor::{Device, Int, Tensor};
 use super::load::raw;
 use super::{
     Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe,
+    Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe, Weight,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
+use crate::kernel::projections::projections;
 use crate::kernel::quantized_linear::BlockFormat;
 use crate::trace::{indexed_span, span};
 use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
@@ -128,6 +129,11 @@ impl<F: FeedForward> Decoder<F> {
         MemoryWeights::new(self.config.clone(), |id| self.weight(id))
     }
 
+    /// `[vocab_size, hidden_size]`: the head, or the embeddings that a tied one is.
+    fn head(&self) -> &Weight {
+        self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight)
+    }
+
     fn weight(&self, id: TensorId) -> RawTensor {
         match id {
             TensorId::EmbedTokens => self.embed_tokens.weight.raw(),
@@ -223,15 +229,13 @@ where
         let _span = span("lm_head");
         let [batch_size, seq_length, hidden_size] = hidden.dims();
         let num_tokens = batch_size * seq_length;
-        let head = self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight);
-        linear_cross_entropy(hidden.reshape([num_tokens, hidden_size]), head.val(), targets.reshape([num_tokens]))
+        let hidden = hidden.reshape([num_tokens, hidden_size]);
+        linear_cross_entropy(hidden, self.head().val(), targets.reshape([num_tokens]))
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
         let _span = span("lm_head");
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => self.embed_tokens.as_head(hidden),
-        }
+        let [logits] = projections(hidden, [self.head().val()]);
+        logits
     }
 }

@@ -43,10 +43,4 @@ impl Embedding {
             projections::Weight::Quantized(table) => quantized_embedding(&table, tokens),
         }
     }
-
-    /// Logits from the table itself, for a tied head: `[.., hidden_size]` to `[.., vocab_size]`.
-    pub fn as_head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [logits] = projections::projections(hidden, [self.weight.val()]);
-        logits
-    }
 }
