@@ -11,7 +11,7 @@ pub const TIE_NATS: f64 = 0.005;
 const UNEQUAL_FLOPS: f64 = 0.02;
 
 /// Updates of an arm below which its loss says nothing of its growth.
-pub const FEWEST_UPDATES: usize = 20;
+const FEWEST_UPDATES: usize = 20;
 
 /// The finding of a study in one sentence.
 ///

@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 /// Measure the speed of models: prefill, decoding, training steps. Output as llama-bench has it.
 ///
 /// Lists and repeated options make the cross product. Times are those of `-r` repetitions on tokens of their own, after one
-/// that warms up; tokenizing and sampling are not in them. t/s counts the tokens of all sequences.
+/// that warms up, two of training; tokenizing and sampling are not in them. t/s counts the tokens of all sequences.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// Hugging Face directories, .gguf files, or ids on the hub, org/name or org/name@revision
