@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};
+use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, SharedMat, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
@@ -186,28 +186,32 @@ impl<W: Widen> WithLanes for DotRows<'_, W> {
         // Fewer rows than four wait for memory, which is read fastest from its start to its end.
         let fours = if m < 4 { 0 } else { n / 4 * 4 };
         for column in (0..fours).step_by(4) {
-            four_at_once(&mut DotColumns::<W, 4> { dots: &mut self, column }, lanes, m);
+            self.columns::<L, 4>(lanes, column);
         }
         for column in fours..n {
-            four_at_once(&mut DotColumns::<W, 1> { dots: &mut self, column }, lanes, m);
+            self.columns::<L, 1>(lanes, column);
         }
-    }
-}
-
-/// The products of all rows of `x` with `C` rows of weights.
-struct DotColumns<'d, 'a, W, const C: usize> {
-    dots: &'d mut DotRows<'a, W>,
-    column: usize,
-}
-
-impl<W: Widen, const C: usize> FourAtOnce for DotColumns<'_, '_, W, C> {
-    #[inline(always)]
-    fn rows<L: Lanes, const R: usize>(&mut self, lanes: L, row: usize) {
-        self.dots.tile::<L, R, C>(lanes, row, self.column);
     }
 }
 
 impl<W: Widen> DotRows<'_, W> {
+    /// The products of all rows of `x` with `C` rows of weights. Not by `four_at_once`: decoding, which has one row and
+    /// comes here for every row of weights, takes 8 % longer by way of it.
+    #[inline(always)]
+    fn columns<L: Lanes, const C: usize>(&mut self, lanes: L, column: usize) {
+        let m = self.x.len() / self.k;
+        let fours = m / 4 * 4;
+        for row in (0..fours).step_by(4) {
+            self.tile::<L, 4, C>(lanes, row, column);
+        }
+        match m - fours {
+            3 => self.tile::<L, 3, C>(lanes, fours, column),
+            2 => self.tile::<L, 2, C>(lanes, fours, column),
+            1 => self.tile::<L, 1, C>(lanes, fours, column),
+            _ => {}
+        }
+    }
+
     /// The products of `R` rows of `x` with `C` rows of weights: each number is loaded once for all of them, and no sum
     /// waits for the one before it.
     #[inline(always)]
