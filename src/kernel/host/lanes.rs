@@ -51,9 +51,9 @@ pub(in crate::kernel) trait Lanes: Copy {
     fn byte_bits(self, bytes: Self::Bytes, from: u32, count: u32) -> Self::Bytes;
     /// `low + (high << by)` for bytes whose bits do not meet.
     fn join(self, low: Self::Bytes, high: Self::Bytes, by: u32) -> Self::Bytes;
-    /// Each lane plus the product of its four bytes, unsigned, with the four signed bytes of `x`; nothing overflows
-    /// where the sum fits.
-    fn dot4(self, sum: Self::Ints, bytes: Self::Bytes, x: [i8; 4]) -> Self::Ints;
+    /// Each lane plus the products of its sixteen bytes, unsigned and below `2^bits`, with the sixteen numbers of `x`;
+    /// nothing overflows where the sum fits.
+    fn dot16(self, sum: Self::Ints, codes: &[Self::Bytes; 4], x: &[[i8; 4]; 4], bits: usize) -> Self::Ints;
 }
 
 /// A kernel written in lanes.
@@ -126,11 +126,18 @@ mod tests {
                 let (unsigned, signed) = (lanes.load_u8(&small), lanes.load_i8(&small));
                 let low = lanes.byte_bits(lanes.load_bytes(&bytes), 0, 4);
                 let joined = lanes.join(low, lanes.byte_bits(lanes.load_bytes(&bytes), 5, 2), 4);
-                let x = std::array::from_fn(|_| next() as i8);
-                let dots = lanes.dot4(lanes.splat_int(-9), lanes.load_bytes(&bytes), x);
-                let joined = lanes.dot4(dots, joined, x);
-                for ints in [unsigned, signed, lanes.bits(unsigned, 4, 4), lanes.bits(unsigned, 0, 3), dots, joined] {
+                for ints in [unsigned, signed, lanes.bits(unsigned, 4, 4), lanes.bits(unsigned, 0, 3)] {
                     out(lanes.to_floats(ints));
+                }
+                let x = std::array::from_fn(|_| std::array::from_fn(|_| next() as i8));
+                for bits in [2, 3, 4, 5, 6, 8] {
+                    let random = lanes.byte_bits(lanes.load_bytes(&bytes), 0, bits);
+                    let largest = lanes.byte_bits(lanes.load_bytes(&[255; 64]), 0, bits);
+                    let mut dot = |codes, x| {
+                        out(lanes.to_floats(lanes.dot16(lanes.splat_int(-9), &codes, &x, bits as usize)));
+                    };
+                    dot([random, lanes.byte_bits(joined, 0, bits), largest, random], x);
+                    [i8::MIN, i8::MAX].into_iter().for_each(|extreme| dot([largest; 4], [[extreme; 4]; 4]));
                 }
                 let mut square = [floats; 16];
                 square.iter_mut().enumerate().for_each(|(row, floats)| floats.rotate_left(row * 5 % 16));

@@ -13,8 +13,19 @@ use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, SharedMat, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
-/// Rows of `x` up to which streaming the weights beats GEMM.
-const FEW_ROWS: usize = 32;
+/// Rows of `x` up to which streaming the weights beats GEMM: a tile of sixteen registers loads more for each product.
+fn few_rows() -> usize {
+    struct Registers<'a>(&'a mut usize);
+    impl WithLanes for Registers<'_> {
+        #[inline(always)]
+        fn with_lanes<L: Lanes>(self, _: L) {
+            *self.0 = L::REGISTERS;
+        }
+    }
+    let mut registers = 0;
+    with_lanes(Registers(&mut registers));
+    registers
+}
 /// Bytes of `W` that one task streams.
 const TASK_BYTES: usize = 32 * 1024;
 
@@ -86,7 +97,7 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     if m == 0 {
         return;
     }
-    let by_gemm = |w: &Matrix<'_>| m > FEW_ROWS && matches!(w, Matrix::Rows(_));
+    let by_gemm = |w: &Matrix<'_>| m > few_rows() && matches!(w, Matrix::Rows(_));
     let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
     many_rows(x, k, large, threads);
     let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
@@ -105,7 +116,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     if m == 0 {
         return;
     }
-    if m > FEW_ROWS && [gate, up].iter().any(|w| matches!(w, Matrix::Rows(_))) {
+    if m > few_rows() && [gate, up].iter().any(|w| matches!(w, Matrix::Rows(_))) {
         let mut factor = vec![0.0; out.len()];
         products(x, k, vec![(gate, &mut *out), (up, &mut factor)], threads);
         let chunks = out.chunks_mut(CHUNK).zip(factor.chunks(CHUNK));
@@ -183,8 +194,9 @@ impl<W: Widen> WithLanes for DotRows<'_, W> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let (m, n) = (self.x.len() / self.k, self.w.len() / self.k);
-        // Fewer rows than four wait for memory, which is read fastest from its start to its end.
-        let fours = if m < 4 { 0 } else { n / 4 * 4 };
+        // Fewer rows than four wait for memory, which is read fastest from its start to its end; sixteen registers hold
+        // no more sums than those of four rows and one column.
+        let fours = if m < 4 || L::REGISTERS < 32 { 0 } else { n / 4 * 4 };
         for column in (0..fours).step_by(4) {
             self.columns::<L, 4>(lanes, column);
         }
@@ -222,13 +234,17 @@ impl<W: Widen> DotRows<'_, W> {
         for (r, (x, rest)) in x.iter_mut().zip(&mut x_rest).enumerate() {
             let numbers = &self.x[(row + r) * k..(row + r + 1) * k];
             *x = &numbers.as_chunks::<16>().0[..blocks];
-            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+            if whole < k {
+                rest[..k - whole].copy_from_slice(&numbers[whole..]);
+            }
         }
         let (mut w, mut w_rest) = ([[].as_slice(); C], [[W::zeroed(); 16]; C]);
         for (c, (w, rest)) in w.iter_mut().zip(&mut w_rest).enumerate() {
             let numbers = &self.w[(column + c) * k..(column + c + 1) * k];
             *w = &numbers.as_chunks::<16>().0[..blocks];
-            rest[..k - whole].copy_from_slice(&numbers[whole..]);
+            if whole < k {
+                rest[..k - whole].copy_from_slice(&numbers[whole..]);
+            }
         }
         // The rows of weights behind these; together they are read from start to end while these are multiplied.
         let behind = self.w[(column + C) * k..].as_ptr();

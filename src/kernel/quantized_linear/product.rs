@@ -19,7 +19,7 @@ pub(in crate::kernel) struct QuantizedRows {
 /// One row, by units of 32 numbers.
 #[derive(Clone, Copy, Default)]
 struct Row<'a> {
-    codes: &'a [[[i8; 4]; 8]],
+    codes: &'a [[[[i8; 4]; 4]; 2]],
     scales: &'a [f32],
     sums: &'a [[i32; 2]],
 }
@@ -57,32 +57,34 @@ impl QuantizedRows {
     fn row(&self, row: usize) -> Row<'_> {
         let units = row * self.cols / 32..(row + 1) * self.cols / 32;
         Row {
-            codes: &self.codes.as_chunks::<4>().0.as_chunks::<8>().0[units.clone()],
+            codes: &self.codes.as_chunks::<4>().0.as_chunks::<4>().0.as_chunks::<2>().0[units.clone()],
             scales: &self.scales[units.clone()],
             sums: &self.sums.as_chunks::<2>().0[units],
         }
     }
 }
 
+/// In loops over arrays of known length, without a check of overflow in them: the compiler vectorizes no others.
 #[inline(always)]
 fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    // The nearest integer, from the low bits of the mantissa of a number near 1.5·2^23.
+    const ROUND: f32 = 12_582_912.0;
     let (x, codes, sums) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0, sums.as_chunks_mut::<2>().0);
     for (((x, codes), scale), sums) in x.iter().zip(codes).zip(scales).zip(sums) {
-        let (mut largest, mut poison) = ([0.0f32; 16], [0.0f32; 16]);
-        for (i, value) in x.iter().enumerate() {
-            largest[i % 16] = largest[i % 16].max(value.abs());
-            poison[i % 16] += value * 0.0;
+        // Magnitudes are ordered as their bits are; those of what is not finite are above all others.
+        let largest = x.iter().fold(0, |largest, value| value.abs().to_bits().max(largest));
+        let largest = f32::from_bits(largest);
+        *scale = largest / 127.0;
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+        let mut nearest = [0i32; 32];
+        for (nearest, value) in nearest.iter_mut().zip(x) {
+            *nearest = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
         }
-        let largest = largest.into_iter().fold(0.0, f32::max);
-        *scale = largest / 127.0 + poison.iter().sum::<f32>();
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        *sums = [0; 2];
-        for (i, (code, value)) in codes.iter_mut().zip(x).enumerate() {
-            // The nearest integer, from the low bits of the mantissa of a number near 1.5·2^23.
-            const ROUND: f32 = 12_582_912.0;
-            let nearest = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
-            *code = nearest;
-            sums[i / 16] += i32::from(nearest);
+        for (code, nearest) in codes.iter_mut().zip(nearest) {
+            *code = nearest as i8;
+        }
+        for (sum, nearest) in sums.iter_mut().zip(nearest.as_chunks::<16>().0) {
+            *sum = nearest.iter().fold(0, |sum, code| sum.wrapping_add(*code));
         }
     }
 }
@@ -166,6 +168,7 @@ fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     row: usize,
 ) -> [L::Floats; R] {
     let layout = const { BlockFormat::ALL[FORMAT].layout() };
+    let bits = layout.bits[0] + layout.bits[1];
     let mut rows = [Row::default(); R];
     for (r, row_of_tile) in rows.iter_mut().enumerate() {
         *row_of_tile = x.row(row + r);
@@ -179,37 +182,27 @@ fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
         for (unit, bytes) in units.chunks_exact(layout.unit_bytes()).enumerate() {
             let unit = index * (layout.block / 32) + unit;
             let (scales, codes) = bytes.split_at(32 / layout.sub_block * layout.scale_bytes());
-            let codes = unpack(lanes, layout, codes);
-            let (low, high) = codes.split_at(4);
+            let [low, high] = unpack(lanes, layout, codes);
             let first = scale_and_minimum(lanes, layout, scales, [d, m]);
             for (row, total) in rows.iter().zip(&mut totals) {
                 let (x, [low_sum, high_sum], x_scale) = (&row.codes[unit], row.sums[unit], row.scales[unit]);
-                let (low_x, high_x) = x.split_at(4);
+                let [low_x, high_x] = x;
                 let offset = |sum: i32| lanes.splat_int(-i32::from(layout.offset) * sum);
                 if layout.sub_block == 32 {
                     let sum = low_sum + high_sum;
-                    let dot = dot16(lanes, dot16(lanes, offset(sum), low, low_x), high, high_x);
+                    let dot = lanes.dot16(lanes.dot16(offset(sum), &low, low_x, bits), &high, high_x, bits);
                     *total = add_sub_block(lanes, layout, *total, dot, first, x_scale, sum);
                 } else {
                     let second = scale_and_minimum(lanes, layout, &scales[layout.scale_bytes()..], [d, m]);
-                    let dot = dot16(lanes, offset(low_sum), low, low_x);
+                    let dot = lanes.dot16(offset(low_sum), &low, low_x, bits);
                     *total = add_sub_block(lanes, layout, *total, dot, first, x_scale, low_sum);
-                    let dot = dot16(lanes, offset(high_sum), high, high_x);
+                    let dot = lanes.dot16(offset(high_sum), &high, high_x, bits);
                     *total = add_sub_block(lanes, layout, *total, dot, second, x_scale, high_sum);
                 }
             }
         }
     }
     totals
-}
-
-/// Each lane plus its products of sixteen numbers. Spelled out: a loop would keep the codes in memory.
-#[inline(always)]
-fn dot16<L: Lanes>(lanes: L, sum: L::Ints, codes: &[L::Bytes], x: &[[i8; 4]]) -> L::Ints {
-    let sum = lanes.dot4(sum, codes[0], x[0]);
-    let sum = lanes.dot4(sum, codes[1], x[1]);
-    let sum = lanes.dot4(sum, codes[2], x[2]);
-    lanes.dot4(sum, codes[3], x[3])
 }
 
 /// A total plus the products of a sub-block, in their scales.
@@ -253,14 +246,14 @@ fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [
 
 /// The codes of 32 numbers of sixteen rows, four numbers a vector. Spelled out: a loop would shift by what it must look up.
 #[inline(always)]
-fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [L::Bytes; 8] {
+fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [[L::Bytes; 4]; 2] {
     let planes = bytes.as_chunks::<64>().0;
     macro_rules! codes {
         ($($group:literal)*) => {
             [$(code(lanes, layout, planes, $group)),*]
         };
     }
-    codes![0 1 2 3 4 5 6 7]
+    [codes![0 1 2 3], codes![4 5 6 7]]
 }
 
 /// The codes of numbers `4·group..4·group + 4`.

@@ -127,10 +127,12 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
-    fn dot4(self, mut sum: [i32; 16], bytes: [u8; 64], x: [i8; 4]) -> [i32; 16] {
-        for (sum, bytes) in sum.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            for (byte, x) in bytes.iter().zip(x) {
-                *sum += i32::from(*byte) * i32::from(x);
+    fn dot16(self, mut sum: [i32; 16], codes: &[[u8; 64]; 4], x: &[[i8; 4]; 4], _bits: usize) -> [i32; 16] {
+        for (bytes, x) in codes.iter().zip(x) {
+            for (sum, bytes) in sum.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                for (byte, x) in bytes.iter().zip(x) {
+                    *sum += i32::from(*byte) * i32::from(*x);
+                }
             }
         }
         sum

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Lanes, Plain, WithLanes};
+use super::{Lanes, WithLanes};
 
 /// One register for sixteen lanes. Exists only where the CPU has AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -227,9 +227,15 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn dot4(self, sum: __m512i, bytes: __m512i, x: [i8; 4]) -> __m512i {
+    fn dot16(self, sum: __m512i, codes: &[__m512i; 4], x: &[[i8; 4]; 4], _bits: usize) -> __m512i {
+        // Spelled out: a loop would keep the codes in memory.
         // SAFETY: `self`.
-        unsafe { _mm512_dpbusd_epi32(sum, bytes, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))) }
+        unsafe {
+            let sum = _mm512_dpbusd_epi32(sum, codes[0], _mm512_set1_epi32(four(x[0])));
+            let sum = _mm512_dpbusd_epi32(sum, codes[1], _mm512_set1_epi32(four(x[1])));
+            let sum = _mm512_dpbusd_epi32(sum, codes[2], _mm512_set1_epi32(four(x[2])));
+            _mm512_dpbusd_epi32(sum, codes[3], _mm512_set1_epi32(four(x[3])))
+        }
     }
 }
 
@@ -309,7 +315,19 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn transpose(self, rows: &mut [[f32; 16]; 16]) {
-        Plain.transpose(rows);
+        let given = *rows;
+        for (row, column) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: `self`; every load and store is of eight numbers of one row.
+            unsafe {
+                let mut r = [_mm256_setzero_ps(); 8];
+                for (i, r) in r.iter_mut().enumerate() {
+                    *r = _mm256_loadu_ps(given[row + i][column..column + 8].as_ptr());
+                }
+                for (i, r) in transposed_eight(r).into_iter().enumerate() {
+                    _mm256_storeu_ps(rows[column + i][row..row + 8].as_mut_ptr(), r);
+                }
+            }
+        }
     }
 
     #[inline(always)]
@@ -387,20 +405,79 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn dot4(self, sum: [__m256i; 2], bytes: [__m256i; 2], x: [i8; 4]) -> [__m256i; 2] {
-        // Not `maddubs`, which saturates at 2^15: even and odd bytes as 16-bit numbers, exact for all of them.
+    fn dot16(self, sum: [__m256i; 2], codes: &[[__m256i; 2]; 4], x: &[[i8; 4]; 4], bits: usize) -> [__m256i; 2] {
         // SAFETY: `self`.
         unsafe {
-            let [x0, x1, x2, x3] = x.map(|x| i32::from(x) & 0xffff);
-            let even = _mm256_set1_epi32(x0 | x2 << 16);
-            let odd = _mm256_set1_epi32(x1 | x3 << 16);
-            let mask = _mm256_set1_epi16(255);
-            let add = |sum, bytes| {
-                let evens = _mm256_madd_epi16(_mm256_and_si256(bytes, mask), even);
-                let odds = _mm256_madd_epi16(_mm256_srli_epi16::<8>(bytes), odd);
-                _mm256_add_epi32(sum, _mm256_add_epi32(evens, odds))
-            };
-            [add(sum[0], bytes[0]), add(sum[1], bytes[1])]
+            let x = [
+                _mm256_set1_epi32(four(x[0])),
+                _mm256_set1_epi32(four(x[1])),
+                _mm256_set1_epi32(four(x[2])),
+                _mm256_set1_epi32(four(x[3])),
+            ];
+            [
+                half_dot16(sum[0], codes.map(|codes| codes[0]), x, bits),
+                half_dot16(sum[1], codes.map(|codes| codes[1]), x, bits),
+            ]
         }
     }
+}
+
+/// Rows of eight become columns: squares of four within each half of four rows, then the halves.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed_eight(r: [__m256; 8]) -> [__m256; 8] {
+    let mut quads = [_mm256_setzero_ps(); 8];
+    for i in 0..2 {
+        let (a, b, c, d) = (r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3]);
+        let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        quads[4 * i] = _mm256_shuffle_ps::<0x44>(ab_low, cd_low);
+        quads[4 * i + 1] = _mm256_shuffle_ps::<0xee>(ab_low, cd_low);
+        quads[4 * i + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
+        quads[4 * i + 3] = _mm256_shuffle_ps::<0xee>(ab_high, cd_high);
+    }
+    let mut columns = [_mm256_setzero_ps(); 8];
+    for i in 0..4 {
+        columns[i] = _mm256_permute2f128_ps::<0x20>(quads[i], quads[4 + i]);
+        columns[4 + i] = _mm256_permute2f128_ps::<0x31>(quads[i], quads[4 + i]);
+    }
+    columns
+}
+
+/// Four bytes as one number, in memory order.
+#[inline(always)]
+fn four(bytes: [i8; 4]) -> i32 {
+    i32::from_ne_bytes(bytes.map(|byte| byte as u8))
+}
+
+/// Eight lanes of [`Lanes::dot16`]. Products are added in pairs in 16 bits: of codes of `b` bits at most `2·2^7·(2^b − 1)`,
+/// so that four such sums fit up to 5 bits and two up to 6; those of 8 bits do not fit alone.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn half_dot16(sum: __m256i, codes: [__m256i; 4], x: [__m256i; 4], bits: usize) -> __m256i {
+    let ones = _mm256_set1_epi16(1);
+    if bits <= 6 {
+        let first = _mm256_add_epi16(_mm256_maddubs_epi16(codes[0], x[0]), _mm256_maddubs_epi16(codes[1], x[1]));
+        let second = _mm256_add_epi16(_mm256_maddubs_epi16(codes[2], x[2]), _mm256_maddubs_epi16(codes[3], x[3]));
+        return if bits <= 5 {
+            _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(first, second), ones))
+        } else {
+            let second = _mm256_madd_epi16(second, ones);
+            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(first, ones), second))
+        };
+    }
+    let sum = _mm256_add_epi32(sum, dot4_of_bytes(codes[0], x[0]));
+    let sum = _mm256_add_epi32(sum, dot4_of_bytes(codes[1], x[1]));
+    let sum = _mm256_add_epi32(sum, dot4_of_bytes(codes[2], x[2]));
+    _mm256_add_epi32(sum, dot4_of_bytes(codes[3], x[3]))
+}
+
+/// Products of four bytes of any size: even and odd bytes as numbers of 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dot4_of_bytes(bytes: __m256i, x: __m256i) -> __m256i {
+    let even_x = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+    let even = _mm256_madd_epi16(_mm256_and_si256(bytes, _mm256_set1_epi16(255)), even_x);
+    let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(bytes), _mm256_srai_epi16::<8>(x));
+    _mm256_add_epi32(even, odd)
 }
