@@ -193,7 +193,7 @@ fn e23_to_e25_methods_and_features_that_growing_has_no_use_for() {
         add("tokenizer: {source: base, pad_to_multiple_of: 64}"),
         add("tokenizer: {tokens: {}}"),
         add("tokenizer_source: base\ntokenizer: {source: base}"),
-        add("chat_template: chatml"),
+        add("chat_template: vicuna"),
         add("dtype: float64").replacen("dtype: bfloat16\n", "", 1),
         DUS.replace("bfloat16", "bfloat"),
         add("models: [{model: org/base}]"),
@@ -220,7 +220,7 @@ fn e23_to_e25_methods_and_features_that_growing_has_no_use_for() {
 "a.yml":6:47: pad_to_multiple_of is 64, which is not supported, expected none: growing adds no token
 "a.yml":6:12: tokenizer has no source, expected one
 "a.yml":7:12: both tokenizer_source and tokenizer are given, expected one of them
-"a.yml":6:16: chat_template is text "chatml", which is not supported, expected auto or the Jinja template itself
+"a.yml":6:16: chat_template is text "vicuna", which is not supported, expected auto, the Jinja template itself, or alpaca, chatml, exaone, llama3, mistral
 "a.yml":5:8: dtype is text "float64", which is not supported, expected float32, float16 or bfloat16; did you mean float32?
 "a.yml":5:8: dtype is text "bfloat", which is not supported, expected float32, float16 or bfloat16; did you mean bfloat16?
 "a.yml":6:9: the config has slices and models, expected exactly one of slices, models and modules

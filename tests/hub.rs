@@ -116,14 +116,15 @@ fn a_model_is_laid_out_as_python_lays_it_out() {
     assert_eq!(client.cached("org/name"), None);
     let snapshot = client.download("org/name").unwrap();
     assert_eq!(snapshot, client.model().join("snapshots").join(COMMIT));
-    assert_eq!(names(&snapshot), ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]);
+    let wanted = ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+    assert_eq!(names(&snapshot), wanted, "the card has the licence");
     assert_eq!(std::fs::read_to_string(client.model().join("refs/main")).unwrap(), COMMIT);
     client.has_weights(&snapshot);
     let blob = format!("../../blobs/{}", etag_of("model.safetensors", &weights()));
     #[cfg(unix)]
     assert_eq!(std::fs::read_link(snapshot.join("model.safetensors")).unwrap(), Path::new(&blob));
-    assert_eq!(names(&client.model().join("blobs")).len(), 4, "no file half-written is left beside the four");
-    assert!(server.gets_of("pytorch_model.bin").is_empty() && server.gets_of("README.md").is_empty());
+    assert_eq!(names(&client.model().join("blobs")).len(), 5, "no file half-written is left beside the five");
+    assert!(server.gets_of("pytorch_model.bin").is_empty());
 }
 
 #[test]

@@ -12,9 +12,10 @@ use crate::data::Windows;
 use crate::data::language::{Language, Split};
 use crate::data::text::{DataError, TextFile, check_vocabulary};
 use crate::figure::draw_study;
+use crate::growth::PlanError;
 use crate::profile::flops::train_flops;
 use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
-use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyPlan};
+use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyError, StudyPlan};
 use crate::tokenizer::Tokenizer;
 use crate::weights::commit::write_file_atomically;
 use crate::weights::{HfDirectory, WeightSource};
@@ -94,6 +95,19 @@ impl CompareArgs {
             && numbers == [None; 3]
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
+    }
+}
+
+impl CompareArgs {
+    /// The failure of a plan under the option that asked for it.
+    fn blame(&self, error: StudyError) -> CliError {
+        let StudyError::Plan(source) = error else { return error.into() };
+        let option = match &source {
+            PlanError::OverlapTooLarge { overlap, .. } => format!("--m {overlap}"),
+            PlanError::Config(_) => format!("--experts {} --top-k {}", self.experts, self.top_k),
+            _ => return source.into(),
+        };
+        CliError::Option { option, source }
     }
 }
 
@@ -178,7 +192,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         seq_length,
     };
     fits(base.config(), seq_length)?;
-    let plan = StudyPlan::new(base.config(), &plan_options)?;
+    let plan = StudyPlan::new(base.config(), &plan_options).map_err(|error| args.blame(error))?;
     let data = match &args.data {
         None => {
             let num_windows = windows_needed(base.config(), &plan, batch_size, seq_length)?;

@@ -32,10 +32,11 @@ pub fn run(args: &InspectArgs) -> Result<(), CliError> {
     let checkpoint = Checkpoint::open_on(interrupt::disk(), &path)?;
     console::detail(format_args!("{}: {}", args.path, checkpoint.path().display()));
     let tensors = checkpoint.stored_tensors();
+    let file_type = checkpoint.file_type()?;
     output::print(&if args.json {
-        format!("{:#}\n", as_json(&checkpoint, &tensors))
+        format!("{:#}\n", as_json(&checkpoint, file_type, &tensors))
     } else {
-        as_text(&checkpoint, &tensors, args.tensors)
+        as_text(&checkpoint, file_type, &tensors, args.tensors)
     })
 }
 
@@ -49,7 +50,7 @@ fn histogram(tensors: &[StoredTensor]) -> BTreeMap<&str, (usize, u64)> {
     by_format
 }
 
-fn as_json(checkpoint: &Checkpoint, tensors: &[StoredTensor]) -> Value {
+fn as_json(checkpoint: &Checkpoint, file_type: Option<&str>, tensors: &[StoredTensor]) -> Value {
     let parameters = count_parameters(checkpoint.config());
     let formats: BTreeMap<&str, Value> = histogram(tensors)
         .into_iter()
@@ -57,6 +58,7 @@ fn as_json(checkpoint: &Checkpoint, tensors: &[StoredTensor]) -> Value {
         .collect();
     json!({
         "format": checkpoint.format(),
+        "file_type": file_type,
         "config": checkpoint.config(),
         "total_parameters": parameters.total,
         "active_parameters": parameters.active,
@@ -66,15 +68,16 @@ fn as_json(checkpoint: &Checkpoint, tensors: &[StoredTensor]) -> Value {
     })
 }
 
-fn as_text(checkpoint: &Checkpoint, tensors: &[StoredTensor], list: bool) -> String {
+fn as_text(checkpoint: &Checkpoint, file_type: Option<&str>, tensors: &[StoredTensor], list: bool) -> String {
     let (config, parameters) = (checkpoint.config(), count_parameters(checkpoint.config()));
-    let mut rows = vec![
-        vec!["format".to_owned(), checkpoint.format()],
+    let mut rows = vec![vec!["format".to_owned(), checkpoint.format()]];
+    rows.extend(file_type.map(|name| vec!["file type".to_owned(), name.to_owned()]));
+    rows.extend([
         vec!["total parameters".to_owned(), grouped(parameters.total)],
         vec!["active parameters".to_owned(), grouped(parameters.active)],
-    ];
+    ]);
     if let Value::Object(fields) = json!(config) {
-        rows.extend(fields.into_iter().map(|(key, value)| vec![key, value.to_string().replace('"', "")]));
+        rows.extend(fields.into_iter().map(|(key, value)| vec![key, short(&value)]));
     }
     let mut text = aligned(&rows);
     let mut rows = vec![["type", "tensors", "size"].map(String::from).to_vec()];
@@ -95,6 +98,16 @@ fn as_text(checkpoint: &Checkpoint, tensors: &[StoredTensor], list: bool) -> Str
     text
 }
 
+/// A value in short: text without quotes, a number of single precision in as few digits as tell it, `1e-5` for
+/// 0.000009999999747378752.
+fn short(value: &Value) -> String {
+    match value.as_f64().filter(|_| value.is_f64()) {
+        Some(number) if f64::from(number as f32) == number => format!("{:?}", number as f32),
+        Some(number) => format!("{number:?}"),
+        None => value.to_string().replace('"', ""),
+    }
+}
+
 /// Digits in threes.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -111,6 +124,12 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_single_precision_are_short() {
+        let told = [json!(f64::from(1e-5f32)), json!(1e-5), json!(100_000.0), json!(30), json!(0.1), json!("llama")];
+        assert_eq!(told.map(|value| short(&value)), ["1e-5", "1e-5", "100000.0", "30", "0.1", "llama"]);
+    }
 
     #[test]
     fn digits_stand_in_threes() {

@@ -37,12 +37,14 @@ fn end_if_caught() {
     }
 }
 
+/// The first signal that came.
+pub(super) fn caught() -> Option<i32> {
+    Some(CAUGHT.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+}
+
 /// Exit code of a process ended by a signal: 128 and its number, so 130 after an interrupt and 143 after a termination.
 pub(super) fn exit_code() -> Option<u8> {
-    match CAUGHT.load(Ordering::SeqCst) {
-        0 => None,
-        signal => u8::try_from(128 + signal).ok(),
-    }
+    u8::try_from(128 + caught()?).ok()
 }
 
 #[cfg(unix)]

@@ -32,6 +32,7 @@ use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::{self, TokenizerError};
 use crate::weights::hub::{HubError, HubErrorKind};
+use crate::weights::receipt::Fault;
 use crate::weights::{self, Dtype, WeightError};
 
 pub use console::Verbosity;
@@ -125,6 +126,14 @@ pub enum CliError {
     /// A growth plan that cannot be carried out.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The same, and an option has asked for it.
+    #[error("{option}: {source}")]
+    Option {
+        /// The option with its value.
+        option: String,
+        /// What is wrong with it.
+        source: PlanError,
+    },
     /// A mergekit file.
     #[error(transparent)]
     Merge(Box<MergeError>),
@@ -248,6 +257,14 @@ pub enum CliError {
         /// What it means in the other.
         expected: String,
     },
+    /// A signal came while it wrote.
+    #[error("stopped by signal {signal}: {out:?} is as it was before")]
+    Stopped {
+        /// The signal.
+        signal: i32,
+        /// What was to be written.
+        out: std::path::PathBuf,
+    },
     /// A signal came when all was written and not all checked.
     #[error("stopped by signal {signal} during --check: {out:?} is written whole, and not checked")]
     CheckStopped {
@@ -257,14 +274,14 @@ pub enum CliError {
         out: std::path::PathBuf,
     },
     /// A checkpoint is not what its receipt says.
-    #[error("{path:?} is not what its receipt says: {}", .faults.join("; "))]
+    #[error("{path:?} is not what its receipt says: {}", .faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; "))]
     NotVerified {
         /// The directory.
         path: std::path::PathBuf,
         /// How many files the receipt names.
         num_files: usize,
         /// What differs.
-        faults: Vec<String>,
+        faults: Vec<Fault>,
     },
     /// A file of text could not be read.
     #[error("cannot read {path:?}: {source}")]
@@ -303,6 +320,7 @@ impl CliError {
         match self {
             Self::BaseIsGguf { .. }
             | Self::Plan(_)
+            | Self::Option { .. }
             | Self::Merge(_)
             | Self::Strict { .. }
             | Self::TooDeep { .. }
@@ -324,7 +342,7 @@ impl CliError {
             Self::NotPreserved { .. } | Self::NotVerified { .. } => 5,
             Self::BaseNotLocal { .. } => 4,
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
-            Self::Read { .. } | Self::Stdout { .. } | Self::CheckStopped { .. } => 1,
+            Self::Read { .. } | Self::Stdout { .. } | Self::Stopped { .. } | Self::CheckStopped { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
                 weights::ErrorKind::NotFound => 4,
                 weights::ErrorKind::Invalid => 3,

@@ -111,8 +111,8 @@ impl Bytes {
     /// `total` bytes to come, if that is known.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = shows_bars().then(|| {
-            let template = "{prefix:10} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-            let counting = "{prefix:10} {spinner} {bytes} {bytes_per_sec}";
+            let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+            let counting = "{prefix} {spinner} {bytes} {bytes_per_sec}";
             let template = if total.is_some() { template } else { counting };
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
             let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::progress::Bytes;
 use super::{CliError, console, interrupt, output};
-use crate::weights::receipt::{Fault, verify};
+use crate::weights::receipt::verify;
 
 /// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
 #[derive(Debug, Clone, Args)]
@@ -29,7 +29,6 @@ pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let (num_files, faults) = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)))?;
     drop(bar);
     if !faults.is_empty() {
-        let faults = faults.iter().map(Fault::to_string).collect();
         return Err(CliError::NotVerified { path: args.out.clone(), num_files, faults });
     }
     output::print(&if args.json {

@@ -44,7 +44,7 @@ impl<S: WeightSource> WeightSource for Cast<S> {
     fn lineage(&self, id: TensorId) -> Lineage {
         let mut lineage = self.source.lineage(id);
         if self.source.dtype(id) != self.dtype {
-            lineage.steps.push(Step::Cast(self.dtype).to_string());
+            lineage.steps.push(Step::Cast(self.dtype).change());
         }
         lineage
     }
@@ -53,7 +53,7 @@ impl<S: WeightSource> WeightSource for Cast<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::MemoryWeights;
+    use crate::weights::{Change, MemoryWeights};
 
     #[test]
     fn a_cast_rounds_every_weight_and_says_so() {
@@ -61,7 +61,7 @@ mod tests {
         let cast = Cast::new(&base, Dtype::Bfloat16);
         for id in TensorId::all(base.config()) {
             assert_eq!(cast.read(id).unwrap(), base.read(id).unwrap().cast(Dtype::Bfloat16));
-            assert_eq!(cast.lineage(id).steps, ["cast bfloat16"]);
+            assert_eq!(cast.lineage(id).steps, [Change::Cast { dtype: Dtype::Bfloat16 }]);
         }
         let same = Cast::new(&cast, Dtype::Bfloat16);
         assert_eq!(same.lineage(TensorId::Norm), cast.lineage(TensorId::Norm));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::PlanError;
 use crate::config::DecoderConfig;
 use crate::weights::{
-    Dtype, LayerTensor, Lineage, PIECE_NUMBERS, RawTensor, Sink, TensorId, WeightError, WeightSource,
+    Change, Dtype, LayerTensor, Lineage, PIECE_NUMBERS, RawTensor, Sink, TensorId, WeightError, WeightSource,
 };
 
 /// The router of every layer: per layer `[num_local_experts, hidden_size]`, row-major. Cheap to clone.
@@ -13,6 +13,9 @@ use crate::weights::{
 pub struct RouterRows(Arc<Vec<Vec<f32>>>);
 
 impl RouterRows {
+    /// What a router made of them is, for a record.
+    pub(super) const CHANGE: Change = Change::Router { init: "given", std: None };
+
     /// One list of numbers a layer.
     ///
     /// # Errors
@@ -113,7 +116,7 @@ impl<S: WeightSource> WeightSource for GivenRouters<S> {
 
     fn lineage(&self, id: TensorId) -> Lineage {
         match id {
-            TensorId::Layer(_, LayerTensor::Router) => Lineage { root: None, steps: vec!["router given".to_owned()] },
+            TensorId::Layer(_, LayerTensor::Router) => Lineage { root: None, steps: vec![RouterRows::CHANGE] },
             _ => self.source.lineage(id),
         }
     }
@@ -142,7 +145,7 @@ mod tests {
             match id {
                 TensorId::Layer(layer, LayerTensor::Router) => {
                     assert_eq!(given.read(id).unwrap().to_f32(), rows(8, 4 * 96).layer(layer));
-                    assert_eq!(given.lineage(id).steps, ["router given"]);
+                    assert_eq!(given.lineage(id).steps, [RouterRows::CHANGE]);
                 }
                 _ => assert_eq!(given.read(id).unwrap(), plain.read(id).unwrap()),
             }

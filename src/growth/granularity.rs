@@ -3,7 +3,7 @@
 use super::PlanError;
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::weights::{
-    Dtype, LayerTensor, Lineage, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes,
+    Change, Dtype, LayerTensor, Lineage, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes,
     widen_to_f32,
 };
 
@@ -141,7 +141,7 @@ impl<S: WeightSource> WeightSource for FineGrained<S> {
     fn lineage(&self, id: TensorId) -> Lineage {
         let mut lineage = self.source.lineage(self.whole(id));
         if let TensorId::Layer(_, LayerTensor::Expert(expert, _)) = id {
-            lineage.steps.push(format!("part {} of {}", expert % self.parts, self.parts));
+            lineage.steps.push(Change::Part { part: expert % self.parts, num_parts: self.parts });
         }
         lineage
     }

@@ -48,7 +48,9 @@ pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, LayerTensor, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{
+    Change, Dtype, LayerTensor, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource,
+};
 
 /// One way to grow a decoder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -116,17 +118,17 @@ impl<S: WeightSource> Grown<S> {
         self.plan.recipe(self.source.config(), id)
     }
 
-    fn step(&self, id: TensorId, recipe: &Recipe) -> Option<String> {
+    fn step(&self, id: TensorId, recipe: &Recipe) -> Option<Change> {
         match (&self.plan, id, recipe.source()) {
             (GrowthPlan::Splice(plan), TensorId::Layer(..), Some(TensorId::Layer(layer, _))) => {
-                Some(format!("layer {layer} of {}", plan.num_source_layers()))
+                Some(Change::Layer { layer, num_layers: plan.num_source_layers() })
             }
-            (GrowthPlan::Expand(plan), TensorId::Layer(layer, _), Some(TensorId::Layer(..))) => {
-                Some(format!("layer {} of {}", plan.layers().as_slice()[layer], plan.layers().num_source_layers()))
+            (GrowthPlan::Expand(plan), TensorId::Layer(..), Some(TensorId::Layer(layer, _))) => {
+                Some(Change::Layer { layer, num_layers: plan.layers().num_source_layers() })
             }
-            (GrowthPlan::Expand(_), TensorId::Layer(..), None) => Some(recipe.to_string()),
+            (GrowthPlan::Expand(_), TensorId::Layer(..), None) => Some(recipe.change()),
             (GrowthPlan::Upcycle(_), TensorId::Layer(_, LayerTensor::Router | LayerTensor::Expert(..)), _) => {
-                Some(recipe.to_string())
+                Some(recipe.change())
             }
             _ => None,
         }
@@ -236,14 +238,13 @@ mod tests {
         let grown = Grown::new(grown, GrowthPlan::Upcycle(wide)).unwrap();
         let grown = Grown::new(grown, deeper(12, 1)).unwrap();
         let up = LayerTensor::Expert(3, Projection::Up);
-        let expected = Lineage {
-            root: Some(TensorId::Layer(4, LayerTensor::Mlp(Projection::Up))),
-            steps: ["layer 4 of 8", "drop 168 dimensions", "layer 8 of 12"].map(String::from).to_vec(),
-        };
-        assert_eq!(grown.lineage(TensorId::Layer(18, up)), expected);
+        let told = |lineage: &Lineage| lineage.steps.iter().map(Change::to_string).collect::<Vec<_>>();
+        let expert = grown.lineage(TensorId::Layer(18, up));
+        assert_eq!(expert.root, Some(TensorId::Layer(4, LayerTensor::Mlp(Projection::Up))));
+        assert_eq!(told(&expert), ["layer 4 of 8", "drop 168 dimensions", "layer 8 of 12"]);
         let router = grown.lineage(TensorId::Layer(18, LayerTensor::Router));
         assert_eq!(router.root, None);
-        assert_eq!(router.steps, ["router normal(0.02)", "layer 8 of 12"]);
+        assert_eq!(told(&router), ["router normal(0.02)", "layer 8 of 12"]);
         assert_eq!(grown.lineage(TensorId::Norm), Lineage { root: Some(TensorId::Norm), steps: vec![] });
     }
 }

@@ -8,8 +8,8 @@ use super::RouterInit;
 use super::draws::Draws;
 use super::step::{Step, computable, stream_through};
 use crate::weights::{
-    Dtype, LayerTensor, PIECE_NUMBERS, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, round_f32,
-    widen_to_f32,
+    Change, Dtype, LayerTensor, PIECE_NUMBERS, Pieces, Projection, Sink, TensorId, WeightError, WeightSource,
+    round_f32, widen_to_f32,
 };
 
 /// How one weight of a grown decoder comes from its source: what a plan decides, before a weight is read.
@@ -76,6 +76,18 @@ impl Recipe {
             | Self::Noise { source, .. }
             | Self::Drop { source, .. } => Some(source),
             Self::Zero { .. } | Self::Router { .. } => None,
+        }
+    }
+
+    /// The same for a record.
+    pub(super) fn change(&self) -> Change {
+        match *self {
+            Self::Copy { .. } => Change::Copy,
+            Self::Scale { factor, .. } => Change::Scale { factor },
+            Self::Zero { .. } => Change::Zeros,
+            Self::Noise { relative_std, .. } => Change::RelativeNoise { relative_std },
+            Self::Drop { count, .. } => Change::Drop { num_dimensions: count },
+            Self::Router { init, .. } => init.change(),
         }
     }
 
@@ -202,14 +214,7 @@ fn mean_and_std(
 /// In words: `copy`, `scale 0.5`, `zeros`, `noise 0.01`, `drop 168 dimensions`, `router normal(0.02)`.
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Copy { .. } => f.write_str("copy"),
-            Self::Scale { factor, .. } => write!(f, "scale {factor}"),
-            Self::Zero { .. } => f.write_str("zeros"),
-            Self::Noise { relative_std, .. } => write!(f, "noise {relative_std}"),
-            Self::Drop { count, .. } => write!(f, "drop {count} dimensions"),
-            Self::Router { init, .. } => write!(f, "router {init}"),
-        }
+        self.change().fmt(f)
     }
 }
 

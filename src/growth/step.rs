@@ -1,9 +1,7 @@
 //! What is done to a weight on its way out of a source, piece by piece.
 
-use std::fmt;
-
 use super::draws::Draws;
-use crate::weights::{Dtype, Sink, TensorId, WeightError, WeightSource, cast_bytes, round_f32, widen_to_f32};
+use crate::weights::{Change, Dtype, Sink, TensorId, WeightError, WeightSource, cast_bytes, round_f32, widen_to_f32};
 
 /// One thing done to every number of a weight. Like PyTorch, each step gives numbers of the type it is done in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +23,15 @@ impl Step {
     /// The type of the result, for a weight of type `dtype`.
     pub fn dtype(self, dtype: Dtype) -> Dtype {
         if let Self::Cast(to) = self { to } else { dtype }
+    }
+
+    /// The same for a record.
+    pub fn change(&self) -> Change {
+        match *self {
+            Self::Cast(dtype) => Change::Cast { dtype },
+            Self::Scale(factor) => Change::Scale { factor },
+            Self::Noise { std, .. } => Change::Noise { std },
+        }
     }
 
     fn check(self, id: TensorId, found: Dtype) -> Result<(), WeightError> {
@@ -54,17 +61,6 @@ impl Step {
                 let noisy = |w, z| (f64::from(w) + std * z) as f32;
                 change(&|values| draws.map_normal(first, values, noisy), out);
             }
-        }
-    }
-}
-
-/// `cast bfloat16`, `scale 0.5`, `noise std 0.01`.
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Cast(dtype) => write!(f, "cast {dtype}"),
-            Self::Scale(factor) => write!(f, "scale {factor}"),
-            Self::Noise { std, .. } => write!(f, "noise std {std}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::draws::{Draws, Purpose};
 use super::{PlanError, Recipe};
 use crate::config::{DecoderConfig, MoeConfig};
-use crate::weights::{LayerTensor, Projection, TensorId};
+use crate::weights::{Change, LayerTensor, Projection, TensorId};
 
 /// Standard deviation of a fresh router: that of a fresh linear layer in the published models.
 const ROUTER_STD: f64 = 0.02;
@@ -155,6 +155,22 @@ impl ExpertInit {
 }
 
 impl RouterInit {
+    /// The same for the record of a router.
+    pub(super) fn change(self) -> Change {
+        let std = if let Self::Normal { std } = self { Some(std) } else { None };
+        Change::Router { init: self.name(), std }
+    }
+
+    /// Its name, without numbers.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Normal { .. } => "normal",
+            Self::Uniform => "uniform",
+            Self::Zero => "zero",
+            Self::Orthogonal => "orthogonal",
+        }
+    }
+
     /// Length of an orthogonal row.
     pub(super) fn orthogonal_norm(hidden_size: usize) -> f64 {
         ROUTER_STD * (hidden_size as f64).sqrt()
@@ -183,9 +199,7 @@ impl fmt::Display for RouterInit {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Normal { std } => write!(f, "normal({std})"),
-            Self::Uniform => f.write_str("uniform"),
-            Self::Zero => f.write_str("zero"),
-            Self::Orthogonal => f.write_str("orthogonal"),
+            _ => f.write_str(self.name()),
         }
     }
 }

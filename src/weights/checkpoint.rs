@@ -9,7 +9,7 @@ use super::commit::FileRecord;
 use super::disk::{Disk, Kind, blake3};
 use super::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use super::hf::HfDirectory;
-use super::{Dtype, Inherited, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use super::{Dtype, Inherited, Lineage, Origin, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
 
 /// An opened checkpoint of either format.
@@ -176,6 +176,28 @@ impl Checkpoint {
         match self {
             Self::Hf(directory) => directory.inherited(),
             Self::Gguf(file) => file.inherited(),
+        }
+    }
+
+    /// Where it comes from, as far as it says.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn origin(&self) -> Result<Origin, WeightError> {
+        match self {
+            Self::Hf(directory) => directory.origin(),
+            Self::Gguf(file) => file.origin(),
+        }
+    }
+
+    /// What the number types of its tensors are called together, if the file itself says so: `Q4_K - Medium`.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
+        match self {
+            Self::Hf(_) => Ok(None),
+            Self::Gguf(file) => file.file_type(),
         }
     }
 

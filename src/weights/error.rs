@@ -654,6 +654,12 @@ pub enum WeightError {
         /// A file there.
         stranger: String,
     },
+    /// Nothing there tells what it should be.
+    #[error("{path:?} has no deepwide.json: deepwide did not write it, so there is nothing to hold it against")]
+    NoReceipt {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Another process writes the same output.
     #[error("another process is writing {path:?}: it holds {partial:?}")]
     OutputBusy {
@@ -697,7 +703,9 @@ impl WeightError {
     /// Which kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } | Self::NoReceipt { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Io { .. } | Self::Changed { .. } | Self::OutputBusy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
             _ => ErrorKind::Invalid,
         }

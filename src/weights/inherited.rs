@@ -11,6 +11,9 @@ use super::disk::{Disk, read_through};
 use super::safetensors::open_regular;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// Of a file of text that is read whole.
+const LIMIT_BYTES: u64 = 64 << 20;
 
 /// Keys of `config.json` that [`DecoderConfig`](crate::config::DecoderConfig) does not know, and files about text:
 /// tokenizer, chat template, generation settings.
@@ -44,15 +47,33 @@ impl Inherited {
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
     pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), WeightError> {
-        self.files.retain(|(name, _)| !["chat_template.jinja", "chat_template.json"].contains(&name.as_str()));
+        self.files.retain(|(name, _)| ![CHAT_TEMPLATE, "chat_template.json"].contains(&name.as_str()));
         if let Some(mut keys) = self.tokenizer_config(disk)?.filter(|keys| keys.contains_key("chat_template")) {
             keys["chat_template"] = template.into();
             let text = format!("{:#}\n", Value::Object(keys)).into_bytes();
             let config = self.files.iter_mut().find(|(name, _)| name == TOKENIZER_CONFIG);
             config.expect("it was read").1 = Content::Made(text);
         }
-        self.files.push(("chat_template.jinja".to_owned(), Content::Made(template.as_bytes().to_vec())));
+        self.files.push((CHAT_TEMPLATE.to_owned(), Content::Made(template.as_bytes().to_vec())));
         Ok(())
+    }
+
+    /// The chat template, in Jinja, as transformers finds it; of several the one called `default`.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, WeightError> {
+        if let Some(text) = self.text(disk, CHAT_TEMPLATE)? {
+            return Ok(String::from_utf8(text).ok());
+        }
+        let Some(keys) = self.tokenizer_config(disk)? else { return Ok(None) };
+        let template = match keys.get("chat_template") {
+            Some(Value::Array(several)) => {
+                several.iter().find(|one| one["name"] == "default").map(|one| &one["template"])
+            }
+            one => one,
+        };
+        Ok(template.and_then(Value::as_str).map(str::to_owned))
     }
 
     /// The keys of `tokenizer_config.json`, if it is there and a JSON object.
@@ -60,13 +81,16 @@ impl Inherited {
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
     pub(super) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
-        const LIMIT_BYTES: u64 = 64 << 20;
-        let text = match self.files.iter().find(|(name, _)| name == TOKENIZER_CONFIG) {
-            None => return Ok(None),
-            Some((_, Content::Made(bytes))) => bytes.clone(),
-            Some((_, Content::Copied(from))) => super::read_bounded(disk, from, LIMIT_BYTES)?,
-        };
-        Ok(serde_json::from_slice(&text).ok())
+        Ok(self.text(disk, TOKENIZER_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// The bytes of a file, if there is one of this name.
+    fn text(&self, disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, WeightError> {
+        match self.files.iter().find(|(there, _)| there == name) {
+            None => Ok(None),
+            Some((_, Content::Made(bytes))) => Ok(Some(bytes.clone())),
+            Some((_, Content::Copied(from))) => super::read_bounded(disk, from, LIMIT_BYTES).map(Some),
+        }
     }
 
     /// Bytes of the files.

@@ -12,8 +12,10 @@ pub mod hf;
 pub mod hub;
 mod inherited;
 mod json;
+mod lineage;
 pub mod memory;
 mod notice;
+mod origin;
 mod pieces;
 pub mod receipt;
 mod rounding;
@@ -26,15 +28,15 @@ pub use error::{ErrorKind, WeightError};
 pub(crate) use hf::read_bounded;
 pub use hf::{HfDirectory, write_hf_directory};
 pub use inherited::{Content, Inherited};
+pub use lineage::{Change, Lineage};
 pub use memory::MemoryWeights;
 pub use notice::Notice;
+pub use origin::{License, Origin};
 pub use pieces::{PIECE_NUMBERS, Pieces};
 pub use rounding::{Finite, Strictness};
 pub use tensor::{Dtype, RawTensor};
 pub(crate) use tensor::{cast_bytes, round_f32, widen_to_f32};
 pub use tensor_id::{LayerTensor, Projection, TensorId};
-
-use serde::Serialize;
 
 use crate::config::DecoderConfig;
 use gguf::GgmlType;
@@ -158,13 +160,4 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
     fn lineage(&self, id: TensorId) -> Lineage {
         (**self).lineage(id)
     }
-}
-
-/// Where a weight came from: the weight of the root checkpoint it started as, and what was done to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lineage {
-    /// The weight of the root checkpoint; `None` for a weight that growth drew afresh.
-    pub root: Option<TensorId>,
-    /// What each growth did, oldest first, in words: `layer 3 of 8`, `noise 0.01`, `router normal(0.02)`.
-    pub steps: Vec<String>,
 }

@@ -6,13 +6,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::WeightError;
 use super::commit::FileRecord;
-use super::disk::Disk;
+use super::disk::{Disk, Kind};
 use super::hf::read_bounded;
 use super::safetensors::open_regular;
+
+/// The version of the records that a growth leaves: those of the receipt, and of the plan that it carries out.
+pub const RECORD_FORMAT: u32 = 2;
 
 /// The name of the receipt.
 pub const RECEIPT: &str = "deepwide.json";
@@ -26,7 +29,8 @@ struct Files {
 }
 
 /// A file that is not what its receipt says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fault {
     /// It is not there.
     Missing {
@@ -92,14 +96,21 @@ pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>
 /// `watch` is told of every run of bytes read.
 ///
 /// # Errors
-/// [`WeightError::NotFound`] if there is no receipt; [`WeightError::Malformed`], [`WeightError::UnsafeFileName`] if it is
-/// none of ours; [`WeightError::Io`].
+/// [`WeightError::NotFound`], [`WeightError::NotADirectory`]; [`WeightError::NoReceipt`] without a receipt in it;
+/// [`WeightError::Malformed`], [`WeightError::UnsafeFileName`] if it is none of ours; [`WeightError::Io`].
 pub fn verify(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     watch: &mut dyn FnMut(u64),
 ) -> Result<(usize, Vec<Fault>), WeightError> {
-    let (path, files) = (directory.join(RECEIPT), files(&**disk, directory)?);
+    if disk.stat(directory).map_err(WeightError::io(directory))?.kind != Kind::Directory {
+        return Err(WeightError::NotADirectory { path: directory.to_owned() });
+    }
+    let path = directory.join(RECEIPT);
+    let files = files(&**disk, directory).map_err(|error| match error {
+        WeightError::NotFound { .. } => WeightError::NoReceipt { path: directory.to_owned() },
+        error => error,
+    })?;
     let mut faults = Vec::new();
     for record in &files {
         if !super::hf::is_plain_file_name(&record.name) {
@@ -176,6 +187,19 @@ mod tests {
         assert!(told[2].starts_with("\"c\" has blake3 ") && told[2].contains(", expected "), "{}", told[2]);
         assert_eq!(told[3], "\"d\" is not a regular file");
         assert_eq!(told[4], "\"stray\" is not in the receipt");
+    }
+
+    #[test]
+    fn what_has_no_receipt_is_not_of_our_making() {
+        let root = tempfile::tempdir().unwrap();
+        let told = |path: &Path| verify(&disk(), path, &mut |_| ()).unwrap_err();
+        let error = told(root.path());
+        assert!(error.to_string().contains("has no deepwide.json: deepwide did not write it"), "{error}");
+        assert_eq!(error.kind(), super::super::ErrorKind::NotFound);
+        let error = told(&root.path().join("absent"));
+        assert!(error.to_string().contains("absent\" does not exist"), "{error}");
+        std::fs::write(root.path().join("file"), "").unwrap();
+        assert!(matches!(told(&root.path().join("file")), WeightError::NotADirectory { .. }));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use deepwide::config::ModelType;
 use deepwide::weights::gguf::{GgufFile, dequantize};
 use deepwide::weights::hf::hf_name;
-use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightSource};
+use deepwide::weights::{Dtype, LayerTensor, License, MemoryWeights, Origin, RawTensor, TensorId, WeightSource};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
@@ -52,6 +52,35 @@ fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let path = root.path().join("model.gguf");
     std::fs::write(&path, bytes).unwrap();
     (root, path)
+}
+
+#[test]
+fn a_file_tells_its_licence_its_models_and_its_file_type_where_it_knows_them() {
+    let told = builder::llama()
+        .with("general.file_type", builder::u32_(15))
+        .with("general.license", builder::text("other"))
+        .with("general.license.name", builder::text("llama3"))
+        .with("general.license.link", builder::text("not a link"))
+        .with("general.base_model.count", builder::u32_(3))
+        .with("general.base_model.0.repo_url", builder::text("https://huggingface.co/org/base"))
+        .with("general.base_model.2.repo_url", builder::text("https://elsewhere.org/a/b"));
+    let (_root, path) = file(&told.bytes());
+    let file = GgufFile::open(&path).unwrap();
+    let license = License { id: "other".to_owned(), name: Some("llama3".to_owned()), link: None };
+    let origin = file.origin().unwrap();
+    assert_eq!((origin.license, origin.base_models), (Some(license), vec!["org/base".to_owned()]));
+    assert_eq!(file.file_type().unwrap(), Some("Q4_K - Medium"));
+}
+
+#[test]
+fn what_a_file_tells_of_itself_in_the_wrong_type_is_not_known() {
+    let wrong = builder::llama()
+        .with("general.file_type", builder::text("Q4_0"))
+        .with("general.license", builder::u32_(1))
+        .with("general.base_model.count", builder::f32_(1.0));
+    let (_root, path) = file(&wrong.bytes());
+    let file = GgufFile::open(&path).unwrap();
+    assert_eq!((file.origin().unwrap(), file.file_type().unwrap()), (Origin::default(), None));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use deepwide::growth::mergekit::ChatTemplate;
 use deepwide::weights::gguf::{GgufFile, GgufFileType, GgufOptions, GgufVocabulary, write_gguf};
 use deepwide::weights::{HfDirectory, MemoryWeights, WeightSource, write_hf_directory};
 use serde_json::Value;
@@ -14,25 +15,35 @@ use crate::gguf_written::tiny_vocabulary;
 type Row = (&'static str, &'static [&'static str], i32, &'static str);
 
 #[rustfmt::skip]
-const REFUSED: [Row; 27] = [
-    ("E1", &["--dus", "2"], 3, "overlap m = 2 leaves no layer: expected less than num_hidden_layers 2"),
+const REFUSED: [Row; 37] = [
+    ("E1", &["--dus", "2"], 3, "--dus 2: overlap m = 2 leaves no layer: expected less than num_hidden_layers 2"),
     ("E3", &["--dus", "-1"], 2, "-1 is negative, expected 0 or more"),
     ("E3", &["--dus", "1.5"], 2, "\"1.5\" is not a whole number"),
     ("E9", &["--stack", "513"], 3, "the result would have 1026 layers, expected at most 1024 (--force takes more)"),
-    ("E9", &["--stack", "99999999"], 3, "the plan has 199999998 layers, expected at most 65536"),
-    ("E6", &["--stack", "0"], 3, "the stack has 0 copies, expected at least 1"),
-    ("E12", &["--moe", "0"], 3, "num_local_experts is 0"),
-    ("E13", &["--moe", "4", "--top-k", "0"], 3, "num_experts_per_tok is 0"),
-    ("E13", &["--moe", "4", "--top-k", "5"], 3, "num_experts_per_tok 5"),
-    ("E15", &["--moe", "4", "--noise", "-0.1"], 3, "relative_std is -0.1, expected a number from 0 to 1"),
-    ("E15", &["--moe", "4", "--noise", "nan"], 3, "relative_std is NaN, expected a number from 0 to 1"),
+    ("E9", &["--stack", "99999999"], 3, "--stack 99999999: the plan has 199999998 layers, expected at most 65536"),
+    ("E6", &["--stack", "0"], 3, "--stack 0: the stack has 0 copies, expected at least 1"),
+    ("E12", &["--moe", "0"], 3, "--moe 0: num_local_experts is 0"),
+    ("E13", &["--moe", "4", "--top-k", "0"], 3, "--top-k 0: num_experts_per_tok is 0"),
+    ("E13", &["--moe", "4", "--top-k", "5"], 3, "--moe 4 --top-k 5: num_experts_per_tok 5"),
+    ("E15", &["--moe", "4", "--noise", "-0.1"], 3, "--noise -0.1: relative_std is -0.1, expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--noise", "nan"], 3, "--noise NaN: relative_std is NaN, expected a number from 0 to 1"),
     ("E15", &["--moe", "4", "--noise", "1e30"], 3, "expected a number from 0 to 1"),
-    ("E15", &["--moe", "4", "--drop", "1.5"], 3, "drop ratio is 1.5, expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--drop", "1.5"], 3, "--drop 1.5: drop ratio is 1.5, expected a number from 0 to 1"),
+    ("E15", &["--moe", "4", "--router-std", "2"], 3, "--router-std 2: router std is 2, expected a number above 0, at most 1"),
+    ("E13", &["--moe", "1"], 3, "--moe 1 --top-k 2: num_experts_per_tok 2"),
+    ("E1", &["--identity-blocks", "3"], 3, "--identity-blocks 3: 3 identity blocks, expected a divisor of num_hidden_layers 2"),
+    ("E12", &["--moe", "40", "--router", "orthogonal"], 3, "--router orthogonal: num_local_experts is 40, expected at most hidden_size 32"),
+    ("E2", &["--dus", "0", "--strict"], 3, "--dus 0 leaves no layer out: each of the 2 stands there twice, 4 in all"),
+    ("E-0", &["--dus", "1", "--strict"], 3, "the result has the layers of the base, in their order: nothing grows deep"),
+    ("E-0", &["--stack", "1", "--strict"], 3, "the result has the layers of the base, in their order: nothing grows deep"),
+    ("E-0", &["--moe", "2", "--strict"], 3, "every token visits all 2 experts, which are copies"),
+    ("E-0", &["--moe", "4", "--noise", "0", "--strict"], 3, "--noise 0 changes no number: the experts are copies"),
+    ("E-0", &["--moe", "4", "--granularity", "1", "--strict"], 3, "--granularity 1 cuts nothing: each expert is one part"),
     ("E12", &["--moe", "1", "--top-k", "1", "--strict"], 3, "there is 1 expert: the router has nothing to decide (refused because of --strict)"),
     ("E18", &["--moe", "4", "--router", "zero", "--strict"], 3, "a router of zeros before identical experts"),
     ("E19", &["--moe", "4", "--router", "hidden"], 2, "--router hidden needs --prompts"),
-    ("E-G", &["--moe", "4", "--granularity", "5"], 3, "granularity is 5, expected a divisor of intermediate_size 48"),
-    ("E-G", &["--granularity", "2"], 3, "granularity is 2, but the source is dense"),
+    ("E-G", &["--moe", "4", "--granularity", "5"], 3, "--granularity 5: granularity is 5, expected a divisor of intermediate_size 48"),
+    ("E-G", &["--granularity", "2"], 3, "--granularity 2: granularity is 2, but the source is dense"),
     ("E-R", &["--moe", "4", "--router", "zero", "--router-std", "1"], 2, "--router-std is for --router normal"),
     ("E12", &["--moe", "100000000"], 3, "the result would have 100000000 experts per layer, expected at most 4096"),
     ("E12", &["--moe", "4096", "--granularity", "2"], 3, "the result would have 8192 experts per layer, expected at most 4096"),
@@ -160,6 +171,27 @@ fn a_dry_run_writes_nothing_and_tells_the_bytes_that_a_run_writes() {
 }
 
 #[test]
+fn a_dry_run_tells_its_plan_whatever_stands_at_the_output() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let (base, out) = (base.to_str().unwrap(), root.path().join("out"));
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("mine"), "").unwrap();
+    let words = ["grow", base, out.to_str().unwrap(), "--stack", "2"];
+    let told = printed(&[&words[..], &["--dry-run"]].concat());
+    assert!(told.starts_with("plan: a stack of 2 copies\n  layers 0..2 ← 0..2\n  layers 2..4 ← 0..2\n"), "{told}");
+    assert!(told.contains("warning: a run would be refused: ") && told.contains("--force replaces"), "{told}");
+    let told = printed(&[&words[..], &["--dry-run", "--force"]].concat());
+    assert!(told.contains("a run would be refused: ") && told.contains("holds \"mine\""), "{told}");
+    assert_eq!(run(&[&words[..], &["--dry-run", "--strict"]].concat()).status.code(), Some(3));
+    assert_eq!(run(&words).status.code(), Some(3), "without --dry-run it is");
+    let inside = format!("{base}/inside");
+    let refused = run(&["grow", base, &inside, "--stack", "2", "--dry-run"]);
+    assert_eq!(refused.status.code(), Some(3), "what can never work is no plan");
+    assert_eq!(names(&out), ["mine"]);
+}
+
+#[test]
 fn the_same_command_makes_the_same_bytes_whatever_the_environment() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
@@ -257,7 +289,7 @@ fn a_check_that_fails_is_one_json_object_with_the_error_beside_what_was_found() 
     assert!(object["error"]["message"].as_str().unwrap().contains("but a logit moved by"));
     fs::write(out.join("stray"), "").unwrap();
     let object = failed(&["verify"]);
-    assert_eq!(object["faults"], serde_json::json!(["\"stray\" is not in the receipt"]));
+    assert_eq!(object["faults"], serde_json::json!([{"kind": "unknown", "name": "stray"}]));
     assert_eq!(object["files"], names(&out).len() - 2, "all but the receipt itself and what it does not know");
 }
 
@@ -327,7 +359,10 @@ fn the_chat_template_of_a_mergekit_file_is_that_of_the_result_in_either_format()
         printed(&["grow", config.to_str().unwrap(), out.to_str().unwrap(), "--out-type", out_type]);
         out
     };
-    for (name, template, expected) in [("own", TEMPLATE, TEMPLATE), ("auto", "auto", "{{ the_parents }}")] {
+    let chatml = ChatTemplate::NAMED.iter().find(|(name, _)| *name == "chatml").unwrap().1;
+    for (name, template, expected) in
+        [("own", TEMPLATE, TEMPLATE), ("auto", "auto", "{{ the_parents }}"), ("named", "chatml", chatml)]
+    {
         let hf = grown(name, template, "hf");
         let config: Value = serde_json::from_slice(&fs::read(hf.join("tokenizer_config.json")).unwrap()).unwrap();
         assert_eq!(
@@ -335,7 +370,7 @@ fn the_chat_template_of_a_mergekit_file_is_that_of_the_result_in_either_format()
             serde_json::json!({"bos_token": "<bos>", "chat_template": expected, "model_max_length": 512})
         );
         let jinja = fs::read_to_string(hf.join("chat_template.jinja")).ok();
-        assert_eq!(jinja.as_deref(), (name == "own").then_some(TEMPLATE));
+        assert_eq!(jinja.as_deref(), (name != "auto").then_some(expected));
     }
     // A parent whose vocabulary GGUF can say, in the place of the other.
     let vocabulary = GgufVocabulary { chat_template: Some("{{ the_parents }}".to_owned()), ..tiny_vocabulary() };

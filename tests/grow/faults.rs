@@ -3,18 +3,20 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::weights::commit::{Existing, PartialDirectory};
 use deepwide::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
+use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
 use deepwide::weights::hf::{HfOptions, HfWriter};
 use deepwide::weights::receipt::{RECEIPT, verify};
 use deepwide::weights::{Checkpoint, HfDirectory, TensorId, WeightError, WeightSource};
 
 use super::{names, tiny_base};
+use crate::gguf_written::tiny_vocabulary;
 
 /// What the n-th call does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +160,35 @@ fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Res
     partial.commit()
 }
 
+/// The same from a GGUF file to a GGUF file.
+fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), WeightError> {
+    let base = Checkpoint::open_on(disk.clone(), base)?;
+    let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
+    let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
+    let grown = Grown::new(grown, GrowthPlan::Upcycle(UpcyclePlan::new(2, 1))).unwrap();
+    let (vocabulary, options) = (base.gguf_vocabulary()?, GgufOptions { file_type: GgufFileType::Q8_0, name: None });
+    let mut partial = PartialDirectory::create(disk, out, existing)?;
+    let mut file = partial.begin("grown.gguf")?;
+    let path = file.path().to_owned();
+    write_gguf(&grown, &vocabulary, &options, &mut file, &path)?;
+    partial.finish(file)?;
+    let parents = base.weight_records(&mut |_| ())?;
+    let receipt = serde_json::json!({"parents": parents, "files": partial.files()}).to_string();
+    partial.write(RECEIPT, receipt.as_bytes())?;
+    partial.commit()
+}
+
+type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), WeightError>;
+
+/// Each form with a base of it.
+fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
+    let (base, gguf) = (tiny_base(&root.join("base")), root.join("base.gguf"));
+    let source = HfDirectory::open(&base).unwrap();
+    let options = GgufOptions { file_type: GgufFileType::F16, name: None };
+    write_gguf(&source, &tiny_vocabulary(), &options, &mut fs::File::create(&gguf).unwrap(), &gguf).unwrap();
+    [(grow, base), (grow_gguf, gguf)]
+}
+
 fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
     let state = Arc::new(State { calls: AtomicUsize::new(0), fails_at, fault });
     (Arc::new(Failing { inner: disk(), state: state.clone() }), state)
@@ -165,7 +196,7 @@ fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
 
 fn is_whole(out: &Path) -> bool {
     verify(&disk(), out, &mut |_| ()).is_ok_and(|(_, faults)| faults.is_empty()) && {
-        let read = HfDirectory::open(out).unwrap();
+        let read = Checkpoint::open_on(disk(), out).unwrap();
         TensorId::all(read.config()).into_iter().all(|id| read.read(id).is_ok())
     }
 }
@@ -173,18 +204,24 @@ fn is_whole(out: &Path) -> bool {
 #[test]
 fn at_every_failing_call_the_output_is_whole_or_not_there() {
     let root = tempfile::tempdir().unwrap();
-    let base = tiny_base(&root.path().join("base"));
+    for (grow, base) in forms(root.path()) {
+        whole_or_not_there(root.path(), grow, &base);
+    }
+}
+
+fn whole_or_not_there(root: &Path, grow: Grow, base: &Path) {
     let (counting, state) = failing(usize::MAX, Fault::Eio);
-    grow(counting, &base, &root.path().join("all"), Existing::Keep).unwrap();
+    grow(counting, base, &root.join("all"), Existing::Keep).unwrap();
+    fs::remove_dir_all(root.join("all")).unwrap();
     let num_calls = state.calls.load(Ordering::SeqCst);
     assert!(num_calls > 100, "{num_calls} calls prove little");
     for fault in [Fault::Eio, Fault::Enospc, Fault::Short, Fault::Eintr, Fault::Killed] {
         let (mut failures, mut successes) = (0, 0);
         for call in 0..num_calls {
-            let folder = root.path().join("run");
+            let folder = root.join("run");
             fs::create_dir(&folder).unwrap();
             let out = folder.join("out");
-            let result = grow(failing(call, fault).0, &base, &out, Existing::Keep);
+            let result = grow(failing(call, fault).0, base, &out, Existing::Keep);
             if result.is_ok() {
                 assert!(is_whole(&out), "{fault:?} at call {call} of {num_calls}: success, but half an output");
                 successes += 1;
@@ -195,7 +232,7 @@ fn at_every_failing_call_the_output_is_whole_or_not_there() {
             }
             // Whatever was left, the next run works, and leaves nothing beside its output.
             if !out.exists() {
-                grow(disk(), &base, &out, Existing::Keep).unwrap();
+                grow(disk(), base, &out, Existing::Keep).unwrap();
                 assert!(is_whole(&out));
             }
             assert_eq!(names(&folder), ["out"], "{fault:?} at call {call}");

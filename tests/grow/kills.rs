@@ -103,8 +103,8 @@ fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() 
 #[cfg(target_os = "linux")]
 fn growing_for_signals(base: &Path, out: &Path) -> Child {
     let mut command = std::process::Command::new("env");
-    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "--dus", "0"]);
-    command.arg(base).arg(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "-q", "--dus", "0"]);
+    command.arg(base).arg(out).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 #[cfg(target_os = "linux")]
@@ -124,7 +124,11 @@ fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
         let mut child = growing_for_signals(&base, &folder.join("out"));
         wait_for_partial(&folder, &mut child);
         send(signal, &child);
-        assert_eq!(child.wait().unwrap().code(), Some(code), "after SIG{signal}");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "after SIG{signal}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        let out = folder.join("out");
+        assert_eq!(message, format!("error: stopped by signal {}: {out:?} is as it was before\n", code - 128));
         assert!(names(&folder).is_empty(), "after SIG{signal}: {:?}", names(&folder));
     }
 }

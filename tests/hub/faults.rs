@@ -104,6 +104,18 @@ fn a_server_that_fails_is_asked_again() {
 }
 
 #[test]
+fn a_host_that_nobody_knows_is_told_at_once() {
+    let client = Client::at("http://hub.invalid".to_owned());
+    let (error, message) = client.failure("org/name");
+    assert!(matches!(error, HubError::NoSuchHost { .. }) && error.kind() == HubErrorKind::Unavailable, "{message}");
+    assert!(message.contains("no address of \"hub.invalid\"") && client.waits_s().is_empty(), "{message}");
+    let server = faulty(hub(), |_, _| None);
+    let mut behind_proxy = Client::of(&server);
+    behind_proxy.settings.proxy = Some(ureq::Proxy::new("http://proxy.invalid:3128").unwrap());
+    assert!(behind_proxy.failure("org/name").1.contains("\"proxy.invalid\""), "it is the proxy that is not found");
+}
+
+#[test]
 fn a_server_that_cannot_be_reached_is_named() {
     let closed = Client::at(format!("http://{}", {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,10 +123,9 @@ fn a_server_that_cannot_be_reached_is_named() {
     }));
     let plain = faulty(hub(), |_, _| None);
     let tls = Client::at(plain.url().replace("http:", "https:"));
-    let unknown = Client::at("http://hub.invalid".to_owned());
     let mut behind_proxy = Client::of(&plain);
     behind_proxy.settings.proxy = Some(ureq::Proxy::new(&closed.settings.endpoint).unwrap());
-    for client in [&closed, &tls, &unknown, &behind_proxy] {
+    for client in [&closed, &tls, &behind_proxy] {
         let (error, message) = client.failure("org/name");
         assert!(matches!(error, HubError::Unreachable { tries: 5, .. }), "{message}");
         assert!(message.contains(&client.settings.endpoint) && client.waits_s().len() == 4, "{message}");

@@ -24,6 +24,8 @@ pub(super) struct Target<'a> {
     growth: Growth<'a>,
     is_grown: bool,
     kept: Kept,
+    /// What the number types of the file are called together, if they are kept.
+    file_type: Option<&'static str>,
     weights: LeastBytes,
 }
 
@@ -54,7 +56,9 @@ impl<'a> Target<'a> {
         let experts_differ = [args.growth.noise, args.growth.drop].into_iter().flatten().any(|size| size > 0.0);
         let source = &growth.source;
         let weights = Weights { source, kept, stored: &stored, experts_differ }.least_bytes();
-        let target = Self { name: words(name), growth, is_grown, kept, weights };
+        let keeps_all = kept == Kept::Blocks(None) && !experts_differ && args.growth.granularity.is_none();
+        let file_type = if keeps_all { checkpoint.file_type()? } else { None };
+        let target = Self { name: words(name), growth, is_grown, kept, file_type, weights };
         if args.quant.is_some() {
             target.fills_blocks(&args.device, device)?;
         }
@@ -100,12 +104,12 @@ impl<'a> Target<'a> {
         let dtype = model.footprint().main_format().unwrap_or_default().to_owned();
         BenchModel {
             name: self.name.clone(),
-            kind: kind(self.config(), model.footprint()),
+            kind: kind(self.config(), self.file_type.unwrap_or_else(|| main_format(model.footprint()))),
             size_bytes: model.footprint().size_bytes(),
             num_parameters: parameters.total,
             num_active_parameters: parameters.active,
             dtype,
-            growth: if self.is_grown { self.growth.title.clone() } else { String::new() },
+            growth: if self.is_grown { self.growth.title() } else { String::new() },
         }
     }
 
@@ -183,8 +187,8 @@ fn has_blocks(checkpoint: &Checkpoint) -> bool {
     is_gguf && checkpoint.stored_tensors().iter().any(|tensor| BlockFormat::from_name(&tensor.format).is_some())
 }
 
-/// Family, experts, parameters, format: `llama 135M F32`, `mixtral 8x2 560M Q8_0`.
-fn kind(config: &DecoderConfig, footprint: &Footprint) -> String {
+/// Family, experts, parameters, format: `llama 135M F32`, `mixtral 8x2 560M Q4_K - Medium`.
+fn kind(config: &DecoderConfig, format: &str) -> String {
     let family = match (config.model_type, config.moe) {
         (ModelType::Llama, _) => "llama".to_owned(),
         (ModelType::Mistral, _) => "mistral".to_owned(),
@@ -197,11 +201,15 @@ fn kind(config: &DecoderConfig, footprint: &Footprint) -> String {
         some if some < 1e9 => format!("{:.0}M", some / 1e6),
         many => format!("{:.1}B", many / 1e9),
     };
-    let format = match footprint.main_format() {
+    format!("{family} {parameters} {format}")
+}
+
+/// The format that most numbers have, as llama.cpp calls it.
+fn main_format(footprint: &Footprint) -> &str {
+    match footprint.main_format() {
         Some("float32") => "F32",
         Some("float16") => "F16",
         Some("bfloat16") => "BF16",
         other => other.unwrap_or_default(),
-    };
-    format!("{family} {parameters} {format}")
+    }
 }

@@ -81,9 +81,9 @@ impl<S: WeightSource> Weights<'_, S> {
     }
 
     /// What weights have in common that are equal without being read.
-    fn twin(&self, id: TensorId) -> (Vec<usize>, Option<TensorId>, Vec<String>) {
+    fn twin(&self, id: TensorId) -> (Vec<usize>, Option<TensorId>, String) {
         let Lineage { root, steps } = self.source.lineage(id);
-        (id.shape(self.source.config()), root, steps)
+        (id.shape(self.source.config()), root, format!("{steps:?}"))
     }
 
     fn bytes(&self, id: TensorId) -> u128 {

@@ -1,11 +1,16 @@
 //! What `grow` is asked for.
 
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::super::{CliError, DtypeArg, count, not_negative, positive_real};
-use crate::growth::{ExpertInit, RouterInit, UpcyclePlan};
+use crate::config::ConfigError;
+use crate::growth::{ExpertInit, PlanError, RouterInit, UpcyclePlan};
+
+/// Experts that a token visits unless told: as Mixtral.
+const DEFAULT_TOP_K: usize = 2;
 
 /// Grow a checkpoint as files: deep (--dus, --stack, --identity-blocks), wide (--moe), or both, depth first; or as a
 /// mergekit file says.
@@ -180,6 +185,17 @@ pub(super) enum DepthArg {
     IdentityBlocks(usize),
 }
 
+/// As it is given.
+impl fmt::Display for DepthArg {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::UpScale(overlap) => write!(f, "--dus {overlap}"),
+            Self::Stack(copies) => write!(f, "--stack {copies}"),
+            Self::IdentityBlocks(blocks) => write!(f, "--identity-blocks {blocks}"),
+        }
+    }
+}
+
 impl GrowthArgs {
     pub(super) fn depth(&self) -> Option<DepthArg> {
         let up_scale = self.dus.map(DepthArg::UpScale);
@@ -208,9 +224,34 @@ impl GrowthArgs {
             init,
             router,
             seed: self.seed,
-            ..UpcyclePlan::new(experts, self.top_k.unwrap_or(2))
+            ..UpcyclePlan::new(experts, self.top_k.unwrap_or(DEFAULT_TOP_K))
         };
         Ok(self.moe.map(plan))
+    }
+
+    /// The failure of a plan under the option that asked for it.
+    pub(super) fn blame(&self, source: PlanError) -> CliError {
+        let given = |name: &str, value: &dyn Display| Some(format!("--{name} {value}"));
+        let moe = self.moe.unwrap_or_default();
+        let option = match &source {
+            PlanError::BadNoise { found } => given("noise", found),
+            PlanError::BadDropRatio { found } => given("drop", found),
+            PlanError::BadRouterStd { found } => given("router-std", found),
+            PlanError::TooManyOrthogonalRows { .. } => given("router", &"orthogonal"),
+            PlanError::AlreadySparse { .. } => given("moe", &moe),
+            PlanError::NoExperts { parts } | PlanError::UnevenParts { parts, .. } => given("granularity", parts),
+            PlanError::Config(ConfigError::Zero { field: "num_local_experts" }) => given("moe", &moe),
+            PlanError::Config(ConfigError::Zero { field: "num_experts_per_tok" }) => given("top-k", &0),
+            PlanError::Config(ConfigError::TooFewExperts { chosen, .. }) => {
+                given("moe", &format_args!("{moe} --top-k {chosen}"))
+            }
+            PlanError::Config(_) => None,
+            _ => self.depth().map(|depth| depth.to_string()),
+        };
+        match option {
+            Some(option) => CliError::Option { option, source },
+            None => CliError::Plan(source),
+        }
     }
 
     /// Options that say how to grow a base, which a mergekit file says itself.

@@ -1,10 +1,10 @@
 //! What a mergekit file asks for, as a view.
 
-use serde_json::json;
-
 use super::super::CliError;
-use super::growth::{Growth, Request, first_matrix};
+use super::growth::{Growth, first_matrix};
 use super::noise::Noise;
+use super::operator::Operator;
+use super::request::Request;
 use super::{GrowArgs, gates, vocabularies};
 use crate::growth::mergekit::{MergeConfig, MergeWarning, Merged, MoeMerge, MoeMergeOptions};
 use crate::weights::{Checkpoint, LayerTensor, Projection};
@@ -19,13 +19,12 @@ impl Request {
         match config {
             MergeConfig::Passthrough(passthrough) => {
                 let merged = Merged::new(passthrough, sources)?;
-                let title = format!("mergekit passthrough: {}", merged.plan());
+                let operators = vec![Operator::MergekitPassthrough { layers: merged.plan().to_string() }];
                 let mut warnings = told(merged.plan().warnings());
                 warnings.extend(other_tokenizers);
-                let operators = vec![json!({"mergekit": "passthrough"})];
                 let source = Box::new(merged);
                 let (preserves, rounds) = (false, false);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds, noise: None })
+                Ok(Growth { source, operators, warnings, kept, preserves, rounds, noise: None })
             }
             MergeConfig::Moe(moe) => {
                 let rows =
@@ -41,13 +40,15 @@ impl Request {
                     Noise::sample(format!("noise_scale {std} of expert {expert}"), (&still, id), (&merged, id))
                 };
                 let noise = noise.filter(|(_, std)| *std > 0.0).map(sample).transpose()?;
-                let title = format!("mergekit-moe: {} experts, gates {}", moe.experts().len(), moe.gate_mode().name());
-                let operators =
-                    vec![json!({"mergekit": "moe", "gate_mode": moe.gate_mode().name(), "seed": args.growth.seed})];
+                let operators = vec![Operator::MergekitMoe {
+                    num_local_experts: moe.experts().len(),
+                    gate_mode: moe.gate_mode().name(),
+                    seed: args.growth.seed,
+                }];
                 let preserves = self.bases.len() == 1
                     && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
                 let source = Box::new(merged);
-                Ok(Growth { source, operators, title, warnings, kept, preserves, rounds: true, noise })
+                Ok(Growth { source, operators, warnings, kept, preserves, rounds: true, noise })
             }
         }
     }

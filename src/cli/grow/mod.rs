@@ -4,13 +4,17 @@
 //! is there whole or not at all.
 
 mod args;
+mod card;
 mod check;
 mod gates;
 mod growth;
+mod layers;
 mod merge;
 mod noise;
+mod operator;
 mod plan;
 mod record;
+mod request;
 mod target;
 mod vocabularies;
 
@@ -24,8 +28,8 @@ pub use args::{GgufArg, GrowArgs, GrowthArgs, LayoutArg, OutType, RouterArg};
 use self::check::{Check, Text};
 pub(in crate::cli) use self::growth::{Growth, grown};
 
-use self::growth::Request;
 use self::plan::Plan;
+use self::request::Request;
 use self::target::Target;
 use super::progress::Bytes;
 use super::{CliError, console, finish, interrupt, output};
@@ -52,7 +56,11 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let disk = interrupt::disk();
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let out = absolute(&args.out)?;
-    check_target(&*disk, &out, existing)?;
+    let refusal = match check_target(&*disk, &out, existing) {
+        // A plan writes nothing, so nothing stands in its way.
+        Err(error @ (WeightError::OutputExists { .. } | WeightError::NotOurs { .. })) if args.dry_run => Some(error),
+        checked => checked.map(|()| None)?,
+    };
     let request = Request::open(args, &disk)?;
     apart_from_inputs(&*disk, &out, &request.bases)?;
     let is_growth = !args.growth.options().is_empty() || request.is_merge();
@@ -67,7 +75,9 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     }
     let target = Target::new(args, &*disk, &request, &growth)?;
     let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
-    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(target.warnings()).chain(lost_noise).collect();
+    let refused = refusal.map(|error| format!("a run would be refused: {error}"));
+    let warnings = growth.warnings.iter().cloned().chain(target.warnings()).chain(lost_noise).chain(refused);
+    let warnings: Vec<String> = warnings.collect();
     if args.strict
         && let Some(warning) = warnings.first()
     {
@@ -89,7 +99,11 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     interrupt::catch();
     let partial = PartialDirectory::create(disk.clone(), &out, existing)?;
     let output = Output { disk: &disk, request: &request, growth: &growth, target: &target };
-    console::timed("written, hashed and on disk", || write(partial, &output, args, &plan))?;
+    let written = console::timed("written, hashed and on disk", || write(partial, &output, args, &plan));
+    written.map_err(|error| match interrupt::caught() {
+        Some(signal) => CliError::Stopped { signal, out: out.clone() },
+        None => error,
+    })?;
     // What was written is what is checked: read again, numbers rounded as they are in the files.
     let check = |text| {
         let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
@@ -132,7 +146,7 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
         console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
     }
     let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
-    let bar = Bytes::new("writing", Some(plan.bytes_to_write() + hashed));
+    let bar = Bytes::new("writing and hashing", Some(plan.bytes_to_write() + hashed));
     // The parents are hashed beside the writing, which keeps another core busy.
     let (parents, written) = std::thread::scope(|scope| {
         let parents = scope.spawn(|| record::parents(request, &mut |bytes| bar.add(bytes)));
@@ -145,7 +159,7 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
     for (name, bytes) in &growth.kept {
         partial.write(name, bytes)?;
     }
-    partial.write("README.md", record::card(request, growth).as_bytes())?;
+    partial.write("README.md", card::card(request, growth)?.as_bytes())?;
     receipt["files"] = json!(partial.files());
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
     Ok(partial.commit()?)

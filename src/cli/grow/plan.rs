@@ -4,9 +4,12 @@ use serde_json::{Value, json};
 
 use super::super::output::{aligned, short_count, size};
 use super::growth::Growth;
+use super::layers::LayerRun;
+use super::operator::Operator;
 use crate::config::DecoderConfig;
 use crate::profile::{flops, memory};
-use crate::weights::{LayerTensor, TensorId, WeightSource};
+use crate::weights::WeightSource;
+use crate::weights::receipt::RECORD_FORMAT;
 
 /// Tokens of context at which operations are counted, or fewer if the model knows fewer positions.
 const CONTEXT: u64 = 4096;
@@ -17,7 +20,8 @@ const KV_BYTES_PER_NUMBER: u64 = 2;
 /// A growth, its files and its place.
 pub(super) struct Plan {
     title: String,
-    layers: Vec<String>,
+    operators: Vec<Operator>,
+    layers: Vec<LayerRun>,
     warnings: Vec<String>,
     base: DecoderConfig,
     grown: DecoderConfig,
@@ -34,8 +38,9 @@ impl Plan {
         warnings: Vec<String>,
     ) -> Self {
         Self {
-            title: growth.title.clone(),
-            layers: layer_runs(&growth.source),
+            title: growth.title(),
+            operators: growth.operators.clone(),
+            layers: LayerRun::all(&growth.source),
             warnings,
             base: base.clone(),
             grown: growth.source.config().clone(),
@@ -99,7 +104,8 @@ impl Plan {
         let files: Vec<Value> =
             self.files.iter().map(|(name, bytes)| json!({"name": name, "size_bytes": bytes})).collect();
         json!({
-            "plan": self.title,
+            "format": RECORD_FORMAT,
+            "growth": self.operators,
             "layers": self.layers,
             "base": side(&self.base),
             "grown": side(&self.grown),
@@ -109,33 +115,4 @@ impl Plan {
             "warnings": self.warnings,
         })
     }
-}
-
-/// Runs of layers with where they come from: `layers 0..6 ← 0..6`.
-fn layer_runs(source: &dyn WeightSource) -> Vec<String> {
-    let root = |layer: usize| {
-        let lineage = source.lineage(TensorId::Layer(layer, LayerTensor::InputLayernorm));
-        let from = match lineage.root {
-            Some(TensorId::Layer(from, _)) => Some(from),
-            _ => None,
-        };
-        // Where several models are merged, the last step names the model.
-        let model =
-            lineage.steps.iter().find_map(|step| step.split_once(" of ").filter(|_| step.starts_with("layer ")));
-        (from, model.map(|(_, model)| model.to_owned()))
-    };
-    let roots: Vec<_> = (0..source.config().num_hidden_layers).map(root).collect();
-    let mut lines = Vec::new();
-    let mut first = 0;
-    for run in roots.chunk_by(|(a, x), (b, y)| x == y && matches!((a, b), (Some(a), Some(b)) if *b == a + 1)) {
-        let from = match (&run[0].0, run.last().and_then(|last| last.0)) {
-            (Some(start), Some(end)) => format!("{start}..{}", end + 1),
-            _ => "new".to_owned(),
-        };
-        let model = run[0].1.as_ref().filter(|model| model.parse::<usize>().is_err());
-        let model = model.map(|model| format!(" of {model}")).unwrap_or_default();
-        lines.push(format!("layers {first}..{} ← {from}{model}", first + run.len()));
-        first += run.len();
-    }
-    lines
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::super::CliError;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
-use super::growth::{Growth, Request};
+use super::growth::Growth;
+use super::request::Request;
 use crate::weights::commit::{PartialDirectory, PartialFile};
 use crate::weights::disk::Disk;
 use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
@@ -56,7 +57,7 @@ impl<'a> Target<'a> {
                 let stem = stem.unwrap_or_else(|| "model".to_owned());
                 Ok(Self::Gguf {
                     source: Finite::new(&*growth.source, args.allow_nonfinite),
-                    vocabulary: Box::new(request.gguf_vocabulary()?),
+                    vocabulary: Box::new(request.gguf_vocabulary(disk)?),
                     options: GgufOptions { file_type, name: Some(stem.clone()) },
                     name: format!("{stem}-{suffix}.gguf"),
                 })

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::super::CliError;
-use super::growth::Request;
+use super::request::Request;
 
 /// Characters of a token that a message shows.
 const MOST_CHARS: usize = 64;

@@ -5,7 +5,7 @@ use super::passthrough::PassthroughConfig;
 use super::plan::MergePlan;
 use crate::config::DecoderConfig;
 use crate::growth::step::{Step, dtype_after, stream_through};
-use crate::weights::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Change, Dtype, Lineage, Sink, TensorId, WeightError, WeightSource};
 
 /// Models stacked by a `passthrough` config: a view, like [`Grown`](crate::growth::Grown).
 ///
@@ -73,12 +73,12 @@ impl<S: WeightSource> WeightSource for Merged<S> {
         let (model, source_id) = self.plan.source_of(id);
         let (source, _, steps) = self.recipe(id);
         let mut lineage = source.lineage(source_id);
-        let name = self.plan.model(model);
+        let model = self.plan.model(model).to_owned();
         lineage.steps.push(match source_id {
-            TensorId::Layer(layer, _) => format!("layer {layer} of {name}"),
-            _ => format!("of {name}"),
+            TensorId::Layer(layer, _) => Change::ModelLayer { layer, model },
+            _ => Change::Model { model },
         });
-        lineage.steps.extend(steps.iter().map(Step::to_string));
+        lineage.steps.extend(steps.iter().map(Step::change));
         lineage
     }
 }

@@ -24,6 +24,7 @@
 //! # Ok::<(), deepwide::growth::mergekit::MergeError>(())
 //! ```
 
+mod chat_template;
 mod cheap_embed;
 mod error;
 mod fields;
@@ -38,6 +39,7 @@ mod setting;
 mod write;
 mod yaml;
 
+pub use chat_template::ChatTemplate;
 pub use cheap_embed::{PromptTokens, cheap_embed};
 pub use error::{Difference, Fault, MergeError, MergeWarning, Position};
 pub use merged::Merged;
@@ -45,7 +47,7 @@ pub use model_ref::ModelRef;
 pub use moe::{ExpertSource, GateMode, MoeMergeConfig};
 pub use moe_merge::MoeMerge;
 pub use moe_plan::{MoeMergeOptions, MoeMergePlan};
-pub use passthrough::{ChatTemplate, PassthroughConfig, TokenizerSource};
+pub use passthrough::{PassthroughConfig, TokenizerSource};
 pub use plan::{MergePlan, MergedLayer};
 pub use write::passthrough_yaml;
 

@@ -4,10 +4,11 @@ use super::error::MergeError;
 use super::moe::MoeMergeConfig;
 use super::moe_plan::{MergedRouter, MoeMergeOptions, MoeMergePlan};
 use crate::config::DecoderConfig;
+use crate::growth::RouterRows;
 use crate::growth::draws::{Draws, Purpose};
 use crate::growth::recipe::Recipe;
 use crate::growth::step::{Step, dtype_after, stream_through};
-use crate::weights::{Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Change, Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource};
 
 /// Models merged by a `mergekit-moe` config: attention, norms, embeddings and head of the base, and as expert `k` the
 /// MLPs of its model, with noise, `down_proj` scaled, and rounded to `dtype`, in this order.
@@ -104,19 +105,19 @@ impl<S: WeightSource> WeightSource for MoeMerge<S> {
     fn lineage(&self, id: TensorId) -> Lineage {
         if let TensorId::Layer(_, LayerTensor::Router) = id {
             let step = match &self.plan.router {
-                MergedRouter::Rows(_) => "router given".to_owned(),
-                MergedRouter::Init(init) => format!("router {init}"),
+                MergedRouter::Rows(_) => RouterRows::CHANGE,
+                MergedRouter::Init(init) => init.change(),
             };
             return Lineage { root: None, steps: vec![step] };
         }
         let (model, source_id, steps) = self.recipe(id);
         let mut lineage = self.sources[model].lineage(source_id);
-        let name = &self.merge.models()[model];
+        let model = self.merge.models()[model].to_string();
         lineage.steps.push(match id {
-            TensorId::Layer(_, LayerTensor::Expert(expert, _)) => format!("expert {expert} of {name}"),
-            _ => format!("of {name}"),
+            TensorId::Layer(_, LayerTensor::Expert(expert, _)) => Change::ModelExpert { expert, model },
+            _ => Change::Model { model },
         });
-        lineage.steps.extend(steps.iter().map(Step::to_string));
+        lineage.steps.extend(steps.iter().map(Step::change));
         lineage
     }
 }
@@ -229,7 +230,7 @@ experts:
     #[test]
     fn lineage_names_the_model_and_what_was_done() {
         let merge = merged(&format!("dtype: bfloat16\n{TEXT}"), &MoeMergeOptions::default()).unwrap();
-        let steps = |id| merge.lineage(id).steps;
+        let steps = |id| merge.lineage(id).steps.iter().map(Change::to_string).collect::<Vec<_>>();
         let down = LayerTensor::Expert(1, Projection::Down);
         let expected = ["expert 1 of chat", "noise std 0.01", "scale 0.5", "cast bfloat16"];
         assert_eq!(steps(TensorId::Layer(1, down)), expected);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::chat_template::ChatTemplate;
 use super::error::{Fault, MergeError, Position, quoted};
 use super::fields::{Fields, Reader, closest};
 use super::model_ref::{ModelRef, Models};
@@ -41,15 +42,6 @@ pub enum TokenizerSource {
     Base,
     /// That of this model.
     Model(ModelRef),
-}
-
-/// What stands in for the chat template of the tokenizer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChatTemplate {
-    /// The one that most of the models have.
-    Auto,
-    /// A Jinja template.
-    Jinja(String),
 }
 
 const KEYS: [&str; 12] = [
@@ -256,9 +248,9 @@ fn tokenizer(reader: Reader<'_>, fields: &Fields<'_>) -> Result<Option<Tokenizer
 }
 
 fn chat_template(reader: Reader<'_>, node: &Node) -> Result<ChatTemplate, MergeError> {
-    match reader.text("chat_template", node)? {
-        "auto" => Ok(ChatTemplate::Auto),
-        text if text.contains('{') => Ok(ChatTemplate::Jinja(text.to_owned())),
-        _ => reader.unsupported("chat_template", node, "auto or the Jinja template itself"),
+    let expected = "auto, the Jinja template itself, or alpaca, chatml, exaone, llama3, mistral";
+    match ChatTemplate::of(reader.text("chat_template", node)?) {
+        Some(template) => Ok(template),
+        None => reader.unsupported("chat_template", node, expected),
     }
 }

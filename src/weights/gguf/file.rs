@@ -18,7 +18,8 @@ use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, disk};
 use crate::weights::inherited::Content;
 use crate::weights::{
-    Dtype, Inherited, LayerTensor, PackedTensor, Pieces, Sink, StoredTensor, TensorId, WeightError, WeightSource,
+    Dtype, Inherited, LayerTensor, Origin, PackedTensor, Pieces, Sink, StoredTensor, TensorId, WeightError,
+    WeightSource,
 };
 use parts::Part;
 use rows::Rows;
@@ -121,6 +122,22 @@ impl GgufFile {
     /// If `id` is not in [`TensorId::all`] of the config.
     pub fn ggml_type(&self, id: TensorId) -> GgmlType {
         self.weights[&id].ty
+    }
+
+    /// Where the file comes from, as far as it says.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn origin(&self) -> Result<Origin, WeightError> {
+        self.parts[0].with_metadata(&*self.disk, super::general_keys::origin)
+    }
+
+    /// What llama.cpp calls the number types of the file together, if the file says which: `Q4_K - Medium`.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
+        self.parts[0].with_metadata(&*self.disk, super::general_keys::file_type)
     }
 
     /// The vocabulary, if the file has one.

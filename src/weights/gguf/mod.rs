@@ -7,6 +7,8 @@ mod cursor;
 mod dequantize;
 mod fault;
 mod file;
+mod file_type;
+mod general_keys;
 mod header;
 mod metadata;
 mod names;

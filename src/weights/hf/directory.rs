@@ -13,8 +13,11 @@ use super::shards::{self, Choice, exists};
 use crate::config::DecoderConfig;
 use crate::weights::disk::{Disk, Kind, disk, hexadecimal, read_through};
 use crate::weights::inherited::Content;
+use crate::weights::origin::CARD_LIMIT_BYTES;
 use crate::weights::safetensors::{SafetensorsFile, TensorInfo, open_regular};
-use crate::weights::{Dtype, Inherited, Notice, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{
+    Dtype, Inherited, Notice, Origin, RawTensor, Sink, StoredTensor, TensorId, WeightError, WeightSource,
+};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
 #[derive(Debug)]
@@ -130,6 +133,22 @@ impl HfDirectory {
             }
         }
         Ok(Inherited { config_keys: self.raw_config.clone(), files })
+    }
+
+    /// Where it comes from: what its model card says, or else the name that `config.json` was loaded by.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`].
+    pub fn origin(&self) -> Result<Origin, WeightError> {
+        let card = match read_bounded(&*self.disk, &self.path.join("README.md"), CARD_LIMIT_BYTES) {
+            Ok(card) => card,
+            Err(error @ WeightError::Io { .. }) => return Err(error),
+            // None, or none that says anything.
+            Err(_) => Vec::new(),
+        };
+        let origin = Origin::of_card(&String::from_utf8_lossy(&card));
+        let name = self.raw_config.get("_name_or_path").and_then(Value::as_str).map(str::to_owned);
+        Ok(if origin.base_models.is_empty() { origin.made_of(name) } else { origin })
     }
 
     /// SHA-256 of the weight files, one after the other in the order of their names, in hexadecimal; `watch` is told of

@@ -1,6 +1,7 @@
 //! Requests to the Hub: redirects followed by hand, failures told apart, the token sent to the Hub alone.
 
 mod answer;
+mod lookup;
 mod refusal;
 
 use std::collections::BTreeSet;
@@ -9,9 +10,11 @@ use std::io::Read;
 use serde::Deserialize;
 use ureq::http::Response;
 use ureq::http::header::{AUTHORIZATION, LOCATION};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 pub(super) use answer::{About, Answer, plain_etag, text_of};
+use lookup::{Lookup, NoSuchHost};
 use refusal::Subject;
 pub(super) use refusal::{Failure, Trouble};
 
@@ -51,7 +54,8 @@ impl<'a> Client<'a> {
             .timeout_per_read(stall)
             .timeout_per_write(stall)
             .build();
-        Ok(Self { settings, agent: config.into(), hub })
+        let agent = Agent::with_parts(config, DefaultConnector::default(), Lookup::default());
+        Ok(Self { settings, agent, hub })
     }
 
     /// The commit that a reference means now, and the files that it has.
@@ -225,7 +229,10 @@ impl<'a> Client<'a> {
         if let Some(token) = self.settings.token.as_ref().filter(|_| own) {
             request = request.header(AUTHORIZATION, token.authorization());
         }
-        request.call().map_err(|error| Trouble::again(self.redact(&error.to_string())))
+        request.call().map_err(|error| match NoSuchHost::of(&error) {
+            Some(NoSuchHost { host }) => HubError::NoSuchHost { host: self.redact(host) }.into(),
+            None => Trouble::again(self.redact(&error.to_string())),
+        })
     }
 
     fn answer(&self, response: Response<Body>, about: About) -> Answer {

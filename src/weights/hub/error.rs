@@ -135,6 +135,15 @@ pub enum HubError {
         /// The last failure.
         reason: String,
     },
+    /// The name of a host leads nowhere.
+    #[error(
+        "no address of {} can be found: expected a network that knows it; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 stays in the cache",
+        quoted(.host)
+    )]
+    NoSuchHost {
+        /// The host: the Hub's, the proxy's, or where the Hub leads to.
+        host: String,
+    },
     /// A file did not arrive whole. What arrived is kept; a file with a sha256 goes on from it next time.
     #[error("{}: {found_bytes} of {} bytes arrived in {tries} tries ({}): try again", quoted(.file), of(.expected_bytes), cut(.reason))]
     Incomplete {

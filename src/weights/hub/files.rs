@@ -1,4 +1,4 @@
-//! Which files of a repository a model needs: config, tokenizer, safetensors or one GGUF. Never a pickle.
+//! Which files of a repository a model needs: config, card, tokenizer, safetensors or one GGUF. Never a pickle.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,8 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 const CONFIG: &str = "config.json";
 
 /// What a checkpoint may have beside its weights, in the order of use.
-const OPTIONAL: [&str; 10] = [
+const OPTIONAL: [&str; 11] = [
+    "README.md",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -135,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_its_config_tokenizer_and_safetensors() {
+    fn a_checkpoint_is_its_config_card_tokenizer_and_safetensors() {
         let names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "x.gguf"];
         let (small, weights) = wanted_of("a/b", &names).unwrap();
-        assert_eq!(small, ["config.json", "tokenizer.json"]);
+        assert_eq!(small, ["config.json", "README.md", "tokenizer.json"]);
         assert_eq!(weights, ["model.safetensors"]);
         assert_eq!(wanted_of("a/b/x.gguf", &names).unwrap(), (vec![], vec!["x.gguf".to_owned()]));
         let (small, weights) = wanted_of("a/b", &["config.json", INDEX, "model-1.safetensors"]).unwrap();

@@ -1,0 +1,77 @@
+//! The model card that lies beside grown weights.
+
+use super::super::run_info::{COMMAND, words};
+use super::growth::Growth;
+use super::request::Request;
+use crate::profile::flops::count_parameters;
+use crate::weights::{License, Origin, WeightError, WeightSource};
+
+/// The model card, with the front matter that the hub reads.
+///
+/// # Errors
+/// [`WeightError::Io`], [`WeightError::Changed`].
+pub(super) fn card(request: &Request, growth: &Growth<'_>) -> Result<String, WeightError> {
+    let config = growth.source.config();
+    let parameters = count_parameters(config);
+    let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
+    let front = front_matter(request)?;
+    let parent = request.parent().config();
+    let deeper = config.num_hidden_layers != parent.num_hidden_layers;
+    let wider = config.moe.is_some() && parent.moe.is_none();
+    let kinds = [(deeper, "- depth-up-scaling\n"), (wider, "- sparse-upcycling\n")];
+    let kind: String = kinds.into_iter().filter_map(|(is, tag)| is.then_some(tag)).collect();
+    let kept: String = growth
+        .kept
+        .iter()
+        .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
+        .collect();
+    let preserved = if growth.preserves {
+        "It computes what its parent computes, up to rounding, until it is trained."
+    } else {
+        "It does not compute what its parents compute, and needs training."
+    };
+    Ok(format!(
+        "---\n{front}library_name: transformers\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
+         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{kept}\n\
+         `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
+        capitalised(&growth.title()),
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        config.num_hidden_layers,
+        parameters.total,
+        parameters.active,
+    ))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// What is known of the parents: the models on the hub that they are or were made of, and the licence that all of them have.
+fn front_matter(request: &Request) -> Result<String, WeightError> {
+    let origins = request.bases.iter().map(|base| base.origin()).collect::<Result<Vec<_>, _>>()?;
+    let mut models: Vec<&String> = Vec::new();
+    for (id, origin) in request.hub_ids.iter().zip(&origins) {
+        for model in id.as_ref().map_or(&origin.base_models[..], std::slice::from_ref) {
+            if !models.contains(&model) {
+                models.push(model);
+            }
+        }
+    }
+    let list: String = models.iter().map(|id| format!("- {id}\n")).collect();
+    let base_model = if list.is_empty() { list } else { format!("base_model:\n{list}") };
+    Ok(base_model + &common_license(&origins).map(license_lines).unwrap_or_default())
+}
+
+/// The licence that each has, if it is one and the same.
+fn common_license(origins: &[Origin]) -> Option<&License> {
+    let first = origins.first()?.license.as_ref()?;
+    origins.iter().all(|origin| origin.license.as_ref() == Some(first)).then_some(first)
+}
+
+fn license_lines(license: &License) -> String {
+    let License { id, name, link } = license;
+    let line = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key}: {value}\n"));
+    let further = [line("license_name", name), line("license_link", link)].into_iter().flatten();
+    format!("license: {id}\n") + &further.collect::<String>()
+}
