@@ -1,5 +1,5 @@
-//! The rows given to the program, as a user gives them: `deepwide inspect` ends in time, with the code and the message
-//! of the row, in bounded memory, and leaves everything as it was.
+//! The rows given to the program, as a user gives them: `deepwide inspect` and `deepwide grow` end in time, with the code
+//! and the message of the row, in bounded memory, and leave everything as it was.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,12 +19,12 @@ const LARGE_MIB: u64 = 512;
 const LONGEST: Duration = Duration::from_secs(2);
 const HANGING: Duration = Duration::from_secs(20);
 
-/// Runs `deepwide inspect` with so much memory, and so many files open at once; one that hangs is ended.
-fn inspect(path: &Path, memory_mib: u64, open_files: u32) -> Output {
-    let limits = format!("ulimit -d {} && ulimit -n {open_files} && exec \"$0\" inspect \"$1\"", memory_mib << 10);
+/// Runs the program with so much memory, and so many files open at once; one that hangs is ended.
+fn deepwide(arguments: &[&str], memory_mib: u64, open_files: u32) -> Output {
+    let limits = format!("ulimit -d {} && ulimit -n {open_files} && exec \"$0\" \"$@\"", memory_mib << 10);
     let mut command = Command::new("sh");
     // Without memory, a backtrace waits for itself.
-    command.args(["-c", &limits, env!("CARGO_BIN_EXE_deepwide")]).arg(path).env_remove("RUST_BACKTRACE");
+    command.args(["-c", &limits, env!("CARGO_BIN_EXE_deepwide")]).args(arguments).env_remove("RUST_BACKTRACE");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
@@ -34,6 +34,10 @@ fn inspect(path: &Path, memory_mib: u64, open_files: u32) -> Output {
         std::thread::sleep(Duration::from_millis(2));
     }
     child.wait_with_output().unwrap()
+}
+
+fn inspect(path: &Path, memory_mib: u64, open_files: u32) -> Output {
+    deepwide(&["inspect", path.to_str().unwrap()], memory_mib, open_files)
 }
 
 /// What the program takes for a sound checkpoint, in steps of 2 MiB.
@@ -64,33 +68,40 @@ fn tree(root: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
 #[test]
 fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
     let idle = idle_mib();
-    for Row { id, input, make, outcome } in rows().into_iter().flat_map(|(_, rows)| rows) {
+    for Row { id, input, make, .. } in rows().into_iter().flat_map(|(_, rows)| rows) {
         let root = tempfile::tempdir().unwrap();
-        let directory = root.path().join("checkpoint");
+        let (directory, out) = (root.path().join("checkpoint"), root.path().join("out"));
         make(&directory);
         let (before, large) = (tree(root.path()), input.contains("1,000,001"));
-        let start = Instant::now();
-        let output = inspect(&directory, idle + if large { LARGE_MIB } else { MOST_MIB }, 64);
-        let took = start.elapsed();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        match (outcome, HfDirectory::open(&directory)) {
-            // The program takes GGUF too, and this is none.
-            _ if input == "GGUF only" => assert_eq!(output.status.code(), Some(3), "{id} {input}: {said}"),
-            (Outcome::Refused(_), Err(error)) => {
-                let code = match error.kind() {
-                    ErrorKind::NotFound => 4,
-                    ErrorKind::Invalid => 3,
-                    ErrorKind::Io => 1,
-                };
-                assert_eq!(output.status.code(), Some(code), "{id} {input}: {said}");
-                assert!(said.contains(&error.to_string()), "{id} {input}: {said:?}, expected {error}");
-                assert!(output.stdout.is_empty(), "{id} {input}");
+        let refusal = HfDirectory::open(&directory).err();
+        let [directory, out] = [&directory, &out].map(|path| path.to_str().unwrap());
+        for arguments in [&["inspect", directory][..], &["grow", "--dus", "1", directory, out]] {
+            let start = Instant::now();
+            let output = deepwide(arguments, idle + if large { LARGE_MIB } else { MOST_MIB }, 64);
+            let took = start.elapsed();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let row = format!("{id} {input}, {}: {said:?}", arguments[0]);
+            match &refusal {
+                // The program takes GGUF too, and this is none.
+                _ if input == "GGUF only" => assert_eq!(output.status.code(), Some(3), "{row}"),
+                Some(error) => {
+                    let code = match error.kind() {
+                        ErrorKind::NotFound => 4,
+                        ErrorKind::Invalid => 3,
+                        ErrorKind::Io => 1,
+                    };
+                    assert_eq!(output.status.code(), Some(code), "{row}");
+                    assert!(said.contains(&error.to_string()), "{row}, expected {error}");
+                    assert!(output.stdout.is_empty(), "{row}");
+                }
+                // What else `grow` makes of what can be read has tests of its own.
+                None if arguments[0] == "grow" => continue,
+                None => assert_eq!(output.status.code(), Some(0), "{row}"),
             }
-            _ => assert_eq!(output.status.code(), Some(0), "{id} {input}: {said}"),
+            assert!(!said.contains('\u{1b}') && !said.contains('\u{202e}'), "{row}");
+            assert!(large || took < LONGEST, "{row}: {took:?}");
+            assert_eq!(tree(root.path()), before, "{row}");
         }
-        assert!(!said.contains('\u{1b}') && !said.contains('\u{202e}'), "{id} {input}: {said:?}");
-        assert!(large || took < LONGEST, "{id} {input}: {took:?}");
-        assert_eq!(tree(root.path()), before, "{id} {input}");
     }
 }
 

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::Visibility;
 use super::flex::{Attention, BLOCK, Sizes, probabilities};
-use crate::kernel::host::{Mat, MatMut, Threads, dense, gemm, sum_by, tensor, values, vectorized};
+use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, gemm, sum_by, tensor, values, vectorized};
 
 pub trait AttentionBackward: Attention {
     /// `(dq, dk, dv)`.
@@ -26,10 +26,8 @@ pub trait AttentionBackward: Attention {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Gradients of one key/value head of one sequence and of the query heads that read it.
+/// Gradients of one key/value head of one sequence.
 struct GroupGradients {
-    /// `[groups, num_queries, head_dim]`.
-    dq: Vec<f32>,
     /// `[capacity, head_dim]`.
     dk: Vec<f32>,
     /// `[capacity, head_dim]`.
@@ -46,24 +44,16 @@ impl AttentionBackward for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (grad, q, k, v) = (dense(grad), dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);
-        let groups = sizes.num_heads / sizes.num_kv_heads;
+        let d = sizes.head_dim;
+        let mut dq = vec![0.0; values(&q).len()];
+        let dq_rows = SharedMat::of(MatMut::new(&mut dq, sizes.batch_size * sizes.num_queries, sizes.query_width()));
         let parts: Vec<GroupGradients> = (0..sizes.batch_size * sizes.num_kv_heads)
             .into_par_iter()
             .map(|index| {
                 let (batch, kv_head) = (index / sizes.num_kv_heads, index % sizes.num_kv_heads);
-                group(sizes, visibility, batch, kv_head, [&grad, &q, &k, &v].map(values))
+                group(sizes, visibility, batch, kv_head, [&grad, &q, &k, &v].map(values), &dq_rows)
             })
             .collect();
-        let d = sizes.head_dim;
-        let mut dq = vec![0.0; values(&q).len()];
-        dq.par_chunks_exact_mut(sizes.query_width()).enumerate().for_each(|(row, out)| {
-            let (batch, query) = (row / sizes.num_queries, row % sizes.num_queries);
-            for (head, out) in out.chunks_exact_mut(d).enumerate() {
-                let part = &parts[batch * sizes.num_kv_heads + head / groups].dq;
-                let start = (head % groups * sizes.num_queries + query) * d;
-                out.copy_from_slice(&part[start..start + d]);
-            }
-        });
         let gather = |part: fn(&GroupGradients) -> &[f32]| {
             let mut out = vec![0.0; values(&k).len()];
             out.par_chunks_exact_mut(sizes.key_width()).enumerate().for_each(|(row, out)| {
@@ -79,52 +69,50 @@ impl AttentionBackward for Flex {
     }
 }
 
+/// The gradients of one group; those of its queries go to `dq_rows`.
+#[expect(unsafe_code, reason = "each group writes to its own heads")]
 fn group(
     sizes: Sizes,
     visibility: Visibility,
     batch: usize,
     kv_head: usize,
     [grad, q, k, v]: [&[f32]; 4],
+    dq_rows: &SharedMat<'_>,
 ) -> GroupGradients {
     let d = sizes.head_dim;
-    let groups = sizes.num_heads / sizes.num_kv_heads;
-    let mut out = GroupGradients {
-        dq: vec![0.0; groups * sizes.num_queries * d],
-        dk: vec![0.0; sizes.capacity * d],
-        dv: vec![0.0; sizes.capacity * d],
-    };
+    let mut out = GroupGradients { dk: vec![0.0; sizes.capacity * d], dv: vec![0.0; sizes.capacity * d] };
     let (mut p, mut ds) = (Vec::new(), Vec::new());
-    for within in 0..groups {
-        let head = kv_head * groups + within;
-        for start in (0..sizes.num_queries).step_by(BLOCK) {
-            let queries = start..(start + BLOCK).min(sizes.num_queries);
-            let rows = queries.len();
-            let q_block = sizes.queries(q, batch, head, queries.clone());
-            let grad_block = sizes.queries(grad, batch, head, queries.clone());
-            let keys = |positions| sizes.keys(k, batch, kv_head, positions);
-            let positions = probabilities(sizes, visibility, q_block, queries.clone(), keys, &mut p);
-            let columns = positions.len();
-            let key_rows = positions.start * d..positions.end * d;
+    for start in (0..sizes.num_queries).step_by(BLOCK) {
+        let queries = start..(start + BLOCK).min(sizes.num_queries);
+        let rows = sizes.group() * queries.len();
+        let q_rows = sizes.gather(q, batch, kv_head, queries.clone());
+        let grad_rows = sizes.gather(grad, batch, kv_head, queries.clone());
+        let (q_block, grad_block) = (Mat::new(&q_rows, rows, d), Mat::new(&grad_rows, rows, d));
+        let keys = |positions| sizes.keys(k, batch, kv_head, positions);
+        let positions = probabilities(sizes, visibility, q_block, queries.clone(), keys, &mut p);
+        let columns = positions.len();
+        let key_rows = positions.start * d..positions.end * d;
 
-            let p_block = Mat::new(&p, rows, columns);
-            gemm(MatMut::new(&mut out.dv[key_rows.clone()], columns, d), true, p_block.t(), grad_block, Threads::One);
+        let p_block = Mat::new(&p, rows, columns);
+        gemm(MatMut::new(&mut out.dv[key_rows.clone()], columns, d), true, p_block.t(), grad_block, Threads::One);
 
-            ds.resize(rows * columns, 0.0);
-            let v_rows = sizes.keys(v, batch, kv_head, positions.clone());
-            gemm(MatMut::new(&mut ds, rows, columns), false, grad_block, v_rows.t(), Threads::One);
-            vectorized!({
-                for (ds, p) in ds.chunks_exact_mut(columns).zip(p.chunks_exact(columns)) {
-                    let mean = sum_by(columns, |j| ds[j] * p[j]);
-                    ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean) * sizes.scale());
-                }
-            });
+        ds.resize(rows * columns, 0.0);
+        let v_rows = sizes.keys(v, batch, kv_head, positions.clone());
+        gemm(MatMut::new(&mut ds, rows, columns), false, grad_block, v_rows.t(), Threads::One);
+        vectorized!({
+            for (ds, p) in ds.chunks_exact_mut(columns).zip(p.chunks_exact(columns)) {
+                let mean = sum_by(columns, |j| ds[j] * p[j]);
+                ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean) * sizes.scale());
+            }
+        });
 
-            let ds_block = Mat::new(&ds, rows, columns);
-            let dq = (within * sizes.num_queries + queries.start) * d;
-            let k_rows = sizes.keys(k, batch, kv_head, positions.clone());
-            gemm(MatMut::new(&mut out.dq[dq..dq + rows * d], rows, d), false, ds_block, k_rows, Threads::One);
-            gemm(MatMut::new(&mut out.dk[key_rows], columns, d), true, ds_block.t(), q_block, Threads::One);
-        }
+        let ds_block = Mat::new(&ds, rows, columns);
+        let k_rows = sizes.keys(k, batch, kv_head, positions.clone());
+        gemm(MatMut::new(&mut out.dk[key_rows], columns, d), true, ds_block.t(), q_block, Threads::One);
+        let mut dq = q_rows;
+        gemm(MatMut::new(&mut dq, rows, d), false, ds_block, k_rows, Threads::One);
+        // SAFETY: a group is one task, and no other has its heads.
+        unsafe { sizes.scatter(&dq, dq_rows, batch, kv_head, queries) };
     }
     out
 }

@@ -1,13 +1,14 @@
 //! Attention on the CPU: a block of queries at a time, scores by GEMM over just the keys that the block sees.
 
+use std::ops::Range;
+
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
-use rayon::prelude::*;
 
 use super::Visibility;
 use super::decode::one_query;
-use crate::kernel::host::{Mat, MatMut, Threads, dense, gemm, softmax_in_place, tensor, values, vectorized};
+use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, tensor, values, vectorized};
 
 /// Queries per block: scores of one block and the keys that it reads stay in the cache.
 pub(super) const BLOCK: usize = 64;
@@ -55,47 +56,68 @@ impl Sizes {
     }
 
     /// Rows `positions` of one key/value head of one sequence.
-    pub(super) fn keys<'a>(
-        &self,
-        k: &'a [f32],
-        batch: usize,
-        kv_head: usize,
-        positions: std::ops::Range<usize>,
-    ) -> Mat<'a> {
+    pub(super) fn keys<'a>(&self, k: &'a [f32], batch: usize, kv_head: usize, positions: Range<usize>) -> Mat<'a> {
         let start = (batch * self.capacity + positions.start) * self.key_width() + kv_head * self.head_dim;
         Mat::strided(&k[start..], positions.len(), self.head_dim, self.key_width())
     }
 
-    /// Rows `queries` of one head of one sequence.
-    pub(super) fn queries<'a>(
+    /// Query heads that read one key/value head.
+    pub(super) fn group(&self) -> usize {
+        self.num_heads / self.num_kv_heads
+    }
+
+    /// Rows `queries` of all heads of `x` that read one key/value head of one sequence, one head behind the other.
+    pub(super) fn gather(&self, x: &[f32], batch: usize, kv_head: usize, queries: Range<usize>) -> Vec<f32> {
+        let mut gathered = Vec::with_capacity(self.group() * queries.len() * self.head_dim);
+        for head in kv_head * self.group()..(kv_head + 1) * self.group() {
+            for query in queries.clone() {
+                let start = (batch * self.num_queries + query) * self.query_width() + head * self.head_dim;
+                gathered.extend_from_slice(&x[start..start + self.head_dim]);
+            }
+        }
+        gathered
+    }
+
+    /// Writes rows that [`gather`](Self::gather) would give back.
+    ///
+    /// # Safety
+    /// Nobody else has these queries of these heads of `out` meanwhile.
+    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+    pub(super) unsafe fn scatter(
         &self,
-        q: &'a [f32],
+        rows: &[f32],
+        out: &SharedMat<'_>,
         batch: usize,
-        head: usize,
-        queries: std::ops::Range<usize>,
-    ) -> Mat<'a> {
-        let start = (batch * self.num_queries + queries.start) * self.query_width() + head * self.head_dim;
-        Mat::strided(&q[start..], queries.len(), self.head_dim, self.query_width())
+        kv_head: usize,
+        queries: Range<usize>,
+    ) {
+        for (index, numbers) in rows.chunks_exact(self.head_dim).enumerate() {
+            let head = kv_head * self.group() + index / queries.len();
+            let query = batch * self.num_queries + queries.start + index % queries.len();
+            // SAFETY: the caller's promise is that of `row`.
+            unsafe { out.row(query, head * self.head_dim..(head + 1) * self.head_dim) }.copy_from_slice(numbers);
+        }
     }
 }
 
-/// `softmax` of the scaled scores of one block of queries, zero where a query does not see a key.
+/// `softmax` of the scaled scores of one block of queries, of one head behind the other, zero where a query does not see a
+/// key.
 ///
 /// Returns the positions that the columns stand for.
 pub(super) fn probabilities<'k>(
     sizes: Sizes,
     visibility: Visibility,
     q: Mat<'_>,
-    queries: std::ops::Range<usize>,
-    keys: impl FnOnce(std::ops::Range<usize>) -> Mat<'k>,
+    queries: Range<usize>,
+    keys: impl FnOnce(Range<usize>) -> Mat<'k>,
     scores: &mut Vec<f32>,
-) -> std::ops::Range<usize> {
+) -> Range<usize> {
     let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
-    let columns = positions.len();
-    scores.resize(queries.len() * columns, 0.0);
-    gemm(MatMut::new(scores, queries.len(), columns), false, q, keys(positions.clone()).t(), Threads::One);
+    let (rows, columns) = (sizes.group() * queries.len(), positions.len());
+    scores.resize(rows * columns, 0.0);
+    gemm(MatMut::new(scores, rows, columns), false, q, keys(positions.clone()).t(), Threads::One);
     vectorized!({
-        for (row, query) in scores.chunks_exact_mut(columns).zip(queries) {
+        for (row, query) in scores.chunks_exact_mut(columns).zip(queries.cycle()) {
             let seen = visibility.keys(query);
             let seen = seen.start - positions.start..seen.end - positions.start;
             row[..seen.start].fill(0.0);
@@ -122,23 +144,28 @@ impl Attention for Flex {
     }
 }
 
-/// Many queries: a task is a block of queries of one sequence, all heads.
+/// Many queries: a task is a block of queries of one sequence, all heads that read one key/value head.
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct places")]
 fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
-    let width = sizes.query_width();
-    let block = |(batch, index, out): (usize, usize, &mut [f32])| {
-        let queries = index * BLOCK..index * BLOCK + out.len() / width;
+    let d = sizes.head_dim;
+    let groups = sizes.batch_size * sizes.num_kv_heads;
+    let num_blocks = sizes.num_queries.div_ceil(BLOCK);
+    let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+    Threads::Pool.for_each(groups * num_blocks, |index| {
+        // The last queries see the most keys: they go first, so that no thread is left with them at the end.
+        let block = num_blocks - 1 - index / groups;
+        let (batch, kv_head) = (index % groups / sizes.num_kv_heads, index % groups % sizes.num_kv_heads);
+        let queries = block * BLOCK..((block + 1) * BLOCK).min(sizes.num_queries);
+        let rows = sizes.group() * queries.len();
         let mut scores = Vec::new();
-        for head in 0..sizes.num_heads {
-            let kv_head = head / (sizes.num_heads / sizes.num_kv_heads);
-            let rows = sizes.queries(q, batch, head, queries.clone());
-            let keys = |positions| sizes.keys(k, batch, kv_head, positions);
-            let positions = probabilities(sizes, visibility, rows, queries.clone(), keys, &mut scores);
-            let weights = Mat::new(&scores, queries.len(), positions.len());
-            let target = MatMut::strided(&mut out[head * sizes.head_dim..], queries.len(), sizes.head_dim, width);
-            gemm(target, false, weights, sizes.keys(v, batch, kv_head, positions), Threads::One);
-        }
-    };
-    out.par_chunks_mut(sizes.num_queries * width).enumerate().for_each(|(batch, out)| {
-        out.par_chunks_mut(BLOCK * width).enumerate().for_each(|(index, out)| block((batch, index, out)));
+        let gathered = sizes.gather(q, batch, kv_head, queries.clone());
+        let keys = |positions| sizes.keys(k, batch, kv_head, positions);
+        let positions =
+            probabilities(sizes, visibility, Mat::new(&gathered, rows, d), queries.clone(), keys, &mut scores);
+        let weights = Mat::new(&scores, rows, positions.len());
+        let mut means = gathered;
+        gemm(MatMut::new(&mut means, rows, d), false, weights, sizes.keys(v, batch, kv_head, positions), Threads::One);
+        // SAFETY: each task has a block of queries and some heads of its own.
+        unsafe { sizes.scatter(&means, &target, batch, kv_head, queries) };
     });
 }

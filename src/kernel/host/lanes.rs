@@ -131,12 +131,12 @@ mod tests {
                 }
                 let x = std::array::from_fn(|_| std::array::from_fn(|_| next() as i8));
                 for bits in [2, 3, 4, 5, 6, 8] {
-                    let random = lanes.byte_bits(lanes.load_bytes(&bytes), 0, bits);
-                    let largest = lanes.byte_bits(lanes.load_bytes(&[255; 64]), 0, bits);
+                    let cut = |bytes| if bits == 8 { bytes } else { lanes.byte_bits(bytes, 0, bits) };
+                    let [random, largest] = [bytes, [255; 64]].map(|bytes| cut(lanes.load_bytes(&bytes)));
                     let mut dot = |codes, x| {
                         out(lanes.to_floats(lanes.dot16(lanes.splat_int(-9), &codes, &x, bits as usize)));
                     };
-                    dot([random, lanes.byte_bits(joined, 0, bits), largest, random], x);
+                    dot([random, cut(joined), largest, random], x);
                     [i8::MIN, i8::MAX].into_iter().for_each(|extreme| dot([largest; 4], [[extreme; 4]; 4]));
                 }
                 let mut square = [floats; 16];

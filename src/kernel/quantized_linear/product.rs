@@ -84,7 +84,7 @@ fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32
             *code = nearest as i8;
         }
         for (sum, nearest) in sums.iter_mut().zip(nearest.as_chunks::<16>().0) {
-            *sum = nearest.iter().fold(0, |sum, code| sum.wrapping_add(*code));
+            *sum = nearest.iter().fold(0, |sum, code| sum.wrapping_add(i32::from(*code as i8)));
         }
     }
 }
