@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{LayerCache, Linear, Loader, RotaryEmbedding};
+use super::{LayerCache, Linear, Loader, Rotation};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Visibility, attention};
 use crate::kernel::projections::projections;
@@ -42,8 +42,9 @@ impl Attention {
         })
     }
 
-    /// Attends within `x`, and to what `cache` holds before it: `[batch_size, seq_length, hidden_size]` to the same.
-    pub fn forward(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    /// Attends within `x`, which stands at the positions of `rotation`, and to what `cache` holds before it:
+    /// `[batch_size, seq_length, hidden_size]` to the same.
+    pub fn forward(&self, x: Tensor<3>, rotation: &Rotation, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let [batch_size, seq_length, _] = x.dims();
         let heads = |y: Tensor<3>| {
             let num_heads = y.dims()[2] / self.head_dim;
@@ -57,7 +58,7 @@ impl Attention {
         };
         let [q, k] = {
             let _span = span("rope");
-            rotary.forward([q, k], past)
+            rotation.turn([q, k])
         };
         let (k, v) = match cache {
             Some(cache) => {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::load::raw;
 use super::{
     Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, RmsNorm, RotaryEmbedding, Routing, SparseMoe, Weight,
+    Loader, RmsNorm, RotaryEmbedding, Rotation, Routing, SparseMoe, Weight,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
@@ -109,9 +109,10 @@ impl<F: FeedForward> Decoder<F> {
     /// As [`CausalLm::hidden_states`].
     pub fn mlp_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
         let mut x = self.embed_tokens.forward(tokens);
+        let rotation = self.rotary.rotation(0, x.dims()[1], &x.device());
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let attended = layer.attend(x, &self.rotary, None);
+            let attended = layer.attend(x, &rotation, None);
             let input = layer.post_attention_layernorm.forward(attended.clone());
             inputs.push(input.clone());
             x = attended + layer.mlp.forward(input).0;
@@ -159,13 +160,13 @@ impl<F: FeedForward> DecoderLayer<F> {
         })
     }
 
-    fn attend(&self, x: Tensor<3>, rotary: &RotaryEmbedding, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, rotation: &Rotation, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let _self_attn = span("self_attn");
         let normed = {
             let _span = span("norm");
             self.input_layernorm.forward(x.clone())
         };
-        let y = self.self_attn.forward(normed, rotary, cache);
+        let y = self.self_attn.forward(normed, rotation, cache);
         let _span = span("residual");
         x + y
     }
@@ -173,10 +174,10 @@ impl<F: FeedForward> DecoderLayer<F> {
     fn forward(
         &self,
         x: Tensor<3>,
-        rotary: &RotaryEmbedding,
+        rotation: &Rotation,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
-        let x = self.attend(x, rotary, cache);
+        let x = self.attend(x, rotation, cache);
         let _mlp = span(F::NAME);
         let normed = {
             let _span = span("norm");
@@ -209,15 +210,17 @@ where
     }
 
     fn hidden_states(&self, tokens: Tensor<2, Int>, mut cache: Option<&mut KvCache>) -> HiddenStates {
+        let past = cache.as_ref().map_or(0, |cache| cache.len());
         let mut x = {
             let _span = span("embedding");
             self.embed_tokens.forward(tokens)
         };
+        let rotation = self.rotary.rotation(past, x.dims()[1], &x.device());
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let _layer = indexed_span("layer", index);
             let cache = cache.as_mut().map(|cache| &mut cache.layers()[index]);
-            let (y, routed) = layer.forward(x, &self.rotary, cache);
+            let (y, routed) = layer.forward(x, &rotation, cache);
             x = y;
             routing.extend(routed);
         }

@@ -22,7 +22,7 @@ pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
 pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
 pub use norm::RmsNorm;
-pub use rope::{RotaryEmbedding, inverse_frequencies};
+pub use rope::{RotaryEmbedding, Rotation, inverse_frequencies};
 pub use weight::{Quantized, Weight};
 
 use burn::module::Module;

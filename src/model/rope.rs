@@ -48,18 +48,34 @@ impl RotaryEmbedding {
         Self { angles }
     }
 
-    /// Turns queries and keys, or either, that stand at `start, start + 1, …`: each `[batch_size, seq_length, heads, head_dim]`.
+    /// The turns of `len` positions from `start` on, which all layers of a pass share.
     ///
     /// # Panics
     /// If the last position is not below `max_position_embeddings`.
-    pub fn forward<const N: usize>(&self, x: [Tensor<4>; N], start: usize) -> [Tensor<4>; N] {
-        let Some(first) = x.first() else { return x };
-        let (len, max) = (first.dims()[1], self.angles.max_position_embeddings);
-        let end = start + len;
+    pub fn rotation(&self, start: usize, len: usize, device: &Device) -> Rotation {
+        let (end, max) = (start + len, self.angles.max_position_embeddings);
         assert!(end <= max, "position {} is not below max_position_embeddings {max}", end - 1);
-        let Table { cos, sin } = self.angles.table(end, &first.device());
-        let (cos, sin) = (cos.narrow(0, start, len), sin.narrow(0, start, len));
-        x.map(|x| rope(x, cos.clone(), sin.clone()))
+        let Table { cos, sin } = self.angles.table(end, device);
+        Rotation { cos: cos.narrow(0, start, len), sin: sin.narrow(0, start, len) }
+    }
+}
+
+/// What rotary embedding does at some positions, one behind the other.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// `[seq_length, head_dim / 2]`.
+    cos: Tensor<2>,
+    /// The same shape.
+    sin: Tensor<2>,
+}
+
+impl Rotation {
+    /// Turns queries and keys, or either, each `[batch_size, seq_length, heads, head_dim]`.
+    ///
+    /// # Panics
+    /// If they do not stand at as many positions.
+    pub fn turn<const N: usize>(&self, x: [Tensor<4>; N]) -> [Tensor<4>; N] {
+        x.map(|x| rope(x, self.cos.clone(), self.sin.clone()))
     }
 }
 
@@ -160,7 +176,8 @@ mod tests {
         let len = positions.len();
         let x = Tensor::<1, burn::tensor::Int>::arange(0..(len * 24) as i64, &Device::default()).float();
         let x = x.sin().reshape([1, len, 1, 24]);
-        rotary.forward([x], positions.start)[0].to_data().iter().collect()
+        let rotation = rotary.rotation(positions.start, len, &Device::default());
+        rotation.turn([x])[0].to_data().iter().collect()
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct QuantizedMatrix {
     format: BlockFormat,
     rows: usize,
     cols: usize,
+    /// Bytes of sixteen rows.
+    panel_bytes: usize,
     /// For every sixteen rows, for every block: the head (float16 scales, then minima, a lane each), then for every 32
     /// numbers the sub-blocks' scales and the planes of the codes. A plane of `p` bits is `p` times 64 bytes, four a
     /// lane: numbers `4g..4g+4` stand in bytes `g % p`, from bit `p·(g / p)` on.
@@ -63,8 +65,8 @@ impl QuantizedMatrix {
     fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block) -> Self {
         let layout = format.layout();
         assert!(cols.is_multiple_of(layout.block), "a row of {cols} numbers in blocks of {}", layout.block);
-        let panels = vec![0; rows.div_ceil(PANEL) * (cols / layout.block) * layout.panel_block_bytes()];
-        let mut matrix = Self { format, rows, cols, panels };
+        let panel_bytes = cols / layout.block * layout.panel_block_bytes();
+        let mut matrix = Self { format, rows, cols, panel_bytes, panels: vec![0; rows.div_ceil(PANEL) * panel_bytes] };
         for row in 0..rows {
             for index in 0..cols / layout.block {
                 let place = matrix.place(row, index);
@@ -76,8 +78,7 @@ impl QuantizedMatrix {
 
     /// Where the block of a row starts among the panels.
     fn place(&self, row: usize, index: usize) -> usize {
-        let layout = self.format.layout();
-        (row / PANEL * (self.cols / layout.block) + index) * layout.panel_block_bytes()
+        row / PANEL * self.panel_bytes + index * self.format.layout().panel_block_bytes()
     }
 
     /// Writes the numbers of one row to `out`.
@@ -118,9 +119,7 @@ impl QuantizedMatrix {
 
     /// The bytes of sixteen rows, from `16·index` on.
     pub(super) fn panel(&self, index: usize) -> &[u8] {
-        let layout = self.format.layout();
-        let bytes = self.cols / layout.block * layout.panel_block_bytes();
-        &self.panels[index * bytes..(index + 1) * bytes]
+        &self.panels[index * self.panel_bytes..(index + 1) * self.panel_bytes]
     }
 }
 
