@@ -62,6 +62,8 @@ impl PartialDirectory {
             io::ErrorKind::AlreadyExists => WeightError::OutputBusy { path: target.to_owned(), partial: path.clone() },
             // A missing parent is what the caller has to hear of.
             io::ErrorKind::NotFound => WeightError::NotFound { path: parent_of(target).to_owned() },
+            // Nobody has asked for the place beside it.
+            io::ErrorKind::PermissionDenied => WeightError::io(parent_of(target))(error),
             _ => WeightError::io(&path)(error),
         })?;
         let lock = match disk.try_lock(&path) {

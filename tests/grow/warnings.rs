@@ -1,7 +1,7 @@
 //! What is told before anything is written, and with `--strict` refused: noise that rounding undoes, tokenizers that differ.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use deepwide::config::DecoderConfig;
 use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
@@ -22,13 +22,23 @@ fn warnings(words: &[&str]) -> Vec<String> {
     plan["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap().to_owned()).collect()
 }
 
+/// A Llama in float32, as GGUF, with a tokenizer.
+fn gguf_base(folder: &Path) -> PathBuf {
+    let path = folder.join("base.gguf");
+    let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
+    let options = GgufOptions { file_type: GgufFileType::F32, name: None };
+    write_gguf(&weights, &tiny_vocabulary(), &options, &mut fs::File::create(&path).unwrap(), &path).unwrap();
+    path
+}
+
 /// Row E16: the share that is told is the share in what is written.
 #[test]
 fn noise_that_rounding_undoes_is_told_with_its_numbers() {
     let root = tempfile::tempdir().unwrap();
     let base = root.path().join("base");
-    let small = HfDirectory::open(&tiny_base(&root.path().join("tiny"))).unwrap().config().clone();
-    write_hf_directory(&MemoryWeights::untrained(small, 0.2, 3), None, Some(Dtype::Float32), &base).unwrap();
+    let tiny = HfDirectory::open(&tiny_base(&root.path().join("tiny"))).unwrap();
+    let random = MemoryWeights::untrained(tiny.config().clone(), 0.2, 3);
+    write_hf_directory(&random, Some(&tiny), Some(Dtype::Float32), &base).unwrap();
     let base = base.to_str().unwrap();
     let told =
         |noise: &str, dtype: &str| warnings(&[base, "--moe", "2", "--top-k", "1", "--noise", noise, "--dtype", dtype]);
@@ -61,10 +71,7 @@ fn noise_that_rounding_undoes_is_told_with_its_numbers() {
 #[test]
 fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
     let root = tempfile::tempdir().unwrap();
-    let base = root.path().join("base.gguf");
-    let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
-    let options = GgufOptions { file_type: GgufFileType::F32, name: None };
-    write_gguf(&weights, &tiny_vocabulary(), &options, &mut fs::File::create(&base).unwrap(), &base).unwrap();
+    let base = gguf_base(root.path());
     let told =
         |out_type: &str| warnings(&[base.to_str().unwrap(), "--moe", "2", "--noise", "0.002", "--out-type", out_type]);
     assert_eq!(told("gguf:f16"), [""; 0]);
@@ -81,6 +88,33 @@ fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
     assert!(
         merge("  noise_scale: 0.0001\n")[0].starts_with("noise_scale 0.0001 of expert 1 is lost in rounding to bf")
     );
+}
+
+#[test]
+fn what_the_result_will_lack_or_what_is_said_in_vain_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let path = base.to_str().unwrap();
+    assert_eq!(warnings(&[path, "--stack", "2"]), [""; 0]);
+    assert_eq!(warnings(&[path, "--moe", "4", "--moe-layout", "v5"]), [""; 0]);
+    assert!(warnings(&[path, "--stack", "2", "--moe-layout", "v5"])[0].contains("there are none"));
+    fs::remove_file(base.join("tokenizer.json")).unwrap();
+    assert_eq!(
+        warnings(&[path, "--stack", "2"]),
+        ["the base has no tokenizer.json and no tokenizer.model: the result has no tokenizer"]
+    );
+}
+
+#[test]
+fn a_model_card_names_the_library_that_loads_what_lies_beside_it() {
+    let root = tempfile::tempdir().unwrap();
+    let base = gguf_base(root.path());
+    for (out_type, library) in [("hf", "transformers"), ("gguf:f16", "gguf")] {
+        let out = root.path().join(library);
+        printed(&["grow", "--stack", "2", "--out-type", out_type, base.to_str().unwrap(), out.to_str().unwrap()]);
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(card.contains(&format!("\nlibrary_name: {library}\n")), "{card}");
+    }
 }
 
 /// Row E11.

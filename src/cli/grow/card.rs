@@ -3,6 +3,7 @@
 use super::super::run_info::{COMMAND, words};
 use super::growth::Growth;
 use super::request::Request;
+use super::target::Target;
 use crate::profile::flops::count_parameters;
 use crate::weights::{License, Origin, WeightError, WeightSource};
 
@@ -10,7 +11,7 @@ use crate::weights::{License, Origin, WeightError, WeightSource};
 ///
 /// # Errors
 /// [`WeightError::Io`], [`WeightError::Changed`].
-pub(super) fn card(request: &Request, growth: &Growth<'_>) -> Result<String, WeightError> {
+pub(super) fn card(request: &Request, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, WeightError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
     let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
@@ -31,9 +32,10 @@ pub(super) fn card(request: &Request, growth: &Growth<'_>) -> Result<String, Wei
         "It does not compute what its parents compute, and needs training."
     };
     Ok(format!(
-        "---\n{front}library_name: transformers\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
+        "---\n{front}library_name: {}\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{kept}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
+        target.library_name(),
         capitalised(&growth.title()),
         names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         config.num_hidden_layers,

@@ -76,7 +76,8 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let target = Target::new(args, &*disk, &request, &growth)?;
     let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
     let refused = refusal.map(|error| format!("a run would be refused: {error}"));
-    let warnings = growth.warnings.iter().cloned().chain(target.warnings()).chain(lost_noise).chain(refused);
+    let warnings =
+        growth.warnings.iter().cloned().chain(target.warnings(args, &growth)).chain(lost_noise).chain(refused);
     let warnings: Vec<String> = warnings.collect();
     if args.strict
         && let Some(warning) = warnings.first()
@@ -159,7 +160,7 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
     for (name, bytes) in &growth.kept {
         partial.write(name, bytes)?;
     }
-    partial.write("README.md", card::card(request, growth)?.as_bytes())?;
+    partial.write("README.md", card::card(request, growth, target)?.as_bytes())?;
     receipt["files"] = json!(partial.files());
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
     Ok(partial.commit()?)

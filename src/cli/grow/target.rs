@@ -14,6 +14,9 @@ use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_
 use crate::weights::hf::{HfOptions, HfWriter, Layout};
 use crate::weights::{Dtype, Finite, Inherited, Strictness, WeightError, WeightSource};
 
+/// Files that hold a whole tokenizer, either of them.
+const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
     /// Safetensors, config, tokenizer.
@@ -65,17 +68,35 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// What the format cannot say.
-    pub fn warnings(&self) -> Vec<String> {
+    /// What the format cannot say, and what would lie in vain in it or is missed there.
+    pub fn warnings(&self, args: &GrowArgs, growth: &Growth<'_>) -> Vec<String> {
+        let mut warnings = Vec::new();
         match self {
             Self::Gguf { source, .. } => {
                 let config = source.config();
                 let window = config.sliding_window.filter(|window| *window < config.max_position_embeddings);
                 let lost =
                     |window| format!("llama.cpp reads no sliding window of a Mistral: that of {window} tokens is lost");
-                window.map(lost).into_iter().collect()
+                warnings.extend(window.map(lost));
             }
-            Self::Hf { .. } => Vec::new(),
+            Self::Hf { inherited, .. } => {
+                if !inherited.files.iter().any(|(name, _)| TOKENIZERS.contains(&name.as_str())) {
+                    warnings
+                        .push(format!("the base has no {}: the result has no tokenizer", TOKENIZERS.join(" and no ")));
+                }
+                if args.moe_layout != LayoutArg::V4 && growth.source.config().moe.is_none() {
+                    warnings.push("--moe-layout v5 says how experts are stored, and there are none".to_owned());
+                }
+            }
+        }
+        warnings
+    }
+
+    /// The library that loads it, as the hub calls it.
+    pub fn library_name(&self) -> &'static str {
+        match self {
+            Self::Hf { .. } => "transformers",
+            Self::Gguf { .. } => "gguf",
         }
     }
 
