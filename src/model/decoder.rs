@@ -215,7 +215,10 @@ where
             let _span = span("embedding");
             self.embed_tokens.forward(tokens)
         };
-        let rotation = self.rotary.rotation(past, x.dims()[1], &x.device());
+        let rotation = {
+            let _span = span("rotation");
+            self.rotary.rotation(past, x.dims()[1], &x.device())
+        };
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let _layer = indexed_span("layer", index);
