@@ -96,9 +96,7 @@ impl CompareArgs {
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
     }
-}
 
-impl CompareArgs {
     /// The failure of a plan under the option that asked for it.
     fn blame(&self, error: StudyError) -> CliError {
         let StudyError::Plan(source) = error else { return error.into() };

@@ -12,6 +12,8 @@ use super::safetensors::open_regular;
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
+pub(super) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 /// Of a file of text that is read whole.
 const LIMIT_BYTES: u64 = 64 << 20;
 
@@ -39,6 +41,11 @@ impl Inherited {
     pub fn nothing() -> Self {
         let ids = ["bos_token_id", "eos_token_id"].map(|key| (key.to_owned(), Value::Null));
         Self { config_keys: ids.into_iter().collect(), files: Vec::new() }
+    }
+
+    /// Whether a tokenizer is among the files.
+    pub fn has_tokenizer(&self) -> bool {
+        self.files.iter().any(|(name, _)| TOKENIZERS.contains(&name.as_str()))
     }
 
     /// Puts a chat template, in Jinja, in the place of the parent's: transformers reads `chat_template.jinja` first, others

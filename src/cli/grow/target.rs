@@ -14,9 +14,6 @@ use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_
 use crate::weights::hf::{HfOptions, HfWriter, Layout};
 use crate::weights::{Dtype, Finite, Inherited, Strictness, WeightError, WeightSource};
 
-/// Files that hold a whole tokenizer, either of them.
-const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
-
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
     /// Safetensors, config, tokenizer.
@@ -80,9 +77,9 @@ impl<'a> Target<'a> {
                 warnings.extend(window.map(lost));
             }
             Self::Hf { inherited, .. } => {
-                if !inherited.files.iter().any(|(name, _)| TOKENIZERS.contains(&name.as_str())) {
-                    warnings
-                        .push(format!("the base has no {}: the result has no tokenizer", TOKENIZERS.join(" and no ")));
+                if !inherited.has_tokenizer() {
+                    let none = "the base has no tokenizer.json and no tokenizer.model: the result has no tokenizer";
+                    warnings.push(none.to_owned());
                 }
                 if args.moe_layout != LayoutArg::V4 && growth.source.config().moe.is_none() {
                     warnings.push("--moe-layout v5 says how experts are stored, and there are none".to_owned());

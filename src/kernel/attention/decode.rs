@@ -18,7 +18,7 @@ const KEYS: usize = 64;
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
 pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
     let (head_dim, stride) = (sizes.head_dim, sizes.key_width());
-    let heads = sizes.num_heads / sizes.num_kv_heads;
+    let heads = sizes.group();
     let positions = visibility.keys(0);
     let parts = positions.len().div_ceil(KEYS);
     let (groups, width) = (sizes.batch_size * sizes.num_kv_heads, heads * (head_dim + 2));

@@ -13,9 +13,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{INDEX, SINGLE, TOKENIZERS, missing};
+use super::files::{INDEX, SINGLE, missing};
 use super::reference::is_commit;
 use super::{HubError, HubReference, ggufs};
+use crate::weights::inherited::TOKENIZERS;
 
 /// The part of the cache that belongs to one model.
 #[derive(Debug)]

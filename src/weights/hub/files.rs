@@ -31,9 +31,6 @@ const OPTIONAL: [&str; 11] = [
     "chat_template.json",
 ];
 
-/// A tokenizer is in one of these; which of them a repository lacks is remembered by the first.
-pub(super) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
-
 /// The largest index that is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 

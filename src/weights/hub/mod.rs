@@ -27,6 +27,7 @@ pub use reference::HubReference;
 pub use settings::{HubSettings, Patience, Token};
 
 use super::disk::disk;
+use super::inherited::TOKENIZERS;
 use cache::RepoCache;
 use client::Client;
 use transfer::Transfer;
@@ -116,8 +117,8 @@ pub fn download(
     if gguf.is_some() && reference.gguf().is_none() {
         [files::SINGLE, files::INDEX].iter().try_for_each(|name| cache.remember_absent(&commit, name))?;
     }
-    if gguf.is_none() && !files::TOKENIZERS.iter().any(|name| listed.contains(*name)) {
-        cache.remember_absent(&commit, files::TOKENIZERS[0])?;
+    if gguf.is_none() && !TOKENIZERS.iter().any(|name| listed.contains(*name)) {
+        cache.remember_absent(&commit, TOKENIZERS[0])?;
     }
     // Last, so that a branch never leads to half of a model.
     cache.remember(reference.revision(), &commit)?;
