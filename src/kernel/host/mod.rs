@@ -30,6 +30,8 @@ use rayon::prelude::*;
 
 /// Elements that one task of an elementwise loop handles; fewer than this are not worth a second thread.
 pub(super) const CHUNK: usize = 16 * 1024;
+/// How far ahead a stream of weights is asked for: the processor's own guess ends with the page of 4 KiB.
+pub(super) const PREFETCH_BYTES: usize = 2 * 1024;
 
 /// Calls `body` with every `size` elements of `out` and their index: on the calling thread if that is all of it.
 pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize, &mut [f32])) + Sync + Send) {

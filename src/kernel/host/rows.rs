@@ -4,13 +4,13 @@
 //! while it is in a register, so that the time is that of streaming `W`. Many rows: GEMM; half-precision
 //! weights are widened as they are packed, never the whole matrix.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
 
 use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::weight_rows::{WeightRows, Widen};
-use super::{CHUNK, Mat, MatMut, SharedMat, Threads, gemms, silu, vectorized};
+use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which streaming the weights beats GEMM: a tile of sixteen registers loads more for each product.
@@ -26,8 +26,10 @@ fn few_rows() -> usize {
     with_lanes(Registers(&mut registers));
     registers
 }
-/// Bytes of `W` that one task streams.
-const TASK_BYTES: usize = 32 * 1024;
+/// Fewest and most bytes of `W` that one task streams: a stream that starts waits for memory.
+const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+/// Tasks that each thread has of a product whose tasks are not of the most bytes: even if one is late, they end together.
+const TASKS_PER_THREAD: usize = 4;
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
@@ -143,13 +145,15 @@ pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
 /// matrices are through.
 fn in_rows<'a>(
     k: usize,
-    matrices: impl Iterator<Item = Matrix<'a>>,
+    matrices: impl Iterator<Item = Matrix<'a>> + Clone,
     threads: Threads,
     task: impl Fn(usize, Range<usize>) + Sync,
 ) {
+    let share = matrices.clone().map(Matrix::size_bytes).sum::<usize>() / (TASKS_PER_THREAD * threads.count());
+    let task_bytes = share.clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
     let cut = |(index, w): (usize, Matrix<'_>)| {
         let rows = w.rows(k).unwrap_or(0);
-        let step = (TASK_BYTES * rows / w.size_bytes().max(1)).next_multiple_of(16).max(16);
+        let step = (task_bytes * rows / w.size_bytes().max(1)).next_multiple_of(16).max(16);
         (0..rows).step_by(step).map(move |start| (index, start..(start + step).min(rows)))
     };
     let tasks: Vec<_> = matrices.enumerate().flat_map(cut).collect();
@@ -246,12 +250,13 @@ impl<W: Widen> DotRows<'_, W> {
                 rest[..k - whole].copy_from_slice(&numbers[whole..]);
             }
         }
-        // The rows of weights behind these; together they are read from start to end while these are multiplied.
-        let behind = self.w[(column + C) * k..].as_ptr();
+        let weights = self.w[column * k..].as_ptr();
         let mut sums = [[lanes.splat(0.0); C]; R];
         for block in 0..blocks {
-            if C > 1 && row == 0 {
-                (block * C..(block + 1) * C).for_each(|line| lanes.prefetch(behind.wrapping_add(line * 16)));
+            if row == 0 {
+                // Lines that lie as many further on as are loaded here.
+                let lines = (block * C..(block + 1) * C).map(|line| weights.wrapping_add(line * 16));
+                lines.for_each(|line| lanes.prefetch(line.wrapping_byte_add(PREFETCH_BYTES)));
             }
             let mut columns = [lanes.splat(0.0); C];
             for (numbers, w) in columns.iter_mut().zip(w) {

@@ -58,6 +58,14 @@ pub(in crate::kernel) enum Threads {
 }
 
 impl Threads {
+    /// How many there are.
+    pub(in crate::kernel) fn count(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Pool => rayon::current_num_threads(),
+        }
+    }
+
     /// Runs `task(0)`, …, `task(len − 1)`: on the calling thread in order, or as [`for_each`].
     pub(in crate::kernel) fn for_each(self, len: usize, task: impl Fn(usize) + Sync) {
         match self {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::format::{BlockFormat, Layout, Scales};
 use super::matrix::{PANEL, QuantizedMatrix};
-use crate::kernel::host::{Lanes, WithLanes, sixteen, vectorized, with_lanes};
+use crate::kernel::host::{Lanes, PREFETCH_BYTES, WithLanes, sixteen, vectorized, with_lanes};
 
 /// Activations `d·q` with `q` in `−127..=127` and a `d` for every 32 of a row.
 pub(in crate::kernel) struct QuantizedRows {
@@ -175,6 +175,10 @@ fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     }
     let mut totals = [lanes.splat(0.0); R];
     for (index, block) in panel.chunks_exact(layout.panel_block_bytes()).enumerate() {
+        if row == 0 {
+            let lines = block.chunks(64).map(|line| line.as_ptr().wrapping_add(PREFETCH_BYTES));
+            lines.for_each(|line| lanes.prefetch(line));
+        }
         let (head, units) = block.split_at(layout.head_bytes());
         let heads = head.as_chunks::<32>().0;
         let d = lanes.load_f16(&heads[0]);
