@@ -2,10 +2,13 @@
 
 #[cfg(feature = "flex")]
 mod backward;
+mod cached;
 #[cfg(feature = "flex")]
 mod decode;
 #[cfg(feature = "flex")]
 mod flex;
+
+pub use cached::{Cache, cached_attention, cached_attention_reference};
 
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation::softmax};
 
@@ -44,13 +47,8 @@ impl Visibility {
 /// # Panics
 /// If the sizes disagree, or `num_kv_heads` does not divide `num_heads`.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibility) -> Tensor<4> {
-    let [batch_size, num_queries, num_heads, head_dim] = q.dims();
-    let [kv_batch_size, capacity, num_kv_heads, kv_head_dim] = k.dims();
-    assert_eq!(k.dims(), v.dims(), "attention: keys and values");
-    assert_eq!((batch_size, head_dim), (kv_batch_size, kv_head_dim), "attention: queries and keys");
-    assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
-    assert!(visibility.past + num_queries <= capacity, "attention: {visibility:?} of {capacity} positions");
-    super::executed::add(2 * batch_size * num_heads * head_dim * visibility.num_pairs(num_queries));
+    assert_sizes(&q, &k, &v, visibility);
+    count(&q, visibility);
     #[cfg(feature = "flex")]
     if super::hand_written(&q.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Attention>::attention_forward(
@@ -61,6 +59,21 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibilit
         ));
     }
     attention_reference(q, k, v, visibility)
+}
+
+fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, visibility: Visibility) {
+    let [batch_size, num_queries, num_heads, head_dim] = q.dims();
+    let [kv_batch_size, capacity, num_kv_heads, kv_head_dim] = k.dims();
+    assert_eq!(k.dims(), v.dims(), "attention: keys and values");
+    assert_eq!((batch_size, head_dim), (kv_batch_size, kv_head_dim), "attention: queries and keys");
+    assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
+    assert!(visibility.past + num_queries <= capacity, "attention: {visibility:?} of {capacity} positions");
+}
+
+/// Counts the products of the scores and of the means.
+fn count(q: &Tensor<4>, visibility: Visibility) {
+    let [batch_size, num_queries, num_heads, head_dim] = q.dims();
+    super::executed::add(2 * batch_size * num_heads * head_dim * visibility.num_pairs(num_queries));
 }
 
 /// The same by Burn's own operations, with every score materialised.

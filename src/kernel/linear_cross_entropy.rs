@@ -34,7 +34,7 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1
 /// The same by Burn's own operations, with all logits at once.
 pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
     let [num_tokens, _] = hidden.dims();
-    let [logits] = projections_reference(hidden, [weight]);
+    let [logits] = projections_reference(hidden, None, [weight]);
     -log_softmax(logits, 1).gather(1, targets.reshape([num_tokens, 1])).mean()
 }
 
@@ -113,7 +113,7 @@ mod flex {
         let vocab_size = weight.rows(hidden_size).expect("sizes were compared before");
         let mut sum = 0.0;
         in_chunks(values(hidden), [vocab_size, hidden_size], &targets, |_, states, targets, logits| {
-            products(states, hidden_size, vec![(weight, &mut *logits)], Threads::Pool);
+            products(states, hidden_size, vec![(weight, &mut *logits)], false, Threads::Pool);
             sum += losses(logits, targets, None);
         });
         (sum / targets.len() as f64) as f32

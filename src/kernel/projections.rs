@@ -1,7 +1,8 @@
-//! One `x` through several matrices in one go: queries, keys and values of attention; gate and up of an MLP.
+//! One `x` through several matrices in one go: queries, keys and values of attention; gate and up of an MLP; with the norm
+//! before and the residual behind.
 //!
 //! A decoding step is a long row of small products. What two that share their `x` save together is a fork of the threads
-//! and, where the weights are quantized, a rounding of `x`.
+//! and, where the weights are quantized, a rounding of `x`; a norm or a sum that is no operation of its own saves a tensor.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use burn::tensor::Tensor;
 
 use super::linear::linear;
 use super::quantized_linear::{QuantizedMatrix, dequantized};
+use super::rms_norm::{Norm, rms_norm_reference};
 use super::silu_mul::silu_mul;
 
 /// A weight `[out, in]`, as it is kept.
@@ -31,7 +33,7 @@ impl Weight {
     }
 }
 
-/// `x·Wᵀ` for each weight.
+/// `x·Wᵀ` for each weight, or `norm(x)·Wᵀ`.
 ///
 /// # Shapes
 /// - `x`: `[.., in]`, float32
@@ -39,16 +41,21 @@ impl Weight {
 /// - results: `[.., out_i]`
 ///
 /// # Panics
-/// If the last axis of `x` is not the last of every weight.
-pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+/// If the last axis of `x` is not the last of every weight, or not that of the norm.
+pub fn projections<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    norm: Option<Norm>,
+    weights: [Weight; N],
+) -> [Tensor<D>; N] {
     let shape = x.dims();
     for weight in &weights {
         assert_eq!(shape[D - 1], weight.dims()[1], "linear: last axis of x {shape:?} and in_features");
     }
     #[cfg(feature = "flex")]
     if flex::takes(&x) {
-        return flex::projections(x, weights);
+        return flex::projections(x, norm, weights);
     }
+    let x = normalized(x, norm);
     weights.map(|weight| single(x.clone(), weight))
 }
 
@@ -56,15 +63,55 @@ pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weigh
 ///
 /// # Panics
 /// As [`projections`].
-pub fn projections_reference<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+pub fn projections_reference<const D: usize, const N: usize>(
+    x: Tensor<D>,
+    norm: Option<Norm>,
+    weights: [Weight; N],
+) -> [Tensor<D>; N] {
     use super::{linear::linear_reference, quantized_linear::quantized_linear_reference};
+    let x = match norm {
+        Some(Norm { weight, epsilon }) => rms_norm_reference(x, weight, epsilon),
+        None => x,
+    };
     weights.map(|weight| match weight {
         Weight::Float(weight) => linear_reference(x.clone(), weight),
         Weight::Quantized(weight) => quantized_linear_reference(x.clone(), &weight),
     })
 }
 
-/// `silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP (Shazeer, 2020, arXiv:2002.05202, §2).
+/// `residual + x·Wᵀ`.
+///
+/// # Shapes
+/// - `residual`, result: `[.., out]`
+/// - `x`: `[.., in]`, float32
+/// - `weight`: `[out, in]`
+///
+/// # Panics
+/// If the last axis of `x` is not `in`, or the residual has not the shape of the product.
+pub fn projection_onto<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+    let (shape, [out_features, in_features]) = (x.dims(), weight.dims());
+    assert_eq!(shape[D - 1], in_features, "linear: last axis of x {shape:?} and in_features");
+    let mut product = shape;
+    product[D - 1] = out_features;
+    assert_eq!(residual.dims(), product, "projection_onto: residual and product");
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::projection_onto(residual, x, weight);
+    }
+    residual + single(x, weight)
+}
+
+/// The same by Burn's own operations.
+///
+/// # Panics
+/// As [`projection_onto`].
+pub fn projection_onto_reference<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+    let [product] = projections_reference(x, None, [weight]);
+    residual + product
+}
+
+/// `silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP (Shazeer, 2020, arXiv:2002.05202, §2); of `norm(x)` if there
+/// is a norm.
 ///
 /// # Shapes
 /// - `x`: `[.., in]`, float32
@@ -72,14 +119,15 @@ pub fn projections_reference<const D: usize, const N: usize>(x: Tensor<D>, weigh
 /// - result: `[.., out]`
 ///
 /// # Panics
-/// If the last axis of `x` is not the last of both weights, or they have not the same shape.
-pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
+/// If the last axis of `x` is not the last of both weights and of the norm, or they have not the same shape.
+pub fn gated_projection<const D: usize>(x: Tensor<D>, norm: Option<Norm>, gate: Weight, up: Weight) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "gated_projection: gate and up");
     assert_eq!(x.dims()[D - 1], gate.dims()[1], "gated_projection: last axis of x and in_features");
     #[cfg(feature = "flex")]
     if flex::takes(&x) {
-        return flex::gated_projection(x, gate, up);
+        return flex::gated_projection(x, norm, gate, up);
     }
+    let x = normalized(x, norm);
     silu_mul(single(x.clone(), gate), single(x, up))
 }
 
@@ -87,9 +135,21 @@ pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) 
 ///
 /// # Panics
 /// As [`gated_projection`].
-pub fn gated_projection_reference<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
-    let [gate, up] = projections_reference(x, [gate, up]);
+pub fn gated_projection_reference<const D: usize>(
+    x: Tensor<D>,
+    norm: Option<Norm>,
+    gate: Weight,
+    up: Weight,
+) -> Tensor<D> {
+    let [gate, up] = projections_reference(x, norm, [gate, up]);
     super::silu_mul::silu_mul_reference(gate, up)
+}
+
+fn normalized<const D: usize>(x: Tensor<D>, norm: Option<Norm>) -> Tensor<D> {
+    match norm {
+        Some(norm) => norm.of(x),
+        None => x,
+    }
 }
 
 /// One product, with the gradients that there are.
@@ -107,11 +167,12 @@ fn single<const D: usize>(x: Tensor<D>, weight: Weight) -> Tensor<D> {
 pub(super) mod flex {
     use burn::backend::flex::FlexTensor;
     use burn::backend::{Flex, TensorMetadata};
-    use burn::tensor::Tensor;
+    use burn::tensor::{DType, Tensor};
 
-    use super::Weight;
+    use super::{Norm, Weight};
     use crate::kernel::executed;
-    use crate::kernel::host::{self, Matrix, Threads, WeightRows, dense, tensor, values};
+    use crate::kernel::host::{self, Matrix, Threads, WeightRows, dense, tensor, values, whole};
+    use crate::kernel::rms_norm::flex::RmsNorm;
 
     /// Whether the hand-written bodies take this: they have no gradients.
     pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
@@ -145,8 +206,22 @@ pub(super) mod flex {
         x.try_into_primitive::<Flex>().expect("asked for its device before")
     }
 
-    pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
-        let x = dense(primitive(x));
+    fn normalized<const D: usize>(x: Tensor<D>, norm: Option<Norm>) -> FlexTensor {
+        match norm {
+            Some(Norm { weight, epsilon }) => {
+                assert_eq!(weight.dims()[0], x.dims()[D - 1], "rms_norm: last axis of x and weight");
+                Flex::rms_norm_forward(primitive(x), primitive(weight.cast(DType::F32)), epsilon as f32)
+            }
+            None => dense(primitive(x)),
+        }
+    }
+
+    pub fn projections<const D: usize, const N: usize>(
+        x: Tensor<D>,
+        norm: Option<Norm>,
+        weights: [Weight; N],
+    ) -> [Tensor<D>; N] {
+        let x = normalized(x, norm);
         let (shape, k) = (x.shape(), weights.first().map_or(1, |weight| weight.dims()[1]));
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
         let widths = weights.each_ref().map(|weight| weight.dims()[0]);
@@ -155,7 +230,7 @@ pub(super) mod flex {
         let mut outs = widths.map(|width| vec![0.0; rows * width]);
         let products = held.iter().zip(&mut outs).map(|(held, out)| (held.matrix(), out.as_mut_slice())).collect();
         if k > 0 {
-            host::products(values(&x), k, products, Threads::Pool);
+            host::products(values(&x), k, products, false, Threads::Pool);
         }
         let mut widths = widths.into_iter();
         outs.map(|out| {
@@ -165,8 +240,20 @@ pub(super) mod flex {
         })
     }
 
-    pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
-        let x = dense(primitive(x));
+    pub fn projection_onto<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+        let (mut out, x, k) = (whole(primitive(residual)), dense(primitive(x)), weight.dims()[1]);
+        let held = Held::new(weight);
+        // In place if nobody else has the residual.
+        let sums = out.storage_mut::<f32>();
+        executed::add(sums.len() * k);
+        if k > 0 {
+            host::products(values(&x), k, vec![(held.matrix(), sums)], true, Threads::Pool);
+        }
+        Tensor::from_primitive::<Flex>(out)
+    }
+
+    pub fn gated_projection<const D: usize>(x: Tensor<D>, norm: Option<Norm>, gate: Weight, up: Weight) -> Tensor<D> {
+        let x = normalized(x, norm);
         let ([n, k], mut shape) = (gate.dims(), x.shape());
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
         executed::add(2 * rows * k * n);
@@ -189,6 +276,10 @@ mod tests {
     use crate::kernel::fixture::random;
     use crate::kernel::quantized_linear::BlockFormat;
 
+    fn norm(width: usize, device: &Device) -> Norm {
+        Norm { weight: random([width], device), epsilon: 1e-5 }
+    }
+
     #[test]
     fn several_matrices_at_once_give_the_products_of_the_reference() {
         let device = Device::flex();
@@ -200,16 +291,51 @@ mod tests {
                 let weights = outs.map(|out| Weight::Float(random([out, shape[2]], &device).cast(dtype)));
                 if shape[0] == 0 {
                     // Burn's own reshape takes 0 to mean the size that was there.
-                    assert_eq!(projections(x, weights).map(|y| y.dims()), outs.map(|out| [0, shape[1], out]));
+                    assert_eq!(projections(x, None, weights).map(|y| y.dims()), outs.map(|out| [0, shape[1], out]));
                     continue;
                 }
-                let expected = projections_reference(x.clone(), weights.clone());
-                for (found, expected) in projections(x, weights).into_iter().zip(expected) {
+                let expected = projections_reference(x.clone(), None, weights.clone());
+                for (found, expected) in projections(x, None, weights).into_iter().zip(expected) {
                     assert_eq!(found.dims(), expected.dims());
                     found.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-4));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_norm_before_and_a_residual_behind_are_those_of_their_own_operations() {
+        let device = Device::flex();
+        for (shape, out) in [([1, 1, 1], 1), ([1, 1, 40], 33), ([2, 3, 65], 7), ([1, 30, 48], 64)] {
+            let (x, norm) = (random::<3>(shape, &device), norm(shape[2], &device));
+            let weights = [out, 2 * out].map(|out| Weight::Float(random([out, shape[2]], &device)));
+            let found = projections(x.clone(), Some(norm.clone()), weights.clone());
+            let expected = projections(norm.clone().of(x.clone()), None, weights.clone());
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert_eq!(found.into_data(), expected.into_data(), "norm of {shape:?}");
+            }
+            let [weight, _] = weights;
+            let hidden = gated_projection(x.clone(), Some(norm.clone()), weight.clone(), weight.clone());
+            let expected = gated_projection(norm.of(x.clone()), None, weight.clone(), weight.clone());
+            assert_eq!(hidden.into_data(), expected.into_data(), "gate of {shape:?}");
+
+            let residual = random::<3>([shape[0], shape[1], out], &device);
+            let expected = projection_onto_reference(residual.clone(), x.clone(), weight.clone()).into_data();
+            let sum = projection_onto(residual, x, weight).into_data();
+            sum.assert_approx_eq::<f32>(&expected, Tolerance::absolute(2e-4));
+        }
+    }
+
+    #[test]
+    fn a_residual_that_others_have_or_that_is_a_part_keeps_its_numbers() {
+        let device = Device::flex();
+        let (x, weight) = (random::<2>([3, 32], &device), Weight::Float(random([8, 32], &device)));
+        let whole = random::<2>([5, 8], &device);
+        let before = whole.clone().into_data();
+        let part = whole.clone().slice([1..4, 0..8]);
+        let expected = projection_onto_reference(part.clone(), x.clone(), weight.clone()).into_data();
+        projection_onto(part, x, weight).into_data().assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+        assert_eq!(whole.into_data(), before);
     }
 
     #[test]
@@ -220,8 +346,8 @@ mod tests {
         let blocks = values.clone().into_data().try_into_vec::<f32>().unwrap();
         let blocks = Weight::Quantized(Arc::new(QuantizedMatrix::quantize(BlockFormat::Q8_0, [50, 64], &blocks)));
         for x in [x.clone(), x.slice([0..2, 0..2, 0..64])] {
-            let [exact, rounded] = projections(x.clone(), [Weight::Float(values.clone()), blocks.clone()]);
-            let [expected, _] = projections_reference(x, [Weight::Float(values.clone()), blocks.clone()]);
+            let [exact, rounded] = projections(x.clone(), None, [Weight::Float(values.clone()), blocks.clone()]);
+            let [expected, _] = projections_reference(x, None, [Weight::Float(values.clone()), blocks.clone()]);
             exact.into_data().assert_approx_eq::<f32>(&expected.clone().into_data(), Tolerance::absolute(1e-4));
             rounded.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(0.5));
         }
@@ -233,8 +359,9 @@ mod tests {
         for (shape, out) in [([1, 1, 1], 1), ([1, 3, 33], 50), ([2, 40, 20], 19)] {
             let weight = || Weight::Float(random([out, shape[2]], &device));
             let (x, gate, up) = (random(shape, &device), weight(), weight());
-            let expected = gated_projection_reference(x.clone(), gate.clone(), up.clone()).into_data();
-            gated_projection(x, gate, up)
+            let norm = Some(norm(shape[2], &device));
+            let expected = gated_projection_reference(x.clone(), norm.clone(), gate.clone(), up.clone()).into_data();
+            gated_projection(x, norm, gate, up)
                 .into_data()
                 .assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 2e-4));
         }
@@ -245,8 +372,8 @@ mod tests {
         let device = Device::flex().autodiff();
         let leaf = |shape| random::<2>(shape, &device).require_grad();
         let (x, gate, up) = (leaf([5, 12]), leaf([9, 12]), leaf([9, 12]));
-        let run = |f: fn(Tensor<2>, Weight, Weight) -> Tensor<2>| {
-            let grads = f(x.clone(), Weight::Float(gate.clone()), Weight::Float(up.clone())).sum().backward();
+        let run = |f: fn(Tensor<2>, Option<Norm>, Weight, Weight) -> Tensor<2>| {
+            let grads = f(x.clone(), None, Weight::Float(gate.clone()), Weight::Float(up.clone())).sum().backward();
             [&x, &gate, &up].map(|leaf| leaf.grad(&grads).unwrap().into_data())
         };
         for (found, expected) in run(gated_projection).iter().zip(&run(gated_projection_reference)) {
@@ -260,8 +387,8 @@ mod tests {
         for rows in [1, 5, 40] {
             let (x, gate, up) = (random([rows, 96], &device), random([700, 96], &device), random([700, 96], &device));
             let run = || {
-                let [y] = projections(x.clone(), [Weight::Float(gate.clone())]);
-                let hidden = gated_projection(x.clone(), Weight::Float(gate.clone()), Weight::Float(up.clone()));
+                let [y] = projections(x.clone(), None, [Weight::Float(gate.clone())]);
+                let hidden = gated_projection(x.clone(), None, Weight::Float(gate.clone()), Weight::Float(up.clone()));
                 [y.into_data(), hidden.into_data()]
             };
             let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);

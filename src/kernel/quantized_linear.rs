@@ -34,7 +34,7 @@ use super::projections::{Weight, projections};
 /// # Panics
 /// If the last axis of `x` is not the last of `weight`.
 pub fn quantized_linear<const D: usize>(x: Tensor<D>, weight: &Arc<QuantizedMatrix>) -> Tensor<D> {
-    let [y] = projections(x, [Weight::Quantized(weight.clone())]);
+    let [y] = projections(x, None, [Weight::Quantized(weight.clone())]);
     y
 }
 

@@ -2,6 +2,25 @@
 
 use burn::tensor::{DType, Tensor};
 
+/// A gain and an `ε`: what makes a norm of [`rms_norm`].
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// `[hidden_size]`.
+    pub weight: Tensor<1>,
+    /// Added to the mean square.
+    pub epsilon: f64,
+}
+
+impl Norm {
+    /// [`rms_norm`] of the last axis.
+    ///
+    /// # Panics
+    /// If the last axis of `x` is not that of the gain.
+    pub fn of<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        rms_norm(x, self.weight, self.epsilon)
+    }
+}
+
 /// `y = x / √(mean(x²) + ε) ∘ weight` (Zhang & Sennrich, 2019, arXiv:1910.07467, §4).
 ///
 /// # Shapes
@@ -31,7 +50,7 @@ pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsil
 }
 
 #[cfg(feature = "flex")]
-mod flex {
+pub(super) mod flex {
     use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};

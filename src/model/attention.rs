@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{LayerCache, Linear, Loader, Rotation};
+use super::{LayerCache, Linear, Loader, RmsNorm, Rotation};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Visibility, attention};
 use crate::kernel::projections::projections;
@@ -42,36 +42,40 @@ impl Attention {
         })
     }
 
-    /// Attends within `x`, which stands at the positions of `rotation`, and to what `cache` holds before it:
-    /// `[batch_size, seq_length, hidden_size]` to the same.
-    pub fn forward(&self, x: Tensor<3>, rotation: &Rotation, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    /// `x + a(norm(x))`, `a` attending within its argument, which stands at the positions of `rotation`, and to what
+    /// `cache` holds before it: `[batch_size, seq_length, hidden_size]` to the same.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        norm: &RmsNorm,
+        rotation: &Rotation,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<3> {
         let [batch_size, seq_length, _] = x.dims();
         let heads = |y: Tensor<3>| {
             let num_heads = y.dims()[2] / self.head_dim;
             y.reshape([batch_size, seq_length, num_heads, self.head_dim])
         };
-        let past = cache.as_ref().map_or(0, |cache| cache.len());
         let weights = [&self.q_proj, &self.k_proj, &self.v_proj].map(|linear| linear.weight.val());
         let [q, k, v] = {
             let _span = span("qkv_proj");
-            projections(x, weights).map(heads)
+            projections(x.clone(), Some(norm.val()), weights).map(heads)
         };
-        let [q, k] = {
-            let _span = span("rope");
-            rotation.turn([q, k])
-        };
-        let (k, v) = match cache {
+        let y = match cache {
             Some(cache) => {
-                let _span = span("kv_cache");
-                cache.append(k, v)
+                let _span = span("attention");
+                cache.attend([q, k, v], rotation, self.sliding_window)
             }
-            None => (k, v),
-        };
-        let y = {
-            let _span = span("attention");
-            attention(q, k, v, Visibility { past, window: self.sliding_window })
+            None => {
+                let [q, k] = {
+                    let _span = span("rope");
+                    rotation.turn([q, k])
+                };
+                let _span = span("attention");
+                attention(q, k, v, Visibility { past: 0, window: self.sliding_window })
+            }
         };
         let _span = span("o_proj");
-        self.o_proj.forward(y.reshape([0, 0, -1]))
+        self.o_proj.forward_onto(x, y.reshape([0, 0, -1]))
     }
 }

@@ -112,10 +112,9 @@ impl<F: FeedForward> Decoder<F> {
         let rotation = self.rotary.rotation(0, x.dims()[1], &x.device());
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let attended = layer.attend(x, &rotation, None);
-            let input = layer.post_attention_layernorm.forward(attended.clone());
-            inputs.push(input.clone());
-            x = attended + layer.mlp.forward(input).0;
+            x = layer.attend(x, &rotation, None);
+            inputs.push(layer.post_attention_layernorm.forward(x.clone()));
+            x = layer.mlp.forward(x, &layer.post_attention_layernorm).0;
         }
         inputs
     }
@@ -162,13 +161,7 @@ impl<F: FeedForward> DecoderLayer<F> {
 
     fn attend(&self, x: Tensor<3>, rotation: &Rotation, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let _self_attn = span("self_attn");
-        let normed = {
-            let _span = span("norm");
-            self.input_layernorm.forward(x.clone())
-        };
-        let y = self.self_attn.forward(normed, rotation, cache);
-        let _span = span("residual");
-        x + y
+        self.self_attn.forward(x, &self.input_layernorm, rotation, cache)
     }
 
     fn forward(
@@ -179,13 +172,7 @@ impl<F: FeedForward> DecoderLayer<F> {
     ) -> (Tensor<3>, Option<Routing>) {
         let x = self.attend(x, rotation, cache);
         let _mlp = span(F::NAME);
-        let normed = {
-            let _span = span("norm");
-            self.post_attention_layernorm.forward(x.clone())
-        };
-        let (y, routing) = self.mlp.forward(normed);
-        let _span = span("residual");
-        (x + y, routing)
+        self.mlp.forward(x, &self.post_attention_layernorm)
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
@@ -241,7 +228,7 @@ where
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
         let _span = span("lm_head");
-        let [logits] = projections(hidden, [self.head().val()]);
+        let [logits] = projections(hidden, None, [self.head().val()]);
         logits
     }
 }

@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, Tensor};
 
+use super::Rotation;
 use crate::config::DecoderConfig;
+use crate::kernel::attention::{Cache, Visibility, cached_attention};
 
 /// The cache of a whole decoder: one [`LayerCache`] a layer, room for a fixed number of positions.
 #[derive(Debug)]
@@ -15,7 +17,7 @@ impl KvCache {
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
         let layer = |_| {
             let room = || Tensor::zeros([batch_size, capacity, config.num_key_value_heads, config.head_dim], device);
-            LayerCache { keys: Some(room()), values: Some(room()), len: 0 }
+            LayerCache { cache: Some(Cache { keys: room(), values: room() }), len: 0 }
         };
         Self { layers: (0..config.num_hidden_layers).map(layer).collect() }
     }
@@ -48,10 +50,8 @@ impl KvCache {
 /// Keys and values of one layer.
 #[derive(Debug)]
 pub struct LayerCache {
-    /// `[batch_size, capacity, num_kv_heads, head_dim]`; taken out while it is written to, so that nobody else
-    /// holds the buffer and the write happens in place.
-    keys: Option<Tensor<4>>,
-    values: Option<Tensor<4>>,
+    /// Taken out while it is written to, so that nobody else holds the buffers and the write happens in place.
+    cache: Option<Cache>,
     len: usize,
 }
 
@@ -61,68 +61,55 @@ impl LayerCache {
         self.len
     }
 
-    /// Whether nothing has been appended.
+    /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Writes new positions behind the old ones, in place, and returns all keys and values with their spare room.
+    /// Turns queries and keys, writes keys and values behind the old ones, in place, and attends to all.
     ///
     /// # Shapes
-    /// - `keys`, `values`: `[batch_size, new positions, num_kv_heads, head_dim]`
-    /// - result: `[batch_size, capacity, num_kv_heads, head_dim]`
+    /// - queries, result: `[batch_size, new positions, num_heads, head_dim]`
+    /// - keys, values: `[batch_size, new positions, num_kv_heads, head_dim]`
     ///
     /// # Panics
     /// If there is no room.
-    pub fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let end = self.len + keys.dims()[1];
-        let write = |buffer: &mut Option<Tensor<4>>, new: Tensor<4>| {
-            let [batch_size, _, heads, head_dim] = new.dims();
-            let old = buffer.take().expect("a buffer is only out during a write");
-            let capacity = old.dims()[1];
-            assert!(end <= capacity, "{end} positions do not fit a cache of {capacity}");
-            let written = old.slice_assign([0..batch_size, self.len..end, 0..heads, 0..head_dim], new);
-            buffer.insert(written).clone()
-        };
-        let all = (write(&mut self.keys, keys), write(&mut self.values, values));
-        self.len = end;
-        all
+    pub fn attend(&mut self, new: [Tensor<4>; 3], rotation: &Rotation, window: Option<usize>) -> Tensor<4> {
+        let visibility = Visibility { past: self.len, window };
+        let added = new[0].dims()[1];
+        let cache = self.cache.take().expect("a cache is only out during a write");
+        let (y, cache) = cached_attention(new, rotation.tables(), cache, visibility);
+        self.cache = Some(cache);
+        self.len += added;
+        y
     }
 }
 
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::backend::Flex;
-    use burn::tensor::Distribution;
-
     use super::*;
-
-    fn address(tensor: &Tensor<4>) -> *const f32 {
-        tensor.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr()
-    }
+    use crate::model::RotaryEmbedding;
 
     #[test]
-    fn appending_writes_in_place() {
-        let device = Device::flex();
-        let mut cache = KvCache::new(&DecoderConfig::pico(), 2, 10, &device);
-        let new = |len| Tensor::<4>::random([2, len, 2, 24], Distribution::Default, &device);
-        let layer = &mut cache.layers()[0];
-        let first = layer.append(new(3), new(3));
-        let before = (address(&first.0), address(&first.1));
-        drop(first);
-        let (more, values) = (new(4), new(4));
-        let (keys, values) = layer.append(more.clone(), values);
-        assert_eq!((address(&keys), address(&values)), before);
-        assert_eq!(keys.slice([0..2, 3..7]).into_data(), more.into_data());
-        assert_eq!(layer.len(), 7);
-    }
-
-    #[test]
-    #[should_panic(expected = "5 positions do not fit a cache of 4")]
-    fn a_full_cache_refuses_more() {
-        let device = Device::flex();
-        let new = || Tensor::zeros([1, 5, 2, 24], &device);
-        KvCache::new(&DecoderConfig::pico(), 1, 4, &device).layers()[0].append(new(), new());
+    fn a_prefix_that_is_kept_gives_the_attention_that_it_gave() {
+        let (device, config) = (Device::flex(), DecoderConfig::pico());
+        let rotary = RotaryEmbedding::init(&config, &device);
+        let mut cache = KvCache::new(&config, 2, 10, &device);
+        let new = |salt: i64, len: usize| {
+            [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads].map(|heads| {
+                let numbers = (2 * len * heads * config.head_dim) as i64;
+                let numbers = Tensor::<1, burn::tensor::Int>::arange(salt..salt + numbers, &device).float().sin();
+                numbers.reshape([2, len, heads, config.head_dim])
+            })
+        };
+        let mut attend = |start: usize, len: usize, salt: i64| {
+            cache.truncate(start);
+            cache.layers()[0].attend(new(salt, len), &rotary.rotation(start, len, &device), None).into_data()
+        };
+        attend(0, 3, 1);
+        let first = attend(3, 4, 5);
+        assert_ne!(attend(3, 4, 6), first);
+        assert_eq!(attend(3, 4, 5), first);
     }
 }

@@ -20,8 +20,16 @@ impl Linear {
     /// # Panics
     /// If the last axis of `x` is not `in`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [y] = projections::projections(x, [self.weight.val()]);
+        let [y] = projections::projections(x, None, [self.weight.val()]);
         y
+    }
+
+    /// The same, added to `residual`: `[.., out]`.
+    ///
+    /// # Panics
+    /// If the last axis of `x` is not `in`, or the residual has not the shape of the result.
+    pub fn forward_onto<const D: usize>(&self, residual: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        projections::projection_onto(residual, x, self.weight.val())
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 
-use super::{Linear, Loader, Routing};
+use super::{Linear, Loader, RmsNorm, Routing};
 use crate::config::DecoderConfig;
 use crate::kernel::projections::gated_projection;
 use crate::trace::span;
@@ -21,8 +21,9 @@ pub trait FeedForward: Module + ModuleDisplay {
     fn load<S: WeightSource>(config: &DecoderConfig, loader: &Loader<'_, S>, layer: usize)
     -> Result<Self, WeightError>;
 
-    /// `x` and the output: `[batch_size, seq_length, hidden_size]`; the routing, if this layer routes.
-    fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
+    /// `x + f(norm(x))`, `f` being this feed-forward; `x` and the output: `[batch_size, seq_length, hidden_size]`; and the
+    /// routing, if this layer routes.
+    fn forward(&self, x: Tensor<3>, norm: &RmsNorm) -> (Tensor<3>, Option<Routing>);
 
     /// The value of one of this layer's weights.
     ///
@@ -59,13 +60,13 @@ impl FeedForward for GatedMlp {
         })
     }
 
-    fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
+    fn forward(&self, x: Tensor<3>, norm: &RmsNorm) -> (Tensor<3>, Option<Routing>) {
         let hidden = {
             let _span = span("gate_up_proj");
-            gated_projection(x, self.gate_proj.weight.val(), self.up_proj.weight.val())
+            gated_projection(x.clone(), Some(norm.val()), self.gate_proj.weight.val(), self.up_proj.weight.val())
         };
         let _span = span("down_proj");
-        (self.down_proj.forward(hidden), None)
+        (self.down_proj.forward_onto(x, hidden), None)
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {

@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, activation::softmax};
 
 use super::load::raw;
 use super::weight::raw_of_blocks;
-use super::{FeedForward, Linear, Loader, Weight};
+use super::{FeedForward, Linear, Loader, RmsNorm, Weight};
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::kernel::expert_mlp::{ExpertWeights, QuantizedExpert, expert_mlp, quantized_expert_mlp};
 use crate::trace::span;
@@ -154,16 +154,22 @@ impl FeedForward for SparseMoe {
         })
     }
 
-    fn forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
+    fn forward(&self, x: Tensor<3>, norm: &RmsNorm) -> (Tensor<3>, Option<Routing>) {
         let [batch_size, seq_length, hidden_size] = x.dims();
-        let tokens = x.reshape([batch_size * seq_length, hidden_size]);
+        let tokens = {
+            let _span = span("norm");
+            norm.forward(x.clone()).reshape([batch_size * seq_length, hidden_size])
+        };
         let routing = {
             let _span = span("router");
             self.router.forward(tokens.clone())
         };
-        let _span = span("experts");
-        let y = self.experts.forward(tokens, routing.weights.clone(), routing.experts.clone());
-        (y.reshape([batch_size, seq_length, hidden_size]), Some(routing))
+        let y = {
+            let _span = span("experts");
+            self.experts.forward(tokens, routing.weights.clone(), routing.experts.clone())
+        };
+        let _span = span("residual");
+        (x + y.reshape([batch_size, seq_length, hidden_size]), Some(routing))
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {

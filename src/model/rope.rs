@@ -77,6 +77,11 @@ impl Rotation {
     pub fn turn<const N: usize>(&self, x: [Tensor<4>; N]) -> [Tensor<4>; N] {
         x.map(|x| rope(x, self.cos.clone(), self.sin.clone()))
     }
+
+    /// Cosines and sines, `[seq_length, head_dim / 2]` each.
+    pub(super) fn tables(&self) -> [Tensor<2>; 2] {
+        [self.cos.clone(), self.sin.clone()]
+    }
 }
 
 impl Angles {

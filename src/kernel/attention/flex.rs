@@ -61,6 +61,14 @@ impl Sizes {
         Mat::strided(&k[start..], positions.len(), self.head_dim, self.key_width())
     }
 
+    /// Writes new rows of `k` or `v`, of all sequences, to a cache at the positions from `start` on.
+    pub(super) fn append(&self, new: &[f32], cache: &mut [f32], start: usize) {
+        let room = self.capacity * self.key_width();
+        for (new, cache) in new.chunks_exact(new.len() / self.batch_size.max(1)).zip(cache.chunks_exact_mut(room)) {
+            cache[start * self.key_width()..][..new.len()].copy_from_slice(new);
+        }
+    }
+
     /// Query heads that read one key/value head.
     pub(super) fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
@@ -133,15 +141,18 @@ impl Attention for Flex {
     fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, visibility: Visibility) -> FlexTensor {
         let (q, k, v) = (dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);
-        let mut out = vec![0.0; values(&q).len()];
-        let (q_values, k_values, v_values) = (values(&q), values(&k), values(&v));
-        if sizes.num_queries == 1 {
-            one_query(sizes, visibility, q_values, k_values, v_values, &mut out);
-        } else {
-            blocks(sizes, visibility, q_values, k_values, v_values, &mut out);
-        }
-        tensor(out, q.shape())
+        tensor(attend(sizes, visibility, values(&q), values(&k), values(&v)), q.shape())
     }
+}
+
+/// Attention on plain slices.
+pub(super) fn attend(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; q.len()];
+    match sizes.num_queries {
+        1 => one_query(sizes, visibility, q, k, v, &mut out),
+        _ => blocks(sizes, visibility, q, k, v, &mut out),
+    }
+    out
 }
 
 /// Many queries: a task is a block of queries of one sequence, all heads that read one key/value head.

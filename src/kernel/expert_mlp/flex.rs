@@ -203,7 +203,7 @@ pub fn infer<'a>(
             let x = visits.gather(x, hidden, places.clone());
             let mut inner = vec![0.0; places.len() * width];
             gated(&x, hidden, [gate, up], &mut inner, threads);
-            products(&inner, width, vec![(down, y)], threads);
+            products(&inner, width, vec![(down, y)], false, threads);
         }
     };
     if visits.are_few() {

@@ -99,10 +99,31 @@ impl<'a> SharedMat<'a> {
     /// As [`row`](Self::row), in every row.
     #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
     pub(in crate::kernel) unsafe fn put(&self, columns: Range<usize>, block: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe { self.each_row(columns, block, |row, block| row.copy_from_slice(block)) };
+    }
+
+    /// Adds `block`, one row behind the other, to `columns`.
+    ///
+    /// # Safety
+    /// As [`row`](Self::row), in every row.
+    #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
+    pub(in crate::kernel) unsafe fn add(&self, columns: Range<usize>, block: &[f32]) {
+        let add = |row: &mut [f32], block: &[f32]| row.iter_mut().zip(block).for_each(|(sum, term)| *sum += term);
+        // SAFETY: the caller's promise.
+        unsafe { self.each_row(columns, block, add) };
+    }
+
+    /// Calls `write` with some columns of every row and the row of a block that is meant for it.
+    ///
+    /// # Safety
+    /// As [`row`](Self::row), in every row.
+    #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
+    unsafe fn each_row(&self, columns: Range<usize>, block: &[f32], write: impl Fn(&mut [f32], &[f32])) {
         assert_eq!(block.len(), self.rows * columns.len(), "a block of whole columns");
         for (row, block) in block.chunks_exact(columns.len().max(1)).enumerate() {
             // SAFETY: the caller's promise is that of `row`.
-            unsafe { self.row(row, columns.clone()) }.copy_from_slice(block);
+            write(unsafe { self.row(row, columns.clone()) }, block);
         }
     }
 }

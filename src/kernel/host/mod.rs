@@ -23,8 +23,8 @@ pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
 pub(super) use team::Threads;
 pub(super) use weight_rows::WeightRows;
 
-use burn::backend::TensorData;
 use burn::backend::flex::FlexTensor;
+use burn::backend::{TensorData, TensorMetadata};
 use burn::tensor::{DType, Shape};
 use rayon::prelude::*;
 
@@ -54,6 +54,15 @@ pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
 /// The elements of a [`dense`] tensor.
 pub(super) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("made dense")
+}
+
+/// The tensor with its elements and nothing else in its storage, to be written to; a copy only if it was a part.
+pub(super) fn whole(tensor: FlexTensor) -> FlexTensor {
+    let tensor = dense(tensor);
+    if values(&tensor).len() == tensor.storage::<f32>().len() {
+        return tensor;
+    }
+    self::tensor(values(&tensor).to_vec(), tensor.shape())
 }
 
 /// A tensor that owns `values`, without a copy.

@@ -4,6 +4,7 @@
 //! while it is in a register, so that the time is that of streaming `W`. Many rows: GEMM; half-precision
 //! weights are widened as they are packed, never the whole matrix.
 
+use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
 
 use rayon::prelude::*;
@@ -28,12 +29,10 @@ fn few_rows() -> usize {
 }
 /// Fewest and most bytes of `W` that one task streams: a stream that starts waits for memory.
 const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
-/// Tasks that each thread has of a product whose tasks are not of the most bytes: even if one is late, they end together.
-const TASKS_PER_THREAD: usize = 4;
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
-    products(x, k, vec![(Matrix::Rows(w), out)], threads);
+    products(x, k, vec![(Matrix::Rows(w), out)], false, threads);
 }
 
 /// A weight matrix as it lies in memory.
@@ -78,20 +77,19 @@ impl<'a> Activations<'a> {
         Self { x, k, quantized: wanted.then(|| QuantizedRows::round(x, k)) }
     }
 
-    /// `x · w[rows]ᵀ`, a row of `x` behind the other.
-    fn times(&self, w: Matrix<'_>, rows: Range<usize>) -> Vec<f32> {
-        let mut out = vec![0.0; self.x.len() / self.k * rows.len()];
+    /// `out = x · w[rows]ᵀ`, a row of `x` behind the other.
+    fn times(&self, w: Matrix<'_>, rows: Range<usize>, out: &mut [f32]) {
         match (w, &self.quantized) {
-            (Matrix::Rows(w), _) => dot_rows(self.x, w.rows(rows, self.k), &mut out, self.k),
-            (Matrix::Quantized(w), Some(x)) => multiply(x, w, rows, &mut out),
+            (Matrix::Rows(w), _) => dot_rows(self.x, w.rows(rows, self.k), out, self.k),
+            (Matrix::Quantized(w), Some(x)) => multiply(x, w, rows, out),
             (Matrix::Quantized(_), None) => unreachable!("activations were rounded for this matrix"),
         }
-        out
     }
 }
 
-/// The same for several matrices at once, in a single loop but for rows of floats that many rows of `x` want by GEMM.
-pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) {
+/// The same for several matrices at once, in a single loop but for rows of floats that many rows of `x` want by GEMM;
+/// `out += x·wᵀ` if `accumulate`.
+pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, threads: Threads) {
     let m = x.len() / k;
     for (w, out) in &products {
         assert_eq!((x.len(), Some(out.len())), (m * k, w.rows(k).map(|n| m * n)), "sizes of x·wᵀ");
@@ -101,12 +99,15 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     }
     let by_gemm = |w: &Matrix<'_>| m > few_rows() && matches!(w, Matrix::Rows(_));
     let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
-    many_rows(x, k, large, threads);
+    many_rows(x, k, large, accumulate, threads);
     let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
     let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
     in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
         let (w, target) = &targets[index];
-        put(target, rows.clone(), &x.times(*w, rows));
+        with_scratch(m * rows.len(), |block| {
+            x.times(*w, rows.clone(), block);
+            put(target, rows, block, accumulate);
+        });
     });
 }
 
@@ -120,7 +121,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     }
     if m > few_rows() && [gate, up].iter().any(|w| matches!(w, Matrix::Rows(_))) {
         let mut factor = vec![0.0; out.len()];
-        products(x, k, vec![(gate, &mut *out), (up, &mut factor)], threads);
+        products(x, k, vec![(gate, &mut *out), (up, &mut factor)], false, threads);
         let chunks = out.chunks_mut(CHUNK).zip(factor.chunks(CHUNK));
         return match threads {
             Threads::One => chunks.for_each(|(gate, up)| silu_times(gate, up)),
@@ -130,9 +131,13 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     let x = Activations::new(x, k, [&gate, &up].into_iter());
     let target = rows_of(out, m);
     in_rows(k, std::iter::once(gate), threads, |_, rows| {
-        let mut hidden = x.times(gate, rows.clone());
-        silu_times(&mut hidden, &x.times(up, rows.clone()));
-        put(&target, rows, &hidden);
+        with_scratch(2 * m * rows.len(), |blocks| {
+            let (hidden, factor) = blocks.split_at_mut(m * rows.len());
+            x.times(gate, rows.clone(), hidden);
+            x.times(up, rows.clone(), factor);
+            silu_times(hidden, factor);
+            put(&target, rows, hidden, false);
+        });
     });
 }
 
@@ -149,14 +154,22 @@ fn in_rows<'a>(
     threads: Threads,
     task: impl Fn(usize, Range<usize>) + Sync,
 ) {
-    let share = matrices.clone().map(Matrix::size_bytes).sum::<usize>() / (TASKS_PER_THREAD * threads.count());
-    let task_bytes = share.clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-    let cut = |(index, w): (usize, Matrix<'_>)| {
+    // Of what is left, a task has half the share of a thread: the first stream long, the last end together (guided
+    // self-scheduling: Polychronopoulos & Kuck, 1987).
+    let mut left: usize = matrices.clone().map(Matrix::size_bytes).sum();
+    let mut tasks = Vec::new();
+    for (index, w) in matrices.enumerate() {
         let rows = w.rows(k).unwrap_or(0);
-        let step = (task_bytes * rows / w.size_bytes().max(1)).next_multiple_of(16).max(16);
-        (0..rows).step_by(step).map(move |start| (index, start..(start + step).min(rows)))
-    };
-    let tasks: Vec<_> = matrices.enumerate().flat_map(cut).collect();
+        let row_bytes = (w.size_bytes() / rows.max(1)).max(1);
+        let mut start = 0;
+        while start < rows {
+            let bytes = (left / (2 * threads.count())).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
+            let end = (start + (bytes / row_bytes).next_multiple_of(16).max(16)).min(rows);
+            tasks.push((index, start..end));
+            left = left.saturating_sub((end - start) * row_bytes);
+            start = end;
+        }
+    }
     let task = |index: usize| {
         let (matrix, rows) = tasks[index].clone();
         task(matrix, rows);
@@ -170,11 +183,26 @@ fn rows_of(out: &mut [f32], m: usize) -> SharedMat<'_> {
     SharedMat::of(MatMut::new(out, m, n))
 }
 
-/// Writes the block of a task of [`in_rows`].
+thread_local! {
+    /// Memory that is used again by every task of a thread.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `body` with `len` numbers of any value.
+fn with_scratch(len: usize, body: impl FnOnce(&mut [f32])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        body(&mut scratch[..len]);
+    });
+}
+
+/// Writes the block of a task of [`in_rows`], or adds it.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
-fn put(target: &SharedMat<'_>, rows: Range<usize>, block: &[f32]) {
+fn put(target: &SharedMat<'_>, rows: Range<usize>, block: &[f32], accumulate: bool) {
     // SAFETY: `in_rows` hands out every row of a matrix once, and a row of the matrix is a column of the target.
-    unsafe { target.put(rows, block) };
+    unsafe { if accumulate { target.add(rows, block) } else { target.put(rows, block) } };
 }
 
 /// `out[i, j] = x_i · w_j`. A product is summed in the same order however many rows `x` has, so that batched decoding
@@ -287,7 +315,7 @@ pub(in crate::kernel) fn sixteen<T>(slice: &[T], start: usize) -> &[T; 16] {
 }
 
 /// Products with rows of floats; those of one type in one loop.
-fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) {
+fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, threads: Threads) {
     let m = x.len() / k;
     let (mut floats, mut halves, mut brains) = (Vec::new(), Vec::new(), Vec::new());
     for (w, out) in products {
@@ -301,9 +329,9 @@ fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, threads: Threads) 
         }
     }
     let x = Mat::new(x, m, k);
-    gemms(floats, false, x, threads);
-    gemms(halves, false, x, threads);
-    gemms(brains, false, x, threads);
+    gemms(floats, accumulate, x, threads);
+    gemms(halves, accumulate, x, threads);
+    gemms(brains, accumulate, x, threads);
 }
 
 #[cfg(test)]
