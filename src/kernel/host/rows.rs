@@ -14,21 +14,25 @@ use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
-/// Rows of `x` up to which streaming the weights beats GEMM: a tile of sixteen registers loads more for each product.
+/// Rows of `x` up to which tiles of streamed weights beat GEMM, which packs them first: where registers are few, GEMM loads
+/// more for each product.
 fn few_rows() -> usize {
-    struct Registers<'a>(&'a mut usize);
-    impl WithLanes for Registers<'_> {
+    struct Few<'a>(&'a mut usize);
+    impl WithLanes for Few<'_> {
         #[inline(always)]
         fn with_lanes<L: Lanes>(self, _: L) {
-            *self.0 = L::REGISTERS;
+            *self.0 = if L::REGISTERS < 32 { 64 } else { 32 };
         }
     }
-    let mut registers = 0;
-    with_lanes(Registers(&mut registers));
-    registers
+    let mut few = 0;
+    with_lanes(Few(&mut few));
+    few
 }
 /// Fewest and most bytes of `W` that one task streams: a stream that starts waits for memory.
 const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+
+/// Of weights that are to stay in the first cache, beside some rows of `x`.
+const FIRST_CACHE_BYTES: usize = 8 * 1024;
 
 /// `out[m, n] = x[m, k] · w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
@@ -225,82 +229,96 @@ struct DotRows<'a, W> {
 impl<W: Widen> WithLanes for DotRows<'_, W> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
-        let (m, n) = (self.x.len() / self.k, self.w.len() / self.k);
-        // Fewer rows than four wait for memory, which is read fastest from its start to its end; sixteen registers hold
-        // no more sums than those of four rows and one column.
-        let fours = if m < 4 || L::REGISTERS < 32 { 0 } else { n / 4 * 4 };
-        for column in (0..fours).step_by(4) {
-            self.columns::<L, 4>(lanes, column);
-        }
-        for column in fours..n {
-            self.columns::<L, 1>(lanes, column);
+        let n = self.w.len() / self.k;
+        // Up to four rows wait for memory, which is read fastest from its start to its end; of more, a tile has as many
+        // sums as there are registers for, beside the numbers that it loads.
+        match (self.x.len() / self.k <= 4, L::REGISTERS < 32) {
+            (true, _) => self.tiles::<L, 4, 1>(lanes, 0..n),
+            (false, true) => {
+                self.tiles::<L, 3, 2>(lanes, 0..n / 2 * 2);
+                self.tiles::<L, 3, 1>(lanes, n / 2 * 2..n);
+            }
+            (false, false) => {
+                self.tiles::<L, 4, 4>(lanes, 0..n / 4 * 4);
+                self.tiles::<L, 4, 1>(lanes, n / 4 * 4..n);
+            }
         }
     }
 }
 
+/// What a tile asks memory for while it computes.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// From what the tile reads to what it asks for.
+    bytes: usize,
+    /// Which part of it, of how many: all tiles on the same weights together ask once for all.
+    part: usize,
+    parts: usize,
+}
+
 impl<W: Widen> DotRows<'_, W> {
-    /// The products of all rows of `x` with `C` rows of weights. Not by `four_at_once`: decoding, which has one row and
-    /// comes here for every row of weights, takes 8 % longer by way of it.
+    /// The products with some rows of weights, in tiles of `R` rows of `x` by `C` of weights. As many weights as the first
+    /// cache holds stay there while all rows of `x` pass by; meanwhile the next ones are asked for.
     #[inline(always)]
-    fn columns<L: Lanes, const C: usize>(&mut self, lanes: L, column: usize) {
-        let m = self.x.len() / self.k;
-        let fours = m / 4 * 4;
-        for row in (0..fours).step_by(4) {
-            self.tile::<L, 4, C>(lanes, row, column);
-        }
-        match m - fours {
-            3 => self.tile::<L, 3, C>(lanes, fours, column),
-            2 => self.tile::<L, 2, C>(lanes, fours, column),
-            1 => self.tile::<L, 1, C>(lanes, fours, column),
-            _ => {}
+    fn tiles<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, columns: Range<usize>) {
+        let (m, row_bytes) = (self.x.len() / self.k, size_of::<W>() * self.k);
+        let parts = m.div_ceil(R);
+        let block = if parts == 1 { C } else { (FIRST_CACHE_BYTES / row_bytes / C).max(1) * C };
+        for start in columns.clone().step_by(block) {
+            for part in 0..parts {
+                let (row, ahead) = (part * R, Ahead { bytes: PREFETCH_BYTES.max(block * row_bytes), part, parts });
+                for column in (start..(start + block).min(columns.end)).step_by(C) {
+                    match m - row {
+                        1 => self.tile::<L, 1, C>(lanes, row, column, ahead),
+                        2 => self.tile::<L, 2, C>(lanes, row, column, ahead),
+                        3 if R > 3 => self.tile::<L, 3, C>(lanes, row, column, ahead),
+                        _ => self.tile::<L, R, C>(lanes, row, column, ahead),
+                    }
+                }
+            }
         }
     }
 
     /// The products of `R` rows of `x` with `C` rows of weights: each number is loaded once for all of them, and no sum
     /// waits for the one before it.
     #[inline(always)]
-    fn tile<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, row: usize, column: usize) {
+    fn tile<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, row: usize, column: usize, ahead: Ahead) {
         let (k, n) = (self.k, self.w.len() / self.k);
+        let (x, w) = (&self.x[row * k..(row + R) * k], &self.w[column * k..(column + C) * k]);
         let (blocks, whole) = (k / 16, k / 16 * 16);
-        let (mut x, mut x_rest) = ([[].as_slice(); R], [[0.0; 16]; R]);
-        for (r, (x, rest)) in x.iter_mut().zip(&mut x_rest).enumerate() {
-            let numbers = &self.x[(row + r) * k..(row + r + 1) * k];
-            *x = &numbers.as_chunks::<16>().0[..blocks];
-            if whole < k {
-                rest[..k - whole].copy_from_slice(&numbers[whole..]);
-            }
+        let (mut x_blocks, mut w_blocks) = ([[].as_slice(); R], [[].as_slice(); C]);
+        for (r, sixteens) in x_blocks.iter_mut().enumerate() {
+            *sixteens = &x[r * k..(r + 1) * k].as_chunks::<16>().0[..blocks];
         }
-        let (mut w, mut w_rest) = ([[].as_slice(); C], [[W::zeroed(); 16]; C]);
-        for (c, (w, rest)) in w.iter_mut().zip(&mut w_rest).enumerate() {
-            let numbers = &self.w[(column + c) * k..(column + c + 1) * k];
-            *w = &numbers.as_chunks::<16>().0[..blocks];
-            if whole < k {
-                rest[..k - whole].copy_from_slice(&numbers[whole..]);
-            }
+        for (c, sixteens) in w_blocks.iter_mut().enumerate() {
+            *sixteens = &w[c * k..(c + 1) * k].as_chunks::<16>().0[..blocks];
         }
-        let weights = self.w[column * k..].as_ptr();
+        let asking = blocks * ahead.part / ahead.parts..blocks * (ahead.part + 1) / ahead.parts;
         let mut sums = [[lanes.splat(0.0); C]; R];
         for block in 0..blocks {
-            if row == 0 {
-                // Lines that lie as many further on as are loaded here.
-                let lines = (block * C..(block + 1) * C).map(|line| weights.wrapping_add(line * 16));
-                lines.for_each(|line| lanes.prefetch(line.wrapping_byte_add(PREFETCH_BYTES)));
+            if asking.contains(&block) {
+                // As much as is loaded here.
+                let places = (block * C..(block + 1) * C).map(|place| w.as_ptr().wrapping_add(place * 16));
+                places.for_each(|place| lanes.prefetch(place.wrapping_byte_add(ahead.bytes)));
             }
             let mut columns = [lanes.splat(0.0); C];
-            for (numbers, w) in columns.iter_mut().zip(w) {
+            for (numbers, w) in columns.iter_mut().zip(w_blocks) {
                 *numbers = W::load(lanes, &w[block]);
             }
-            for (sums, x) in sums.iter_mut().zip(x) {
+            for (sums, x) in sums.iter_mut().zip(x_blocks) {
                 let x = lanes.load(&x[block]);
                 for (sum, w) in sums.iter_mut().zip(columns) {
                     *sum = lanes.mul_add(x, w, *sum);
                 }
             }
         }
-        for (r, (sums, x)) in sums.into_iter().zip(&x_rest).enumerate() {
-            for (c, (mut sum, w)) in sums.into_iter().zip(&w_rest).enumerate() {
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (c, mut sum) in sums.into_iter().enumerate() {
                 if whole < k {
-                    sum = lanes.mul_add(lanes.load(x), W::load(lanes, w), sum);
+                    let (mut x_rest, mut w_rest) = ([0.0; 16], [W::zeroed(); 16]);
+                    x_rest[..k - whole].copy_from_slice(&x[r * k + whole..(r + 1) * k]);
+                    w_rest[..k - whole].copy_from_slice(&w[c * k + whole..(c + 1) * k]);
+                    sum = lanes.mul_add(lanes.load(&x_rest), W::load(lanes, &w_rest), sum);
                 }
                 self.out[(row + r) * n + column + c] = lanes.sum(sum);
             }
