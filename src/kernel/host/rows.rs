@@ -263,10 +263,16 @@ impl<W: Widen> DotRows<'_, W> {
     fn tiles<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, columns: Range<usize>) {
         let (m, row_bytes) = (self.x.len() / self.k, size_of::<W>() * self.k);
         let parts = m.div_ceil(R);
-        let block = if parts == 1 { C } else { (FIRST_CACHE_BYTES / row_bytes / C).max(1) * C };
+        let (block, bytes) = match parts {
+            1 => (C, PREFETCH_BYTES),
+            _ => {
+                let block = (FIRST_CACHE_BYTES / row_bytes / C).max(1) * C;
+                (block, block * row_bytes)
+            }
+        };
         for start in columns.clone().step_by(block) {
             for part in 0..parts {
-                let (row, ahead) = (part * R, Ahead { bytes: PREFETCH_BYTES.max(block * row_bytes), part, parts });
+                let (row, ahead) = (part * R, Ahead { bytes, part, parts });
                 for column in (start..(start + block).min(columns.end)).step_by(C) {
                     match m - row {
                         1 => self.tile::<L, 1, C>(lanes, row, column, ahead),
@@ -294,12 +300,15 @@ impl<W: Widen> DotRows<'_, W> {
             *sixteens = &w[c * k..(c + 1) * k].as_chunks::<16>().0[..blocks];
         }
         let asking = blocks * ahead.part / ahead.parts..blocks * (ahead.part + 1) / ahead.parts;
+        let mut next = w.as_ptr().wrapping_byte_add(ahead.bytes).wrapping_add(asking.start * C * 16);
         let mut sums = [[lanes.splat(0.0); C]; R];
         for block in 0..blocks {
             if asking.contains(&block) {
                 // As much as is loaded here.
-                let places = (block * C..(block + 1) * C).map(|place| w.as_ptr().wrapping_add(place * 16));
-                places.for_each(|place| lanes.prefetch(place.wrapping_byte_add(ahead.bytes)));
+                for _ in 0..C {
+                    lanes.prefetch(next);
+                    next = next.wrapping_add(16);
+                }
             }
             let mut columns = [lanes.splat(0.0); C];
             for (numbers, w) in columns.iter_mut().zip(w_blocks) {
