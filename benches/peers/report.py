@@ -81,17 +81,48 @@ def against_dense(rows: list[dict]) -> str:
     return table(["work", "contender", "time ÷ time of the dense"], lines) if lines else ""
 
 
-def batches(rows: list[dict]) -> str:
-    """How decoding grows with the batch: tokens a second over those of the batch of one."""
+def seconds(row: dict, name: str) -> float:
+    """The median of a contender's samples."""
+    return row["produced_tokens"] / median(speeds(row, name))
+
+
+def contexts(rows: list[dict]) -> str:
+    """How cost grows with the context: the time beside that of 512 tokens times the ratio of the least costs, FLOPs of a
+    prefill and bytes of decoding."""
     lines = []
+    for row in rows:
+        unit = "flops" if row["work"] == "prefill" else "bytes"
+        middle = next((one for one in rows if " context 512 " in one["name"] and one["work"] == row["work"]), None)
+        if " context " not in row["name"] or middle is None:
+            continue
+        for name in row["contenders"]:
+            if (now := speeds(row, name)) and speeds(middle, name):
+                foreseen = seconds(middle, name) * row[unit] / middle[unit]
+                lines.append([row["name"], name, cell(now), f"{row[unit] / middle[unit]:.2f}",
+                              f"{seconds(row, name) / foreseen:.2f}"])
+    return table(["work", "contender", "tok/s", "cost ÷ that of 512", "time ÷ foreseen"], lines) if lines else ""
+
+
+def batches(rows: list[dict]) -> str:
+    """How decoding grows with the batch: tokens a second over those of the batch of one; and the time beside the larger of
+    two, that of the bytes (of experts, of those that are met on average) at the rate of the batch of one and that of the
+    FLOPs at the rate of a prefill of 512."""
+    lines = []
+    prefills = {row["model"]: row for row in rows if row["work"] == "prefill" and row["weights"] == "float32"
+                and row["n_tokens"] == 512 and "context" not in row["name"]}
     for row in rows:
         alone = next((one for one in rows if "batched" in one["name"] and one["model"] == row["model"] and one["n_batch"] == 1), None)
         if "batched" not in row["name"] or alone is None:
             continue
         for name in row["contenders"]:
             if (now := speeds(row, name)) and (one := speeds(alone, name)):
-                lines.append([row["name"], name, cell(now), f"{median(now) / median(one):.2f}"])
-    return table(["work", "contender", "tok/s", "÷ batch of 1"], lines) if lines else ""
+                foreseen = seconds(alone, name) * row["bytes"] / alone["bytes"]
+                prefill = prefills.get(row["model"])
+                if prefill and speeds(prefill, name):
+                    foreseen = max(foreseen, seconds(prefill, name) * row["flops"] / prefill["flops"])
+                lines.append([row["name"], name, cell(now), f"{median(now) / median(one):.2f}",
+                              f"{seconds(row, name) / foreseen:.2f}"])
+    return table(["work", "contender", "tok/s", "÷ batch of 1", "time ÷ foreseen"], lines) if lines else ""
 
 
 def disagreements(rows: list[dict]) -> str:
@@ -134,6 +165,6 @@ def markdown(document: dict) -> str:
     )
     training = [row for row in rows if row["work"] == "train"]
     parts = [("", all_rows(rows)), ("Mixtures against the dense model of equal active FLOPs", against_dense(rows)),
-             ("Batched decoding", batches(rows)), ("Memory of training", memory(training) if training else ""),
+             ("Batched decoding", batches(rows)), ("Contexts", contexts(rows)), ("Memory of training", memory(training) if training else ""),
              ("Every contender", everyone(rows)), ("Quantized files", stored(rows)), ("Peers that disagree", disagreements(rows)), ("Failures", failures(rows))]
     return head + "\n".join((f"### {title}\n\n" if title else "") + text for title, text in parts if text)
