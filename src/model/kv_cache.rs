@@ -56,16 +56,6 @@ pub struct LayerCache {
 }
 
 impl LayerCache {
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing has been written.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Turns queries and keys, writes keys and values behind the old ones, in place, and attends to all.
     ///
     /// # Shapes
@@ -76,11 +66,13 @@ impl LayerCache {
     /// If there is no room.
     pub fn attend(&mut self, new: [Tensor<4>; 3], rotation: &Rotation, window: Option<usize>) -> Tensor<4> {
         let visibility = Visibility { past: self.len, window };
-        let added = new[0].dims()[1];
+        let end = self.len + new[0].dims()[1];
         let cache = self.cache.take().expect("a cache is only out during a write");
+        let capacity = cache.keys.dims()[1];
+        assert!(end <= capacity, "{end} positions do not fit a cache of {capacity}");
         let (y, cache) = cached_attention(new, rotation.tables(), cache, visibility);
         self.cache = Some(cache);
-        self.len += added;
+        self.len = end;
         y
     }
 }
@@ -88,8 +80,40 @@ impl LayerCache {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
+    use burn::backend::Flex;
+
     use super::*;
     use crate::model::RotaryEmbedding;
+
+    #[test]
+    fn attending_writes_in_place() {
+        let (device, config) = (Device::flex(), DecoderConfig::pico());
+        let rotary = RotaryEmbedding::init(&config, &device);
+        let mut cache = KvCache::new(&config, 2, 10, &device);
+        let layer = &mut cache.layers()[0];
+        let addresses = |layer: &LayerCache| {
+            let Cache { keys, values } = layer.cache.as_ref().expect("nothing is being written");
+            [keys, values]
+                .map(|buffer| buffer.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr())
+        };
+        let before = addresses(layer);
+        for (start, len) in [(0, 3), (3, 1), (4, 4)] {
+            let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
+            let new = heads.map(|heads| Tensor::ones([2, len, heads, config.head_dim], &device));
+            layer.attend(new, &rotary.rotation(start, len, &device), None);
+            assert_eq!(addresses(layer), before);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "5 positions do not fit a cache of 4")]
+    fn a_full_cache_refuses_more() {
+        let (device, config) = (Device::flex(), DecoderConfig::pico());
+        let rotation = RotaryEmbedding::init(&config, &device).rotation(0, 5, &device);
+        let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
+        let new = heads.map(|heads| Tensor::zeros([1, 5, heads, config.head_dim], &device));
+        KvCache::new(&config, 1, 4, &device).layers()[0].attend(new, &rotation, None);
+    }
 
     #[test]
     fn a_prefix_that_is_kept_gives_the_attention_that_it_gave() {

@@ -42,7 +42,10 @@ pub fn cached_attention(
     visibility: Visibility,
 ) -> (Tensor<4>, Cache) {
     assert_sizes(&q, &cache.keys, &cache.values, visibility);
-    assert_eq!(k.dims(), v.dims(), "cached_attention: new keys and values");
+    let ([batch_size, new, ..], [_, _, num_kv_heads, head_dim]) = (q.dims(), cache.keys.dims());
+    for x in [&k, &v] {
+        assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
+    }
     #[cfg(feature = "flex")]
     if flex::takes(&q) {
         return flex::cached_attention([q, k, v], [cos, sin], cache, visibility);
@@ -157,6 +160,32 @@ mod tests {
         let written = |cache: &Cache| cache.keys.clone().slice([0..2, 3..6]).abs().sum().into_scalar::<f32>();
         assert_eq!(written(&kept), 0.0);
         assert!(written(&cache) > 0.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "cached_attention: new keys and values")]
+    fn a_cache_of_other_heads_is_refused() {
+        let device = Device::flex();
+        let new = [6, 3, 3].map(|heads| random([1, 2, heads, 4], &device));
+        let angles = [(); 2].map(|()| random::<2>([2, 2], &device));
+        cached_attention(new, angles, empty([1, 40, 1, 4], &device), Visibility { past: 0, window: None });
+    }
+
+    #[test]
+    fn gradients_reach_queries_keys_and_values() {
+        let device = Device::flex().autodiff();
+        let new = [4, 2, 2].map(|heads| random::<4>([2, 3, heads, 6], &device).require_grad());
+        let angles = [(); 2].map(|()| random::<2>([3, 3], &device));
+        type Attend = fn([Tensor<4>; 3], [Tensor<2>; 2], Cache, Visibility) -> (Tensor<4>, Cache);
+        let run = |f: Attend| {
+            let cache = empty([2, 5, 2, 6], &device);
+            let (y, _) = f(new.clone(), angles.clone(), cache, Visibility { past: 1, window: None });
+            let grads = y.powi_scalar(2).sum().backward();
+            new.each_ref().map(|x| x.grad(&grads).unwrap().into_data())
+        };
+        for (found, expected) in run(cached_attention).iter().zip(&run(cached_attention_reference)) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-4));
+        }
     }
 
     #[test]

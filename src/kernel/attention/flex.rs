@@ -63,9 +63,10 @@ impl Sizes {
 
     /// Writes new rows of `k` or `v`, of all sequences, to a cache at the positions from `start` on.
     pub(super) fn append(&self, new: &[f32], cache: &mut [f32], start: usize) {
-        let room = self.capacity * self.key_width();
-        for (new, cache) in new.chunks_exact(new.len() / self.batch_size.max(1)).zip(cache.chunks_exact_mut(room)) {
-            cache[start * self.key_width()..][..new.len()].copy_from_slice(new);
+        let (room, len) = (self.capacity * self.key_width(), self.num_queries * self.key_width());
+        for batch in 0..self.batch_size {
+            let place = batch * room + start * self.key_width();
+            cache[place..place + len].copy_from_slice(&new[batch * len..(batch + 1) * len]);
         }
     }
 

@@ -9,13 +9,16 @@ use rayon::prelude::*;
 
 use crate::kernel::executed;
 use crate::kernel::host::{
-    CHUNK, Matrix, Threads, WeightRows, dense, gated, indices, matmul_nt, products, silu, tensor, values, vectorized,
+    CHUNK, Matrix, Threads, WeightRows, dense, for_each_chunk, gated, indices, matmul_nt, products, silu, tensor,
+    values, vectorized,
 };
 
 /// Visits of one expert that one task multiplies.
 const BLOCK: usize = 256;
-/// Visits of the busiest expert up to which all threads share each matrix instead of sharing out the experts.
+/// Visits of an expert up to which its time is that of reading its matrices.
 const FEW_VISITS: usize = 12;
+/// Products of an expert's visits with one matrix from which on all threads have enough to do.
+const WORTH_ALL_THREADS: usize = 1 << 22;
 
 #[backend_extension(Flex, Autodiff)]
 pub trait ExpertMlp: Backend {
@@ -84,9 +87,11 @@ impl Visits {
             .collect()
     }
 
-    /// Whether every expert has so few visits that its matrices are better shared by all threads.
-    pub fn are_few(&self) -> bool {
-        self.starts.windows(2).all(|pair| pair[1] - pair[0] <= FEW_VISITS)
+    /// Whether all threads had better work on one matrix after the other than each on experts of its own: the busiest
+    /// expert has few visits, so that its matrices are waited for, or so many that it would be waited for.
+    pub fn share_matrices(&self, [width, hidden]: [usize; 2]) -> bool {
+        let most = self.starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        most <= FEW_VISITS || most * width * hidden >= WORTH_ALL_THREADS
     }
 
     /// Rows of `x` in the order of the visits at `places`.
@@ -166,15 +171,18 @@ pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 
             product(&x, gate, gate_out, hidden);
             product(&x, up, up_out, hidden);
             let mut inner = vec![0.0; gate_out.len()];
-            vectorized!({
-                for ((inner, gate), up) in inner.iter_mut().zip(&*gate_out).zip(&*up_out) {
-                    *inner = silu(*gate) * up;
-                }
+            for_each_chunk(&mut inner, CHUNK, |(index, inner)| {
+                let start = index * CHUNK;
+                vectorized!({
+                    for ((inner, gate), up) in inner.iter_mut().zip(&gate_out[start..]).zip(&up_out[start..]) {
+                        *inner = silu(*gate) * up;
+                    }
+                });
             });
             product(&inner, down, y, width);
         }
     };
-    if visits.are_few() {
+    if visits.share_matrices([width, hidden]) {
         tasks.into_iter().for_each(run(Threads::Pool));
     } else {
         tasks.into_par_iter().for_each(run(Threads::One));
@@ -206,7 +214,7 @@ pub fn infer<'a>(
             products(&inner, width, vec![(down, y)], false, threads);
         }
     };
-    if visits.are_few() {
+    if visits.share_matrices([width, hidden]) {
         tasks.into_iter().for_each(run(Threads::Pool));
     } else {
         tasks.into_par_iter().for_each(run(Threads::One));

@@ -7,6 +7,7 @@
 
 mod panels;
 mod tile;
+mod unpacked;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -18,6 +19,7 @@ use super::team::Threads;
 use super::weight_rows::Widen;
 use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
+pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Terms of a sum that are added in registers: as many lines of both panels as the second cache holds.
 const DEPTH: usize = 768;
@@ -196,6 +198,29 @@ mod tests {
                 }
             }
             assert!(m == 1 || out[n] == 1.0, "what lies between rows is untouched");
+        }
+    }
+
+    #[test]
+    fn weights_read_where_they_lie_give_the_product_of_packed_ones() {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 9, 33), (32, 40, 6), (65, 1600, 50), (100, 70, 131)] {
+            let (a, w) = (numbers(m * k), numbers(2 * n * k));
+            let (a, first, second) = (Mat::new(&a, m, k), Mat::new(&w[..n * k], n, k), Mat::new(&w[n * k..], n, k));
+            for accumulate in [false, true] {
+                let mut expected = vec![2.0; 2 * m * n];
+                let (one, other) = expected.split_at_mut(m * n);
+                gemm(MatMut::new(one, m, n), accumulate, a, first.t(), Threads::One);
+                gemm(MatMut::new(other, m, n), accumulate, a, second.t(), Threads::One);
+                for threads in [Threads::One, Threads::Pool] {
+                    let mut found = vec![2.0; 2 * m * n];
+                    let (one, other) = found.split_at_mut(m * n);
+                    let products = vec![(MatMut::new(one, m, n), first), (MatMut::new(other, m, n), second)];
+                    gemms_unpacked(products, accumulate, a, threads);
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((found - expected).abs() <= 1e-3, "{m}×{k}×{n}: {found}, expected {expected}");
+                    }
+                }
+            }
         }
     }
 

@@ -88,8 +88,8 @@ impl<'a> SharedMat<'a> {
     #[expect(unsafe_code, clippy::mut_from_ref, reason = "that places are distinct is known to the caller alone")]
     pub(in crate::kernel) unsafe fn row(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
         assert!(row < self.rows && columns.end <= self.cols, "columns inside the matrix");
-        // SAFETY: `MatMut` has checked that row and columns lie inside the borrowed slice, which is not read before the
-        // borrow ends; nobody else has them, says the caller.
+        // SAFETY: `MatMut` has checked that row and columns lie inside the borrowed slice, which nobody else reads or writes
+        // before the borrow ends; nobody else has these numbers, says the caller.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride + columns.start), columns.len()) }
     }
 

@@ -11,7 +11,7 @@ mod rows;
 mod team;
 mod weight_rows;
 
-pub(super) use gemm::{gemm, gemms};
+pub(super) use gemm::{gemm, gemms, gemms_unpacked};
 #[cfg(test)]
 pub(super) use lanes::Plain;
 pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};

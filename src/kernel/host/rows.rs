@@ -1,8 +1,9 @@
-//! `y = x·Wᵀ` with `W` kept `[out, in]` as checkpoints store it, in f32, f16 or bf16.
+//! `y = x·Wᵀ` with `W` kept `[out, in]` as checkpoints store it, in f32, f16 or bf16, or in blocks of integers.
 //!
-//! Few rows of `x` (decoding, small experts): every weight is read once and multiplied with all rows of `x`
-//! while it is in a register, so that the time is that of streaming `W`. Many rows: GEMM; half-precision
-//! weights are widened as they are packed, never the whole matrix.
+//! Few rows of `x` (decoding, small experts): weights are streamed, and multiplied with all rows of `x` while they are in a
+//! register or in the first cache, so that the time is that of streaming `W`. More rows: tiles in registers, of weights
+//! where they lie. Many rows: GEMM of packed operands; half-precision weights are widened as they are packed, never the
+//! whole matrix.
 
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
@@ -11,25 +12,20 @@ use rayon::prelude::*;
 
 use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::weight_rows::{WeightRows, Widen};
-use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, silu, vectorized};
+use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, gemms_unpacked, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
-/// Rows of `x` up to which tiles of streamed weights beat GEMM, which packs them first: where registers are few, GEMM loads
-/// more for each product.
-fn few_rows() -> usize {
-    struct Few<'a>(&'a mut usize);
-    impl WithLanes for Few<'_> {
-        #[inline(always)]
-        fn with_lanes<L: Lanes>(self, _: L) {
-            *self.0 = if L::REGISTERS < 32 { 64 } else { 32 };
-        }
-    }
-    let mut few = 0;
-    with_lanes(Few(&mut few));
-    few
-}
-/// Fewest and most bytes of `W` that one task streams: a stream that starts waits for memory.
+/// Rows of `x` up to which rows of floats are streamed.
+const FEW_ROWS: usize = 24;
+/// The same of half precision: what comes after is GEMM, which packs.
+const FEW_ROWS_OF_HALVES: usize = 48;
+/// Rows of `x` from which on packing the weights pays.
+const MANY_ROWS: usize = 256;
+/// Fewest and most bytes of a matrix that one task streams, if sixteen rows are no more: a stream that starts waits for
+/// memory.
 const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+/// Most numbers of a result that one task computes, if sixteen rows of weights give no more: they stay in the cache.
+const TASK_NUMBERS: usize = 32 * 1024;
 
 /// Of weights that are to stay in the first cache, beside some rows of `x`.
 const FIRST_CACHE_BYTES: usize = 8 * 1024;
@@ -54,6 +50,15 @@ impl Matrix<'_> {
         match self {
             Self::Rows(w) => w.len().is_multiple_of(k).then(|| w.len() / k),
             Self::Quantized(w) => Some(w.dims()).filter(|dims| dims[1] == k).map(|dims| dims[0]),
+        }
+    }
+
+    /// Whether this is streamed past so many rows of `x`.
+    fn is_streamed(self, m: usize) -> bool {
+        match self {
+            Self::Quantized(_) => true,
+            Self::Rows(WeightRows::F32(_)) => m <= FEW_ROWS,
+            Self::Rows(WeightRows::F16(_) | WeightRows::Bf16(_)) => m <= FEW_ROWS_OF_HALVES,
         }
     }
 
@@ -101,12 +106,11 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     if m == 0 {
         return;
     }
-    let by_gemm = |w: &Matrix<'_>| m > few_rows() && matches!(w, Matrix::Rows(_));
-    let (large, small): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| by_gemm(w));
-    many_rows(x, k, large, accumulate, threads);
-    let x = Activations::new(x, k, small.iter().map(|(w, _)| w));
-    let targets: Vec<_> = small.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
-    in_rows(k, targets.iter().map(|(w, _)| *w), threads, |index, rows| {
+    let (streamed, tiled): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| w.is_streamed(m));
+    many_rows(x, k, tiled, accumulate, threads);
+    let x = Activations::new(x, k, streamed.iter().map(|(w, _)| w));
+    let targets: Vec<_> = streamed.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
+    in_rows([m, k], targets.iter().map(|(w, _)| *w), threads, |index, rows| {
         let (w, target) = &targets[index];
         with_scratch(m * rows.len(), |block| {
             x.times(*w, rows.clone(), block);
@@ -123,7 +127,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     if m == 0 {
         return;
     }
-    if m > few_rows() && [gate, up].iter().any(|w| matches!(w, Matrix::Rows(_))) {
+    if ![gate, up].iter().all(|w| w.is_streamed(m)) {
         let mut factor = vec![0.0; out.len()];
         products(x, k, vec![(gate, &mut *out), (up, &mut factor)], false, threads);
         let chunks = out.chunks_mut(CHUNK).zip(factor.chunks(CHUNK));
@@ -134,7 +138,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     }
     let x = Activations::new(x, k, [&gate, &up].into_iter());
     let target = rows_of(out, m);
-    in_rows(k, std::iter::once(gate), threads, |_, rows| {
+    in_rows([m, k], std::iter::once(gate), threads, |_, rows| {
         with_scratch(2 * m * rows.len(), |blocks| {
             let (hidden, factor) = blocks.split_at_mut(m * rows.len());
             x.times(gate, rows.clone(), hidden);
@@ -151,9 +155,9 @@ pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
 }
 
 /// Calls `task` with the index of each matrix and some of its rows, from a multiple of sixteen on, until all rows of all
-/// matrices are through.
+/// matrices are through. `x` is `[m, k]`.
 fn in_rows<'a>(
-    k: usize,
+    [m, k]: [usize; 2],
     matrices: impl Iterator<Item = Matrix<'a>> + Clone,
     threads: Threads,
     task: impl Fn(usize, Range<usize>) + Sync,
@@ -168,7 +172,8 @@ fn in_rows<'a>(
         let mut start = 0;
         while start < rows {
             let bytes = (left / (2 * threads.count())).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-            let end = (start + (bytes / row_bytes).next_multiple_of(16).max(16)).min(rows);
+            let most = (TASK_NUMBERS / m / 16 * 16).max(16);
+            let end = (start + (bytes / row_bytes).next_multiple_of(16).clamp(16, most)).min(rows);
             tasks.push((index, start..end));
             left = left.saturating_sub((end - start) * row_bytes);
             start = end;
@@ -349,6 +354,7 @@ fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, 
         let n = out.len() / m;
         let out = MatMut::new(out, m, n);
         match w {
+            Matrix::Rows(WeightRows::F32(w)) if m < MANY_ROWS => floats.push((out, Mat::new(w, n, k))),
             Matrix::Rows(WeightRows::F32(w)) => floats.push((out, Mat::new(w, n, k).t())),
             Matrix::Rows(WeightRows::F16(w)) => halves.push((out, Mat::new(w, n, k).t())),
             Matrix::Rows(WeightRows::Bf16(w)) => brains.push((out, Mat::new(w, n, k).t())),
@@ -356,7 +362,11 @@ fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, 
         }
     }
     let x = Mat::new(x, m, k);
-    gemms(floats, accumulate, x, threads);
+    if m < MANY_ROWS {
+        gemms_unpacked(floats, accumulate, x, threads);
+    } else {
+        gemms(floats, accumulate, x, threads);
+    }
     gemms(halves, accumulate, x, threads);
     gemms(brains, accumulate, x, threads);
 }
@@ -378,7 +388,17 @@ mod tests {
 
     #[test]
     fn every_path_gives_the_dot_products_of_rows_with_rows() {
-        for (m, n, k) in [(1, 1, 1), (1, 70, 33), (4, 5, 64), (5, 130, 31), (12, 3, 96), (13, 9, 17), (40, 300, 50)] {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 70, 33),
+            (4, 5, 64),
+            (5, 130, 31),
+            (12, 3, 96),
+            (13, 9, 17),
+            (40, 300, 50),
+            (70, 33, 40),
+            (260, 20, 33),
+        ] {
             let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
             let narrow: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
             let half: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
