@@ -40,6 +40,9 @@ pub(in crate::kernel) fn gemms_unpacked(
         assert_eq!((out.rows, out.cols, w.cols), (m, w.rows, k), "sizes of a product");
     }
     assert!(k > 0, "a product has an inner axis");
+    if products.is_empty() {
+        return;
+    }
     let products: Vec<_> = products.into_iter().map(|(out, w)| (SharedMat::of(out), w)).collect();
     let tasks: Vec<_> =
         products.iter().flat_map(|(out, w)| parts(0..w.rows, TASK_ROWS).map(move |rows| (out, w, rows))).collect();
