@@ -116,12 +116,12 @@ def batches(rows: list[dict]) -> str:
             continue
         for name in row["contenders"]:
             if (now := speeds(row, name)) and (one := speeds(alone, name)):
-                foreseen = seconds(alone, name) * row["bytes"] / alone["bytes"]
-                prefill = prefills.get(row["model"])
+                share, prefill = "–", prefills.get(row["model"])
                 if prefill and speeds(prefill, name):
-                    foreseen = max(foreseen, seconds(prefill, name) * row["flops"] / prefill["flops"])
-                lines.append([row["name"], name, cell(now), f"{median(now) / median(one):.2f}",
-                              f"{seconds(row, name) / foreseen:.2f}"])
+                    foreseen = max(seconds(alone, name) * row["bytes"] / alone["bytes"],
+                                   seconds(prefill, name) * row["flops"] / prefill["flops"])
+                    share = f"{seconds(row, name) / foreseen:.2f}"
+                lines.append([row["name"], name, cell(now), f"{median(now) / median(one):.2f}", share])
     return table(["work", "contender", "tok/s", "÷ batch of 1", "time ÷ foreseen"], lines) if lines else ""
 
 

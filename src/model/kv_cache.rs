@@ -67,9 +67,9 @@ impl LayerCache {
     pub fn attend(&mut self, new: [Tensor<4>; 3], rotation: &Rotation, window: Option<usize>) -> Tensor<4> {
         let visibility = Visibility { past: self.len, window };
         let end = self.len + new[0].dims()[1];
-        let cache = self.cache.take().expect("a cache is only out during a write");
-        let capacity = cache.keys.dims()[1];
+        let capacity = self.cache.as_ref().map_or(0, |cache| cache.keys.dims()[1]);
         assert!(end <= capacity, "{end} positions do not fit a cache of {capacity}");
+        let cache = self.cache.take().expect("a cache is only out during a write");
         let (y, cache) = cached_attention(new, rotation.tables(), cache, visibility);
         self.cache = Some(cache);
         self.len = end;

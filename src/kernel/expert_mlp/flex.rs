@@ -17,8 +17,8 @@ use crate::kernel::host::{
 const BLOCK: usize = 256;
 /// Visits of an expert up to which its time is that of reading its matrices.
 const FEW_VISITS: usize = 12;
-/// Products of an expert's visits with one matrix from which on all threads have enough to do.
-const WORTH_ALL_THREADS: usize = 1 << 22;
+/// Products of an expert's visits with one matrix, for each thread, that are worth a wait at the end.
+const WORTH_A_WAIT: usize = 1 << 21;
 
 #[backend_extension(Flex, Autodiff)]
 pub trait ExpertMlp: Backend {
@@ -87,11 +87,12 @@ impl Visits {
             .collect()
     }
 
-    /// Whether all threads had better work on one matrix after the other than each on experts of its own: the busiest
-    /// expert has few visits, so that its matrices are waited for, or so many that it would be waited for.
+    /// Whether all threads had better work on one matrix after the other than each on experts of its own: if even the busiest
+    /// expert has so few visits that its matrices are waited for, or has so many that the other threads would wait for its.
     pub fn share_matrices(&self, [width, hidden]: [usize; 2]) -> bool {
         let most = self.starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
-        most <= FEW_VISITS || most * width * hidden >= WORTH_ALL_THREADS
+        let products = most.saturating_mul(width).saturating_mul(hidden);
+        most <= FEW_VISITS || products / Threads::Pool.count() >= WORTH_A_WAIT
     }
 
     /// Rows of `x` in the order of the visits at `places`.
@@ -171,8 +172,9 @@ pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 
             product(&x, gate, gate_out, hidden);
             product(&x, up, up_out, hidden);
             let mut inner = vec![0.0; gate_out.len()];
-            for_each_chunk(&mut inner, CHUNK, |(index, inner)| {
-                let start = index * CHUNK;
+            let chunk = if threads == Threads::One { inner.len() } else { CHUNK };
+            for_each_chunk(&mut inner, chunk, |(index, inner)| {
+                let start = index * chunk;
                 vectorized!({
                     for ((inner, gate), up) in inner.iter_mut().zip(&gate_out[start..]).zip(&up_out[start..]) {
                         *inner = silu(*gate) * up;

@@ -15,16 +15,16 @@ use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, gemms_unpacked, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
-/// Rows of `x` up to which rows of floats are streamed.
+/// Rows of `x` up to which rows of floats are streamed. This and the next two were measured with AVX2.
 const FEW_ROWS: usize = 24;
 /// The same of half precision: what comes after is GEMM, which packs.
 const FEW_ROWS_OF_HALVES: usize = 48;
 /// Rows of `x` from which on packing the weights pays.
 const MANY_ROWS: usize = 256;
-/// Fewest and most bytes of a matrix that one task streams, if sixteen rows are no more: a stream that starts waits for
-/// memory.
+/// Fewest and most bytes of a matrix that one task streams, as far as whole panels of sixteen rows and [`TASK_NUMBERS`]
+/// allow: a stream that starts waits for memory.
 const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
-/// Most numbers of a result that one task computes, if sixteen rows of weights give no more: they stay in the cache.
+/// Most numbers that one task computes with a matrix, if sixteen rows of weights give no more: they stay in the cache.
 const TASK_NUMBERS: usize = 32 * 1024;
 
 /// Of weights that are to stay in the first cache, beside some rows of `x`.
@@ -107,7 +107,7 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
         return;
     }
     let (streamed, tiled): (Vec<_>, Vec<_>) = products.into_iter().partition(|(w, _)| w.is_streamed(m));
-    many_rows(x, k, tiled, accumulate, threads);
+    in_tiles(x, k, tiled, accumulate, threads);
     let x = Activations::new(x, k, streamed.iter().map(|(w, _)| w));
     let targets: Vec<_> = streamed.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
     in_rows([m, k], targets.iter().map(|(w, _)| *w), threads, |index, rows| {
@@ -214,8 +214,8 @@ fn put(target: &SharedMat<'_>, rows: Range<usize>, block: &[f32], accumulate: bo
     unsafe { if accumulate { target.add(rows, block) } else { target.put(rows, block) } };
 }
 
-/// `out[i, j] = x_i · w_j`. A product is summed in the same order however many rows `x` has, so that batched decoding
-/// gives the bits of single decoding.
+/// `out[i, j] = x_i · w_j`. A product is summed in the same order for up to [`FEW_ROWS`] rows of `x`, so that batched
+/// decoding gives the bits of single decoding.
 fn dot_rows(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize) {
     match w {
         WeightRows::F32(w) => with_lanes(DotRows { x, w, out, k }),
@@ -347,15 +347,14 @@ pub(in crate::kernel) fn sixteen<T>(slice: &[T], start: usize) -> &[T; 16] {
 }
 
 /// Products with rows of floats; those of one type in one loop.
-fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, threads: Threads) {
+fn in_tiles(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, threads: Threads) {
     let m = x.len() / k;
     let (mut floats, mut halves, mut brains) = (Vec::new(), Vec::new(), Vec::new());
     for (w, out) in products {
         let n = out.len() / m;
         let out = MatMut::new(out, m, n);
         match w {
-            Matrix::Rows(WeightRows::F32(w)) if m < MANY_ROWS => floats.push((out, Mat::new(w, n, k))),
-            Matrix::Rows(WeightRows::F32(w)) => floats.push((out, Mat::new(w, n, k).t())),
+            Matrix::Rows(WeightRows::F32(w)) => floats.push((out, Mat::new(w, n, k))),
             Matrix::Rows(WeightRows::F16(w)) => halves.push((out, Mat::new(w, n, k).t())),
             Matrix::Rows(WeightRows::Bf16(w)) => brains.push((out, Mat::new(w, n, k).t())),
             Matrix::Quantized(_) => unreachable!("blocks have a kernel of their own"),
@@ -365,7 +364,8 @@ fn many_rows(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, 
     if m < MANY_ROWS {
         gemms_unpacked(floats, accumulate, x, threads);
     } else {
-        gemms(floats, accumulate, x, threads);
+        let transposed = floats.into_iter().map(|(out, w)| (out, w.t())).collect();
+        gemms(transposed, accumulate, x, threads);
     }
     gemms(halves, accumulate, x, threads);
     gemms(brains, accumulate, x, threads);
@@ -423,8 +423,8 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_alone_and_in_a_small_batch() {
         let (n, k) = (77, 83);
-        let (x, w) = (numbers(7 * k, 3), numbers(n * k, 4));
-        let mut together = vec![0.0; 7 * n];
+        let (x, w) = (numbers(FEW_ROWS * k, 3), numbers(n * k, 4));
+        let mut together = vec![0.0; FEW_ROWS * n];
         matmul_nt(&x, WeightRows::F32(&w), &mut together, k, Threads::Pool);
         for (x, together) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
             let mut alone = vec![0.0; n];

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::panels::pack;
 use super::tile::COLUMNS;
-use super::{DEPTH, parts};
+use super::{DEPTH, WORTH_A_THREAD, parts};
 use crate::kernel::host::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::host::mat::{Mat, MatMut, SharedMat};
 use crate::kernel::host::sixteen;
@@ -17,7 +17,7 @@ use crate::kernel::host::team::Threads;
 
 /// Rows of weights of a tile.
 const ROWS: usize = 6;
-/// Rows of weights of a task.
+/// Most rows of weights of a task.
 const TASK_ROWS: usize = 8 * ROWS;
 /// Depths from a load to the loads that are asked for meanwhile.
 const AHEAD: usize = 8;
@@ -27,8 +27,9 @@ thread_local! {
     static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `out[m, n] = a[m, k]·w[n, k]ᵀ` for each `(out, w)`, or `out += a·wᵀ` if `accumulate`. As [`gemms`](super::gemms), but for
-/// few enough rows that their packed form stays in the second cache.
+/// `out[m, n] = a[m, k]·w[n, k]ᵀ` for each `(out, w)`, or `out += a·wᵀ` if `accumulate`: the bits of
+/// [`gemms`](super::gemms). The caller packs `a` alone, and all of it is read again for every six rows of weights: it should
+/// not be much larger than the second cache.
 pub(in crate::kernel) fn gemms_unpacked(
     products: Vec<(MatMut<'_>, Mat<'_>)>,
     accumulate: bool,
@@ -37,15 +38,18 @@ pub(in crate::kernel) fn gemms_unpacked(
 ) {
     let (m, k) = (a.rows, a.cols);
     for (out, w) in &products {
-        assert_eq!((out.rows, out.cols, w.cols), (m, w.rows, k), "sizes of a product");
+        assert_eq!((out.rows, out.cols, w.cols, w.col_stride), (m, w.rows, k, 1), "sizes of a product");
     }
-    assert!(k > 0, "a product has an inner axis");
-    if products.is_empty() {
+    let n: usize = products.iter().map(|(_, w)| w.rows).sum();
+    if m == 0 || n == 0 {
         return;
     }
+    assert!(k > 0, "a product has an inner axis");
+    let threads = if m.saturating_mul(n).saturating_mul(k) < WORTH_A_THREAD { Threads::One } else { threads };
+    let task_rows = (n / (4 * threads.count())).next_multiple_of(ROWS).clamp(ROWS, TASK_ROWS);
     let products: Vec<_> = products.into_iter().map(|(out, w)| (SharedMat::of(out), w)).collect();
     let tasks: Vec<_> =
-        products.iter().flat_map(|(out, w)| parts(0..w.rows, TASK_ROWS).map(move |rows| (out, w, rows))).collect();
+        products.iter().flat_map(|(out, w)| parts(0..w.rows, task_rows).map(move |rows| (out, w, rows))).collect();
     PACKED.with_borrow_mut(|packed| {
         for depths in parts(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
             packed.resize(m.next_multiple_of(COLUMNS) * depths.len(), 0.0);
@@ -143,5 +147,25 @@ fn part<L: Lanes, const V: usize>(lanes: L, weights: [&[f32]; ROWS], panel: &[f3
         for (sixteen, total) in sixteens.iter_mut().zip(totals) {
             lanes.store(total, sixteen);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::host::Plain;
+
+    #[test]
+    fn two_vectors_of_a_panel_give_the_sums_of_one_and_one() {
+        let numbers = |n: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect() };
+        let (rows, panel) = (numbers(ROWS * 19), numbers(COLUMNS * 19));
+        let mut weights = [[].as_slice(); ROWS];
+        weights.iter_mut().zip(rows.chunks_exact(19)).for_each(|(weights, row)| *weights = row);
+        let (mut both, mut each): (Sums, Sums) = ([[0.0; COLUMNS]; ROWS], [[1.0; COLUMNS]; ROWS]);
+        part::<_, 2>(Plain, weights, &panel, 0, &mut both);
+        part::<_, 1>(Plain, weights, &panel, 0, &mut each);
+        assert_ne!(both, each);
+        part::<_, 1>(Plain, weights, &panel, 16, &mut each);
+        assert_eq!(both, each);
     }
 }
