@@ -26,7 +26,9 @@ pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f3
     let len = found.len();
     let target = SharedMat::of(MatMut::new(&mut found, 1, len));
     let task = |index: usize| {
-        let (group, first) = (index / parts, positions.start + index % parts * KEYS);
+        // All heads of the same keys one after the other: they lie side by side.
+        let (part_index, group) = (index / groups, index % groups);
+        let first = positions.start + part_index * KEYS;
         let (batch, kv_head) = (group / sizes.num_kv_heads, group % sizes.num_kv_heads);
         let start = (batch * sizes.capacity + first) * stride + kv_head * head_dim;
         let count = KEYS.min(positions.end - first);
@@ -40,8 +42,9 @@ pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f3
             top.copy_from_slice(&[largest, total]);
         }
         with_lanes(Means { weights: &scores, values: &v[start..], head_dim, stride, means });
+        let place = group * parts + part_index;
         // SAFETY: each task has columns of its own.
-        unsafe { target.put(index * width..(index + 1) * width, &part) };
+        unsafe { target.put(place * width..(place + 1) * width, &part) };
     };
     let is_short = groups * heads * positions.len() * head_dim < CHUNK;
     let threads = if is_short { Threads::One } else { Threads::Pool };
