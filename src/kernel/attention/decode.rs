@@ -13,6 +13,8 @@ use crate::kernel::host::{
 
 /// Keys of a task: they and their values stay in the first cache.
 const KEYS: usize = 64;
+/// Keys from a load to the load that is asked for meanwhile: they lie apart, as heads lie side by side.
+const AHEAD: usize = 12;
 
 /// `out = softmax(q·kᵀ / √head_dim)·v` for one query a sequence.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
@@ -117,7 +119,9 @@ impl Scores<'_> {
         for start in (0..whole).step_by(16) {
             let mut loaded = [lanes.splat(0.0); T];
             for (t, numbers) in loaded.iter_mut().enumerate() {
-                *numbers = lanes.load(sixteen(keys, t * self.stride + start));
+                let at = t * self.stride + start;
+                lanes.prefetch(keys.as_ptr().wrapping_add(at + AHEAD * self.stride));
+                *numbers = lanes.load(sixteen(keys, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let query = lanes.load(sixteen(queries, h * head_dim + start));
@@ -187,7 +191,9 @@ impl Means<'_> {
         for t in 0..count {
             let mut loaded = [lanes.splat(0.0); V];
             for (v, numbers) in loaded.iter_mut().enumerate() {
-                *numbers = lanes.load(sixteen(self.values, t * self.stride + column + v * 16));
+                let at = t * self.stride + column + v * 16;
+                lanes.prefetch(self.values.as_ptr().wrapping_add(at + AHEAD * self.stride));
+                *numbers = lanes.load(sixteen(self.values, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let weight = lanes.splat(weights[h * count + t]);
