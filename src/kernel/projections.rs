@@ -51,11 +51,11 @@ pub fn projections<const D: usize, const N: usize>(
     for weight in &weights {
         assert_eq!(shape[D - 1], weight.dims()[1], "linear: last axis of x {shape:?} and in_features");
     }
+    let x = normalized(x, norm);
     #[cfg(feature = "flex")]
     if flex::takes(&x) {
-        return flex::projections(x, norm, weights);
+        return flex::projections(x, weights);
     }
-    let x = normalized(x, norm);
     weights.map(|weight| single(x.clone(), weight))
 }
 
@@ -123,11 +123,11 @@ pub fn projection_onto_reference<const D: usize>(residual: Tensor<D>, x: Tensor<
 pub fn gated_projection<const D: usize>(x: Tensor<D>, norm: Option<Norm>, gate: Weight, up: Weight) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "gated_projection: gate and up");
     assert_eq!(x.dims()[D - 1], gate.dims()[1], "gated_projection: last axis of x and in_features");
+    let x = normalized(x, norm);
     #[cfg(feature = "flex")]
     if flex::takes(&x) {
-        return flex::gated_projection(x, norm, gate, up);
+        return flex::gated_projection(x, gate, up);
     }
-    let x = normalized(x, norm);
     silu_mul(single(x.clone(), gate), single(x, up))
 }
 
@@ -167,12 +167,11 @@ fn single<const D: usize>(x: Tensor<D>, weight: Weight) -> Tensor<D> {
 pub(super) mod flex {
     use burn::backend::flex::FlexTensor;
     use burn::backend::{Flex, TensorMetadata};
-    use burn::tensor::{DType, Tensor};
+    use burn::tensor::Tensor;
 
-    use super::{Norm, Weight};
+    use super::Weight;
     use crate::kernel::executed;
     use crate::kernel::host::{self, Matrix, Threads, WeightRows, dense, tensor, values, whole};
-    use crate::kernel::rms_norm::flex::RmsNorm;
 
     /// Whether the hand-written bodies take this: they have no gradients.
     pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
@@ -206,22 +205,8 @@ pub(super) mod flex {
         x.try_into_primitive::<Flex>().expect("on the device of x, and like x without gradients")
     }
 
-    fn normalized<const D: usize>(x: Tensor<D>, norm: Option<Norm>) -> FlexTensor {
-        match norm {
-            Some(Norm { weight, epsilon }) => {
-                assert_eq!(weight.dims()[0], x.dims()[D - 1], "rms_norm: last axis of x and weight");
-                Flex::rms_norm_forward(primitive(x), primitive(weight.cast(DType::F32)), epsilon as f32)
-            }
-            None => dense(primitive(x)),
-        }
-    }
-
-    pub fn projections<const D: usize, const N: usize>(
-        x: Tensor<D>,
-        norm: Option<Norm>,
-        weights: [Weight; N],
-    ) -> [Tensor<D>; N] {
-        let x = normalized(x, norm);
+    pub fn projections<const D: usize, const N: usize>(x: Tensor<D>, weights: [Weight; N]) -> [Tensor<D>; N] {
+        let x = dense(primitive(x));
         let (shape, k) = (x.shape(), weights.first().map_or(1, |weight| weight.dims()[1]));
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
         let widths = weights.each_ref().map(|weight| weight.dims()[0]);
@@ -252,8 +237,8 @@ pub(super) mod flex {
         Tensor::from_primitive::<Flex>(out)
     }
 
-    pub fn gated_projection<const D: usize>(x: Tensor<D>, norm: Option<Norm>, gate: Weight, up: Weight) -> Tensor<D> {
-        let x = normalized(x, norm);
+    pub fn gated_projection<const D: usize>(x: Tensor<D>, gate: Weight, up: Weight) -> Tensor<D> {
+        let x = dense(primitive(x));
         let ([n, k], mut shape) = (gate.dims(), x.shape());
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
         executed::add(2 * rows * k * n);

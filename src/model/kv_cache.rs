@@ -85,6 +85,11 @@ mod tests {
     use super::*;
     use crate::model::RotaryEmbedding;
 
+    /// Heads of queries, keys and values.
+    fn heads(config: &DecoderConfig) -> [usize; 3] {
+        [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
+    }
+
     #[test]
     fn attending_writes_in_place() {
         let (device, config) = (Device::flex(), DecoderConfig::pico());
@@ -98,8 +103,7 @@ mod tests {
         };
         let before = addresses(layer);
         for (start, len) in [(0, 3), (3, 1), (4, 4)] {
-            let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
-            let new = heads.map(|heads| Tensor::ones([2, len, heads, config.head_dim], &device));
+            let new = heads(&config).map(|heads| Tensor::ones([2, len, heads, config.head_dim], &device));
             layer.attend(new, &rotary.rotation(start, len, &device), None);
             assert_eq!(addresses(layer), before);
         }
@@ -110,8 +114,7 @@ mod tests {
     fn a_full_cache_refuses_more() {
         let (device, config) = (Device::flex(), DecoderConfig::pico());
         let rotation = RotaryEmbedding::init(&config, &device).rotation(0, 5, &device);
-        let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
-        let new = heads.map(|heads| Tensor::zeros([1, 5, heads, config.head_dim], &device));
+        let new = heads(&config).map(|heads| Tensor::zeros([1, 5, heads, config.head_dim], &device));
         KvCache::new(&config, 1, 4, &device).layers()[0].attend(new, &rotation, None);
     }
 
@@ -121,7 +124,7 @@ mod tests {
         let rotary = RotaryEmbedding::init(&config, &device);
         let mut cache = KvCache::new(&config, 2, 10, &device);
         let new = |salt: i64, len: usize| {
-            [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads].map(|heads| {
+            heads(&config).map(|heads| {
                 let numbers = (2 * len * heads * config.head_dim) as i64;
                 let numbers = Tensor::<1, burn::tensor::Int>::arange(salt..salt + numbers, &device).float().sin();
                 numbers.reshape([2, len, heads, config.head_dim])

@@ -112,6 +112,18 @@ mod tests {
     use super::*;
     use crate::kernel::fixture::random;
 
+    /// Queries, keys and values of `len` positions, and their angles.
+    fn step(
+        [batch_size, len]: [usize; 2],
+        [num_heads, num_kv_heads]: [usize; 2],
+        head_dim: usize,
+        device: &Device,
+    ) -> ([Tensor<4>; 3], [Tensor<2>; 2]) {
+        let new = [num_heads, num_kv_heads, num_kv_heads];
+        let new = new.map(|heads| random([batch_size, len, heads, head_dim], device));
+        (new, [(); 2].map(|()| random([len, head_dim / 2], device)))
+    }
+
     fn empty(sizes: [usize; 4], device: &Device) -> Cache {
         Cache { keys: Tensor::zeros(sizes, device), values: Tensor::zeros(sizes, device) }
     }
@@ -126,8 +138,7 @@ mod tests {
             let mut expected = found.clone();
             let mut past = 0;
             for len in [1, 5, 1, 66, 1, 1] {
-                let new = [heads, kv_heads, kv_heads].map(|heads| random([batch_size, len, heads, head_dim], &device));
-                let angles = [(); 2].map(|()| random::<2>([len, head_dim / 2], &device));
+                let (new, angles) = step([batch_size, len], [heads, kv_heads], head_dim, &device);
                 let visibility = Visibility { past, window };
                 let (y, cache) = cached_attention(new.clone(), angles.clone(), found, visibility);
                 let (expected_y, expected_cache) = cached_attention_reference(new, angles, expected, visibility);
@@ -150,12 +161,14 @@ mod tests {
         };
         let cache = empty([2, 10, 2, 4], &device);
         let before = addresses(&cache);
-        let new = || [6, 2, 2].map(|heads| random([2, 3, heads, 4], &device));
-        let angles = || [(); 2].map(|()| random::<2>([3, 2], &device));
-        let (_, cache) = cached_attention(new(), angles(), cache, Visibility { past: 0, window: None });
+        let attend = |cache, past| {
+            let (new, angles) = step([2, 3], [6, 2], 4, &device);
+            cached_attention(new, angles, cache, Visibility { past, window: None })
+        };
+        let (_, cache) = attend(cache, 0);
         assert_eq!(addresses(&cache), before);
         let kept = cache.clone();
-        let (_, cache) = cached_attention(new(), angles(), cache, Visibility { past: 3, window: None });
+        let (_, cache) = attend(cache, 3);
         assert!(addresses(&cache).iter().zip(before).all(|(now, before)| *now != before), "a clone keeps its numbers");
         let written = |cache: &Cache| cache.keys.clone().slice([0..2, 3..6]).abs().sum().into_scalar::<f32>();
         assert_eq!(written(&kept), 0.0);
@@ -166,16 +179,15 @@ mod tests {
     #[should_panic(expected = "cached_attention: new keys and values")]
     fn a_cache_of_other_heads_is_refused() {
         let device = Device::flex();
-        let new = [6, 3, 3].map(|heads| random([1, 2, heads, 4], &device));
-        let angles = [(); 2].map(|()| random::<2>([2, 2], &device));
+        let (new, angles) = step([1, 2], [6, 3], 4, &device);
         cached_attention(new, angles, empty([1, 40, 1, 4], &device), Visibility { past: 0, window: None });
     }
 
     #[test]
     fn gradients_reach_queries_keys_and_values() {
         let device = Device::flex().autodiff();
-        let new = [4, 2, 2].map(|heads| random::<4>([2, 3, heads, 6], &device).require_grad());
-        let angles = [(); 2].map(|()| random::<2>([3, 3], &device));
+        let (new, angles) = step([2, 3], [4, 2], 6, &device);
+        let new = new.map(Tensor::require_grad);
         type Attend = fn([Tensor<4>; 3], [Tensor<2>; 2], Cache, Visibility) -> (Tensor<4>, Cache);
         let run = |f: Attend| {
             let cache = empty([2, 5, 2, 6], &device);
@@ -192,8 +204,7 @@ mod tests {
     #[should_panic(expected = "of 4 positions")]
     fn a_full_cache_refuses_more() {
         let device = Device::flex();
-        let new = [2, 2, 2].map(|heads| random([1, 2, heads, 4], &device));
-        let angles = [(); 2].map(|()| random::<2>([2, 2], &device));
+        let (new, angles) = step([1, 2], [2, 2], 4, &device);
         cached_attention(new, angles, empty([1, 4, 2, 4], &device), Visibility { past: 3, window: None });
     }
 }

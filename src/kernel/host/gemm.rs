@@ -175,7 +175,7 @@ fn parts(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>>
 mod tests {
     use super::*;
 
-    fn numbers(n: usize) -> Vec<f32> {
+    pub(super) fn numbers(n: usize) -> Vec<f32> {
         (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect()
     }
 

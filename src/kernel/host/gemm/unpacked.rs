@@ -152,12 +152,12 @@ fn part<L: Lanes, const V: usize>(lanes: L, weights: [&[f32]; ROWS], panel: &[f3
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::numbers;
     use super::*;
     use crate::kernel::host::Plain;
 
     #[test]
     fn two_vectors_of_a_panel_give_the_sums_of_one_and_one() {
-        let numbers = |n: usize| -> Vec<f32> { (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect() };
         let (rows, panel) = (numbers(ROWS * 19), numbers(COLUMNS * 19));
         let mut weights = [[].as_slice(); ROWS];
         weights.iter_mut().zip(rows.chunks_exact(19)).for_each(|(weights, row)| *weights = row);
