@@ -6,6 +6,8 @@ mod cached;
 #[cfg(feature = "flex")]
 mod decode;
 #[cfg(feature = "flex")]
+mod flash;
+#[cfg(feature = "flex")]
 mod flex;
 
 pub use cached::{Cache, cached_attention, cached_attention_reference};
@@ -105,7 +107,7 @@ mod tests {
     /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
     type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);
 
-    const CASES: [Case; 13] = [
+    const CASES: [Case; 16] = [
         (1, 1, 0, 0, 1, 1, 2, None),
         (2, 7, 0, 0, 4, 2, 6, None),
         (2, 130, 0, 0, 3, 3, 10, None),
@@ -119,6 +121,9 @@ mod tests {
         (1, 1, 128, 0, 7, 1, 80, Some(128)),
         (1, 1, 200, 5, 8, 2, 24, Some(65)),
         (2, 1, 63, 0, 5, 1, 130, None),
+        (1, 230, 0, 0, 3, 1, 64, None),
+        (2, 150, 170, 7, 4, 2, 22, Some(130)),
+        (1, 97, 96, 0, 2, 2, 1, Some(5)),
     ];
 
     fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, Visibility) {

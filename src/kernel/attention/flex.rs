@@ -1,4 +1,4 @@
-//! Attention on the CPU: a block of queries at a time, scores by GEMM over just the keys that the block sees.
+//! Attention on the CPU, on plain slices: sizes, places, and what is shared between tasks.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 
-use super::Visibility;
 use super::decode::one_query;
+use super::{Visibility, flash};
 use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, tensor, values, vectorized};
 
 /// Queries per block: scores of one block and the keys that it reads stay in the cache.
@@ -59,6 +59,12 @@ impl Sizes {
     pub(super) fn keys<'a>(&self, k: &'a [f32], batch: usize, kv_head: usize, positions: Range<usize>) -> Mat<'a> {
         let start = (batch * self.capacity + positions.start) * self.key_width() + kv_head * self.head_dim;
         Mat::strided(&k[start..], positions.len(), self.head_dim, self.key_width())
+    }
+
+    /// Rows `queries` of one head of one sequence.
+    pub(super) fn queries<'a>(&self, q: &'a [f32], batch: usize, head: usize, queries: Range<usize>) -> Mat<'a> {
+        let start = (batch * self.num_queries + queries.start) * self.query_width() + head * self.head_dim;
+        Mat::strided(&q[start..], queries.len(), self.head_dim, self.query_width())
     }
 
     /// Writes new rows of `k` or `v`, of all sequences, to a cache at the positions from `start` on.
@@ -159,25 +165,15 @@ pub(super) fn attend(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32],
 /// Many queries: a task is a block of queries of one sequence, all heads that read one key/value head.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct places")]
 fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
-    let d = sizes.head_dim;
     let groups = sizes.batch_size * sizes.num_kv_heads;
     let num_blocks = sizes.num_queries.div_ceil(BLOCK);
     let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
     Threads::Pool.for_each(groups * num_blocks, |index| {
         // The last queries see the most keys: they go first, so that no thread is left with them at the end.
         let block = num_blocks - 1 - index / groups;
-        let (batch, kv_head) = (index % groups / sizes.num_kv_heads, index % groups % sizes.num_kv_heads);
+        let group = [index % groups / sizes.num_kv_heads, index % groups % sizes.num_kv_heads];
         let queries = block * BLOCK..((block + 1) * BLOCK).min(sizes.num_queries);
-        let rows = sizes.group() * queries.len();
-        let mut scores = Vec::new();
-        let gathered = sizes.gather(q, batch, kv_head, queries.clone());
-        let keys = |positions| sizes.keys(k, batch, kv_head, positions);
-        let positions =
-            probabilities(sizes, visibility, Mat::new(&gathered, rows, d), queries.clone(), keys, &mut scores);
-        let weights = Mat::new(&scores, rows, positions.len());
-        let mut means = gathered;
-        gemm(MatMut::new(&mut means, rows, d), false, weights, sizes.keys(v, batch, kv_head, positions), Threads::One);
         // SAFETY: each task has a block of queries and some heads of its own.
-        unsafe { sizes.scatter(&means, &target, batch, kv_head, queries) };
+        unsafe { flash::block(sizes, visibility, group, queries, [q, k, v], &target) };
     });
 }

@@ -17,7 +17,7 @@ use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::team::Threads;
 use super::weight_rows::Widen;
-use panels::pack;
+pub(in crate::kernel) use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 

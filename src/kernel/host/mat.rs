@@ -28,9 +28,27 @@ impl<'a, W> Mat<'a, W> {
     }
 
     /// `rows × cols` with rows `row_stride` apart.
+    #[inline]
     pub(in crate::kernel) fn strided(data: &'a [W], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(fits(data.len(), rows, cols, row_stride), "{rows}×{cols} by {row_stride} of {}", data.len());
         Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// Rows and columns.
+    #[inline(always)]
+    pub(in crate::kernel) fn dims(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// One element.
+    ///
+    /// # Safety
+    /// The matrix has this row and this column.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "that the place is inside is known to the caller alone")]
+    pub(in crate::kernel) unsafe fn get_unchecked(&self, row: usize, col: usize) -> &W {
+        // SAFETY: every element lies inside the slice, `strided` has checked.
+        unsafe { self.data.get_unchecked(row * self.row_stride + col * self.col_stride) }
     }
 
     /// The transpose; nothing moves.

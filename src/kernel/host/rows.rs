@@ -23,7 +23,7 @@ const FEW_ROWS_OF_HALVES: usize = 48;
 const MANY_ROWS: usize = 256;
 /// Fewest and most bytes of a matrix that one task streams, as far as whole panels of sixteen rows and [`TASK_NUMBERS`]
 /// allow: a stream that starts waits for memory.
-const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=128 * 1024;
+const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=512 * 1024;
 /// Most numbers that one task computes with a matrix, if sixteen rows of weights give no more: they stay in the cache.
 const TASK_NUMBERS: usize = 32 * 1024;
 
@@ -235,17 +235,23 @@ impl<W: Widen> WithLanes for DotRows<'_, W> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let n = self.w.len() / self.k;
-        // Up to four rows wait for memory, which is read fastest from its start to its end; of more, a tile has as many
-        // sums as there are registers for, beside the numbers that it loads.
-        match (self.x.len() / self.k <= 4, L::REGISTERS < 32) {
+        // Up to four rows wait for memory, which is read fastest from its start to its end; but where halves come in whole
+        // registers, a sum waits longer for the one before it than for memory. Of more rows, a tile has as many sums as
+        // there are registers for, beside the numbers that it loads.
+        let (few, wide) = (self.x.len() / self.k <= 4, L::REGISTERS == 32);
+        match (few, wide) {
+            (true, true) if size_of::<W>() == 2 => {
+                self.tiles::<L, 4, 2>(lanes, 0..n / 2 * 2);
+                self.tiles::<L, 4, 1>(lanes, n / 2 * 2..n);
+            }
             (true, _) => self.tiles::<L, 4, 1>(lanes, 0..n),
             (false, true) => {
-                self.tiles::<L, 3, 2>(lanes, 0..n / 2 * 2);
-                self.tiles::<L, 3, 1>(lanes, n / 2 * 2..n);
-            }
-            (false, false) => {
                 self.tiles::<L, 4, 4>(lanes, 0..n / 4 * 4);
                 self.tiles::<L, 4, 1>(lanes, n / 4 * 4..n);
+            }
+            (false, false) => {
+                self.tiles::<L, 3, 2>(lanes, 0..n / 2 * 2);
+                self.tiles::<L, 3, 1>(lanes, n / 2 * 2..n);
             }
         }
     }

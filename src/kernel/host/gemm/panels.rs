@@ -13,7 +13,7 @@ const DEPTHS_AHEAD: usize = 8;
 
 /// Packs `lines` of a matrix, at `depths` of each, in panels of `WIDTH` lines: within a panel one depth behind the other,
 /// and at each depth the numbers of all its lines; zeros where the last panel has no more lines. Lines are rows.
-pub(super) fn pack<W: Widen, const WIDTH: usize>(
+pub(in crate::kernel) fn pack<W: Widen, const WIDTH: usize>(
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,

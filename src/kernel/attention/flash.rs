@@ -1,0 +1,231 @@
+//! Attention of many queries, as in prefill and training: FlashAttention (Dao et al., 2022, arXiv:2205.14135, Algorithm 1).
+//!
+//! Thirty-two queries of a head fill the lanes of a panel, keys and values are broadcast from where they lie. So the
+//! scores of a panel, one key behind the other, are already in the order in which they are multiplied with the values,
+//! and the largest score and the total of each query stand in lanes of their own. The scores of a block of keys stay in
+//! the first cache; what they add to the means is rescaled when a larger score is met (Milakov & Gimelshein, 2018,
+//! arXiv:1805.02867, §3). Keys that no query of a panel sees are not multiplied.
+
+use std::ops::Range;
+
+use super::Visibility;
+use super::flex::Sizes;
+use crate::kernel::host::{Lanes, Mat, SharedMat, WithLanes, exp, pack, sixteen, with_lanes};
+
+/// Queries of a panel.
+const QUERIES: usize = 32;
+/// Keys of a step. Their scores, the queries and the means of a panel stay in the first cache.
+const KEYS: usize = 96;
+
+/// A number for each query of a panel.
+type Row = [f32; QUERIES];
+
+/// Some queries of one head, and what is known of their means.
+struct Panel {
+    head: usize,
+    /// Up to [`QUERIES`]; lanes beyond them have zeros for a query and see what the last one sees.
+    queries: Range<usize>,
+    /// `[head_dim]`, scaled.
+    q: Vec<Row>,
+    /// `Σ_j e^(s_j − largest)·v_j`, `[head_dim]`.
+    sums: Vec<Row>,
+    /// `max_j s_j`.
+    largest: Row,
+    /// `Σ_j e^(s_j − largest)`.
+    totals: Row,
+}
+
+/// The means of some queries of one sequence, of all heads that read one key/value head, written to their places in `out`.
+///
+/// # Safety
+/// Nobody else has these queries of these heads of `out` meanwhile.
+#[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+pub(super) unsafe fn block(
+    sizes: Sizes,
+    visibility: Visibility,
+    [batch, kv_head]: [usize; 2],
+    queries: Range<usize>,
+    [q, k, v]: [&[f32]; 3],
+    out: &SharedMat<'_>,
+) {
+    let heads = kv_head * sizes.group()..(kv_head + 1) * sizes.group();
+    let parts = |head| queries.clone().step_by(QUERIES).map(move |first| (head, first));
+    let mut panels: Vec<_> = heads
+        .flat_map(parts)
+        .map(|(head, first)| Panel::new(sizes, q, batch, head, first..(first + QUERIES).min(queries.end)))
+        .collect();
+    let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
+    for first in positions.clone().step_by(KEYS) {
+        for panel in &mut panels {
+            let seen = visibility.keys(panel.queries.start).start..visibility.keys(panel.queries.end - 1).end;
+            let keys = first.max(seen.start)..(first + KEYS).min(seen.end);
+            if !keys.is_empty() {
+                with_lanes(Step { panel, sizes, visibility, group: [batch, kv_head], keys, k, v });
+            }
+        }
+    }
+    for panel in panels {
+        // SAFETY: the caller's promise.
+        unsafe { panel.write(sizes, batch, out) };
+    }
+}
+
+impl Panel {
+    fn new(sizes: Sizes, q: &[f32], batch: usize, head: usize, queries: Range<usize>) -> Self {
+        let mut panel = Self {
+            head,
+            q: vec![[0.0; QUERIES]; sizes.head_dim],
+            sums: vec![[0.0; QUERIES]; sizes.head_dim],
+            largest: [f32::MIN; QUERIES],
+            totals: [0.0; QUERIES],
+            queries,
+        };
+        let rows = sizes.queries(q, batch, head, panel.queries.clone());
+        pack::<f32, QUERIES>(rows, 0..panel.queries.len(), 0..sizes.head_dim, panel.q.as_flattened_mut());
+        panel.q.as_flattened_mut().iter_mut().for_each(|number| *number *= sizes.scale());
+        panel
+    }
+
+    /// Where the keys that each query sees start and end, if there is one among `keys` that some query does not see: at
+    /// the diagonal, and where a window begins.
+    #[inline(always)]
+    fn hidden(&self, visibility: Visibility, keys: &Range<usize>) -> Option<([usize; QUERIES], [usize; QUERIES])> {
+        let (first, last) = (visibility.keys(self.queries.start), visibility.keys(self.queries.end - 1));
+        (last.start > keys.start || first.end < keys.end).then(|| {
+            let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
+            for (lane, query) in self.queries.clone().enumerate() {
+                let seen = visibility.keys(query);
+                (starts[lane], ends[lane]) = (seen.start, seen.end);
+            }
+            (starts, ends)
+        })
+    }
+
+    /// # Safety
+    /// Nobody else has these queries of this head of `out` meanwhile.
+    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+    unsafe fn write(self, sizes: Sizes, batch: usize, out: &SharedMat<'_>) {
+        let head = self.head * sizes.head_dim..(self.head + 1) * sizes.head_dim;
+        for (lane, query) in self.queries.clone().enumerate() {
+            // SAFETY: the caller's promise.
+            let row = unsafe { out.row(batch * sizes.num_queries + query, head.clone()) };
+            row.iter_mut().zip(&self.sums).for_each(|(mean, sums)| *mean = sums[lane] / self.totals[lane]);
+        }
+    }
+}
+
+/// The keys `keys`, and their values, for the queries of a panel.
+struct Step<'a> {
+    panel: &'a mut Panel,
+    sizes: Sizes,
+    visibility: Visibility,
+    /// Sequence and key/value head.
+    group: [usize; 2],
+    keys: Range<usize>,
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl WithLanes for Step<'_> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        let Self { panel, sizes, visibility, group: [batch, kv_head], keys, k, v } = self;
+        let [k, v] = [k, v].map(|x| sizes.keys(x, batch, kv_head, keys.clone()));
+        let mut scores = [[0.0; QUERIES]; KEYS];
+        let scores = &mut scores[..keys.len()];
+        product(lanes, k, &panel.q, None, scores);
+        let hidden = panel.hidden(visibility, &keys);
+        let hide = |scores: &mut [Row], value: f32| {
+            let Some((starts, ends)) = hidden else { return };
+            for (key, row) in keys.clone().zip(scores) {
+                for ((score, start), end) in row.iter_mut().zip(&starts).zip(&ends) {
+                    *score = if key < *start || key >= *end { value } else { *score };
+                }
+            }
+        };
+        hide(scores, f32::NEG_INFINITY);
+        let mut largest = panel.largest;
+        for row in scores.iter() {
+            largest.iter_mut().zip(row).for_each(|(largest, score)| *largest = largest.max(*score));
+        }
+        let mut totals = [0.0; QUERIES];
+        for row in scores.iter_mut() {
+            for ((score, largest), total) in row.iter_mut().zip(&largest).zip(&mut totals) {
+                *score = exp(*score - largest);
+                *total += *score;
+            }
+        }
+        hide(scores, 0.0);
+        let mut kept = [0.0; QUERIES];
+        for lane in 0..QUERIES {
+            kept[lane] = exp(panel.largest[lane] - largest[lane]);
+            panel.totals[lane] = panel.totals[lane].mul_add(kept[lane], totals[lane]);
+        }
+        panel.largest = largest;
+        product(lanes, v.t(), scores, Some(&kept), &mut panel.sums);
+    }
+}
+
+/// `sums[i] = Σ_t a[i, t]·b[t]`, plus the sums that were there times `kept`.
+#[inline(always)]
+fn product<L: Lanes>(lanes: L, a: Mat<'_>, b: &[Row], kept: Option<&Row>, sums: &mut [Row]) {
+    let mut row = 0;
+    while row < sums.len() {
+        // As many sums as there are registers for, beside what is loaded.
+        row += match (L::REGISTERS == 32, sums.len() - row) {
+            (true, 8..) => tile::<L, 8, 2>(lanes, a, b, kept, sums, [row, 0]),
+            (false, 6..) => {
+                tile::<L, 6, 1>(lanes, a, b, kept, sums, [row, 0]);
+                tile::<L, 6, 1>(lanes, a, b, kept, sums, [row, 16])
+            }
+            (_, 4..) => {
+                tile::<L, 4, 1>(lanes, a, b, kept, sums, [row, 0]);
+                tile::<L, 4, 1>(lanes, a, b, kept, sums, [row, 16])
+            }
+            _ => tile::<L, 1, 2>(lanes, a, b, kept, sums, [row, 0]),
+        };
+    }
+}
+
+/// `R` rows and `V` times sixteen columns of [`product`], from `[row, column]` on; gives `R`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "a check for each number would be as many instructions as products")]
+fn tile<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    a: Mat<'_>,
+    b: &[Row],
+    kept: Option<&Row>,
+    sums: &mut [Row],
+    [row, column]: [usize; 2],
+) -> usize {
+    assert!(row + R <= a.dims()[0] && b.len() == a.dims()[1], "sizes of a product");
+    let mut totals = [[lanes.splat(0.0); V]; R];
+    if let Some(kept) = kept {
+        for (totals, sums) in totals.iter_mut().zip(&sums[row..row + R]) {
+            for (v, total) in totals.iter_mut().enumerate() {
+                let at = column + v * 16;
+                *total = lanes.mul(lanes.load(sixteen(sums, at)), lanes.load(sixteen(kept, at)));
+            }
+        }
+    }
+    for (depth, step) in b.iter().enumerate() {
+        let mut numbers = [lanes.splat(0.0); V];
+        for (v, numbers) in numbers.iter_mut().enumerate() {
+            *numbers = lanes.load(sixteen(step, column + v * 16));
+        }
+        for (r, totals) in totals.iter_mut().enumerate() {
+            // SAFETY: row and column are inside the matrix, which is inside its slice.
+            let left = lanes.splat(unsafe { *a.get_unchecked(row + r, depth) });
+            for (total, numbers) in totals.iter_mut().zip(numbers) {
+                *total = lanes.mul_add(left, numbers, *total);
+            }
+        }
+    }
+    for (sums, totals) in sums[row..row + R].iter_mut().zip(totals) {
+        let (sixteens, _) = sums[column..].as_chunks_mut::<16>();
+        for (sixteen, total) in sixteens.iter_mut().zip(totals) {
+            lanes.store(total, sixteen);
+        }
+    }
+    R
+}
