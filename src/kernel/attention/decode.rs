@@ -1,126 +1,194 @@
 //! Attention of one query a sequence, as in decoding: flash-decoding (Dao et al., 2023) over the cache where it lies.
 //!
-//! A task has some keys of one key/value head and all query heads that read it, so that each key and value is loaded
-//! once. What it finds, the mean of its values under the exponentials of its scores, their largest score and their
-//! total, is merged with that of the other keys at the end, always in the same order.
+//! A task has some keys of one sequence, of all heads, which lie side by side in memory, and asks for those of the next
+//! task meanwhile; each key and value is loaded once for the query heads that read it. What a task finds, the sum of its
+//! values under the exponentials of its scores, their largest score and their total, is merged with what others have found
+//! by the last of them, always in the same order.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Visibility;
 use super::flex::Sizes;
 use crate::kernel::host::{
-    CHUNK, FourAtOnce, Lanes, MatMut, SharedMat, Threads, WithLanes, exp, exponentials_in_place, four_at_once, sixteen,
-    vectorized, with_lanes,
+    CHUNK, FourAtOnce, Lanes, MatMut, Scratch, SharedMat, Threads, WithLanes, exp, exponentials_in_place, four_at_once,
+    sixteen, vectorized, with_lanes,
 };
 
-/// Keys of a task: they and their values stay in the first cache.
-const KEYS: usize = 64;
-/// Keys from a load to the load that is asked for meanwhile: they lie apart, as heads lie side by side.
-const AHEAD: usize = 12;
+/// Fewest and most keys of a task: they and their values stay in the second cache, those of the next task beside them.
+const KEYS: RangeInclusive<usize> = 16..=64;
+/// Tasks of a sequence, if that many keys each are enough.
+const PARTS: usize = 8;
 
 /// `out = softmax(q·kᵀ / √head_dim)·v` for one query a sequence.
-#[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
-pub(super) fn one_query(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
-    let (head_dim, stride) = (sizes.head_dim, sizes.key_width());
-    let heads = sizes.group();
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct rows")]
+pub(super) fn one_query(sizes: Sizes, visibility: Visibility, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+    let (head_dim, heads) = (sizes.head_dim, sizes.group());
     let positions = visibility.keys(0);
-    let parts = positions.len().div_ceil(KEYS);
-    let (groups, width) = (sizes.batch_size * sizes.num_kv_heads, heads * (head_dim + 2));
-    let mut found = vec![0.0; groups * parts * width];
-    let len = found.len();
-    let target = SharedMat::of(MatMut::new(&mut found, 1, len));
-    let task = |index: usize| {
-        // All heads of the same keys one after the other: they lie side by side.
-        let (part_index, group) = (index / groups, index % groups);
-        let first = positions.start + part_index * KEYS;
-        let (batch, kv_head) = (group / sizes.num_kv_heads, group % sizes.num_kv_heads);
-        let start = (batch * sizes.capacity + first) * stride + kv_head * head_dim;
-        let count = KEYS.min(positions.end - first);
-        let queries = &q[group * heads * head_dim..(group + 1) * heads * head_dim];
-        let mut scores = vec![0.0; heads * count];
-        with_lanes(Scores { queries, keys: &k[start..], head_dim, stride, scale: sizes.scale(), scores: &mut scores });
-        let mut part = vec![0.0; width];
-        let (means, tops) = part.split_at_mut(heads * head_dim);
-        for (scores, top) in scores.chunks_exact_mut(count).zip(tops.chunks_exact_mut(2)) {
-            let (largest, total) = vectorized!(exponentials_in_place(scores));
-            top.copy_from_slice(&[largest, total]);
-        }
-        with_lanes(Means { weights: &scores, values: &v[start..], head_dim, stride, means });
-        let place = group * parts + part_index;
-        // SAFETY: each task has columns of its own.
-        unsafe { target.put(place * width..(place + 1) * width, &part) };
+    // By the keys alone, not by the threads: they would enter into the sums.
+    let keys_of_part = positions.len().div_ceil(PARTS).next_multiple_of(16).clamp(*KEYS.start(), *KEYS.end());
+    let parts = positions.len().div_ceil(keys_of_part);
+    let width = heads * (head_dim + 2);
+    let row = sizes.num_kv_heads * width;
+    let tasks = sizes.batch_size * parts;
+    let mut found = Scratch::new(tasks * row);
+    let target = SharedMat::of(MatMut::new(&mut found, sizes.batch_size, parts * row));
+    let means = SharedMat::of(MatMut::new(out, sizes.batch_size, sizes.query_width()));
+    let left: Vec<_> = (0..sizes.batch_size).map(|_| AtomicUsize::new(parts)).collect();
+    let keys_of = |index: usize| {
+        let (batch, first) = (index / parts, positions.start + index % parts * keys_of_part);
+        let start = (batch * sizes.capacity + first) * sizes.key_width();
+        (batch, start, keys_of_part.min(positions.end - first))
     };
-    let is_short = groups * heads * positions.len() * head_dim < CHUNK;
+    let attend = |index: usize| {
+        let (batch, start, count) = keys_of(index);
+        let (_, next, _) = keys_of(index + 1);
+        let queries = &q[batch * sizes.query_width()..(batch + 1) * sizes.query_width()];
+        let stream = Stream { stride: sizes.key_width(), ahead: next - start };
+        let mut scores = Scratch::new(heads * count);
+        for kv_head in 0..sizes.num_kv_heads {
+            let start = start + kv_head * head_dim;
+            let queries = &queries[kv_head * heads * head_dim..(kv_head + 1) * heads * head_dim];
+            let place = index % parts * row + kv_head * width;
+            // SAFETY: each task has numbers of its own, and nobody else reads them while parts are left.
+            let part = unsafe { target.row(batch, place..place + width) };
+            let (sums, tops) = part.split_at_mut(heads * head_dim);
+            with_lanes(Part {
+                queries,
+                scale: sizes.scale(),
+                head_dim,
+                keys: &k[start..],
+                values: &v[start..],
+                stream,
+                scores: &mut scores,
+                sums,
+                tops,
+            });
+        }
+    };
+    let task = |index: usize| {
+        attend(index);
+        let batch = index / parts;
+        if left[batch].fetch_sub(1, Ordering::AcqRel) == 1 {
+            // SAFETY: this was the last of the tasks that have these rows.
+            let (found, means) =
+                unsafe { (target.row(batch, 0..parts * row), means.row(batch, 0..sizes.query_width())) };
+            vectorized!(merge(found, parts, [heads, head_dim], means));
+        }
+    };
+    let is_short = sizes.batch_size * sizes.query_width() * positions.len() < CHUNK;
     let threads = if is_short { Threads::One } else { Threads::Pool };
-    threads.for_each(groups * parts, task);
-    for (out, found) in out.chunks_exact_mut(heads * head_dim).zip(found.chunks_exact(parts * width)) {
-        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            merge(
-                found.chunks_exact(width).map(|part| {
-                    let (means, tops) = part.split_at(heads * head_dim);
-                    (&means[head * head_dim..(head + 1) * head_dim], tops[head * 2], tops[head * 2 + 1])
-                }),
-                out,
-            );
+    let starts: Vec<_> = (0..threads.count()).map(|thread| tasks * thread / threads.count()).collect();
+    threads.for_each_in_shares(&starts, tasks, task);
+}
+
+/// `out = Σ_p e^(m_p − m)·sum_p / Σ_p e^(m_p − m)·total_p` with `m = max_p m_p`, for every head. Of each key/value head, a
+/// part has the sums of the heads that read it, and then their largest scores `m_p` and totals.
+#[inline(always)]
+fn merge(found: &[f32], parts: usize, [heads, head_dim]: [usize; 2], out: &mut [f32]) {
+    let width = heads * (head_dim + 2);
+    let row = found.len() / parts;
+    for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        let start = head / heads * width;
+        let (sums, top) = (start + head % heads * head_dim, start + heads * head_dim + head % heads * 2);
+        let mut largest = f32::NEG_INFINITY;
+        for part in found.chunks_exact(row) {
+            largest = largest.max(part[top]);
+        }
+        out.fill(0.0);
+        let mut total = 0.0;
+        for part in found.chunks_exact(row) {
+            let share = exp(part[top] - largest);
+            total += share * part[top + 1];
+            for (out, sum) in out.iter_mut().zip(&part[sums..sums + head_dim]) {
+                *out += share * sum;
+            }
+        }
+        for out in out.iter_mut() {
+            *out /= total;
         }
     }
 }
 
-/// `out = Σ_p e^(m_p − m)·mean_p / Σ_p e^(m_p − m)·total_p` with `m = max_p m_p`, of parts `(mean, m, total)`.
-fn merge<'a>(parts: impl Iterator<Item = (&'a [f32], f32, f32)> + Clone, out: &mut [f32]) {
-    let largest = parts.clone().map(|(_, largest, _)| largest).fold(f32::NEG_INFINITY, f32::max);
-    let share = |part_largest: f32| exp(part_largest - largest);
-    let total: f32 = parts.clone().map(|(_, part_largest, total)| share(part_largest) * total).sum();
-    for (mean, part_largest, _) in parts {
-        let weight = share(part_largest) / total;
-        vectorized!(out.iter_mut().zip(mean).for_each(|(out, mean)| *out += weight * mean));
-    }
-}
-
-/// `scores[h, t] = scale · queries[h] · keys[t]`.
-struct Scores<'a> {
-    queries: &'a [f32],
-    keys: &'a [f32],
-    head_dim: usize,
+/// How keys and values lie in memory.
+#[derive(Clone, Copy)]
+struct Stream {
     /// From one key to the next.
     stride: usize,
-    scale: f32,
-    scores: &'a mut [f32],
+    /// From a key to that of the next task, which is asked for meanwhile.
+    ahead: usize,
 }
 
-impl WithLanes for Scores<'_> {
+/// Some keys and values of one key/value head, for all heads that read it.
+struct Part<'a> {
+    queries: &'a [f32],
+    scale: f32,
+    head_dim: usize,
+    keys: &'a [f32],
+    values: &'a [f32],
+    stream: Stream,
+    /// `scores[h, t] = scale · queries[h] · keys[t]`, then `e^(scores[h, t] − max_t scores[h, t])`.
+    scores: &'a mut [f32],
+    /// `sums[h] = Σ_t scores[h, t] · values[t]`.
+    sums: &'a mut [f32],
+    /// Of each head the largest score and the total of the exponentials.
+    tops: &'a mut [f32],
+}
+
+impl WithLanes for Part<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let heads = self.queries.len() / self.head_dim;
-        four_at_once(&mut self, lanes, heads);
+        let count = self.scores.len() / heads;
+        four_at_once(&mut Scores(&mut self), lanes, heads);
+        for (scores, top) in self.scores.chunks_exact_mut(count).zip(self.tops.chunks_exact_mut(2)) {
+            let (largest, total) = exponentials_in_place(scores);
+            top.copy_from_slice(&[largest, total]);
+        }
+        four_at_once(&mut Sums(&mut self), lanes, heads);
     }
 }
 
-impl FourAtOnce for Scores<'_> {
+struct Scores<'a, 'b>(&'a mut Part<'b>);
+
+impl FourAtOnce for Scores<'_, '_> {
     #[inline(always)]
     fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
-        let count = self.scores.len() / (self.queries.len() / self.head_dim);
-        let fours = count / 4 * 4;
-        for key in (0..fours).step_by(4) {
-            self.tile::<L, H, 4>(lanes, head, key, count);
+        match (H, L::REGISTERS == 32) {
+            (1, true) => self.keys::<L, H, 16>(lanes, head),
+            (2, true) => self.keys::<L, H, 8>(lanes, head),
+            _ => self.keys::<L, H, 4>(lanes, head),
         }
-        for key in fours..count {
+    }
+}
+
+impl Scores<'_, '_> {
+    /// All keys, `T` at once: with `H` heads up to sixteen sums.
+    #[inline(always)]
+    fn keys<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize) {
+        let count = self.0.scores.len() / (self.0.queries.len() / self.0.head_dim);
+        let whole = count / T * T;
+        for key in (0..whole).step_by(T) {
+            self.tile::<L, H, T>(lanes, head, key, count);
+        }
+        for key in whole..count {
             self.tile::<L, H, 1>(lanes, head, key, count);
         }
     }
-}
 
-impl Scores<'_> {
     /// The scores of `H` heads and `T` keys, each number loaded once.
     #[inline(always)]
     fn tile<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize, key: usize, count: usize) {
-        let (head_dim, whole) = (self.head_dim, self.head_dim / 16 * 16);
-        let queries = &self.queries[head * head_dim..(head + H) * head_dim];
-        let keys = &self.keys[key * self.stride..(key + T - 1) * self.stride + head_dim];
+        let Part { head_dim, stream: Stream { stride, ahead }, .. } = *self.0;
+        let whole = head_dim / 16 * 16;
+        let queries = &self.0.queries[head * head_dim..(head + H) * head_dim];
+        let keys = &self.0.keys[key * stride..(key + T - 1) * stride + head_dim];
         let mut sums = [[lanes.splat(0.0); T]; H];
         for start in (0..whole).step_by(16) {
             let mut loaded = [lanes.splat(0.0); T];
             for (t, numbers) in loaded.iter_mut().enumerate() {
-                let at = t * self.stride + start;
-                lanes.prefetch(keys.as_ptr().wrapping_add(at + AHEAD * self.stride));
+                let at = t * stride + start;
+                lanes.prefetch(keys.as_ptr().wrapping_add(at + ahead));
                 *numbers = lanes.load(sixteen(keys, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
@@ -130,41 +198,30 @@ impl Scores<'_> {
                 }
             }
         }
-        for (h, sums) in sums.into_iter().enumerate() {
-            for (t, sum) in sums.into_iter().enumerate() {
+        let mut vectors = [lanes.splat(0.0); 16];
+        for (vector, sum) in vectors.iter_mut().zip(sums.as_flattened()) {
+            *vector = *sum;
+        }
+        let mut stored = [0.0; 16];
+        lanes.store(lanes.sums(&vectors), &mut stored);
+        for (h, stored) in stored.chunks_exact(T).take(H).enumerate() {
+            for (t, sum) in stored.iter().enumerate() {
                 let query = &queries[h * head_dim + whole..(h + 1) * head_dim];
-                let key_rest = &keys[t * self.stride + whole..t * self.stride + head_dim];
+                let key_rest = &keys[t * stride + whole..t * stride + head_dim];
                 let rest: f32 = query.iter().zip(key_rest).map(|(q, k)| q * k).sum();
-                self.scores[(head + h) * count + key + t] = (lanes.sum(sum) + rest) * self.scale;
+                self.0.scores[(head + h) * count + key + t] = (sum + rest) * self.0.scale;
             }
         }
     }
 }
 
-/// `means[h] = Σ_t weights[h, t] · values[t]`.
-struct Means<'a> {
-    weights: &'a [f32],
-    values: &'a [f32],
-    head_dim: usize,
-    /// From one value to the next.
-    stride: usize,
-    means: &'a mut [f32],
-}
+struct Sums<'a, 'b>(&'a mut Part<'b>);
 
-impl WithLanes for Means<'_> {
-    #[inline(always)]
-    fn with_lanes<L: Lanes>(mut self, lanes: L) {
-        let heads = self.means.len() / self.head_dim;
-        four_at_once(&mut self, lanes, heads);
-    }
-}
-
-impl FourAtOnce for Means<'_> {
+impl FourAtOnce for Sums<'_, '_> {
     #[inline(always)]
     fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
-        let head_dim = self.head_dim;
-        let count = self.weights.len() / (self.means.len() / head_dim);
-        let weights = &self.weights[head * count..(head + H) * count];
+        let Part { head_dim, stream: Stream { stride, .. }, .. } = *self.0;
+        let count = self.0.scores.len() / (self.0.sums.len() / head_dim);
         let (fours, whole) = (head_dim / 64 * 64, head_dim / 16 * 16);
         for column in (0..fours).step_by(64) {
             self.tile::<L, H, 4>(lanes, head, column, count);
@@ -172,28 +229,30 @@ impl FourAtOnce for Means<'_> {
         for column in (fours..whole).step_by(16) {
             self.tile::<L, H, 1>(lanes, head, column, count);
         }
-        for (h, weights) in weights.chunks_exact(count).enumerate() {
-            let rest = &mut self.means[(head + h) * head_dim + whole..(head + h + 1) * head_dim];
-            for (t, weight) in weights.iter().enumerate() {
-                let value = &self.values[t * self.stride + whole..];
+        for h in head..head + H {
+            let rest = &mut self.0.sums[h * head_dim + whole..(h + 1) * head_dim];
+            rest.fill(0.0);
+            for (t, weight) in self.0.scores[h * count..(h + 1) * count].iter().enumerate() {
+                let value = &self.0.values[t * stride + whole..];
                 rest.iter_mut().zip(value).for_each(|(sum, value)| *sum += weight * value);
             }
         }
     }
 }
 
-impl Means<'_> {
+impl Sums<'_, '_> {
     /// `H` heads and `V` times sixteen columns, each number of the values loaded once.
     #[inline(always)]
     fn tile<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize, column: usize, count: usize) {
-        let weights = &self.weights[head * count..(head + H) * count];
+        let Part { head_dim, values, stream: Stream { stride, ahead }, .. } = *self.0;
+        let weights = &self.0.scores[head * count..(head + H) * count];
         let mut sums = [[lanes.splat(0.0); V]; H];
         for t in 0..count {
             let mut loaded = [lanes.splat(0.0); V];
             for (v, numbers) in loaded.iter_mut().enumerate() {
-                let at = t * self.stride + column + v * 16;
-                lanes.prefetch(self.values.as_ptr().wrapping_add(at + AHEAD * self.stride));
-                *numbers = lanes.load(sixteen(self.values, at));
+                let at = t * stride + column + v * 16;
+                lanes.prefetch(values.as_ptr().wrapping_add(at + ahead));
+                *numbers = lanes.load(sixteen(values, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
                 let weight = lanes.splat(weights[h * count + t]);
@@ -203,8 +262,8 @@ impl Means<'_> {
             }
         }
         for (h, sums) in sums.into_iter().enumerate() {
-            let start = (head + h) * self.head_dim + column;
-            let (sixteens, _) = self.means[start..start + V * 16].as_chunks_mut::<16>();
+            let start = (head + h) * head_dim + column;
+            let (sixteens, _) = self.0.sums[start..start + V * 16].as_chunks_mut::<16>();
             for (sixteen, sum) in sixteens.iter_mut().zip(sums) {
                 lanes.store(sum, sixteen);
             }

@@ -10,15 +10,12 @@ use std::ops::Range;
 
 use super::Visibility;
 use super::flex::Sizes;
-use crate::kernel::host::{Lanes, Mat, SharedMat, WithLanes, exp, pack, sixteen, with_lanes};
+use crate::kernel::host::{Lanes, Row, SharedMat, WIDTH, WithLanes, exp, pack, panel_product, with_lanes};
 
 /// Queries of a panel.
-const QUERIES: usize = 32;
+const QUERIES: usize = WIDTH;
 /// Keys of a step. Their scores, the queries and the means of a panel stay in the first cache.
 const KEYS: usize = 96;
-
-/// A number for each query of a panel.
-type Row = [f32; QUERIES];
 
 /// Some queries of one head, and what is known of their means.
 struct Panel {
@@ -133,7 +130,7 @@ impl WithLanes for Step<'_> {
         let [k, v] = [k, v].map(|x| sizes.keys(x, batch, kv_head, keys.clone()));
         let mut scores = [[0.0; QUERIES]; KEYS];
         let scores = &mut scores[..keys.len()];
-        product(lanes, k, &panel.q, None, scores);
+        panel_product(lanes, k, &panel.q, WIDTH, None, scores);
         let hidden = panel.hidden(visibility, &keys);
         let hide = |scores: &mut [Row], value: f32| {
             let Some((starts, ends)) = hidden else { return };
@@ -162,70 +159,6 @@ impl WithLanes for Step<'_> {
             panel.totals[lane] = panel.totals[lane].mul_add(kept[lane], totals[lane]);
         }
         panel.largest = largest;
-        product(lanes, v.t(), scores, Some(&kept), &mut panel.sums);
+        panel_product(lanes, v.t(), scores, WIDTH, Some(&kept), &mut panel.sums);
     }
-}
-
-/// `sums[i] = Σ_t a[i, t]·b[t]`, plus the sums that were there times `kept`.
-#[inline(always)]
-fn product<L: Lanes>(lanes: L, a: Mat<'_>, b: &[Row], kept: Option<&Row>, sums: &mut [Row]) {
-    let mut row = 0;
-    while row < sums.len() {
-        // As many sums as there are registers for, beside what is loaded.
-        row += match (L::REGISTERS == 32, sums.len() - row) {
-            (true, 8..) => tile::<L, 8, 2>(lanes, a, b, kept, sums, [row, 0]),
-            (false, 6..) => {
-                tile::<L, 6, 1>(lanes, a, b, kept, sums, [row, 0]);
-                tile::<L, 6, 1>(lanes, a, b, kept, sums, [row, 16])
-            }
-            (_, 4..) => {
-                tile::<L, 4, 1>(lanes, a, b, kept, sums, [row, 0]);
-                tile::<L, 4, 1>(lanes, a, b, kept, sums, [row, 16])
-            }
-            _ => tile::<L, 1, 2>(lanes, a, b, kept, sums, [row, 0]),
-        };
-    }
-}
-
-/// `R` rows and `V` times sixteen columns of [`product`], from `[row, column]` on; gives `R`.
-#[inline(always)]
-#[expect(unsafe_code, reason = "a check for each number would be as many instructions as products")]
-fn tile<L: Lanes, const R: usize, const V: usize>(
-    lanes: L,
-    a: Mat<'_>,
-    b: &[Row],
-    kept: Option<&Row>,
-    sums: &mut [Row],
-    [row, column]: [usize; 2],
-) -> usize {
-    assert!(row + R <= a.dims()[0] && b.len() == a.dims()[1], "sizes of a product");
-    let mut totals = [[lanes.splat(0.0); V]; R];
-    if let Some(kept) = kept {
-        for (totals, sums) in totals.iter_mut().zip(&sums[row..row + R]) {
-            for (v, total) in totals.iter_mut().enumerate() {
-                let at = column + v * 16;
-                *total = lanes.mul(lanes.load(sixteen(sums, at)), lanes.load(sixteen(kept, at)));
-            }
-        }
-    }
-    for (depth, step) in b.iter().enumerate() {
-        let mut numbers = [lanes.splat(0.0); V];
-        for (v, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = lanes.load(sixteen(step, column + v * 16));
-        }
-        for (r, totals) in totals.iter_mut().enumerate() {
-            // SAFETY: row and column are inside the matrix, which is inside its slice.
-            let left = lanes.splat(unsafe { *a.get_unchecked(row + r, depth) });
-            for (total, numbers) in totals.iter_mut().zip(numbers) {
-                *total = lanes.mul_add(left, numbers, *total);
-            }
-        }
-    }
-    for (sums, totals) in sums[row..row + R].iter_mut().zip(totals) {
-        let (sixteens, _) = sums[column..].as_chunks_mut::<16>();
-        for (sixteen, total) in sixteens.iter_mut().zip(totals) {
-            lanes.store(total, sixteen);
-        }
-    }
-    R
 }

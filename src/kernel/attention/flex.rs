@@ -156,7 +156,7 @@ impl Attention for Flex {
 pub(super) fn attend(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; q.len()];
     match sizes.num_queries {
-        1 => one_query(sizes, visibility, q, k, v, &mut out),
+        1 => one_query(sizes, visibility, [q, k, v], &mut out),
         _ => blocks(sizes, visibility, q, k, v, &mut out),
     }
     out

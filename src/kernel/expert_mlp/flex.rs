@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::kernel::executed;
 use crate::kernel::host::{
-    CHUNK, Matrix, Threads, WeightRows, dense, for_each_chunk, gated, indices, matmul_nt, products, silu, tensor,
-    values, vectorized,
+    CHUNK, Matrix, Scratch, Threads, WeightRows, dense, for_each_chunk, gated, indices, matmul_nt, products, silu,
+    tensor, values, vectorized,
 };
 
 /// Visits of one expert that one task multiplies.
@@ -96,9 +96,13 @@ impl Visits {
     }
 
     /// Rows of `x` in the order of the visits at `places`.
-    pub fn gather(&self, x: &[f32], width: usize, places: Range<usize>) -> Vec<f32> {
-        let tokens = self.order[places].iter().map(|visit| visit / self.k);
-        tokens.flat_map(|token| &x[token * width..(token + 1) * width]).copied().collect()
+    pub fn gather(&self, x: &[f32], width: usize, places: Range<usize>) -> Scratch {
+        let mut rows = Scratch::new(places.len() * width);
+        for (row, visit) in rows.chunks_exact_mut(width).zip(&self.order[places]) {
+            let token = visit / self.k;
+            row.copy_from_slice(&x[token * width..(token + 1) * width]);
+        }
+        rows
     }
 
     /// `out[token] = Σ_j scale(visit) · rows[place of visit]`, in the order of `j`.
@@ -171,7 +175,7 @@ pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 
             let x = visits.gather(values(x), hidden, places.clone());
             product(&x, gate, gate_out, hidden);
             product(&x, up, up_out, hidden);
-            let mut inner = vec![0.0; gate_out.len()];
+            let mut inner = Scratch::new(gate_out.len());
             let chunk = if threads == Threads::One { inner.len() } else { CHUNK };
             for_each_chunk(&mut inner, chunk, |(index, inner)| {
                 let start = index * chunk;
@@ -211,7 +215,7 @@ pub fn infer<'a>(
         move |((index, places), y): (&(usize, Range<usize>), &mut [f32])| {
             let [gate, up, down] = expert(*index);
             let x = visits.gather(x, hidden, places.clone());
-            let mut inner = vec![0.0; places.len() * width];
+            let mut inner = Scratch::new(places.len() * width);
             gated(&x, hidden, [gate, up], &mut inner, threads);
             products(&inner, width, vec![(down, y)], false, threads);
         }

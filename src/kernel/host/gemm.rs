@@ -5,6 +5,7 @@
 //! panels of thirty-two, where half precision is widened as well. A tile of 12×32 sums stays in registers.
 //! Every sum runs over the inner axis in one order, which no number of threads changes.
 
+mod panel_product;
 mod panels;
 mod tile;
 mod unpacked;
@@ -17,6 +18,7 @@ use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::team::Threads;
 use super::weight_rows::Widen;
+pub(in crate::kernel) use panel_product::{Row, WIDTH, panel_product};
 pub(in crate::kernel) use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
 pub(in crate::kernel) use unpacked::gemms_unpacked;

@@ -38,6 +38,8 @@ pub(in crate::kernel) trait Lanes: Copy {
     fn transpose(self, rows: &mut [[f32; 16]; 16]);
     /// Lane `i` plus lane `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     fn sum(self, values: Self::Floats) -> f32;
+    /// In lane `i` the [`sum`](Self::sum) of the vector `i`.
+    fn sums(self, vectors: &[Self::Floats; 16]) -> Self::Floats;
 
     fn splat_int(self, value: i32) -> Self::Ints;
     fn load_u8(self, values: &[u8; 16]) -> Self::Ints;
@@ -79,6 +81,14 @@ pub(in crate::kernel) fn four_at_once<L: Lanes>(kernel: &mut impl FourAtOnce, la
             _ => kernel.rows::<L, 4>(lanes, first),
         }
     }
+}
+
+/// Asks for the cache line at an address, which may be any.
+pub(super) fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch(address as *const u8);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Runs a kernel on the widest lanes that this CPU has.
@@ -145,6 +155,9 @@ mod tests {
                 square.iter().for_each(|row| out(lanes.load(row)));
                 let sum = lanes.sum(a);
                 out(lanes.splat(sum));
+                let mut vectors = [a; 16];
+                vectors.iter_mut().zip(&square).for_each(|(vector, row)| *vector = lanes.mul(b, lanes.load(row)));
+                out(lanes.sums(&vectors));
             }
         }
     }

@@ -8,10 +8,12 @@ mod lanes;
 mod mat;
 mod math;
 mod rows;
+mod scratch;
+mod streams;
 mod team;
 mod weight_rows;
 
-pub(super) use gemm::{gemm, gemms, gemms_unpacked, pack};
+pub(super) use gemm::{Row, WIDTH, gemm, gemms, gemms_unpacked, pack, panel_product};
 #[cfg(test)]
 pub(super) use lanes::Plain;
 pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};
@@ -20,6 +22,7 @@ pub(super) use math::{
     dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
 };
 pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
+pub(super) use scratch::Scratch;
 pub(super) use team::Threads;
 pub(super) use weight_rows::WeightRows;
 

@@ -5,12 +5,11 @@
 //! where they lie. Many rows: GEMM of packed operands; half-precision weights are widened as they are packed, never the
 //! whole matrix.
 
-use std::cell::RefCell;
-use std::ops::{Range, RangeInclusive};
-
-use rayon::prelude::*;
+use std::ops::Range;
 
 use super::lanes::{Lanes, WithLanes, with_lanes};
+use super::scratch::Scratch;
+use super::streams::in_rows;
 use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, gemms_unpacked, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
@@ -21,12 +20,6 @@ const FEW_ROWS: usize = 24;
 const FEW_ROWS_OF_HALVES: usize = 48;
 /// Rows of `x` from which on packing the weights pays.
 const MANY_ROWS: usize = 256;
-/// Fewest and most bytes of a matrix that one task streams, as far as whole panels of sixteen rows and [`TASK_NUMBERS`]
-/// allow: a stream that starts waits for memory.
-const TASK_BYTES: RangeInclusive<usize> = 8 * 1024..=512 * 1024;
-/// Most numbers that one task computes with a matrix, if sixteen rows of weights give no more: they stay in the cache.
-const TASK_NUMBERS: usize = 32 * 1024;
-
 /// Of weights that are to stay in the first cache, beside some rows of `x`.
 const FIRST_CACHE_BYTES: usize = 8 * 1024;
 
@@ -62,11 +55,17 @@ impl Matrix<'_> {
         }
     }
 
-    fn size_bytes(self) -> usize {
-        match self {
-            Self::Rows(w) => w.size_bytes(),
-            Self::Quantized(w) => w.size_bytes(),
-        }
+    pub(super) fn size_bytes(&self) -> usize {
+        self.addresses().len()
+    }
+
+    /// Where it lies.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        let range = match self {
+            Self::Rows(w) => w.as_ptr_range(),
+            Self::Quantized(w) => w.as_ptr_range(),
+        };
+        range.start.addr()..range.end.addr()
     }
 }
 
@@ -110,16 +109,17 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
     in_tiles(x, k, tiled, accumulate, threads);
     let x = Activations::new(x, k, streamed.iter().map(|(w, _)| w));
     let targets: Vec<_> = streamed.into_iter().map(|(w, out)| (w, rows_of(out, m))).collect();
-    in_rows([m, k], targets.iter().map(|(w, _)| *w), threads, |index, rows| {
+    let matrices: Vec<_> = targets.iter().map(|(w, _)| *w).collect();
+    in_rows([m, k], &matrices, None, threads, |index, rows| {
         let (w, target) = &targets[index];
-        with_scratch(m * rows.len(), |block| {
-            x.times(*w, rows.clone(), block);
-            put(target, rows, block, accumulate);
-        });
+        let mut block = Scratch::new(m * rows.len());
+        x.times(*w, rows.clone(), &mut block);
+        put(target, rows, &block, accumulate);
     });
 }
 
 /// `out[m, n] = silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP.
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct parts")]
 pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2], out: &mut [f32], threads: Threads) {
     let m = x.len() / k;
     assert_eq!((x.len(), gate.rows(k)), (m * k, up.rows(k)), "sizes of a gate");
@@ -128,24 +128,25 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
         return;
     }
     if ![gate, up].iter().all(|w| w.is_streamed(m)) {
-        let mut factor = vec![0.0; out.len()];
+        let mut factor = Scratch::new(out.len());
         products(x, k, vec![(gate, &mut *out), (up, &mut factor)], false, threads);
-        let chunks = out.chunks_mut(CHUNK).zip(factor.chunks(CHUNK));
-        return match threads {
-            Threads::One => chunks.for_each(|(gate, up)| silu_times(gate, up)),
-            Threads::Pool => chunks.par_bridge().for_each(|(gate, up)| silu_times(gate, up)),
-        };
+        let len = out.len();
+        let target = SharedMat::of(MatMut::new(out, 1, len));
+        return threads.for_each(len.div_ceil(CHUNK), |index| {
+            let part = index * CHUNK..((index + 1) * CHUNK).min(len);
+            // SAFETY: the parts are distinct.
+            silu_times(unsafe { target.row(0, part.clone()) }, &factor[part]);
+        });
     }
     let x = Activations::new(x, k, [&gate, &up].into_iter());
     let target = rows_of(out, m);
-    in_rows([m, k], std::iter::once(gate), threads, |_, rows| {
-        with_scratch(2 * m * rows.len(), |blocks| {
-            let (hidden, factor) = blocks.split_at_mut(m * rows.len());
-            x.times(gate, rows.clone(), hidden);
-            x.times(up, rows.clone(), factor);
-            silu_times(hidden, factor);
-            put(&target, rows, hidden, false);
-        });
+    in_rows([m, k], &[gate], Some(up), threads, |_, rows| {
+        let mut blocks = Scratch::new(2 * m * rows.len());
+        let (hidden, factor) = blocks.split_at_mut(m * rows.len());
+        x.times(gate, rows.clone(), hidden);
+        x.times(up, rows.clone(), factor);
+        silu_times(hidden, factor);
+        put(&target, rows, hidden, false);
     });
 }
 
@@ -154,57 +155,10 @@ pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
     vectorized!(gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = silu(*gate) * up));
 }
 
-/// Calls `task` with the index of each matrix and some of its rows, from a multiple of sixteen on, until all rows of all
-/// matrices are through. `x` is `[m, k]`.
-fn in_rows<'a>(
-    [m, k]: [usize; 2],
-    matrices: impl Iterator<Item = Matrix<'a>> + Clone,
-    threads: Threads,
-    task: impl Fn(usize, Range<usize>) + Sync,
-) {
-    // Of what is left, a task has half the share of a thread: the first stream long, the last end together (guided
-    // self-scheduling: Polychronopoulos & Kuck, 1987).
-    let mut left: usize = matrices.clone().map(Matrix::size_bytes).sum();
-    let mut tasks = Vec::new();
-    for (index, w) in matrices.enumerate() {
-        let rows = w.rows(k).unwrap_or(0);
-        let row_bytes = (w.size_bytes() / rows.max(1)).max(1);
-        let mut start = 0;
-        while start < rows {
-            let bytes = (left / (2 * threads.count())).clamp(*TASK_BYTES.start(), *TASK_BYTES.end());
-            let most = (TASK_NUMBERS / m / 16 * 16).max(16);
-            let end = (start + (bytes / row_bytes).next_multiple_of(16).clamp(16, most)).min(rows);
-            tasks.push((index, start..end));
-            left = left.saturating_sub((end - start) * row_bytes);
-            start = end;
-        }
-    }
-    let task = |index: usize| {
-        let (matrix, rows) = tasks[index].clone();
-        task(matrix, rows);
-    };
-    threads.for_each(tasks.len(), task);
-}
-
 /// `m` rows of equal length, which the tasks of [`in_rows`] fill.
 fn rows_of(out: &mut [f32], m: usize) -> SharedMat<'_> {
     let n = out.len() / m;
     SharedMat::of(MatMut::new(out, m, n))
-}
-
-thread_local! {
-    /// Memory that is used again by every task of a thread.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Calls `body` with `len` numbers of any value.
-fn with_scratch(len: usize, body: impl FnOnce(&mut [f32])) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
-        }
-        body(&mut scratch[..len]);
-    });
 }
 
 /// Writes the block of a task of [`in_rows`], or adds it.

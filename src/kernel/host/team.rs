@@ -5,10 +5,13 @@
 //! loops, and go to sleep only when nothing has come for a while.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
+
+use super::lanes::prefetch;
 
 /// How often a thread looks for a change before it lets other threads run, and before a helper sleeps.
 const LOOKS_BEFORE_YIELDING: u32 = 2_000;
@@ -19,6 +22,19 @@ const CLOSED: u64 = 1 << 16;
 
 /// A task of the loop that is open.
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// Most bytes of a range that a helper reads ahead: what is read meanwhile by others should stay in its cache too.
+const READ_AHEAD: usize = 128 * 1024;
+/// Bytes that a helper asks for between two looks.
+const A_LOOK: usize = 1024;
+
+/// What helpers may read while they wait.
+struct Ahead {
+    /// Counts what was asked for.
+    count: AtomicU64,
+    starts: [AtomicUsize; 2],
+    ends: [AtomicUsize; 2],
+}
 
 /// The helpers of the process and the loop that they work on.
 struct Team {
@@ -34,6 +50,7 @@ struct Team {
     /// Held by the thread whose loop is open.
     caller: Mutex<()>,
     helpers: OnceLock<Vec<Thread>>,
+    ahead: Ahead,
 }
 
 static TEAM: Team = Team {
@@ -46,6 +63,11 @@ static TEAM: Team = Team {
     panic: Mutex::new(None),
     caller: Mutex::new(()),
     helpers: OnceLock::new(),
+    ahead: Ahead {
+        count: AtomicU64::new(0),
+        starts: [const { AtomicUsize::new(0) }; 2],
+        ends: [const { AtomicUsize::new(0) }; 2],
+    },
 };
 
 /// Whether a product may use the whole thread pool or is one task of a parallel loop.
@@ -73,6 +95,19 @@ impl Threads {
             Self::Pool => for_each(len, task),
         }
     }
+
+    /// The same, but each thread takes neighbouring indices, one after the other, as long as there are any: those from its
+    /// start to the next, of as many starts as there are threads. One that is done with its own goes on with others'.
+    pub(in crate::kernel) fn for_each_in_shares(self, starts: &[usize], len: usize, task: impl Fn(usize) + Sync) {
+        let next: Vec<_> = starts.iter().map(|start| AtomicUsize::new(*start)).collect();
+        let end = |share: usize| starts.get(share + 1).copied().unwrap_or(len);
+        self.for_each(next.len(), |own| {
+            for share in (own..next.len()).chain(0..own) {
+                let taken = || Some(next[share].fetch_add(1, Ordering::Relaxed)).filter(|index| *index < end(share));
+                std::iter::from_fn(taken).for_each(&task);
+            }
+        });
+    }
 }
 
 /// Runs `task(0)`, …, `task(len − 1)`, each once, in any order, on as many threads as the caller's rayon pool has.
@@ -91,6 +126,41 @@ fn for_each(len: usize, task: impl Fn(usize) + Sync) {
     match caller {
         Some(_held) if helpers > 0 => TEAM.run(len, helpers, &task),
         _ => (0..len).for_each(task),
+    }
+}
+
+/// Has the helpers ask for what lies in some ranges of addresses, while they wait for the next loop. Nothing need lie there.
+pub(super) fn read_ahead(ranges: &[Range<usize>; 2]) {
+    let ahead = &TEAM.ahead;
+    for (index, range) in ranges.iter().enumerate() {
+        ahead.starts[index].store(range.start, Ordering::Relaxed);
+        ahead.ends[index].store(range.end.min(range.start.saturating_add(READ_AHEAD)), Ordering::Relaxed);
+    }
+    ahead.count.fetch_add(1, Ordering::Release);
+}
+
+/// How far a helper has come with what it reads ahead.
+#[derive(Default)]
+struct Reading {
+    count: u64,
+    ranges: [Range<usize>; 2],
+}
+
+impl Reading {
+    /// Asks for some more, if there is more.
+    fn go_on(&mut self, ahead: &Ahead) {
+        let count = ahead.count.load(Ordering::Acquire);
+        if count != self.count {
+            self.count = count;
+            for (index, range) in self.ranges.iter_mut().enumerate() {
+                *range = ahead.starts[index].load(Ordering::Relaxed)..ahead.ends[index].load(Ordering::Relaxed);
+            }
+        }
+        for range in &mut self.ranges {
+            let end = range.end.min(range.start.saturating_add(A_LOOK));
+            (range.start..end).step_by(64).for_each(prefetch);
+            range.start = end.max(range.start);
+        }
     }
 }
 
@@ -142,10 +212,12 @@ impl Team {
     fn help(&self) {
         let mut done = CLOSED;
         let mut looks = 0;
+        let mut reading = Reading::default();
         loop {
             let state = self.state.load(Ordering::Acquire);
             let (count, open) = ((state % CLOSED) as usize, state & CLOSED == 0);
             if !open || state / CLOSED == done || count >= self.limit.load(Ordering::Relaxed) {
+                reading.go_on(&self.ahead);
                 look_again(&mut looks);
                 if looks > LOOKS_BEFORE_SLEEPING {
                     self.sleeping.store(true, Ordering::SeqCst);
@@ -193,6 +265,31 @@ mod tests {
                 scope.spawn(|| (0..3000).for_each(|len| assert_eq!(runs_of_each(len % 67), vec![1; len % 67])));
             }
         });
+    }
+
+    #[test]
+    fn every_index_of_every_share_runs_once() {
+        for (starts, len) in
+            [(vec![0], 5), (vec![0, 3], 9), (vec![0, 0, 4, 4], 4), (vec![0, 1, 2, 50], 60), (vec![0], 0)]
+        {
+            for threads in [Threads::One, Threads::Pool] {
+                let runs: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
+                threads.for_each_in_shares(&starts, len, |index| {
+                    runs[index].fetch_add(1, Ordering::Relaxed);
+                });
+                let runs: Vec<_> = runs.into_iter().map(AtomicUsize::into_inner).collect();
+                assert_eq!(runs, vec![1; len], "{starts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_read_ahead_need_not_be_there() {
+        for start in [0, 4096, usize::MAX - 100] {
+            read_ahead(&[start..usize::MAX, 7..7]);
+            assert_eq!(runs_of_each(20), vec![1; 20]);
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     #[test]

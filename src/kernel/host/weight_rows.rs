@@ -109,11 +109,11 @@ impl WeightRows<'_> {
         }
     }
 
-    pub(super) fn size_bytes(self) -> usize {
+    pub(super) fn as_ptr_range(&self) -> Range<*const u8> {
         match self {
-            Self::F32(w) => size_of_val(w),
-            Self::F16(w) => size_of_val(w),
-            Self::Bf16(w) => size_of_val(w),
+            Self::F32(w) => bytemuck::cast_slice::<_, u8>(w).as_ptr_range(),
+            Self::F16(w) => bytemuck::cast_slice::<_, u8>(w).as_ptr_range(),
+            Self::Bf16(w) => bytemuck::cast_slice::<_, u8>(w).as_ptr_range(),
         }
     }
 

@@ -117,6 +117,11 @@ impl QuantizedMatrix {
         self.panels.len()
     }
 
+    /// Where the blocks lie.
+    pub(in crate::kernel) fn as_ptr_range(&self) -> std::ops::Range<*const u8> {
+        self.panels.as_ptr_range()
+    }
+
     /// The bytes of sixteen rows, from `16·index` on.
     pub(super) fn panel(&self, index: usize) -> &[u8] {
         &self.panels[index * self.panel_bytes..(index + 1) * self.panel_bytes]

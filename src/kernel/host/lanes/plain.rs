@@ -84,6 +84,11 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    fn sums(self, vectors: &[[f32; 16]; 16]) -> [f32; 16] {
+        vectors.map(|vector| self.sum(vector))
+    }
+
+    #[inline(always)]
     fn splat_int(self, value: i32) -> [i32; 16] {
         [value; 16]
     }

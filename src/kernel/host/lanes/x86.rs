@@ -28,6 +28,13 @@ pub fn detect() -> Option<Found> {
     Avx512::detect().map(Found::Avx512).or_else(|| Avx2::detect().map(Found::Avx2))
 }
 
+/// Asks for the cache line at an address, which may be any.
+#[inline(always)]
+pub fn prefetch<T>(address: *const T) {
+    // SAFETY: every CPU of this kind has the hint, which reads nothing and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+}
+
 impl Avx512 {
     #[inline]
     pub fn detect() -> Option<Self> {
@@ -80,8 +87,7 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn prefetch<T>(self, address: *const T) {
-        // SAFETY: a hint, which reads nothing and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        prefetch(address);
     }
 
     #[inline(always)]
@@ -173,6 +179,25 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn sums(self, vectors: &[__m512; 16]) -> __m512 {
+        // SAFETY: `self`.
+        unsafe {
+            let mut quarters = [_mm512_setzero_ps(); 4];
+            for (i, quarter) in quarters.iter_mut().enumerate() {
+                // Halves of two vectors, then quarters of four.
+                let (a, b, c, d) = (vectors[i], vectors[4 + i], vectors[8 + i], vectors[12 + i]);
+                let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+                let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+                *quarter = _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            }
+            let [a, b, c, d] = quarters;
+            let ab = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+            let cd = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(c, d), _mm512_shuffle_ps::<0xee>(c, d));
+            _mm512_add_ps(_mm512_shuffle_ps::<0x88>(ab, cd), _mm512_shuffle_ps::<0xdd>(ab, cd))
+        }
+    }
+
+    #[inline(always)]
     fn splat_int(self, value: i32) -> __m512i {
         // SAFETY: `self`.
         unsafe { _mm512_set1_epi32(value) }
@@ -248,6 +273,21 @@ fn sum_of_eight(values: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
 }
 
+/// In lane `i` the [`sum_of_eight`] of the vector `i`, of eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sums_of_eight(vectors: &[__m256]) -> __m256 {
+    let mut quarters = [_mm256_setzero_ps(); 4];
+    for (i, quarter) in quarters.iter_mut().enumerate() {
+        let (a, b) = (vectors[i], vectors[4 + i]);
+        *quarter = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    }
+    let [a, b, c, d] = quarters;
+    let ab = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
+    let cd = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(c, d), _mm256_shuffle_ps::<0xee>(c, d));
+    _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd))
+}
+
 impl Lanes for Avx2 {
     const REGISTERS: usize = 16;
     type Floats = [__m256; 2];
@@ -256,8 +296,7 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     fn prefetch<T>(self, address: *const T) {
-        // SAFETY: a hint, which reads nothing and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        prefetch(address);
     }
 
     #[inline(always)]
@@ -334,6 +373,19 @@ impl Lanes for Avx2 {
     fn sum(self, values: [__m256; 2]) -> f32 {
         // SAFETY: `self`.
         unsafe { sum_of_eight(_mm256_add_ps(values[0], values[1])) }
+    }
+
+    #[inline(always)]
+    fn sums(self, vectors: &[[__m256; 2]; 16]) -> [__m256; 2] {
+        // SAFETY: `self`.
+        unsafe {
+            let mut eights = [_mm256_setzero_ps(); 16];
+            for (eight, [low, high]) in eights.iter_mut().zip(vectors) {
+                *eight = _mm256_add_ps(*low, *high);
+            }
+            let (low, high) = eights.split_at(8);
+            [sums_of_eight(low), sums_of_eight(high)]
+        }
     }
 
     #[inline(always)]
