@@ -40,15 +40,10 @@ impl<'a, W> Mat<'a, W> {
         [self.rows, self.cols]
     }
 
-    /// One element.
-    ///
-    /// # Safety
-    /// The matrix has this row and this column.
+    /// All that lies from the first number of a row on, and how far the numbers of a row are apart.
     #[inline(always)]
-    #[expect(unsafe_code, reason = "that the place is inside is known to the caller alone")]
-    pub(in crate::kernel) unsafe fn get_unchecked(&self, row: usize, col: usize) -> &W {
-        // SAFETY: every element lies inside the slice, `strided` has checked.
-        unsafe { self.data.get_unchecked(row * self.row_stride + col * self.col_stride) }
+    pub(in crate::kernel) fn row(&self, row: usize) -> (&'a [W], usize) {
+        (&self.data[row * self.row_stride..], self.col_stride)
     }
 
     /// The transpose; nothing moves.

@@ -66,7 +66,13 @@ fn tile<L: Lanes, const R: usize, const V: usize>(
             }
         }
     }
-    for (depth, step) in panel.iter().enumerate() {
+    let mut rows = [[].as_slice(); R];
+    let mut stride = 1;
+    for (r, numbers) in rows.iter_mut().enumerate() {
+        (*numbers, stride) = a.row(row + r);
+    }
+    let mut at = 0usize;
+    for step in panel {
         for line in (column..column + V * 16).step_by(16) {
             lanes.prefetch(step.as_ptr().wrapping_add(AHEAD * WIDTH + line));
         }
@@ -74,13 +80,14 @@ fn tile<L: Lanes, const R: usize, const V: usize>(
         for (v, numbers) in numbers.iter_mut().enumerate() {
             *numbers = lanes.load(sixteen(step, column + v * 16));
         }
-        for (r, totals) in totals.iter_mut().enumerate() {
-            // SAFETY: row and column are inside the matrix, which is inside its slice.
-            let left = lanes.splat(unsafe { *a.get_unchecked(row + r, depth) });
+        for (totals, numbers_of_row) in totals.iter_mut().zip(rows) {
+            // SAFETY: the matrix, which is inside its slice, has as many columns as the panel has steps.
+            let left = lanes.splat(unsafe { *numbers_of_row.get_unchecked(at) });
             for (total, numbers) in totals.iter_mut().zip(numbers) {
                 *total = lanes.mul_add(left, numbers, *total);
             }
         }
+        at = at.wrapping_add(stride);
     }
     for (sums, totals) in sums[row..row + R].iter_mut().zip(totals) {
         let (sixteens, _) = sums[column..].as_chunks_mut::<16>();
