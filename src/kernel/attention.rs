@@ -107,7 +107,7 @@ mod tests {
     /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
     type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);
 
-    const CASES: [Case; 16] = [
+    const CASES: [Case; 18] = [
         (1, 1, 0, 0, 1, 1, 2, None),
         (2, 7, 0, 0, 4, 2, 6, None),
         (2, 130, 0, 0, 3, 3, 10, None),
@@ -124,6 +124,8 @@ mod tests {
         (1, 230, 0, 0, 3, 1, 64, None),
         (2, 150, 170, 7, 4, 2, 22, Some(130)),
         (1, 97, 96, 0, 2, 2, 1, Some(5)),
+        (2, 1, 700, 3, 4, 2, 32, None),
+        (1, 1, 900, 0, 3, 3, 20, Some(600)),
     ];
 
     fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, Visibility) {
@@ -194,6 +196,49 @@ mod tests {
         for i in 0..8 {
             let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
             assert_eq!(row(&before) != row(&after), sees_key_5(i), "query {i}");
+        }
+    }
+
+    #[test]
+    fn keys_that_a_query_may_not_see_do_not_reach_it_whatever_they_are() {
+        let (q, k, v, visibility) = inputs((1, 150, 30, 0, 2, 1, 8, Some(40)), &Device::flex());
+        let before = attention(q.clone(), k.clone(), v.clone(), visibility);
+        for spoilt in [f32::NAN, 1e30] {
+            let keys = k.clone().slice_assign([0..1, 100..101], Tensor::full([1, 1, 1, 8], spoilt, &q.device()));
+            let after = attention(q.clone(), keys, v.clone(), visibility);
+            for i in 0..150 {
+                let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
+                assert_eq!(row(&before) != row(&after), visibility.keys(i).contains(&100), "query {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_that_rise_by_hundreds_along_the_keys_give_the_output_of_the_reference() {
+        let device = Device::flex();
+        for num_queries in [1, 250] {
+            let (q, k, v, visibility) = inputs((1, num_queries, 700, 0, 2, 1, 16, None), &device);
+            let rising = Tensor::<1, Int>::arange(0..700 + num_queries as i64, &device).float().reshape([1, -1, 1, 1]);
+            let (q, k) = (q.abs() * 2.0, k.abs() * rising / 100.0);
+            let found = attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
+            let expected = attention_reference(q, k, v, visibility).into_data();
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+        }
+    }
+
+    #[test]
+    fn a_sequence_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
+        for num_queries in [1, 130] {
+            let (q, k, v, visibility) = inputs((3, num_queries, 290, 2, 6, 2, 40, None), &Device::flex());
+            let run = || attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
+            let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
+            let alone = on(1);
+            assert_eq!(on(2), alone, "{num_queries} queries on two threads");
+            assert_eq!(on(3), alone, "{num_queries} queries on three threads");
+            let second = [&q, &k, &v].map(|x| x.clone().narrow(0, 1, 1));
+            let [q, k, v] = second;
+            let of_batch = Tensor::<4>::from_data(alone, &q.device()).narrow(0, 1, 1).into_data();
+            assert_eq!(attention(q, k, v, visibility).into_data(), of_batch, "{num_queries} queries");
         }
     }
 

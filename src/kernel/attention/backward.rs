@@ -3,6 +3,8 @@
 //! With `P = softmax(S)`, `S = scale·q·kᵀ`: `dV = Pᵀ·dO`, `dP = dO·Vᵀ`, `dS = P∘(dP − Σ_j P∘dP)`,
 //! `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q` (Dao et al., 2022, arXiv:2205.14135, §B.2).
 
+use std::ops::Range;
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -12,8 +14,10 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::Visibility;
-use super::flex::{Attention, BLOCK, Sizes, probabilities};
-use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, gemm, sum_by, tensor, values, vectorized};
+use super::flex::{Attention, BLOCK, Sizes};
+use crate::kernel::host::{
+    Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, sum_by, tensor, values, vectorized,
+};
 
 pub trait AttentionBackward: Attention {
     /// `(dq, dk, dv)`.
@@ -69,6 +73,34 @@ impl AttentionBackward for Flex {
     }
 }
 
+impl Sizes {
+    /// Rows `queries` of all heads of `x` that read one key/value head of one sequence, one head behind the other.
+    fn gather(&self, x: &[f32], batch: usize, kv_head: usize, queries: Range<usize>) -> Vec<f32> {
+        let mut gathered = Vec::with_capacity(self.group() * queries.len() * self.head_dim);
+        for head in kv_head * self.group()..(kv_head + 1) * self.group() {
+            for query in queries.clone() {
+                let start = (batch * self.num_queries + query) * self.query_width() + head * self.head_dim;
+                gathered.extend_from_slice(&x[start..start + self.head_dim]);
+            }
+        }
+        gathered
+    }
+
+    /// Writes rows that [`gather`](Self::gather) would give back.
+    ///
+    /// # Safety
+    /// Nobody else has these queries of these heads of `out` meanwhile.
+    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+    unsafe fn scatter(&self, rows: &[f32], out: &SharedMat<'_>, batch: usize, kv_head: usize, queries: Range<usize>) {
+        for (index, numbers) in rows.chunks_exact(self.head_dim).enumerate() {
+            let head = kv_head * self.group() + index / queries.len();
+            let query = batch * self.num_queries + queries.start + index % queries.len();
+            // SAFETY: the caller's promise is that of `row`.
+            unsafe { out.row(query, head * self.head_dim..(head + 1) * self.head_dim) }.copy_from_slice(numbers);
+        }
+    }
+}
+
 /// The gradients of one group; those of its queries go to `dq_rows`.
 #[expect(unsafe_code, reason = "each group writes to its own heads")]
 fn group(
@@ -88,8 +120,7 @@ fn group(
         let q_rows = sizes.gather(q, batch, kv_head, queries.clone());
         let grad_rows = sizes.gather(grad, batch, kv_head, queries.clone());
         let (q_block, grad_block) = (Mat::new(&q_rows, rows, d), Mat::new(&grad_rows, rows, d));
-        let keys = |positions| sizes.keys(k, batch, kv_head, positions);
-        let positions = probabilities(sizes, visibility, q_block, queries.clone(), keys, &mut p);
+        let positions = probabilities(sizes, visibility, q_block, queries.clone(), [batch, kv_head], k, &mut p);
         let columns = positions.len();
         let key_rows = positions.start * d..positions.end * d;
 
@@ -115,6 +146,37 @@ fn group(
         unsafe { sizes.scatter(&dq, dq_rows, batch, kv_head, queries) };
     }
     out
+}
+
+/// `softmax` of the scaled scores of one block of queries, of one head behind the other, zero where a query does not see a
+/// key.
+///
+/// Returns the positions that the columns stand for.
+fn probabilities(
+    sizes: Sizes,
+    visibility: Visibility,
+    q: Mat<'_>,
+    queries: Range<usize>,
+    [batch, kv_head]: [usize; 2],
+    k: &[f32],
+    scores: &mut Vec<f32>,
+) -> Range<usize> {
+    let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
+    let (rows, columns) = (sizes.group() * queries.len(), positions.len());
+    scores.resize(rows * columns, 0.0);
+    let keys = sizes.keys(k, batch, kv_head, positions.clone());
+    gemm(MatMut::new(scores, rows, columns), false, q, keys.t(), Threads::One);
+    vectorized!({
+        for (row, query) in scores.chunks_exact_mut(columns).zip(queries.cycle()) {
+            let seen = visibility.keys(query);
+            let seen = seen.start - positions.start..seen.end - positions.start;
+            row[..seen.start].fill(0.0);
+            row[seen.end..].fill(0.0);
+            row[seen.clone()].iter_mut().for_each(|score| *score *= sizes.scale());
+            softmax_in_place(&mut row[seen]);
+        }
+    });
+    positions
 }
 
 impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {

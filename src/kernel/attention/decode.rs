@@ -1,7 +1,7 @@
 //! Attention of one query a sequence, as in decoding: flash-decoding (Dao et al., 2023) over the cache where it lies.
 //!
 //! A task has some keys of one sequence, of all heads, which lie side by side in memory, and asks for those of the next
-//! task meanwhile; each key and value is loaded once for the query heads that read it. What a task finds, the sum of its
+//! task meanwhile; each key and value is loaded once for up to four query heads that read it. What a task finds, the sum of its
 //! values under the exponentials of its scores, their largest score and their total, is merged with what others have found
 //! by the last of them, always in the same order.
 
@@ -15,9 +15,12 @@ use crate::kernel::host::{
     sixteen, vectorized, with_lanes,
 };
 
-/// Fewest and most keys of a task: they and their values stay in the second cache, those of the next task beside them.
+/// Fewest and most keys of a task.
 const KEYS: RangeInclusive<usize> = 16..=64;
-/// Tasks of a sequence, if that many keys each are enough.
+/// Most bytes of the keys and values of a task, if that is more than the fewest: those of the next one are asked for
+/// meanwhile, and both stay in the second cache.
+const PART_BYTES: usize = 256 * 1024;
+/// Tasks that a sequence is cut into, if none has fewer keys or more.
 const PARTS: usize = 8;
 
 /// `out = softmax(q·kᵀ / √head_dim)·v` for one query a sequence.
@@ -25,8 +28,9 @@ const PARTS: usize = 8;
 pub(super) fn one_query(sizes: Sizes, visibility: Visibility, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
     let (head_dim, heads) = (sizes.head_dim, sizes.group());
     let positions = visibility.keys(0);
-    // By the keys alone, not by the threads: they would enter into the sums.
-    let keys_of_part = positions.len().div_ceil(PARTS).next_multiple_of(16).clamp(*KEYS.start(), *KEYS.end());
+    // By the sizes of a sequence alone: threads and other sequences do not enter into its sums.
+    let most = (PART_BYTES / (2 * size_of::<f32>() * sizes.key_width()) / 16 * 16).clamp(*KEYS.start(), *KEYS.end());
+    let keys_of_part = positions.len().div_ceil(PARTS).next_multiple_of(16).min(most);
     let parts = positions.len().div_ceil(keys_of_part);
     let width = heads * (head_dim + 2);
     let row = sizes.num_kv_heads * width;
@@ -55,6 +59,7 @@ pub(super) fn one_query(sizes: Sizes, visibility: Visibility, [q, k, v]: [&[f32]
             let (sums, tops) = part.split_at_mut(heads * head_dim);
             with_lanes(Part {
                 queries,
+                count,
                 scale: sizes.scale(),
                 head_dim,
                 keys: &k[start..],
@@ -124,6 +129,8 @@ struct Part<'a> {
     queries: &'a [f32],
     scale: f32,
     head_dim: usize,
+    /// Keys.
+    count: usize,
     keys: &'a [f32],
     values: &'a [f32],
     stream: Stream,
@@ -139,9 +146,8 @@ impl WithLanes for Part<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(mut self, lanes: L) {
         let heads = self.queries.len() / self.head_dim;
-        let count = self.scores.len() / heads;
         four_at_once(&mut Scores(&mut self), lanes, heads);
-        for (scores, top) in self.scores.chunks_exact_mut(count).zip(self.tops.chunks_exact_mut(2)) {
+        for (scores, top) in self.scores.chunks_exact_mut(self.count).zip(self.tops.chunks_exact_mut(2)) {
             let (largest, total) = exponentials_in_place(scores);
             top.copy_from_slice(&[largest, total]);
         }
@@ -166,20 +172,20 @@ impl Scores<'_, '_> {
     /// All keys, `T` at once: with `H` heads up to sixteen sums.
     #[inline(always)]
     fn keys<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize) {
-        let count = self.0.scores.len() / (self.0.queries.len() / self.0.head_dim);
+        let count = self.0.count;
         let whole = count / T * T;
         for key in (0..whole).step_by(T) {
-            self.tile::<L, H, T>(lanes, head, key, count);
+            self.tile::<L, H, T>(lanes, head, key);
         }
         for key in whole..count {
-            self.tile::<L, H, 1>(lanes, head, key, count);
+            self.tile::<L, H, 1>(lanes, head, key);
         }
     }
 
     /// The scores of `H` heads and `T` keys, each number loaded once.
     #[inline(always)]
-    fn tile<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize, key: usize, count: usize) {
-        let Part { head_dim, stream: Stream { stride, ahead }, .. } = *self.0;
+    fn tile<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize, key: usize) {
+        let Part { head_dim, count, stream: Stream { stride, ahead }, .. } = *self.0;
         let whole = head_dim / 16 * 16;
         let queries = &self.0.queries[head * head_dim..(head + H) * head_dim];
         let keys = &self.0.keys[key * stride..(key + T - 1) * stride + head_dim];
@@ -188,7 +194,9 @@ impl Scores<'_, '_> {
             let mut loaded = [lanes.splat(0.0); T];
             for (t, numbers) in loaded.iter_mut().enumerate() {
                 let at = t * stride + start;
-                lanes.prefetch(keys.as_ptr().wrapping_add(at + ahead));
+                if head == 0 {
+                    lanes.prefetch(keys.as_ptr().wrapping_add(at + ahead));
+                }
                 *numbers = lanes.load(sixteen(keys, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
@@ -220,14 +228,13 @@ struct Sums<'a, 'b>(&'a mut Part<'b>);
 impl FourAtOnce for Sums<'_, '_> {
     #[inline(always)]
     fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
-        let Part { head_dim, stream: Stream { stride, .. }, .. } = *self.0;
-        let count = self.0.scores.len() / (self.0.sums.len() / head_dim);
+        let Part { head_dim, count, stream: Stream { stride, .. }, .. } = *self.0;
         let (fours, whole) = (head_dim / 64 * 64, head_dim / 16 * 16);
         for column in (0..fours).step_by(64) {
-            self.tile::<L, H, 4>(lanes, head, column, count);
+            self.tile::<L, H, 4>(lanes, head, column);
         }
         for column in (fours..whole).step_by(16) {
-            self.tile::<L, H, 1>(lanes, head, column, count);
+            self.tile::<L, H, 1>(lanes, head, column);
         }
         for h in head..head + H {
             let rest = &mut self.0.sums[h * head_dim + whole..(h + 1) * head_dim];
@@ -243,15 +250,17 @@ impl FourAtOnce for Sums<'_, '_> {
 impl Sums<'_, '_> {
     /// `H` heads and `V` times sixteen columns, each number of the values loaded once.
     #[inline(always)]
-    fn tile<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize, column: usize, count: usize) {
-        let Part { head_dim, values, stream: Stream { stride, ahead }, .. } = *self.0;
+    fn tile<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize, column: usize) {
+        let Part { head_dim, count, values, stream: Stream { stride, ahead }, .. } = *self.0;
         let weights = &self.0.scores[head * count..(head + H) * count];
         let mut sums = [[lanes.splat(0.0); V]; H];
         for t in 0..count {
             let mut loaded = [lanes.splat(0.0); V];
             for (v, numbers) in loaded.iter_mut().enumerate() {
                 let at = t * stride + column + v * 16;
-                lanes.prefetch(values.as_ptr().wrapping_add(at + ahead));
+                if head == 0 {
+                    lanes.prefetch(values.as_ptr().wrapping_add(at + ahead));
+                }
                 *numbers = lanes.load(sixteen(values, at));
             }
             for (h, sums) in sums.iter_mut().enumerate() {
@@ -267,6 +276,56 @@ impl Sums<'_, '_> {
             for (sixteen, sum) in sixteens.iter_mut().zip(sums) {
                 lanes.store(sum, sixteen);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::kernel::host::with_each_lanes;
+
+    /// Seven heads, of which four are taken at once, on 19 keys.
+    struct Seven<'a> {
+        numbers: &'a [f32],
+        head_dim: usize,
+        found: &'a RefCell<Vec<Vec<f32>>>,
+    }
+
+    impl WithLanes for Seven<'_> {
+        #[inline(always)]
+        fn with_lanes<L: Lanes>(self, lanes: L) {
+            let (heads, head_dim, count) = (7, self.head_dim, 19);
+            let mut scores = vec![0.0; heads * count];
+            let (mut sums, mut tops) = (vec![9.0; heads * head_dim], vec![9.0; 2 * heads]);
+            Part {
+                queries: &self.numbers[..heads * head_dim],
+                scale: 0.3,
+                head_dim,
+                count,
+                keys: &self.numbers[7..],
+                values: &self.numbers[90..],
+                stream: Stream { stride: head_dim + 5, ahead: 0 },
+                scores: &mut scores,
+                sums: &mut sums,
+                tops: &mut tops,
+            }
+            .with_lanes(lanes);
+            self.found.borrow_mut().push([scores, sums, tops].concat());
+        }
+    }
+
+    #[test]
+    fn every_lanes_give_the_same_bits() {
+        for head_dim in [1, 16, 70] {
+            let numbers: Vec<f32> =
+                (0..20 * (head_dim + 5) + 90).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+            let found = RefCell::default();
+            with_each_lanes(|| Seven { numbers: &numbers, head_dim, found: &found });
+            let found = found.into_inner();
+            assert!(found.len() > 1 && found.iter().all(|bits| *bits == found[0]), "{head_dim}");
         }
     }
 }

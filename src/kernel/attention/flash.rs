@@ -10,11 +10,11 @@ use std::ops::Range;
 
 use super::Visibility;
 use super::flex::Sizes;
-use crate::kernel::host::{Lanes, Row, SharedMat, WIDTH, WithLanes, exp, pack, panel_product, with_lanes};
+use crate::kernel::host::{Lanes, PANEL_WIDTH, PanelRow, SharedMat, WithLanes, exp, pack, panel_product, with_lanes};
 
 /// Queries of a panel.
-const QUERIES: usize = WIDTH;
-/// Keys of a step. Their scores, the queries and the means of a panel stay in the first cache.
+const QUERIES: usize = PANEL_WIDTH;
+/// Keys of a step. Their scores, and what they are made of, stay in the first or second cache.
 const KEYS: usize = 96;
 
 /// Some queries of one head, and what is known of their means.
@@ -23,13 +23,13 @@ struct Panel {
     /// Up to [`QUERIES`]; lanes beyond them have zeros for a query and see what the last one sees.
     queries: Range<usize>,
     /// `[head_dim]`, scaled.
-    q: Vec<Row>,
+    q: Vec<PanelRow>,
     /// `Σ_j e^(s_j − largest)·v_j`, `[head_dim]`.
-    sums: Vec<Row>,
+    sums: Vec<PanelRow>,
     /// `max_j s_j`.
-    largest: Row,
+    largest: PanelRow,
     /// `Σ_j e^(s_j − largest)`.
-    totals: Row,
+    totals: PanelRow,
 }
 
 /// The means of some queries of one sequence, of all heads that read one key/value head, written to their places in `out`.
@@ -86,7 +86,7 @@ impl Panel {
     /// Where the keys that each query sees start and end, if there is one among `keys` that some query does not see: at
     /// the diagonal, and where a window begins.
     #[inline(always)]
-    fn hidden(&self, visibility: Visibility, keys: &Range<usize>) -> Option<([usize; QUERIES], [usize; QUERIES])> {
+    fn hidden(&self, visibility: Visibility, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
         let (first, last) = (visibility.keys(self.queries.start), visibility.keys(self.queries.end - 1));
         (last.start > keys.start || first.end < keys.end).then(|| {
             let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
@@ -94,7 +94,7 @@ impl Panel {
                 let seen = visibility.keys(query);
                 (starts[lane], ends[lane]) = (seen.start, seen.end);
             }
-            (starts, ends)
+            [starts, ends]
         })
     }
 
@@ -130,35 +130,42 @@ impl WithLanes for Step<'_> {
         let [k, v] = [k, v].map(|x| sizes.keys(x, batch, kv_head, keys.clone()));
         let mut scores = [[0.0; QUERIES]; KEYS];
         let scores = &mut scores[..keys.len()];
-        panel_product(lanes, k, &panel.q, WIDTH, None, scores);
+        panel_product(lanes, k, &panel.q, PANEL_WIDTH, None, scores);
         let hidden = panel.hidden(visibility, &keys);
-        let hide = |scores: &mut [Row], value: f32| {
-            let Some((starts, ends)) = hidden else { return };
-            for (key, row) in keys.clone().zip(scores) {
-                for ((score, start), end) in row.iter_mut().zip(&starts).zip(&ends) {
-                    *score = if key < *start || key >= *end { value } else { *score };
-                }
-            }
-        };
-        hide(scores, f32::NEG_INFINITY);
+        if let Some(seen) = &hidden {
+            hide(scores, keys.clone(), seen, f32::NEG_INFINITY);
+        }
         let mut largest = panel.largest;
         for row in scores.iter() {
             largest.iter_mut().zip(row).for_each(|(largest, score)| *largest = largest.max(*score));
         }
-        let mut totals = [0.0; QUERIES];
         for row in scores.iter_mut() {
-            for ((score, largest), total) in row.iter_mut().zip(&largest).zip(&mut totals) {
-                *score = exp(*score - largest);
-                *total += *score;
-            }
+            row.iter_mut().zip(&largest).for_each(|(score, largest)| *score = exp(*score - largest));
         }
-        hide(scores, 0.0);
+        if let Some(seen) = &hidden {
+            // `exp` saturates: it gives no zero.
+            hide(scores, keys, seen, 0.0);
+        }
+        let mut totals = [0.0; QUERIES];
+        for row in scores.iter() {
+            totals.iter_mut().zip(row).for_each(|(total, score)| *total += score);
+        }
         let mut kept = [0.0; QUERIES];
         for lane in 0..QUERIES {
             kept[lane] = exp(panel.largest[lane] - largest[lane]);
             panel.totals[lane] = panel.totals[lane].mul_add(kept[lane], totals[lane]);
         }
         panel.largest = largest;
-        panel_product(lanes, v.t(), scores, WIDTH, Some(&kept), &mut panel.sums);
+        panel_product(lanes, v.t(), scores, PANEL_WIDTH, Some(&kept), &mut panel.sums);
+    }
+}
+
+/// Puts `value` where a query does not see a key.
+#[inline(always)]
+fn hide(scores: &mut [PanelRow], keys: Range<usize>, [starts, ends]: &[[usize; QUERIES]; 2], value: f32) {
+    for (key, row) in keys.zip(scores) {
+        for ((score, start), end) in row.iter_mut().zip(starts).zip(ends) {
+            *score = if key < *start || key >= *end { value } else { *score };
+        }
     }
 }

@@ -8,9 +8,9 @@ use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 
 use super::decode::one_query;
 use super::{Visibility, flash};
-use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, tensor, values, vectorized};
+use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, tensor, values};
 
-/// Queries per block: scores of one block and the keys that it reads stay in the cache.
+/// Queries of a task, of all heads that read one key/value head.
 pub(super) const BLOCK: usize = 64;
 
 #[backend_extension(Flex, Autodiff)]
@@ -80,68 +80,6 @@ impl Sizes {
     pub(super) fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
     }
-
-    /// Rows `queries` of all heads of `x` that read one key/value head of one sequence, one head behind the other.
-    pub(super) fn gather(&self, x: &[f32], batch: usize, kv_head: usize, queries: Range<usize>) -> Vec<f32> {
-        let mut gathered = Vec::with_capacity(self.group() * queries.len() * self.head_dim);
-        for head in kv_head * self.group()..(kv_head + 1) * self.group() {
-            for query in queries.clone() {
-                let start = (batch * self.num_queries + query) * self.query_width() + head * self.head_dim;
-                gathered.extend_from_slice(&x[start..start + self.head_dim]);
-            }
-        }
-        gathered
-    }
-
-    /// Writes rows that [`gather`](Self::gather) would give back.
-    ///
-    /// # Safety
-    /// Nobody else has these queries of these heads of `out` meanwhile.
-    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
-    pub(super) unsafe fn scatter(
-        &self,
-        rows: &[f32],
-        out: &SharedMat<'_>,
-        batch: usize,
-        kv_head: usize,
-        queries: Range<usize>,
-    ) {
-        for (index, numbers) in rows.chunks_exact(self.head_dim).enumerate() {
-            let head = kv_head * self.group() + index / queries.len();
-            let query = batch * self.num_queries + queries.start + index % queries.len();
-            // SAFETY: the caller's promise is that of `row`.
-            unsafe { out.row(query, head * self.head_dim..(head + 1) * self.head_dim) }.copy_from_slice(numbers);
-        }
-    }
-}
-
-/// `softmax` of the scaled scores of one block of queries, of one head behind the other, zero where a query does not see a
-/// key.
-///
-/// Returns the positions that the columns stand for.
-pub(super) fn probabilities<'k>(
-    sizes: Sizes,
-    visibility: Visibility,
-    q: Mat<'_>,
-    queries: Range<usize>,
-    keys: impl FnOnce(Range<usize>) -> Mat<'k>,
-    scores: &mut Vec<f32>,
-) -> Range<usize> {
-    let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
-    let (rows, columns) = (sizes.group() * queries.len(), positions.len());
-    scores.resize(rows * columns, 0.0);
-    gemm(MatMut::new(scores, rows, columns), false, q, keys(positions.clone()).t(), Threads::One);
-    vectorized!({
-        for (row, query) in scores.chunks_exact_mut(columns).zip(queries.cycle()) {
-            let seen = visibility.keys(query);
-            let seen = seen.start - positions.start..seen.end - positions.start;
-            row[..seen.start].fill(0.0);
-            row[seen.end..].fill(0.0);
-            row[seen.clone()].iter_mut().for_each(|score| *score *= sizes.scale());
-            softmax_in_place(&mut row[seen]);
-        }
-    });
-    positions
 }
 
 impl Attention for Flex {
@@ -157,14 +95,14 @@ pub(super) fn attend(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32],
     let mut out = vec![0.0; q.len()];
     match sizes.num_queries {
         1 => one_query(sizes, visibility, [q, k, v], &mut out),
-        _ => blocks(sizes, visibility, q, k, v, &mut out),
+        _ => blocks(sizes, visibility, [q, k, v], &mut out),
     }
     out
 }
 
 /// Many queries: a task is a block of queries of one sequence, all heads that read one key/value head.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct places")]
-fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32], out: &mut [f32]) {
+fn blocks(sizes: Sizes, visibility: Visibility, qkv: [&[f32]; 3], out: &mut [f32]) {
     let groups = sizes.batch_size * sizes.num_kv_heads;
     let num_blocks = sizes.num_queries.div_ceil(BLOCK);
     let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
@@ -174,6 +112,6 @@ fn blocks(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32],
         let group = [index % groups / sizes.num_kv_heads, index % groups % sizes.num_kv_heads];
         let queries = block * BLOCK..((block + 1) * BLOCK).min(sizes.num_queries);
         // SAFETY: each task has a block of queries and some heads of its own.
-        unsafe { flash::block(sizes, visibility, group, queries, [q, k, v], &target) };
+        unsafe { flash::block(sizes, visibility, group, queries, qkv, &target) };
     });
 }

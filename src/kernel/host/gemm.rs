@@ -18,7 +18,7 @@ use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::team::Threads;
 use super::weight_rows::Widen;
-pub(in crate::kernel) use panel_product::{Row, WIDTH, panel_product};
+pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
 pub(in crate::kernel) use unpacked::gemms_unpacked;

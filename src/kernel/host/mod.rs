@@ -3,6 +3,7 @@
 //! Everything here is deterministic for any number of threads: work is split over outputs, never over the
 //! terms of one sum.
 
+mod ahead;
 mod gemm;
 mod lanes;
 mod mat;
@@ -13,10 +14,10 @@ mod streams;
 mod team;
 mod weight_rows;
 
-pub(super) use gemm::{Row, WIDTH, gemm, gemms, gemms_unpacked, pack, panel_product};
-#[cfg(test)]
-pub(super) use lanes::Plain;
+pub(super) use gemm::{PANEL_WIDTH, PanelRow, gemm, gemms, gemms_unpacked, pack, panel_product};
 pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, with_lanes};
+#[cfg(test)]
+pub(super) use lanes::{Plain, with_each_lanes};
 pub(super) use mat::{Mat, MatMut, SharedMat};
 pub(super) use math::{
     dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,

@@ -14,7 +14,7 @@ use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, gemms_unpacked, silu, vectorized};
 use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
-/// Rows of `x` up to which rows of floats are streamed. This and the next two were measured with AVX2.
+/// Rows of `x` up to which rows of floats are streamed. This and the next two were measured with AVX2 and with AVX-512.
 const FEW_ROWS: usize = 24;
 /// The same of half precision: what comes after is GEMM, which packs.
 const FEW_ROWS_OF_HALVES: usize = 48;

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Most numbers of a piece that is kept.
-const KEPT: usize = 1 << 22;
+/// Most numbers of a piece that is kept; larger ones are allocated, and made of zeros, in less time than they are used.
+const KEPT: usize = 1 << 19;
 
 thread_local! {
     /// What the thread has used and will use again.
@@ -22,7 +22,7 @@ impl Scratch {
     pub(in crate::kernel) fn new(len: usize) -> Self {
         let mut numbers = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
         if numbers.len() < len {
-            numbers.resize(len, 0.0);
+            numbers = vec![0.0; len];
         }
         Self { numbers, len }
     }
@@ -65,5 +65,14 @@ mod tests {
         let address = first.as_ptr();
         drop(first);
         assert_eq!(Scratch::new(3).as_ptr(), address);
+    }
+
+    #[test]
+    fn what_is_larger_than_is_kept_is_given_back() {
+        let kept = || FREE.with_borrow(|free| free.iter().map(Vec::capacity).collect::<Vec<_>>());
+        drop(Scratch::new(KEPT));
+        assert_eq!(kept(), vec![KEPT]);
+        drop(Scratch::new(KEPT + 1));
+        assert!(kept().is_empty());
     }
 }

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Range, RangeInclusive};
 
+use super::ahead::Share;
 use super::rows::Matrix;
 use super::team::{Threads, read_ahead};
 
@@ -21,9 +22,6 @@ const TASK_NUMBERS: usize = 32 * 1024;
 const WAITING_ROWS: usize = 4;
 /// Products that a thread remembers; a model has some hundreds.
 const REMEMBERED: usize = 1 << 14;
-
-/// Addresses of the rows of up to two matrices that belong to the first helper.
-pub(super) type Share = [Range<usize>; 2];
 
 /// Calls `task` with the index of each matrix and some of its rows, from a multiple of sixteen on, until all rows of all
 /// matrices are through. `x` is `[m, k]`; the same rows of `beside` are read by the same task.
@@ -61,13 +59,17 @@ pub(super) fn in_rows(
         }
     }
     let waits = count > 1 && m <= WAITING_ROWS;
-    if waits && let Some((index, rows)) = starts.get(1).map(|start| &tasks[*start]) {
-        let of = |w: &Matrix<'_>| {
-            let addresses = w.addresses();
-            addresses.start + rows.start * (addresses.len() / w.rows(k).unwrap_or(1).max(1))..addresses.end
+    if waits {
+        let of_helper = |start: &usize| {
+            let (index, rows) = &tasks[*start];
+            let from = |w: &Matrix<'_>| {
+                let addresses = w.addresses();
+                addresses.start + rows.start * (addresses.len() / w.rows(k).unwrap_or(1).max(1))..addresses.end
+            };
+            [from(&matrices[*index]), beside.as_ref().map_or(0..0, from)]
         };
-        let share = [of(&matrices[*index]), beside.as_ref().map_or(0..0, of)];
-        HISTORY.with_borrow_mut(|history| history.came(first.addresses().start, share));
+        let shares = starts[1..].iter().map(of_helper).collect();
+        HISTORY.with_borrow_mut(|history| history.came(first.addresses().start, shares));
     }
     threads.for_each_in_shares(&starts, tasks.len(), |index| {
         let (matrix, rows) = tasks[index].clone();
@@ -87,25 +89,22 @@ thread_local! {
 struct History {
     /// Where the first matrix of the last one lies.
     last: usize,
-    /// By that address, the same of the one that followed, and what of it belongs to the first helper.
-    followed: HashMap<usize, (usize, Share)>,
+    /// By that address, what of the one that followed belongs to each helper.
+    followed: HashMap<usize, Vec<Share>>,
 }
 
 impl History {
     /// A product begins.
-    fn came(&mut self, address: usize, share: Share) {
-        let last = std::mem::replace(&mut self.last, address);
-        if self.followed.get(&last).is_none_or(|(known, _)| *known != address) {
-            if self.followed.len() >= REMEMBERED {
-                self.followed.clear();
-            }
-            self.followed.insert(last, (address, share));
+    fn came(&mut self, address: usize, shares: Vec<Share>) {
+        if self.followed.len() >= REMEMBERED {
+            self.followed.clear();
         }
+        self.followed.insert(std::mem::replace(&mut self.last, address), shares);
     }
 
     /// What will be read next, if all goes as it went.
-    fn next(&self) -> Option<&Share> {
-        self.followed.get(&self.last).map(|(_, share)| share)
+    fn next(&self) -> Option<&[Share]> {
+        self.followed.get(&self.last).map(Vec::as_slice)
     }
 }
 
@@ -139,16 +138,16 @@ mod tests {
 
     #[test]
     fn what_followed_once_is_expected_until_something_else_follows() {
-        let share = |address: usize| [address + 8..address + 16, 0..0];
+        let share = |address: usize| vec![[address + 8..address + 16, 0..0]];
         let mut history = History::default();
         for address in [100, 200, 300, 100] {
             history.came(address, share(address));
         }
-        assert_eq!(history.next(), Some(&share(200)));
+        assert_eq!(history.next(), Some(share(200).as_slice()));
         history.came(300, share(300));
-        assert_eq!(history.next(), Some(&share(100)));
+        assert_eq!(history.next(), Some(share(100).as_slice()));
         history.came(100, share(100));
-        assert_eq!(history.next(), Some(&share(300)), "the last one that followed 100");
+        assert_eq!(history.next(), Some(share(300).as_slice()), "the last one that followed 100");
         history.came(400, share(400));
         assert_eq!(history.next(), None);
     }

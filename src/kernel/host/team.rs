@@ -2,16 +2,16 @@
 //!
 //! A decoding step forks a hundred times for a few microseconds each. A thread pool that queues jobs and puts its
 //! callers to sleep costs more than that; here the caller works along, the helpers watch one word of memory between
-//! loops, and go to sleep only when nothing has come for a while.
+//! loops, read ahead meanwhile if they have been told what, and go to sleep only when nothing has come for a while.
 
 use std::any::Any;
-use std::ops::Range;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 
-use super::lanes::prefetch;
+use super::ahead::{Ahead, Reading, Share};
 
 /// How often a thread looks for a change before it lets other threads run, and before a helper sleeps.
 const LOOKS_BEFORE_YIELDING: u32 = 2_000;
@@ -22,19 +22,6 @@ const CLOSED: u64 = 1 << 16;
 
 /// A task of the loop that is open.
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
-
-/// Most bytes of a range that a helper reads ahead: what is read meanwhile by others should stay in its cache too.
-const READ_AHEAD: usize = 128 * 1024;
-/// Bytes that a helper asks for between two looks.
-const A_LOOK: usize = 1024;
-
-/// What helpers may read while they wait.
-struct Ahead {
-    /// Counts what was asked for.
-    count: AtomicU64,
-    starts: [AtomicUsize; 2],
-    ends: [AtomicUsize; 2],
-}
 
 /// The helpers of the process and the loop that they work on.
 struct Team {
@@ -63,12 +50,13 @@ static TEAM: Team = Team {
     panic: Mutex::new(None),
     caller: Mutex::new(()),
     helpers: OnceLock::new(),
-    ahead: Ahead {
-        count: AtomicU64::new(0),
-        starts: [const { AtomicUsize::new(0) }; 2],
-        ends: [const { AtomicUsize::new(0) }; 2],
-    },
+    ahead: Ahead::new(),
 };
+
+thread_local! {
+    /// Of a helper, from 1 on; 0 of every other thread.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Whether a product may use the whole thread pool or is one task of a parallel loop.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,11 +85,14 @@ impl Threads {
     }
 
     /// The same, but each thread takes neighbouring indices, one after the other, as long as there are any: those from its
-    /// start to the next, of as many starts as there are threads. One that is done with its own goes on with others'.
+    /// start to the next, of as many starts as there are threads, the caller's first. One that is done with its own goes on
+    /// with others'. The starts begin at 0 and ascend.
     pub(in crate::kernel) fn for_each_in_shares(self, starts: &[usize], len: usize, task: impl Fn(usize) + Sync) {
+        assert_eq!(starts.first(), Some(&0), "the first share begins with the first task");
         let next: Vec<_> = starts.iter().map(|start| AtomicUsize::new(*start)).collect();
         let end = |share: usize| starts.get(share + 1).copied().unwrap_or(len);
-        self.for_each(next.len(), |own| {
+        self.for_each(next.len(), |_| {
+            let own = NUMBER.get() % next.len();
             for share in (own..next.len()).chain(0..own) {
                 let taken = || Some(next[share].fetch_add(1, Ordering::Relaxed)).filter(|index| *index < end(share));
                 std::iter::from_fn(taken).for_each(&task);
@@ -129,39 +120,9 @@ fn for_each(len: usize, task: impl Fn(usize) + Sync) {
     }
 }
 
-/// Has the helpers ask for what lies in some ranges of addresses, while they wait for the next loop. Nothing need lie there.
-pub(super) fn read_ahead(ranges: &[Range<usize>; 2]) {
-    let ahead = &TEAM.ahead;
-    for (index, range) in ranges.iter().enumerate() {
-        ahead.starts[index].store(range.start, Ordering::Relaxed);
-        ahead.ends[index].store(range.end.min(range.start.saturating_add(READ_AHEAD)), Ordering::Relaxed);
-    }
-    ahead.count.fetch_add(1, Ordering::Release);
-}
-
-/// How far a helper has come with what it reads ahead.
-#[derive(Default)]
-struct Reading {
-    count: u64,
-    ranges: [Range<usize>; 2],
-}
-
-impl Reading {
-    /// Asks for some more, if there is more.
-    fn go_on(&mut self, ahead: &Ahead) {
-        let count = ahead.count.load(Ordering::Acquire);
-        if count != self.count {
-            self.count = count;
-            for (index, range) in self.ranges.iter_mut().enumerate() {
-                *range = ahead.starts[index].load(Ordering::Relaxed)..ahead.ends[index].load(Ordering::Relaxed);
-            }
-        }
-        for range in &mut self.ranges {
-            let end = range.end.min(range.start.saturating_add(A_LOOK));
-            (range.start..end).step_by(64).for_each(prefetch);
-            range.start = end.max(range.start);
-        }
-    }
+/// Has the helpers ask for what they will read next, while they wait for the next loop: see [`Ahead::announce`].
+pub(super) fn read_ahead(shares: &[Share]) {
+    TEAM.ahead.announce(shares);
 }
 
 impl Team {
@@ -201,7 +162,7 @@ impl Team {
     fn spawn(&'static self, helpers: usize) -> Vec<Thread> {
         let start = |index| {
             let named = thread::Builder::new().name(format!("kernel {index}"));
-            named.spawn(|| self.help()).map(|handle| handle.thread().clone())
+            named.spawn(move || self.help(index)).map(|handle| handle.thread().clone())
         };
         // Where no thread can be had, there are fewer.
         (0..helpers).map_while(|index| start(index).ok()).collect()
@@ -209,10 +170,11 @@ impl Team {
 
     /// The life of a helper: joins every loop that it sees open.
     #[expect(unsafe_code, reason = "a helper borrows the task from the stack of the caller")]
-    fn help(&self) {
+    fn help(&self, index: usize) {
+        NUMBER.set(index + 1);
         let mut done = CLOSED;
         let mut looks = 0;
-        let mut reading = Reading::default();
+        let mut reading = Reading::of(index);
         loop {
             let state = self.state.load(Ordering::Acquire);
             let (count, open) = ((state % CLOSED) as usize, state & CLOSED == 0);
@@ -280,15 +242,6 @@ mod tests {
                 let runs: Vec<_> = runs.into_iter().map(AtomicUsize::into_inner).collect();
                 assert_eq!(runs, vec![1; len], "{starts:?}");
             }
-        }
-    }
-
-    #[test]
-    fn what_is_read_ahead_need_not_be_there() {
-        for start in [0, 4096, usize::MAX - 100] {
-            read_ahead(&[start..usize::MAX, 7..7]);
-            assert_eq!(runs_of_each(20), vec![1; 20]);
-            thread::sleep(std::time::Duration::from_millis(1));
         }
     }
 

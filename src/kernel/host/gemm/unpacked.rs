@@ -8,14 +8,14 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::panel_product::{Row, WIDTH as COLUMNS, panel_product};
+use super::panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 use super::panels::pack;
 use super::{DEPTH, WORTH_A_THREAD, parts};
 use crate::kernel::host::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::host::mat::{Mat, MatMut, SharedMat};
 use crate::kernel::host::team::Threads;
 
-/// Rows of weights of a tile.
+/// Rows of weights that pass by a panel while it is in the first cache, a multiple of those of every tile.
 const ROWS: usize = 24;
 /// Most rows of weights of a task.
 const TASK_ROWS: usize = 2 * ROWS;
@@ -26,8 +26,8 @@ thread_local! {
 }
 
 /// `out[m, n] = a[m, k]·w[n, k]ᵀ` for each `(out, w)`, or `out += a·wᵀ` if `accumulate`: the bits of
-/// [`gemms`](super::gemms). The caller packs `a` alone, and all of it is read again for every six rows of weights: it should
-/// not be much larger than the second cache.
+/// [`gemms`](super::gemms). Only `a` is packed, by all threads, and all of it is read again for every [`ROWS`] rows of weights:
+/// it should not be much larger than the second cache.
 pub(in crate::kernel) fn gemms_unpacked(
     products: Vec<(MatMut<'_>, Mat<'_>)>,
     accumulate: bool,
@@ -50,13 +50,13 @@ pub(in crate::kernel) fn gemms_unpacked(
         products.iter().flat_map(|(out, w)| parts(0..w.rows, task_rows).map(move |rows| (out, w, rows))).collect();
     PACKED.with_borrow_mut(|packed| {
         for depths in parts(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
-            packed.resize(m.next_multiple_of(COLUMNS) * depths.len(), 0.0);
+            packed.resize(m.next_multiple_of(PANEL_WIDTH) * depths.len(), 0.0);
             let panels: Vec<_> =
-                parts(0..m, COLUMNS).zip(packed.chunks_mut(COLUMNS * depths.len())).map(Mutex::new).collect();
+                parts(0..m, PANEL_WIDTH).zip(packed.chunks_mut(PANEL_WIDTH * depths.len())).map(Mutex::new).collect();
             threads.for_each(panels.len(), |index| {
                 let mut one = panels[index].lock().unwrap_or_else(PoisonError::into_inner);
                 let (rows, panel) = &mut *one;
-                pack::<f32, COLUMNS>(a, rows.clone(), depths.clone(), panel);
+                pack::<f32, PANEL_WIDTH>(a, rows.clone(), depths.clone(), panel);
             });
             drop(panels);
             let accumulate = accumulate || depths.start > 0;
@@ -83,11 +83,11 @@ impl WithLanes for Task<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
         let depth = self.depths.len();
-        let mut sums = [[0.0; COLUMNS]; ROWS];
+        let mut sums = [[0.0; PANEL_WIDTH]; ROWS];
         for rows in parts(self.rows.clone(), ROWS) {
             let start = rows.start * self.w.row_stride + self.depths.start;
             let weights = Mat::strided(&self.w.data[start..], rows.len(), depth, self.w.row_stride);
-            for (panel, columns) in self.packed.chunks_exact(COLUMNS * depth).zip(parts(0..self.m, COLUMNS)) {
+            for (panel, columns) in self.packed.chunks_exact(PANEL_WIDTH * depth).zip(parts(0..self.m, PANEL_WIDTH)) {
                 let (panel, sums) = (panel.as_chunks().0, &mut sums[..rows.len()]);
                 panel_product(lanes, weights, panel, columns.len(), None, sums);
                 self.put(&rows, columns, sums);
@@ -100,7 +100,7 @@ impl Task<'_> {
     /// Writes or adds the transpose of a tile.
     #[inline(always)]
     #[expect(unsafe_code, reason = "the tasks of a loop write to distinct columns")]
-    fn put(&self, rows: &Range<usize>, columns: Range<usize>, sums: &[Row]) {
+    fn put(&self, rows: &Range<usize>, columns: Range<usize>, sums: &[PanelRow]) {
         for (index, column) in columns.enumerate() {
             // SAFETY: a row of weights, which is a column of the result, is in one task of its product alone.
             let target = unsafe { self.out.row(column, rows.clone()) };

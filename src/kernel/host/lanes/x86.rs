@@ -276,7 +276,7 @@ fn sum_of_eight(values: __m256) -> f32 {
 /// In lane `i` the [`sum_of_eight`] of the vector `i`, of eight.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sums_of_eight(vectors: &[__m256]) -> __m256 {
+fn sums_of_eight(vectors: &[__m256; 8]) -> __m256 {
     let mut quarters = [_mm256_setzero_ps(); 4];
     for (i, quarter) in quarters.iter_mut().enumerate() {
         let (a, b) = (vectors[i], vectors[4 + i]);
@@ -383,7 +383,7 @@ impl Lanes for Avx2 {
             for (eight, [low, high]) in eights.iter_mut().zip(vectors) {
                 *eight = _mm256_add_ps(*low, *high);
             }
-            let (low, high) = eights.split_at(8);
+            let ([low, high], _) = eights.as_chunks::<8>() else { unreachable!() };
             [sums_of_eight(low), sums_of_eight(high)]
         }
     }
