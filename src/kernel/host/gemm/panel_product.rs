@@ -1,4 +1,5 @@
-//! Rows of a matrix, read where they lie, times a panel: the innermost product where only one operand is packed.
+//! Rows of a matrix, read where they lie, times a panel: the innermost product where only one operand is packed. (Where both
+//! are, as in [`tile`](super::tile), there are no pointers to rows, and so more sums at once.)
 
 use crate::kernel::host::lanes::Lanes;
 use crate::kernel::host::{Mat, sixteen};
