@@ -30,6 +30,15 @@ impl Visibility {
         self.window.map_or(0, |window| end.saturating_sub(window))..end
     }
 
+    /// The positions from the first to the last that any of some queries sees.
+    ///
+    /// # Panics
+    /// If there are no queries.
+    pub fn keys_of_all(&self, queries: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+        assert!(!queries.is_empty(), "some queries");
+        self.keys(queries.start).start..self.keys(queries.end - 1).end
+    }
+
     /// Query–key pairs of a sequence of `num_queries`: the exact number of scores that reach the output.
     pub fn num_pairs(&self, num_queries: usize) -> usize {
         (0..num_queries).map(|query| self.keys(query).len()).sum()
@@ -240,6 +249,12 @@ mod tests {
             let of_batch = Tensor::<4>::from_data(alone, &q.device()).narrow(0, 1, 1).into_data();
             assert_eq!(attention(q, k, v, visibility).into_data(), of_batch, "{num_queries} queries");
         }
+    }
+
+    #[test]
+    fn some_queries_see_from_the_first_key_of_the_first_to_the_last_of_the_last() {
+        assert_eq!(Visibility { past: 7, window: None }.keys_of_all(&(2..5)), 0..12);
+        assert_eq!(Visibility { past: 7, window: Some(3) }.keys_of_all(&(2..5)), 7..12);
     }
 
     #[test]

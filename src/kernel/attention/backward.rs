@@ -161,7 +161,7 @@ fn probabilities(
     k: &[f32],
     scores: &mut Vec<f32>,
 ) -> Range<usize> {
-    let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
+    let positions = visibility.keys_of_all(&queries);
     let (rows, columns) = (sizes.group() * queries.len(), positions.len());
     scores.resize(rows * columns, 0.0);
     let keys = sizes.keys(k, batch, kv_head, positions.clone());

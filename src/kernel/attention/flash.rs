@@ -51,10 +51,10 @@ pub(super) unsafe fn block(
         .flat_map(parts)
         .map(|(head, first)| Panel::new(sizes, q, batch, head, first..(first + QUERIES).min(queries.end)))
         .collect();
-    let positions = visibility.keys(queries.start).start..visibility.keys(queries.end - 1).end;
+    let positions = visibility.keys_of_all(&queries);
     for first in positions.clone().step_by(KEYS) {
         for panel in &mut panels {
-            let seen = visibility.keys(panel.queries.start).start..visibility.keys(panel.queries.end - 1).end;
+            let seen = visibility.keys_of_all(&panel.queries);
             let keys = first.max(seen.start)..(first + KEYS).min(seen.end);
             if !keys.is_empty() {
                 with_lanes(Step { panel, sizes, visibility, group: [batch, kv_head], keys, k, v });

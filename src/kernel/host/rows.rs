@@ -194,19 +194,10 @@ impl<W: Widen> WithLanes for DotRows<'_, W> {
         // there are registers for, beside the numbers that it loads.
         let (few, wide) = (self.x.len() / self.k <= 4, L::REGISTERS == 32);
         match (few, wide) {
-            (true, true) if size_of::<W>() == 2 => {
-                self.tiles::<L, 4, 2>(lanes, 0..n / 2 * 2);
-                self.tiles::<L, 4, 1>(lanes, n / 2 * 2..n);
-            }
+            (true, true) if size_of::<W>() == 2 => self.all::<L, 4, 2>(lanes, n),
             (true, _) => self.tiles::<L, 4, 1>(lanes, 0..n),
-            (false, true) => {
-                self.tiles::<L, 4, 4>(lanes, 0..n / 4 * 4);
-                self.tiles::<L, 4, 1>(lanes, n / 4 * 4..n);
-            }
-            (false, false) => {
-                self.tiles::<L, 3, 2>(lanes, 0..n / 2 * 2);
-                self.tiles::<L, 3, 1>(lanes, n / 2 * 2..n);
-            }
+            (false, true) => self.all::<L, 4, 4>(lanes, n),
+            (false, false) => self.all::<L, 3, 2>(lanes, n),
         }
     }
 }
@@ -222,6 +213,14 @@ struct Ahead {
 }
 
 impl<W: Widen> DotRows<'_, W> {
+    /// The products with all `n` rows of weights, in tiles of `C` of them and of one where there are no `C` left.
+    #[inline(always)]
+    fn all<L: Lanes, const R: usize, const C: usize>(&mut self, lanes: L, n: usize) {
+        let whole = n / C * C;
+        self.tiles::<L, R, C>(lanes, 0..whole);
+        self.tiles::<L, R, 1>(lanes, whole..n);
+    }
+
     /// The products with some rows of weights, in tiles of `R` rows of `x` by `C` of weights. As many weights as the first
     /// cache holds stay there while all rows of `x` pass by; meanwhile the next ones are asked for.
     #[inline(always)]
