@@ -110,8 +110,11 @@ def main() -> None:
     from rows import rows
 
     chosen = [row for row in rows() if re.search(options.only, row.name)]
-    if options.list or not chosen:
-        sys.exit("\n".join(row.name for row in rows()) if options.list else f"no row's name has {options.only!r}; see --list")
+    if options.list:
+        print("\n".join(row.name for row in rows()))
+        return
+    if not chosen:
+        sys.exit(f"no row's name has {options.only!r}; see --list")
     options.out.mkdir(parents=True, exist_ok=True)
     probe = candle_probe((options.target or options.out / "target").resolve())
     everyone = {"deepwide": Deepwide(options.deepwide)} | peers(probe)
