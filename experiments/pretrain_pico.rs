@@ -14,10 +14,11 @@ use deepwide::config::DecoderConfig;
 use deepwide::data::language::{Language, Split};
 use deepwide::data::{WindowOrder, Windows};
 use deepwide::eval::mean_loss_nats;
+use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::model::DenseDecoder;
 use deepwide::tokenizer::Tokenizer;
 use deepwide::train::{AdamWConfig, Schedule, TrainConfig, Training};
-use deepwide::weights::{Dtype, HfDirectory, MemoryWeights, write_hf_directory};
+use deepwide::weights::{Dtype, MemoryWeights};
 
 const SEED: u64 = 20_231_223;
 const SEQ_LENGTH: usize = 128;

@@ -36,11 +36,15 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod error;
 pub mod eval;
 pub mod figure;
+pub mod formats;
 pub mod growth;
+pub mod hub;
 pub mod kernel;
 pub mod model;
+pub mod output;
 pub mod profile;
 pub mod report;
 pub mod study;

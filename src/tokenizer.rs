@@ -16,7 +16,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
 
-pub use error::{ErrorKind, TokenizerError};
+pub use error::TokenizerError;
 
 const TOKENIZER_LIMIT_BYTES: u64 = 256 << 20;
 const MODEL_TYPES: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
@@ -286,6 +286,7 @@ mod tests {
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     /// Bytes in the order of their symbols (`!` is 0, `a` 64, a space 220), then `ab`, ` ab`, and `<end>`.
     fn byte_level_bpe() -> Value {

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use deepwide::config::DecoderConfig;
-use deepwide::weights::{MemoryWeights, write_hf_directory};
+use deepwide::formats::write_hf_directory;
+use deepwide::weights::MemoryWeights;
 use serde_json::Value;
 
 use crate::grow::{printed, run, tiny_base};

@@ -2,7 +2,7 @@
 
 use deepwide::config::DecoderConfig;
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::kernel::executed::executed_flops;
+use deepwide::kernel::flop_counter::executed_flops;
 use deepwide::model::{CausalLm, KvCache};
 use deepwide::profile::flops::{count_parameters, forward_flops, forward_flops_cached};
 use deepwide::weights::WeightSource;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use deepwide::formats::gguf::{GgufVocabulary, HfTokenizer, TokenType, TokenizerFile, VocabularyError};
+use deepwide::output::disk::disk;
 use deepwide::tokenizer::Tokenizer;
-use deepwide::weights::disk::disk;
-use deepwide::weights::gguf::{GgufVocabulary, HfTokenizer, TokenType, TokenizerFile, VocabularyError};
 use serde_json::{Value, json};
 
 fn golden(name: &str) -> Value {

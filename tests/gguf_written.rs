@@ -5,12 +5,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
-use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::weights::disk::disk;
-use deepwide::weights::gguf::{
+use deepwide::formats::HfDirectory;
+use deepwide::formats::gguf::{
     GgufFileType, GgufOptions, GgufVocabulary, HfTokenizer, TokenType, gguf_size_bytes, write_gguf,
 };
-use deepwide::weights::{Dtype, HfDirectory, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
+use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
+use deepwide::output::disk::disk;
+use deepwide::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use deepwide::weights::hub::{HubError, HubReference, HubSettings, Progress, Token, cached, download};
+use deepwide::hub::{HubError, HubReference, HubSettings, Progress, Token, cached, download};
 use server::{COMMIT, Hub, Reply, Request, Server, etag_of};
 
 /// What no message may show.

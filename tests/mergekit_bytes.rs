@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, RopeScaling};
+use deepwide::formats::hf::{hf_name, tensor_of_hf_name};
 use deepwide::growth::RouterRows;
 use deepwide::growth::mergekit::{
     GateMode, MergeConfig, MergeError, Merged, ModelRef, MoeMerge, MoeMergeOptions, PromptTokens, cheap_embed,
 };
-use deepwide::weights::hf::{hf_name, tensor_of_hf_name};
 use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightSource};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

@@ -9,10 +9,9 @@ use std::path::Path;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig, RopeScaling};
+use deepwide::formats::HfDirectory;
 use deepwide::model::{CausalLm, DenseDecoder, MoeDecoder};
-use deepwide::weights::{
-    Dtype, HfDirectory, LayerTensor, MemoryWeights, Projection, RawTensor, TensorId, WeightSource,
-};
+use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, Projection, RawTensor, TensorId, WeightSource};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use safetensors::SafeTensors;

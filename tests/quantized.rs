@@ -2,9 +2,9 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, MoeConfig};
+use deepwide::formats::gguf::{GgmlType, dequantize};
 use deepwide::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
 use deepwide::model::{CausalLm, DenseDecoder, KvCache, MoeDecoder};
-use deepwide::weights::gguf::{GgmlType, dequantize};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 

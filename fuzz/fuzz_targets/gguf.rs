@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use deepwide::weights::gguf::GgufFile;
+use deepwide::formats::gguf::GgufFile;
 use deepwide::weights::{TensorId, WeightSource};
 use deepwide_fuzz::{DIRECTORY, MemoryDisk};
 use libfuzzer_sys::fuzz_target;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use deepwide::weights::safetensors::SafetensorsFile;
+use deepwide::formats::safetensors::SafetensorsFile;
 use deepwide_fuzz::{DIRECTORY, MemoryDisk};
 use libfuzzer_sys::fuzz_target;
 use safetensors::SafeTensors;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use deepwide::weights::HfDirectory;
+use deepwide::formats::HfDirectory;
 use deepwide_fuzz::{DIRECTORY, MemoryDisk};
 use libfuzzer_sys::fuzz_target;
 

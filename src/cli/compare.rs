@@ -12,13 +12,14 @@ use crate::data::Windows;
 use crate::data::language::{Language, Split};
 use crate::data::text::{DataError, TextFile, check_vocabulary};
 use crate::figure::draw_study;
+use crate::formats::HfDirectory;
 use crate::growth::PlanError;
+use crate::output::commit::write_file_atomically;
 use crate::profile::flops::train_flops;
 use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
 use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyError, StudyPlan};
 use crate::tokenizer::Tokenizer;
-use crate::weights::commit::write_file_atomically;
-use crate::weights::{HfDirectory, WeightSource};
+use crate::weights::WeightSource;
 
 /// Where the built-in base lies in the source.
 const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
@@ -345,7 +346,7 @@ fn file_name(path: Option<&Path>, otherwise: &str) -> String {
     name.map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Draws everything first, then writes everything, the record last.
+/// RandomStream everything first, then writes everything, the record last.
 fn write(study: &Study, json: &str, out: &Path) -> Result<(), CliError> {
     let figures = draw_study(study)?;
     std::fs::create_dir_all(out).map_err(|source| CliError::Write { path: out.to_owned(), source })?;

@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CliError;
 use super::console::{shows_bars, tell, tells};
+use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 use crate::weights::WeightError;
-use crate::weights::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 
 /// Where the model is that an argument of the command line names: an existing path; else in a snapshot in the cache; else
 /// what the Hub has, which is downloaded into the cache. Of a model of the Hub, it is the GGUF file or the `config.json`.
@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn a_model_of_the_hub_is_its_safetensors_though_a_gguf_lies_beside_them_in_the_cache() {
-        use crate::weights::disk::disk;
-        use crate::weights::{Checkpoint, MemoryWeights, write_hf_directory};
+        use crate::formats::{Checkpoint, write_hf_directory};
+        use crate::output::disk::disk;
+        use crate::weights::MemoryWeights;
         let (cache, commit) = (tempfile::tempdir().unwrap(), "0a".repeat(20));
         let model = cache.path().join("models--org--name");
         let snapshot = model.join("snapshots").join(&commit);

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use super::output::{self, aligned, shown, size};
 use super::{CliError, console, hub, interrupt};
+use crate::formats::{Checkpoint, StoredTensor};
 use crate::profile::flops::count_parameters;
-use crate::weights::{Checkpoint, StoredTensor, WeightSource};
+use crate::weights::WeightSource;
 
 /// Print the config, the parameters and the tensors of a checkpoint; reads headers alone.
 #[derive(Debug, Clone, Args)]

@@ -58,7 +58,7 @@ mod catching {
     use signal_hook::iterator::Signals;
 
     use super::CAUGHT;
-    use crate::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile};
+    use crate::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile};
 
     /// Begins to catch signals, once a process: from here on a disk of [`disk`] fails after the first. Before, a signal ends
     /// the process at once, as it should while there is nothing to clean up.
@@ -91,7 +91,7 @@ mod catching {
 
     /// The disk of a command that cleans up after a signal.
     pub(in crate::cli) fn disk() -> Arc<dyn Disk> {
-        Arc::new(Interruptible(crate::weights::disk::disk()))
+        Arc::new(Interruptible(crate::output::disk::disk()))
     }
 
     /// A disk on which no read and no write begins after a signal. Removing still works: it is what cleans up.
@@ -196,7 +196,7 @@ mod catching {
 }
 
 #[cfg(not(unix))]
-pub(super) use crate::weights::disk::disk;
+pub(super) use crate::output::disk::disk;
 
 /// Signals are caught on Unix alone.
 #[cfg(not(unix))]

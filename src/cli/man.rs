@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 
 use super::{CliError, output};
-use crate::weights::commit::write_file_atomically;
+use crate::output::commit::write_file_atomically;
 
 /// Write the manual, a page a command: deepwide.1, deepwide-grow.1 and so on.
 #[derive(Debug, Clone, Args)]

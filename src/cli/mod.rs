@@ -25,15 +25,16 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::data::text::DataError;
+use crate::error::ErrorKind;
 use crate::figure::FigureError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
+use crate::hub::HubError;
+use crate::output::receipt::Fault;
 use crate::report::RecordError;
 use crate::study::StudyError;
-use crate::tokenizer::{self, TokenizerError};
-use crate::weights::hub::{HubError, HubErrorKind};
-use crate::weights::receipt::Fault;
-use crate::weights::{self, Dtype, WeightError};
+use crate::tokenizer::TokenizerError;
+use crate::weights::{Dtype, WeightError};
 
 pub use console::Verbosity;
 pub use device::DeviceError;
@@ -344,14 +345,14 @@ impl CliError {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 4,
             Self::Read { .. } | Self::Stdout { .. } | Self::Stopped { .. } | Self::CheckStopped { .. } => 1,
             Self::Weights(error) | Self::Study(StudyError::Weights(error)) => match error.kind() {
-                weights::ErrorKind::NotFound => 4,
-                weights::ErrorKind::Invalid => 3,
-                weights::ErrorKind::Io => 1,
+                ErrorKind::NotFound => 4,
+                ErrorKind::Invalid => 3,
+                ErrorKind::Io => 1,
             },
             Self::Hub(error) => match error.kind() {
-                HubErrorKind::Unavailable => 4,
-                HubErrorKind::Invalid => 3,
-                HubErrorKind::Io => 1,
+                ErrorKind::NotFound => 4,
+                ErrorKind::Invalid => 3,
+                ErrorKind::Io => 1,
             },
             Self::Tokenizer(error) => file_code(error.kind()),
             Self::Data(error) => file_code(error.kind()),
@@ -382,11 +383,11 @@ impl CliError {
     }
 }
 
-fn file_code(kind: tokenizer::ErrorKind) -> u8 {
+fn file_code(kind: ErrorKind) -> u8 {
     match kind {
-        tokenizer::ErrorKind::NotFound => 4,
-        tokenizer::ErrorKind::Invalid => 3,
-        tokenizer::ErrorKind::Io => 1,
+        ErrorKind::NotFound => 4,
+        ErrorKind::Invalid => 3,
+        ErrorKind::Io => 1,
     }
 }
 

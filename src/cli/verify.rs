@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::progress::Bytes;
 use super::{CliError, console, interrupt, output};
-use crate::weights::receipt::verify;
+use crate::output::receipt::verify;
 
 /// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
 #[derive(Debug, Clone, Args)]

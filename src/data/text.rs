@@ -165,7 +165,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::tokenizer::{ErrorKind, TokenizerError};
+    use crate::error::ErrorKind;
+    use crate::tokenizer::TokenizerError;
 
     fn tokenizer() -> Tokenizer {
         Tokenizer::word_level(&["red", "green", "blue"].map(String::from))

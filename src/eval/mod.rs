@@ -7,7 +7,7 @@ mod preservation;
 
 pub use expert_load::expert_load;
 pub use perplexity::mean_loss_nats;
-pub use preservation::{Departure, departure, logits};
+pub use preservation::{LogitDivergence, departure, logits};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

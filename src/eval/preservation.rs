@@ -13,7 +13,7 @@ pub fn logits<M: CausalLm>(model: &M, ids: &[u32], device: &Device) -> Vec<f32> 
 
 /// How far one model is from another on a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Departure {
+pub struct LogitDivergence {
     /// Positions compared.
     pub num_tokens: usize,
     /// `max |Δlogit|` over all positions and words.
@@ -34,7 +34,7 @@ pub struct Departure {
 ///
 /// # Panics
 /// If the two are not equally long, or there are fewer than two tokens.
-pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> Departure {
+pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDivergence {
     assert_eq!(base.len(), other.len(), "logits of one vocabulary");
     assert!(ids.len() >= 2, "a token and the one after it");
     let vocab_size = base.len() / ids.len();
@@ -53,7 +53,7 @@ pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> Departure {
         }
     }
     let targets = (ids.len() - 1) as f64;
-    Departure {
+    LogitDivergence {
         num_tokens: ids.len(),
         max_abs_logit: largest(&mut base.iter().zip(other).map(|(a, b)| f64::from(a - b).abs())),
         base_max_abs_logit: largest(&mut base.iter().map(|a| f64::from(a.abs()))),

@@ -3,7 +3,7 @@
 use super::PlanError;
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::weights::{
-    Change, Dtype, LayerTensor, Lineage, Pieces, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes,
+    Change, Chunks, Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource, cast_bytes,
     widen_to_f32,
 };
 
@@ -57,7 +57,7 @@ impl<S: WeightSource> FineGrained<S> {
     fn stream_router(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
         let router = self.source.read(id)?;
         let row_bytes = router.shape()[1] * router.dtype().size_bytes();
-        let mut pieces = Pieces::new(router.dtype(), sink);
+        let mut pieces = Chunks::new(router.dtype(), sink);
         for row in router.bytes().chunks(row_bytes) {
             (0..self.parts).try_for_each(|_| pieces.push(row))?;
         }
@@ -83,7 +83,7 @@ impl<S: WeightSource> FineGrained<S> {
             let expected = "float32, float16 or bfloat16 to compute with";
             return Err(WeightError::NotComputable { id, found: dtype, expected });
         }
-        let mut pieces = Pieces::new(dtype, sink);
+        let mut pieces = Chunks::new(dtype, sink);
         let (mut place, mut kept) = (0, Vec::new());
         self.source.stream(self.whole(id), &mut |piece| {
             kept.clear();

@@ -25,23 +25,23 @@
 
 mod cast;
 mod depth;
-mod draws;
 mod error;
 mod expand;
 mod given_routers;
 mod granularity;
 pub mod mergekit;
+mod random_stream;
 mod recipe;
 mod step;
 mod width;
 
 pub use cast::Cast;
 pub use depth::LayerPlan;
-pub use draws::{Draws, Purpose};
 pub use error::PlanError;
 pub use expand::BlockExpansion;
 pub use given_routers::{GivenRouters, RouterRows};
 pub use granularity::FineGrained;
+pub use random_stream::{Purpose, RandomStream};
 pub use recipe::Recipe;
 pub use width::{ExpertInit, RouterInit, UpcyclePlan};
 

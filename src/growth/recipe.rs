@@ -5,10 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::RouterInit;
-use super::draws::Draws;
+use super::random_stream::RandomStream;
 use super::step::{Step, computable, stream_through};
 use crate::weights::{
-    Change, Dtype, LayerTensor, PIECE_NUMBERS, Pieces, Projection, Sink, TensorId, WeightError, WeightSource,
+    Change, Chunks, Dtype, LayerTensor, PIECE_NUMBERS, Projection, Sink, TensorId, WeightError, WeightSource,
     round_f32, widen_to_f32,
 };
 
@@ -43,7 +43,7 @@ pub enum Recipe {
         /// Size of the noise beside the weight's entries.
         relative_std: f64,
         /// Where the normal numbers come from.
-        values: Draws,
+        values: RandomStream,
     },
     /// `count` intermediate dimensions are re-drawn from `N(mean, std)` of what they hold.
     Drop {
@@ -52,9 +52,9 @@ pub enum Recipe {
         /// How many intermediate dimensions.
         count: usize,
         /// Where their choice comes from.
-        dimensions: Draws,
+        dimensions: RandomStream,
         /// Where the normal numbers come from.
-        values: Draws,
+        values: RandomStream,
     },
     /// A fresh router.
     Router {
@@ -63,7 +63,7 @@ pub enum Recipe {
         /// How it starts.
         init: RouterInit,
         /// Where the random numbers come from.
-        values: Draws,
+        values: RandomStream,
     },
 }
 
@@ -141,13 +141,13 @@ impl Recipe {
         init: RouterInit,
         dtype: Dtype,
         shape: &[usize],
-        values: Draws,
+        values: RandomStream,
         sink: &mut Sink<'_>,
     ) -> Result<(), WeightError> {
         let rows = router(init, [shape[0], shape[1]], values);
         let mut bytes = Vec::with_capacity(rows.len() * dtype.size_bytes());
         round_f32(&rows, dtype, &mut bytes);
-        let mut pieces = Pieces::new(dtype, sink);
+        let mut pieces = Chunks::new(dtype, sink);
         pieces.push(&bytes)?;
         pieces.finish()
     }
@@ -226,7 +226,7 @@ struct Block {
 }
 
 impl Block {
-    fn of(id: TensorId, shape: &[usize], count: usize, dimensions: Draws) -> Self {
+    fn of(id: TensorId, shape: &[usize], count: usize, dimensions: RandomStream) -> Self {
         let TensorId::Layer(_, LayerTensor::Mlp(projection)) = id else { panic!("{id:?} is no matrix of an MLP") };
         let by_row = projection != Projection::Down;
         let mut is_in = vec![false; shape[usize::from(!by_row)]];
@@ -240,7 +240,7 @@ impl Block {
     }
 }
 
-fn router(init: RouterInit, [rows, columns]: [usize; 2], values: Draws) -> Vec<f32> {
+fn router(init: RouterInit, [rows, columns]: [usize; 2], values: RandomStream) -> Vec<f32> {
     let mut weight = vec![0.0; rows * columns];
     match init {
         RouterInit::Zero => {}
@@ -260,14 +260,14 @@ fn router(init: RouterInit, [rows, columns]: [usize; 2], values: Draws) -> Vec<f
 
 #[cfg(test)]
 mod tests {
-    use super::super::draws::Purpose;
+    use super::super::random_stream::Purpose;
     use super::*;
 
     use crate::config::DecoderConfig;
     use crate::weights::{MemoryWeights, PIECE_NUMBERS, RawTensor};
 
-    const VALUES: Draws = Draws { seed: 3, layer: 0, purpose: Purpose::Values(0, Projection::Gate) };
-    const DIMENSIONS: Draws = Draws { seed: 3, layer: 0, purpose: Purpose::Dropped(0) };
+    const VALUES: RandomStream = RandomStream { seed: 3, layer: 0, purpose: Purpose::Values(0, Projection::Gate) };
+    const DIMENSIONS: RandomStream = RandomStream { seed: 3, layer: 0, purpose: Purpose::Dropped(0) };
 
     fn block(projection: Projection, shape: [usize; 2], count: usize) -> Block {
         Block::of(TensorId::Layer(0, LayerTensor::Mlp(projection)), &shape, count, DIMENSIONS)

@@ -1,6 +1,6 @@
 //! What is done to a weight on its way out of a source, piece by piece.
 
-use super::draws::Draws;
+use super::random_stream::RandomStream;
 use crate::weights::{Change, Dtype, Sink, TensorId, WeightError, WeightSource, cast_bytes, round_f32, widen_to_f32};
 
 /// One thing done to every number of a weight. Like PyTorch, each step gives numbers of the type it is done in.
@@ -15,7 +15,7 @@ pub(super) enum Step {
         /// Standard deviation of what is added.
         std: f64,
         /// Where the normal numbers come from.
-        values: Draws,
+        values: RandomStream,
     },
 }
 
@@ -140,7 +140,7 @@ pub(super) fn computable(dtype: Dtype, id: TensorId) -> Result<Dtype, WeightErro
 
 #[cfg(test)]
 mod tests {
-    use super::super::draws::Purpose;
+    use super::super::random_stream::Purpose;
     use super::*;
     use crate::config::DecoderConfig;
     use crate::weights::{MemoryWeights, PIECE_NUMBERS, Projection, RawTensor};
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn noise_has_the_deviation_that_it_is_given_and_no_memory_of_pieces() {
-        let values = Draws { seed: 3, layer: 0, purpose: Purpose::Values(0, Projection::Gate) };
+        let values = RandomStream { seed: 3, layer: 0, purpose: Purpose::Values(0, Projection::Gate) };
         let made = through(&source(Dtype::Float32, |_| 2.0), &[Step::Noise { std: 0.5, values }]).unwrap().to_f32();
         let n = made.len() as f64;
         let mean = made.iter().map(|&w| f64::from(w)).sum::<f64>() / n;

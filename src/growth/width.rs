@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::draws::{Draws, Purpose};
+use super::random_stream::{Purpose, RandomStream};
 use super::{PlanError, Recipe};
 use crate::config::{DecoderConfig, MoeConfig};
 use crate::weights::{Change, LayerTensor, Projection, TensorId};
@@ -139,8 +139,8 @@ impl UpcyclePlan {
         }
     }
 
-    fn draws(&self, layer: usize, purpose: Purpose) -> Draws {
-        Draws { seed: self.seed, layer, purpose }
+    fn draws(&self, layer: usize, purpose: Purpose) -> RandomStream {
+        RandomStream { seed: self.seed, layer, purpose }
     }
 }
 
@@ -306,7 +306,7 @@ mod tests {
                 other => panic!("{other:?}"),
             })
         };
-        assert_eq!(dimensions(2), [Draws { seed: 9, layer: 1, purpose: Purpose::Dropped(2) }; 3]);
+        assert_eq!(dimensions(2), [RandomStream { seed: 9, layer: 1, purpose: Purpose::Dropped(2) }; 3]);
         assert_ne!(dimensions(2), dimensions(3));
     }
 

@@ -50,7 +50,7 @@ pub struct AdamWState<const D: usize> {
 pub fn adamw<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
     assert_eq!(state.param.dims(), grad.dims(), "adamw: parameter and gradient");
     #[cfg(feature = "flex")]
-    if super::hand_written(&grad.device()) {
+    if super::has_kernel(&grad.device()) {
         let (param, moment1, moment2) = <burn::backend::Dispatch as flex::AdamW>::adamw_update(
             state.param.into_dispatch(),
             state.moment1.into_dispatch(),
@@ -82,7 +82,7 @@ pub fn adamw_reference<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, st
 /// `Σ x²`, summed in float64 on the CPU in an order that does not depend on threads.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
     #[cfg(feature = "flex")]
-    if super::hand_written(&x.device()) {
+    if super::has_kernel(&x.device()) {
         let sums: Tensor<1> =
             Tensor::from_dispatch(<burn::backend::Dispatch as flex::AdamW>::squares_by_chunk(x.into_dispatch()));
         return sums.into_data().iter::<f32>().map(f64::from).sum();
@@ -98,7 +98,7 @@ mod flex {
     use rayon::prelude::*;
 
     use super::AdamWStep;
-    use crate::kernel::host::{CHUNK, dense, sum_by, tensor, values, vectorized};
+    use crate::kernel::cpu::{CHUNK, dense, sum_by, tensor, values, vectorized};
 
     #[backend_extension(Flex)]
     pub trait AdamW: Backend {
@@ -121,7 +121,7 @@ mod flex {
         if whole && tensor.try_storage_mut::<f32>().is_some() {
             return tensor;
         }
-        super::super::host::tensor(values(&tensor).to_vec(), tensor.shape())
+        super::super::cpu::tensor(values(&tensor).to_vec(), tensor.shape())
     }
 
     impl AdamW for Flex {

@@ -16,14 +16,14 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, activation::softmax};
 
 /// Which keys a query may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Visibility {
+pub struct CausalMask {
     /// Positions before the first query: query `i` stands at position `past + i`.
     pub past: usize,
     /// If set, a query sees itself and the `window − 1` positions before it.
     pub window: Option<usize>,
 }
 
-impl Visibility {
+impl CausalMask {
     /// The positions `start..end` that query `i` sees.
     pub fn keys(&self, query: usize) -> std::ops::Range<usize> {
         let end = self.past + query + 1;
@@ -57,47 +57,47 @@ impl Visibility {
 ///
 /// # Panics
 /// If the sizes disagree, or `num_kv_heads` does not divide `num_heads`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibility) -> Tensor<4> {
-    assert_sizes(&q, &k, &v, visibility);
-    count(&q, visibility);
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: CausalMask) -> Tensor<4> {
+    assert_sizes(&q, &k, &v, mask);
+    count(&q, mask);
     #[cfg(feature = "flex")]
-    if super::hand_written(&q.device()) {
+    if super::has_kernel(&q.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Attention>::attention_forward(
             q.into_dispatch(),
             k.into_dispatch(),
             v.into_dispatch(),
-            visibility,
+            mask,
         ));
     }
-    attention_reference(q, k, v, visibility)
+    attention_reference(q, k, v, mask)
 }
 
-fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, visibility: Visibility) {
+fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, mask: CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
     let [kv_batch_size, capacity, num_kv_heads, kv_head_dim] = k.dims();
     assert_eq!(k.dims(), v.dims(), "attention: keys and values");
     assert_eq!((batch_size, head_dim), (kv_batch_size, kv_head_dim), "attention: queries and keys");
     assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
-    assert!(visibility.past + num_queries <= capacity, "attention: {visibility:?} of {capacity} positions");
+    assert!(mask.past + num_queries <= capacity, "attention: {mask:?} of {capacity} positions");
 }
 
 /// Counts the products of the scores and of the means.
-fn count(q: &Tensor<4>, visibility: Visibility) {
+fn count(q: &Tensor<4>, mask: CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
-    super::executed::add(2 * batch_size * num_heads * head_dim * visibility.num_pairs(num_queries));
+    super::flop_counter::add(2 * batch_size * num_heads * head_dim * mask.num_pairs(num_queries));
 }
 
 /// The same by Burn's own operations, with every score materialised.
-pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, visibility: Visibility) -> Tensor<4> {
+pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: CausalMask) -> Tensor<4> {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
     let [_, _, num_kv_heads, _] = k.dims();
-    let num_keys = visibility.past + num_queries;
+    let num_keys = mask.past + num_queries;
     let heads_first = |x: Tensor<4>| {
         let shape = [batch_size, num_kv_heads, num_heads / num_kv_heads, num_keys, head_dim];
         let x = x.slice([0..batch_size, 0..num_keys]).swap_dims(1, 2).unsqueeze_dim::<5>(2);
         x.expand(shape).reshape([batch_size, num_heads, num_keys, head_dim])
     };
-    let hidden = (0..num_queries).flat_map(|i| (0..num_keys).map(move |j| !visibility.keys(i).contains(&j)));
+    let hidden = (0..num_queries).flat_map(|i| (0..num_keys).map(move |j| !mask.keys(i).contains(&j)));
     let hidden = TensorData::new(hidden.map(i32::from).collect(), [1, 1, num_queries, num_keys]);
     let hidden: Tensor<4, Bool> = Tensor::<4, Int>::from_data(hidden, &q.device()).equal_elem(1);
     let scores = q.swap_dims(1, 2).matmul(heads_first(k).transpose()) / (head_dim as f64).sqrt();
@@ -137,19 +137,19 @@ mod tests {
         (1, 1, 900, 0, 3, 3, 20, Some(600)),
     ];
 
-    fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, Visibility) {
+    fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, CausalMask) {
         let (batch_size, num_queries, past, spare, heads, kv_heads, head_dim, window) = case;
         let kv = [batch_size, past + num_queries + spare, kv_heads, head_dim];
         let q = random([batch_size, num_queries, heads, head_dim], device);
-        (q, random(kv, device), random(kv, device), Visibility { past, window })
+        (q, random(kv, device), random(kv, device), CausalMask { past, window })
     }
 
     #[test]
     fn the_kernel_gives_the_output_of_the_reference() {
         for case in CASES {
-            let (q, k, v, visibility) = inputs(case, &Device::flex());
-            let found = attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
-            let expected = attention_reference(q, k, v, visibility).into_data();
+            let (q, k, v, mask) = inputs(case, &Device::flex());
+            let found = attention(q.clone(), k.clone(), v.clone(), mask).into_data();
+            let expected = attention_reference(q, k, v, mask).into_data();
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
         }
     }
@@ -158,11 +158,11 @@ mod tests {
     fn the_kernel_gives_the_gradients_of_the_reference() {
         let device = Device::flex().autodiff();
         for case in CASES {
-            let (q, k, v, visibility) = inputs(case, &device);
+            let (q, k, v, mask) = inputs(case, &device);
             let scale = random(q.dims(), &device);
-            let run = |f: fn(Tensor<4>, Tensor<4>, Tensor<4>, Visibility) -> Tensor<4>| {
+            let run = |f: fn(Tensor<4>, Tensor<4>, Tensor<4>, CausalMask) -> Tensor<4>| {
                 let [q, k, v] = [&q, &k, &v].map(|x| x.clone().detach().require_grad());
-                let y = f(q.clone(), k.clone(), v.clone(), visibility);
+                let y = f(q.clone(), k.clone(), v.clone(), mask);
                 let grads = (y * scale.clone()).sum().backward();
                 [q, k, v].map(|x| x.grad(&grads).unwrap().into_data())
             };
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn gradients_agree_with_finite_differences() {
         let device = Device::flex().autodiff();
-        let (q, k, v, visibility) = inputs((1, 5, 0, 0, 4, 2, 4, Some(3)), &device);
+        let (q, k, v, mask) = inputs((1, 5, 0, 0, 4, 2, 4, Some(3)), &device);
         let loss = |x: [Tensor<4>; 3]| {
             let [q, k, v] = x;
-            attention(q, k, v, visibility).square().sum()
+            attention(q, k, v, mask).square().sum()
         };
         let inputs = [q, k, v].map(|x| x.require_grad());
         let grads = loss(inputs.clone()).backward();
@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn what_a_query_may_not_see_does_not_reach_it() {
-        let (q, k, v, visibility) = inputs((1, 8, 0, 0, 2, 1, 4, Some(3)), &Device::flex());
-        let before = attention(q.clone(), k.clone(), v.clone(), visibility);
+        let (q, k, v, mask) = inputs((1, 8, 0, 0, 2, 1, 4, Some(3)), &Device::flex());
+        let before = attention(q.clone(), k.clone(), v.clone(), mask);
         let spoilt = v.slice_assign([0..1, 5..6], k.clone().slice([0..1, 5..6]) * 100.0);
-        let after = attention(q, k, spoilt, visibility);
-        let sees_key_5 = |i: usize| visibility.keys(i).contains(&5);
+        let after = attention(q, k, spoilt, mask);
+        let sees_key_5 = |i: usize| mask.keys(i).contains(&5);
         for i in 0..8 {
             let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
             assert_eq!(row(&before) != row(&after), sees_key_5(i), "query {i}");
@@ -210,14 +210,14 @@ mod tests {
 
     #[test]
     fn keys_that_a_query_may_not_see_do_not_reach_it_whatever_they_are() {
-        let (q, k, v, visibility) = inputs((1, 150, 30, 0, 2, 1, 8, Some(40)), &Device::flex());
-        let before = attention(q.clone(), k.clone(), v.clone(), visibility);
+        let (q, k, v, mask) = inputs((1, 150, 30, 0, 2, 1, 8, Some(40)), &Device::flex());
+        let before = attention(q.clone(), k.clone(), v.clone(), mask);
         for spoilt in [f32::NAN, 1e30] {
             let keys = k.clone().slice_assign([0..1, 100..101], Tensor::full([1, 1, 1, 8], spoilt, &q.device()));
-            let after = attention(q.clone(), keys, v.clone(), visibility);
+            let after = attention(q.clone(), keys, v.clone(), mask);
             for i in 0..150 {
                 let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
-                assert_eq!(row(&before) != row(&after), visibility.keys(i).contains(&100), "query {i}");
+                assert_eq!(row(&before) != row(&after), mask.keys(i).contains(&100), "query {i}");
             }
         }
     }
@@ -226,11 +226,11 @@ mod tests {
     fn scores_that_rise_by_hundreds_along_the_keys_give_the_output_of_the_reference() {
         let device = Device::flex();
         for num_queries in [1, 250] {
-            let (q, k, v, visibility) = inputs((1, num_queries, 700, 0, 2, 1, 16, None), &device);
+            let (q, k, v, mask) = inputs((1, num_queries, 700, 0, 2, 1, 16, None), &device);
             let rising = Tensor::<1, Int>::arange(0..700 + num_queries as i64, &device).float().reshape([1, -1, 1, 1]);
             let (q, k) = (q.abs() * 2.0, k.abs() * rising / 100.0);
-            let found = attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
-            let expected = attention_reference(q, k, v, visibility).into_data();
+            let found = attention(q.clone(), k.clone(), v.clone(), mask).into_data();
+            let expected = attention_reference(q, k, v, mask).into_data();
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
         }
     }
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn a_sequence_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
         for num_queries in [1, 130] {
-            let (q, k, v, visibility) = inputs((3, num_queries, 290, 2, 6, 2, 40, None), &Device::flex());
-            let run = || attention(q.clone(), k.clone(), v.clone(), visibility).into_data();
+            let (q, k, v, mask) = inputs((3, num_queries, 290, 2, 6, 2, 40, None), &Device::flex());
+            let run = || attention(q.clone(), k.clone(), v.clone(), mask).into_data();
             let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
             let alone = on(1);
             assert_eq!(on(2), alone, "{num_queries} queries on two threads");
@@ -247,20 +247,20 @@ mod tests {
             let second = [&q, &k, &v].map(|x| x.clone().narrow(0, 1, 1));
             let [q, k, v] = second;
             let of_batch = Tensor::<4>::from_data(alone, &q.device()).narrow(0, 1, 1).into_data();
-            assert_eq!(attention(q, k, v, visibility).into_data(), of_batch, "{num_queries} queries");
+            assert_eq!(attention(q, k, v, mask).into_data(), of_batch, "{num_queries} queries");
         }
     }
 
     #[test]
     fn some_queries_see_from_the_first_key_of_the_first_to_the_last_of_the_last() {
-        assert_eq!(Visibility { past: 7, window: None }.keys_of_all(&(2..5)), 0..12);
-        assert_eq!(Visibility { past: 7, window: Some(3) }.keys_of_all(&(2..5)), 7..12);
+        assert_eq!(CausalMask { past: 7, window: None }.keys_of_all(&(2..5)), 0..12);
+        assert_eq!(CausalMask { past: 7, window: Some(3) }.keys_of_all(&(2..5)), 7..12);
     }
 
     #[test]
     fn pairs_are_a_triangle_without_a_window_and_a_band_with_one() {
-        assert_eq!(Visibility { past: 0, window: None }.num_pairs(10), 55);
-        assert_eq!(Visibility { past: 7, window: None }.num_pairs(1), 8);
-        assert_eq!(Visibility { past: 0, window: Some(3) }.num_pairs(10), 1 + 2 + 8 * 3);
+        assert_eq!(CausalMask { past: 0, window: None }.num_pairs(10), 55);
+        assert_eq!(CausalMask { past: 7, window: None }.num_pairs(1), 8);
+        assert_eq!(CausalMask { past: 0, window: Some(3) }.num_pairs(10), 1 + 2 + 8 * 3);
     }
 }

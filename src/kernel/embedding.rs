@@ -15,7 +15,7 @@ use super::quantized_linear::QuantizedMatrix;
 /// If an id is not below `vocab_size`.
 pub fn embedding(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
     #[cfg(feature = "flex")]
-    if super::hand_written(&table.device()) {
+    if super::has_kernel(&table.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Embedding>::embedding_lookup(
             table.into_dispatch(),
             tokens.into_dispatch(),
@@ -58,7 +58,7 @@ mod flex {
     use burn::backend::tensor::{FloatTensor, IntTensor};
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
-    use crate::kernel::host::{WeightRows, dense, indices, tensor, values};
+    use crate::kernel::cpu::{WeightRows, dense, indices, tensor, values};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait Embedding: Backend {

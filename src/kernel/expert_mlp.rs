@@ -44,7 +44,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, experts: Tensor<2, Int>, mlp
     assert_eq!(mlp.gate.dims()[2], hidden_size, "expert_mlp: gate and hidden_size");
     assert_eq!(mlp.down.dims(), [num_experts, hidden_size, intermediate_size], "expert_mlp: down");
     #[cfg(feature = "flex")]
-    if super::hand_written(&x.device()) {
+    if super::has_kernel(&x.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::ExpertMlp>::expert_mlp_forward(
             x.into_dispatch(),
             weights.into_dispatch(),
@@ -160,7 +160,7 @@ mod tests {
         let (x, weights, chosen) = (random([9, 8], &device), random([9, 2], &device), routing(9, 4, 2, &device));
         let mlp = experts(4, 5, 8, &device);
         let count = |f: fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, ExpertWeights) -> Tensor<2>| {
-            crate::kernel::executed::executed_flops(|| f(x.clone(), weights.clone(), chosen.clone(), mlp.clone())).1
+            crate::kernel::flop_counter::executed_flops(|| f(x.clone(), weights.clone(), chosen.clone(), mlp.clone())).1
         };
         let one_visit = 2 * 3 * 8 * 5;
         assert_eq!(count(expert_mlp), 9 * 2 * one_visit);

@@ -18,9 +18,9 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let [out_features, in_features] = weight.dims();
     let shape = x.dims();
     assert_eq!(shape[D - 1], in_features, "linear: last axis of x {shape:?} and in_features");
-    super::executed::add(shape.iter().product::<usize>() * out_features);
+    super::flop_counter::add(shape.iter().product::<usize>() * out_features);
     #[cfg(feature = "flex")]
-    if super::hand_written(&x.device()) {
+    if super::has_kernel(&x.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Linear>::linear_forward(
             x.into_dispatch(),
             weight.into_dispatch(),
@@ -51,7 +51,7 @@ mod flex {
     use burn::backend::tensor::FloatTensor;
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
-    use crate::kernel::host::{Mat, MatMut, Threads, WeightRows, dense, gemm, matmul_nt, tensor, values};
+    use crate::kernel::cpu::{Mat, MatMut, Threads, WeightRows, dense, gemm, matmul_nt, tensor, values};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait Linear: Backend {

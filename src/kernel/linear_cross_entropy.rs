@@ -23,9 +23,9 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1
     assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
     assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
     assert!(num_tokens > 0, "linear_cross_entropy: a mean of no tokens");
-    super::executed::add(num_tokens * vocab_size * hidden_size);
+    super::flop_counter::add(num_tokens * vocab_size * hidden_size);
     #[cfg(feature = "flex")]
-    if super::hand_written(&hidden.device()) {
+    if super::has_kernel(&hidden.device()) {
         return flex::linear_cross_entropy(hidden, weight, targets);
     }
     linear_cross_entropy_reference(hidden, weight, targets)
@@ -51,7 +51,7 @@ mod flex {
     use rayon::prelude::*;
 
     use super::Weight;
-    use crate::kernel::host::{
+    use crate::kernel::cpu::{
         Mat, MatMut, Matrix, Threads, WeightRows, dense, exponentials_in_place, gemm, indices, products, tensor,
         values, vectorized,
     };

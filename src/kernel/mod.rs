@@ -10,8 +10,8 @@
 pub mod adamw;
 pub mod attention;
 pub mod embedding;
-pub mod executed;
 pub mod expert_mlp;
+pub mod flop_counter;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod projections;
@@ -21,17 +21,17 @@ pub mod rope;
 pub mod silu_mul;
 
 mod allocator;
+#[cfg(feature = "flex")]
+mod cpu;
 #[cfg(all(test, feature = "flex"))]
 mod fixture;
-#[cfg(feature = "flex")]
-mod host;
 
 use burn::tensor::Device;
 
 pub use allocator::CachingAllocator;
 
 /// Whether tensors on this device have hand-written bodies.
-fn hand_written(device: &Device) -> bool {
+fn has_kernel(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     return *device == Device::flex();
     #[cfg(not(feature = "flex"))]

@@ -88,15 +88,15 @@ pub fn projections_reference<const D: usize, const N: usize>(
 ///
 /// # Panics
 /// If the last axis of `x` is not `in`, or the residual has not the shape of the product.
-pub fn projection_onto<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+pub fn linear_add<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
     let (shape, [out_features, in_features]) = (x.dims(), weight.dims());
     assert_eq!(shape[D - 1], in_features, "linear: last axis of x {shape:?} and in_features");
     let mut product = shape;
     product[D - 1] = out_features;
-    assert_eq!(residual.dims(), product, "projection_onto: residual and product");
+    assert_eq!(residual.dims(), product, "linear_add: residual and product");
     #[cfg(feature = "flex")]
     if flex::takes(&x) {
-        return flex::projection_onto(residual, x, weight);
+        return flex::linear_add(residual, x, weight);
     }
     residual + single(x, weight)
 }
@@ -104,8 +104,8 @@ pub fn projection_onto<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight
 /// The same by Burn's own operations.
 ///
 /// # Panics
-/// As [`projection_onto`].
-pub fn projection_onto_reference<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+/// As [`linear_add`].
+pub fn linear_add_reference<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
     let [product] = projections_reference(x, None, [weight]);
     residual + product
 }
@@ -170,13 +170,13 @@ pub(super) mod flex {
     use burn::tensor::Tensor;
 
     use super::Weight;
-    use crate::kernel::executed;
-    use crate::kernel::host::{self, Matrix, Threads, WeightRows, dense, tensor, values, whole};
+    use crate::kernel::cpu::{self, Matrix, Threads, WeightRows, dense, tensor, values, whole};
+    use crate::kernel::flop_counter;
 
     /// Whether the hand-written bodies take this: they have no gradients.
     pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
         let device = x.device();
-        crate::kernel::hand_written(&device) && !device.is_autodiff()
+        crate::kernel::has_kernel(&device) && !device.is_autodiff()
     }
 
     /// A weight whose elements can be borrowed.
@@ -210,12 +210,12 @@ pub(super) mod flex {
         let (shape, k) = (x.shape(), weights.first().map_or(1, |weight| weight.dims()[1]));
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
         let widths = weights.each_ref().map(|weight| weight.dims()[0]);
-        executed::add(rows * k * widths.iter().sum::<usize>());
+        flop_counter::add(rows * k * widths.iter().sum::<usize>());
         let held = weights.map(Held::new);
         let mut outs = widths.map(|width| vec![0.0; rows * width]);
         let products = held.iter().zip(&mut outs).map(|(held, out)| (held.matrix(), out.as_mut_slice())).collect();
         if k > 0 {
-            host::products(values(&x), k, products, false, Threads::Pool);
+            cpu::products(values(&x), k, products, false, Threads::Pool);
         }
         let mut widths = widths.into_iter();
         outs.map(|out| {
@@ -225,14 +225,14 @@ pub(super) mod flex {
         })
     }
 
-    pub fn projection_onto<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
+    pub fn linear_add<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: Weight) -> Tensor<D> {
         let (mut out, x, k) = (whole(primitive(residual)), dense(primitive(x)), weight.dims()[1]);
         let held = Held::new(weight);
         // In place if nobody else has the residual.
         let sums = out.storage_mut::<f32>();
-        executed::add(sums.len() * k);
+        flop_counter::add(sums.len() * k);
         if k > 0 {
-            host::products(values(&x), k, vec![(held.matrix(), sums)], true, Threads::Pool);
+            cpu::products(values(&x), k, vec![(held.matrix(), sums)], true, Threads::Pool);
         }
         Tensor::from_primitive::<Flex>(out)
     }
@@ -241,11 +241,11 @@ pub(super) mod flex {
         let x = dense(primitive(x));
         let ([n, k], mut shape) = (gate.dims(), x.shape());
         let rows = (0..D - 1).map(|axis| shape[axis]).product::<usize>();
-        executed::add(2 * rows * k * n);
+        flop_counter::add(2 * rows * k * n);
         let (gate, up) = (Held::new(gate), Held::new(up));
         let mut out = vec![0.0; rows * n];
         if k > 0 {
-            host::gated(values(&x), k, [gate.matrix(), up.matrix()], &mut out, Threads::Pool);
+            cpu::gated(values(&x), k, [gate.matrix(), up.matrix()], &mut out, Threads::Pool);
         }
         shape[D - 1] = n;
         Tensor::from_primitive::<Flex>(tensor(out, shape))
@@ -312,8 +312,8 @@ mod tests {
             assert_eq!(hidden.into_data(), expected.into_data(), "gate of {shape:?}");
 
             let residual = random::<3>([shape[0], shape[1], out], &device);
-            let expected = projection_onto_reference(residual.clone(), x.clone(), weight.clone()).into_data();
-            let sum = projection_onto(residual, x, weight).into_data();
+            let expected = linear_add_reference(residual.clone(), x.clone(), weight.clone()).into_data();
+            let sum = linear_add(residual, x, weight).into_data();
             sum.assert_approx_eq::<f32>(&expected, Tolerance::absolute(2e-4));
         }
     }
@@ -324,14 +324,14 @@ mod tests {
         let (x, weight) = (random::<2>([3, 32], &device), Weight::Float(random([8, 32], &device)));
         let alone = random::<2>([3, 8], &device);
         let numbers = alone.clone().into_data();
-        projection_onto(alone.clone(), x.clone(), weight.clone());
+        linear_add(alone.clone(), x.clone(), weight.clone());
         assert_eq!(alone.into_data(), numbers);
         let whole = random::<2>([5, 8], &device);
         let before = whole.clone().into_data();
         let shared = whole.clone().slice([0..3, 0..8]);
         for residual in [shared.clone(), whole.clone().slice([1..4, 0..8])] {
-            let expected = projection_onto_reference(residual.clone(), x.clone(), weight.clone()).into_data();
-            let sum = projection_onto(residual, x.clone(), weight.clone()).into_data();
+            let expected = linear_add_reference(residual.clone(), x.clone(), weight.clone()).into_data();
+            let sum = linear_add(residual, x.clone(), weight.clone()).into_data();
             sum.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
         }
         assert_eq!(shared.into_data(), whole.clone().slice([0..3, 0..8]).into_data());
@@ -382,8 +382,8 @@ mod tests {
             let of_gain = gain.grad(&grads).unwrap().into_data();
             ([&x, &gate, &up, &down].map(|leaf| leaf.grad(&grads).unwrap().into_data()), of_gain)
         };
-        let (found, of_gain) = run(gated_projection, projection_onto);
-        let (expected, expected_of_gain) = run(gated_projection_reference, projection_onto_reference);
+        let (found, of_gain) = run(gated_projection, linear_add);
+        let (expected, expected_of_gain) = run(gated_projection_reference, linear_add_reference);
         of_gain.assert_approx_eq::<f32>(&expected_of_gain, Tolerance::rel_abs(1e-3, 1e-2));
         for (found, expected) in found.iter().zip(&expected) {
             found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-3, 1e-2));
@@ -402,7 +402,7 @@ mod tests {
                 let weights = [Weight::Float(gate.clone()), blocks.clone()];
                 let [y, of_blocks] = projections(x.clone(), Some(norm.clone()), weights);
                 let hidden = gated_projection(x.clone(), None, Weight::Float(gate.clone()), Weight::Float(up.clone()));
-                let sum = projection_onto(residual.clone(), x.clone(), blocks.clone());
+                let sum = linear_add(residual.clone(), x.clone(), blocks.clone());
                 [y, of_blocks, hidden, sum].map(Tensor::into_data)
             };
             let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);

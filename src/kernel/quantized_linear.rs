@@ -49,7 +49,7 @@ pub fn quantized_linear_reference<const D: usize>(x: Tensor<D>, weight: &Quantiz
 
 /// Whether weights on this device are multiplied in their blocks. Elsewhere they are widened for every product.
 pub fn keeps_blocks(device: &Device) -> bool {
-    super::hand_written(device) && !device.is_autodiff()
+    super::has_kernel(device) && !device.is_autodiff()
 }
 
 /// The numbers of a matrix as a tensor.

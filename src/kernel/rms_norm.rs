@@ -33,7 +33,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "rms_norm: last axis of x and weight");
     let weight = weight.cast(DType::F32);
     #[cfg(feature = "flex")]
-    if super::hand_written(&x.device()) {
+    if super::has_kernel(&x.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::RmsNorm>::rms_norm_forward(
             x.into_dispatch(),
             weight.into_dispatch(),
@@ -59,7 +59,7 @@ mod flex {
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
     use rayon::prelude::*;
 
-    use crate::kernel::host::{CHUNK, dense, for_each_chunk, sum_by, tensor, values, vectorized};
+    use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, sum_by, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait RmsNorm: Backend {

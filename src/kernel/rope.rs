@@ -16,7 +16,7 @@ pub fn rope(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     assert_eq!(cos.dims(), [seq_length, head_dim / 2], "rope: table of cosines");
     assert_eq!(cos.dims(), sin.dims(), "rope: tables");
     #[cfg(feature = "flex")]
-    if super::hand_written(&x.device()) {
+    if super::has_kernel(&x.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::Rope>::rope_forward(
             x.into_dispatch(),
             cos.into_dispatch(),
@@ -47,7 +47,7 @@ pub(super) mod flex {
     use burn::backend::tensor::FloatTensor;
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 
-    use crate::kernel::host::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
+    use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait Rope: Backend {

@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, activation};
 pub fn silu_mul<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "silu_mul: gate and up");
     #[cfg(feature = "flex")]
-    if super::hand_written(&gate.device()) {
+    if super::has_kernel(&gate.device()) {
         return Tensor::from_dispatch(<burn::backend::Dispatch as flex::SiluMul>::silu_mul_forward(
             gate.into_dispatch(),
             up.into_dispatch(),
@@ -36,7 +36,7 @@ mod flex {
     use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
     use rayon::prelude::*;
 
-    use crate::kernel::host::{CHUNK, dense, for_each_chunk, silu, silu_derivative, tensor, values, vectorized};
+    use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, silu, silu_derivative, tensor, values, vectorized};
 
     #[backend_extension(Flex, Autodiff)]
     pub trait SiluMul: Backend {

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use super::{LayerCache, Linear, Loader, RmsNorm, Rotation};
 use crate::config::DecoderConfig;
-use crate::kernel::attention::{Visibility, attention};
+use crate::kernel::attention::{CausalMask, attention};
 use crate::kernel::projections::projections;
 use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
@@ -72,7 +72,7 @@ impl Attention {
                     rotation.turn([q, k])
                 };
                 let _span = span("attention");
-                attention(q, k, v, Visibility { past: 0, window: self.sliding_window })
+                attention(q, k, v, CausalMask { past: 0, window: self.sliding_window })
             }
         };
         let _span = span("o_proj");

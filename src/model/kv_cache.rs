@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::Rotation;
 use crate::config::DecoderConfig;
-use crate::kernel::attention::{Cache, Visibility, cached_attention};
+use crate::kernel::attention::{Cache, CausalMask, cached_attention};
 
 /// The cache of a whole decoder: one [`LayerCache`] a layer, room for a fixed number of positions.
 #[derive(Debug)]
@@ -65,12 +65,12 @@ impl LayerCache {
     /// # Panics
     /// If there is no room.
     pub fn attend(&mut self, new: [Tensor<4>; 3], rotation: &Rotation, window: Option<usize>) -> Tensor<4> {
-        let visibility = Visibility { past: self.len, window };
+        let mask = CausalMask { past: self.len, window };
         let end = self.len + new[0].dims()[1];
         let capacity = self.cache.as_ref().map_or(0, |cache| cache.keys.dims()[1]);
         assert!(end <= capacity, "{end} positions do not fit a cache of {capacity}");
         let cache = self.cache.take().expect("a cache is only out during a write");
-        let (y, cache) = cached_attention(new, rotation.tables(), cache, visibility);
+        let (y, cache) = cached_attention(new, rotation.tables(), cache, mask);
         self.cache = Some(cache);
         self.len = end;
         y

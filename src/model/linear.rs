@@ -29,7 +29,7 @@ impl Linear {
     /// # Panics
     /// If the last axis of `x` is not `in`, or the residual has not the shape of the result.
     pub fn forward_onto<const D: usize>(&self, residual: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
-        projections::projection_onto(residual, x, self.weight.val())
+        projections::linear_add(residual, x, self.weight.val())
     }
 }
 

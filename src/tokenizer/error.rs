@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::ErrorKind;
+
 /// Why a tokenizer could not be read, written or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -155,17 +157,6 @@ pub enum TokenizerError {
         /// What the tokenizers library said.
         reason: String,
     },
-}
-
-/// What kind of failure an error is, for an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// An input file is missing.
-    NotFound,
-    /// An input breaks a rule.
-    Invalid,
-    /// The operating system failed.
-    Io,
 }
 
 impl TokenizerError {

@@ -7,13 +7,12 @@ mod shown;
 
 use std::path::{Path, PathBuf};
 
-pub(in crate::weights) use shown::{cut, quoted};
-
 use shown::{axes, cut_after, listed, or_tied};
 
-use super::gguf::{GgufFault, VocabularyError};
-use super::{Dtype, TensorId};
 use crate::config::ConfigError;
+use crate::error::{ErrorKind, cut, quoted};
+use crate::formats::gguf::{GgufFault, VocabularyError};
+use crate::weights::{Dtype, TensorId};
 
 /// Why weights could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -686,17 +685,6 @@ pub enum WeightError {
         /// What is free.
         free_bytes: u64,
     },
-}
-
-/// What kind of failure a [`WeightError`] is, for an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// An input file or directory is missing.
-    NotFound,
-    /// An input, or the place for the output, breaks a rule.
-    Invalid,
-    /// The operating system failed.
-    Io,
 }
 
 impl WeightError {

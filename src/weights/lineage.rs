@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::hf::hf_name;
-use super::{Dtype, TensorId};
+use crate::formats::hf::hf_name;
+use crate::weights::{Dtype, TensorId};
 
 /// Where a weight came from: the weight of the root checkpoint it started as, and what was done to it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -6,8 +6,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{Dtype, PIECE_NUMBERS, RawTensor, Sink, TensorId, WeightError, WeightSource};
 use crate::config::DecoderConfig;
+use crate::weights::{Dtype, PIECE_NUMBERS, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// All weights of one decoder, in memory.
 #[derive(Debug, Clone)]

@@ -3,43 +3,26 @@
 //! [`WeightSource`] is the one door between checkpoints, growth and models. A source answers for exactly
 //! the weights that its config calls for ([`TensorId::all`]), each with the shape that the config gives.
 
-mod checkpoint;
-pub mod commit;
-pub mod disk;
+mod chunks;
 mod error;
-pub mod gguf;
-pub mod hf;
-pub mod hub;
-mod inherited;
-mod json;
 mod lineage;
 pub mod memory;
-mod notice;
-mod origin;
-mod pieces;
-pub mod receipt;
 mod rounding;
-pub mod safetensors;
 mod tensor;
 mod tensor_id;
 
-pub use checkpoint::{Checkpoint, StoredTensor};
-pub use error::{ErrorKind, WeightError};
-pub(crate) use hf::read_bounded;
-pub use hf::{HfDirectory, write_hf_directory};
-pub use inherited::{Content, Inherited};
+pub use chunks::{Chunks, PIECE_NUMBERS};
+pub use error::WeightError;
 pub use lineage::{Change, Lineage};
 pub use memory::MemoryWeights;
-pub use notice::Notice;
-pub use origin::{License, Origin};
-pub use pieces::{PIECE_NUMBERS, Pieces};
+pub(crate) use rounding::Rounding;
 pub use rounding::{Finite, Strictness};
 pub use tensor::{Dtype, RawTensor};
 pub(crate) use tensor::{cast_bytes, round_f32, widen_to_f32};
 pub use tensor_id::{LayerTensor, Projection, TensorId};
 
 use crate::config::DecoderConfig;
-use gguf::GgmlType;
+use crate::formats::gguf::GgmlType;
 
 /// Named tensors and the shape of the decoder they make.
 pub trait WeightSource {
@@ -54,7 +37,7 @@ pub trait WeightSource {
 
     /// Hands the bytes of the weight to `sink`, in order: row-major, little-endian, in pieces of [`PIECE_NUMBERS`] numbers
     /// of [`dtype`](Self::dtype), of which only the last may be shorter. So memory is bounded whatever the weight's size;
-    /// [`Pieces`] cuts what comes otherwise.
+    /// [`Chunks`] cuts what comes otherwise.
     ///
     /// # Errors
     /// [`WeightError::Io`] or [`WeightError::Changed`] if the file can no longer be read; what `sink` returns.

@@ -1,7 +1,7 @@
 //! Numbers on their way to a file: rounded to its type, and known to be numbers.
 
-use super::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource, cast_bytes};
 use crate::config::DecoderConfig;
+use crate::weights::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource, cast_bytes};
 
 /// What to do with values that no weight should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,7 +131,7 @@ fn value(bytes: &[u8], dtype: Dtype) -> f64 {
         return f64::from_le_bytes(bytes);
     }
     let mut wide = Vec::with_capacity(1);
-    super::widen_to_f32(bytes, dtype, &mut wide);
+    crate::weights::widen_to_f32(bytes, dtype, &mut wide);
     f64::from(wide[0])
 }
 

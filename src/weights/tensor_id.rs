@@ -1,7 +1,7 @@
 //! Which weight of a decoder: a structured name, its shape, and the full list for a config.
 //!
 //! Growth, loading and writing speak of weights through [`TensorId`]; the strings that files use for
-//! them are the business of [`super::hf`].
+//! them are the business of [`crate::formats::hf`].
 
 use serde::{Deserialize, Serialize};
 

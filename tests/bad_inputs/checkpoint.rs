@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
-use deepwide::weights::hf::write_hf_shards;
-use deepwide::weights::{Dtype, MemoryWeights, RawTensor, write_hf_directory};
+use deepwide::formats::hf::write_hf_shards;
+use deepwide::formats::write_hf_directory;
+use deepwide::weights::{Dtype, MemoryWeights, RawTensor};
 use serde_json::Value;
 
 pub const CONFIG: &str = "config.json";

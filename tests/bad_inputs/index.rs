@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use deepwide::weights::hf::hf_name;
-use deepwide::weights::receipt::RECEIPT;
-use deepwide::weights::safetensors::SafetensorsFile;
-use deepwide::weights::{HfDirectory, TensorId, WeightSource};
+use deepwide::formats::HfDirectory;
+use deepwide::formats::hf::hf_name;
+use deepwide::formats::safetensors::SafetensorsFile;
+use deepwide::output::receipt::RECEIPT;
+use deepwide::weights::{TensorId, WeightSource};
 use serde_json::{Map, Value, json};
 
 use super::safetensors::{link, pipe};

@@ -12,7 +12,9 @@ mod safetensors;
 use std::fs;
 use std::path::Path;
 
-use deepwide::weights::{ErrorKind, HfDirectory, WeightError, write_hf_directory};
+use deepwide::error::ErrorKind;
+use deepwide::formats::{HfDirectory, write_hf_directory};
+use deepwide::weights::WeightError;
 
 pub use checkpoint::*;
 

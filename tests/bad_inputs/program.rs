@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use deepwide::weights::{ErrorKind, HfDirectory};
+use deepwide::error::ErrorKind;
+use deepwide::formats::HfDirectory;
 
 use super::*;
 use crate::grow::{printed, run};

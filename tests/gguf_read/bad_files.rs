@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use deepwide::weights::disk::{Disk, disk};
-use deepwide::weights::gguf::GgufFile;
+use deepwide::formats::gguf::GgufFile;
+use deepwide::output::disk::{Disk, disk};
 use deepwide::weights::{TensorId, WeightError, WeightSource};
 
 use super::builder::*;

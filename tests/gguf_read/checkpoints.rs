@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use deepwide::config::ModelType;
-use deepwide::weights::gguf::{GgufFile, dequantize};
-use deepwide::weights::hf::hf_name;
-use deepwide::weights::{Dtype, LayerTensor, License, MemoryWeights, Origin, RawTensor, TensorId, WeightSource};
+use deepwide::formats::gguf::{GgufFile, dequantize};
+use deepwide::formats::hf::hf_name;
+use deepwide::formats::{License, Origin};
+use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightSource};
 use ndarray::Array2;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};

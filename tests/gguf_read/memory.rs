@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use deepwide::weights::gguf::GgufFile;
+use deepwide::formats::gguf::GgufFile;
 use deepwide::weights::{TensorId, WeightSource};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use deepwide::weights::disk::{Disk, Kind, Lock, ReadAt, Stat, WriteFile};
+use deepwide::output::disk::{Disk, Kind, Lock, ReadAt, Stat, WriteFile};
 
 /// Where the file lies.
 pub const PATH: &str = "model.gguf";

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use deepwide::formats::gguf::{GgufFile, GgufFileType, GgufOptions, GgufVocabulary, write_gguf};
+use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::growth::mergekit::ChatTemplate;
-use deepwide::weights::gguf::{GgufFile, GgufFileType, GgufOptions, GgufVocabulary, write_gguf};
-use deepwide::weights::{HfDirectory, MemoryWeights, WeightSource, write_hf_directory};
+use deepwide::weights::{MemoryWeights, WeightSource};
 use serde_json::Value;
 
 use super::{deepwide, names, printed, run, tiny_base};

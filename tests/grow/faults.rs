@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
+use deepwide::formats::hf::{HfOptions, HfWriter};
+use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::weights::commit::{Existing, PartialDirectory};
-use deepwide::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
-use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
-use deepwide::weights::hf::{HfOptions, HfWriter};
-use deepwide::weights::receipt::{RECEIPT, verify};
-use deepwide::weights::{Checkpoint, HfDirectory, TensorId, WeightError, WeightSource};
+use deepwide::output::commit::{Existing, PartialDirectory};
+use deepwide::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
+use deepwide::output::receipt::{RECEIPT, verify};
+use deepwide::weights::{TensorId, WeightError, WeightSource};
 
 use super::{names, tiny_base};
 use crate::gguf_written::tiny_vocabulary;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use deepwide::weights::HfDirectory;
+use deepwide::formats::HfDirectory;
 
 use super::{deepwide, names, printed, run, tiny_base};
 

@@ -9,11 +9,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use deepwide::config::DecoderConfig;
+use deepwide::formats::hf::{HfOptions, HfWriter};
+use deepwide::formats::{Checkpoint, hf::hf_name};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::weights::commit::{Existing, PartialDirectory};
-use deepwide::weights::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
-use deepwide::weights::hf::{HfOptions, HfWriter};
-use deepwide::weights::{Checkpoint, TensorId, WeightSource, hf::hf_name};
+use deepwide::output::commit::{Existing, PartialDirectory};
+use deepwide::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
+use deepwide::weights::{TensorId, WeightSource};
 use serde_json::{Map, json};
 
 /// Layers of Mistral 7B's shape: 0.44 GB each in bfloat16. Four to copy, and one to draw random numbers for.

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use deepwide::config::DecoderConfig;
+use deepwide::formats::write_hf_directory;
 use deepwide::tokenizer::Tokenizer;
-use deepwide::weights::{Dtype, MemoryWeights, write_hf_directory};
+use deepwide::weights::{Dtype, MemoryWeights};
 
 /// The program.
 pub fn deepwide() -> Command {

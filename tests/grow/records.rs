@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use deepwide::config::DecoderConfig;
+use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
 use deepwide::weights::MemoryWeights;
-use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
 use serde_json::{Value, json};
 
 use super::{printed, run, tiny_base};

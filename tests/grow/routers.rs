@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use deepwide::weights::{HfDirectory, LayerTensor, TensorId, WeightSource};
+use deepwide::formats::HfDirectory;
+use deepwide::weights::{LayerTensor, TensorId, WeightSource};
 
 use super::{printed, run, tiny_base};
 

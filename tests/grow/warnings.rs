@@ -4,10 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::config::DecoderConfig;
-use deepwide::weights::gguf::{GgufFileType, GgufOptions, write_gguf};
-use deepwide::weights::{
-    Dtype, HfDirectory, LayerTensor, MemoryWeights, Projection, TensorId, WeightSource, write_hf_directory,
-};
+use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
+use deepwide::formats::{HfDirectory, write_hf_directory};
+use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, Projection, TensorId, WeightSource};
 use serde_json::Value;
 
 use super::{names, printed, run, tiny_base};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use deepwide::weights::hub::{HubError, HubErrorKind};
+use deepwide::error::ErrorKind;
+use deepwide::hub::HubError;
 
 use super::server::{Hub, Reply, Request, Server, sha256};
 use super::{Client, faulty, hub, weights};
@@ -21,7 +22,7 @@ fn a_gated_model_says_where_to_accept_its_terms() {
         let server = faulty(hub(), move |_, request| (request.method == "HEAD").then(|| page.clone()));
         let client = Client::of(&server).without_token();
         let (error, message) = client.failure("org/name");
-        assert!(matches!(error, HubError::Gated { .. }) && error.kind() == HubErrorKind::Unavailable);
+        assert!(matches!(error, HubError::Gated { .. }) && error.kind() == ErrorKind::NotFound);
         assert!(message.contains(&format!("{}/org/name", server.url())) && message.contains("HF_TOKEN"), "{message}");
         assert!(!client.model().join("snapshots").exists(), "the page is saved nowhere");
         let message = Client::of(&server).failure("org/name").1;
@@ -56,7 +57,7 @@ fn a_missing_model_revision_and_file_are_three_things() {
         gone.then(|| Reply::new(404, "").with("X-Error-Code", "EntryNotFound"))
     });
     assert!(Client::of(&gone).failure("org/name").1.contains("no file \"tokenizer.json\""));
-    assert_eq!(Client::of(&gone).failure("org/name").0.kind(), HubErrorKind::Unavailable);
+    assert_eq!(Client::of(&gone).failure("org/name").0.kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn a_server_that_fails_is_asked_again() {
 fn a_host_that_nobody_knows_is_told_at_once() {
     let client = Client::at("http://hub.invalid".to_owned());
     let (error, message) = client.failure("org/name");
-    assert!(matches!(error, HubError::NoSuchHost { .. }) && error.kind() == HubErrorKind::Unavailable, "{message}");
+    assert!(matches!(error, HubError::NoSuchHost { .. }) && error.kind() == ErrorKind::NotFound, "{message}");
     assert!(message.contains("no address of \"hub.invalid\"") && client.waits_s().is_empty(), "{message}");
     let server = faulty(hub(), |_, _| None);
     let mut behind_proxy = Client::of(&server);
@@ -214,7 +215,7 @@ fn a_file_with_the_wrong_hash_is_kept_apart_and_never_named() {
     let client = Client::of(&server);
     let (error, message) = client.failure("org/name");
     let HubError::Hash { kept, .. } = &error else { panic!("{message}") };
-    assert_eq!(error.kind(), HubErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(message.contains(&sha256(&weights())) && message.contains(&sha256(&wrong())), "{message}");
     assert_eq!(std::fs::read(kept).unwrap(), wrong());
     assert!(!client.blob(WEIGHTS, &weights()).exists());

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use deepwide::cli::CliError;
 use deepwide::cli::hub::locate_with;
-use deepwide::weights::hub::{HubError, HubErrorKind, Progress, download};
+use deepwide::error::ErrorKind;
+use deepwide::hub::{HubError, Progress, download};
 
 use super::server::{COMMIT, Hub, Reply, Server, etag_of};
 use super::{Client, SECRET, faulty, hub, names, weights};
@@ -43,7 +44,7 @@ fn a_name_that_leads_out_of_the_cache_is_refused() {
         let server = faulty(Hub { ghosts: vec![name.to_owned()], ..hub() }, |_, _| None);
         let client = Client::of(&server);
         let (error, message) = client.failure("org/name");
-        assert!(matches!(error, HubError::UnsafeName { .. }) && error.kind() == HubErrorKind::Invalid, "{message}");
+        assert!(matches!(error, HubError::UnsafeName { .. }) && error.kind() == ErrorKind::Invalid, "{message}");
         assert!(message.contains("evil") && !message.contains('\n'), "{message}");
         assert!(!client.settings.cache.exists(), "nothing was made");
     }
@@ -130,7 +131,7 @@ fn without_network_nothing_is_asked() {
     let mut client = Client::of(&server);
     client.settings.offline = true;
     let (error, message) = client.failure("org/name");
-    assert!(matches!(error, HubError::Offline { .. }) && error.kind() == HubErrorKind::Unavailable);
+    assert!(matches!(error, HubError::Offline { .. }) && error.kind() == ErrorKind::NotFound);
     assert!(message.contains("org/name@main") && message.contains("HF_HUB_OFFLINE"), "{message}");
     assert!(server.asked().is_empty() && !client.settings.cache.exists());
     client.settings.offline = false;
@@ -209,7 +210,7 @@ fn a_pickle_is_never_fetched() {
     let pickles = Hub::with(&[("config.json", b"{}"), ("pytorch_model.bin", b"\x80\x02")]);
     let server = faulty(pickles, |_, _| None);
     let (error, message) = Client::of(&server).failure("org/name");
-    assert!(matches!(error, HubError::NoSafetensors { .. }) && error.kind() == HubErrorKind::Invalid);
+    assert!(matches!(error, HubError::NoSafetensors { .. }) && error.kind() == ErrorKind::Invalid);
     assert!(message.contains("only PyTorch pickles, which are never read"), "{message}");
     assert_eq!(server.asked().len(), 1, "the list of files was enough");
 }
@@ -221,7 +222,7 @@ fn a_model_that_does_not_fit_on_the_disk_is_not_begun() {
         head.then(|| hub.reply(request).with("X-Linked-Size", 1u64 << 60))
     });
     let (error, message) = Client::of(&server).failure("org/name");
-    assert!(matches!(error, HubError::NoSpace { .. }) && error.kind() == HubErrorKind::Io, "{message}");
+    assert!(matches!(error, HubError::NoSpace { .. }) && error.kind() == ErrorKind::Io, "{message}");
     assert!(message.contains("1152921504606846976"), "{message}");
     assert!(server.gets_of(WEIGHTS).is_empty());
 }

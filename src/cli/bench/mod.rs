@@ -22,10 +22,10 @@ use self::target::Target;
 use super::device::device;
 use super::run_info::run_info;
 use super::{CliError, hub, output};
+use crate::formats::Checkpoint;
+use crate::output::commit::write_file_atomically;
 use crate::report::bench::{BenchRun, Printer};
 use crate::trace::to_chrome_json;
-use crate::weights::Checkpoint;
-use crate::weights::commit::write_file_atomically;
 
 /// Stack of the threads that compute: that of a main thread.
 const STACK_BYTES: usize = 8 << 20;

@@ -10,13 +10,14 @@ use super::super::{CliError, DtypeArg};
 use super::weights::{Kept, LeastBytes, Weights};
 use super::{BenchArgs, BenchError};
 use crate::config::{DecoderConfig, ModelType};
+use crate::formats::Checkpoint;
 use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
 use crate::model::{CausalLm, Decoder, FeedForward, Footprint};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory;
 use crate::profile::system_memory::total_memory_bytes;
 use crate::report::bench::{BenchModel, Test, TestCase};
-use crate::weights::{Checkpoint, WeightError, WeightSource};
+use crate::weights::{WeightError, WeightSource};
 
 /// A model to measure.
 pub(super) struct Target<'a> {

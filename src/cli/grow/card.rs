@@ -4,8 +4,9 @@ use super::super::run_info::{COMMAND, words};
 use super::growth::Growth;
 use super::request::Request;
 use super::target::Target;
+use crate::formats::{License, Origin};
 use crate::profile::flops::count_parameters;
-use crate::weights::{License, Origin, WeightError, WeightSource};
+use crate::weights::{WeightError, WeightSource};
 
 /// The model card, with the front matter that the hub reads.
 ///

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::super::output::aligned;
 use super::super::{CliError, device::device};
 use crate::config::DecoderConfig;
-use crate::eval::{Departure, departure, logits};
+use crate::eval::{LogitDivergence, departure, logits};
+use crate::formats::Checkpoint;
 use crate::model::{DenseDecoder, MoeDecoder};
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Checkpoint, WeightSource};
+use crate::weights::WeightSource;
 
 /// What is read where no text is given.
 const PARAGRAPH: &str = include_str!("check.txt");
@@ -65,7 +66,7 @@ pub(super) fn within_vocabulary(ids: &[u32], config: &DecoderConfig) -> Result<(
 
 /// The result of a check.
 pub(super) struct Check {
-    departure: Departure,
+    departure: LogitDivergence,
     preserves: bool,
     tolerance: f64,
 }

@@ -6,11 +6,12 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::super::{CliError, device::device};
 use super::check::within_vocabulary;
+use crate::formats::Checkpoint;
 use crate::growth::mergekit::{GateMode, MoeMergeConfig, PromptTokens, cheap_embed};
 use crate::growth::{PlanError, RouterRows};
 use crate::model::DenseDecoder;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{Checkpoint, WeightSource};
+use crate::weights::WeightSource;
 
 /// Rows for `--router hidden`: line `e` of the file is what expert `e` should be good at; each token of it counts.
 pub(super) fn from_file(

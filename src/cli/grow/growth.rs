@@ -6,11 +6,12 @@ use super::args::{DepthArg, GrowthArgs, RouterArg};
 use super::gates;
 use super::noise::Noise;
 use super::operator::Operator;
+use crate::formats::Checkpoint;
 use crate::growth::mergekit::passthrough_yaml;
 use crate::growth::{
     BlockExpansion, ExpertInit, FineGrained, GivenRouters, Grown, GrowthPlan, LayerPlan, PlanError, Recipe, UpcyclePlan,
 };
-use crate::weights::{Checkpoint, LayerTensor, Projection, TensorId, WeightSource};
+use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
 
 /// Experts beyond which a plan is taken for a typing error: each has to be listed.
 const MOST_EXPERTS: usize = 4096;

@@ -6,8 +6,9 @@ use super::noise::Noise;
 use super::operator::Operator;
 use super::request::Request;
 use super::{GrowArgs, gates, vocabularies};
+use crate::formats::Checkpoint;
 use crate::growth::mergekit::{MergeConfig, MergeWarning, Merged, MoeMerge, MoeMergeOptions};
-use crate::weights::{Checkpoint, LayerTensor, Projection};
+use crate::weights::{LayerTensor, Projection};
 
 impl Request {
     /// The view, of models whose ids mean the same.

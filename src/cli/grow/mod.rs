@@ -33,10 +33,11 @@ use self::request::Request;
 use self::target::Target;
 use super::progress::Bytes;
 use super::{CliError, console, finish, interrupt, output};
-use crate::weights::commit::{Existing, PartialDirectory, check_target};
-use crate::weights::disk::Disk;
-use crate::weights::receipt::RECEIPT;
-use crate::weights::{Checkpoint, WeightError, WeightSource};
+use crate::formats::Checkpoint;
+use crate::output::commit::{Existing, PartialDirectory, check_target};
+use crate::output::disk::Disk;
+use crate::output::receipt::RECEIPT;
+use crate::weights::{WeightError, WeightSource};
 
 /// Room for the small files that are made beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;

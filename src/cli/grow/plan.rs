@@ -7,9 +7,9 @@ use super::growth::Growth;
 use super::layers::LayerRun;
 use super::operator::Operator;
 use crate::config::DecoderConfig;
+use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::{flops, memory};
 use crate::weights::WeightSource;
-use crate::weights::receipt::RECORD_FORMAT;
 
 /// Tokens of context at which operations are counted, or fewer if the model knows fewer positions.
 const CONTEXT: u64 = 4096;

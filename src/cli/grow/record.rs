@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::super::run_info::{COMMAND, words};
 use super::growth::Growth;
 use super::request::Request;
+use crate::formats::Checkpoint;
+use crate::output::commit::FileRecord;
+use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::flops::count_parameters;
-use crate::weights::commit::FileRecord;
-use crate::weights::receipt::RECORD_FORMAT;
-use crate::weights::{Checkpoint, LayerTensor, Projection, TensorId, WeightError, WeightSource};
+use crate::weights::{LayerTensor, Projection, TensorId, WeightError, WeightSource};
 
 /// The weights that a growth came from, hashed. `watch` is told of every run of bytes read.
 pub(super) fn parents(request: &Request, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, WeightError> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::super::{CliError, console, hub};
 use super::args::GrowArgs;
 use super::growth::{Growth, grown};
+use crate::formats::gguf::GgufVocabulary;
+use crate::formats::{Checkpoint, Sidecar};
 use crate::growth::mergekit::{ChatTemplate, MergeConfig, ModelRef, TokenizerSource};
-use crate::weights::disk::Disk;
-use crate::weights::gguf::GgufVocabulary;
-use crate::weights::hub::HubReference;
-use crate::weights::{Checkpoint, Inherited};
+use crate::hub::HubReference;
+use crate::output::disk::Disk;
 
 /// Largest mergekit file that is read: beyond any written by hand.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;
@@ -43,7 +43,7 @@ impl Request {
         if let Some(&option) = args.growth.options().first() {
             return Err(CliError::OptionBesideMerge { option, path: path.to_owned() });
         }
-        let text = crate::weights::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
+        let text = crate::formats::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
         let merge = MergeConfig::parse(&args.source, &text)?;
         let open = |model: &ModelRef| opened(disk, &model.to_string(), &place(path, model)?);
         let bases = merge.open_models(open)?;
@@ -71,7 +71,7 @@ impl Request {
     }
 
     /// What the result has from its parent besides weights.
-    pub fn inherited(&self, disk: &dyn Disk) -> Result<Inherited, CliError> {
+    pub fn inherited(&self, disk: &dyn Disk) -> Result<Sidecar, CliError> {
         let mut inherited = self.parent().inherited()?;
         if let Some(template) = self.chat_template(disk)? {
             inherited.set_chat_template(disk, &template)?;

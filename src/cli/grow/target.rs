@@ -8,16 +8,17 @@ use super::super::CliError;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
 use super::growth::Growth;
 use super::request::Request;
-use crate::weights::commit::{PartialDirectory, PartialFile};
-use crate::weights::disk::Disk;
-use crate::weights::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
-use crate::weights::hf::{HfOptions, HfWriter, Layout};
-use crate::weights::{Dtype, Finite, Inherited, Strictness, WeightError, WeightSource};
+use crate::formats::Sidecar;
+use crate::formats::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
+use crate::formats::hf::{HfOptions, HfWriter, Layout};
+use crate::output::commit::{PartialDirectory, PartialFile};
+use crate::output::disk::Disk;
+use crate::weights::{Dtype, Finite, Strictness, WeightError, WeightSource};
 
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
     /// Safetensors, config, tokenizer.
-    Hf { writer: HfWriter<'a, Box<dyn WeightSource + 'a>>, inherited: Inherited },
+    Hf { writer: HfWriter<'a, Box<dyn WeightSource + 'a>>, inherited: Sidecar },
     /// All in one file.
     Gguf {
         source: Finite<&'a (dyn WeightSource + 'a)>,

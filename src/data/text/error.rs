@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::tokenizer::{ErrorKind, TokenizerError};
+use crate::error::ErrorKind;
+use crate::tokenizer::TokenizerError;
 
 /// Why text could not become windows of token ids.
 #[derive(Debug, thiserror::Error)]

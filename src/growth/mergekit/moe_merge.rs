@@ -5,7 +5,7 @@ use super::moe::MoeMergeConfig;
 use super::moe_plan::{MergedRouter, MoeMergeOptions, MoeMergePlan};
 use crate::config::DecoderConfig;
 use crate::growth::RouterRows;
-use crate::growth::draws::{Draws, Purpose};
+use crate::growth::random_stream::{Purpose, RandomStream};
 use crate::growth::recipe::Recipe;
 use crate::growth::step::{Step, dtype_after, stream_through};
 use crate::weights::{Change, Dtype, LayerTensor, Lineage, Projection, Sink, TensorId, WeightError, WeightSource};
@@ -53,7 +53,7 @@ impl<S: WeightSource> MoeMerge<S> {
         };
         let expert = &self.merge.experts[place];
         let source_id = TensorId::Layer(layer, LayerTensor::Mlp(projection));
-        let values = Draws { seed: self.plan.seed, layer, purpose: Purpose::Values(place, projection) };
+        let values = RandomStream { seed: self.plan.seed, layer, purpose: Purpose::Values(place, projection) };
         let noise = expert.noise_scale.filter(|&std| std > 0.0).map(|std| Step::Noise { std, values });
         let is_residual = projection == Projection::Down;
         let scale = expert.residual_scale.filter(|&factor| is_residual && factor != 1.0).map(Step::Scale);
@@ -73,7 +73,7 @@ impl<S: WeightSource> MoeMerge<S> {
         match &self.plan.router {
             MergedRouter::Rows(rows) => rows.stream(layer, dtype, sink),
             MergedRouter::Init(init) => {
-                let values = Draws { seed: self.plan.seed, layer, purpose: Purpose::Router };
+                let values = RandomStream { seed: self.plan.seed, layer, purpose: Purpose::Router };
                 Recipe::stream_router(*init, dtype, &id.shape(self.config()), values, sink)
             }
         }

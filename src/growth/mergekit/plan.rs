@@ -6,8 +6,8 @@ use std::fmt;
 use super::error::{Difference, Fault, MergeError, MergeWarning};
 use super::passthrough::{PassthroughConfig, Slice};
 use crate::config::DecoderConfig;
+use crate::formats::hf::hf_name;
 use crate::growth::PlanError;
-use crate::weights::hf::hf_name;
 use crate::weights::{Dtype, LayerTensor, TensorId};
 
 /// Layers of the deepest result.

@@ -13,9 +13,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::Visibility;
+use super::CausalMask;
 use super::flex::{Attention, BLOCK, Sizes};
-use crate::kernel::host::{
+use crate::kernel::cpu::{
     Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, sum_by, tensor, values, vectorized,
 };
 
@@ -26,7 +26,7 @@ pub trait AttentionBackward: Attention {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        visibility: Visibility,
+        mask: CausalMask,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
@@ -44,7 +44,7 @@ impl AttentionBackward for Flex {
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
-        visibility: Visibility,
+        mask: CausalMask,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (grad, q, k, v) = (dense(grad), dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);
@@ -55,7 +55,7 @@ impl AttentionBackward for Flex {
             .into_par_iter()
             .map(|index| {
                 let (batch, kv_head) = (index / sizes.num_kv_heads, index % sizes.num_kv_heads);
-                group(sizes, visibility, batch, kv_head, [&grad, &q, &k, &v].map(values), &dq_rows)
+                group(sizes, mask, batch, kv_head, [&grad, &q, &k, &v].map(values), &dq_rows)
             })
             .collect();
         let gather = |part: fn(&GroupGradients) -> &[f32]| {
@@ -105,7 +105,7 @@ impl Sizes {
 #[expect(unsafe_code, reason = "each group writes to its own heads")]
 fn group(
     sizes: Sizes,
-    visibility: Visibility,
+    mask: CausalMask,
     batch: usize,
     kv_head: usize,
     [grad, q, k, v]: [&[f32]; 4],
@@ -120,7 +120,7 @@ fn group(
         let q_rows = sizes.gather(q, batch, kv_head, queries.clone());
         let grad_rows = sizes.gather(grad, batch, kv_head, queries.clone());
         let (q_block, grad_block) = (Mat::new(&q_rows, rows, d), Mat::new(&grad_rows, rows, d));
-        let positions = probabilities(sizes, visibility, q_block, queries.clone(), [batch, kv_head], k, &mut p);
+        let positions = probabilities(sizes, mask, q_block, queries.clone(), [batch, kv_head], k, &mut p);
         let columns = positions.len();
         let key_rows = positions.start * d..positions.end * d;
 
@@ -154,21 +154,21 @@ fn group(
 /// Returns the positions that the columns stand for.
 fn probabilities(
     sizes: Sizes,
-    visibility: Visibility,
+    mask: CausalMask,
     q: Mat<'_>,
     queries: Range<usize>,
     [batch, kv_head]: [usize; 2],
     k: &[f32],
     scores: &mut Vec<f32>,
 ) -> Range<usize> {
-    let positions = visibility.keys_of_all(&queries);
+    let positions = mask.keys_of_all(&queries);
     let (rows, columns) = (sizes.group() * queries.len(), positions.len());
     scores.resize(rows * columns, 0.0);
     let keys = sizes.keys(k, batch, kv_head, positions.clone());
     gemm(MatMut::new(scores, rows, columns), false, q, keys.t(), Threads::One);
     vectorized!({
         for (row, query) in scores.chunks_exact_mut(columns).zip(queries.cycle()) {
-            let seen = visibility.keys(query);
+            let seen = mask.keys(query);
             let seen = seen.start - positions.start..seen.end - positions.start;
             row[..seen.start].fill(0.0);
             row[seen.end..].fill(0.0);
@@ -184,18 +184,18 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        visibility: Visibility,
+        mask: CausalMask,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
 
         impl<B: AttentionBackward> Backward<B, 3> for Step {
-            type State = ([FloatTensor<B>; 3], Visibility);
+            type State = ([FloatTensor<B>; 3], CausalMask);
 
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let ([q, k, v], visibility) = ops.state;
-                let (dq, dk, dv) = B::attention_backward(grad, q, k, v, visibility);
+                let ([q, k, v], mask) = ops.state;
+                let (dq, dk, dv) = B::attention_backward(grad, q, k, v, mask);
                 for (node, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -208,11 +208,11 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
             OpsKind::Tracked(prep) => {
                 let inputs = [q, k, v].map(|x| x.into_primitive());
                 let [q, k, v] = inputs.clone();
-                prep.finish((inputs, visibility), B::attention_forward(q, k, v, visibility))
+                prep.finish((inputs, mask), B::attention_forward(q, k, v, mask))
             }
             OpsKind::UnTracked(prep) => {
                 let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
-                prep.finish(B::attention_forward(q, k, v, visibility))
+                prep.finish(B::attention_forward(q, k, v, mask))
             }
         }
     }

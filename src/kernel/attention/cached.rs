@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Visibility, assert_sizes, attention, attention_reference};
+use super::{CausalMask, assert_sizes, attention, attention_reference};
 use crate::kernel::rope::{rope, rope_reference};
 
 /// Keys, turned, and values of the positions so far, with room for more.
@@ -24,7 +24,7 @@ impl Cache {
     }
 }
 
-/// [`rope`] of `q` and `k`, which stand at the positions from `visibility.past` on; `k` and `v` written to the cache at
+/// [`rope`] of `q` and `k`, which stand at the positions from `mask.past` on; `k` and `v` written to the cache at
 /// these positions; then [`attention`] to all of the cache that is visible. The cache is written to in place if nobody
 /// else has it.
 ///
@@ -39,20 +39,20 @@ pub fn cached_attention(
     [q, k, v]: [Tensor<4>; 3],
     [cos, sin]: [Tensor<2>; 2],
     cache: Cache,
-    visibility: Visibility,
+    mask: CausalMask,
 ) -> (Tensor<4>, Cache) {
-    assert_sizes(&q, &cache.keys, &cache.values, visibility);
+    assert_sizes(&q, &cache.keys, &cache.values, mask);
     let ([batch_size, new, ..], [_, _, num_kv_heads, head_dim]) = (q.dims(), cache.keys.dims());
     for x in [&k, &v] {
         assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
     }
     #[cfg(feature = "flex")]
     if flex::takes(&q) {
-        return flex::cached_attention([q, k, v], [cos, sin], cache, visibility);
+        return flex::cached_attention([q, k, v], [cos, sin], cache, mask);
     }
     let [q, k] = [q, k].map(|x| rope(x, cos.clone(), sin.clone()));
-    let cache = cache.write(k, v, visibility.past);
-    (attention(q, cache.keys.clone(), cache.values.clone(), visibility), cache)
+    let cache = cache.write(k, v, mask.past);
+    (attention(q, cache.keys.clone(), cache.values.clone(), mask), cache)
 }
 
 /// The same by Burn's own operations.
@@ -60,11 +60,11 @@ pub fn cached_attention_reference(
     [q, k, v]: [Tensor<4>; 3],
     [cos, sin]: [Tensor<2>; 2],
     cache: Cache,
-    visibility: Visibility,
+    mask: CausalMask,
 ) -> (Tensor<4>, Cache) {
     let [q, k] = [q, k].map(|x| rope_reference(x, cos.clone(), sin.clone()));
-    let cache = cache.write(k, v, visibility.past);
-    (attention_reference(q, cache.keys.clone(), cache.values.clone(), visibility), cache)
+    let cache = cache.write(k, v, mask.past);
+    (attention_reference(q, cache.keys.clone(), cache.values.clone(), mask), cache)
 }
 
 #[cfg(feature = "flex")]
@@ -73,9 +73,9 @@ mod flex {
     use burn::tensor::Tensor;
 
     use super::super::flex::{Sizes, attend};
-    use super::super::{Visibility, count};
+    use super::super::{CausalMask, count};
     use super::Cache;
-    use crate::kernel::host::{dense, tensor, values, whole};
+    use crate::kernel::cpu::{dense, tensor, values, whole};
     use crate::kernel::projections::flex::primitive;
     use crate::kernel::rope::flex::Rope;
 
@@ -85,19 +85,19 @@ mod flex {
         [q, k, v]: [Tensor<4>; 3],
         [cos, sin]: [Tensor<2>; 2],
         cache: Cache,
-        visibility: Visibility,
+        mask: CausalMask,
     ) -> (Tensor<4>, Cache) {
         assert_eq!([cos.dims(), sin.dims()], [[q.dims()[1], q.dims()[3] / 2]; 2], "rope: tables");
-        count(&q, visibility);
+        count(&q, mask);
         let [cos, sin] = [cos, sin].map(primitive);
         let [q, k] = [q, k].map(|x| Flex::rope_forward(primitive(x), cos.clone(), sin.clone()));
         let v = dense(primitive(v));
         let [mut keys, mut old_values] = [cache.keys, cache.values].map(|buffer| whole(primitive(buffer)));
         let sizes = Sizes::of(&q, &keys);
         for (buffer, new) in [(&mut keys, values(&k)), (&mut old_values, values(&v))] {
-            sizes.append(new, buffer.storage_mut::<f32>(), visibility.past);
+            sizes.append(new, buffer.storage_mut::<f32>(), mask.past);
         }
-        let y = attend(sizes, visibility, values(&q), values(&keys), values(&old_values));
+        let y = attend(sizes, mask, values(&q), values(&keys), values(&old_values));
         let [keys, values] = [keys, old_values].map(Tensor::from_primitive::<Flex>);
         (Tensor::from_primitive::<Flex>(tensor(y, q.shape())), Cache { keys, values })
     }
@@ -139,9 +139,9 @@ mod tests {
             let mut past = 0;
             for len in [1, 5, 1, 66, 1, 1] {
                 let (new, angles) = step([batch_size, len], [heads, kv_heads], head_dim, &device);
-                let visibility = Visibility { past, window };
-                let (y, cache) = cached_attention(new.clone(), angles.clone(), found, visibility);
-                let (expected_y, expected_cache) = cached_attention_reference(new, angles, expected, visibility);
+                let mask = CausalMask { past, window };
+                let (y, cache) = cached_attention(new.clone(), angles.clone(), found, mask);
+                let (expected_y, expected_cache) = cached_attention_reference(new, angles, expected, mask);
                 y.into_data().assert_approx_eq::<f32>(&expected_y.into_data(), Tolerance::absolute(1e-4));
                 for (found, expected) in [(&cache.keys, &expected_cache.keys), (&cache.values, &expected_cache.values)]
                 {
@@ -163,7 +163,7 @@ mod tests {
         let before = addresses(&cache);
         let attend = |cache, past| {
             let (new, angles) = step([2, 3], [6, 2], 4, &device);
-            cached_attention(new, angles, cache, Visibility { past, window: None })
+            cached_attention(new, angles, cache, CausalMask { past, window: None })
         };
         let (_, cache) = attend(cache, 0);
         assert_eq!(addresses(&cache), before);
@@ -180,7 +180,7 @@ mod tests {
     fn a_cache_of_other_heads_is_refused() {
         let device = Device::flex();
         let (new, angles) = step([1, 2], [6, 3], 4, &device);
-        cached_attention(new, angles, empty([1, 40, 1, 4], &device), Visibility { past: 0, window: None });
+        cached_attention(new, angles, empty([1, 40, 1, 4], &device), CausalMask { past: 0, window: None });
     }
 
     #[test]
@@ -188,10 +188,10 @@ mod tests {
         let device = Device::flex().autodiff();
         let (new, angles) = step([2, 3], [4, 2], 6, &device);
         let new = new.map(Tensor::require_grad);
-        type Attend = fn([Tensor<4>; 3], [Tensor<2>; 2], Cache, Visibility) -> (Tensor<4>, Cache);
+        type Attend = fn([Tensor<4>; 3], [Tensor<2>; 2], Cache, CausalMask) -> (Tensor<4>, Cache);
         let run = |f: Attend| {
             let cache = empty([2, 5, 2, 6], &device);
-            let (y, _) = f(new.clone(), angles.clone(), cache, Visibility { past: 1, window: None });
+            let (y, _) = f(new.clone(), angles.clone(), cache, CausalMask { past: 1, window: None });
             let grads = y.powi_scalar(2).sum().backward();
             new.each_ref().map(|x| x.grad(&grads).unwrap().into_data())
         };
@@ -205,6 +205,6 @@ mod tests {
     fn a_full_cache_refuses_more() {
         let device = Device::flex();
         let (new, angles) = step([1, 2], [2, 2], 4, &device);
-        cached_attention(new, angles, empty([1, 4, 2, 4], &device), Visibility { past: 3, window: None });
+        cached_attention(new, angles, empty([1, 4, 2, 4], &device), CausalMask { past: 3, window: None });
     }
 }

@@ -8,9 +8,9 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Visibility;
+use super::CausalMask;
 use super::flex::Sizes;
-use crate::kernel::host::{
+use crate::kernel::cpu::{
     CHUNK, FourAtOnce, Lanes, MatMut, Scratch, SharedMat, Threads, WithLanes, exp, exponentials_in_place, four_at_once,
     sixteen, vectorized, with_lanes,
 };
@@ -25,9 +25,9 @@ const PARTS: usize = 8;
 
 /// `out = softmax(q·kᵀ / √head_dim)·v` for one query a sequence.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct rows")]
-pub(super) fn one_query(sizes: Sizes, visibility: Visibility, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+pub(super) fn one_query(sizes: Sizes, mask: CausalMask, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
     let (head_dim, heads) = (sizes.head_dim, sizes.group());
-    let positions = visibility.keys(0);
+    let positions = mask.keys(0);
     // By the sizes of a sequence alone: threads and other sequences do not enter into its sums.
     let most = (PART_BYTES / (2 * size_of::<f32>() * sizes.key_width()) / 16 * 16).clamp(*KEYS.start(), *KEYS.end());
     let keys_of_part = positions.len().div_ceil(PARTS).next_multiple_of(16).min(most);
@@ -285,7 +285,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::kernel::host::with_each_lanes;
+    use crate::kernel::cpu::with_each_lanes;
 
     /// Seven heads, of which four are taken at once, on 19 keys.
     struct Seven<'a> {

@@ -8,9 +8,9 @@
 
 use std::ops::Range;
 
-use super::Visibility;
+use super::CausalMask;
 use super::flex::Sizes;
-use crate::kernel::host::{Lanes, PANEL_WIDTH, PanelRow, SharedMat, WithLanes, exp, pack, panel_product, with_lanes};
+use crate::kernel::cpu::{Lanes, PANEL_WIDTH, PanelRow, SharedMat, WithLanes, exp, pack, panel_product, with_lanes};
 
 /// Queries of a panel.
 const QUERIES: usize = PANEL_WIDTH;
@@ -39,7 +39,7 @@ struct Panel {
 #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
 pub(super) unsafe fn block(
     sizes: Sizes,
-    visibility: Visibility,
+    mask: CausalMask,
     [batch, kv_head]: [usize; 2],
     queries: Range<usize>,
     [q, k, v]: [&[f32]; 3],
@@ -51,13 +51,13 @@ pub(super) unsafe fn block(
         .flat_map(parts)
         .map(|(head, first)| Panel::new(sizes, q, batch, head, first..(first + QUERIES).min(queries.end)))
         .collect();
-    let positions = visibility.keys_of_all(&queries);
+    let positions = mask.keys_of_all(&queries);
     for first in positions.clone().step_by(KEYS) {
         for panel in &mut panels {
-            let seen = visibility.keys_of_all(&panel.queries);
+            let seen = mask.keys_of_all(&panel.queries);
             let keys = first.max(seen.start)..(first + KEYS).min(seen.end);
             if !keys.is_empty() {
-                with_lanes(Step { panel, sizes, visibility, group: [batch, kv_head], keys, k, v });
+                with_lanes(Step { panel, sizes, mask, group: [batch, kv_head], keys, k, v });
             }
         }
     }
@@ -86,12 +86,12 @@ impl Panel {
     /// Where the keys that each query sees start and end, if there is one among `keys` that some query does not see: at
     /// the diagonal, and where a window begins.
     #[inline(always)]
-    fn hidden(&self, visibility: Visibility, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
-        let (first, last) = (visibility.keys(self.queries.start), visibility.keys(self.queries.end - 1));
+    fn hidden(&self, mask: CausalMask, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
+        let (first, last) = (mask.keys(self.queries.start), mask.keys(self.queries.end - 1));
         (last.start > keys.start || first.end < keys.end).then(|| {
             let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
             for (lane, query) in self.queries.clone().enumerate() {
-                let seen = visibility.keys(query);
+                let seen = mask.keys(query);
                 (starts[lane], ends[lane]) = (seen.start, seen.end);
             }
             [starts, ends]
@@ -115,7 +115,7 @@ impl Panel {
 struct Step<'a> {
     panel: &'a mut Panel,
     sizes: Sizes,
-    visibility: Visibility,
+    mask: CausalMask,
     /// Sequence and key/value head.
     group: [usize; 2],
     keys: Range<usize>,
@@ -126,12 +126,12 @@ struct Step<'a> {
 impl WithLanes for Step<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
-        let Self { panel, sizes, visibility, group: [batch, kv_head], keys, k, v } = self;
+        let Self { panel, sizes, mask, group: [batch, kv_head], keys, k, v } = self;
         let [k, v] = [k, v].map(|x| sizes.keys(x, batch, kv_head, keys.clone()));
         let mut scores = [[0.0; QUERIES]; KEYS];
         let scores = &mut scores[..keys.len()];
         panel_product(lanes, k, &panel.q, PANEL_WIDTH, None, scores);
-        let hidden = panel.hidden(visibility, &keys);
+        let hidden = panel.hidden(mask, &keys);
         if let Some(seen) = &hidden {
             hide(scores, keys.clone(), seen, f32::NEG_INFINITY);
         }

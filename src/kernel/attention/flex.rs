@@ -7,8 +7,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 
 use super::decode::one_query;
-use super::{Visibility, flash};
-use crate::kernel::host::{Mat, MatMut, SharedMat, Threads, dense, tensor, values};
+use super::{CausalMask, flash};
+use crate::kernel::cpu::{Mat, MatMut, SharedMat, Threads, dense, tensor, values};
 
 /// Queries of a task, of all heads that read one key/value head.
 pub(super) const BLOCK: usize = 64;
@@ -19,7 +19,7 @@ pub trait Attention: Backend {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
-        visibility: Visibility,
+        mask: CausalMask,
     ) -> FloatTensor<Self>;
 }
 
@@ -83,26 +83,26 @@ impl Sizes {
 }
 
 impl Attention for Flex {
-    fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, visibility: Visibility) -> FlexTensor {
+    fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, mask: CausalMask) -> FlexTensor {
         let (q, k, v) = (dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);
-        tensor(attend(sizes, visibility, values(&q), values(&k), values(&v)), q.shape())
+        tensor(attend(sizes, mask, values(&q), values(&k), values(&v)), q.shape())
     }
 }
 
 /// Attention on plain slices.
-pub(super) fn attend(sizes: Sizes, visibility: Visibility, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
+pub(super) fn attend(sizes: Sizes, mask: CausalMask, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; q.len()];
     match sizes.num_queries {
-        1 => one_query(sizes, visibility, [q, k, v], &mut out),
-        _ => blocks(sizes, visibility, [q, k, v], &mut out),
+        1 => one_query(sizes, mask, [q, k, v], &mut out),
+        _ => blocks(sizes, mask, [q, k, v], &mut out),
     }
     out
 }
 
 /// Many queries: a task is a block of queries of one sequence, all heads that read one key/value head.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct places")]
-fn blocks(sizes: Sizes, visibility: Visibility, qkv: [&[f32]; 3], out: &mut [f32]) {
+fn blocks(sizes: Sizes, mask: CausalMask, qkv: [&[f32]; 3], out: &mut [f32]) {
     let groups = sizes.batch_size * sizes.num_kv_heads;
     let num_blocks = sizes.num_queries.div_ceil(BLOCK);
     let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
@@ -112,6 +112,6 @@ fn blocks(sizes: Sizes, visibility: Visibility, qkv: [&[f32]; 3], out: &mut [f32
         let group = [index % groups / sizes.num_kv_heads, index % groups % sizes.num_kv_heads];
         let queries = block * BLOCK..((block + 1) * BLOCK).min(sizes.num_queries);
         // SAFETY: each task has a block of queries and some heads of its own.
-        unsafe { flash::block(sizes, visibility, group, queries, qkv, &target) };
+        unsafe { flash::block(sizes, mask, group, queries, qkv, &target) };
     });
 }

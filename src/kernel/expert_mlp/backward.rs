@@ -13,7 +13,7 @@ use burn::backend::{Autodiff, Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::flex::{ExpertMlp, Visits, forward, pieces};
-use crate::kernel::host::{Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized};
+use crate::kernel::cpu::{Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized};
 
 /// `x`, `weights`, `gate`, `up`, `down`: what has a gradient, in that order.
 type Inputs<B> = [FloatTensor<B>; 5];

@@ -7,11 +7,11 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
 use rayon::prelude::*;
 
-use crate::kernel::executed;
-use crate::kernel::host::{
+use crate::kernel::cpu::{
     CHUNK, Matrix, Scratch, Threads, WeightRows, dense, for_each_chunk, gated, indices, matmul_nt, products, silu,
     tensor, values, vectorized,
 };
+use crate::kernel::flop_counter;
 
 /// Visits of one expert that one task multiplies.
 const BLOCK: usize = 256;
@@ -153,7 +153,7 @@ type Task<'a> = (((&'a (usize, Range<usize>), &'a mut [f32]), &'a mut [f32]), &'
 pub fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 3]) -> Forward {
     let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
     let num_visits = visits.order.len();
-    executed::add(3 * num_visits * width * hidden);
+    flop_counter::add(3 * num_visits * width * hidden);
     let mut out = Forward {
         gate: vec![0.0; num_visits * width],
         up: vec![0.0; num_visits * width],
@@ -206,7 +206,7 @@ pub fn infer<'a>(
     expert: impl Fn(usize) -> [Matrix<'a>; 3] + Sync,
 ) -> Vec<f32> {
     let num_visits = visits.order.len();
-    executed::add(3 * num_visits * width * hidden);
+    flop_counter::add(3 * num_visits * width * hidden);
     let mut y = vec![0.0; num_visits * hidden];
     let blocks = visits.blocks();
     let tasks: Vec<_> = blocks.iter().zip(pieces(&mut y, hidden, &blocks)).collect();

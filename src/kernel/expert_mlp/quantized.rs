@@ -42,7 +42,7 @@ pub fn quantized_expert_mlp(
         assert_eq!(dims, expected, "expert_mlp: gate, up and down");
     }
     #[cfg(feature = "flex")]
-    if crate::kernel::hand_written(&x.device()) && !x.device().is_autodiff() {
+    if crate::kernel::has_kernel(&x.device()) && !x.device().is_autodiff() {
         return flex::quantized_expert_mlp(x, weights, experts, mlp);
     }
     quantized_expert_mlp_reference(x, weights, experts, mlp)
@@ -70,7 +70,7 @@ mod flex {
 
     use super::super::flex::{Visits, infer};
     use super::QuantizedExpert;
-    use crate::kernel::host::{Matrix, dense, tensor, values};
+    use crate::kernel::cpu::{Matrix, dense, tensor, values};
 
     pub fn quantized_expert_mlp(
         x: Tensor<2>,

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::format::{BlockFormat, Layout, Scales};
 use super::matrix::{PANEL, QuantizedMatrix};
-use crate::kernel::host::{Lanes, PREFETCH_BYTES, WithLanes, sixteen, vectorized, with_lanes};
+use crate::kernel::cpu::{Lanes, PREFETCH_BYTES, WithLanes, sixteen, vectorized, with_lanes};
 
 /// Activations `d·q` with `q` in `−127..=127` and a `d` for every 32 of a row.
 pub(in crate::kernel) struct QuantizedRows {
@@ -279,7 +279,7 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
-    use crate::kernel::host::Plain;
+    use crate::kernel::cpu::Plain;
     use crate::kernel::quantized_linear::fixture::{blocks, numbers};
 
     const COLS: usize = 512;

@@ -1,0 +1,92 @@
+//! What every error type shares: the file it is about, its kind, and how text from a file is shown.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Longest excerpt of a name or value that a message shows, in characters.
+const SHOWN_CHARS: usize = 200;
+
+/// What kind of failure an error is. The command line derives its exit code from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An input does not exist, or a server does not provide it.
+    NotFound,
+    /// An input, an option, or the place for an output breaks a rule.
+    Invalid,
+    /// The operating system or the network failed.
+    Io,
+}
+
+/// A fault and the file it was found in. Displays as `"path": fault`.
+#[derive(Debug)]
+pub struct InFile<F> {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: F,
+}
+
+impl<F> InFile<F> {
+    /// Attributes a fault to a file, for `map_err`.
+    pub fn at(path: impl Into<PathBuf>) -> impl FnOnce(F) -> Self {
+        let path = path.into();
+        |fault| Self { path, fault }
+    }
+}
+
+impl<F: fmt::Display> fmt::Display for InFile<F> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?}: {}", self.path, self.fault)
+    }
+}
+
+impl<F: std::error::Error> std::error::Error for InFile<F> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.fault.source()
+    }
+}
+
+/// A name from a file, in quotes, escaped and truncated: names may be hostile.
+pub(crate) fn quoted(name: &str) -> String {
+    let shown: String = name.chars().take(SHOWN_CHARS).collect();
+    let more = if shown.len() < name.len() { "…" } else { "" };
+    format!("{shown:?}{more}")
+}
+
+/// A value from a file, without quotes, escaped and truncated.
+pub(crate) fn cut(text: &impl ToString) -> String {
+    let text = text.to_string();
+    let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
+    let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
+    format!("{shown}{more}")
+}
+
+/// Escapes control and bidirectional characters, which would reach the terminal otherwise.
+fn shown_char(c: char) -> Vec<char> {
+    if matches!(c, '"' | '\'' | '\\') { vec![c] } else { c.escape_debug().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_are_escaped_and_truncated() {
+        let shown = quoted(&format!("\u{1b}[31m\n{}", "x".repeat(1000)));
+        assert!(shown.starts_with(r#""\u{1b}[31m\nxxx"#) && shown.ends_with('…'), "{shown}");
+        assert!(shown.len() < 300 && !shown.contains(['\u{1b}', '\n']));
+    }
+
+    #[test]
+    fn hostile_values_are_escaped_and_truncated() {
+        let shown = cut(&format!("\u{1b}{}", "y".repeat(1000)));
+        assert!(shown.starts_with(r"\u{1b}yyy") && shown.ends_with('…'), "{shown}");
+        assert!(!shown.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_fault_is_shown_behind_its_file() {
+        let error = InFile::at("a/config.json")(std::io::Error::other("no"));
+        assert_eq!(error.to_string(), r#""a/config.json": no"#);
+    }
+}

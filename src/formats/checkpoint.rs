@@ -1,0 +1,266 @@
+//! A checkpoint on disk, in whichever format it lies there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::DecoderConfig;
+use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
+use crate::formats::hf::HfDirectory;
+use crate::formats::{Origin, Sidecar};
+use crate::output::commit::FileRecord;
+use crate::output::disk::{Disk, Kind, blake3};
+use crate::weights::{Dtype, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
+
+/// An opened checkpoint of either format.
+#[derive(Debug)]
+pub enum Checkpoint {
+    /// A Hugging Face directory.
+    Hf(HfDirectory),
+    /// A GGUF file, or several parts of one.
+    Gguf(GgufFile),
+}
+
+/// A tensor as a file holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredTensor {
+    /// The file's name for it.
+    pub name: String,
+    /// The file's name for its number format.
+    pub format: String,
+    /// Sizes of its axes, slowest first.
+    pub shape: Vec<usize>,
+    /// Bytes that it takes.
+    pub size_bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens what lies at `path`: a GGUF file, a directory with one in it and no safetensors, or whatever
+    /// [`HfDirectory::open`] takes.
+    ///
+    /// # Errors
+    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::SeveralGgufs`].
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+        let kind = disk.stat(path).map_err(WeightError::io(path))?.kind;
+        if kind != Kind::Directory && is_gguf(path) {
+            return GgufFile::open_on(disk, path).map(Self::Gguf);
+        }
+        match if kind == Kind::Directory { gguf_in(&*disk, path)? } else { None } {
+            Some(file) => GgufFile::open_on(disk, &file).map(Self::Gguf),
+            None => HfDirectory::open_on(disk, path).map(Self::Hf),
+        }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Hf(directory) => directory.path(),
+            Self::Gguf(file) => file.path(),
+        }
+    }
+
+    /// The files that hold the weights.
+    pub fn weight_files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Hf(directory) => directory.weight_files(),
+            Self::Gguf(file) => file.weight_files(),
+        }
+    }
+
+    /// What the format is called, in words.
+    pub fn format(&self) -> String {
+        match self {
+            Self::Hf(directory) => match directory.weight_files().len() {
+                1 => "Hugging Face directory, 1 file of weights".to_owned(),
+                count => format!("Hugging Face directory, {count} files of weights"),
+            },
+            Self::Gguf(file) => match file.weight_files().len() {
+                1 => format!("GGUF version {}", file.version()),
+                count => format!("GGUF version {}, {count} parts", file.version()),
+            },
+        }
+    }
+
+    /// Every tensor of its files.
+    pub fn stored_tensors(&self) -> Vec<StoredTensor> {
+        match self {
+            Self::Hf(directory) => directory.stored_tensors(),
+            Self::Gguf(file) => file.stored_tensors(),
+        }
+    }
+
+    /// What is worth knowing of it and no error.
+    pub fn notices(&self) -> Vec<String> {
+        match self {
+            Self::Hf(directory) => directory.notices().iter().map(ToString::to_string).collect(),
+            Self::Gguf(_) => Vec::new(),
+        }
+    }
+
+    /// The text of its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`] if it has none; [`WeightError::Io`]; those of [`GgufFile::tokenizer_json`].
+    pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
+        const LIMIT_BYTES: u64 = 256 << 20;
+        match self {
+            Self::Hf(directory) => {
+                crate::formats::read_bounded(&**directory.disk(), &directory.path().join("tokenizer.json"), LIMIT_BYTES)
+            }
+            Self::Gguf(file) => file.tokenizer_json(),
+        }
+    }
+
+    /// The token that begins a text, if `tokenizer_config.json` names one.
+    ///
+    /// # Errors
+    /// [`WeightError::TooLarge`], [`WeightError::Io`]; those of [`GgufFile::inherited`].
+    pub fn bos_token(&self) -> Result<Option<String>, WeightError> {
+        let config = self.inherited()?.tokenizer_config(&**self.disk())?;
+        let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
+        // Bare, or with how it stands in a text.
+        Ok(token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned))
+    }
+
+    /// Its vocabulary in the form that GGUF has for it.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`] if it has no tokenizer; [`WeightError::Vocabulary`] if GGUF cannot say it;
+    /// [`WeightError::Io`].
+    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, WeightError> {
+        match self {
+            Self::Hf(directory) => {
+                let tokenizer = HfTokenizer::open_on(&**directory.disk(), directory.path())?;
+                let path = directory.path().join("tokenizer.json");
+                GgufVocabulary::from_hf(&tokenizer).map_err(|source| WeightError::Vocabulary { path, source })
+            }
+            Self::Gguf(file) => match file.vocabulary()? {
+                Some(vocabulary) => Ok(vocabulary),
+                None => Err(WeightError::NotFound { path: file.path().join("tokenizer.ggml.model") }),
+            },
+        }
+    }
+
+    /// Size of the weight files.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_files().iter().filter_map(|path| self.disk().stat(path).ok()).map(|stat| stat.size_bytes).sum()
+    }
+
+    /// Name, size and hash of each weight file. `watch` is told of every run of bytes read.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::Io`].
+    pub fn weight_records(&self, watch: &mut dyn FnMut(u64)) -> Result<Vec<FileRecord>, WeightError> {
+        let record = |path: PathBuf| {
+            let file = self.disk().open(&path).map_err(WeightError::io(&path))?;
+            let size_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let blake3 = blake3(&*file, watch).map_err(WeightError::io(&path))?;
+            Ok(FileRecord { name, size_bytes, blake3 })
+        };
+        self.weight_files().into_iter().map(record).collect()
+    }
+
+    fn disk(&self) -> &Arc<dyn Disk> {
+        match self {
+            Self::Hf(directory) => directory.disk(),
+            Self::Gguf(file) => file.disk(),
+        }
+    }
+
+    /// What a child has from this checkpoint besides weights.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`]; those of [`GgufFile::inherited`].
+    pub fn inherited(&self) -> Result<Sidecar, WeightError> {
+        match self {
+            Self::Hf(directory) => directory.inherited(),
+            Self::Gguf(file) => file.inherited(),
+        }
+    }
+
+    /// Where it comes from, as far as it says.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn origin(&self) -> Result<Origin, WeightError> {
+        match self {
+            Self::Hf(directory) => directory.origin(),
+            Self::Gguf(file) => file.origin(),
+        }
+    }
+
+    /// What the number types of its tensors are called together, if the file itself says so: `Q4_K - Medium`.
+    ///
+    /// # Errors
+    /// [`WeightError::Io`], [`WeightError::Changed`].
+    pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
+        match self {
+            Self::Hf(_) => Ok(None),
+            Self::Gguf(file) => file.file_type(),
+        }
+    }
+
+    fn source(&self) -> &dyn WeightSource {
+        match self {
+            Self::Hf(directory) => directory,
+            Self::Gguf(file) => file,
+        }
+    }
+}
+
+impl WeightSource for Checkpoint {
+    fn config(&self) -> &DecoderConfig {
+        self.source().config()
+    }
+
+    fn dtype(&self, id: TensorId) -> Dtype {
+        self.source().dtype(id)
+    }
+
+    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+        self.source().stream(id, sink)
+    }
+
+    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
+        self.source().read(id)
+    }
+
+    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+        self.source().packed(id)
+    }
+
+    fn lineage(&self, id: TensorId) -> Lineage {
+        self.source().lineage(id)
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The GGUF file of a directory without safetensors, or its first part; none if there is none. A directory with both is
+/// not chosen from here: [`HfDirectory`] refuses it.
+fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightError> {
+    let mut names: Vec<PathBuf> =
+        disk.list(directory).map_err(WeightError::io(directory))?.into_iter().map(PathBuf::from).collect();
+    if names.iter().any(|name| name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))) {
+        return Ok(None);
+    }
+    names.sort();
+    let mut ggufs = names.iter().filter(|name| is_gguf(name) && !is_later_part(name));
+    match (ggufs.next(), ggufs.next()) {
+        (Some(first), Some(second)) => {
+            let [first, second] = [first, second].map(|name| directory.join(name));
+            Err(WeightError::SeveralGgufs { first, second })
+        }
+        (only, _) => Ok(only.map(|gguf| directory.join(gguf))),
+    }
+}
+
+/// Whether a file is a part after the first of a split one: `name-00002-of-00003.gguf`.
+fn is_later_part(name: &Path) -> bool {
+    let stem = name.file_stem().unwrap_or_default().to_string_lossy();
+    part_name::split(&stem).is_some_and(|(_, number, _)| number != 1)
+}

@@ -1,0 +1,35 @@
+//! Reads the files about text of a Hugging Face directory.
+
+use std::io;
+use std::path::Path;
+
+use super::HfTokenizer;
+use crate::formats::read_bounded;
+use crate::output::disk::Disk;
+use crate::weights::WeightError;
+
+const LIMIT_BYTES: u64 = 256 << 20;
+
+impl HfTokenizer {
+    /// Reads `tokenizer.json`, and `tokenizer_config.json` and `chat_template.jinja` as far as they are there.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`] if there is no `tokenizer.json`; [`WeightError::NotAFile`]; [`WeightError::TooLarge`]; [`WeightError::Io`], also for
+    /// what is no UTF-8.
+    pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, WeightError> {
+        let optional = |name: &str| match text(disk, &directory.join(name)) {
+            Err(WeightError::NotFound { .. }) => Ok(None),
+            result => result.map(Some),
+        };
+        Ok(Self {
+            tokenizer_json: text(disk, &directory.join("tokenizer.json"))?,
+            tokenizer_config_json: optional("tokenizer_config.json")?,
+            chat_template: optional("chat_template.jinja")?,
+        })
+    }
+}
+
+fn text(disk: &dyn Disk, path: &Path) -> Result<String, WeightError> {
+    let no_text = |error| WeightError::io(path)(io::Error::new(io::ErrorKind::InvalidData, error));
+    String::from_utf8(read_bounded(disk, path, LIMIT_BYTES)?).map_err(no_text)
+}

@@ -1,0 +1,453 @@
+//! `config.json`: what Hugging Face writes, checked into a [`DecoderConfig`], and back.
+//!
+//! Keys that are absent have the defaults of the family's config class; keys that would change the computation and
+//! are not modelled are refused.
+
+mod lenient;
+mod rope;
+mod write;
+
+use std::path::Path;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
+
+use self::lenient::Lenient;
+use self::rope::{RopeFields, agreed_rope};
+pub(super) use self::write::to_json;
+use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+use crate::formats::Notice;
+use crate::formats::json::Pairs;
+use crate::weights::WeightError;
+
+/// The file as it is: flat, and mostly optional.
+#[derive(Debug, Deserialize)]
+struct HfConfig {
+    architectures: Option<Vec<String>>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    #[serde(default, deserialize_with = "present")]
+    num_key_value_heads: Option<Option<usize>>,
+    head_dim: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeFields>,
+    rope_parameters: Option<RopeFields>,
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<usize>>,
+    tie_word_embeddings: Option<bool>,
+    num_local_experts: Option<usize>,
+    num_experts_per_tok: Option<usize>,
+    router_aux_loss_coef: Option<f64>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    partial_rotary_factor: Option<f64>,
+    quantization_config: Option<Value>,
+    layer_types: Option<Vec<String>>,
+}
+
+/// What the config class of a family fills in for an absent key.
+struct FamilyDefaults {
+    architecture: &'static str,
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    sliding_window: Option<usize>,
+}
+
+fn family_defaults(model_type: ModelType) -> FamilyDefaults {
+    let llama = FamilyDefaults {
+        architecture: "LlamaForCausalLM",
+        num_key_value_heads: None,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        sliding_window: None,
+    };
+    let mistral = FamilyDefaults {
+        architecture: "MistralForCausalLM",
+        num_key_value_heads: Some(8),
+        max_position_embeddings: 131_072,
+        sliding_window: Some(4096),
+        ..llama
+    };
+    match model_type {
+        ModelType::Llama => llama,
+        ModelType::Mistral => mistral,
+        ModelType::Mixtral => FamilyDefaults {
+            architecture: "MixtralForCausalLM",
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e6,
+            sliding_window: None,
+            ..mistral
+        },
+    }
+}
+
+const MIXTRAL_EXPERTS: MoeConfig =
+    MoeConfig { num_local_experts: 8, num_experts_per_tok: 2, router_aux_loss_coef: 0.001 };
+
+/// More would have to be listed before a file could contradict them.
+const MOST_EXPERTS: usize = 65_536;
+
+/// A read `config.json`.
+pub(super) struct Parsed {
+    pub config: DecoderConfig,
+    /// Every key as it stands, but for those that JSON cannot hold.
+    pub keys: Map<String, Value>,
+    pub notices: Vec<Notice>,
+}
+
+/// Parses the text of the `config.json` at `path`.
+pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Parsed, WeightError> {
+    let malformed = |source| WeightError::Malformed { path: path.to_owned(), source };
+    let Lenient { text, non_finite } = lenient::read(path, text)?;
+    let pairs: Pairs<Value> = serde_json::from_slice(&text).map_err(malformed)?;
+    if let Some(key) = pairs.duplicate() {
+        return Err(WeightError::RepeatedKey { path: path.to_owned(), key: key.to_owned() });
+    }
+    let mut keys: Map<String, Value> = pairs.0.into_iter().collect();
+    let model_type = model_type(path, &keys)?;
+    let raw: HfConfig = serde_json::from_slice(&text).map_err(|source| bad_value(path, &text, source))?;
+    refuse_what_is_not_modelled(path, model_type, &raw)?;
+    let fields = checked(path, model_type, raw)?;
+    let config = DecoderConfig::new(fields).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
+    let mut notices = Vec::new();
+    for key in non_finite {
+        if keys.shift_remove(&key).is_some() {
+            notices.push(Notice::NonFiniteKey { path: path.to_owned(), key });
+        }
+    }
+    if keys.get("auto_map").is_some_and(|value| !value.is_null()) {
+        notices.push(Notice::RemoteCode { path: path.to_owned() });
+    }
+    Ok(Parsed { config, keys, notices })
+}
+
+/// Names the key, which serde_json does not.
+fn bad_value(path: &Path, text: &[u8], source: serde_json::Error) -> WeightError {
+    let path = path.to_owned();
+    match lenient::key_at(text, source.line(), source.column()) {
+        Some(key) if source.is_data() => WeightError::BadValue { path, key, source },
+        _ => WeightError::Malformed { path, source },
+    }
+}
+
+fn model_type(path: &Path, keys: &Map<String, Value>) -> Result<ModelType, WeightError> {
+    let found = keys.get("model_type").unwrap_or(&Value::Null);
+    ModelType::deserialize(found)
+        .map_err(|_| unsupported(path, "model_type", found, "\"llama\", \"mistral\" or \"mixtral\""))
+}
+
+fn refuse_what_is_not_modelled(path: &Path, model_type: ModelType, raw: &HfConfig) -> Result<(), WeightError> {
+    let architecture = family_defaults(model_type).architecture;
+    if let Some(found) = raw.architectures.as_ref().filter(|found| **found != [architecture]) {
+        return Err(unsupported(path, "architectures", found, architecture));
+    }
+    if let Some(found) = raw.hidden_act.as_ref().filter(|found| *found != "silu") {
+        return Err(unsupported(path, "hidden_act", found, "\"silu\""));
+    }
+    for (key, found) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
+        if found == Some(true) {
+            return Err(unsupported(path, key, true, "false"));
+        }
+    }
+    if let Some(found) = raw.partial_rotary_factor.filter(|found| *found != 1.0) {
+        return Err(unsupported(path, "partial_rotary_factor", found, "1"));
+    }
+    if let Some(found) = raw.num_local_experts.filter(|found| *found > MOST_EXPERTS) {
+        return Err(unsupported(path, "num_local_experts", found, "at most 65536"));
+    }
+    if let Some(found) = &raw.quantization_config {
+        return Err(unsupported(path, "quantization_config", found, "none"));
+    }
+    Ok(())
+}
+
+/// A list with the attention of each layer says what `sliding_window` says.
+fn layer_types_agree(
+    path: &Path,
+    layer_types: &[String],
+    num_hidden_layers: usize,
+    sliding_window: Option<usize>,
+) -> Result<(), WeightError> {
+    let (key, found) = ("layer_types", layer_types.len());
+    if found != num_hidden_layers {
+        return Err(WeightError::ListLength { path: path.to_owned(), key, found, expected: num_hidden_layers });
+    }
+    let (only, expected) = match sliding_window {
+        None => ("full_attention", "full_attention for every layer, as there is no sliding_window"),
+        Some(_) => ("sliding_attention", "sliding_attention for every layer, as there is a sliding_window"),
+    };
+    match layer_types.iter().find(|layer_type| *layer_type != only) {
+        Some(other) => Err(unsupported(path, key, other, expected)),
+        None => Ok(()),
+    }
+}
+
+fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderFields, WeightError> {
+    let defaults = family_defaults(model_type);
+    let (rope_theta, rope_scaling) = agreed_rope(
+        path,
+        raw.rope_theta,
+        raw.rope_scaling.as_ref(),
+        raw.rope_parameters.as_ref(),
+        defaults.rope_theta,
+    )?;
+    let heads = raw.num_attention_heads;
+    let sliding_window = raw.sliding_window.unwrap_or(defaults.sliding_window);
+    if let Some(layer_types) = &raw.layer_types {
+        layer_types_agree(path, layer_types, raw.num_hidden_layers, sliding_window)?;
+    }
+    let moe = MoeConfig {
+        num_local_experts: raw.num_local_experts.unwrap_or(MIXTRAL_EXPERTS.num_local_experts),
+        num_experts_per_tok: raw.num_experts_per_tok.unwrap_or(MIXTRAL_EXPERTS.num_experts_per_tok),
+        router_aux_loss_coef: raw.router_aux_loss_coef.unwrap_or(MIXTRAL_EXPERTS.router_aux_loss_coef),
+    };
+    Ok(DecoderFields {
+        model_type,
+        vocab_size: raw.vocab_size,
+        hidden_size: raw.hidden_size,
+        intermediate_size: raw.intermediate_size,
+        num_hidden_layers: raw.num_hidden_layers,
+        num_attention_heads: heads,
+        num_key_value_heads: raw.num_key_value_heads.unwrap_or(defaults.num_key_value_heads).unwrap_or(heads),
+        head_dim: raw.head_dim.map_or_else(|| even_share(path, raw.hidden_size, heads), Ok)?,
+        max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
+        rms_norm_eps: raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
+        rope_theta,
+        rope_scaling,
+        sliding_window,
+        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+        moe: (model_type == ModelType::Mixtral).then_some(moe),
+    })
+}
+
+/// `hidden_size / num_attention_heads`; no heads at all are [`DecoderConfig`]'s to refuse.
+fn even_share(path: &Path, hidden_size: usize, num_attention_heads: usize) -> Result<usize, WeightError> {
+    match hidden_size.checked_rem(num_attention_heads) {
+        None | Some(0) => Ok(hidden_size.checked_div(num_attention_heads).unwrap_or(hidden_size)),
+        Some(_) => Err(WeightError::NoHeadDim { path: path.to_owned(), hidden_size, num_attention_heads }),
+    }
+}
+
+fn unsupported(path: &Path, key: &'static str, found: impl Serialize, expected: &'static str) -> WeightError {
+    WeightError::Unsupported { path: path.to_owned(), key, found: json!(found).to_string(), expected }
+}
+
+/// Tells an absent key (`None`) from a null (`Some(None)`).
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::config::RopeScaling;
+    use crate::weights::Dtype;
+
+    fn parsed(text: &Value) -> Result<DecoderConfig, WeightError> {
+        parse(Path::new("config.json"), text.to_string().as_bytes()).map(|parsed| parsed.config)
+    }
+
+    fn smallest(model_type: &str) -> Value {
+        json!({"model_type": model_type, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+               "num_hidden_layers": 2, "num_attention_heads": 8})
+    }
+
+    fn with(mut config: Value, changes: Value) -> Value {
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        config
+    }
+
+    fn llama3() -> RopeScaling {
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        }
+    }
+
+    #[test]
+    fn absent_keys_have_the_defaults_of_the_family() {
+        let llama = parsed(&smallest("llama")).unwrap();
+        assert_eq!((llama.num_key_value_heads, llama.head_dim, llama.max_position_embeddings), (8, 4, 2048));
+        assert_eq!((llama.rms_norm_eps, llama.rope_theta, llama.sliding_window), (1e-6, 1e4, None));
+        let mistral = parsed(&smallest("mistral")).unwrap();
+        assert_eq!((mistral.num_key_value_heads, mistral.max_position_embeddings), (8, 131_072));
+        assert_eq!((mistral.rms_norm_eps, mistral.rope_theta, mistral.sliding_window), (1e-6, 1e4, Some(4096)));
+        let mixtral = parsed(&smallest("mixtral")).unwrap();
+        assert_eq!((mixtral.rms_norm_eps, mixtral.rope_theta, mixtral.sliding_window), (1e-5, 1e6, None));
+        assert_eq!(mixtral.moe, Some(MIXTRAL_EXPERTS));
+        for config in [llama, mistral, mixtral] {
+            assert!(!config.tie_word_embeddings);
+            assert_eq!(config.rope_scaling, RopeScaling::Default);
+        }
+    }
+
+    #[test]
+    fn null_is_not_absence() {
+        let nulls =
+            json!({"num_key_value_heads": null, "sliding_window": null, "head_dim": null, "num_attention_heads": 16});
+        let config = parsed(&with(smallest("mistral"), nulls)).unwrap();
+        assert_eq!((config.num_key_value_heads, config.sliding_window, config.head_dim), (16, None, 2));
+    }
+
+    #[test]
+    fn both_dialects_say_the_same() {
+        let four = json!({"rope_theta": 500000.0, "torch_dtype": "bfloat16", "rope_scaling": {"rope_type": "llama3",
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
+        let five = json!({"dtype": "bfloat16", "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0,
+            "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
+        let four = parsed(&with(smallest("llama"), four)).unwrap();
+        assert_eq!(four, parsed(&with(smallest("llama"), five)).unwrap());
+        assert_eq!((four.rope_theta, four.rope_scaling), (5e5, llama3()));
+        let four = parsed(&with(smallest("llama"), json!({"rope_scaling": {"type": "linear", "factor": 2}}))).unwrap();
+        let five = json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000}});
+        assert_eq!(four, parsed(&with(smallest("llama"), five)).unwrap());
+        assert_eq!(four.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    }
+
+    #[test]
+    fn what_is_written_reads_back_in_either_dialect() {
+        let scalings = [RopeScaling::Default, RopeScaling::Linear { factor: 4.0 }, llama3()];
+        let presets = [DecoderConfig::smollm2_135m(), DecoderConfig::mistral_7b(), DecoderConfig::mixtral_8x7b()];
+        for (config, scaling) in presets.iter().flat_map(|config| scalings.map(|scaling| (config, scaling))) {
+            let config = config.with(|fields| fields.rope_scaling = scaling).unwrap();
+            let both = to_json(&config, Dtype::Bfloat16, Map::new());
+            for dialect in [&["rope_parameters", "dtype"][..], &["rope_theta", "rope_scaling", "torch_dtype"], &[]] {
+                let mut keys = both.clone();
+                dialect.iter().for_each(|key| assert!(keys.shift_remove(*key).is_some()));
+                assert_eq!(parsed(&Value::Object(keys)).unwrap(), config);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_the_parent_are_kept_unless_they_describe_it_alone() {
+        let carried =
+            json!({"bos_token_id": 1, "auto_map": {"AutoModel": "remote.py"}, "sliding_window": 8, "dtype": "x"});
+        let carried = carried.as_object().unwrap().clone();
+        let keys = to_json(&DecoderConfig::pico(), Dtype::Float16, carried);
+        assert_eq!(keys["bos_token_id"], 1);
+        assert_eq!(keys["dtype"], "float16");
+        assert!(!keys.contains_key("auto_map") && !keys.contains_key("sliding_window"));
+    }
+
+    #[test]
+    fn no_heads_are_a_broken_rule_and_not_a_division() {
+        let error = parsed(&with(smallest("llama"), json!({"num_attention_heads": 0}))).unwrap_err();
+        assert!(error.to_string().contains("num_attention_heads is 0"), "{error}");
+    }
+
+    #[test]
+    fn layer_types_say_what_the_sliding_window_says() {
+        let with_types = |model_type, window: Value, types: Value| {
+            parsed(&with(smallest(model_type), json!({"sliding_window": window, "layer_types": types})))
+        };
+        let (full, sliding) = ("full_attention", "sliding_attention");
+        assert!(with_types("mistral", Value::Null, json!([full, full])).is_ok());
+        assert!(with_types("mistral", json!(8), json!([sliding, sliding])).is_ok());
+        let error = with_types("mistral", json!(8), json!([sliding, full])).unwrap_err();
+        assert!(matches!(error, WeightError::Unsupported { key: "layer_types", .. }), "{error}");
+        let error = with_types("llama", Value::Null, json!([full, full, full])).unwrap_err();
+        assert!(matches!(error, WeightError::ListLength { found: 3, expected: 2, .. }), "{error}");
+        let carried = json!({"layer_types": [full, full]}).as_object().unwrap().clone();
+        assert!(!to_json(&DecoderConfig::pico(), Dtype::Float32, carried).contains_key("layer_types"));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_left_out_where_nobody_reads_them_and_refused_elsewhere() {
+        let text = |key: &str| smallest("llama").to_string().replacen('{', &format!("{{\"{key}\": [1, Infinity],"), 1);
+        let parsed = parse(Path::new("config.json"), text("time_step_limit").as_bytes()).unwrap();
+        assert!(!parsed.keys.contains_key("time_step_limit") && parsed.keys.contains_key("vocab_size"));
+        assert!(matches!(&parsed.notices[..], [Notice::NonFiniteKey { key, .. }] if key == "time_step_limit"));
+        for key in ["rope_theta", "hidden_act", "rope_scaling", "quantization_config", "layer_types"] {
+            assert!(parse(Path::new("config.json"), text(key).as_bytes()).is_err(), "{key}");
+        }
+    }
+
+    /// Values change to others, keys double or vanish, bytes are damaged.
+    fn mutated(rng: &mut ChaCha8Rng, samples: &[String]) -> Vec<u8> {
+        const VALUES: [&str; 16] = [
+            "0",
+            "-1",
+            "1",
+            "2",
+            "1.5",
+            "1e400",
+            "NaN",
+            "Infinity",
+            "18446744073709551615",
+            "9e18",
+            "null",
+            "true",
+            "\"x\"",
+            "[]",
+            "{}",
+            "[[1],{\"a\":null}]",
+        ];
+        let mut text = samples[rng.random_range(0..samples.len())].clone().into_bytes();
+        for _ in 0..rng.random_range(1..4) {
+            let colons: Vec<usize> = (0..text.len()).filter(|&i| text[i] == b':').collect();
+            let at = rng.random_range(0..text.len());
+            match rng.random_range(0..4) {
+                0 => text[at] = rng.random_range(0..=255),
+                1 if !colons.is_empty() => {
+                    let start = colons[rng.random_range(0..colons.len())] + 1;
+                    let end = (start..text.len()).find(|&i| b",}".contains(&text[i])).unwrap_or(text.len());
+                    text.splice(start..end, VALUES[rng.random_range(0..VALUES.len())].bytes());
+                }
+                2 => {
+                    let end = rng.random_range(at..text.len().min(at + 30));
+                    let piece = text[at..end].to_vec();
+                    let to = rng.random_range(0..text.len());
+                    text.splice(to..to, piece);
+                }
+                _ => drop(text.drain(at..rng.random_range(at..text.len().min(at + 30)))),
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn an_accepted_config_is_sound_and_has_the_sizes_that_json_says() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let presets = [DecoderConfig::pico(), DecoderConfig::mistral_7b(), DecoderConfig::mixtral_8x7b()];
+        let both = presets.map(|config| Value::Object(to_json(&config, Dtype::Float16, Map::new())).to_string());
+        let samples = [&both[..], &[smallest("llama").to_string(), smallest("mixtral").to_string()]].concat();
+        let (mut accepted, mut refused) = (0, 0);
+        for _ in 0..100_000 {
+            let text = mutated(&mut rng, &samples);
+            let Ok(Parsed { config, keys, .. }) = parse(Path::new("config.json"), &text) else {
+                refused += 1;
+                continue;
+            };
+            accepted += 1;
+            assert_eq!(config.with(|_| ()).as_ref(), Ok(&config));
+            for (key, size) in [
+                ("vocab_size", config.vocab_size),
+                ("hidden_size", config.hidden_size),
+                ("intermediate_size", config.intermediate_size),
+                ("num_hidden_layers", config.num_hidden_layers),
+                ("num_attention_heads", config.num_attention_heads),
+            ] {
+                assert_eq!(keys[key], size, "{key} of {}", text.escape_ascii());
+            }
+            if let Ok(Value::Object(value)) = serde_json::from_slice(&text) {
+                assert_eq!(keys, value, "{}", text.escape_ascii());
+            }
+        }
+        assert!(accepted > 5_000 && refused > 10_000, "{accepted} {refused}");
+    }
+}

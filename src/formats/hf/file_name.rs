@@ -1,0 +1,52 @@
+//! Names of files inside a checkpoint, which must not lead out of it.
+
+use std::path::{Component, Path};
+
+/// Names that Windows gives to devices, whatever their ending.
+const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
+
+/// One normal path component under the rules of Unix and of Windows. Purely of the name: caches of checkpoints are
+/// full of symbolic links, which are fine.
+pub(crate) fn is_plain_file_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let one = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
+    // Windows drops dots and spaces at the end, so that two names would be one.
+    let ends = name.ends_with(['.', ' ']);
+    one && !ends
+        && !name.contains(['/', '\\', ':', '<', '>', '"', '|', '?', '*'])
+        && !name.contains(char::is_control)
+        && { !is_device(name) }
+}
+
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_lowercase();
+    let numbered = |port: &str| {
+        stem.strip_prefix(port).is_some_and(|rest| {
+            let mut digits = rest.chars();
+            matches!((digits.next(), digits.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
+        })
+    };
+    DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_stays_in_its_directory_on_every_system() {
+        for name in ["model-00001-of-00002.safetensors", ".hidden", "model..safetensors", "com.safetensors", "ünïcode"]
+        {
+            assert!(is_plain_file_name(name), "{name}");
+        }
+        for name in
+            ["", ".", "..", "a/b", "/a", "a/", "a\\b", "\\\\server\\share", "C:", "C:\\a", "a\0", "a\n", "a\u{1b}"]
+        {
+            assert!(!is_plain_file_name(name), "{name:?}");
+        }
+        for name in ["CON", "con.safetensors", "nul .safetensors", "COM1", "lpt9.bin", "com¹", "a.", "a ", "a?", "a*b"]
+        {
+            assert!(!is_plain_file_name(name), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a grown checkpoint has from its parent besides weights.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::formats::safetensors::open_regular;
+use crate::output::commit::PartialDirectory;
+use crate::output::disk::{Disk, read_through};
+use crate::weights::WeightError;
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
+pub(super) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+/// Of a file of text that is read whole.
+const LIMIT_BYTES: u64 = 64 << 20;
+
+/// Keys of `config.json` that [`DecoderConfig`](crate::config::DecoderConfig) does not know, and files about text:
+/// tokenizer, chat template, generation settings.
+#[derive(Debug, Clone, Default)]
+pub struct Sidecar {
+    /// Keys of the parent's `config.json`.
+    pub config_keys: Map<String, Value>,
+    /// Files for the child's directory, by name.
+    pub files: Vec<(String, Content)>,
+}
+
+/// Where the bytes of an inherited file come from.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// A file of the parent.
+    Copied(PathBuf),
+    /// Made from what the parent holds in another form.
+    Made(Vec<u8>),
+}
+
+impl Sidecar {
+    /// Where no parent says: the classes' own defaults would claim token ids that the vocabulary may use otherwise.
+    pub fn nothing() -> Self {
+        let ids = ["bos_token_id", "eos_token_id"].map(|key| (key.to_owned(), Value::Null));
+        Self { config_keys: ids.into_iter().collect(), files: Vec::new() }
+    }
+
+    /// Whether a tokenizer is among the files.
+    pub fn has_tokenizer(&self) -> bool {
+        self.files.iter().any(|(name, _)| TOKENIZERS.contains(&name.as_str()))
+    }
+
+    /// Puts a chat template, in Jinja, in the place of the parent's: transformers reads `chat_template.jinja` first, others
+    /// read the key of `tokenizer_config.json` first, so both say the same. The latter is left alone if it is no JSON object.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), WeightError> {
+        self.files.retain(|(name, _)| ![CHAT_TEMPLATE, "chat_template.json"].contains(&name.as_str()));
+        if let Some(mut keys) = self.tokenizer_config(disk)?.filter(|keys| keys.contains_key("chat_template")) {
+            keys["chat_template"] = template.into();
+            let text = format!("{:#}\n", Value::Object(keys)).into_bytes();
+            let config = self.files.iter_mut().find(|(name, _)| name == TOKENIZER_CONFIG);
+            config.expect("it was read").1 = Content::Made(text);
+        }
+        self.files.push((CHAT_TEMPLATE.to_owned(), Content::Made(template.as_bytes().to_vec())));
+        Ok(())
+    }
+
+    /// The chat template, in Jinja, as transformers finds it; of several the one called `default`.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, WeightError> {
+        if let Some(text) = self.text(disk, CHAT_TEMPLATE)? {
+            return Ok(String::from_utf8(text).ok());
+        }
+        let Some(keys) = self.tokenizer_config(disk)? else { return Ok(None) };
+        let template = match keys.get("chat_template") {
+            Some(Value::Array(several)) => {
+                several.iter().find(|one| one["name"] == "default").map(|one| &one["template"])
+            }
+            one => one,
+        };
+        Ok(template.and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// The keys of `tokenizer_config.json`, if it is there and a JSON object.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
+    pub(super) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
+        Ok(self.text(disk, TOKENIZER_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// The bytes of a file, if there is one of this name.
+    fn text(&self, disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, WeightError> {
+        match self.files.iter().find(|(there, _)| there == name) {
+            None => Ok(None),
+            Some((_, Content::Made(bytes))) => Ok(Some(bytes.clone())),
+            Some((_, Content::Copied(from))) => crate::formats::read_bounded(disk, from, LIMIT_BYTES).map(Some),
+        }
+    }
+
+    /// Bytes of the files.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::NotAFile`], [`WeightError::Io`].
+    pub fn size_bytes(&self, disk: &dyn Disk) -> Result<u64, WeightError> {
+        let sizes = self.files.iter().map(|(_, content)| match content {
+            Content::Made(bytes) => Ok(bytes.len() as u64),
+            Content::Copied(from) => Ok(open_regular(disk, from)?.stat().map_err(WeightError::io(from))?.size_bytes),
+        });
+        sizes.sum()
+    }
+
+    /// Puts the files into a directory under construction.
+    ///
+    /// # Errors
+    /// [`WeightError::NotFound`], [`WeightError::Io`].
+    pub fn write(&self, disk: &Arc<dyn Disk>, partial: &mut PartialDirectory) -> Result<(), WeightError> {
+        for (name, content) in &self.files {
+            match content {
+                Content::Made(bytes) => partial.write(name, bytes)?,
+                Content::Copied(from) => {
+                    let source = open_regular(&**disk, from)?;
+                    let mut file = partial.begin(name)?;
+                    let mut written = Ok(());
+                    read_through(&*source, &mut |_| (), &mut |bytes| {
+                        if written.is_ok() {
+                            written = file.push(bytes);
+                        }
+                    })
+                    .map_err(WeightError::io(from))?;
+                    written?;
+                    partial.finish(file)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
