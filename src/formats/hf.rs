@@ -15,6 +15,6 @@ mod write;
 
 pub use directory::HfDirectory;
 pub(crate) use directory::read_bounded;
-pub(super) use file_name::is_plain_file_name;
+pub(crate) use file_name::is_plain_file_name;
 pub use names::{Layout, hf_name, tensor_of_hf_name};
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

@@ -171,7 +171,7 @@ impl SafetensorsFile {
 }
 
 /// Opens a file that is none of the things that never end, or wait for another process.
-pub(super) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, WeightError> {
+pub(crate) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, WeightError> {
     // Asked before opening, which would wait for a writer if this is a pipe.
     if disk.stat(path).map_err(WeightError::io(path))?.kind != Kind::File {
         return Err(WeightError::NotAFile { path: path.to_owned() });

@@ -13,7 +13,7 @@ use crate::weights::WeightError;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
-pub(super) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 /// Of a file of text that is read whole.
 const LIMIT_BYTES: u64 = 64 << 20;
 
@@ -87,7 +87,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
-    pub(super) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
+    pub(crate) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
         Ok(self.text(disk, TOKENIZER_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 

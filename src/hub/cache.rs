@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use super::files::{INDEX, SINGLE, missing};
 use super::reference::is_commit;
 use super::{HubError, HubReference, ggufs};
-use crate::formats::sidecar::TOKENIZERS;
+use crate::formats::TOKENIZERS;
 
 /// The part of the cache that belongs to one model.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ pub use error::HubError;
 pub use reference::HubReference;
 pub use settings::{HubSettings, Patience, Token};
 
-use crate::formats::sidecar::TOKENIZERS;
+use crate::formats::TOKENIZERS;
 use crate::output::disk::disk;
 use cache::RepoCache;
 use client::Client;

@@ -321,7 +321,7 @@ impl WriteFile for Writing {
 }
 
 /// BLAKE3 of a whole file, in hexadecimal; `watch` is told of every run of bytes read.
-pub(super) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
+pub(crate) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
     let mut hash = ::blake3::Hasher::new();
     read_through(file, watch, &mut |bytes| {
         hash.update(bytes);
@@ -330,7 +330,7 @@ pub(super) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Resul
 }
 
 /// Hands a whole file to `sink`, run by run; `watch` is told of every run.
-pub(super) fn read_through(
+pub(crate) fn read_through(
     file: &dyn ReadAt,
     watch: &mut dyn FnMut(u64),
     sink: &mut dyn FnMut(&[u8]),
@@ -350,7 +350,7 @@ pub(super) fn read_through(
     }
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -14,7 +14,7 @@ pub struct Strictness {
 
 /// Takes the pieces of one tensor in turn.
 #[derive(Debug)]
-pub(super) struct Rounding {
+pub(crate) struct Rounding {
     id: TensorId,
     from: Dtype,
     to: Dtype,

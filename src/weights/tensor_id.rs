@@ -66,7 +66,7 @@ impl TensorId {
     }
 
     /// The same one by one: a config that nobody has checked against a file may call for more than memory can list.
-    pub(super) fn in_order(config: &DecoderConfig) -> impl Iterator<Item = Self> {
+    pub(crate) fn in_order(config: &DecoderConfig) -> impl Iterator<Item = Self> {
         let layers = (0..config.num_hidden_layers)
             .flat_map(|layer| LayerTensor::all(config).into_iter().map(move |tensor| Self::Layer(layer, tensor)));
         let head = (!config.tie_word_embeddings).then_some(Self::LmHead);

@@ -12,7 +12,7 @@ mod general_keys;
 mod header;
 mod metadata;
 mod names;
-pub(super) mod part_name;
+pub(crate) mod part_name;
 mod types;
 mod vocabulary;
 mod vocabulary_keys;
