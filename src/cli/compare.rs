@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::device::device;
+use super::failure::Failure;
 use super::progress::Watcher;
 use super::run_info::run_info;
-use super::{CliError, DtypeArg, count, device::device, not_negative, positive_real};
+use super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::DecoderConfig;
 use crate::data::Windows;
 use crate::data::language::{Language, Split};
@@ -99,14 +101,14 @@ impl CompareArgs {
     }
 
     /// The failure of a plan under the option that asked for it.
-    fn blame(&self, error: StudyError) -> CliError {
+    fn blame(&self, error: StudyError) -> Failure {
         let StudyError::Plan(source) = error else { return error.into() };
         let option = match &source {
             PlanError::OverlapTooLarge { overlap, .. } => format!("--m {overlap}"),
             PlanError::Config(_) => format!("--experts {} --top-k {}", self.experts, self.top_k),
             _ => return source.into(),
         };
-        CliError::Option { option, source }
+        Failure::from(source).for_option(option)
     }
 }
 
@@ -165,8 +167,8 @@ impl Defaults {
 /// Runs the comparison: checks every input, trains, prints the table and the verdict, writes the files.
 ///
 /// # Errors
-/// [`CliError`]; whatever is wrong with the input is found before any work and before anything is written.
-pub fn run(args: &CompareArgs) -> Result<(), CliError> {
+/// Every fault of the input, before any work and before anything is written; then what training or the disk meets.
+pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let defaults = Defaults::of(args);
     let seq_length = positive("seq-length", args.seq_length.unwrap_or(defaults.seq_length))?;
     let batch_size = positive("batch-size", args.batch_size.unwrap_or(defaults.batch_size))?;
@@ -178,7 +180,9 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     };
     let out = out_folder(args)?;
     if let (Some(base), None) = (&args.base, &args.data) {
-        return Err(CliError::BaseWithoutData { base: base.clone() });
+        return Err(Failure::usage(format_args!(
+            "--base {base:?} needs --data: the built-in language is written in the vocabulary of the built-in base"
+        )));
     }
     args.base.as_deref().map_or(Ok(()), is_local_directory)?;
     let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
@@ -219,7 +223,7 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
         decode_tokens: DECODE_TOKENS,
         repetitions: defaults.repetitions,
     };
-    let info = run_info(&args.device, args.dtype.name());
+    let info = run_info(&args.device, args.dtype.dtype().name());
     let mut watcher = Watcher::new();
     let (arms, heldout_loss_nats) =
         study::run(&base, &plan, &data, &options, &device, |progress| watcher.show(progress))?;
@@ -253,22 +257,31 @@ pub fn run(args: &CompareArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn positive(option: &'static str, number: usize) -> Result<usize, CliError> {
-    if number == 0 { Err(CliError::ZeroOption { option }) } else { Ok(number) }
+fn positive(option: &'static str, number: usize) -> Result<usize, Failure> {
+    if number == 0 {
+        return Err(Failure::usage(format_args!("--{option} is 0, expected at least 1")));
+    }
+    Ok(number)
 }
 
 /// Names the other forms in which a base may be given elsewhere.
-fn is_local_directory(base: &Path) -> Result<(), CliError> {
-    let base_path = base.to_owned();
+fn is_local_directory(base: &Path) -> Result<(), Failure> {
     if base.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf")) {
-        return Err(CliError::BaseIsGguf { base: base_path });
+        return Err(Failure::invalid(format_args!(
+            "--base {base:?} is a GGUF file, expected a Hugging Face directory; to make one: deepwide grow --dtype float32 {base:?} DIR"
+        )));
     }
     let is_like_an_id = base.is_relative() && base.iter().count() == 2 && !base.starts_with("..");
-    if is_like_an_id && !base.exists() { Err(CliError::BaseNotLocal { base: base_path }) } else { Ok(()) }
+    if is_like_an_id && !base.exists() {
+        return Err(Failure::not_found(format_args!(
+            "--base {base:?} does not exist: compare takes a local directory, not an id on the hub"
+        )));
+    }
+    Ok(())
 }
 
 /// Where results go: what was asked for, or a folder by what was asked. The plain one is for the study as it comes.
-fn out_folder(args: &CompareArgs) -> Result<PathBuf, CliError> {
+fn out_folder(args: &CompareArgs) -> Result<PathBuf, Failure> {
     let default = || {
         let base = args.base.as_deref().map(|base| format!("_{}", file_name(Some(base), "base")));
         let quick = if args.quick { "_quick" } else { "" };
@@ -279,16 +292,18 @@ fn out_folder(args: &CompareArgs) -> Result<PathBuf, CliError> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
     match tempfile::tempfile_in(existing) {
         Ok(_) => Ok(path),
-        Err(_) => Err(CliError::OutNotWritable { path: existing.to_owned(), out: path }),
+        Err(_) => Err(Failure::usage(format_args!("--out {path:?}: {existing:?} is not a folder that can be written to"))),
     }
 }
 
-fn fits(base: &DecoderConfig, seq_length: usize) -> Result<(), CliError> {
+fn fits(base: &DecoderConfig, seq_length: usize) -> Result<(), Failure> {
     let max_position_embeddings = base.max_position_embeddings;
     if seq_length.saturating_add(DECODE_TOKENS) <= max_position_embeddings {
         return Ok(());
     }
-    Err(CliError::SequenceTooLong { seq_length, max_position_embeddings, decode_tokens: DECODE_TOKENS })
+    Err(Failure::invalid(format_args!(
+        "--seq-length {seq_length} exceeds max_position_embeddings {max_position_embeddings} of the base less {DECODE_TOKENS} tokens to decode"
+    )))
 }
 
 /// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
@@ -297,14 +312,16 @@ fn windows_needed(
     plan: &StudyPlan,
     batch_size: usize,
     seq_length: usize,
-) -> Result<usize, CliError> {
+) -> Result<usize, Failure> {
     /// Four gigabytes of windows.
     const MOST_IDS: u128 = 1 << 28;
     let update = train_flops(base, batch_size as u64, seq_length as u64).max(1);
     let num_windows = u128::from(plan.budget_flops).div_ceil(update) * batch_size as u128;
     let most = MOST_IDS / (seq_length as u128 + 1);
     if num_windows > most {
-        return Err(CliError::TooManyWindows { num_windows, most });
+        return Err(Failure::invalid(format_args!(
+            "the budget takes {num_windows} windows of fresh text, expected at most {most}"
+        )));
     }
     Ok(num_windows as usize)
 }
@@ -331,7 +348,7 @@ fn text_data(
     base: &HfDirectory,
     seq_length: usize,
     heldout_windows: usize,
-) -> Result<StudyData, CliError> {
+) -> Result<StudyData, Failure> {
     let text = TextFile::read(file)?;
     let tokenizer = Tokenizer::from_file(&base.path().join("tokenizer.json"))?;
     let documents = text.tokenize(&tokenizer, |_| ())?;
@@ -347,9 +364,9 @@ fn file_name(path: Option<&Path>, otherwise: &str) -> String {
 }
 
 /// RandomStream everything first, then writes everything, the record last.
-fn write(study: &Study, json: &str, out: &Path) -> Result<(), CliError> {
+fn write(study: &Study, json: &str, out: &Path) -> Result<(), Failure> {
     let figures = draw_study(study)?;
-    std::fs::create_dir_all(out).map_err(|source| CliError::Write { path: out.to_owned(), source })?;
+    std::fs::create_dir_all(out).map_err(Failure::writing(out))?;
     for figure in figures {
         write_file_atomically(&out.join(format!("{}.svg", figure.name)), figure.svg.as_bytes())?;
         write_file_atomically(&out.join(format!("{}.png", figure.name)), &figure.png)?;

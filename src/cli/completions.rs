@@ -3,8 +3,9 @@
 use clap::{Args, Command};
 use clap_complete::Shell;
 
+use super::failure::Failure;
+use super::output;
 use super::run_info::COMMAND;
-use super::{CliError, output};
 
 /// Print a script that completes the words of deepwide in a shell: source it, or put it where the shell looks for it.
 #[derive(Debug, Clone, Args)]
@@ -17,8 +18,8 @@ pub struct CompletionsArgs {
 /// Prints the script for the program `command`.
 ///
 /// # Errors
-/// [`CliError::Stdout`].
-pub fn run(args: &CompletionsArgs, mut command: Command) -> Result<(), CliError> {
+/// If stdout cannot be written.
+pub fn run(args: &CompletionsArgs, mut command: Command) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, COMMAND, &mut script);
     output::print(&String::from_utf8_lossy(&script))

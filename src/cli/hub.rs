@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CliError;
 use super::console::{shows_bars, tell, tells};
+use super::failure::Failure;
 use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 use crate::weights::WeightError;
 
@@ -14,9 +14,8 @@ use crate::weights::WeightError;
 /// what the Hub has, which is downloaded into the cache. Of a model of the Hub, it is the GGUF file or the `config.json`.
 ///
 /// # Errors
-/// [`CliError::Weights`] if the argument is neither an existing path nor could name a model of the Hub;
-/// [`CliError::Hub`].
-pub fn locate(argument: &str) -> Result<PathBuf, CliError> {
+/// If the argument is neither an existing path nor an id of the Hub, or the Hub does not provide the model.
+pub fn locate(argument: &str) -> Result<PathBuf, Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     locate_with(argument, || Ok(settings(&environment, std::env::home_dir(), ureq::Proxy::try_from_env())?))
 }
@@ -27,8 +26,8 @@ pub fn locate(argument: &str) -> Result<PathBuf, CliError> {
 /// As [`locate`].
 pub fn locate_with(
     argument: &str,
-    settings: impl FnOnce() -> Result<HubSettings, CliError>,
-) -> Result<PathBuf, CliError> {
+    settings: impl FnOnce() -> Result<HubSettings, Failure>,
+) -> Result<PathBuf, Failure> {
     let path = Path::new(argument);
     if path.exists() {
         return Ok(path.to_owned());
@@ -274,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_path_is_taken_as_it_is_and_what_looks_like_one_is_never_asked_for() {
-        let never = || -> Result<HubSettings, CliError> { panic!("no settings are needed") };
+        let never = || -> Result<HubSettings, Failure> { panic!("no settings are needed") };
         let here = env!("CARGO_MANIFEST_DIR");
         assert_eq!(locate_with(here, never).unwrap(), Path::new(here));
         for absent in ["./no/such", "/no/such", "~/no/such", "../no-such-thing", "no-such-thing"] {

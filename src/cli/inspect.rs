@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::failure::Failure;
 use super::output::{self, aligned, shown, size};
-use super::{CliError, console, hub, interrupt};
+use super::{console, hub, interrupt};
 use crate::formats::{Checkpoint, StoredTensor};
 use crate::profile::flops::count_parameters;
 use crate::weights::WeightSource;
@@ -27,8 +28,8 @@ pub struct InspectArgs {
 /// Prints what a checkpoint is.
 ///
 /// # Errors
-/// What opening it says; [`CliError::Stdout`].
-pub fn run(args: &InspectArgs) -> Result<(), CliError> {
+/// If the checkpoint cannot be opened, or stdout not written.
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = hub::locate(&args.path)?;
     let checkpoint = Checkpoint::open_on(interrupt::disk(), &path)?;
     console::detail(format_args!("{}: {}", args.path, checkpoint.path().display()));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{CliError, output};
+use super::failure::Failure;
+use super::output;
 use crate::output::commit::write_file_atomically;
 
 /// Write the manual, a page a command: deepwide.1, deepwide-grow.1 and so on.
@@ -18,10 +19,9 @@ pub struct ManArgs {
 /// Writes the manual of the program `command`.
 ///
 /// # Errors
-/// [`CliError::Write`], [`CliError::Weights`] for a page that cannot be written; [`CliError::Stdout`].
-pub fn run(args: &ManArgs, command: Command) -> Result<(), CliError> {
-    let failed = |source| CliError::Write { path: args.out.clone(), source };
-    std::fs::create_dir_all(&args.out).map_err(failed)?;
+/// If a page or stdout cannot be written.
+pub fn run(args: &ManArgs, command: Command) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.out).map_err(Failure::writing(&args.out))?;
     let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut written = Vec::new();
@@ -29,14 +29,14 @@ pub fn run(args: &ManArgs, command: Command) -> Result<(), CliError> {
     output::print(&format!("wrote {} to {}\n", written.join(", "), args.out.display()))
 }
 
-fn write_pages(command: Command, out: &Path, written: &mut Vec<String>) -> Result<(), CliError> {
+fn write_pages(command: Command, out: &Path, written: &mut Vec<String>) -> Result<(), Failure> {
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write_pages(below.clone(), out, written)?;
     }
     let page = Man::new(command);
     let mut text = Vec::new();
     let path = out.join(page.get_filename());
-    page.render(&mut text).map_err(|source| CliError::Write { path: path.clone(), source })?;
+    page.render(&mut text).map_err(Failure::writing(&path))?;
     written.push(page.get_filename());
     Ok(write_file_atomically(&path, &text)?)
 }

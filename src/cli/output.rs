@@ -2,16 +2,16 @@
 
 use std::io::{self, Write};
 
-use super::CliError;
+use super::failure::Failure;
 
 /// Prints a result.
 ///
 /// # Errors
-/// [`CliError::Stdout`] if it cannot be written, unless whoever reads it has had enough.
-pub(super) fn print(text: &str) -> Result<(), CliError> {
+/// If stdout cannot be written. A reader that has closed the pipe is no failure.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Stdout { source: error }),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::runtime(format_args!("cannot write to stdout: {error}"))),
         _ => Ok(()),
     }
 }

@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::progress::Bytes;
-use super::{CliError, console, interrupt, output};
-use crate::output::receipt::verify;
+use super::failure::Failure;
+use super::{console, interrupt, output};
+use crate::output::receipt::{Fault, verify};
 
 /// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
 #[derive(Debug, Clone, Args)]
@@ -22,14 +23,16 @@ pub struct VerifyArgs {
 /// Verifies a directory.
 ///
 /// # Errors
-/// [`CliError::NotVerified`] if a file differs; [`CliError::Weights`] if there is no receipt or a file cannot be read.
-pub fn run(args: &VerifyArgs) -> Result<(), CliError> {
+/// If a file differs (exit code 5), there is no receipt, or a file cannot be read.
+pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let bar = Bytes::new("hashing", None);
     let (num_files, faults) = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)))?;
     drop(bar);
     if !faults.is_empty() {
-        return Err(CliError::NotVerified { path: args.out.clone(), num_files, faults });
+        let list = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
+        let message = format!("{:?} is not what its receipt says: {list}", args.out);
+        return Err(Failure::check(message, json!({"files": num_files, "faults": faults})));
     }
     output::print(&if args.json {
         format!("{:#}\n", json!({"files": num_files, "faults": []}))

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::super::grow::GrowthArgs;
-use super::super::{DtypeArg, not_negative};
+use super::super::values::{DtypeArg, not_negative};
 use super::BenchError;
 use crate::kernel::quantized_linear::BlockFormat;
 use crate::report::bench::{Format, Test, TestCase};

@@ -8,7 +8,8 @@ use burn::tensor::Device;
 use indicatif::ProgressBar;
 use rayon::ThreadPool;
 
-use super::super::{CliError, console};
+use super::super::console;
+use super::super::failure::Failure;
 use super::target::Target;
 use super::{BenchArgs, BenchError};
 use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
@@ -38,7 +39,7 @@ struct Clock {
     bar: Option<ProgressBar>,
 }
 
-impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
+impl<'a, P: FnMut(&BenchRecord) -> Result<(), Failure>> Bench<'a, P> {
     pub fn new(
         args: &BenchArgs,
         cases: &'a [TestCase],
@@ -63,14 +64,14 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
     ///
     /// # Errors
     /// What the source says; [`BenchError::Train`]; what printing meets.
-    pub fn target(&mut self, target: &Target<'_>) -> Result<(), CliError> {
+    pub fn target(&mut self, target: &Target<'_>) -> Result<(), Failure> {
         match target.config().moe {
             None => self.target_of::<GatedMlp>(target),
             Some(_) => self.target_of::<SparseMoe>(target),
         }
     }
 
-    fn target_of<F: FeedForward>(&mut self, target: &Target<'_>) -> Result<(), CliError>
+    fn target_of<F: FeedForward>(&mut self, target: &Target<'_>) -> Result<(), Failure>
     where
         Decoder<F>: CausalLm + ModuleDisplay,
     {
@@ -124,7 +125,7 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), CliError>> Bench<'a, P> {
         test_time: String,
         (samples, spans): (Samples, Option<Vec<Span>>),
         flops: u128,
-    ) -> Result<(), CliError> {
+    ) -> Result<(), Failure> {
         let measured = Measured { test_time, samples, flops, peak_rss: peak_rss_bytes() };
         let record = BenchRecord::new(self.run, model, case, measured);
         let name = || format!("{} {} t{} b{}", model.kind, case.name(), case.n_threads, case.batch_size);

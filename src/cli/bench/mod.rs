@@ -20,8 +20,9 @@ use rayon::ThreadPool;
 use self::measure::Bench;
 use self::target::Target;
 use super::device::device;
+use super::failure::Failure;
 use super::run_info::run_info;
-use super::{CliError, hub, output};
+use super::{hub, output};
 use crate::formats::Checkpoint;
 use crate::output::commit::write_file_atomically;
 use crate::report::bench::{BenchRun, Printer};
@@ -33,9 +34,9 @@ const STACK_BYTES: usize = 8 << 20;
 /// Measures every model and prints what it finds.
 ///
 /// # Errors
-/// [`CliError`]; whatever the arguments and the headers can tell before a model is loaded. What was measured before an
+/// Whatever the arguments and the headers can tell before a model is loaded. What was measured before an
 /// error is printed.
-pub fn run(args: &BenchArgs) -> Result<(), CliError> {
+pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     let cases = args.cases()?;
     if let Some(path) = &args.trace {
         can_be_written(path)?;
@@ -86,16 +87,12 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
 }
 
 /// Looks for the folder of a file before anything is measured for it.
-fn can_be_written(path: &Path) -> Result<(), CliError> {
+fn can_be_written(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
-        let source = std::io::ErrorKind::IsADirectory.into();
-        return Err(CliError::Write { path: path.to_owned(), source });
+        return Err(Failure::writing(path)(std::io::ErrorKind::IsADirectory.into()));
     }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match tempfile::tempfile_in(folder) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(CliError::Write { path: path.to_owned(), source }),
-    }
+    tempfile::tempfile_in(folder).map(|_| ()).map_err(Failure::writing(path))
 }
 
 fn pool(num_threads: usize) -> Result<ThreadPool, BenchError> {

@@ -6,7 +6,8 @@ use burn::tensor::Device;
 use super::super::grow::{Growth, grown};
 use super::super::output::size;
 use super::super::run_info::words;
-use super::super::{CliError, DtypeArg};
+use super::super::failure::Failure;
+use super::super::values::DtypeArg;
 use super::weights::{Kept, LeastBytes, Weights};
 use super::{BenchArgs, BenchError};
 use crate::config::{DecoderConfig, ModelType};
@@ -34,14 +35,14 @@ impl<'a> Target<'a> {
     /// Grows a checkpoint and holds the tests against its config.
     ///
     /// # Errors
-    /// [`CliError`].
+    /// If it cannot be grown so, or a test does not fit it or the machine.
     pub fn new(
         name: &str,
         checkpoint: &'a Checkpoint,
         args: &BenchArgs,
         cases: &[TestCase],
         device: &Device,
-    ) -> Result<Self, CliError> {
+    ) -> Result<Self, Failure> {
         let growth = grown(checkpoint, name, &args.growth)?;
         let is_grown = !args.growth.options().is_empty();
         let kept = match (args.quant, args.dtype) {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::super::{CliError, DtypeArg, count, not_negative, positive_real};
+use super::super::failure::Failure;
+use super::super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::ConfigError;
 use crate::growth::{ExpertInit, PlanError, RouterInit, UpcyclePlan};
 
@@ -205,10 +206,10 @@ impl GrowthArgs {
     /// The upcycling asked for; a hidden router is the caller's to make.
     ///
     /// # Errors
-    /// [`CliError::RouterStdBesideRouter`].
-    pub(super) fn upcycle(&self) -> Result<Option<UpcyclePlan>, CliError> {
+    /// If a standard deviation is given for another router.
+    pub(super) fn upcycle(&self) -> Result<Option<UpcyclePlan>, Failure> {
         if self.router_std.is_some() && !matches!(self.router, None | Some(RouterArg::Normal)) {
-            return Err(CliError::RouterStdBesideRouter);
+            return Err(Failure::usage("--router-std is for --router normal"));
         }
         let init = match (self.noise, self.drop) {
             (Some(relative_std), _) => ExpertInit::Noise { relative_std },
@@ -230,7 +231,7 @@ impl GrowthArgs {
     }
 
     /// The failure of a plan under the option that asked for it.
-    pub(super) fn blame(&self, source: PlanError) -> CliError {
+    pub(super) fn blame(&self, source: PlanError) -> Failure {
         let given = |name: &str, value: &dyn Display| Some(format!("--{name} {value}"));
         let moe = self.moe.unwrap_or_default();
         let option = match &source {
@@ -249,8 +250,8 @@ impl GrowthArgs {
             _ => self.depth().map(|depth| depth.to_string()),
         };
         match option {
-            Some(option) => CliError::Option { option, source },
-            None => CliError::Plan(source),
+            Some(option) => Failure::from(source).for_option(option),
+            None => source.into(),
         }
     }
 

@@ -6,7 +6,8 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::super::output::aligned;
-use super::super::{CliError, device::device};
+use super::super::device::device;
+use super::super::failure::Failure;
 use crate::config::DecoderConfig;
 use crate::eval::{LogitDivergence, departure, logits};
 use crate::formats::Checkpoint;
@@ -34,22 +35,27 @@ pub(super) struct Text {
 
 impl Text {
     /// Reads and tokenizes it, so that what is wrong with it is known before anything is written.
-    pub fn read(base: &Checkpoint, file: Option<&Path>) -> Result<Self, CliError> {
+    pub fn read(base: &Checkpoint, file: Option<&Path>) -> Result<Self, Failure> {
         let text = match file {
             None => PARAGRAPH.to_owned(),
-            Some(path) => {
-                std::fs::read_to_string(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?
-            }
+            Some(path) => std::fs::read_to_string(path).map_err(Failure::reading(path))?,
         };
         let tokenizer = Tokenizer::from_json(&base.tokenizer_json()?, &base.path().join("tokenizer.json"))?;
         let encoded = tokenizer.encode_with_special_tokens(&text);
         let mut ids = match (encoded, file) {
-            (Err(source), None) => return Err(CliError::DefaultCheckText { source }),
+            (Err(source), None) => {
+                return Err(Failure::invalid(format_args!(
+                    "the text that --check reads by default does not suit the tokenizer ({source}): expected --check-text FILE"
+                )));
+            }
             (encoded, _) => encoded?,
         };
         ids.truncate(MOST_TOKENS.min(base.config().max_position_embeddings));
         if ids.len() < 2 {
-            return Err(CliError::CheckTextTooShort { found: ids.len() });
+            return Err(Failure::invalid(format_args!(
+                "the text of --check has {} tokens, expected at least 2",
+                ids.len()
+            )));
         }
         within_vocabulary(&ids, base.config())?;
         Ok(Self { ids })
@@ -57,9 +63,12 @@ impl Text {
 }
 
 /// Refuses ids that the embeddings have no row for.
-pub(super) fn within_vocabulary(ids: &[u32], config: &DecoderConfig) -> Result<(), CliError> {
+pub(super) fn within_vocabulary(ids: &[u32], config: &DecoderConfig) -> Result<(), Failure> {
     match ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-        Some(&id) => Err(CliError::IdBeyondVocabulary { id, vocab_size: config.vocab_size }),
+        Some(&id) => Err(Failure::invalid(format_args!(
+            "the tokenizer gives id {id}, expected ids below vocab_size {}",
+            config.vocab_size
+        ))),
         None => Ok(()),
     }
 }
@@ -80,7 +89,7 @@ impl Check {
         preserves: bool,
         rounded: Option<f64>,
         text: &Text,
-    ) -> Result<Self, CliError> {
+    ) -> Result<Self, Failure> {
         let device = device("flex")?;
         let base_logits = logits_of(base, &text.ids, &device)?;
         let departure = departure(&text.ids, &base_logits, &logits_of(grown, &text.ids, &device)?);
@@ -140,7 +149,7 @@ impl Check {
     }
 }
 
-fn logits_of(source: &impl WeightSource, ids: &[u32], device: &Device) -> Result<Vec<f32>, CliError> {
+fn logits_of(source: &impl WeightSource, ids: &[u32], device: &Device) -> Result<Vec<f32>, Failure> {
     Ok(match source.config().moe {
         None => logits(&DenseDecoder::load(source, device)?, ids, device),
         Some(_) => logits(&MoeDecoder::load(source, device)?, ids, device),

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::super::{CliError, device::device};
+use super::super::device::device;
+use super::super::failure::Failure;
 use super::check::within_vocabulary;
 use crate::formats::Checkpoint;
 use crate::growth::mergekit::{GateMode, MoeMergeConfig, PromptTokens, cheap_embed};
@@ -19,11 +20,14 @@ pub(super) fn from_file(
     source: &dyn WeightSource,
     base: &Checkpoint,
     num_experts: usize,
-) -> Result<RouterRows, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|source| CliError::Read { path: file.to_owned(), source })?;
+) -> Result<RouterRows, Failure> {
+    let text = std::fs::read_to_string(file).map_err(Failure::reading(file))?;
     let prompts: Vec<[Vec<String>; 2]> = text.lines().map(|line| [vec![line.to_owned()], Vec::new()]).collect();
     if prompts.len() != num_experts {
-        return Err(CliError::PromptCount { path: file.to_owned(), found: prompts.len(), expected: num_experts });
+        return Err(Failure::invalid(format_args!(
+            "{file:?} has {} prompts, expected {num_experts}, a line an expert",
+            prompts.len()
+        )));
     }
     dense(source)?;
     let prompts = tokens(prompts, base, |tokenizer, text| Ok(tokenizer.encode_with_special_tokens(text)?))?;
@@ -31,7 +35,7 @@ pub(super) fn from_file(
 }
 
 /// Rows for a gate mode of mergekit-moe that reads prompts.
-pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<RouterRows, CliError> {
+pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<RouterRows, Failure> {
     let base = &bases[config.base_model()];
     dense(base)?;
     let experts = config.experts().iter();
@@ -64,15 +68,17 @@ fn dense(source: &dyn WeightSource) -> Result<(), PlanError> {
 fn tokens(
     prompts: impl IntoIterator<Item = [Vec<String>; 2]>,
     base: &Checkpoint,
-    encode: impl Fn(&Tokenizer, &str) -> Result<Vec<u32>, CliError>,
-) -> Result<Vec<PromptTokens>, CliError> {
+    encode: impl Fn(&Tokenizer, &str) -> Result<Vec<u32>, Failure>,
+) -> Result<Vec<PromptTokens>, Failure> {
     let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
     let mut experts = Vec::new();
     for (expert, texts) in prompts.into_iter().enumerate() {
-        let ids = |text: &String| -> Result<Vec<u32>, CliError> {
+        let ids = |text: &String| -> Result<Vec<u32>, Failure> {
             let ids = encode(&tokenizer, text)?;
             if ids.is_empty() || text.trim().is_empty() {
-                return Err(CliError::EmptyPrompt { expert });
+                return Err(Failure::invalid(format_args!(
+                    "a prompt of expert {expert} has no token, expected at least one"
+                )));
             }
             within_vocabulary(&ids, base.config())?;
             Ok(ids)
@@ -93,7 +99,7 @@ enum Pooling {
 }
 
 /// Per layer and expert, the direction from the mean over negative prompts to that over positive ones.
-fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, CliError> {
+fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, Failure> {
     let (config, device) = (source.config(), device("flex")?);
     let model = DenseDecoder::load(&source, &device)?;
     let mean = |prompts: &[Vec<u32>]| {

@@ -1,7 +1,8 @@
 //! From what was asked for to a view that can be read: nothing is written here, and no weight read but by routers that
 //! are made of prompts.
 
-use super::super::{CliError, run_info::words};
+use super::super::failure::Failure;
+use super::super::run_info::words;
 use super::args::{DepthArg, GrowthArgs, RouterArg};
 use super::gates;
 use super::noise::Noise;
@@ -81,7 +82,7 @@ impl<'a> Growth<'a> {
     }
 
     /// Grows it wide.
-    fn widen(mut self, plan: UpcyclePlan, args: &GrowthArgs, base: &Checkpoint) -> Result<Self, CliError> {
+    fn widen(mut self, plan: UpcyclePlan, args: &GrowthArgs, base: &Checkpoint) -> Result<Self, Failure> {
         let growth_plan = GrowthPlan::Upcycle(plan);
         growth_plan.config(self.source.config()).map_err(|error| args.blame(error))?;
         let expert = first_matrix(LayerTensor::Expert(0, Projection::Gate));
@@ -92,8 +93,11 @@ impl<'a> Growth<'a> {
             (Some(RouterArg::Hidden), Some(file)) => {
                 Some(gates::from_file(file, &self.source, base, plan.num_local_experts)?)
             }
-            (Some(RouterArg::Hidden), None) => return Err(CliError::HiddenWithoutPrompts),
-            (_, Some(_)) => return Err(CliError::PromptsWithoutHidden),
+            (Some(RouterArg::Hidden), None) => {
+                let message = "--router hidden needs --prompts, a file with the prompt of one expert a line";
+                return Err(Failure::usage(message));
+            }
+            (_, Some(_)) => return Err(Failure::usage("--prompts is for --router hidden")),
             (_, None) => None,
         };
         if let (ExpertInit::Noise { relative_std }, false) = (plan.init, copies) {
@@ -125,8 +129,8 @@ impl<'a> Growth<'a> {
 /// The view of a base called `name` that these options ask for; of the base itself if none does.
 ///
 /// # Errors
-/// [`CliError::Option`] and what routers made of prompts can meet.
-pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthArgs) -> Result<Growth<'a>, CliError> {
+/// If a plan does not fit the base, or routers cannot be made of the prompts.
+pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthArgs) -> Result<Growth<'a>, Failure> {
     let mut growth = Growth::none(base);
     if let Some(depth) = args.depth() {
         growth = growth.deepen(depth, name).map_err(|error| args.blame(error))?;
@@ -142,9 +146,13 @@ pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthA
     Ok(growth)
 }
 
-fn few_enough(found: usize) -> Result<(), CliError> {
-    let most = MOST_EXPERTS;
-    if found > most { Err(CliError::TooManyExperts { found, most }) } else { Ok(()) }
+fn few_enough(found: usize) -> Result<(), Failure> {
+    if found > MOST_EXPERTS {
+        return Err(Failure::invalid(format_args!(
+            "the result would have {found} experts per layer, expected at most {MOST_EXPERTS}"
+        )));
+    }
+    Ok(())
 }
 
 /// A matrix of the first layer.

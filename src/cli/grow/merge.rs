@@ -1,6 +1,6 @@
 //! What a mergekit file asks for, as a view.
 
-use super::super::CliError;
+use super::super::failure::Failure;
 use super::growth::{Growth, first_matrix};
 use super::noise::Noise;
 use super::operator::Operator;
@@ -12,7 +12,7 @@ use crate::weights::{LayerTensor, Projection};
 
 impl Request {
     /// The view, of models whose ids mean the same.
-    pub(super) fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, CliError> {
+    pub(super) fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, Failure> {
         let sources: Vec<&Checkpoint> = self.bases.iter().collect();
         let other_tokenizers = vocabularies::compare(self)?;
         let kept = vec![(config.kept_as().to_owned(), text.to_vec())];

@@ -32,7 +32,9 @@ use self::plan::Plan;
 use self::request::Request;
 use self::target::Target;
 use super::progress::Bytes;
-use super::{CliError, console, finish, interrupt, output};
+use super::exit::finish;
+use super::failure::Failure;
+use super::{console, interrupt, output};
 use crate::formats::Checkpoint;
 use crate::output::commit::{Existing, PartialDirectory, check_target};
 use crate::output::disk::Disk;
@@ -51,9 +53,9 @@ const COARSEST_EPSILON: f64 = 1.0 / 128.0;
 /// Grows a checkpoint.
 ///
 /// # Errors
-/// [`CliError`]; whatever headers can tell is found before anything is written, and after an error while writing nothing
+/// Whatever headers can tell, before anything is written, and after an error while writing nothing
 /// is left. A `--check` that fails or is stopped by a signal leaves what it checks.
-pub fn run(args: &GrowArgs) -> Result<(), CliError> {
+pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let out = absolute(&args.out)?;
@@ -66,13 +68,17 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     apart_from_inputs(&*disk, &out, &request.bases)?;
     let is_growth = !args.growth.options().is_empty() || request.is_merge();
     if !is_growth && !args.converts() {
-        return Err(CliError::NothingToDo);
+        return Err(Failure::usage(
+            "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout",
+        ));
     }
     let text = args.check.then(|| Text::read(request.parent(), args.check_text.as_deref())).transpose()?;
     let growth = request.growth(args)?;
     let num_layers = growth.source.config().num_hidden_layers;
     if num_layers > MOST_LAYERS && !args.force {
-        return Err(CliError::TooDeep { num_layers, most: MOST_LAYERS });
+        return Err(Failure::invalid(format_args!(
+            "the result would have {num_layers} layers, expected at most {MOST_LAYERS} (--force takes more)"
+        )));
     }
     let target = Target::new(args, &*disk, &request, &growth)?;
     let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
@@ -83,7 +89,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     if args.strict
         && let Some(warning) = warnings.first()
     {
-        return Err(CliError::Strict { warning: warning.clone() });
+        return Err(Failure::invalid(format_args!("{warning} (refused because of --strict)")));
     }
     let free_bytes = free_bytes(&*disk, &out)?;
     let plan = Plan::new(request.parent().config(), &growth, target.files()?, free_bytes, warnings);
@@ -103,7 +109,7 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
     let output = Output { disk: &disk, request: &request, growth: &growth, target: &target };
     let written = console::timed("written, hashed and on disk", || write(partial, &output, args, &plan));
     written.map_err(|error| match interrupt::caught() {
-        Some(signal) => CliError::Stopped { signal, out: out.clone() },
+        Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
         None => error,
     })?;
     // What was written is what is checked: read again, numbers rounded as they are in the files.
@@ -111,7 +117,8 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
         let (written, json) = (out.clone(), args.json);
         let tell = move |signal| {
-            finish(Err(CliError::CheckStopped { signal, out: written }), json);
+            let what = format!("stopped by signal {signal} during --check: {written:?} is written whole, and not checked");
+            finish(Err(Failure::runtime(what)), json);
         };
         interrupt::at_once(tell, || {
             Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
@@ -130,7 +137,9 @@ pub fn run(args: &GrowArgs) -> Result<(), CliError> {
         output::print(&format!("{summary:#}\n"))?;
     }
     failed.map_or(Ok(()), |check| {
-        Err(CliError::NotPreserved { max_abs_logit: check.max_abs_logit(), summary: Box::new(summary) })
+        let moved = check.max_abs_logit();
+        let message = format!("growth was to preserve the function, but a logit moved by {moved:.3e}");
+        Err(Failure::check(message, summary))
     })
 }
 
@@ -142,7 +151,7 @@ struct Output<'a> {
     target: &'a Target<'a>,
 }
 
-fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Plan) -> Result<(), CliError> {
+fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Plan) -> Result<(), Failure> {
     let Output { disk, request, growth, target } = *output;
     for leftover in partial.leftovers() {
         console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
@@ -169,7 +178,7 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
 
 /// The path from the root on, so that a parent can be named; of a symbolic link, with a slash behind it or none, where it
 /// leads, for it is not to be replaced.
-fn absolute(out: &Path) -> Result<PathBuf, CliError> {
+fn absolute(out: &Path) -> Result<PathBuf, Failure> {
     let out: PathBuf = out.components().collect();
     if out.is_symlink() {
         return Ok(out.canonicalize().map_err(WeightError::io(&out))?);
@@ -178,7 +187,7 @@ fn absolute(out: &Path) -> Result<PathBuf, CliError> {
 }
 
 /// Refuses an output that is, holds or lies in one of its inputs, by whatever path.
-fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Result<(), CliError> {
+fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Result<(), Failure> {
     let identities = |path: &Path| -> Vec<(u64, u64)> {
         let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         resolved.ancestors().filter_map(|part| disk.stat(part).ok()).map(|stat| stat.identity).collect()
@@ -201,7 +210,7 @@ fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Resul
     Ok(())
 }
 
-fn free_bytes(disk: &dyn Disk, out: &Path) -> Result<u64, CliError> {
+fn free_bytes(disk: &dyn Disk, out: &Path) -> Result<u64, Failure> {
     let parent = out.parent().unwrap_or(out);
     Ok(disk.free_bytes(parent).map_err(WeightError::io(parent))?)
 }

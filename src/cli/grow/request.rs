@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{CliError, console, hub};
+use super::super::failure::Failure;
+use super::super::{console, hub};
 use super::args::GrowArgs;
 use super::growth::{Growth, grown};
 use crate::formats::gguf::GgufVocabulary;
@@ -30,18 +31,23 @@ pub(super) struct Request {
 
 impl Request {
     /// Reads the mergekit file, if it is one, and opens the headers of every model.
-    pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, CliError> {
+    pub fn open(args: &GrowArgs, disk: &Arc<dyn Disk>) -> Result<Self, Failure> {
         let path = Path::new(&args.source);
         if !path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
             if args.mergekit_compat {
-                return Err(CliError::OptionBesideBase { option: "--mergekit-compat", base: args.source.clone() });
+                return Err(Failure::usage(format_args!(
+                    "--mergekit-compat beside {:?}: expected it with a mergekit file alone",
+                    args.source
+                )));
             }
             let base = opened(disk, &args.source, &hub::locate(&args.source)?)?;
             let hub_ids = vec![hub_id(Path::new(""), &args.source)];
             return Ok(Self { bases: vec![base], names: vec![args.source.clone()], hub_ids, parent: 0, merge: None });
         }
         if let Some(&option) = args.growth.options().first() {
-            return Err(CliError::OptionBesideMerge { option, path: path.to_owned() });
+            return Err(Failure::usage(format_args!(
+                "{option} beside {path:?}: expected it alone, for the file says how to grow"
+            )));
         }
         let text = crate::formats::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
         let merge = MergeConfig::parse(&args.source, &text)?;
@@ -71,7 +77,7 @@ impl Request {
     }
 
     /// What the result has from its parent besides weights.
-    pub fn inherited(&self, disk: &dyn Disk) -> Result<Sidecar, CliError> {
+    pub fn inherited(&self, disk: &dyn Disk) -> Result<Sidecar, Failure> {
         let mut inherited = self.parent().inherited()?;
         if let Some(template) = self.chat_template(disk)? {
             inherited.set_chat_template(disk, &template)?;
@@ -80,7 +86,7 @@ impl Request {
     }
 
     /// The same in the form that GGUF has for it.
-    pub fn gguf_vocabulary(&self, disk: &dyn Disk) -> Result<GgufVocabulary, CliError> {
+    pub fn gguf_vocabulary(&self, disk: &dyn Disk) -> Result<GgufVocabulary, Failure> {
         let mut vocabulary = self.parent().gguf_vocabulary()?;
         if let Some(template) = self.chat_template(disk)? {
             vocabulary.chat_template = Some(template);
@@ -89,14 +95,14 @@ impl Request {
     }
 
     /// The chat template, in Jinja, that a mergekit file puts in the place of the parent's.
-    fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, CliError> {
+    fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, Failure> {
         let Some((MergeConfig::Passthrough(config), _)) = &self.merge else { return Ok(None) };
         match config.chat_template() {
             None => Ok(None),
             Some(ChatTemplate::Jinja(template)) => Ok(Some(template.clone())),
             Some(ChatTemplate::Auto) => {
                 let of = |base: &Checkpoint| Ok(base.inherited()?.chat_template(disk)?.unwrap_or_default());
-                let templates = self.bases.iter().map(of).collect::<Result<Vec<String>, CliError>>()?;
+                let templates = self.bases.iter().map(of).collect::<Result<Vec<String>, Failure>>()?;
                 let most = most_common(templates.iter().map(|template| template.trim()));
                 let is_parents = most == Some(templates[self.parent].trim());
                 Ok(most.filter(|_| !is_parents).map(str::to_owned))
@@ -105,7 +111,7 @@ impl Request {
     }
 
     /// The view.
-    pub fn growth(&self, args: &GrowArgs) -> Result<Growth<'_>, CliError> {
+    pub fn growth(&self, args: &GrowArgs) -> Result<Growth<'_>, Failure> {
         match &self.merge {
             None => grown(&self.bases[0], &self.names[0], &args.growth),
             Some((config, text)) => self.merged(config, text, args),
@@ -126,7 +132,7 @@ fn most_common<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Option<&'a s
 }
 
 /// Opens the headers of a model, named so, that lies at `path`.
-fn opened(disk: &Arc<dyn Disk>, name: &str, path: &Path) -> Result<Checkpoint, CliError> {
+fn opened(disk: &Arc<dyn Disk>, name: &str, path: &Path) -> Result<Checkpoint, Failure> {
     let checkpoint = Checkpoint::open_on(disk.clone(), path)?;
     console::detail(format_args!("{name}: {}, {}", checkpoint.path().display(), checkpoint.format()));
     Ok(checkpoint)
@@ -140,7 +146,7 @@ fn hub_id(folder: &Path, name: &str) -> Option<String> {
 }
 
 /// Where a model of a mergekit file lies: beside the file if there, else as the words say.
-fn place(config: &Path, model: &ModelRef) -> Result<PathBuf, CliError> {
+fn place(config: &Path, model: &ModelRef) -> Result<PathBuf, Failure> {
     let beside = config.parent().unwrap_or(Path::new("")).join(&model.path);
     if model.revision.is_none() && beside.exists() { Ok(beside) } else { hub::locate(&model.to_string()) }
 }

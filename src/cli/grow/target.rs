@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::CliError;
+use super::super::failure::Failure;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
 use super::growth::Growth;
 use super::request::Request;
@@ -30,7 +30,7 @@ pub(super) enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Plans the files for what was asked.
-    pub fn new(args: &GrowArgs, disk: &dyn Disk, request: &Request, growth: &'a Growth<'a>) -> Result<Self, CliError> {
+    pub fn new(args: &GrowArgs, disk: &dyn Disk, request: &Request, growth: &'a Growth<'a>) -> Result<Self, Failure> {
         match args.out_type {
             OutType::Hf => {
                 let options = HfOptions {
@@ -46,7 +46,9 @@ impl<'a> Target<'a> {
             }
             OutType::Gguf(number_type) => {
                 if let Some(option) = args.hf_options() {
-                    return Err(CliError::OptionBesideGguf { option });
+                    return Err(Failure::usage(format_args!(
+                        "{option} beside --out-type gguf: expected it with Hugging Face's format alone"
+                    )));
                 }
                 let (file_type, suffix) = match number_type {
                     GgufArg::F32 => (GgufFileType::F32, "F32"),
@@ -110,7 +112,7 @@ impl<'a> Target<'a> {
     }
 
     /// Name and size of each file of weights.
-    pub fn files(&self) -> Result<Vec<(String, u64)>, CliError> {
+    pub fn files(&self) -> Result<Vec<(String, u64)>, Failure> {
         match self {
             Self::Hf { writer, .. } => Ok(writer.files()),
             Self::Gguf { source, vocabulary, options, name } => {
@@ -121,7 +123,7 @@ impl<'a> Target<'a> {
     }
 
     /// Bytes of the files that are inherited beside them.
-    pub fn inherited_bytes(&self, disk: &dyn Disk) -> Result<u64, CliError> {
+    pub fn inherited_bytes(&self, disk: &dyn Disk) -> Result<u64, Failure> {
         match self {
             Self::Hf { inherited, .. } => Ok(inherited.size_bytes(disk)?),
             Self::Gguf { .. } => Ok(0),

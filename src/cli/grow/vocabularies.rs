@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::CliError;
+use super::super::failure::Failure;
 use super::request::Request;
 
 /// Characters of a token that a message shows.
@@ -64,9 +64,9 @@ impl Vocabulary {
 /// say.
 ///
 /// # Errors
-/// [`CliError::VocabulariesDiffer`] for an id that means two tokens. Anything else in which tokenizers differ is only
+/// For an id that means two tokens. Anything else in which tokenizers differ is only
 /// warned of: the ids that one of them lacks, how a text is cut.
-pub(super) fn compare(request: &Request) -> Result<Vec<String>, CliError> {
+pub(super) fn compare(request: &Request) -> Result<Vec<String>, Failure> {
     let Ok(expected) = request.parent().tokenizer_json() else { return Ok(Vec::new()) };
     let parent = &request.names[request.parent];
     let expected_vocabulary = LazyCell::new(|| Vocabulary::parse(&expected));
@@ -76,14 +76,10 @@ pub(super) fn compare(request: &Request) -> Result<Vec<String>, CliError> {
         if let (Some(found), Some(expected)) = (Vocabulary::parse(&found), &*expected_vocabulary)
             && let Some((id, found, expected)) = found.first_difference(expected)
         {
-            let [found, expected] = [found, expected].map(|token| token.chars().take(MOST_CHARS).collect());
-            return Err(CliError::VocabulariesDiffer {
-                name: name.clone(),
-                parent: parent.clone(),
-                id,
-                found,
-                expected,
-            });
+            let [found, expected] = [found, expected].map(|token| token.chars().take(MOST_CHARS).collect::<String>());
+            return Err(Failure::invalid(format_args!(
+                "the vocabularies of {name:?} and {parent:?} differ at id {id}: {found:?} and {expected:?}, expected one tokenizer"
+            )));
         }
         warnings.push(format!("the tokenizer of {name} is not that of {parent}, though no id means two tokens"));
     }

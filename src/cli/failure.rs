@@ -1,0 +1,206 @@
+//! Why a command failed: an exit code and a message, made of the library's errors or of the command line's own.
+
+use std::fmt::{self, Display};
+use std::io;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::bench::BenchError;
+use super::device::DeviceError;
+use crate::data::text::DataError;
+use crate::error::ErrorKind;
+use crate::figure::FigureError;
+use crate::growth::PlanError;
+use crate::growth::mergekit::MergeError;
+use crate::hub::HubError;
+use crate::report::RecordError;
+use crate::study::StudyError;
+use crate::tokenizer::TokenizerError;
+use crate::weights::WeightError;
+
+/// Why a command failed.
+///
+/// A library error becomes a `Failure` by its [`ErrorKind`]; it names no option of the command line, so a command that
+/// knows the option adds it with [`Failure::for_option`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    code: u8,
+    message: String,
+    /// Fields of the JSON object beside `error`: what a failed check measured.
+    details: Option<Box<Value>>,
+}
+
+impl Failure {
+    fn new(code: u8, message: impl Display) -> Self {
+        Self { code, message: message.to_string(), details: None }
+    }
+
+    /// Exit code 1: the system, a device or a computation failed.
+    pub fn runtime(message: impl Display) -> Self {
+        Self::new(1, message)
+    }
+
+    /// Exit code 2: the options do not make sense together.
+    pub fn usage(message: impl Display) -> Self {
+        Self::new(2, message)
+    }
+
+    /// Exit code 3: an input or a plan is bad or unsupported.
+    pub fn invalid(message: impl Display) -> Self {
+        Self::new(3, message)
+    }
+
+    /// Exit code 4: an input does not exist.
+    pub fn not_found(message: impl Display) -> Self {
+        Self::new(4, message)
+    }
+
+    /// Exit code 5: a check failed. With `--json`, the fields of `details` are printed beside the error.
+    pub fn check(message: impl Display, details: Value) -> Self {
+        Self { details: Some(Box::new(details)), ..Self::new(5, message) }
+    }
+
+    /// Exit code 6: this machine has too little memory.
+    pub fn too_large(message: impl Display) -> Self {
+        Self::new(6, message)
+    }
+
+    /// For `map_err`, where `path` is read.
+    pub fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| {
+            let kind = if error.kind() == io::ErrorKind::NotFound { ErrorKind::NotFound } else { ErrorKind::Io };
+            Self::of_kind(kind, format_args!("cannot read {path:?}: {error}"))
+        }
+    }
+
+    /// For `map_err`, where `path` is written.
+    pub fn writing(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::runtime(format_args!("cannot write {path:?}: {error}"))
+    }
+
+    fn of_kind(kind: ErrorKind, message: impl Display) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::not_found(message),
+            ErrorKind::Invalid => Self::invalid(message),
+            ErrorKind::Io => Self::runtime(message),
+        }
+    }
+
+    /// Puts the option that asked for it before the message: `--dus 12: overlap …`.
+    #[must_use]
+    pub fn for_option(mut self, option: impl Display) -> Self {
+        self.message = format!("{option}: {}", self.message);
+        self
+    }
+
+    /// The exit code, as the README lists them.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// The failure as the one JSON object of `--json`, with the exit code of the process.
+    pub(super) fn to_json(&self, code: u8) -> Value {
+        let mut object = self.details.as_deref().cloned().unwrap_or_else(|| json!({}));
+        object["error"] = json!({"code": code, "message": self.message});
+        object
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// For errors with a `kind()`.
+macro_rules! from_errors {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::of_kind(error.kind(), error)
+            }
+        })*
+    };
+}
+
+from_errors!(DataError, HubError, TokenizerError, WeightError);
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Self {
+        Self::invalid(error)
+    }
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        Self::invalid(error)
+    }
+}
+
+impl From<StudyError> for Failure {
+    fn from(error: StudyError) -> Self {
+        match error {
+            StudyError::Weights(error) => error.into(),
+            StudyError::Diverged { .. } | StudyError::BrokenBase { .. } => Self::runtime(error),
+            _ => Self::invalid(error),
+        }
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Self::runtime(error)
+    }
+}
+
+impl From<FigureError> for Failure {
+    fn from(error: FigureError) -> Self {
+        Self::runtime(error)
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        Self::new(error.code(), error)
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Unknown { .. } => Self::usage(error),
+            DeviceError::Broken { .. } => Self::runtime(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_has_a_code_of_its_own() {
+        let failure = |kind| Failure::reading(Path::new("a/b"))(io::Error::new(kind, "no"));
+        assert_eq!(failure(io::ErrorKind::NotFound).code(), 4);
+        assert_eq!(failure(io::ErrorKind::PermissionDenied).code(), 1);
+        assert_eq!(failure(io::ErrorKind::NotFound).to_string(), "cannot read \"a/b\": no");
+    }
+
+    #[test]
+    fn an_option_is_named_before_the_message_and_keeps_the_code() {
+        let failure = Failure::from(PlanError::BadNoise { found: -1.0 }).for_option("--noise -1");
+        assert!(failure.to_string().starts_with("--noise -1: "), "{failure}");
+        assert_eq!(failure.code(), 3);
+    }
+
+    #[test]
+    fn a_failed_check_is_printed_beside_what_it_measured() {
+        let failure = Failure::check("a logit moved", json!({"files": 3}));
+        let expected = json!({"files": 3, "error": {"code": 5, "message": "a logit moved"}});
+        assert_eq!(failure.to_json(failure.code()), expected);
+        assert_eq!(Failure::usage("no").to_json(130), json!({"error": {"code": 130, "message": "no"}}));
+    }
+}

@@ -1,0 +1,84 @@
+//! Values of options that several commands take.
+
+use std::fmt::Display;
+
+use clap::ValueEnum;
+
+use crate::weights::Dtype;
+
+/// `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// IEEE single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// Brain float: the upper half of single precision.
+    Bfloat16,
+}
+
+impl DtypeArg {
+    pub(super) fn dtype(self) -> Dtype {
+        match self {
+            Self::Float32 => Dtype::Float32,
+            Self::Float16 => Dtype::Float16,
+            Self::Bfloat16 => Dtype::Bfloat16,
+        }
+    }
+}
+
+/// Parses a whole number of at least 0.
+pub(super) fn not_negative(text: &str) -> Result<usize, String> {
+    let number: i64 = text.parse().map_err(|_| format!("{text:?} is not a whole number"))?;
+    usize::try_from(number).map_err(|_| format!("{number} is negative, expected 0 or more"))
+}
+
+/// Parses a finite number above 0.
+pub(super) fn positive_real(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err(format!("{text:?} is not a finite number above 0")),
+    }
+}
+
+/// Parses a count of at least 1, which may be written as `3e12`.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    let expected = |found: &dyn Display| format!("{found} is not a whole number of at least 1");
+    match text.parse::<u64>() {
+        Ok(0) => Err(expected(&0)),
+        Ok(number) => Ok(number),
+        Err(_) => match text.parse::<f64>() {
+            Ok(number) if number >= 1.0 && number.fract() == 0.0 && number < u64::MAX as f64 => Ok(number as u64),
+            _ => Err(expected(&format!("{text:?}"))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_overlap_is_called_negative() {
+        assert_eq!(not_negative("-1").unwrap_err(), "-1 is negative, expected 0 or more");
+        assert_eq!(not_negative("8").unwrap(), 8);
+        assert!(not_negative("eight").unwrap_err().contains("\"eight\""));
+    }
+
+    #[test]
+    fn a_learning_rate_is_finite_and_positive() {
+        assert_eq!(positive_real("1e-3"), Ok(1e-3));
+        for refused in ["0", "-1e-3", "nan", "inf", "fast"] {
+            assert!(positive_real(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn large_counts_may_have_an_exponent() {
+        assert_eq!(count("3e12").unwrap(), 3_000_000_000_000);
+        assert_eq!(count("1024").unwrap(), 1024);
+        for refused in ["0", "-5", "1.5", "1e-3", "many", "nan", "1e30"] {
+            assert!(count(refused).is_err(), "{refused}");
+        }
+    }
+}
