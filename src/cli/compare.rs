@@ -223,7 +223,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         decode_tokens: DECODE_TOKENS,
         repetitions: defaults.repetitions,
     };
-    let info = run_info(&args.device, args.dtype.dtype().name());
+    let info = run_info(&args.device, &args.dtype.dtype().to_string());
     let mut watcher = Watcher::new();
     let (arms, heldout_loss_nats) =
         study::run(&base, &plan, &data, &options, &device, |progress| watcher.show(progress))?;
@@ -292,7 +292,9 @@ fn out_folder(args: &CompareArgs) -> Result<PathBuf, Failure> {
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
     match tempfile::tempfile_in(existing) {
         Ok(_) => Ok(path),
-        Err(_) => Err(Failure::usage(format_args!("--out {path:?}: {existing:?} is not a folder that can be written to"))),
+        Err(_) => {
+            Err(Failure::usage(format_args!("--out {path:?}: {existing:?} is not a folder that can be written to")))
+        }
     }
 }
 
@@ -343,12 +345,7 @@ fn builtin_data(seq_length: usize, num_windows: usize, heldout_windows: usize) -
 }
 
 /// A file's text by the base's tokenizer: the last tenth held out, of which at most `heldout_windows` are scored.
-fn text_data(
-    file: &Path,
-    base: &HfDirectory,
-    seq_length: usize,
-    heldout_windows: usize,
-) -> Result<StudyData, Failure> {
+fn text_data(file: &Path, base: &HfDirectory, seq_length: usize, heldout_windows: usize) -> Result<StudyData, Failure> {
     let text = TextFile::read(file)?;
     let tokenizer = Tokenizer::from_file(&base.path().join("tokenizer.json"))?;
     let documents = text.tokenize(&tokenizer, |_| ())?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::progress::Bytes;
 use super::failure::Failure;
+use super::progress::Bytes;
 use super::{console, interrupt, output};
 use crate::output::receipt::{Fault, verify};
 

@@ -3,10 +3,10 @@
 use burn::module::ModuleDisplay;
 use burn::tensor::Device;
 
+use super::super::failure::Failure;
 use super::super::grow::{Growth, grown};
 use super::super::output::size;
 use super::super::run_info::words;
-use super::super::failure::Failure;
 use super::super::values::DtypeArg;
 use super::weights::{Kept, LeastBytes, Weights};
 use super::{BenchArgs, BenchError};

@@ -5,9 +5,9 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::super::output::aligned;
 use super::super::device::device;
 use super::super::failure::Failure;
+use super::super::output::aligned;
 use crate::config::DecoderConfig;
 use crate::eval::{LogitDivergence, departure, logits};
 use crate::formats::Checkpoint;

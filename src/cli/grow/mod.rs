@@ -31,9 +31,9 @@ pub(in crate::cli) use self::growth::{Growth, grown};
 use self::plan::Plan;
 use self::request::Request;
 use self::target::Target;
-use super::progress::Bytes;
 use super::exit::finish;
 use super::failure::Failure;
+use super::progress::Bytes;
 use super::{console, interrupt, output};
 use crate::formats::Checkpoint;
 use crate::output::commit::{Existing, PartialDirectory, check_target};
@@ -117,7 +117,8 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
         let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
         let (written, json) = (out.clone(), args.json);
         let tell = move |signal| {
-            let what = format!("stopped by signal {signal} during --check: {written:?} is written whole, and not checked");
+            let what =
+                format!("stopped by signal {signal} during --check: {written:?} is written whole, and not checked");
             finish(Err(Failure::runtime(what)), json);
         };
         interrupt::at_once(tell, || {
