@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::device::device;
 use super::failure::Failure;
 use super::progress::Watcher;
 use super::run_info::run_info;
@@ -13,6 +12,7 @@ use crate::config::DecoderConfig;
 use crate::data::Windows;
 use crate::data::language::{Language, Split};
 use crate::data::text::{DataError, TextFile, check_vocabulary};
+use crate::device::device;
 use crate::figure::draw_study;
 use crate::formats::HfDirectory;
 use crate::growth::PlanError;

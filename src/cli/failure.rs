@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::bench::BenchError;
-use super::device::DeviceError;
 use crate::data::text::DataError;
+use crate::device::DeviceError;
 use crate::error::ErrorKind;
 use crate::figure::FigureError;
 use crate::growth::PlanError;
@@ -170,10 +170,11 @@ impl From<BenchError> for Failure {
 
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
-        match error {
+        let failure = match error {
             DeviceError::Unknown { .. } => Self::usage(error),
             DeviceError::Broken { .. } => Self::runtime(error),
-        }
+        };
+        failure.for_option("--device")
     }
 }
 

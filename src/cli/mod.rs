@@ -7,7 +7,6 @@ pub mod bench;
 pub mod compare;
 pub mod completions;
 mod console;
-mod device;
 mod exit;
 mod failure;
 pub mod grow;
@@ -22,7 +21,6 @@ mod values;
 pub mod verify;
 
 pub use console::Verbosity;
-pub use device::DeviceError;
 pub use exit::finish;
 pub use failure::Failure;
 pub use values::DtypeArg;

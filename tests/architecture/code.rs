@@ -214,3 +214,47 @@ fn path_at(tokens: &[Token], i: usize) -> (Vec<Vec<String>>, usize) {
     let rest = if rest.is_empty() { vec![Vec::new()] } else { rest };
     (rest.into_iter().map(|tail| std::iter::once(word.clone()).chain(tail).collect()).collect(), end)
 }
+
+/// A name that a `use` brings into a module.
+pub struct Import {
+    /// The path behind `use`.
+    pub path: Vec<String>,
+    /// The name by which the module then knows it; `*` for all names of a module.
+    pub name: String,
+    /// Whether other modules may use the name from here.
+    pub is_public: bool,
+}
+
+/// The imports of a module of this crate, and the code without them. A group's `as` is not followed.
+pub fn imports(tokens: &[Token]) -> (Vec<Import>, Vec<Token>) {
+    let (mut imports, mut body) = (Vec::new(), Vec::new());
+    let mut i = 0;
+    while i < tokens.len() {
+        if !matches!(&tokens[i], Token::Word(word) if word == "use") {
+            body.push(tokens[i].clone());
+            i += 1;
+            continue;
+        }
+        let is_public = ends_in_visibility(&body);
+        let end = end_of_item(tokens, i);
+        let (found, after) = path_at(tokens, i + 1);
+        let alias = match &tokens[after.min(tokens.len())..] {
+            [Token::Word(keyword), Token::Word(alias), ..] if keyword == "as" => Some(alias),
+            _ => None,
+        };
+        for mut path in found {
+            path.truncate(path.len() - usize::from(path.len() > 1 && path.last().is_some_and(|last| last == "self")));
+            let name = alias.or(path.last()).cloned().unwrap_or_default();
+            imports.push(Import { path, name, is_public });
+        }
+        i = end;
+    }
+    (imports, body)
+}
+
+/// Whether the code ends in `pub`, `pub(super)` or alike.
+fn ends_in_visibility(tokens: &[Token]) -> bool {
+    let in_brackets = tokens.last() == Some(&Token::Mark(')'));
+    let opening = tokens.iter().rposition(|token| in_brackets && *token == Token::Mark('('));
+    tokens[..opening.unwrap_or(tokens.len())].last() == Some(&Token::Word("pub".into()))
+}

@@ -19,10 +19,10 @@ use rayon::ThreadPool;
 
 use self::measure::Bench;
 use self::target::Target;
-use super::device::device;
 use super::failure::Failure;
 use super::run_info::run_info;
 use super::{hub, output};
+use crate::device::device;
 use crate::formats::Checkpoint;
 use crate::output::commit::write_file_atomically;
 use crate::report::bench::{BenchRun, Printer};

@@ -5,10 +5,10 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::super::device::device;
 use super::super::failure::Failure;
 use super::super::output::aligned;
 use crate::config::DecoderConfig;
+use crate::device::device;
 use crate::eval::{LogitDivergence, departure, logits};
 use crate::formats::Checkpoint;
 use crate::model::{DenseDecoder, MoeDecoder};

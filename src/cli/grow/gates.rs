@@ -4,9 +4,9 @@ use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::super::device::device;
 use super::super::failure::Failure;
 use super::check::within_vocabulary;
+use crate::device::device;
 use crate::formats::Checkpoint;
 use crate::growth::mergekit::{GateMode, MoeMergeConfig, PromptTokens, cheap_embed};
 use crate::growth::{PlanError, RouterRows};

@@ -1,31 +1,31 @@
-//! `--device`: a name to a device that works.
+//! Devices by name: the backends of this build, each proved by one tensor.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{Device, Tensor};
 
-/// Why there is no such device.
+/// Why a device cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// Not a device that this build knows.
-    #[error("--device {name:?} is not among the devices of this build: {known}")]
+    /// This build has no backend of that name.
+    #[error("{name:?} is not a device of this build, expected one of: {known}")]
     Unknown {
-        /// What was asked for.
+        /// The name given.
         name: String,
-        /// What may be asked for.
+        /// The names of this build, separated by commas.
         known: String,
     },
-    /// The device does not answer.
-    #[error("--device {name} does not work here: {reason}")]
+    /// The backend fails on this machine, for example without a driver.
+    #[error("{name:?} does not work here: {reason}")]
     Broken {
-        /// What was asked for.
+        /// The name given.
         name: String,
-        /// What it said.
+        /// The backend's message.
         reason: String,
     },
 }
 
-/// The names that `--device` takes in this build.
+/// The device names of this build.
 fn known() -> Vec<&'static str> {
     let compiled = [
         (cfg!(feature = "flex"), "flex"),
@@ -38,26 +38,27 @@ fn known() -> Vec<&'static str> {
     compiled.into_iter().filter_map(|(compiled, name)| compiled.then_some(name)).collect()
 }
 
-/// The device of this name, proved by one tensor.
+/// The device called `name`: `flex`, `cuda`, `cuda:1`, `vulkan`, `ndarray`, `tch:cpu`, `tch:cuda:0`, as far as this build
+/// has their features. One small tensor is made on it, so that a missing driver is found here.
 ///
 /// # Errors
 /// [`DeviceError`].
-pub(super) fn device(name: &str) -> Result<Device, DeviceError> {
+pub fn device(name: &str) -> Result<Device, DeviceError> {
     let unknown = || DeviceError::Unknown { name: name.to_owned(), known: known().join(", ") };
     let make = constructor(name).ok_or_else(unknown)?;
-    // Backends panic when a driver is missing.
+    // Backends panic if a driver is missing.
     let probe = || {
         let device = make();
         Tensor::<1>::ones([1], &device).into_data();
         device
     };
     catch_unwind(AssertUnwindSafe(probe)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        DeviceError::Broken { name: name.to_owned(), reason: said.unwrap_or("it panicked").to_owned() }
+        let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        DeviceError::Broken { name: name.to_owned(), reason: reason.unwrap_or("it panicked").to_owned() }
     })
 }
 
-/// How to make the device; `None` if this build has none of that name.
+/// Makes the device; `None` if this build has none of that name.
 fn constructor(name: &str) -> Option<Box<dyn Fn() -> Device>> {
     let (kind, index) = name.split_once(':').unwrap_or((name, ""));
     match (kind, index) {
@@ -93,12 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flex_is_a_device_of_the_default_build() {
+    fn flex_is_in_the_default_build() {
         assert_eq!(device("flex"), Ok(Device::flex()));
     }
 
     #[test]
-    fn an_unknown_device_is_refused_with_the_known_ones() {
+    fn an_unknown_device_is_refused_with_those_of_the_build() {
         let error = device("abacus:3").unwrap_err();
         assert!(matches!(&error, DeviceError::Unknown { known, .. } if known.contains("flex")), "{error}");
         assert!(device("flex:1").is_err());

@@ -1,0 +1,239 @@
+//! The shape of the code base, held by reading it: which module uses which, and what must not stand where.
+//!
+//! Each rule is a function of text that returns what breaks it, so that `controls` can show it a wrong snippet.
+//! Comments never break a rule, and neither do items under `#[cfg(test)]` unless the rule says so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+mod code;
+mod controls;
+mod graph;
+mod rules;
+mod tree;
+
+use code::{has_word, outside_tests, tokens};
+use graph::{Module, Sources};
+use rules::{
+    faults_of_an_experiment, foreign_file_names, lines_before_tests, says_what_it_is, surroundings, wrong_arrows,
+};
+use tree::{files_of, home, module_of, modules, modules_of, read, sources};
+
+/// Which of our modules each module may use. The order is the order of the data flow: nothing uses a later row.
+const MAY_USE: [(&str, &[&str]); 20] = [
+    ("error", &[]),
+    ("config", &["error"]),
+    ("trace", &[]),
+    ("device", &["error"]),
+    ("tokenizer", &["error"]),
+    ("weights", &["config", "error"]),
+    ("output", &["error", "weights"]),
+    ("formats", &["config", "error", "output", "tokenizer", "weights"]),
+    ("hub", &["error", "formats", "output"]),
+    ("kernel", &["error"]),
+    ("model", &["config", "error", "kernel", "trace", "weights"]),
+    ("growth", &["config", "error", "formats", "model", "output", "tokenizer", "weights"]),
+    ("data", &["error", "tokenizer"]),
+    ("train", &["config", "data", "error", "kernel", "model", "trace", "weights"]),
+    ("eval", &["config", "data", "error", "formats", "kernel", "model", "tokenizer", "weights"]),
+    ("profile", &["config", "data", "error", "kernel", "model", "trace", "train", "weights"]),
+    ("report", &["config", "error"]),
+    ("figure", &["error", "report"]),
+    (
+        "study",
+        &[
+            "config",
+            "data",
+            "error",
+            "eval",
+            "formats",
+            "growth",
+            "kernel",
+            "model",
+            "output",
+            "profile",
+            "report",
+            "tokenizer",
+            "trace",
+            "train",
+            "weights",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "config",
+            "data",
+            "device",
+            "error",
+            "eval",
+            "figure",
+            "formats",
+            "growth",
+            "hub",
+            "kernel",
+            "model",
+            "output",
+            "profile",
+            "report",
+            "study",
+            "tokenizer",
+            "trace",
+            "train",
+            "weights",
+        ],
+    ),
+];
+
+/// Arrows that still break the table. This list and the next two only shrink.
+const WRONG_ARROWS: [(&str, &str); 3] = [("weights", "formats"), ("output", "formats"), ("formats", "hub")];
+
+/// Files, or folders of files, that still lie in a circle.
+const IN_CIRCLES: [&str; 20] = [
+    "eval",
+    "figure",
+    "formats/checkpoint",
+    "formats/gguf",
+    "formats/hf",
+    "formats/safetensors",
+    "formats/sidecar",
+    "growth/recipe",
+    "growth/width",
+    "hub",
+    "kernel/attention",
+    "kernel/cpu",
+    "kernel/projections",
+    "kernel/quantized_linear",
+    "model/load",
+    "model/weight",
+    "model/mlp",
+    "model/moe",
+    "output",
+    "tokenizer",
+];
+
+/// Files that are still too long.
+const TOO_LONG: [&str; 3] = ["config", "weights/error", "kernel/cpu/lanes/x86"];
+
+/// Files of `cli` that still compute.
+const COMPUTING: [&str; 4] = ["bench", "grow/check", "grow/gates", "grow"];
+
+/// The longest file, in lines before its tests.
+const MAX_LINES: usize = 400;
+
+#[test]
+fn modules_use_only_what_stands_before_them() {
+    for (module, allowed) in MAY_USE {
+        for file in files_of(module) {
+            let mut wrong = wrong_arrows(&read(&file), &home(&file), allowed);
+            wrong.retain(|used| !WRONG_ARROWS.contains(&(module, used)));
+            assert!(wrong.is_empty(), "{}: `{module}` uses {wrong:?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_module_has_a_row_and_every_row_a_module() {
+    let rows: BTreeSet<String> = MAY_USE.iter().map(|(module, _)| module.to_string()).collect();
+    assert_eq!(modules(), rows, "modules of src/ on the left, rows of MAY_USE on the right");
+    assert_eq!(rows.len(), MAY_USE.len(), "a module has two rows");
+}
+
+#[test]
+fn every_arrow_of_the_table_points_backwards() {
+    for (row, (module, allowed)) in MAY_USE.iter().enumerate() {
+        for used in *allowed {
+            let before = MAY_USE[..row].iter().any(|(earlier, _)| earlier == used);
+            assert!(before, "`{module}` may use `{used}`, which does not stand before it");
+        }
+    }
+}
+
+#[test]
+fn files_do_not_use_each_other_in_circles() {
+    let files = modules_of(sources("src"));
+    let crate_ = Sources::new(files.map(|(file, home)| (home, tokens(&read(&file)))));
+    let known = |file: &Module| IN_CIRCLES.iter().any(|known| file.join("/").starts_with(known));
+    let uses = crate_.uses();
+    for circle in crate_.circles() {
+        let arrows = circle.iter().flat_map(|from| uses[from].intersection(&circle).map(move |to| [from, *to]));
+        let new: Vec<String> = arrows
+            .filter(|arrow| !arrow.iter().all(|file| known(file)))
+            .map(|[a, b]| a.join("/") + " → " + &b.join("/"))
+            .collect();
+        assert!(new.is_empty(), "a circle: {new:?}");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    for (file, home) in modules_of(sources("src")) {
+        let lines = lines_before_tests(&read(&file));
+        let known = TOO_LONG.contains(&home.join("/").as_str());
+        assert!(known || lines <= MAX_LINES, "{}: {lines} lines before its tests", file.display());
+    }
+}
+
+#[test]
+fn the_commands_hold_no_tensor() {
+    for file in files_of("cli") {
+        let known = COMPUTING.iter().any(|known| home(&file)[1..].join("/").starts_with(known));
+        let computes = has_word(&outside_tests(tokens(&read(&file))), "burn");
+        assert!(known || !computes, "{}: uses burn", file.display());
+    }
+}
+
+#[test]
+fn unsafe_code_stays_among_the_kernels() {
+    for file in sources("src") {
+        let allowed = module_of(&file) == "kernel";
+        assert!(allowed || !has_word(&tokens(&read(&file)), "unsafe"), "{}: unsafe code", file.display());
+    }
+}
+
+#[test]
+fn every_source_file_says_first_what_it_is() {
+    for folder in ["src", "experiments", "benches", "tests"] {
+        for file in sources(folder) {
+            assert!(says_what_it_is(&read(&file)), "{}: does not open with `//!`", file.display());
+        }
+    }
+}
+
+#[test]
+fn experiments_are_short_and_hold_no_tensor_and_draw_nothing() {
+    for file in sources("experiments") {
+        let faults = faults_of_an_experiment(&read(&file));
+        assert!(faults.is_empty(), "{}: {faults:?}", file.display());
+    }
+}
+
+#[test]
+fn only_the_modules_of_the_door_name_hugging_face_files() {
+    for file in sources("src") {
+        let wrong = foreign_file_names(&read(&file), &module_of(&file));
+        assert!(wrong.is_empty(), "{}: names {wrong:?}", file.display());
+    }
+}
+
+#[test]
+fn only_the_command_knows_the_command_line_and_the_environment() {
+    for file in sources("src") {
+        let module = module_of(&file);
+        let wrong = surroundings(&read(&file));
+        assert!(module == "cli" || module == "main" || wrong.is_empty(), "{}: {wrong:?}", file.display());
+    }
+}
+
+#[test]
+fn every_golden_file_of_gguf_is_explained_beside_the_others() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let text = fs::read_to_string(folder.join("README.md")).unwrap();
+    let explained = |name: &str| text.contains(&format!("`{name}`"));
+    for entry in fs::read_dir(folder.join("gguf")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(explained(&name) || name.starts_with("__"), "tests/golden/README.md says nothing of gguf/{name}");
+    }
+    assert!(!explained("no_such_file.gguf"));
+}
