@@ -1,7 +1,8 @@
 //! What every error type shares: the file it is about, its kind, and how text from a file is shown.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Longest excerpt of a name or value that a message shows, in characters.
 const SHOWN_CHARS: usize = 200;
@@ -26,7 +27,70 @@ pub struct InFile<F> {
     pub fault: F,
 }
 
+/// What can go wrong with a file, whatever its format.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileFault {
+    /// Nothing exists at the path.
+    #[error("does not exist")]
+    NotFound,
+    /// A directory, a pipe or a device where a file should be.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// Something else where a directory should be.
+    #[error("is not a directory")]
+    NotADirectory,
+    /// The file was replaced, truncated or written to after it was opened.
+    #[error("changed while it was being read")]
+    Changed,
+    /// The file is larger than any real one of its kind.
+    #[error("has {found_bytes} bytes, expected at most {limit_bytes}")]
+    TooLarge {
+        /// Size of the file.
+        found_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The operating system failed to read or write.
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl FileFault {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound => ErrorKind::NotFound,
+            Self::NotAFile | Self::NotADirectory | Self::TooLarge { .. } => ErrorKind::Invalid,
+            Self::Changed | Self::Io(_) => ErrorKind::Io,
+        }
+    }
+}
+
+/// A fault of the file system at a path.
+pub type FileError = InFile<FileFault>;
+
+impl FileError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.fault.kind()
+    }
+
+    /// Attributes an error of the operating system to a path, for `map_err`.
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        move |error| match error.kind() {
+            io::ErrorKind::NotFound => Self::new(path, FileFault::NotFound),
+            _ => Self::new(path, FileFault::Io(error)),
+        }
+    }
+}
+
 impl<F> InFile<F> {
+    /// A fault of the file at `path`.
+    pub fn new(path: impl Into<PathBuf>, fault: F) -> Self {
+        Self { path: path.into(), fault }
+    }
+
     /// Attributes a fault to a file, for `map_err`.
     pub fn at(path: impl Into<PathBuf>) -> impl FnOnce(F) -> Self {
         let path = path.into();
@@ -88,5 +152,12 @@ mod tests {
     fn a_fault_is_shown_behind_its_file() {
         let error = InFile::at("a/config.json")(std::io::Error::other("no"));
         assert_eq!(error.to_string(), r#""a/config.json": no"#);
+    }
+
+    #[test]
+    fn absence_is_distinguished_from_failure() {
+        let kind = |kind| FileError::io(Path::new("a"))(io::Error::from(kind)).kind();
+        assert_eq!(kind(io::ErrorKind::NotFound), ErrorKind::NotFound);
+        assert_eq!(kind(io::ErrorKind::PermissionDenied), ErrorKind::Io);
     }
 }

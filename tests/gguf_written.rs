@@ -311,7 +311,7 @@ fn a_full_disk_is_told_with_the_path() {
     write(size_bytes).unwrap();
     for space in [0, 100, size_bytes / 2, size_bytes - 1] {
         let result = write(space);
-        assert!(matches!(result, Err(WeightError::Io { path, .. }) if path == Path::new("out.gguf")), "{space}");
+        assert!(matches!(result, Err(WeightError::File(error)) if error.path == Path::new("out.gguf")), "{space}");
     }
 }
 

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::bench::BenchError;
 use crate::data::text::DataError;
 use crate::device::DeviceError;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, FileError};
 use crate::figure::FigureError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
 use crate::hub::HubError;
+use crate::output::OutputError;
 use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::TokenizerError;
@@ -126,7 +127,30 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, HubError, TokenizerError, WeightError);
+from_errors!(DataError, FileError, HubError, TokenizerError);
+
+/// The message names the option that accepts the values.
+impl From<WeightError> for Failure {
+    fn from(error: WeightError) -> Self {
+        let hint = match error {
+            WeightError::Overflow { .. } => " (--saturate writes its largest)",
+            WeightError::NotFinite { .. } => " (--allow-nonfinite takes it)",
+            _ => "",
+        };
+        Self::of_kind(error.kind(), format_args!("{error}{hint}"))
+    }
+}
+
+/// The message names the option that replaces the target.
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Weights(error) => error.into(),
+            OutputError::Exists { .. } => Self::invalid(format_args!("{error} (--force replaces what deepwide made)")),
+            _ => Self::of_kind(error.kind(), error),
+        }
+    }
+}
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {

@@ -7,8 +7,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::console::{shows_bars, tell, tells};
 use super::failure::Failure;
+use crate::error::{FileError, FileFault};
 use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
-use crate::weights::WeightError;
 
 /// Where the model is that an argument of the command line names: an existing path; else in a snapshot in the cache; else
 /// what the Hub has, which is downloaded into the cache. Of a model of the Hub, it is the GGUF file or the `config.json`.
@@ -35,7 +35,7 @@ pub fn locate_with(
     // What looks like a path is one that does not exist; a slip in a name of the Hub is explained.
     let looks_like_path = argument.starts_with(['.', '/', '~']) || !argument.contains('/');
     if looks_like_path {
-        return Err(WeightError::NotFound { path: path.to_owned() }.into());
+        return Err(FileError::new(path, FileFault::NotFound).into());
     }
     let reference: HubReference = argument.parse()?;
     let settings = settings()?;
@@ -268,7 +268,10 @@ mod tests {
         assert_eq!(checkpoint.path(), snapshot);
         assert!(checkpoint.notices()[0].contains("name-Q4_0.gguf"), "{:?}", checkpoint.notices());
         assert_eq!(located("org/name/name-Q4_0.gguf"), snapshot.join("name-Q4_0.gguf"));
-        assert!(matches!(opened(&snapshot), Err(WeightError::TwoFormats { .. })), "the directory does not say which");
+        assert!(
+            matches!(opened(&snapshot), Err(crate::weights::WeightError::TwoFormats { .. })),
+            "the directory does not say which"
+        );
     }
 
     #[test]

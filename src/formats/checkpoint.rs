@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
+use crate::error::{FileError, FileFault};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
 use crate::formats::{Origin, Sidecar};
 use crate::output::commit::FileRecord;
-use crate::output::disk::{Disk, Kind, blake3};
+use crate::output::disk::{Disk, Kind, blake3, read_bounded};
 use crate::weights::{Dtype, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -42,7 +43,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::SeveralGgufs`].
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
-        let kind = disk.stat(path).map_err(WeightError::io(path))?.kind;
+        let kind = disk.stat(path).map_err(FileError::io(path))?.kind;
         if kind != Kind::Directory && is_gguf(path) {
             return GgufFile::open_on(disk, path).map(Self::Gguf);
         }
@@ -101,12 +102,13 @@ impl Checkpoint {
     /// The text of its `tokenizer.json`.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] if it has none; [`WeightError::Io`]; those of [`GgufFile::tokenizer_json`].
+    /// [`WeightError::File`]; those of [`GgufFile::tokenizer_json`].
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
         const LIMIT_BYTES: u64 = 256 << 20;
         match self {
             Self::Hf(directory) => {
-                crate::formats::read_bounded(&**directory.disk(), &directory.path().join("tokenizer.json"), LIMIT_BYTES)
+                let path = directory.path().join("tokenizer.json");
+                Ok(read_bounded(&**directory.disk(), &path, LIMIT_BYTES)?)
             }
             Self::Gguf(file) => file.tokenizer_json(),
         }
@@ -115,7 +117,7 @@ impl Checkpoint {
     /// The token that begins a text, if `tokenizer_config.json` names one.
     ///
     /// # Errors
-    /// [`WeightError::TooLarge`], [`WeightError::Io`]; those of [`GgufFile::inherited`].
+    /// [`WeightError::File`]; those of [`GgufFile::inherited`].
     pub fn bos_token(&self) -> Result<Option<String>, WeightError> {
         let config = self.inherited()?.tokenizer_config(&**self.disk())?;
         let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
@@ -126,8 +128,8 @@ impl Checkpoint {
     /// Its vocabulary in the form that GGUF has for it.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] if it has no tokenizer; [`WeightError::Vocabulary`] if GGUF cannot say it;
-    /// [`WeightError::Io`].
+    /// [`WeightError::File`] if it has no tokenizer; [`WeightError::Vocabulary`] if GGUF cannot say it;
+    /// [`WeightError::File`].
     pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, WeightError> {
         match self {
             Self::Hf(directory) => {
@@ -137,7 +139,7 @@ impl Checkpoint {
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),
-                None => Err(WeightError::NotFound { path: file.path().join("tokenizer.ggml.model") }),
+                None => Err(FileError::new(file.path().join("tokenizer.ggml.model"), FileFault::NotFound).into()),
             },
         }
     }
@@ -150,13 +152,13 @@ impl Checkpoint {
     /// Name, size and hash of each weight file. `watch` is told of every run of bytes read.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::Io`].
-    pub fn weight_records(&self, watch: &mut dyn FnMut(u64)) -> Result<Vec<FileRecord>, WeightError> {
+    /// [`WeightError::File`].
+    pub fn weight_records(&self, watch: &mut dyn FnMut(u64)) -> Result<Vec<FileRecord>, FileError> {
         let record = |path: PathBuf| {
-            let file = self.disk().open(&path).map_err(WeightError::io(&path))?;
-            let size_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
+            let file = self.disk().open(&path).map_err(FileError::io(&path))?;
+            let size_bytes = file.stat().map_err(FileError::io(&path))?.size_bytes;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let blake3 = blake3(&*file, watch).map_err(WeightError::io(&path))?;
+            let blake3 = blake3(&*file, watch).map_err(FileError::io(&path))?;
             Ok(FileRecord { name, size_bytes, blake3 })
         };
         self.weight_files().into_iter().map(record).collect()
@@ -172,10 +174,10 @@ impl Checkpoint {
     /// What a child has from this checkpoint besides weights.
     ///
     /// # Errors
-    /// [`WeightError::Io`]; those of [`GgufFile::inherited`].
+    /// [`WeightError::File`]; those of [`GgufFile::inherited`].
     pub fn inherited(&self) -> Result<Sidecar, WeightError> {
         match self {
-            Self::Hf(directory) => directory.inherited(),
+            Self::Hf(directory) => Ok(directory.inherited()?),
             Self::Gguf(file) => file.inherited(),
         }
     }
@@ -183,10 +185,10 @@ impl Checkpoint {
     /// Where it comes from, as far as it says.
     ///
     /// # Errors
-    /// [`WeightError::Io`], [`WeightError::Changed`].
+    /// [`WeightError::File`].
     pub fn origin(&self) -> Result<Origin, WeightError> {
         match self {
-            Self::Hf(directory) => directory.origin(),
+            Self::Hf(directory) => Ok(directory.origin()?),
             Self::Gguf(file) => file.origin(),
         }
     }
@@ -194,7 +196,7 @@ impl Checkpoint {
     /// What the number types of its tensors are called together, if the file itself says so: `Q4_K - Medium`.
     ///
     /// # Errors
-    /// [`WeightError::Io`], [`WeightError::Changed`].
+    /// [`WeightError::File`].
     pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
         match self {
             Self::Hf(_) => Ok(None),
@@ -244,7 +246,7 @@ fn is_gguf(path: &Path) -> bool {
 /// not chosen from here: [`HfDirectory`] refuses it.
 fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightError> {
     let mut names: Vec<PathBuf> =
-        disk.list(directory).map_err(WeightError::io(directory))?.into_iter().map(PathBuf::from).collect();
+        disk.list(directory).map_err(FileError::io(directory))?.into_iter().map(PathBuf::from).collect();
     if names.iter().any(|name| name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))) {
         return Ok(None);
     }

@@ -6,7 +6,6 @@
 
 mod config;
 mod directory;
-mod file_name;
 mod index;
 mod locate;
 mod names;
@@ -14,7 +13,5 @@ mod shards;
 mod write;
 
 pub use directory::HfDirectory;
-pub(crate) use directory::read_bounded;
-pub(crate) use file_name::is_plain_file_name;
 pub use names::{Layout, hf_name, tensor_of_hf_name};
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

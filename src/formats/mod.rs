@@ -10,7 +10,6 @@ pub mod safetensors;
 mod sidecar;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
-pub(crate) use hf::read_bounded;
 pub use hf::{HfDirectory, write_hf_directory};
 pub use notice::Notice;
 pub use origin::{License, Origin};

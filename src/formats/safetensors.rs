@@ -19,7 +19,8 @@ pub(super) use entries::MOST_TENSORS;
 pub use header::TensorInfo;
 pub use write::{TensorSpec, safetensors_bytes, write_safetensors};
 
-use crate::output::disk::{Disk, Kind, ReadAt, Stat, disk};
+use crate::error::{FileError, FileFault};
+use crate::output::disk::{Disk, ReadAt, Stat, disk, open_regular};
 use crate::weights::{Dtype, PIECE_NUMBERS, RawTensor, Sink, WeightError};
 
 /// A file with a checked header. It is opened anew for each tensor: a checkpoint may have more files than a process may
@@ -40,7 +41,7 @@ impl SafetensorsFile {
     /// Opens the file and checks its header; reads no tensor.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::NotAFile`] or [`WeightError::Io`]; one of
+    /// [`WeightError::File`]; one of
     /// [`WeightError::LfsPointer`], [`WeightError::NotWeights`], [`WeightError::Pickle`], [`WeightError::Gguf`] for a
     /// file that is something else; otherwise the variant of the first broken rule of the header.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
@@ -53,7 +54,7 @@ impl SafetensorsFile {
     /// As [`open`](Self::open).
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
         let file = open_regular(&*disk, path)?;
-        let stat = file.stat().map_err(WeightError::io(path))?;
+        let stat = file.stat().map_err(FileError::io(path))?;
         let header::Header { data_start, tensors, by_name, metadata } = header::read(path, &*file, stat.size_bytes)?;
         Ok(Self { disk, path: path.to_owned(), stat, data_start, tensors, metadata, by_name })
     }
@@ -82,7 +83,7 @@ impl SafetensorsFile {
     /// All bytes of a tensor.
     ///
     /// # Errors
-    /// [`WeightError::MissingTensor`] if there is none of this name; [`WeightError::Io`].
+    /// [`WeightError::MissingTensor`] if there is none of this name; [`WeightError::File`].
     pub fn read(&self, name: &str) -> Result<Vec<u8>, WeightError> {
         let info = self.existing(name)?;
         self.read_data(info.begin..info.end)
@@ -91,7 +92,7 @@ impl SafetensorsFile {
     /// The bytes of a tensor from `range.start` to before `range.end`, counted from its first.
     ///
     /// # Errors
-    /// [`WeightError::MissingTensor`] if there is none of this name; [`WeightError::Io`].
+    /// [`WeightError::MissingTensor`] if there is none of this name; [`WeightError::File`].
     ///
     /// # Panics
     /// If the range does not lie within the tensor.
@@ -105,7 +106,7 @@ impl SafetensorsFile {
     /// A tensor with its type and shape.
     ///
     /// # Errors
-    /// [`WeightError::MissingTensor`], [`WeightError::UnsupportedDtype`] or [`WeightError::Io`].
+    /// [`WeightError::MissingTensor`], [`WeightError::UnsupportedDtype`] or [`WeightError::File`].
     pub fn read_tensor(&self, name: &str) -> Result<RawTensor, WeightError> {
         let dtype = self.weight_dtype(name)?;
         Ok(RawTensor::new(dtype, self.existing(name)?.shape.clone(), self.read(name)?))
@@ -146,35 +147,26 @@ impl SafetensorsFile {
 
     fn read_data(&self, range: Range<u64>) -> Result<Vec<u8>, WeightError> {
         let length = usize::try_from(range.end - range.start)
-            .map_err(|error| WeightError::io(&self.path)(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+            .map_err(|error| FileError::io(&self.path)(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
         let mut bytes = vec![0; length];
         self.read_exact_at(&*self.reopened()?, &mut bytes, self.data_start + range.start)?;
         Ok(bytes)
     }
 
     /// The file again, if it still is the one whose header was checked.
-    fn reopened(&self) -> Result<Box<dyn ReadAt>, WeightError> {
-        let file = self.disk.open(&self.path).map_err(WeightError::io(&self.path))?;
-        if file.stat().map_err(WeightError::io(&self.path))? != self.stat {
-            return Err(WeightError::Changed { path: self.path.clone() });
+    fn reopened(&self) -> Result<Box<dyn ReadAt>, FileError> {
+        let file = self.disk.open(&self.path).map_err(FileError::io(&self.path))?;
+        if file.stat().map_err(FileError::io(&self.path))? != self.stat {
+            return Err(FileError::new(&self.path, FileFault::Changed));
         }
         Ok(file)
     }
 
-    fn read_exact_at(&self, file: &dyn ReadAt, bytes: &mut [u8], offset: u64) -> Result<(), WeightError> {
+    fn read_exact_at(&self, file: &dyn ReadAt, bytes: &mut [u8], offset: u64) -> Result<(), FileError> {
         file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
             // The header was checked against the size of the file.
-            io::ErrorKind::UnexpectedEof => WeightError::Changed { path: self.path.clone() },
-            _ => WeightError::io(&self.path)(error),
+            io::ErrorKind::UnexpectedEof => FileError::new(&self.path, FileFault::Changed),
+            _ => FileError::io(&self.path)(error),
         })
     }
-}
-
-/// Opens a file that is none of the things that never end, or wait for another process.
-pub(crate) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, WeightError> {
-    // Asked before opening, which would wait for a writer if this is a pipe.
-    if disk.stat(path).map_err(WeightError::io(path))?.kind != Kind::File {
-        return Err(WeightError::NotAFile { path: path.to_owned() });
-    }
-    disk.open(path).map_err(WeightError::io(path))
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::formats::safetensors::open_regular;
+use crate::error::FileError;
 use crate::output::commit::PartialDirectory;
-use crate::output::disk::{Disk, read_through};
-use crate::weights::WeightError;
+use crate::output::disk::{Disk, open_regular, read_bounded, read_through};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
@@ -52,8 +51,8 @@ impl Sidecar {
     /// read the key of `tokenizer_config.json` first, so both say the same. The latter is left alone if it is no JSON object.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
-    pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), WeightError> {
+    /// If a file cannot be read.
+    pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), FileError> {
         self.files.retain(|(name, _)| ![CHAT_TEMPLATE, "chat_template.json"].contains(&name.as_str()));
         if let Some(mut keys) = self.tokenizer_config(disk)?.filter(|keys| keys.contains_key("chat_template")) {
             keys["chat_template"] = template.into();
@@ -68,8 +67,8 @@ impl Sidecar {
     /// The chat template, in Jinja, as transformers finds it; of several the one called `default`.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
-    pub fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, WeightError> {
+    /// If a file cannot be read.
+    pub fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, FileError> {
         if let Some(text) = self.text(disk, CHAT_TEMPLATE)? {
             return Ok(String::from_utf8(text).ok());
         }
@@ -86,28 +85,28 @@ impl Sidecar {
     /// The keys of `tokenizer_config.json`, if it is there and a JSON object.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::TooLarge`], [`WeightError::Io`].
-    pub(crate) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, WeightError> {
+    /// If a file cannot be read.
+    pub(crate) fn tokenizer_config(&self, disk: &dyn Disk) -> Result<Option<Map<String, Value>>, FileError> {
         Ok(self.text(disk, TOKENIZER_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
     /// The bytes of a file, if there is one of this name.
-    fn text(&self, disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, WeightError> {
+    fn text(&self, disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, FileError> {
         match self.files.iter().find(|(there, _)| there == name) {
             None => Ok(None),
             Some((_, Content::Made(bytes))) => Ok(Some(bytes.clone())),
-            Some((_, Content::Copied(from))) => crate::formats::read_bounded(disk, from, LIMIT_BYTES).map(Some),
+            Some((_, Content::Copied(from))) => read_bounded(disk, from, LIMIT_BYTES).map(Some),
         }
     }
 
     /// Bytes of the files.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::NotAFile`], [`WeightError::Io`].
-    pub fn size_bytes(&self, disk: &dyn Disk) -> Result<u64, WeightError> {
+    /// If a file cannot be read.
+    pub fn size_bytes(&self, disk: &dyn Disk) -> Result<u64, FileError> {
         let sizes = self.files.iter().map(|(_, content)| match content {
             Content::Made(bytes) => Ok(bytes.len() as u64),
-            Content::Copied(from) => Ok(open_regular(disk, from)?.stat().map_err(WeightError::io(from))?.size_bytes),
+            Content::Copied(from) => Ok(open_regular(disk, from)?.stat().map_err(FileError::io(from))?.size_bytes),
         });
         sizes.sum()
     }
@@ -115,8 +114,8 @@ impl Sidecar {
     /// Puts the files into a directory under construction.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::Io`].
-    pub fn write(&self, disk: &Arc<dyn Disk>, partial: &mut PartialDirectory) -> Result<(), WeightError> {
+    /// If a file cannot be read.
+    pub fn write(&self, disk: &Arc<dyn Disk>, partial: &mut PartialDirectory) -> Result<(), FileError> {
         for (name, content) in &self.files {
             match content {
                 Content::Made(bytes) => partial.write(name, bytes)?,
@@ -129,7 +128,7 @@ impl Sidecar {
                             written = file.push(bytes);
                         }
                     })
-                    .map_err(WeightError::io(from))?;
+                    .map_err(FileError::io(from))?;
                     written?;
                     partial.finish(file)?;
                 }

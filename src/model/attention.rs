@@ -31,7 +31,7 @@ impl Attention {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let linear = |tensor| Ok(Linear { weight: loader.weight(TensorId::Layer(layer, tensor))? });
+        let linear = |tensor| loader.weight(TensorId::Layer(layer, tensor)).map(|weight| Linear { weight });
         Ok(Self {
             q_proj: linear(LayerTensor::QProj)?,
             k_proj: linear(LayerTensor::KProj)?,

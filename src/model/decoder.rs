@@ -87,7 +87,7 @@ impl<F: FeedForward> Decoder<F> {
 
     fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
         let config = loader.source().config().clone();
-        let linear = |id| Ok(Linear { weight: loader.weight(id)? });
+        let linear = |id| loader.weight(id).map(|weight| Linear { weight });
         let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
         let layers = (0..config.num_hidden_layers)
             .map(|layer| DecoderLayer::load(&config, loader, layer))
@@ -150,7 +150,8 @@ impl<F: FeedForward> DecoderLayer<F> {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let norm = |tensor| Ok(RmsNorm::new(loader.param(TensorId::Layer(layer, tensor))?, config.rms_norm_eps));
+        let norm =
+            |tensor| loader.param(TensorId::Layer(layer, tensor)).map(|gain| RmsNorm::new(gain, config.rms_norm_eps));
         Ok(Self {
             input_layernorm: norm(LayerTensor::InputLayernorm)?,
             self_attn: Attention::load(config, loader, layer)?,

@@ -51,8 +51,10 @@ impl FeedForward for GatedMlp {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let linear =
-            |projection| Ok(Linear { weight: loader.weight(TensorId::Layer(layer, LayerTensor::Mlp(projection)))? });
+        let linear = |projection| {
+            let id = TensorId::Layer(layer, LayerTensor::Mlp(projection));
+            loader.weight(id).map(|weight| Linear { weight })
+        };
         Ok(Self {
             gate_proj: linear(Projection::Gate)?,
             up_proj: linear(Projection::Up)?,

@@ -18,8 +18,9 @@ use tempfile::Builder;
 pub use partial_file::PartialFile;
 pub use target::{Existing, check_target};
 
+use crate::error::{FileError, FileFault};
+use crate::output::OutputError;
 use crate::output::disk::{Disk, Lock};
-use crate::weights::WeightError;
 use target::{AtTarget, parent_of, partial_prefix, remove_leftovers, what_is_at};
 
 /// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
@@ -50,31 +51,30 @@ impl PartialDirectory {
     /// An empty directory beside `target`, whose parent must exist.
     ///
     /// # Errors
-    /// [`WeightError::OutputExists`] if `target` is neither absent nor an empty directory nor one that `existing` lets
-    /// be replaced; [`WeightError::NotOurs`] if it cannot be told that the one to replace is of our making;
-    /// [`WeightError::OutputBusy`] if another process is writing it; [`WeightError::NotFound`] if its parent is absent;
-    /// [`WeightError::Io`].
-    pub fn create(disk: Arc<dyn Disk>, target: &Path, existing: Existing) -> Result<Self, WeightError> {
+    /// [`OutputError::Exists`] if `target` is neither absent nor an empty directory nor one that `existing` lets
+    /// be replaced; [`OutputError::NotOurs`] if the one to replace holds files that its receipt does not name;
+    /// [`OutputError::Busy`] if another process is writing it; [`OutputError::File`], also if its parent does not exist.
+    pub fn create(disk: Arc<dyn Disk>, target: &Path, existing: Existing) -> Result<Self, OutputError> {
         let at_target = what_is_at(&*disk, target, existing)?;
         let leftovers = remove_leftovers(&*disk, target)?;
         let path = target.with_file_name(format!("{}{}", partial_prefix(target), std::process::id()));
         disk.create_directory(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => WeightError::OutputBusy { path: target.to_owned(), partial: path.clone() },
+            io::ErrorKind::AlreadyExists => OutputError::Busy { path: target.to_owned(), partial: path.clone() },
             // A missing parent is what the caller has to hear of.
-            io::ErrorKind::NotFound => WeightError::NotFound { path: parent_of(target).to_owned() },
+            io::ErrorKind::NotFound => FileError::new(parent_of(target), FileFault::NotFound).into(),
             // Nobody has asked for the place beside it.
-            io::ErrorKind::PermissionDenied => WeightError::io(parent_of(target))(error),
-            _ => WeightError::io(&path)(error),
+            io::ErrorKind::PermissionDenied => FileError::io(parent_of(target))(error).into(),
+            _ => FileError::io(&path)(error).into(),
         })?;
         let lock = match disk.try_lock(&path) {
             Ok(Some(lock)) => Some(lock),
             // Another process took it for a leftover in the moment before it was locked.
-            Ok(None) => return Err(WeightError::OutputBusy { path: target.to_owned(), partial: path }),
+            Ok(None) => return Err(OutputError::Busy { path: target.to_owned(), partial: path }),
             // Nobody will take it for a leftover where there are no locks.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => None,
             Err(error) => {
                 let _gone_or_left_for_the_next_run = disk.remove_tree(&path);
-                return Err(WeightError::io(&path)(error));
+                return Err(FileError::io(&path)(error).into());
             }
         };
         let (target, files) = (target.to_owned(), Vec::new());
@@ -89,16 +89,16 @@ impl PartialDirectory {
     /// Begins a file; nothing may stand under its name yet.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn begin(&self, name: &str) -> Result<PartialFile, WeightError> {
+    /// What the operating system reports.
+    pub fn begin(&self, name: &str) -> Result<PartialFile, FileError> {
         PartialFile::create(&*self.disk, &self.path, name)
     }
 
     /// Brings a file to disk, and remembers it.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn finish(&mut self, file: PartialFile) -> Result<(), WeightError> {
+    /// What the operating system reports.
+    pub fn finish(&mut self, file: PartialFile) -> Result<(), FileError> {
         self.files.push(file.finish()?);
         Ok(())
     }
@@ -106,8 +106,8 @@ impl PartialDirectory {
     /// Writes a small file.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), WeightError> {
+    /// What the operating system reports.
+    pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
         let mut file = self.begin(name)?;
         file.push(bytes)?;
         self.finish(file)
@@ -121,11 +121,11 @@ impl PartialDirectory {
     /// Gives the directory its name.
     ///
     /// # Errors
-    /// [`WeightError::Io`], also if something has appeared at the target since. Nothing is left then, unless it was the
+    /// [`OutputError::File`], also if something has appeared at the target since. Nothing is left then, unless it was the
     /// last step that failed, which makes the new name itself durable.
-    pub fn commit(mut self) -> Result<(), WeightError> {
-        let failed = WeightError::io(&self.target);
-        self.disk.sync_directory(&self.path).map_err(WeightError::io(&self.path))?;
+    pub fn commit(mut self) -> Result<(), OutputError> {
+        let failed = FileError::io(&self.target);
+        self.disk.sync_directory(&self.path).map_err(FileError::io(&self.path))?;
         match self.at_target {
             AtTarget::Nothing => self.disk.rename(&self.path, &self.target).map_err(&failed)?,
             AtTarget::EmptyDirectory => {
@@ -140,7 +140,7 @@ impl PartialDirectory {
         }
         // From here on the partial name belongs to nobody, or to what was replaced.
         self.committed = self.at_target != AtTarget::OurDirectory;
-        self.disk.sync_directory(parent_of(&self.target)).map_err(&failed)
+        Ok(self.disk.sync_directory(parent_of(&self.target)).map_err(&failed)?)
     }
 }
 
@@ -162,17 +162,17 @@ impl fmt::Debug for PartialDirectory {
 /// Replaces the file at `path` by one with these bytes, or leaves it as it was.
 ///
 /// # Errors
-/// [`WeightError::NotFound`] if the parent of `path` is absent; [`WeightError::Io`].
-pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightError> {
+/// [`FileFault::NotFound`] if the parent of `path` does not exist; [`FileFault::Io`].
+pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let parent = parent_of(path);
     let mut builder = Builder::new();
     builder.prefix(".partial-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(parent).map_err(WeightError::io(parent))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(WeightError::io(path))?;
-    file.persist(path).map_err(|failed| WeightError::io(path)(failed.error))?;
-    crate::output::disk::disk().sync_directory(parent).map_err(WeightError::io(parent))
+    let mut file = builder.tempfile_in(parent).map_err(FileError::io(parent))?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(FileError::io(path))?;
+    file.persist(path).map_err(|failed| FileError::io(path)(failed.error))?;
+    crate::output::disk::disk().sync_directory(parent).map_err(FileError::io(parent))
 }
 
 #[cfg(test)]
@@ -181,6 +181,7 @@ mod tests {
 
     use super::partial_file::WORTH_A_THREAD_BYTES;
     use super::*;
+    use crate::error::ErrorKind;
     use crate::output::disk::disk;
     use crate::output::receipt::RECEIPT;
 
@@ -191,7 +192,7 @@ mod tests {
         names
     }
 
-    fn create(target: &Path) -> Result<PartialDirectory, WeightError> {
+    fn create(target: &Path) -> Result<PartialDirectory, OutputError> {
         PartialDirectory::create(disk(), target, Existing::Keep)
     }
 
@@ -240,9 +241,9 @@ mod tests {
         fs::create_dir(&out).unwrap();
         create(&out).unwrap().commit().unwrap();
         fs::write(out.join("mine"), "").unwrap();
-        assert!(matches!(create(&out), Err(WeightError::OutputExists { .. })));
-        assert!(matches!(create(&out.join("mine")), Err(WeightError::OutputExists { .. })));
-        assert!(matches!(create(Path::new("/")), Err(WeightError::OutputExists { .. })));
+        assert!(matches!(create(&out), Err(OutputError::Exists { .. })));
+        assert!(matches!(create(&out.join("mine")), Err(OutputError::Exists { .. })));
+        assert!(matches!(create(Path::new("/")), Err(OutputError::Exists { .. })));
         assert_eq!(names(root.path()), ["out"]);
     }
 
@@ -253,17 +254,17 @@ mod tests {
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "").unwrap();
         let replace = || PartialDirectory::create(disk(), &out, Existing::Replace);
-        assert!(matches!(replace(), Err(WeightError::NotOurs { .. })));
+        assert!(matches!(replace(), Err(OutputError::NotOurs { .. })));
         fs::write(out.join(RECEIPT), r#"{"files": []}"#).unwrap();
-        assert!(matches!(replace(), Err(WeightError::NotOurs { .. })), "its receipt does not know the file");
+        assert!(matches!(replace(), Err(OutputError::NotOurs { .. })), "its receipt does not know the file");
         let record = r#"{"files": [{"name": "mine", "size_bytes": 0, "blake3": ""}]}"#;
         fs::write(out.join(RECEIPT), record).unwrap();
-        assert!(matches!(create(&out), Err(WeightError::OutputExists { .. })));
+        assert!(matches!(create(&out), Err(OutputError::Exists { .. })));
         let mut partial = replace().unwrap();
         partial.write("new", b"").unwrap();
         assert_eq!(names(&out), [RECEIPT, "mine"], "until the new one is whole the old one stays");
         fs::write(out.join("trained"), "").unwrap();
-        assert!(matches!(partial.commit(), Err(WeightError::NotOurs { .. })), "it came meanwhile");
+        assert!(matches!(partial.commit(), Err(OutputError::NotOurs { .. })), "it came meanwhile");
         fs::remove_file(out.join("trained")).unwrap();
         let mut partial = replace().unwrap();
         partial.write("new", b"").unwrap();
@@ -279,7 +280,7 @@ mod tests {
         let partial = create(&out).unwrap();
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "kept").unwrap();
-        assert!(matches!(partial.commit(), Err(WeightError::Io { .. })));
+        assert!(matches!(partial.commit(), Err(OutputError::File(_))));
         assert_eq!(names(root.path()), ["out"]);
         assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "kept");
     }
@@ -294,7 +295,7 @@ mod tests {
         fs::create_dir(root.path().join("out.deepwide-partial-notes")).unwrap();
         let partial = create(&out).unwrap();
         assert_eq!(partial.leftovers(), [dead]);
-        assert!(matches!(create(&out), Err(WeightError::OutputBusy { .. })));
+        assert!(matches!(create(&out), Err(OutputError::Busy { .. })));
         partial.commit().unwrap();
         assert_eq!(names(root.path()), ["out", "out.deepwide-partial-notes"]);
     }
@@ -302,10 +303,11 @@ mod tests {
     #[test]
     fn a_missing_parent_is_named() {
         let root = tempfile::tempdir().unwrap();
+        let is_parent = |error: &FileError| error.path.ends_with("absent") && error.kind() == ErrorKind::NotFound;
         let error = create(&root.path().join("absent/out")).unwrap_err();
-        assert!(matches!(&error, WeightError::NotFound { path } if path.ends_with("absent")), "{error}");
+        assert!(matches!(&error, OutputError::File(error) if is_parent(error)), "{error}");
         let error = write_file_atomically(&root.path().join("absent/file"), b"").unwrap_err();
-        assert!(matches!(&error, WeightError::NotFound { path } if path.ends_with("absent")), "{error}");
+        assert!(is_parent(&error), "{error}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use crate::error::{FileError, FileFault};
+
 /// What checkpoints ask of a file system.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// What stands at `path`, symbolic links followed.
@@ -317,6 +319,45 @@ impl WriteFile for Writing {
     fn sync(&mut self) -> io::Result<()> {
         self.wait()?;
         self.file.sync_all()
+    }
+}
+
+/// Opens a regular file; a pipe or a device might never end.
+///
+/// # Errors
+/// [`FileFault::NotFound`], [`FileFault::NotAFile`], [`FileFault::Io`].
+pub(crate) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, FileError> {
+    // Checked before opening, which blocks on a pipe until there is a writer.
+    if disk.stat(path).map_err(FileError::io(path))?.kind != Kind::File {
+        return Err(FileError::new(path, FileFault::NotAFile));
+    }
+    disk.open(path).map_err(FileError::io(path))
+}
+
+/// Reads a whole file of at most `limit_bytes`.
+///
+/// # Errors
+/// As [`open_regular`]; [`FileFault::TooLarge`].
+pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, FileError> {
+    let file = open_regular(disk, path)?;
+    let found_bytes = file.stat().map_err(FileError::io(path))?.size_bytes;
+    if found_bytes > limit_bytes {
+        return Err(FileError::new(path, FileFault::TooLarge { found_bytes, limit_bytes }));
+    }
+    let mut bytes = vec![0; found_bytes as usize];
+    file.read_exact_at(&mut bytes, 0).map_err(FileError::io(path))?;
+    Ok(bytes)
+}
+
+/// Whether anything exists at `path`.
+///
+/// # Errors
+/// [`FileFault::Io`].
+pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
+    match disk.stat(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::io(path)(error)),
     }
 }
 

@@ -2,4 +2,9 @@
 
 pub mod commit;
 pub mod disk;
+mod error;
+mod file_name;
 pub mod receipt;
+
+pub use error::{OutputError, ReceiptFault};
+pub(crate) use file_name::is_plain_file_name;

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::formats::hf::read_bounded;
-use crate::formats::safetensors::open_regular;
+use crate::error::{FileError, FileFault, InFile};
 use crate::output::commit::FileRecord;
-use crate::output::disk::{Disk, Kind};
-use crate::weights::WeightError;
+use crate::output::disk::{Disk, Kind, open_regular, read_bounded};
+use crate::output::{OutputError, ReceiptFault, is_plain_file_name};
 
 /// The version of the records that a growth leaves: those of the receipt, and of the plan that it carries out.
 pub const RECORD_FORMAT: u32 = 2;
@@ -84,42 +83,41 @@ impl std::fmt::Display for Fault {
 /// The files that the receipt of a directory names.
 ///
 /// # Errors
-/// [`WeightError::NotFound`] if there is no receipt; [`WeightError::Malformed`]; [`WeightError::Io`].
-pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>, WeightError> {
+/// [`OutputError::NoReceipt`], [`OutputError::Receipt`], [`OutputError::File`].
+pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>, OutputError> {
     let path = directory.join(RECEIPT);
-    let text = read_bounded(disk, &path, LIMIT_BYTES)?;
-    let Files { files } = serde_json::from_slice(&text).map_err(|source| WeightError::Malformed { path, source })?;
-    Ok(files)
+    let text = read_bounded(disk, &path, LIMIT_BYTES).map_err(|error| match error.fault {
+        FileFault::NotFound => OutputError::NoReceipt { path: directory.to_owned() },
+        _ => error.into(),
+    })?;
+    let files: Result<Files, _> = serde_json::from_slice(&text);
+    Ok(files.map_err(|error| InFile::new(path, ReceiptFault::Malformed(error)))?.files)
 }
 
 /// Hashes every file of a directory again and compares it with the receipt; also how many files the receipt names.
 /// `watch` is told of every run of bytes read.
 ///
 /// # Errors
-/// [`WeightError::NotFound`], [`WeightError::NotADirectory`]; [`WeightError::NoReceipt`] without a receipt in it;
-/// [`WeightError::Malformed`], [`WeightError::UnsafeFileName`] if it is none of ours; [`WeightError::Io`].
+/// [`OutputError::NoReceipt`], [`OutputError::Receipt`], [`OutputError::File`].
 pub fn verify(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     watch: &mut dyn FnMut(u64),
-) -> Result<(usize, Vec<Fault>), WeightError> {
-    if disk.stat(directory).map_err(WeightError::io(directory))?.kind != Kind::Directory {
-        return Err(WeightError::NotADirectory { path: directory.to_owned() });
+) -> Result<(usize, Vec<Fault>), OutputError> {
+    if disk.stat(directory).map_err(FileError::io(directory))?.kind != Kind::Directory {
+        return Err(FileError::new(directory, FileFault::NotADirectory).into());
     }
     let path = directory.join(RECEIPT);
-    let files = files(&**disk, directory).map_err(|error| match error {
-        WeightError::NotFound { .. } => WeightError::NoReceipt { path: directory.to_owned() },
-        error => error,
-    })?;
+    let files = files(&**disk, directory)?;
     let mut faults = Vec::new();
     for record in &files {
-        if !crate::formats::hf::is_plain_file_name(&record.name) {
-            return Err(WeightError::UnsafeFileName { path, name: record.name.clone() });
+        if !is_plain_file_name(&record.name) {
+            return Err(InFile::new(path, ReceiptFault::UnsafeFileName { name: record.name.clone() }).into());
         }
         faults.extend(fault_of(&**disk, directory, record, watch)?);
     }
     let known: HashSet<&str> = files.iter().map(|record| record.name.as_str()).chain([RECEIPT]).collect();
-    let mut names = disk.list(directory).map_err(WeightError::io(directory))?;
+    let mut names = disk.list(directory).map_err(FileError::io(directory))?;
     names.sort();
     let unknown = names.iter().map(|name| name.to_string_lossy()).filter(|name| !known.contains(name.as_ref()));
     faults.extend(unknown.map(|name| Fault::Unknown { name: name.into_owned() }));
@@ -131,18 +129,18 @@ fn fault_of(
     directory: &Path,
     record: &FileRecord,
     watch: &mut dyn FnMut(u64),
-) -> Result<Option<Fault>, WeightError> {
+) -> Result<Option<Fault>, FileError> {
     let (name, path) = (record.name.clone(), directory.join(&record.name));
     let file = match open_regular(disk, &path) {
-        Err(WeightError::NotFound { .. }) => return Ok(Some(Fault::Missing { name })),
-        Err(WeightError::NotAFile { .. }) => return Ok(Some(Fault::NotAFile { name })),
+        Err(InFile { fault: FileFault::NotFound, .. }) => return Ok(Some(Fault::Missing { name })),
+        Err(InFile { fault: FileFault::NotAFile, .. }) => return Ok(Some(Fault::NotAFile { name })),
         file => file?,
     };
-    let found_bytes = file.stat().map_err(WeightError::io(&path))?.size_bytes;
+    let found_bytes = file.stat().map_err(FileError::io(&path))?.size_bytes;
     if found_bytes != record.size_bytes {
         return Ok(Some(Fault::Size { name, found_bytes, expected_bytes: record.size_bytes }));
     }
-    let found = crate::output::disk::blake3(&*file, watch).map_err(WeightError::io(&path))?;
+    let found = crate::output::disk::blake3(&*file, watch).map_err(FileError::io(&path))?;
     let expected = record.blake3.clone();
     Ok((found != expected).then_some(Fault::Hash { name, found, expected }))
 }
@@ -197,9 +195,12 @@ mod tests {
         assert!(error.to_string().contains("has no deepwide.json: deepwide did not write it"), "{error}");
         assert_eq!(error.kind(), crate::error::ErrorKind::NotFound);
         let error = told(&root.path().join("absent"));
-        assert!(error.to_string().contains("absent\" does not exist"), "{error}");
+        assert!(error.to_string().contains("absent\": does not exist"), "{error}");
         std::fs::write(root.path().join("file"), "").unwrap();
-        assert!(matches!(told(&root.path().join("file")), WeightError::NotADirectory { .. }));
+        assert!(matches!(
+            told(&root.path().join("file")),
+            OutputError::File(InFile { fault: FileFault::NotADirectory, .. })
+        ));
     }
 
     #[test]
@@ -208,6 +209,9 @@ mod tests {
         let file = FileRecord { name: "../secret".to_owned(), size_bytes: 0, blake3: String::new() };
         fs::write(root.path().join(RECEIPT), serde_json::json!({"files": [file]}).to_string()).unwrap();
         let error = verify(&disk(), root.path(), &mut |_| ()).unwrap_err();
-        assert!(matches!(error, WeightError::UnsafeFileName { .. }), "{error}");
+        assert!(
+            matches!(error, OutputError::Receipt(InFile { fault: ReceiptFault::UnsafeFileName { .. }, .. })),
+            "{error}"
+        );
     }
 }

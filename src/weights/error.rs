@@ -5,12 +5,12 @@
 
 mod shown;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use shown::{axes, cut_after, listed, or_tied};
 
 use crate::config::ConfigError;
-use crate::error::{ErrorKind, cut, quoted};
+use crate::error::{ErrorKind, FileError, cut, quoted};
 use crate::formats::gguf::{GgufFault, VocabularyError};
 use crate::weights::{Dtype, TensorId};
 
@@ -18,38 +18,9 @@ use crate::weights::{Dtype, TensorId};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
-    /// A file or directory that the caller named, or that a checkpoint must have, does not exist.
-    #[error("{path:?} does not exist")]
-    NotFound {
-        /// What is missing.
-        path: PathBuf,
-    },
-    /// A directory was expected.
-    #[error("{path:?} is not a directory, expected a directory with config.json and model.safetensors")]
-    NotADirectory {
-        /// What was given.
-        path: PathBuf,
-    },
-    /// A directory, a pipe or a device stands where a file should.
-    #[error("{path:?} is not a regular file")]
-    NotAFile {
-        /// What was given.
-        path: PathBuf,
-    },
-    /// The operating system failed to read or write.
-    #[error("{path:?}: {source}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is not the one that was opened before: replaced, cut short or written to.
-    #[error("{path:?} changed while it was being read, expected it to stay as it is")]
-    Changed {
-        /// The file.
-        path: PathBuf,
-    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The text is not JSON, or not of the form that its format calls for.
     #[error("{path:?}: {}", cut(.source))]
     Malformed {
@@ -57,16 +28,6 @@ pub enum WeightError {
         path: PathBuf,
         /// What was found and expected, with line and column.
         source: serde_json::Error,
-    },
-    /// A JSON file is larger than any real one.
-    #[error("{path:?} has {found_bytes} bytes, expected at most {limit_bytes}")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        found_bytes: u64,
-        /// The limit.
-        limit_bytes: u64,
     },
 
     /// A safetensors file has at least a length and an empty header.
@@ -554,7 +515,7 @@ pub enum WeightError {
         expected: &'static str,
     },
     /// Rounded to a type of smaller range, a finite number would become infinite.
-    #[error("{id:?} holds {value} at place {place}, beyond the range of {dtype} (--saturate writes its largest)")]
+    #[error("{id:?} holds {value} at place {place}, beyond the range of {dtype}")]
     Overflow {
         /// The weight.
         id: TensorId,
@@ -567,7 +528,7 @@ pub enum WeightError {
     },
 
     /// A weight holds a number that is none.
-    #[error("{id:?} holds {value} at place {place}, expected a finite number (--allow-nonfinite takes it)")]
+    #[error("{id:?} holds {value} at place {place}, expected a finite number")]
     NotFinite {
         /// The weight.
         id: TensorId,
@@ -575,14 +536,6 @@ pub enum WeightError {
         place: usize,
         /// The value.
         value: f64,
-    },
-    /// A name in a file would lead out of its directory.
-    #[error("{path:?} names file {}, expected a plain file name", quoted(.name))]
-    UnsafeFileName {
-        /// The file with the name in it.
-        path: PathBuf,
-        /// The name.
-        name: String,
     },
     /// A weight holds a number that the type to write cannot.
     #[error("{id:?} holds {found}, which {file_type} cannot, expected a number within its range")]
@@ -638,72 +591,15 @@ pub enum WeightError {
         /// Its value.
         found: usize,
     },
-
-    /// Output would mix with what is there.
-    #[error("{path:?} exists, expected nothing or an empty directory there (--force replaces what deepwide made)")]
-    OutputExists {
-        /// Where the output should go.
-        path: PathBuf,
-    },
-    /// What is there is not of our making, so it is not deleted.
-    #[error("{path:?} holds {}, which no deepwide.json there knows: expected only what deepwide made", quoted(.stranger))]
-    NotOurs {
-        /// Where the output should go.
-        path: PathBuf,
-        /// A file there.
-        stranger: String,
-    },
-    /// Nothing there tells what it should be.
-    #[error("{path:?} has no deepwide.json: deepwide did not write it, so there is nothing to hold it against")]
-    NoReceipt {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Another process writes the same output.
-    #[error("another process is writing {path:?}: it holds {partial:?}")]
-    OutputBusy {
-        /// Where the output should go.
-        path: PathBuf,
-        /// Where the other process builds it.
-        partial: PathBuf,
-    },
-    /// The output would destroy its input.
-    #[error("{path:?} lies in {input:?}, or is it, or holds it: expected a place apart from the input")]
-    OutputMeetsInput {
-        /// Where the output should go.
-        path: PathBuf,
-        /// The input.
-        input: PathBuf,
-    },
-    /// The disk has too little room for the output.
-    #[error("{path:?} needs {needed_bytes} bytes, but only {free_bytes} are free there")]
-    NoSpace {
-        /// Where the output should go.
-        path: PathBuf,
-        /// Size of the output.
-        needed_bytes: u64,
-        /// What is free.
-        free_bytes: u64,
-    },
 }
 
 impl WeightError {
     /// Which kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::NoWeights { .. } | Self::MissingShard { .. } | Self::NoReceipt { .. } => {
-                ErrorKind::NotFound
-            }
-            Self::Io { .. } | Self::Changed { .. } | Self::OutputBusy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
+            Self::File(error) => error.kind(),
+            Self::NoWeights { .. } | Self::MissingShard { .. } => ErrorKind::NotFound,
             _ => ErrorKind::Invalid,
-        }
-    }
-
-    /// For `map_err`: the failure of an operation on `path`, with absence told apart.
-    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        |source| match source.kind() {
-            std::io::ErrorKind::NotFound => Self::NotFound { path: path.to_owned() },
-            _ => Self::Io { path: path.to_owned(), source },
         }
     }
 }
@@ -730,13 +626,5 @@ mod tests {
         let message = error.to_string();
         assert!(message.contains(r"\u{1b}yyy") && message.ends_with("…, expected silu"), "{message}");
         assert!(!message.contains('\u{1b}'));
-    }
-
-    #[test]
-    fn absence_is_told_apart_from_failure() {
-        let path = Path::new("a");
-        let told = |kind| WeightError::io(path)(std::io::Error::from(kind)).kind();
-        assert_eq!(told(std::io::ErrorKind::NotFound), ErrorKind::NotFound);
-        assert_eq!(told(std::io::ErrorKind::PermissionDenied), ErrorKind::Io);
     }
 }

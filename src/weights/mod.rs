@@ -40,7 +40,7 @@ pub trait WeightSource {
     /// [`Chunks`] cuts what comes otherwise.
     ///
     /// # Errors
-    /// [`WeightError::Io`] or [`WeightError::Changed`] if the file can no longer be read; what `sink` returns.
+    /// [`WeightError::File`] if the file can no longer be read; what `sink` returns.
     ///
     /// # Panics
     /// If `id` is not in [`TensorId::all`] of [`config`](Self::config).

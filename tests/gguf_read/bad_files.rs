@@ -158,9 +158,10 @@ pub fn read_all(disk: Arc<dyn Disk>, path: &Path) -> Result<(), WeightError> {
 pub fn variant_of(error: &WeightError) -> String {
     let debug = match error {
         WeightError::GgufFile { source, .. } => format!("{source:?}"),
+        WeightError::File(error) => format!("{:?}", error.fault),
         error => format!("{error:?}"),
     };
-    debug.split([' ', '{']).next().unwrap().to_owned()
+    debug.split([' ', '{', '(']).next().unwrap().to_owned()
 }
 
 /// Makes the files in `folder`, and gives the one to open.

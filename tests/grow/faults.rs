@@ -11,10 +11,11 @@ use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
 use deepwide::formats::hf::{HfOptions, HfWriter};
 use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
+use deepwide::output::OutputError;
 use deepwide::output::commit::{Existing, PartialDirectory};
 use deepwide::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
 use deepwide::output::receipt::{RECEIPT, verify};
-use deepwide::weights::{TensorId, WeightError, WeightSource};
+use deepwide::weights::{TensorId, WeightSource};
 
 use super::{names, tiny_base};
 use crate::gguf_written::tiny_vocabulary;
@@ -145,7 +146,7 @@ impl WriteFile for FailingFile<Box<dyn WriteFile>> {
 }
 
 /// The protocol of `grow`, on the given disk: open, grow deep and wide, write all files, receipt last.
-fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), WeightError> {
+fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), OutputError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;
     let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
     let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
@@ -162,7 +163,7 @@ fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Res
 }
 
 /// The same from a GGUF file to a GGUF file.
-fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), WeightError> {
+fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), OutputError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;
     let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
     let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
@@ -179,7 +180,7 @@ fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -
     partial.commit()
 }
 
-type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), WeightError>;
+type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), OutputError>;
 
 /// Each form with a base of it.
 fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
@@ -214,7 +215,7 @@ fn at_every_failing_call_the_output_is_whole_or_not_there() {
 fn grow_when_free(grow: Grow, base: &Path, out: &Path) {
     for _ in 0..1000 {
         match grow(disk(), base, out, Existing::Keep) {
-            Err(WeightError::OutputBusy { .. }) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            Err(OutputError::Busy { .. }) => std::thread::sleep(std::time::Duration::from_millis(1)),
             result => return result.unwrap(),
         }
     }

@@ -11,7 +11,7 @@ use crate::weights::{WeightError, WeightSource};
 /// The model card, with the front matter that the hub reads.
 ///
 /// # Errors
-/// [`WeightError::Io`], [`WeightError::Changed`].
+/// [`WeightError::File`].
 pub(super) fn card(request: &Request, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, WeightError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);

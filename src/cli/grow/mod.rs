@@ -35,11 +35,13 @@ use super::exit::finish;
 use super::failure::Failure;
 use super::progress::Bytes;
 use super::{console, interrupt, output};
+use crate::error::FileError;
 use crate::formats::Checkpoint;
+use crate::output::OutputError;
 use crate::output::commit::{Existing, PartialDirectory, check_target};
 use crate::output::disk::Disk;
 use crate::output::receipt::RECEIPT;
-use crate::weights::{WeightError, WeightSource};
+use crate::weights::WeightSource;
 
 /// Room for the small files that are made beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;
@@ -61,7 +63,9 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     let out = absolute(&args.out)?;
     let refusal = match check_target(&*disk, &out, existing) {
         // A plan writes nothing, so nothing stands in its way.
-        Err(error @ (WeightError::OutputExists { .. } | WeightError::NotOurs { .. })) if args.dry_run => Some(error),
+        Err(error @ (OutputError::Exists { .. } | OutputError::NotOurs { .. })) if args.dry_run => {
+            Some(Failure::from(error))
+        }
         checked => checked.map(|()| None)?,
     };
     let request = Request::open(args, &disk)?;
@@ -101,7 +105,7 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     }
     let needed_bytes = plan.bytes_to_write() + target.inherited_bytes(&*disk)? + SLACK_BYTES;
     if needed_bytes > free_bytes {
-        return Err(WeightError::NoSpace { path: out, needed_bytes, free_bytes }.into());
+        return Err(OutputError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
     console::tell(plan.to_text().trim_end());
     interrupt::catch();
@@ -182,9 +186,9 @@ fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, pl
 fn absolute(out: &Path) -> Result<PathBuf, Failure> {
     let out: PathBuf = out.components().collect();
     if out.is_symlink() {
-        return Ok(out.canonicalize().map_err(WeightError::io(&out))?);
+        return Ok(out.canonicalize().map_err(FileError::io(&out))?);
     }
-    std::path::absolute(&out).map_err(|source| WeightError::Io { path: out, source }.into())
+    Ok(std::path::absolute(&out).map_err(FileError::io(&out))?)
 }
 
 /// Refuses an output that is, holds or lies in one of its inputs, by whatever path.
@@ -205,7 +209,7 @@ fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Resul
         let inside_base = base_and_above.first().is_some_and(|base| out_and_above.contains(base));
         let around_base = out_itself.is_some_and(|out| base_and_above.contains(&out));
         if inside_base || around_base {
-            return Err(WeightError::OutputMeetsInput { path: out.to_owned(), input: path.to_owned() }.into());
+            return Err(OutputError::MeetsInput { path: out.to_owned(), input: path.to_owned() }.into());
         }
     }
     Ok(())
@@ -213,5 +217,5 @@ fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Resul
 
 fn free_bytes(disk: &dyn Disk, out: &Path) -> Result<u64, Failure> {
     let parent = out.parent().unwrap_or(out);
-    Ok(disk.free_bytes(parent).map_err(WeightError::io(parent))?)
+    Ok(disk.free_bytes(parent).map_err(FileError::io(parent))?)
 }

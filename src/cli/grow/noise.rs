@@ -1,9 +1,9 @@
 //! Noise that rounding undoes: numbers that are what they were once they are written.
 
 use std::io;
-use std::path::PathBuf;
 
 use super::args::{GgufArg, GrowArgs, OutType};
+use crate::error::{FileError, FileFault};
 use crate::weights::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Numbers that are looked at.
@@ -82,7 +82,7 @@ fn first_numbers(source: &dyn WeightSource, id: TensorId) -> Result<RawTensor, W
     let streamed = source.stream(id, &mut |piece| {
         bytes.extend_from_slice(&piece[..piece.len().min(wanted - bytes.len())]);
         // An error ends the stream: the rest is not needed.
-        let enough = || WeightError::Io { path: PathBuf::new(), source: io::ErrorKind::Interrupted.into() };
+        let enough = || FileError::new("", FileFault::Io(io::ErrorKind::Interrupted.into())).into();
         if bytes.len() < wanted { Ok(()) } else { Err(enough()) }
     });
     match streamed {

@@ -5,14 +5,15 @@ use serde_json::{Value, json};
 use super::super::run_info::{COMMAND, words};
 use super::growth::Growth;
 use super::request::Request;
+use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::commit::FileRecord;
 use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::flops::count_parameters;
-use crate::weights::{LayerTensor, Projection, TensorId, WeightError, WeightSource};
+use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
 
 /// The weights that a growth came from, hashed. `watch` is told of every run of bytes read.
-pub(super) fn parents(request: &Request, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, WeightError> {
+pub(super) fn parents(request: &Request, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
     let parent = |(name, base): (&String, &Checkpoint)| {
         let files: Vec<FileRecord> = base.weight_records(watch)?;
         Ok(json!({"name": words(name), "weights": files}))

@@ -49,7 +49,7 @@ impl Request {
                 "{option} beside {path:?}: expected it alone, for the file says how to grow"
             )));
         }
-        let text = crate::formats::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
+        let text = crate::output::disk::read_bounded(&**disk, path, CONFIG_LIMIT_BYTES)?;
         let merge = MergeConfig::parse(&args.source, &text)?;
         let open = |model: &ModelRef| opened(disk, &model.to_string(), &place(path, model)?);
         let bases = merge.open_models(open)?;

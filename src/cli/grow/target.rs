@@ -11,9 +11,10 @@ use super::request::Request;
 use crate::formats::Sidecar;
 use crate::formats::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::formats::hf::{HfOptions, HfWriter, Layout};
+use crate::output::OutputError;
 use crate::output::commit::{PartialDirectory, PartialFile};
 use crate::output::disk::Disk;
-use crate::weights::{Dtype, Finite, Strictness, WeightError, WeightSource};
+use crate::weights::{Dtype, Finite, Strictness, WeightSource};
 
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
@@ -136,17 +137,17 @@ impl<'a> Target<'a> {
         disk: &Arc<dyn Disk>,
         partial: &mut PartialDirectory,
         watch: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<(), WeightError> {
+    ) -> Result<(), OutputError> {
         match self {
             Self::Hf { writer, inherited } => {
                 writer.write(partial, inherited, watch)?;
-                inherited.write(disk, partial)
+                Ok(inherited.write(disk, partial)?)
             }
             Self::Gguf { source, vocabulary, options, name } => {
                 let mut file = partial.begin(name)?;
                 let path = file.path().to_owned();
                 write_gguf(source, vocabulary, options, &mut Watched { file: &mut file, watch }, &path)?;
-                partial.finish(file)
+                Ok(partial.finish(file)?)
             }
         }
     }

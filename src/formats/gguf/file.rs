@@ -15,6 +15,7 @@ use super::names::{Layout, Place, ROPE_FACTORS};
 use super::types::GgmlKind;
 use super::{GgmlType, GgufFault, GgufVocabulary, config, dequantize};
 use crate::config::DecoderConfig;
+use crate::error::{FileError, FileFault};
 use crate::formats::sidecar::Content;
 use crate::formats::{Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, disk};
@@ -47,7 +48,7 @@ impl GgufFile {
     /// Reads the header of the file, and of the others if it is the first of several parts.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::NotAFile`] or [`WeightError::Io`]; [`WeightError::MissingShard`] if a
+    /// [`WeightError::File`]; [`WeightError::MissingShard`] if a
     /// part is not there; [`WeightError::GgufFile`] with the first broken rule; [`WeightError::Config`].
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         Self::open_on(disk(), path)
@@ -125,7 +126,7 @@ impl GgufFile {
     /// Where the file comes from, as far as it says.
     ///
     /// # Errors
-    /// [`WeightError::Io`], [`WeightError::Changed`].
+    /// [`WeightError::File`].
     pub fn origin(&self) -> Result<Origin, WeightError> {
         self.parts[0].with_metadata(&*self.disk, super::general_keys::origin)
     }
@@ -133,7 +134,7 @@ impl GgufFile {
     /// What llama.cpp calls the number types of the file together, if the file says which: `Q4_K - Medium`.
     ///
     /// # Errors
-    /// [`WeightError::Io`], [`WeightError::Changed`].
+    /// [`WeightError::File`].
     pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
         self.parts[0].with_metadata(&*self.disk, super::general_keys::file_type)
     }
@@ -141,7 +142,7 @@ impl GgufFile {
     /// The vocabulary, if the file has one.
     ///
     /// # Errors
-    /// [`WeightError::GgufFile`] if a key has another type than it should; [`WeightError::Io`], [`WeightError::Changed`].
+    /// [`WeightError::GgufFile`] if a key has another type than it should; [`WeightError::File`].
     pub fn vocabulary(&self) -> Result<Option<GgufVocabulary>, WeightError> {
         self.parts[0].with_metadata(&*self.disk, super::vocabulary_keys::read)
     }
@@ -149,7 +150,7 @@ impl GgufFile {
     /// The text of `tokenizer.json`: the one that the file carries, or one made of its vocabulary.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] if the file has no vocabulary; [`WeightError::Vocabulary`] if it breaks a rule; as
+    /// [`WeightError::File`] if the file has no vocabulary; [`WeightError::Vocabulary`] if it breaks a rule; as
     /// [`vocabulary`](Self::vocabulary).
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
         let files = match self.vocabulary()? {
@@ -157,7 +158,9 @@ impl GgufFile {
             None => Vec::new(),
         };
         let found = files.into_iter().find(|(name, _)| name == "tokenizer.json");
-        found.map(|(_, text)| text).ok_or_else(|| WeightError::NotFound { path: self.path().join("tokenizer.json") })
+        found
+            .map(|(_, text)| text)
+            .ok_or_else(|| FileError::new(self.path().join("tokenizer.json"), FileFault::NotFound).into())
     }
 
     /// What a child has from this checkpoint besides weights: the ids of tokens with a meaning, and the files of the
@@ -185,7 +188,7 @@ impl GgufFile {
     /// is not quantized.
     ///
     /// # Errors
-    /// [`WeightError::Io`] or [`WeightError::Changed`] if the file can no longer be read.
+    /// [`WeightError::File`] if the file can no longer be read.
     ///
     /// # Panics
     /// If `id` is not in [`TensorId::all`] of the config.
@@ -292,12 +295,12 @@ fn locate(
 
 /// For `map_err`: what went wrong in the file at `path`.
 fn failed(path: &Path) -> impl Fn(Failure) -> WeightError + '_ {
-    |failure| match failure {
+    move |failure| match failure {
         Failure::Fault(source) => WeightError::GgufFile { path: path.to_owned(), source },
         // Nothing is read beyond what the file's size allows.
         Failure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            WeightError::Changed { path: path.to_owned() }
+            FileError::new(path, FileFault::Changed).into()
         }
-        Failure::Io(error) => WeightError::io(path)(error),
+        Failure::Io(error) => FileError::io(path)(error).into(),
     }
 }

@@ -19,6 +19,7 @@ use self::keys::header;
 use self::tensors::{Content, GgufTensor, tensors};
 use super::{GgmlType, GgufVocabulary};
 use crate::config::DecoderConfig;
+use crate::error::FileError;
 use crate::weights::{WeightError, WeightSource};
 
 /// Every tensor begins at a multiple of this many bytes, counted from the first tensor.
@@ -81,7 +82,7 @@ pub fn gguf_size_bytes(
 /// # Errors
 /// [`WeightError::Vocabulary`] if there are more tokens than rows, or the vocabulary breaks a rule of its own;
 /// [`WeightError::TooLargeForGguf`]; [`WeightError::NotComputable`] if a weight is not of floating-point numbers;
-/// [`WeightError::NotWritable`] for a number that the type cannot hold, such as NaN in Q8_0; [`WeightError::Io`]; what
+/// [`WeightError::NotWritable`] for a number that the type cannot hold, such as NaN in Q8_0; [`WeightError::File`]; what
 /// `source` returns.
 pub fn write_gguf(
     source: &(impl WeightSource + ?Sized),
@@ -90,14 +91,14 @@ pub fn write_gguf(
     file: &mut dyn Write,
     path: &Path,
 ) -> Result<(), WeightError> {
-    let failed = |error| WeightError::Io { path: path.to_owned(), source: error };
+    let failed = FileError::io(path);
     let tensors = tensors(source.config(), options.file_type);
-    file.write_all(&header(source.config(), vocabulary, options, &tensors, path)?).map_err(failed)?;
+    file.write_all(&header(source.config(), vocabulary, options, &tensors, path)?).map_err(&failed)?;
     for tensor in &tensors {
         let mut out = Counted { file: &mut *file, written_bytes: 0 };
-        write_tensor(source, tensor, &mut |bytes| out.write_all(bytes).map_err(failed))?;
+        write_tensor(source, tensor, &mut |bytes| Ok(out.write_all(bytes).map_err(&failed)?))?;
         assert_eq!(out.written_bytes, tensor.size_bytes(), "bytes of {}", tensor.name);
-        file.write_all(&vec![0; padding(tensor.size_bytes())]).map_err(failed)?;
+        file.write_all(&vec![0; padding(tensor.size_bytes())]).map_err(&failed)?;
     }
     Ok(())
 }

@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 
 use super::config::{self, Parsed};
 use super::locate::{Stored, locate};
-use super::shards::{self, Choice, exists};
+use super::shards::{self, Choice};
 use crate::config::DecoderConfig;
+use crate::error::{FileError, FileFault, InFile};
 use crate::formats::origin::CARD_LIMIT_BYTES;
-use crate::formats::safetensors::{SafetensorsFile, TensorInfo, open_regular};
+use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
 use crate::formats::sidecar::Content;
 use crate::formats::{Notice, Origin, Sidecar, StoredTensor};
-use crate::output::disk::{Disk, Kind, disk, hexadecimal, read_through};
+use crate::output::disk::{Disk, Kind, disk, exists, hexadecimal, read_bounded, read_through};
 use crate::weights::{Dtype, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
@@ -55,7 +56,7 @@ impl HfDirectory {
     /// if it is those embeddings, for which it is read: the only weight that is.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`], [`WeightError::NotADirectory`] or [`WeightError::NoWeights`] if there is nothing to
+    /// [`WeightError::File`] or [`WeightError::NoWeights`] if there is nothing to
     /// read; [`WeightError::TwoFormats`] for a directory with a GGUF file in it; otherwise the variant of the first broken rule of the config, the index, a header, or a tensor.
     pub fn open(path: &Path) -> Result<Self, WeightError> {
         Self::open_on(disk(), path)
@@ -66,12 +67,12 @@ impl HfDirectory {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
-        let is_directory = disk.stat(path).map_err(WeightError::io(path))?.kind == Kind::Directory;
+        let is_directory = disk.stat(path).map_err(FileError::io(path))?.kind == Kind::Directory;
         let named = ["config.json", shards::SINGLE, shards::INDEX].iter().any(|name| path.ends_with(name));
         let (path, choice) = match path.parent() {
             _ if is_directory => (path, Choice::Open),
             Some(directory) if named => (directory, Choice::Safetensors),
-            _ => return Err(WeightError::NotADirectory { path: path.to_owned() }),
+            _ => return Err(FileError::new(path, FileFault::NotADirectory).into()),
         };
         let config_path = path.join("config.json");
         let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
@@ -122,8 +123,8 @@ impl HfDirectory {
     /// What a child has from this checkpoint besides weights.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn inherited(&self) -> Result<Sidecar, WeightError> {
+    /// If a file cannot be read.
+    pub fn inherited(&self) -> Result<Sidecar, FileError> {
         let mut files = Vec::new();
         for name in INHERITED_FILES {
             let path = self.path.join(name);
@@ -137,11 +138,11 @@ impl HfDirectory {
     /// Where it comes from: what its model card says, or else the name that `config.json` was loaded by.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn origin(&self) -> Result<Origin, WeightError> {
+    /// If a file cannot be read.
+    pub fn origin(&self) -> Result<Origin, FileError> {
         let card = match read_bounded(&*self.disk, &self.path.join("README.md"), CARD_LIMIT_BYTES) {
             Ok(card) => card,
-            Err(error @ WeightError::Io { .. }) => return Err(error),
+            Err(error @ InFile { fault: FileFault::Io(_), .. }) => return Err(error),
             // None, or none that says anything.
             Err(_) => Vec::new(),
         };
@@ -154,12 +155,12 @@ impl HfDirectory {
     /// every run of bytes read.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] or [`WeightError::Io`] if a file can no longer be read.
-    pub fn weights_sha256(&self, watch: &mut dyn FnMut(u64)) -> Result<String, WeightError> {
+    /// If a file can no longer be read.
+    pub fn weights_sha256(&self, watch: &mut dyn FnMut(u64)) -> Result<String, FileError> {
         let mut hash = Sha256::new();
         for shard in &self.shards {
-            let file = self.disk.open(shard.path()).map_err(WeightError::io(shard.path()))?;
-            read_through(&*file, watch, &mut |bytes| hash.update(bytes)).map_err(WeightError::io(shard.path()))?;
+            let file = self.disk.open(shard.path()).map_err(FileError::io(shard.path()))?;
+            read_through(&*file, watch, &mut |bytes| hash.update(bytes)).map_err(FileError::io(shard.path()))?;
         }
         Ok(hexadecimal(&hash.finalize()))
     }
@@ -190,18 +191,6 @@ impl WeightSource for HfDirectory {
         let bytes = self.shards[*shard].read_range(name, *begin..begin + self.size_bytes(id))?;
         Ok(RawTensor::new(*dtype, id.shape(&self.config), bytes))
     }
-}
-
-/// A file that is read whole, and is no larger than any real one of its kind.
-pub(crate) fn read_bounded(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> Result<Vec<u8>, WeightError> {
-    let file = open_regular(disk, path)?;
-    let found_bytes = file.stat().map_err(WeightError::io(path))?.size_bytes;
-    if found_bytes > limit_bytes {
-        return Err(WeightError::TooLarge { path: path.to_owned(), found_bytes, limit_bytes });
-    }
-    let mut bytes = vec![0; found_bytes as usize];
-    file.read_exact_at(&mut bytes, 0).map_err(WeightError::io(path))?;
-    Ok(bytes)
 }
 
 /// What `config.json` declares against what most bytes of the files are.

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::directory::read_bounded;
 use crate::formats::safetensors::MOST_TENSORS;
-use crate::output::disk::Disk;
+use crate::output::disk::{Disk, read_bounded};
 use crate::weights::WeightError;
 
 const LIMIT_BYTES: u64 = 256 << 20;

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file_name::is_plain_file_name;
 use super::index::ShardIndex;
+use crate::error::FileError;
 use crate::formats::Notice;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
-use crate::output::disk::Disk;
+use crate::output::disk::{Disk, exists};
+use crate::output::is_plain_file_name;
 use crate::weights::WeightError;
 
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -34,7 +35,7 @@ pub(super) fn open(
     notices: &mut Vec<Notice>,
 ) -> Result<Vec<SafetensorsFile>, WeightError> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
-    let names = disk.list(directory).map_err(WeightError::io(directory))?;
+    let names = disk.list(directory).map_err(FileError::io(directory))?;
     let first = |ending| Some(directory.join(names.iter().filter(|name| ends_in(name, &[ending])).min()?));
     match (first("gguf"), first("safetensors")) {
         (Some(gguf), Some(safetensors)) if choice == Choice::Open => {
@@ -57,15 +58,6 @@ pub(super) fn open(
         }
     };
     Ok(shards)
-}
-
-/// Whether something stands at `path`.
-pub(super) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, WeightError> {
-    match disk.stat(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(WeightError::io(path)(error)),
-    }
 }
 
 fn what_lies_there(names: &[OsString]) -> &'static str {

@@ -11,6 +11,7 @@ use super::names::{Layout, Place};
 use super::shards::{INDEX, SINGLE};
 use crate::formats::Sidecar;
 use crate::formats::safetensors::{TensorSpec, safetensors_bytes, write_safetensors};
+use crate::output::OutputError;
 use crate::output::commit::{Existing, PartialDirectory};
 use crate::output::disk::disk;
 use crate::weights::Rounding;
@@ -77,14 +78,14 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
     /// of every run of bytes written.
     ///
     /// # Errors
-    /// [`WeightError::NotFinite`], [`WeightError::Overflow`], [`WeightError::NotComputable`]; [`WeightError::Io`]; what the
-    /// source returns.
+    /// [`OutputError::Weights`] with [`WeightError::NotFinite`], [`WeightError::Overflow`], [`WeightError::NotComputable`] or
+    /// what the source returns; [`OutputError::File`].
     pub fn write(
         &self,
         partial: &mut PartialDirectory,
         inherited: &Sidecar,
         watch: &mut dyn FnMut(u64),
-    ) -> Result<(), WeightError> {
+    ) -> Result<(), OutputError> {
         for (i, shard) in self.shards.iter().enumerate() {
             let mut file = partial.begin(&self.shard_name(i))?;
             let parts: HashMap<&str, &[TensorId]> =
@@ -105,7 +106,7 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
         }
         let main_dtype = self.options.dtype.unwrap_or_else(|| self.source.dtype(TensorId::EmbedTokens));
         let config = config::to_json(self.source.config(), main_dtype, inherited.config_keys.clone());
-        partial.write("config.json", &text(&Value::Object(config)))
+        Ok(partial.write("config.json", &text(&Value::Object(config)))?)
     }
 
     fn stream(
@@ -149,14 +150,14 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
 /// [`DecoderConfig`](crate::config::DecoderConfig) does not know.
 ///
 /// # Errors
-/// [`WeightError::OutputExists`] if `out` is anything but absent or an empty directory; [`WeightError::NotFound`] if
-/// its parent is absent; [`WeightError::Io`]; what `source` returns. `out` is not there after an error.
+/// [`OutputError::Exists`] if `out` is anything but absent or an empty directory; [`OutputError::Weights`] with what
+/// `source` returns; [`OutputError::File`]. `out` does not exist after an error.
 pub fn write_hf_directory(
     source: &impl WeightSource,
     carry: Option<&HfDirectory>,
     dtype: Option<Dtype>,
     out: &Path,
-) -> Result<(), WeightError> {
+) -> Result<(), OutputError> {
     write_hf_shards(source, carry, dtype, u64::MAX, out)
 }
 
@@ -171,7 +172,7 @@ pub fn write_hf_shards(
     dtype: Option<Dtype>,
     max_shard_bytes: u64,
     out: &Path,
-) -> Result<(), WeightError> {
+) -> Result<(), OutputError> {
     let disk = carry.map_or_else(disk, |parent| parent.disk().clone());
     let mut partial = PartialDirectory::create(disk.clone(), out, Existing::Keep)?;
     let inherited = carry.map_or_else(|| Ok(Sidecar::nothing()), HfDirectory::inherited)?;
@@ -220,6 +221,7 @@ mod tests {
     use super::super::hf_name;
     use super::*;
     use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+    use crate::error::{FileError, FileFault};
     use crate::formats::safetensors::SafetensorsFile;
     use crate::weights::{LayerTensor, MemoryWeights, Projection, RawTensor, Sink};
 
@@ -389,7 +391,7 @@ mod tests {
             }
             fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
                 if id == TensorId::Norm {
-                    return Err(WeightError::NotFound { path: PathBuf::from("gone") });
+                    return Err(FileError::new("gone", FileFault::NotFound).into());
                 }
                 self.0.stream(id, sink)
             }
@@ -397,7 +399,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let weights = Failing(random(config(ModelType::Llama, |_| ()), Dtype::Float32));
         let error = write_hf_directory(&weights, None, None, &root.path().join("out")).unwrap_err();
-        assert!(matches!(error, WeightError::NotFound { .. }));
+        assert!(matches!(error, OutputError::Weights(WeightError::File(_))), "{error}");
         assert!(files(root.path()).is_empty());
     }
 

@@ -9,6 +9,7 @@ use ::safetensors::Dtype as StoredDtype;
 
 use super::entries::{self, Entries};
 use super::other_formats;
+use crate::error::FileError;
 use crate::output::disk::ReadAt;
 use crate::weights::{Dtype, WeightError};
 
@@ -67,7 +68,7 @@ pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<He
         return Err(WeightError::TooShort { path: path.to_owned(), found_bytes: file_bytes });
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact_at(&mut length, 0).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut length, 0).map_err(FileError::io(path))?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > LIMIT_BYTES {
         let (found_bytes, limit_bytes) = (header_bytes, LIMIT_BYTES);
@@ -78,7 +79,7 @@ pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<He
         return Err(WeightError::HeaderBeyondFile { path: path.to_owned(), header_bytes, left_bytes });
     }
     let mut json = vec![0; header_bytes as usize];
-    file.read_exact_at(&mut json, LENGTH_BYTES).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut json, LENGTH_BYTES).map_err(FileError::io(path))?;
     let Entries { mut tensors, metadata } = parse(path, &json)?;
     tensors.sort_by_key(|(_, info)| (info.begin, info.end));
     let by_name = distinct(path, &tensors)?;
@@ -161,6 +162,7 @@ mod tests {
 
     use super::super::SafetensorsFile;
     use super::*;
+    use crate::error::{FileFault, InFile};
     use crate::formats::json::Pairs;
     use crate::output::disk::Stat;
 
@@ -337,6 +339,6 @@ mod tests {
         std::fs::write(&path, sample()).unwrap();
         let file = SafetensorsFile::open(&path).unwrap();
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20).unwrap();
-        assert!(matches!(file.read("a"), Err(WeightError::Changed { .. })));
+        assert!(matches!(file.read("a"), Err(WeightError::File(InFile { fault: FileFault::Changed, .. }))));
     }
 }

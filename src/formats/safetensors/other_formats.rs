@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::error::FileError;
 use crate::output::disk::ReadAt;
 use crate::weights::WeightError;
 
@@ -11,7 +12,7 @@ const LOOKED_AT: u64 = 200;
 /// Only looks where no header can be, so that no sound file is taken for another: byte 8 of a safetensors file is `{`.
 pub(super) fn refuse(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<(), WeightError> {
     let mut start = vec![0; file_bytes.min(LOOKED_AT) as usize];
-    file.read_exact_at(&mut start, 0).map_err(WeightError::io(path))?;
+    file.read_exact_at(&mut start, 0).map_err(FileError::io(path))?;
     if start.get(8) == Some(&b'{') {
         return Ok(());
     }

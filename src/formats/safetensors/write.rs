@@ -29,7 +29,7 @@ impl TensorSpec {
 /// of its numbers. The header carries `{"format": "pt"}`, without which transformers refuses the file.
 ///
 /// # Errors
-/// What `stream` returns; [`WeightError::Io`].
+/// What `stream` returns; [`WeightError::File`].
 ///
 /// # Panics
 /// If two specs have one name or one is called `__metadata__`; if a tensor is not as long as its spec announced.
@@ -44,7 +44,7 @@ pub fn write_safetensors(
         let mut streamed_bytes = 0;
         stream(spec, &mut |piece| {
             streamed_bytes += piece.len() as u64;
-            file.push(piece)
+            Ok(file.push(piece)?)
         })?;
         assert_eq!(streamed_bytes, spec.size_bytes(), "bytes of {}", spec.name);
     }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::FileRecord;
+use crate::error::FileError;
 use crate::output::disk::{Disk, WriteFile};
-use crate::weights::WeightError;
 
 /// A file under construction in a [`PartialDirectory`](super::PartialDirectory).
 pub struct PartialFile {
@@ -17,15 +17,15 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    pub(super) fn create(disk: &dyn Disk, directory: &Path, name: &str) -> Result<Self, WeightError> {
+    pub(super) fn create(disk: &dyn Disk, directory: &Path, name: &str) -> Result<Self, FileError> {
         let path = directory.join(name);
-        let file = disk.create(&path).map_err(WeightError::io(&path))?;
+        let file = disk.create(&path).map_err(FileError::io(&path))?;
         Ok(Self { path, name: name.to_owned(), file, size_bytes: 0, hash: blake3::Hasher::new() })
     }
 
     /// Brings it to disk.
-    pub(super) fn finish(mut self) -> Result<FileRecord, WeightError> {
-        self.file.flush().and_then(|()| self.file.sync()).map_err(WeightError::io(&self.path))?;
+    pub(super) fn finish(mut self) -> Result<FileRecord, FileError> {
+        self.file.flush().and_then(|()| self.file.sync()).map_err(FileError::io(&self.path))?;
         let blake3 = self.hash.finalize().to_hex().to_string();
         Ok(FileRecord { name: self.name, size_bytes: self.size_bytes, blake3 })
     }
@@ -33,9 +33,9 @@ impl PartialFile {
     /// The next bytes of the file.
     ///
     /// # Errors
-    /// [`WeightError::Io`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), WeightError> {
-        self.write_all(bytes).map_err(WeightError::io(&self.path))
+    /// What the operating system reports.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.write_all(bytes).map_err(FileError::io(&self.path))
     }
 
     /// Where it is being written.

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Cursor, Failure, GgufFault, Metadata, failed};
+use crate::error::{FileError, FileFault};
 use crate::formats::gguf::header::{self, Header, TensorEntry};
 use crate::formats::gguf::part_name::suffix;
 use crate::formats::gguf::types::GgmlKind;
-use crate::formats::safetensors::open_regular;
-use crate::output::disk::{Disk, ReadAt, Stat};
+use crate::output::disk::{Disk, ReadAt, Stat, open_regular};
 use crate::weights::WeightError;
 
 /// A file with a checked header.
@@ -70,7 +70,7 @@ fn agree(disk: &dyn Disk, parts: &[Part], count: u64) -> Result<(), WeightError>
 impl Part {
     fn open(disk: &dyn Disk, path: &Path) -> Result<Self, WeightError> {
         let file = open_regular(disk, path)?;
-        let stat = file.stat().map_err(WeightError::io(path))?;
+        let stat = file.stat().map_err(FileError::io(path))?;
         let header = header::read(&*file, stat.size_bytes).map_err(failed(path))?;
         Ok(Self { path: path.to_owned(), stat, header })
     }
@@ -116,10 +116,10 @@ impl Part {
     }
 
     /// The file again, if it still is the one whose header was checked.
-    pub fn reopened(&self, disk: &dyn Disk) -> Result<Box<dyn ReadAt>, WeightError> {
-        let file = disk.open(&self.path).map_err(WeightError::io(&self.path))?;
-        if file.stat().map_err(WeightError::io(&self.path))? != self.stat {
-            return Err(WeightError::Changed { path: self.path.clone() });
+    pub fn reopened(&self, disk: &dyn Disk) -> Result<Box<dyn ReadAt>, FileError> {
+        let file = disk.open(&self.path).map_err(FileError::io(&self.path))?;
+        if file.stat().map_err(FileError::io(&self.path))? != self.stat {
+            return Err(FileError::new(&self.path, FileFault::Changed));
         }
         Ok(file)
     }

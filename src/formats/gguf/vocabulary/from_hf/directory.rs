@@ -4,9 +4,8 @@ use std::io;
 use std::path::Path;
 
 use super::HfTokenizer;
-use crate::formats::read_bounded;
-use crate::output::disk::Disk;
-use crate::weights::WeightError;
+use crate::error::{FileError, FileFault, InFile};
+use crate::output::disk::{Disk, read_bounded};
 
 const LIMIT_BYTES: u64 = 256 << 20;
 
@@ -14,11 +13,10 @@ impl HfTokenizer {
     /// Reads `tokenizer.json`, and `tokenizer_config.json` and `chat_template.jinja` as far as they are there.
     ///
     /// # Errors
-    /// [`WeightError::NotFound`] if there is no `tokenizer.json`; [`WeightError::NotAFile`]; [`WeightError::TooLarge`]; [`WeightError::Io`], also for
-    /// what is no UTF-8.
-    pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, WeightError> {
+    /// If there is no `tokenizer.json`, or a file cannot be read or is not UTF-8.
+    pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, FileError> {
         let optional = |name: &str| match text(disk, &directory.join(name)) {
-            Err(WeightError::NotFound { .. }) => Ok(None),
+            Err(InFile { fault: FileFault::NotFound, .. }) => Ok(None),
             result => result.map(Some),
         };
         Ok(Self {
@@ -29,7 +27,7 @@ impl HfTokenizer {
     }
 }
 
-fn text(disk: &dyn Disk, path: &Path) -> Result<String, WeightError> {
-    let no_text = |error| WeightError::io(path)(io::Error::new(io::ErrorKind::InvalidData, error));
+fn text(disk: &dyn Disk, path: &Path) -> Result<String, FileError> {
+    let no_text = |error| FileError::io(path)(io::Error::new(io::ErrorKind::InvalidData, error));
     String::from_utf8(read_bounded(disk, path, LIMIT_BYTES)?).map_err(no_text)
 }

@@ -1,0 +1,97 @@
+//! Why an output could not be written, or a written one not be verified.
+
+use std::path::PathBuf;
+
+use crate::error::{ErrorKind, FileError, InFile, cut, quoted};
+use crate::weights::WeightError;
+
+/// Why an output could not be written, or a written one not be verified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutputError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The weights to write could not be read or converted.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// A receipt breaks a rule.
+    #[error(transparent)]
+    Receipt(#[from] InFile<ReceiptFault>),
+    /// The target is a file, or a directory that is not empty.
+    #[error("{path:?} exists, expected nothing or an empty directory")]
+    Exists {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The target holds a file that is not in its receipt, so it is not replaced.
+    #[error("{path:?} holds {}, which no deepwide.json there names: expected only files written by deepwide", quoted(.stranger))]
+    NotOurs {
+        /// The target.
+        path: PathBuf,
+        /// A file in it.
+        stranger: String,
+    },
+    /// The directory to verify has no receipt.
+    #[error("{path:?} has no deepwide.json: deepwide did not write it, so there is nothing to compare it with")]
+    NoReceipt {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process is writing to the target.
+    #[error("another process is writing {path:?}: it holds {partial:?}")]
+    Busy {
+        /// The target.
+        path: PathBuf,
+        /// The directory that the other process builds.
+        partial: PathBuf,
+    },
+    /// The target is one of the inputs, contains one, or lies in one.
+    #[error("{path:?} is, contains or lies in the input {input:?}, expected a separate directory")]
+    MeetsInput {
+        /// The target.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+    /// The disk has too little free space.
+    #[error("{path:?} needs {needed_bytes} bytes, but only {free_bytes} are free there")]
+    NoSpace {
+        /// The target.
+        path: PathBuf,
+        /// Size of the output.
+        needed_bytes: u64,
+        /// Free space.
+        free_bytes: u64,
+    },
+}
+
+/// What can be wrong with a receipt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiptFault {
+    /// The text is not the JSON of a receipt.
+    #[error("{}", cut(.0))]
+    Malformed(serde_json::Error),
+    /// A name in it would lead out of the directory.
+    #[error("names file {}, expected a plain file name", quoted(.name))]
+    UnsafeFileName {
+        /// The name.
+        name: String,
+    },
+}
+
+impl OutputError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::File(error) => error.kind(),
+            Self::Weights(error) => error.kind(),
+            Self::NoReceipt { .. } => ErrorKind::NotFound,
+            Self::Receipt(_) | Self::Exists { .. } | Self::NotOurs { .. } | Self::MeetsInput { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::Busy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
+        }
+    }
+}
