@@ -50,7 +50,8 @@ fn cross_entropy(criterion: &mut Criterion) {
         let weight = (random([vocab_size, 576], &device) * 0.02).require_grad();
         let targets = ids([256], vocab_size, &device);
         let run = |f: fn(Tensor<2>, Weight, Tensor<1, Int>) -> Tensor<1>| {
-            let grads = f(hidden.clone(), Weight::Float(weight.clone()), targets.clone()).backward();
+            let losses = f(hidden.clone(), Weight::Float(weight.clone()), targets.clone());
+            let grads = losses.mean().backward();
             [&hidden, &weight].map(|leaf| leaf.grad(&grads).expect("asked for")).to_vec()
         };
         let name = format!("cross entropy and gradients, 256 tokens of 576, {vocab_size} words");

@@ -3,12 +3,12 @@
 use deepwide::config::DecoderConfig;
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::kernel::flop_counter::executed_flops;
-use deepwide::model::{CausalLm, KvCache};
+use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::profile::flops::{count_parameters, forward_flops, forward_flops_cached};
 use deepwide::weights::WeightSource;
 use proptest::prelude::*;
 
-use crate::models::{Model, parameters, tokens};
+use crate::models::{load, parameters, tokens};
 use crate::pico;
 
 /// `batch_size` texts of `seq_length` tokens.
@@ -18,13 +18,13 @@ fn texts(config: &DecoderConfig, batch_size: usize, seq_length: usize) -> Vec<Ve
 }
 
 /// What a forward pass multiplies.
-fn forward(model: &Model, batch_size: usize, seq_length: usize) -> u128 {
+fn forward(model: &AnyDecoder, batch_size: usize, seq_length: usize) -> u128 {
     let ids = tokens(&texts(model.config(), batch_size, seq_length), &pico::device());
     u128::from(executed_flops(|| model.forward(ids)).1)
 }
 
 /// What the last of two pieces of a text multiplies.
-fn cached(model: &Model, batch_size: usize, past: usize, new: usize) -> u128 {
+fn cached(model: &AnyDecoder, batch_size: usize, past: usize, new: usize) -> u128 {
     let device = pico::device();
     let mut cache = KvCache::new(model.config(), batch_size, past + new, &device);
     if past > 0 {
@@ -34,7 +34,7 @@ fn cached(model: &Model, batch_size: usize, past: usize, new: usize) -> u128 {
     u128::from(executed_flops(|| model.lm_head(model.hidden_states(ids, Some(&mut cache)).last)).1)
 }
 
-fn walked(model: &Model) -> u64 {
+fn walked(model: &AnyDecoder) -> u64 {
     parameters(model).iter().map(|parameter| parameter.len as u64).sum()
 }
 
@@ -47,7 +47,7 @@ proptest! {
         batch_size in 1usize..=3,
         seq_length in 1usize..=20,
     ) {
-        let model = Model::load(&pico::random_weights(&config, 1), &pico::device());
+        let model = load(&pico::random_weights(&config, 1), &pico::device());
         let counted = forward_flops(&config, batch_size as u64, seq_length as u64);
         prop_assert_eq!(forward(&model, batch_size, seq_length), counted);
     }
@@ -58,14 +58,14 @@ proptest! {
         batch_size in 1usize..=3,
         (past, new) in (0usize..=12, 1usize..=6),
     ) {
-        let model = Model::load(&pico::random_weights(&config, 2), &pico::device());
+        let model = load(&pico::random_weights(&config, 2), &pico::device());
         let counted = batch_size as u128 * forward_flops_cached(&config, past as u64, new as u64);
         prop_assert_eq!(cached(&model, batch_size, past, new), counted);
     }
 
     #[test]
     fn a_model_holds_the_parameters_that_its_config_counts(config in pico::decoders()) {
-        let model = Model::load(&pico::random_weights(&config, 3), &pico::device());
+        let model = load(&pico::random_weights(&config, 3), &pico::device());
         prop_assert_eq!(walked(&model), count_parameters(&config).total);
     }
 }
@@ -76,20 +76,20 @@ fn a_grown_model_holds_and_executes_what_the_config_of_its_plan_counts() {
     let deep = GrowthPlan::Splice(LayerPlan::depth_up_scaling(8, 3).expect("an overlap"));
     let deep = Grown::new(pico::random_weights(&config, 4), deep).expect("a plan for eight layers");
     let wide = Grown::new(&deep, GrowthPlan::Upcycle(UpcyclePlan::new(5, 2))).expect("a plan for a dense source");
-    let check = |model: Model, config: &DecoderConfig| {
+    let check = |model: AnyDecoder, config: &DecoderConfig| {
         assert_eq!(walked(&model), count_parameters(config).total);
         assert_eq!(forward(&model, 2, 33), forward_flops(config, 2, 33));
         assert_eq!(cached(&model, 2, 33, 1), 2 * forward_flops_cached(config, 33, 1));
     };
-    check(Model::load(&deep, &pico::device()), deep.config());
-    check(Model::load(&wide, &pico::device()), wide.config());
+    check(load(&deep, &pico::device()), deep.config());
+    check(load(&wide, &pico::device()), wide.config());
 }
 
 #[test]
 fn a_window_an_expert_and_a_layer_more_would_be_noticed() {
     let moe = UpcyclePlan::new(4, 2);
     let base = Grown::new(pico::random_weights(&DecoderConfig::pico(), 5), GrowthPlan::Upcycle(moe)).expect("a plan");
-    let executed = forward(&Model::load(&base, &pico::device()), 1, 12);
+    let executed = forward(&load(&base, &pico::device()), 1, 12);
     assert_eq!(executed, forward_flops(base.config(), 1, 12));
     let others = [
         base.config().with(|f| f.sliding_window = Some(11)),

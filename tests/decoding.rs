@@ -2,30 +2,30 @@
 
 use burn::tensor::Tensor;
 use deepwide::config::DecoderConfig;
-use deepwide::model::{CausalLm, KvCache};
+use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::weights::{Dtype, MemoryWeights, WeightSource};
 use ndarray::Axis;
 use proptest::prelude::*;
 
-use crate::models::{Model, bits, logits, margin, relative, rows, tokens};
+use crate::models::{bits, load, logits, margin, relative, rows, tokens};
 use crate::oracle::relative_distance;
 use crate::pico;
 
-fn random(config: &DecoderConfig, seed: u64) -> Model {
-    Model::load(&pico::random_weights(config, seed), &pico::device())
+fn random(config: &DecoderConfig, seed: u64) -> AnyDecoder {
+    load(&pico::random_weights(config, seed), &pico::device())
 }
 
 /// Logits of `texts` that continue what the cache holds.
-fn continued<T: AsRef<[u32]>>(model: &Model, texts: &[T], cache: &mut KvCache) -> Tensor<3> {
+fn continued<T: AsRef<[u32]>>(model: &AnyDecoder, texts: &[T], cache: &mut KvCache) -> Tensor<3> {
     model.lm_head(model.hidden_states(tokens(texts, &pico::device()), Some(cache)).last)
 }
 
-fn cache(model: &Model, batch_size: usize, capacity: usize) -> KvCache {
+fn cache(model: &AnyDecoder, batch_size: usize, capacity: usize) -> KvCache {
     KvCache::new(model.config(), batch_size, capacity, &pico::device())
 }
 
 /// Logits of a text that is fed to a cache in pieces.
-fn in_pieces<'a>(model: &Model, pieces: impl IntoIterator<Item = &'a [u32]>, capacity: usize) -> Tensor<3> {
+fn in_pieces<'a>(model: &AnyDecoder, pieces: impl IntoIterator<Item = &'a [u32]>, capacity: usize) -> Tensor<3> {
     let mut cache = cache(model, 1, capacity);
     Tensor::cat(pieces.into_iter().map(|piece| continued(model, &[piece], &mut cache)).collect(), 1)
 }
@@ -53,7 +53,7 @@ fn with_another_token(text: &[u32], at: usize, config: &DecoderConfig) -> Vec<u3
 }
 
 /// Whether rounding has no say in the routing of a text.
-fn is_decided(model: &Model, text: &[u32]) -> bool {
+fn is_decided(model: &AnyDecoder, text: &[u32]) -> bool {
     margin(&model.forward(tokens(&[text], &pico::device())).routing) > 1e-4
 }
 
@@ -178,16 +178,16 @@ proptest! {
             let raw = weights.read(id).expect("weights in memory");
             if raw.shape().len() == 1 { raw } else { raw.cast(dtype).cast(Dtype::Float32) }
         });
-        let wide = Model::load(&rounded, &pico::device());
+        let wide = load(&rounded, &pico::device());
         prop_assume!(is_decided(&wide, &text));
-        let narrow = Model::load_as(&weights, dtype, &pico::device());
+        let narrow = AnyDecoder::load_as(&weights, dtype, &pico::device()).expect("in memory");
         let expected = logits(&wide, &[&text]);
         let distance = relative_distance(&logits(&narrow, &[&text]), &expected);
         prop_assert!(distance <= 1e-5, "{distance:e} of the largest logit");
         let stepped = rows(in_pieces(&narrow, text.chunks(1), text.len()));
         let distance = relative_distance(&stepped, &expected);
         prop_assert!(distance <= 1e-5, "{distance:e} of the largest logit, step by step");
-        let unrounded = logits(&Model::load(&weights, &pico::device()), &[&text]);
+        let unrounded = logits(&load(&weights, &pico::device()), &[&text]);
         prop_assert!(relative_distance(&unrounded, &expected) > 1e-5, "rounding goes unnoticed");
     }
 }

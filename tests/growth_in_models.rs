@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use burn::optim::GradientsParams;
 use deepwide::config::DecoderConfig;
 use deepwide::growth::{BlockExpansion, ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
-use deepwide::model::{CausalLm, Routing};
+use deepwide::model::{AnyDecoder, CausalLm, Routing};
 use deepwide::train::{AdamW, AdamWConfig, load_balancing_loss};
 use deepwide::weights::{LayerTensor, MemoryWeights, Projection, TensorId, WeightSource};
 use proptest::prelude::*;
 
 use crate::models::{
-    Model, all_bytes, bits, gradients, logits, next_token_losses, norm, parameters, relative, rows, tokens, values,
+    all_bytes, bits, gradients, load, logits, next_token_losses, norm, parameters, relative, rows, tokens, values,
 };
 use crate::oracle::{Gate, Oracle, relative_distance};
 use crate::pico;
@@ -31,8 +31,8 @@ fn upcycled<S: WeightSource>(source: S, plan: UpcyclePlan) -> Grown<S> {
     grown(source, GrowthPlan::Upcycle(plan))
 }
 
-fn on_cpu(source: &impl WeightSource) -> Model {
-    Model::load(source, &pico::device())
+fn on_cpu(source: &impl WeightSource) -> AnyDecoder {
+    load(source, &pico::device())
 }
 
 /// Dense weights, small to print.
@@ -93,7 +93,7 @@ fn small_base(num_layers: usize) -> MemoryWeights {
     pico::random_weights(&config.expect("a small Llama"), 5)
 }
 
-fn distinct_ids(model: &Model) -> usize {
+fn distinct_ids(model: &AnyDecoder) -> usize {
     parameters(model).iter().map(|parameter| parameter.id).collect::<HashSet<_>>().len()
 }
 
@@ -147,7 +147,7 @@ proptest! {
     ) {
         let base = base.weights();
         let same = depth_up_scaled(&base, base.config().num_hidden_layers / 2);
-        let logits = |model: Model| bits(model.forward(tokens(&[TEXT], &pico::device())).logits);
+        let logits = |model: AnyDecoder| bits(model.forward(tokens(&[TEXT], &pico::device())).logits);
         prop_assert_eq!(logits(on_cpu(&same)), logits(on_cpu(&base)));
     }
 
@@ -252,9 +252,9 @@ fn a_duplicated_layer_learns_on_its_own_and_its_source_not_at_all() {
     let base = small_base(3);
     let before = all_bytes(&base);
     let device = pico::device().autodiff();
-    let source = Model::load(&base, &device);
+    let source = load(&base, &device);
     let deep = depth_up_scaled(&base, 1);
-    let model = Model::load(&deep, &device);
+    let model = load(&deep, &device);
     let (loss, _) = next_token_losses(&model, &[TEXT], &device);
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let model = AdamW::new(AdamWConfig::default()).step(model, grads, 1e-2, 1.0);
@@ -280,8 +280,8 @@ struct Signals {
 fn signals(base: &MemoryWeights, plan: UpcyclePlan) -> Signals {
     let device = pico::device().autodiff();
     let texts = [TEXT, [7, 7, 0, 39, 21, 4, 8, 15, 16, 23]];
-    let dense = Model::load(base, &device);
-    let wide = Model::load(&upcycled(base, plan), &device);
+    let dense = load(base, &device);
+    let wide = load(&upcycled(base, plan), &device);
     let losses = || next_token_losses(&wide, &texts, &device);
     let (unused, routing) = losses();
     Signals {

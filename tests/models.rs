@@ -1,79 +1,18 @@
-//! Decoders as tests hold them: of either kind behind one type, with parameters, logits and gradients laid open.
+//! Parameters, logits and gradients of decoders, laid open.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use deepwide::config::DecoderConfig;
-use deepwide::model::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, Routing};
-use deepwide::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightSource};
+use deepwide::model::{AnyDecoder, CausalLm, HiddenStates, Routing, loss};
+use deepwide::weights::{MemoryWeights, RawTensor, TensorId, WeightSource};
 use ndarray::Array2;
 
-/// A decoder of the kind that its source calls for.
-#[derive(Module, Debug)]
-pub enum Model {
-    /// Without experts.
-    Dense(DenseDecoder),
-    /// With experts.
-    Sparse(MoeDecoder),
-}
-
-impl Model {
-    /// The decoder of a source, in float32.
-    ///
-    /// # Panics
-    /// If a weight cannot be read.
-    pub fn load(source: &impl WeightSource, device: &Device) -> Self {
-        Self::load_as(source, Dtype::Float32, device)
-    }
-
-    /// The decoder of a source, its matrices in `dtype`.
-    ///
-    /// # Panics
-    /// If a weight cannot be read.
-    pub fn load_as(source: &impl WeightSource, dtype: Dtype, device: &Device) -> Self {
-        match source.config().moe {
-            None => Self::Dense(DenseDecoder::load_as(source, dtype, device).expect("dense weights")),
-            Some(_) => Self::Sparse(MoeDecoder::load_as(source, dtype, device).expect("sparse weights")),
-        }
-    }
-
-    /// The weights, copied out.
-    pub fn to_weights(&self) -> MemoryWeights {
-        match self {
-            Self::Dense(model) => model.to_weights(),
-            Self::Sparse(model) => model.to_weights(),
-        }
-    }
-}
-
-impl CausalLm for Model {
-    fn config(&self) -> &DecoderConfig {
-        match self {
-            Self::Dense(model) => model.config(),
-            Self::Sparse(model) => model.config(),
-        }
-    }
-
-    fn hidden_states(&self, tokens: Tensor<2, Int>, cache: Option<&mut KvCache>) -> HiddenStates {
-        match self {
-            Self::Dense(model) => model.hidden_states(tokens, cache),
-            Self::Sparse(model) => model.hidden_states(tokens, cache),
-        }
-    }
-
-    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
-        match self {
-            Self::Dense(model) => model.next_token_loss(hidden, targets),
-            Self::Sparse(model) => model.next_token_loss(hidden, targets),
-        }
-    }
-
-    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
-        match self {
-            Self::Dense(model) => model.lm_head(hidden),
-            Self::Sparse(model) => model.lm_head(hidden),
-        }
-    }
+/// The decoder of a source, in float32.
+///
+/// # Panics
+/// If a weight cannot be read.
+pub fn load(source: &impl WeightSource, device: &Device) -> AnyDecoder {
+    AnyDecoder::load(source, device).expect("readable weights")
 }
 
 /// Texts of one length as token ids, `[texts, seq_length]`.
@@ -149,14 +88,14 @@ pub fn next_token_losses<T: AsRef<[u32]>>(
     let [num_texts, seq_length] = ids.dims();
     let HiddenStates { last, routing } = model.hidden_states(ids.clone(), None);
     let last = last.slice([0..num_texts, 0..seq_length - 1]);
-    (model.next_token_loss(last, ids.slice([0..num_texts, 1..seq_length])), routing)
+    (loss::mean(model.token_losses(last, ids.slice([0..num_texts, 1..seq_length]))), routing)
 }
 
 /// The gradient of a loss with respect to every weight of `model`, by the name of the weight.
 ///
 /// # Panics
 /// If the loss does not depend on one of them.
-pub fn gradients(model: &Model, loss: Tensor<1>) -> MemoryWeights {
+pub fn gradients(model: &AnyDecoder, loss: Tensor<1>) -> MemoryWeights {
     struct Gradients(GradientsParams);
 
     impl ModuleMapper for Gradients {

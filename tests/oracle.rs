@@ -10,12 +10,13 @@ use std::path::Path;
 use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig, RopeScaling};
 use deepwide::formats::HfDirectory;
-use deepwide::model::{CausalLm, DenseDecoder, MoeDecoder};
+use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, Projection, RawTensor, TensorId, WeightSource};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
+use crate::models::{rows, tokens};
 use crate::pico;
 
 /// How the chosen experts are weighted.
@@ -246,13 +247,18 @@ impl OracleRouting {
     }
 }
 
-/// Mean over the text of `-log softmax(logits_i)[token_{i+1}]`, in nats.
-pub fn cross_entropy_nats(logits: &Array2<f64>, tokens: &[u32]) -> f64 {
+/// `-log softmax(logits_i)[token_{i+1}]` of each token but the first, in nats.
+fn cross_entropies_nats(logits: ArrayView2<f64>, tokens: &[u32]) -> Vec<f64> {
     let nats = logits.rows().into_iter().zip(&tokens[1..]).map(|(row, next)| {
         let highest = row.fold(f64::NEG_INFINITY, |a, b| a.max(*b));
         highest + row.mapv(|v| (v - highest).exp()).sum().ln() - row[*next as usize]
     });
-    nats.sum::<f64>() / (tokens.len() - 1) as f64
+    nats.collect()
+}
+
+/// Mean over the text of `-log softmax(logits_i)[token_{i+1}]`, in nats.
+pub fn cross_entropy_nats(logits: &Array2<f64>, tokens: &[u32]) -> f64 {
+    cross_entropies_nats(logits.view(), tokens).iter().sum::<f64>() / (tokens.len() - 1) as f64
 }
 
 /// `E · Σ_e f_e · P_e` of one layer: `f_e` is the number of tokens that chose expert `e` in any of their `k` choices,
@@ -380,10 +386,7 @@ fn burn_logits(weights: &MemoryWeights, text: &[u32]) -> Array2<f64> {
     let device = pico::device();
     let ids: Vec<i64> = text.iter().map(|token| i64::from(*token)).collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, text.len()]), &device);
-    let logits = match weights.config().moe {
-        None => DenseDecoder::load(weights, &device).expect("dense weights").forward(tokens).logits,
-        Some(_) => MoeDecoder::load(weights, &device).expect("sparse weights").forward(tokens).logits,
-    };
+    let logits = AnyDecoder::load(weights, &device).expect("weights in memory").forward(tokens).logits;
     let logits =
         logits.into_data().try_into_vec::<f32>().expect("single precision").into_iter().map(f64::from).collect();
     Array2::from_shape_vec((text.len(), weights.config().vocab_size), logits).expect("one row a token")
@@ -440,6 +443,27 @@ fn the_oracle_loses_what_transformers_loses() {
         losses += 1;
     }
     assert!(losses > 0, "no losses");
+}
+
+#[test]
+fn the_loss_of_each_token_is_that_of_the_logits_of_transformers() {
+    let device = pico::device();
+    for golden in Golden::all() {
+        let model = AnyDecoder::load(&golden.checkpoint, &device).expect("a checkpoint");
+        let [num_texts, seq_length] = [golden.texts.len(), golden.texts[0].len()];
+        let ids = tokens(&golden.texts, &device);
+        let hidden = model.hidden_states(ids.clone(), None).last.slice([0..num_texts, 0..seq_length - 1]);
+        let losses = rows(model.token_losses(hidden.clone(), ids.clone().slice([0..num_texts, 1..seq_length])));
+        let of_inputs = rows(model.token_losses(hidden, ids.slice([0..num_texts, 0..seq_length - 1])));
+        let logits = golden.answers["logits"].axis_chunks_iter(Axis(0), seq_length);
+        let expected: Vec<f64> =
+            logits.zip(&golden.texts).flat_map(|(logits, text)| cross_entropies_nats(logits, text)).collect();
+        let expected = Array2::from_shape_vec(losses.dim(), expected).expect("a loss a target");
+        let off = distance(&losses, &expected);
+        assert!(off <= 1e-4, "{}: losses are {off:e} nats from those of transformers", golden.name);
+        let off = distance(&of_inputs, &expected);
+        assert!(off > 1e-2, "{}: losses of other targets go unnoticed", golden.name);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, MoeConfig};
 use deepwide::formats::gguf::{GgmlType, dequantize};
 use deepwide::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
-use deepwide::model::{CausalLm, DenseDecoder, KvCache, MoeDecoder};
+use deepwide::model::{CausalLm, DenseDecoder, KvCache, MoeDecoder, Precision};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -77,7 +77,7 @@ fn a_quantized_decoder_is_the_decoder_of_its_rounded_weights() {
     let other = DenseDecoder::load(&other, &device).expect("in memory").forward(text(40)).logits;
     assert!(relative_error(&other, &original) > 5.0 * ROUNDING, "another decoder is told apart");
     for (format, least) in [(BlockFormat::Q8_0, 0.002), (BlockFormat::Q4_0, 0.05)] {
-        let rounded = DenseDecoder::load_quantized(&base, Some(format), &device).expect("in memory");
+        let rounded = DenseDecoder::load_as(&base, Precision::Blocks(Some(format)), &device).expect("in memory");
         let floats = DenseDecoder::load(&rounded.to_weights(), &device).expect("in memory").forward(text(40)).logits;
         let error = relative_error(&rounded.forward(text(40)).logits, &floats);
         assert!(error > 0.0 && error < ROUNDING, "{format:?}: rounded activations move logits by {error}");
@@ -91,7 +91,7 @@ fn a_quantized_mixture_is_the_mixture_of_its_rounded_weights() {
     let device = pico::device();
     let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 4, router_aux_loss_coef: 0.0 };
     let wide = pico::random_weights(&config().with_experts(moe).expect("four experts"), 1);
-    let rounded = MoeDecoder::load_quantized(&wide, Some(BlockFormat::Q8_0), &device).expect("in memory");
+    let rounded = MoeDecoder::load_as(&wide, Precision::Blocks(Some(BlockFormat::Q8_0)), &device).expect("in memory");
     let floats = MoeDecoder::load(&rounded.to_weights(), &device).expect("in memory").forward(text(40)).logits;
     let error = relative_error(&rounded.forward(text(40)).logits, &floats);
     assert!(error > 0.0 && error < ROUNDING, "rounded activations move logits by {error}");
@@ -100,8 +100,9 @@ fn a_quantized_mixture_is_the_mixture_of_its_rounded_weights() {
 #[test]
 fn decoding_with_a_cache_gives_the_logits_of_the_whole_text() {
     let device = pico::device();
-    let model = DenseDecoder::load_quantized(&pico::random_weights(&config(), 2), Some(BlockFormat::Q8_0), &device);
-    let model = model.expect("in memory");
+    let weights = pico::random_weights(&config(), 2);
+    let model =
+        DenseDecoder::load_as(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device).expect("in memory");
     let whole = model.forward(text(12)).logits;
     let mut cache = KvCache::new(model.config(), 1, 12, &device);
     let mut before: Vec<Tensor<3>> = Vec::new();

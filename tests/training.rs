@@ -6,7 +6,7 @@ use deepwide::growth::{ExpertInit, Grown, GrowthPlan, UpcyclePlan};
 use deepwide::train::{AdamWConfig, Schedule, StepLog, TrainConfig, TrainError, Training};
 use deepwide::weights::{MemoryWeights, RawTensor, TensorId, WeightSource};
 
-use crate::models::{Model, all_bytes, norm, relative, values};
+use crate::models::{all_bytes, load, norm, relative, values};
 use crate::pico;
 
 const CONFIG: TrainConfig = TrainConfig {
@@ -52,7 +52,7 @@ fn trained(
 ) -> (Vec<StepLog>, MemoryWeights) {
     let device = pico::device().autodiff();
     let order = WindowOrder::new(windows.len(), 9);
-    let model = Model::load(source, &device);
+    let model = load(source, &device);
     let mut training = Training::new(model, windows, order, config, &device).expect("a sound config");
     let logs = (0..steps).map(|_| training.step()).collect();
     (logs, training.into_model().to_weights())
@@ -163,8 +163,7 @@ fn another_order_of_windows_trains_another_model() {
     let (windows, device) = (windows(16, 16), pico::device().autodiff());
     let bytes = |seed| {
         let order = WindowOrder::new(windows.len(), seed);
-        let mut training =
-            Training::new(Model::load(&dense(), &device), &windows, order, CONFIG, &device).expect("sound");
+        let mut training = Training::new(load(&dense(), &device), &windows, order, CONFIG, &device).expect("sound");
         training.step();
         all_bytes(&training.into_model().to_weights())
     };
@@ -209,7 +208,7 @@ fn a_batch_is_a_whole_number_of_passes() {
     let refused = |batch_size, micro_batch_size| {
         let (windows, device) = (windows(4, 16), pico::device().autodiff());
         let config = TrainConfig { batch_size, micro_batch_size, ..CONFIG };
-        Training::new(Model::load(&dense(), &device), &windows, WindowOrder::new(4, 0), config, &device).unwrap_err()
+        Training::new(load(&dense(), &device), &windows, WindowOrder::new(4, 0), config, &device).unwrap_err()
     };
     for (batch_size, micro_batch_size) in [(4, 3), (4, 8), (0, 1), (4, 0), (0, 0)] {
         assert_eq!(refused(batch_size, micro_batch_size), TrainError::UnevenBatch { batch_size, micro_batch_size });
@@ -224,7 +223,7 @@ fn windows_are_not_longer_than_the_positions_of_the_model() {
     let train = |seq_length| {
         let windows = windows(4, seq_length);
         let order = WindowOrder::new(4, 0);
-        Training::new(Model::load(&dense(), &device), &windows, order, CONFIG, &device).map(|_| ())
+        Training::new(load(&dense(), &device), &windows, order, CONFIG, &device).map(|_| ())
     };
     assert_eq!(train(32), Ok(()));
     assert_eq!(train(33), Err(TrainError::WindowTooLong { seq_length: 33, max_position_embeddings: 32 }));
@@ -235,5 +234,5 @@ fn windows_are_not_longer_than_the_positions_of_the_model() {
 fn a_device_that_records_no_gradients_is_refused() {
     let (windows, device) = (windows(4, 16), pico::device());
     let order = WindowOrder::new(4, 0);
-    let _ = Training::new(Model::load(&dense(), &device), &windows, order, CONFIG, &device);
+    let _ = Training::new(load(&dense(), &device), &windows, order, CONFIG, &device);
 }

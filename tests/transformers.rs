@@ -10,7 +10,7 @@ use deepwide::formats::hf::hf_name;
 use deepwide::formats::hf::{HfOptions, HfWriter, Layout};
 use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::model::CausalLm;
+use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::output::commit::{Existing, PartialDirectory};
 use deepwide::output::disk::disk;
 use deepwide::train::{AdamW, AdamWConfig, global_norm, load_balancing_loss};
@@ -18,7 +18,7 @@ use deepwide::weights::{TensorId, WeightSource};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::models::{Model, bits, gradients, next_token_losses, relative, values};
+use crate::models::{bits, gradients, load, next_token_losses, relative, values};
 use crate::pico;
 
 /// What transformers or PyTorch computed: a file in a folder of `tests/golden`, beside the checkpoint if there is one.
@@ -54,8 +54,8 @@ impl Golden {
         HfDirectory::open(&self.path).unwrap()
     }
 
-    fn model(&self, device: &Device) -> Model {
-        Model::load(&self.checkpoint(), device)
+    fn model(&self, device: &Device) -> AnyDecoder {
+        load(&self.checkpoint(), device)
     }
 
     fn tensor(&self, name: &str) -> TensorData {
@@ -84,7 +84,7 @@ impl Golden {
 
     /// The largest distance, over weights, of the gradients of `loss` from transformers', in units of the largest
     /// number of the weight's gradient.
-    fn gradients_are_off_by(&self, model: &Model, loss: Tensor<1>) -> f64 {
+    fn gradients_are_off_by(&self, model: &AnyDecoder, loss: Tensor<1>) -> f64 {
         let found = gradients(model, loss);
         let off = TensorId::all(model.config())
             .into_iter()
@@ -204,7 +204,7 @@ fn a_checkpoint_that_we_wrote_of_a_loaded_model_gives_the_logits_of_transformers
         write_hf_directory(&model.to_weights(), Some(&checkpoint), None, &written).unwrap();
         let again = HfDirectory::open(&written).unwrap();
         assert_eq!(again.config(), checkpoint.config(), "{name:?}");
-        let logits = Model::load(&again, &device).forward(golden.tokens(&device)).logits;
+        let logits = load(&again, &device).forward(golden.tokens(&device)).logits;
         logits.to_data().assert_approx_eq::<f32>(&golden.tensor("logits"), Tolerance::absolute(1e-4));
         assert_eq!(bits(logits), bits(model.forward(golden.tokens(&device)).logits), "{name:?}");
     }
@@ -260,7 +260,7 @@ fn write_checkpoints_for_transformers_to_check() {
 fn write_with_answers(source: &impl WeightSource, golden: &Golden, out: &Path) {
     let device = pico::device();
     write_hf_directory(source, None, None, out).unwrap();
-    let logits = Model::load(source, &device).forward(golden.tokens(&device)).logits.into_data();
+    let logits = load(source, &device).forward(golden.tokens(&device)).logits.into_data();
     let ids = golden.tensor("input_ids");
     let views = [("input_ids", Dtype::I32, &ids), ("logits", Dtype::F32, &logits)]
         .map(|(name, dtype, data)| (name, TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).unwrap()));

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::batch;
 use crate::data::Windows;
-use crate::model::CausalLm;
+use crate::model::{CausalLm, loss::mean};
 
 /// Mean `−ln p(target)` over all targets of all windows, in nats; its exponential is the perplexity.
 ///
@@ -16,7 +16,7 @@ pub fn mean_loss_nats<M: CausalLm>(model: &M, windows: &Windows, batch_size: usi
     for start in (0..num_windows).step_by(batch_size) {
         let (inputs, targets) = batch(windows, start..(start + batch_size).min(num_windows), device);
         let num_tokens = targets.shape().num_elements();
-        let loss = model.next_token_loss(model.hidden_states(inputs, None).last, targets);
+        let loss = mean(model.token_losses(model.hidden_states(inputs, None).last, targets));
         sum += f64::from(loss.into_scalar::<f32>()) * num_tokens as f64;
     }
     sum / (num_windows * windows.seq_length()) as f64

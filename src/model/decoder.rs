@@ -6,14 +6,13 @@ use burn::tensor::{Device, Int, Tensor};
 use super::load::raw;
 use super::{
     Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, RmsNorm, RotaryEmbedding, Rotation, Routing, SparseMoe, Weight,
+    Loader, Precision, RmsNorm, RotaryEmbedding, Rotation, Routing, SparseMoe, Weight,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
 use crate::kernel::projections::projections;
-use crate::kernel::quantized_linear::BlockFormat;
 use crate::trace::{indexed_span, span};
-use crate::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
+use crate::weights::{LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Every token passes one gated MLP per layer (Llama, Mistral, SOLAR).
 pub type DenseDecoder = Decoder<GatedMlp>;
@@ -46,46 +45,30 @@ pub struct DecoderLayer<F: FeedForward> {
 }
 
 impl<F: FeedForward> Decoder<F> {
-    /// Loads a source, weights kept in float32: for training, and for inference in full precision.
+    /// Loads a source in float32.
     ///
     /// # Errors
-    /// What the source says.
+    /// If a weight cannot be read, or does not hold floating-point numbers.
     ///
     /// # Panics
     /// If the source has experts and `F` has none, or the other way round.
     pub fn load<S: WeightSource>(source: &S, device: &Device) -> Result<Self, WeightError> {
-        Self::load_as(source, Dtype::Float32, device)
+        Self::load_as(source, Precision::FLOAT32, device)
     }
 
-    /// Loads a source, matrices kept in `dtype`, norms in float32; activations are float32 in any case.
+    /// Loads a source in the given precision.
     ///
     /// # Errors
-    /// What the source says.
+    /// As [`load`](Self::load).
     ///
     /// # Panics
-    /// If the source has experts and `F` has none, or the other way round.
-    pub fn load_as<S: WeightSource>(source: &S, dtype: Dtype, device: &Device) -> Result<Self, WeightError> {
-        Self::load_by(&Loader::new(source, dtype, device))
-    }
-
-    /// Loads a source for inference with quantized matrices: those that the source has in blocks stay in their blocks,
-    /// the others are rounded to `format` if one is given; routers, norms, and whatever fills no whole blocks are kept in
-    /// float32. Where there is no kernel for blocks, everything is float32.
-    ///
-    /// # Errors
-    /// What the source says.
-    ///
-    /// # Panics
-    /// If the source has experts and `F` has none, or the other way round, or nothing is rounded to `format`.
-    pub fn load_quantized<S: WeightSource>(
+    /// As [`load`](Self::load), or if a precision is no type of floats, or nothing is rounded to its format.
+    pub fn load_as<S: WeightSource>(
         source: &S,
-        format: Option<BlockFormat>,
+        precision: impl Into<Precision>,
         device: &Device,
     ) -> Result<Self, WeightError> {
-        Self::load_by(&Loader::quantizing(source, format, device))
-    }
-
-    fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
+        let loader = &Loader::new(source, precision, device);
         let config = loader.source().config().clone();
         let linear = |id| loader.weight(id).map(|weight| Linear { weight });
         let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
@@ -219,12 +202,13 @@ where
         HiddenStates { last: self.norm.forward(x), routing }
     }
 
-    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
         let _span = span("lm_head");
         let [batch_size, seq_length, hidden_size] = hidden.dims();
         let num_tokens = batch_size * seq_length;
         let hidden = hidden.reshape([num_tokens, hidden_size]);
-        linear_cross_entropy(hidden, self.head().val(), targets.reshape([num_tokens]))
+        let losses = linear_cross_entropy(hidden, self.head().val(), targets.reshape([num_tokens]));
+        losses.reshape([batch_size, seq_length])
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {

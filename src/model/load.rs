@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 
-use super::{Quantized, Weight};
+use super::{Precision, Quantized, Weight};
 use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix, keeps_blocks};
 use crate::weights::{Dtype, PackedTensor, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -58,16 +58,13 @@ enum Shared {
 }
 
 impl<'a, S: WeightSource> Loader<'a, S> {
-    /// Loads from `source` to `device`, keeping matrices in `dtype`.
-    pub fn new(source: &'a S, dtype: Dtype, device: &'a Device) -> Self {
-        Self { source, dtype, device, blocks: None, seen: RefCell::default(), footprint: RefCell::default() }
-    }
-
-    /// Loads from `source` to `device`, matrices in blocks where there is a kernel for them: those of the source, or else
-    /// `format`.
-    pub fn quantizing(source: &'a S, format: Option<BlockFormat>, device: &'a Device) -> Self {
-        let blocks = keeps_blocks(device).then_some(format);
-        Self { blocks, ..Self::new(source, Dtype::Float32, device) }
+    /// Loads from `source` to `device` in the given precision.
+    pub fn new(source: &'a S, precision: impl Into<Precision>, device: &'a Device) -> Self {
+        let (dtype, blocks) = match precision.into() {
+            Precision::Float(dtype) => (dtype, None),
+            Precision::Blocks(format) => (Dtype::Float32, keeps_blocks(device).then_some(format)),
+        };
+        Self { source, dtype, device, blocks, seen: RefCell::default(), footprint: RefCell::default() }
     }
 
     /// What is loaded from.
@@ -270,7 +267,7 @@ mod tests {
             assert_ne!(one, three);
         }
         let device = Device::flex();
-        let loader = Loader::quantizing(&weights, Some(BlockFormat::Q8_0), &device);
+        let loader = Loader::new(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device);
         let blocks = [1, 2, 3].map(|layer| loader.blocks(id(layer)).expect("in memory").expect("whole blocks"));
         assert!(Arc::ptr_eq(&blocks[0], &blocks[1]) && !Arc::ptr_eq(&blocks[0], &blocks[2]));
     }

@@ -3,17 +3,21 @@
 //! [`Decoder`] is one architecture with one open place: what follows attention in a layer ([`FeedForward`]).
 //! A [`GatedMlp`] there makes the dense decoder, a [`SparseMoe`] the mixture of experts.
 
+mod any_decoder;
 mod attention;
 mod decoder;
 mod kv_cache;
 mod linear;
 mod load;
+pub mod loss;
 mod mlp;
 mod moe;
 mod norm;
+mod precision;
 mod rope;
 mod weight;
 
+pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
 pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
 pub use kv_cache::{KvCache, LayerCache};
@@ -22,6 +26,7 @@ pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
 pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
 pub use norm::RmsNorm;
+pub use precision::Precision;
 pub use rope::{RotaryEmbedding, Rotation, inverse_frequencies};
 pub use weight::{Quantized, Weight};
 
@@ -51,15 +56,15 @@ pub trait CausalLm: Module {
     /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;
 
-    /// Mean `−ln p(target)` in nats, `[1]`, without all logits at once.
+    /// `−ln p(target)` of each token in nats, without materializing the logits; [`loss`] has means and sums of it.
     ///
     /// # Shapes
     /// - `hidden`: `[batch_size, seq_length, hidden_size]`, after the final norm
-    /// - `targets`: `[batch_size, seq_length]`
+    /// - `targets`, result: `[batch_size, seq_length]`
     ///
     /// # Panics
     /// If there are no tokens, or a target is not below `vocab_size`.
-    fn next_token_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1>;
+    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2>;
 
     /// Logits at every position.
     fn forward(&self, tokens: Tensor<2, Int>) -> CausalLmOutput {

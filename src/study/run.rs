@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn::module::{Module, ModuleDisplay};
+use burn::module::Module;
 use burn::tensor::Device;
 
 use super::measure::{DECODE_BATCHES, cost, timings};
@@ -10,7 +10,7 @@ use super::{ArmPlan, StudyError, StudyPlan};
 use crate::data::{WindowOrder, Windows};
 use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan, UpcyclePlan};
-use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
+use crate::model::AnyDecoder;
 use crate::profile::flops::train_flops;
 use crate::profile::heap::peak_bytes;
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
@@ -81,21 +81,14 @@ pub fn run<S: WeightSource>(
     mut watch: impl FnMut(Progress<'_>),
 ) -> Result<(Vec<Arm>, f64), StudyError> {
     let base_loss = {
-        let model = Decoder::<GatedMlp>::load(base, device)?;
+        let model = AnyDecoder::load(base, device)?;
         mean_loss_nats(&model, &data.heldout, options.micro_batch_size, device)
     };
     if !base_loss.is_finite() {
         return Err(StudyError::BrokenBase { loss: base_loss });
     }
     let study = Runner { base, data, options, device, base_loss };
-    let arms = plan
-        .arms
-        .iter()
-        .map(|arm| match arm.config.moe {
-            None => study.arm::<GatedMlp>(arm, &mut watch),
-            Some(_) => study.arm::<SparseMoe>(arm, &mut watch),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let arms = plan.arms.iter().map(|arm| study.arm(arm, &mut watch)).collect::<Result<Vec<_>, _>>()?;
     Ok((arms, base_loss))
 }
 
@@ -108,15 +101,12 @@ struct Runner<'a, S> {
 }
 
 impl<S: WeightSource> Runner<'_, S> {
-    fn arm<F: FeedForward>(&self, plan: &ArmPlan, watch: &mut impl FnMut(Progress<'_>)) -> Result<Arm, StudyError>
-    where
-        Decoder<F>: CausalLm + ModuleDisplay,
-    {
+    fn arm(&self, plan: &ArmPlan, watch: &mut impl FnMut(Progress<'_>)) -> Result<Arm, StudyError> {
         let settings = &self.options.settings;
         let mut runs = Vec::new();
         let (mut train_peak_bytes, mut load) = (None, None);
         for &seed in &settings.seeds {
-            let work = || self.seed_run::<F>(plan, seed, watch);
+            let work = || self.seed_run(plan, seed, watch);
             let (result, peak) = peak_bytes(self.device, work);
             let (run, run_load) = result?;
             runs.push(run);
@@ -124,7 +114,7 @@ impl<S: WeightSource> Runner<'_, S> {
             load = load.or(run_load);
         }
         watch(Progress::Timing(&plan.name));
-        let model: Decoder<F> = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
+        let model = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
         let RunOptions { decode_tokens, repetitions, .. } = *self.options;
         let time = || timings(&model, settings.seq_length, decode_tokens, repetitions, self.device);
         let (timings, working) = peak_bytes(self.device, time);
@@ -150,20 +140,17 @@ impl<S: WeightSource> Runner<'_, S> {
     }
 
     /// Grows, scores, trains and scores one arm; the load of its experts at the end.
-    fn seed_run<F: FeedForward>(
+    fn seed_run(
         &self,
         plan: &ArmPlan,
         seed: u64,
         watch: &mut impl FnMut(Progress<'_>),
-    ) -> Result<(SeedRun, Option<ExpertLoad>), StudyError>
-    where
-        Decoder<F>: CausalLm + ModuleDisplay,
-    {
+    ) -> Result<(SeedRun, Option<ExpertLoad>), StudyError> {
         let start = Instant::now();
         let (settings, data) = (&self.options.settings, self.data);
         let autodiff = self.device.clone().autodiff();
-        let model: Decoder<F> = load_grown(self.base, plan, seed, Dtype::Float32, &autodiff)?;
-        let score = |model: &Decoder<F>| {
+        let model = load_grown(self.base, plan, seed, Dtype::Float32, &autodiff)?;
+        let score = |model: &AnyDecoder| {
             mean_loss_nats(&model.valid(), &data.heldout, self.options.micro_batch_size, self.device)
         };
         let loss_after_growth_nats = score(&model);
@@ -222,19 +209,19 @@ impl<S: WeightSource> Runner<'_, S> {
     }
 }
 
-fn load_grown<S: WeightSource, F: FeedForward>(
+fn load_grown<S: WeightSource>(
     base: &S,
     plan: &ArmPlan,
     seed: u64,
     dtype: Dtype,
     device: &Device,
-) -> Result<Decoder<F>, StudyError> {
+) -> Result<AnyDecoder, StudyError> {
     let growth = match plan.growth.clone() {
-        None => return Ok(Decoder::load_as(base, dtype, device)?),
+        None => return Ok(AnyDecoder::load_as(base, dtype, device)?),
         Some(GrowthPlan::Upcycle(upcycle)) => GrowthPlan::Upcycle(UpcyclePlan { seed, ..upcycle }),
         Some(splice) => splice,
     };
-    Ok(Decoder::load_as(&Grown::new(base, growth)?, dtype, device)?)
+    Ok(AnyDecoder::load_as(&Grown::new(base, growth)?, dtype, device)?)
 }
 
 fn train_config(options: &RunOptions, num_steps: usize) -> TrainConfig {

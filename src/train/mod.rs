@@ -20,7 +20,7 @@ use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::data::{WindowOrder, Windows};
-use crate::model::{CausalLm, HiddenStates};
+use crate::model::{CausalLm, HiddenStates, loss::mean};
 use crate::trace::span;
 
 /// How to train.
@@ -154,7 +154,7 @@ impl<'a, M: CausalLm + ModuleDisplay> Training<'a, M> {
                 model.hidden_states(inputs, None)
             };
             let in_loss = span("loss");
-            let loss = model.next_token_loss(last, targets);
+            let loss = mean(model.token_losses(last, targets));
             loss_nats += share * scalar(&loss);
             let loss = match model.config().moe {
                 None => loss,

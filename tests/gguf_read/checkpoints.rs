@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use super::builder;
-use crate::models::{Model, logits};
+use crate::models::{load, logits};
 use crate::pico;
 
 const FILES: [(&str, &str); 3] = [("dense.gguf", "dense"), ("merged.gguf", "mixture"), ("apart.gguf", "mixture")];
@@ -138,7 +138,7 @@ fn logits_equal_those_of_transformers_and_not_with_rows_as_llama_cpp_keeps_them(
     let source = opened("dense.gguf");
     let (texts, expected) = answers();
     let device = pico::device();
-    let off = furthest(&logits(&Model::load(&source, &device), &texts), &expected);
+    let off = furthest(&logits(&load(&source, &device), &texts), &expected);
     assert!(off <= 1e-4, "off by {off}");
 
     let config = source.config();
@@ -152,7 +152,7 @@ fn logits_equal_those_of_transformers_and_not_with_rows_as_llama_cpp_keeps_them(
         let bytes = theirs.flat_map(|(head, row)| rows[head * 2 * half + row % 2 * half + row / 2]).copied().collect();
         RawTensor::new(Dtype::Float32, tensor.shape().to_vec(), bytes)
     });
-    let off = furthest(&logits(&Model::load(&kept, &device), &texts), &expected);
+    let off = furthest(&logits(&load(&kept, &device), &texts), &expected);
     assert!(off > 0.1, "the order of rows would not matter: off by {off}");
 }
 

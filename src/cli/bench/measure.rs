@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use burn::module::ModuleDisplay;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use rayon::ThreadPool;
@@ -12,7 +11,7 @@ use super::super::console;
 use super::super::failure::Failure;
 use super::target::Target;
 use super::{BenchArgs, BenchError};
-use crate::model::{CausalLm, Decoder, FeedForward, GatedMlp, SparseMoe};
+use crate::model::CausalLm;
 use crate::profile::flops::train_flops;
 use crate::profile::system_memory::peak_rss_bytes;
 use crate::profile::throughput::{InferenceRuns, InferenceTest, RunTime, train_runs};
@@ -65,23 +64,13 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), Failure>> Bench<'a, P> {
     /// # Errors
     /// What the source says; [`BenchError::Train`]; what printing meets.
     pub fn target(&mut self, target: &Target<'_>) -> Result<(), Failure> {
-        match target.config().moe {
-            None => self.target_of::<GatedMlp>(target),
-            Some(_) => self.target_of::<SparseMoe>(target),
-        }
-    }
-
-    fn target_of<F: FeedForward>(&mut self, target: &Target<'_>) -> Result<(), Failure>
-    where
-        Decoder<F>: CausalLm + ModuleDisplay,
-    {
         let cases = self.cases;
         let inference = cases.iter().filter_map(|case| Some((*case, inference(case)?)));
         let training = cases.iter().filter_map(|case| Some((*case, training(case)?)));
         if inference.clone().next().is_some() {
             target.notice().into_iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
             self.clock.show(&format!("{}: loading", target.name()));
-            let mut model = target.load::<F>(self.device)?;
+            let mut model = target.load(self.device)?;
             let described = target.describe(&model);
             wake(&model, self.device);
             for (case, test) in inference {
@@ -99,7 +88,7 @@ impl<'a, P: FnMut(&BenchRecord) -> Result<(), Failure>> Bench<'a, P> {
         if training.clone().next().is_some() {
             self.clock.show(&format!("{}: loading", target.name()));
             let device = self.device.clone().autodiff();
-            let mut model = target.load_to_train::<F>(&device)?;
+            let mut model = target.load_to_train(&device)?;
             let described = target.describe(&model);
             wake(&model, &device);
             for (case, n_train) in training {

@@ -1,6 +1,5 @@
 //! A model to measure, opened and checked, not loaded.
 
-use burn::module::ModuleDisplay;
 use burn::tensor::Device;
 
 use super::super::failure::Failure;
@@ -8,12 +7,12 @@ use super::super::grow::{Growth, grown};
 use super::super::output::size;
 use super::super::run_info::words;
 use super::super::values::DtypeArg;
-use super::weights::{Kept, LeastBytes, Weights};
+use super::weights::{LeastBytes, Weights};
 use super::{BenchArgs, BenchError};
 use crate::config::{DecoderConfig, ModelType};
 use crate::formats::Checkpoint;
 use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
-use crate::model::{CausalLm, Decoder, FeedForward, Footprint};
+use crate::model::{AnyDecoder, Footprint, Precision};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory;
 use crate::profile::system_memory::total_memory_bytes;
@@ -25,7 +24,7 @@ pub(super) struct Target<'a> {
     name: String,
     growth: Growth<'a>,
     is_grown: bool,
-    kept: Kept,
+    precision: Precision,
     /// What the number types of the file are called together, if they are kept.
     file_type: Option<&'static str>,
     weights: LeastBytes,
@@ -45,11 +44,11 @@ impl<'a> Target<'a> {
     ) -> Result<Self, Failure> {
         let growth = grown(checkpoint, name, &args.growth)?;
         let is_grown = !args.growth.options().is_empty();
-        let kept = match (args.quant, args.dtype) {
-            (Some(quant), _) => Kept::Blocks(Some(quant.format())),
-            (None, Some(dtype)) => Kept::Floats(dtype.dtype()),
-            (None, None) if has_blocks(checkpoint) => Kept::Blocks(None),
-            (None, None) => Kept::Floats(DtypeArg::Float32.dtype()),
+        let precision = match (args.quant, args.dtype) {
+            (Some(quant), _) => Precision::Blocks(Some(quant.format())),
+            (None, Some(dtype)) => Precision::Float(dtype.dtype()),
+            (None, None) if has_blocks(checkpoint) => Precision::Blocks(None),
+            (None, None) => Precision::Float(DtypeArg::Float32.dtype()),
         };
         let stored = |id| match checkpoint {
             Checkpoint::Gguf(file) => BlockFormat::from_name(file.ggml_type(id).name),
@@ -57,10 +56,10 @@ impl<'a> Target<'a> {
         };
         let experts_differ = [args.growth.noise, args.growth.drop].into_iter().flatten().any(|size| size > 0.0);
         let source = &growth.source;
-        let weights = Weights { source, kept, stored: &stored, experts_differ }.least_bytes();
-        let keeps_all = kept == Kept::Blocks(None) && !experts_differ && args.growth.granularity.is_none();
+        let weights = Weights { source, precision, stored: &stored, experts_differ }.least_bytes();
+        let keeps_all = precision == Precision::Blocks(None) && !experts_differ && args.growth.granularity.is_none();
         let file_type = if keeps_all { checkpoint.file_type()? } else { None };
-        let target = Self { name: words(name), growth, is_grown, kept, file_type, weights };
+        let target = Self { name: words(name), growth, is_grown, precision, file_type, weights };
         if args.quant.is_some() {
             target.fills_blocks(&args.device, device)?;
         }
@@ -82,26 +81,20 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// What the source says.
-    pub fn load<F: FeedForward>(&self, device: &Device) -> Result<Decoder<F>, WeightError> {
-        match self.kept {
-            Kept::Floats(dtype) => Decoder::load_as(&self.growth.source, dtype, device),
-            Kept::Blocks(format) => Decoder::load_quantized(&self.growth.source, format, device),
-        }
+    pub fn load(&self, device: &Device) -> Result<AnyDecoder, WeightError> {
+        AnyDecoder::load_as(&self.growth.source, self.precision, device)
     }
 
     /// Loads it for training.
     ///
     /// # Errors
     /// What the source says.
-    pub fn load_to_train<F: FeedForward>(&self, device: &Device) -> Result<Decoder<F>, WeightError> {
-        Decoder::load(&self.growth.source, device)
+    pub fn load_to_train(&self, device: &Device) -> Result<AnyDecoder, WeightError> {
+        AnyDecoder::load(&self.growth.source, device)
     }
 
     /// What it is, loaded.
-    pub fn describe<F: FeedForward>(&self, model: &Decoder<F>) -> BenchModel
-    where
-        Decoder<F>: CausalLm + ModuleDisplay,
-    {
+    pub fn describe(&self, model: &AnyDecoder) -> BenchModel {
         let parameters = count_parameters(self.config());
         let dtype = model.footprint().main_format().unwrap_or_default().to_owned();
         BenchModel {
@@ -173,7 +166,7 @@ impl<'a> Target<'a> {
             some if some < num_experts => format!("{some} copies"),
             _ => return None,
         };
-        let quant = if self.kept == Kept::Blocks(None) { " with --quant" } else { "" };
+        let quant = if self.precision == Precision::Blocks(None) { " with --quant" } else { "" };
         let apart = size(apart);
         Some(format!(
             "{}: the {num_experts} experts of a layer are {copies} in memory; a trained mixture keeps {apart} apart; \

@@ -3,21 +3,13 @@
 use std::collections::HashSet;
 
 use crate::kernel::quantized_linear::BlockFormat;
+use crate::model::Precision;
 use crate::weights::{Dtype, LayerTensor, Lineage, Projection, TensorId, WeightSource};
-
-/// In what matrices are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
-    /// Floats of this type.
-    Floats(Dtype),
-    /// Those of the source, else these if any.
-    Blocks(Option<BlockFormat>),
-}
 
 /// Weights that are to be loaded, as far as memory goes.
 pub(super) struct Weights<'s, S> {
     pub source: &'s S,
-    pub kept: Kept,
+    pub precision: Precision,
     /// The blocks in which a file has a matrix of the root checkpoint.
     pub stored: &'s dyn Fn(TensorId) -> Option<BlockFormat>,
     /// Whether each expert has random numbers of its own.
@@ -36,7 +28,7 @@ pub(super) struct LeastBytes {
 }
 
 impl<S: WeightSource> Weights<'_, S> {
-    /// Counts norms, and routers beside blocks, in float32 and matrices as they are kept. Experts in floats are one stack a layer and
+    /// Counts norms, and routers beside blocks, in float32 and matrices as they are precision. Experts in floats are one stack a layer and
     /// projection, so they are shared by whole layers alone; layers whose first experts are twins are twins.
     pub fn least_bytes(&self) -> LeastBytes {
         let config = self.source.config();
@@ -89,14 +81,14 @@ impl<S: WeightSource> Weights<'_, S> {
     fn bytes(&self, id: TensorId) -> u128 {
         let shape = id.shape(self.source.config());
         let numbers: u128 = shape.iter().map(|size| *size as u128).product();
-        match (self.blocks(id), self.kept) {
+        match (self.blocks(id), self.precision) {
             (Some(format), _) => numbers / format.block_len() as u128 * format.block_bytes() as u128,
-            (None, Kept::Floats(dtype)) if shape.len() == 2 => numbers * dtype.size_bytes() as u128,
+            (None, Precision::Float(dtype)) if shape.len() == 2 => numbers * dtype.size_bytes() as u128,
             _ => numbers * Dtype::Float32.size_bytes() as u128,
         }
     }
 
-    /// The blocks in which a matrix is kept: an expert only if its other matrices are in blocks too.
+    /// The blocks in which a matrix is precision: an expert only if its other matrices are in blocks too.
     fn blocks(&self, id: TensorId) -> Option<BlockFormat> {
         let own = self.blocks_alone(id)?;
         match id {
@@ -109,7 +101,7 @@ impl<S: WeightSource> Weights<'_, S> {
     }
 
     fn blocks_alone(&self, id: TensorId) -> Option<BlockFormat> {
-        let Kept::Blocks(rounded) = self.kept else { return None };
+        let Precision::Blocks(rounded) = self.precision else { return None };
         let [_, cols] = id.shape(self.source.config())[..] else { return None };
         if matches!(id, TensorId::Layer(_, LayerTensor::Router)) {
             return None;
@@ -129,11 +121,11 @@ mod tests {
     use super::*;
     use crate::config::DecoderConfig;
     use crate::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-    use crate::model::{Decoder, FeedForward, GatedMlp, SparseMoe};
+    use crate::model::AnyDecoder;
     use crate::weights::MemoryWeights;
     use burn::tensor::Device;
 
-    const Q8: Kept = Kept::Blocks(Some(BlockFormat::Q8_0));
+    const Q8: Precision = Precision::Blocks(Some(BlockFormat::Q8_0));
 
     /// Eight layers, every row of a matrix a whole number of blocks.
     fn small() -> MemoryWeights {
@@ -149,32 +141,26 @@ mod tests {
         Grown::new(source, GrowthPlan::Upcycle(UpcyclePlan { init, ..UpcyclePlan::new(4, 2) })).unwrap()
     }
 
-    fn least(source: &impl WeightSource, kept: Kept, experts_differ: bool) -> LeastBytes {
-        Weights { source, kept, stored: &|_| None, experts_differ }.least_bytes()
+    fn least(source: &impl WeightSource, precision: Precision, experts_differ: bool) -> LeastBytes {
+        Weights { source, precision, stored: &|_| None, experts_differ }.least_bytes()
     }
 
-    fn loaded<F: FeedForward>(source: &impl WeightSource, kept: Kept) -> u128 {
-        let device = Device::flex();
-        let model: Decoder<F> = match kept {
-            Kept::Floats(dtype) => Decoder::load_as(source, dtype, &device),
-            Kept::Blocks(format) => Decoder::load_quantized(source, format, &device),
-        }
-        .unwrap();
-        model.footprint().size_bytes().into()
+    fn loaded(source: &impl WeightSource, precision: Precision) -> u128 {
+        AnyDecoder::load_as(source, precision, &Device::flex()).unwrap().footprint().size_bytes().into()
     }
 
     #[test]
     fn what_is_told_before_loading_is_what_loading_takes() {
-        for kept in [Kept::Floats(Dtype::Float32), Kept::Floats(Dtype::Bfloat16), Q8] {
-            assert_eq!(least(&small(), kept, false).loaded, loaded::<GatedMlp>(&small(), kept), "{kept:?}");
+        for precision in [Precision::Float(Dtype::Float32), Precision::Float(Dtype::Bfloat16), Q8] {
+            assert_eq!(least(&small(), precision, false).loaded, loaded(&small(), precision), "{precision:?}");
             let grown = deep(small());
-            assert_eq!(least(&grown, kept, false).loaded, loaded::<GatedMlp>(&grown, kept), "{kept:?}");
+            assert_eq!(least(&grown, precision, false).loaded, loaded(&grown, precision), "{precision:?}");
             let copies = wide(deep(small()), ExpertInit::Copy);
-            assert_eq!(least(&copies, kept, false).loaded, loaded::<SparseMoe>(&copies, kept), "{kept:?}");
+            assert_eq!(least(&copies, precision, false).loaded, loaded(&copies, precision), "{precision:?}");
             let noisy = wide(deep(small()), ExpertInit::Noise { relative_std: 0.1 });
-            let told = least(&noisy, kept, true);
-            assert_eq!(told.loaded, loaded::<SparseMoe>(&noisy, kept), "{kept:?}");
-            assert!(told.loaded > least(&copies, kept, false).loaded, "experts of twin layers differ");
+            let told = least(&noisy, precision, true);
+            assert_eq!(told.loaded, loaded(&noisy, precision), "{precision:?}");
+            assert!(told.loaded > least(&copies, precision, false).loaded, "experts of twin layers differ");
         }
     }
 
@@ -186,7 +172,7 @@ mod tests {
         assert_eq!((blocks.loaded, blocks.distinct_experts), (dense.loaded + routers, Some(1)));
         let mlps = 8 * 3 * (96 * 320 / 32 * 34) as u128;
         assert_eq!(blocks.apart, blocks.loaded + 3 * mlps);
-        let floats = least(&copies, Kept::Floats(Dtype::Float32), false);
+        let floats = least(&copies, Precision::Float(Dtype::Float32), false);
         assert_eq!((floats.loaded, floats.distinct_experts), (floats.apart, None));
     }
 
@@ -195,7 +181,7 @@ mod tests {
         let q4 = |id| matches!(id, TensorId::Layer(..)).then_some(BlockFormat::Q4_0);
         let of = |stored: &dyn Fn(TensorId) -> Option<BlockFormat>| {
             let source = &small();
-            Weights { source, kept: Kept::Blocks(None), stored, experts_differ: false }.least_bytes().loaded
+            Weights { source, precision: Precision::Blocks(None), stored, experts_differ: false }.least_bytes().loaded
         };
         let matrices = 8 * (2 * 96 * 96 + 2 * 96 * 48 + 3 * 96 * 320) as u128;
         assert_eq!(of(&|_| None) - of(&q4), matrices * 4 - matrices / 32 * 18);

@@ -11,7 +11,7 @@ use crate::config::DecoderConfig;
 use crate::device::device;
 use crate::eval::{LogitDivergence, departure, logits};
 use crate::formats::Checkpoint;
-use crate::model::{DenseDecoder, MoeDecoder};
+use crate::model::AnyDecoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
@@ -150,8 +150,5 @@ impl Check {
 }
 
 fn logits_of(source: &impl WeightSource, ids: &[u32], device: &Device) -> Result<Vec<f32>, Failure> {
-    Ok(match source.config().moe {
-        None => logits(&DenseDecoder::load(source, device)?, ids, device),
-        Some(_) => logits(&MoeDecoder::load(source, device)?, ids, device),
-    })
+    Ok(logits(&AnyDecoder::load(source, device)?, ids, device))
 }

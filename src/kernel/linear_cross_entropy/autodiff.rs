@@ -1,0 +1,49 @@
+//! The node of the autodiff graph, for every backend that has the gradients.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+
+use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
+
+impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy for Autodiff<B, C> {
+    fn linear_cross_entropy_forward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: LinearCrossEntropyBackward> Backward<B, 2> for Step {
+            type State = (Inputs<B>, Gradients<B>);
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
+                let upstream = grads.consume::<B>(&ops.node);
+                let (inputs, of_mean) = ops.state;
+                let gradients = B::gradients(upstream, inputs, of_mean);
+                let [hidden_node, weight_node] = ops.parents;
+                if let (Some(node), Some(gradient)) = (weight_node, gradients.weight) {
+                    grads.register::<B>(node.id, gradient);
+                }
+                if let Some(node) = hidden_node {
+                    grads.register::<B>(node.id, gradients.hidden);
+                }
+            }
+        }
+
+        let of_weight = weight.is_tracked();
+        match Step.prepare::<C>([hidden.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let inputs = Inputs { hidden: hidden.into_primitive(), weight: weight.into_primitive(), targets };
+                let (losses, of_mean) = B::losses_and_gradients(inputs.clone(), of_weight);
+                prep.finish((inputs, of_mean), losses)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::linear_cross_entropy_forward(hidden.into_primitive(), weight.into_primitive(), targets))
+            }
+        }
+    }
+}

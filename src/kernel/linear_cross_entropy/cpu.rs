@@ -1,0 +1,142 @@
+//! Cross entropy on the CPU: the logits of a chunk of tokens at a time.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Int, Tensor};
+use rayon::prelude::*;
+
+use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Weight};
+use crate::kernel::cpu::{
+    Mat, MatMut, Matrix, Threads, WeightRows, dense, exponentials_in_place, gemm, indices, products, tensor, values,
+    vectorized,
+};
+use crate::kernel::projections::flex::{Held, primitive};
+
+/// Tokens whose logits exist at once.
+const CHUNK: usize = 256;
+
+/// The losses of a head in blocks, which has no gradients.
+pub fn of_blocks(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+    let targets = targets.try_into_primitive::<Flex>().expect("on the device of the states");
+    Tensor::from_primitive::<Flex>(losses(&dense(primitive(hidden)), Held::new(weight).matrix(), &targets))
+}
+
+impl LinearCrossEntropy for Flex {
+    fn linear_cross_entropy_forward(hidden: FlexTensor, weight: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        let weight = weight.to_contiguous();
+        losses(&dense(hidden), Matrix::Rows(WeightRows::of(&weight)), &targets)
+    }
+}
+
+impl LinearCrossEntropyBackward for Flex {
+    fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (FlexTensor, Gradients<Self>) {
+        let Inputs { hidden, weight, targets } = inputs;
+        let targets = indices(&targets);
+        let upstream = vec![1.0 / targets.len() as f32; targets.len()];
+        let (losses, gradients) = with_gradients(&dense(hidden), &dense(weight), &targets, &upstream, of_weight);
+        (tensor(losses, [targets.len()]), gradients)
+    }
+
+    fn gradients(upstream: FlexTensor, inputs: Inputs<Self>, of_mean: Gradients<Self>) -> Gradients<Self> {
+        let upstream = dense(upstream);
+        let upstream = values(&upstream);
+        if upstream.iter().all(|gradient| *gradient == upstream[0]) {
+            let factor = upstream[0] / (1.0 / upstream.len() as f32);
+            let scaled = |x| if factor == 1.0 { x } else { Self::float_mul_scalar(x, factor.into()) };
+            return Gradients { hidden: scaled(of_mean.hidden), weight: of_mean.weight.map(scaled) };
+        }
+        let Inputs { hidden, weight, targets } = inputs;
+        let (hidden, targets) = (dense(hidden), indices(&targets));
+        let hidden_size = hidden.shape()[1];
+        let of_token = |token: usize| token * hidden_size..(token + 1) * hidden_size;
+        let tokens: Vec<usize> = (0..targets.len()).filter(|&token| upstream[token] != 0.0).collect();
+        let states = tokens.iter().flat_map(|&token| &values(&hidden)[of_token(token)]).copied().collect();
+        let states = tensor(states, [tokens.len(), hidden_size]);
+        let some_targets: Vec<usize> = tokens.iter().map(|&token| targets[token]).collect();
+        let some_upstream: Vec<f32> = tokens.iter().map(|&token| upstream[token]).collect();
+        let (_, found) =
+            with_gradients(&states, &dense(weight), &some_targets, &some_upstream, of_mean.weight.is_some());
+        let mut d_hidden = vec![0.0; values(&hidden).len()];
+        for (&token, row) in tokens.iter().zip(values(&found.hidden).chunks_exact(hidden_size)) {
+            d_hidden[of_token(token)].copy_from_slice(row);
+        }
+        Gradients { hidden: tensor(d_hidden, hidden.shape()), ..found }
+    }
+}
+
+fn losses(hidden: &FlexTensor, weight: Matrix<'_>, targets: &FlexTensor) -> FlexTensor {
+    let (hidden_size, targets) = (hidden.shape()[1], indices(targets));
+    let vocab_size = weight.rows(hidden_size).expect("sizes were compared before");
+    let mut losses = Vec::with_capacity(targets.len());
+    in_chunks(values(hidden), [vocab_size, hidden_size], &targets, |_, states, targets, logits| {
+        products(states, hidden_size, vec![(weight, &mut *logits)], false, Threads::Pool);
+        losses.extend(of_rows(logits, targets, None));
+    });
+    tensor(losses, [targets.len()])
+}
+
+/// The losses, and the gradients of `Σ upstream · losses`.
+fn with_gradients(
+    hidden: &FlexTensor,
+    weight: &FlexTensor,
+    targets: &[usize],
+    upstream: &[f32],
+    of_weight: bool,
+) -> (Vec<f32>, Gradients<Flex>) {
+    let (vocab_size, hidden_size) = (weight.shape()[0], weight.shape()[1]);
+    let mut d_hidden = vec![0.0; values(hidden).len()];
+    let mut d_weight = of_weight.then(|| vec![0.0; values(weight).len()]);
+    let matrix = Mat::new(values(weight), vocab_size, hidden_size);
+    let mut losses = Vec::with_capacity(targets.len());
+    in_chunks(values(hidden), [vocab_size, hidden_size], targets, |first, states, targets, logits| {
+        let tokens = targets.len();
+        let d_states = &mut d_hidden[first * hidden_size..(first + tokens) * hidden_size];
+        let states = Mat::new(states, tokens, hidden_size);
+        gemm(MatMut::new(logits, tokens, vocab_size), false, states, matrix.t(), Threads::Pool);
+        losses.extend(of_rows(logits, targets, Some(&upstream[first..first + tokens])));
+        let d_logits = Mat::new(logits, tokens, vocab_size);
+        gemm(MatMut::new(d_states, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
+        if let Some(d_weight) = &mut d_weight {
+            let d_weight = MatMut::new(d_weight, vocab_size, hidden_size);
+            gemm(d_weight, first > 0, d_logits.t(), states, Threads::Pool);
+        }
+    });
+    let weight = d_weight.map(|d_weight| tensor(d_weight, weight.shape()));
+    (losses, Gradients { hidden: tensor(d_hidden, hidden.shape()), weight })
+}
+
+/// Calls `body` for each chunk, with the index of its first token, its states and targets, and room for its logits.
+fn in_chunks(
+    hidden: &[f32],
+    [vocab_size, hidden_size]: [usize; 2],
+    targets: &[usize],
+    mut body: impl FnMut(usize, &[f32], &[usize], &mut [f32]),
+) {
+    if let Some(target) = targets.iter().find(|&&target| target >= vocab_size) {
+        panic!("cross_entropy: target {target} of a vocabulary of {vocab_size}");
+    }
+    let mut logits = vec![0.0; CHUNK.min(targets.len()) * vocab_size];
+    let chunks = hidden.chunks(CHUNK * hidden_size).zip(targets.chunks(CHUNK));
+    for (index, (states, targets)) in chunks.enumerate() {
+        body(index * CHUNK, states, targets, &mut logits[..targets.len() * vocab_size]);
+    }
+}
+
+/// The loss of each row of logits; if there is a gradient `upstream` of it, the row becomes
+/// `upstream · (softmax(logits) − one_hot(target))`.
+fn of_rows(logits: &mut [f32], targets: &[usize], upstream: Option<&[f32]>) -> Vec<f32> {
+    let vocab_size = logits.len() / targets.len();
+    let rows = logits.par_chunks_exact_mut(vocab_size).zip(targets).enumerate();
+    let of_row = |(token, (row, &target)): (usize, (&mut [f32], &usize))| {
+        let of_target = row[target];
+        let (largest, total) = vectorized!(exponentials_in_place(row));
+        if let Some(upstream) = upstream {
+            let scale = upstream[token] / total;
+            vectorized!(row.iter_mut().for_each(|p| *p *= scale));
+            row[target] -= upstream[token];
+        }
+        largest + total.ln() - of_target
+    };
+    rows.map(of_row).collect()
+}

@@ -1,0 +1,214 @@
+//! Cross entropy of the next token from hidden states, without materializing the logits.
+//!
+//! Logits are computed for a chunk of tokens at a time and overwritten with their gradient while they are in cache, so the
+//! gradients of the mean loss are ready when the forward pass ends (Hsu et al., 2024, arXiv:2410.10989, §3.2). Nothing is
+//! computed twice, and nothing of size `num_tokens · vocab_size` is allocated.
+
+#[cfg(feature = "flex")]
+mod autodiff;
+#[cfg(feature = "flex")]
+mod cpu;
+
+#[cfg(feature = "flex")]
+use burn::backend::{
+    Backend, Dispatch, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{Int, Tensor, activation::log_softmax};
+
+use super::projections::{Weight, projections_reference};
+
+/// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats.
+///
+/// The backward pass is cheapest if all losses have the same gradient, as under a mean: its products are then those of the
+/// forward pass, scaled. Otherwise the logits of the tokens whose gradient is not zero are computed again.
+///
+/// # Shapes
+/// - `hidden`: `[num_tokens, hidden_size]`, float32
+/// - `weight`: `[vocab_size, hidden_size]`
+/// - `targets`, result: `[num_tokens]`
+///
+/// # Panics
+/// If the sizes disagree, there are no tokens, or a target is not below `vocab_size`.
+pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+    let ([num_tokens, hidden_size], [vocab_size, in_features]) = (hidden.dims(), weight.dims());
+    assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
+    assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
+    assert!(num_tokens > 0, "linear_cross_entropy: no tokens");
+    super::flop_counter::add(num_tokens * vocab_size * hidden_size);
+    #[cfg(feature = "flex")]
+    if super::has_kernel(&hidden.device()) {
+        let weight = match weight {
+            Weight::Float(weight) => weight,
+            Weight::Quantized(_) if super::projections::flex::takes(&hidden) => {
+                return cpu::of_blocks(hidden, weight, targets);
+            }
+            Weight::Quantized(weight) => super::quantized_linear::dequantized(&weight, &hidden.device()),
+        };
+        return Tensor::from_dispatch(<Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(
+            hidden.into_dispatch(),
+            weight.into_dispatch(),
+            targets.into_dispatch(),
+        ));
+    }
+    linear_cross_entropy_reference(hidden, weight, targets)
+}
+
+/// The same by Burn's own operations, with all logits at once.
+pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+    let [num_tokens, _] = hidden.dims();
+    let [logits] = projections_reference(hidden, None, [weight]);
+    -log_softmax(logits, 1).gather(1, targets.reshape([num_tokens, 1])).reshape([num_tokens])
+}
+
+/// The operation on a backend. `hidden`: `[num_tokens, hidden_size]`, `weight`: `[vocab_size, hidden_size]`, `targets` and
+/// the losses: `[num_tokens]`.
+#[cfg(feature = "flex")]
+#[backend_extension(Flex, Autodiff)]
+trait LinearCrossEntropy: Backend {
+    /// The losses.
+    fn linear_cross_entropy_forward(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// What a backend adds to have gradients.
+#[cfg(feature = "flex")]
+trait LinearCrossEntropyBackward: LinearCrossEntropy {
+    /// The losses, and the gradients of their mean.
+    fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (FloatTensor<Self>, Gradients<Self>);
+
+    /// The gradients of `Σ upstream · losses`, from those of the mean if they are a multiple of it.
+    fn gradients(upstream: FloatTensor<Self>, inputs: Inputs<Self>, of_mean: Gradients<Self>) -> Gradients<Self>;
+}
+
+/// The arguments of the operation.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone)]
+struct Inputs<B: Backend> {
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+}
+
+/// Gradients with respect to the hidden states and, if it is trained, to the weight.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone)]
+struct Gradients<B: Backend> {
+    hidden: FloatTensor<B>,
+    weight: Option<FloatTensor<B>>,
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::{DType, Device, Tolerance};
+
+    use super::*;
+    use crate::kernel::fixture::random;
+    use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
+
+    fn targets(num_tokens: usize, vocab_size: usize, device: &Device) -> Tensor<1, Int> {
+        Tensor::<1, Int>::arange(0..num_tokens as i64, device).mul_scalar(7).remainder_scalar(vocab_size as i64)
+    }
+
+    /// Gradients of the losses: of a mean and a multiple of it; of one token apart; of every second token; all different.
+    fn upstreams(num_tokens: usize, device: &Device) -> [Tensor<1>; 5] {
+        let index = Tensor::<1, Int>::arange(0..num_tokens as i64, device);
+        let share = 1.0 / num_tokens as f64;
+        [
+            Tensor::full([num_tokens], share, device),
+            Tensor::full([num_tokens], -3.0 * share, device),
+            index.clone().equal_elem(0).float(),
+            index.clone().remainder_scalar(2).float() * share,
+            (index.float() + 1.0).cos() * share,
+        ]
+    }
+
+    #[test]
+    fn the_kernel_gives_the_losses_and_gradients_of_the_reference() {
+        let device = Device::flex().autodiff();
+        for (tokens, vocab_size, hidden_size) in [(1, 1, 1), (5, 37, 9), (300, 1000, 40), (513, 70, 16)] {
+            let hidden = random([tokens, hidden_size], &device).require_grad();
+            let weight = random([vocab_size, hidden_size], &device).require_grad();
+            let targets = targets(tokens, vocab_size, &device);
+            for upstream in upstreams(tokens, &device) {
+                let run = |f: fn(Tensor<2>, Weight, Tensor<1, Int>) -> Tensor<1>| {
+                    let losses = f(hidden.clone(), Weight::Float(weight.clone()), targets.clone());
+                    let grads = (losses.clone() * upstream.clone()).sum().backward();
+                    [
+                        losses.inner().into_data(),
+                        hidden.grad(&grads).unwrap().into_data(),
+                        weight.grad(&grads).unwrap().into_data(),
+                    ]
+                };
+                for (found, expected) in run(linear_cross_entropy).iter().zip(&run(linear_cross_entropy_reference)) {
+                    found.assert_approx_eq::<f32>(expected, Tolerance::absolute(2e-5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_head_passes_gradients_on_and_gets_none() {
+        let device = Device::flex().autodiff();
+        let hidden = random([3, 8], &device).require_grad();
+        let weight = random([5, 8], &device);
+        let losses = linear_cross_entropy(hidden.clone(), Weight::Float(weight.clone()), targets(3, 5, &device));
+        let grads = losses.sum().backward();
+        assert!(hidden.grad(&grads).is_some());
+        assert!(weight.grad(&grads).is_none());
+    }
+
+    #[test]
+    fn heads_in_half_precision_and_in_blocks_give_the_losses_of_their_numbers() {
+        let device = Device::flex();
+        let (hidden, weight) = (random([40, 64], &device), random([300, 64], &device));
+        let values: Vec<f32> = weight.to_data().iter().collect();
+        let blocks = QuantizedMatrix::quantize(BlockFormat::Q8_0, [300, 64], &values);
+        for (weight, tolerance) in
+            [(Weight::Float(weight.cast(DType::BF16)), 1e-4), (Weight::Quantized(Arc::new(blocks)), 0.05)]
+        {
+            let targets = targets(40, 300, &device);
+            let found = linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone()).mean().into_data();
+            let expected = linear_cross_entropy_reference(hidden.clone(), weight, targets).mean().into_data();
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(tolerance));
+        }
+    }
+
+    #[test]
+    fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
+        let device = Device::flex();
+        let weight = Weight::Float(Tensor::zeros([49_152, 2], &device));
+        let losses = linear_cross_entropy(Tensor::ones([3, 2], &device), weight, targets(3, 49_152, &device));
+        let expected = Tensor::<1>::full([3], 49_152f64.ln(), &device);
+        losses.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-5));
+    }
+
+    #[test]
+    #[should_panic(expected = "cross_entropy: target 4 of a vocabulary of 4")]
+    fn a_target_beyond_the_vocabulary_is_refused() {
+        let device = Device::flex();
+        let weight = Weight::Float(Tensor::zeros([4, 2], &device));
+        linear_cross_entropy(Tensor::zeros([1, 2], &device), weight, Tensor::<1, Int>::from_data([4], &device));
+    }
+
+    #[test]
+    fn a_multiple_of_the_mean_has_the_gradients_of_the_forward_pass_to_the_bit() {
+        let device = Device::flex().autodiff();
+        let hidden = random([300, 16], &device).require_grad();
+        let weight = random([50, 16], &device).require_grad();
+        let run = |factor: f64| {
+            let losses = linear_cross_entropy(hidden.clone(), Weight::Float(weight.clone()), targets(300, 50, &device));
+            let grads = (losses.mean() * factor).backward();
+            [&hidden, &weight].map(|leaf| leaf.grad(&grads).unwrap())
+        };
+        for (once, half) in run(1.0).into_iter().zip(run(0.5)) {
+            assert_eq!((half * 2.0).into_data(), once.into_data());
+        }
+    }
+}

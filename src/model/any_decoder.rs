@@ -1,0 +1,86 @@
+//! A decoder that is dense or sparse by its config, decided at run time.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::{CausalLm, DenseDecoder, Footprint, HiddenStates, KvCache, MoeDecoder, Precision};
+use crate::config::DecoderConfig;
+use crate::weights::{MemoryWeights, WeightError, WeightSource};
+
+/// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one per model")]
+pub enum AnyDecoder {
+    /// Without experts.
+    Dense(DenseDecoder),
+    /// With experts.
+    Sparse(MoeDecoder),
+}
+
+/// Evaluates an expression for the decoder of either kind.
+macro_rules! either {
+    ($any:expr, $decoder:ident => $result:expr) => {
+        match $any {
+            AnyDecoder::Dense($decoder) => $result,
+            AnyDecoder::Sparse($decoder) => $result,
+        }
+    };
+}
+
+impl AnyDecoder {
+    /// Loads a source in float32.
+    ///
+    /// # Errors
+    /// If a weight cannot be read, or does not hold floating-point numbers.
+    pub fn load<S: WeightSource>(source: &S, device: &Device) -> Result<Self, WeightError> {
+        Self::load_as(source, Precision::FLOAT32, device)
+    }
+
+    /// Loads a source in the given precision.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_as<S: WeightSource>(
+        source: &S,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
+        Ok(match source.config().moe {
+            None => Self::Dense(DenseDecoder::load_as(source, precision, device)?),
+            Some(_) => Self::Sparse(MoeDecoder::load_as(source, precision, device)?),
+        })
+    }
+
+    /// The memory that the weights took right after loading.
+    pub fn footprint(&self) -> &Footprint {
+        either!(self, decoder => decoder.footprint())
+    }
+
+    /// A copy of the weights, as a source for growth and for writing.
+    pub fn to_weights(&self) -> MemoryWeights {
+        either!(self, decoder => decoder.to_weights())
+    }
+
+    /// The normalized input of each feed-forward; see [`Decoder::mlp_inputs`](super::Decoder::mlp_inputs).
+    pub fn mlp_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
+        either!(self, decoder => decoder.mlp_inputs(tokens))
+    }
+}
+
+impl CausalLm for AnyDecoder {
+    fn config(&self) -> &DecoderConfig {
+        either!(self, decoder => decoder.config())
+    }
+
+    fn hidden_states(&self, tokens: Tensor<2, Int>, cache: Option<&mut KvCache>) -> HiddenStates {
+        either!(self, decoder => decoder.hidden_states(tokens, cache))
+    }
+
+    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        either!(self, decoder => decoder.lm_head(hidden))
+    }
+
+    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
+        either!(self, decoder => decoder.token_losses(hidden, targets))
+    }
+}
