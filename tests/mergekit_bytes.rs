@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, RopeScaling};
-use deepwide::formats::hf::{hf_name, tensor_of_hf_name};
 use deepwide::growth::RouterRows;
 use deepwide::growth::mergekit::{
     GateMode, MergeConfig, MergeError, Merged, ModelRef, MoeMerge, MoeMergeOptions, PromptTokens, cheap_embed,
@@ -93,7 +92,7 @@ impl Golden {
         let shapes = config.clone();
         Ok(MemoryWeights::new(config, |id| {
             let shape = id.shape(&shapes);
-            let values = numbers(model.seed, &hf_name(id), shape.iter().product());
+            let values = numbers(model.seed, &id.to_string(), shape.iter().product());
             RawTensor::from_f32(model.dtype, shape, &values)
         }))
     }
@@ -156,7 +155,7 @@ fn every_tensor_has_the_bytes_that_mergekit_writes() {
         let ids: Vec<TensorId> = TensorId::all(view.config()).into_iter().filter(|id| !is_router(id)).collect();
         assert_eq!(ids.len(), merge.tensors.len(), "{name}");
         for id in ids {
-            let (dtype, expected) = &merge.tensors[&hf_name(id)];
+            let (dtype, expected) = &merge.tensors[&id.to_string()];
             let tensor = view.read(id).expect("weights in memory");
             assert_eq!((view.dtype(id), tensor.dtype()), (*dtype, *dtype), "{name}: {id:?}");
             assert_eq!(hash(&tensor), *expected, "{name}: {id:?}, {:?}", view.lineage(id));
@@ -196,7 +195,7 @@ fn routers_from_embeddings_are_those_of_mergekit() {
     let routers = &golden.merges[name].routers;
     assert_eq!(routers.len(), view.config().num_hidden_layers);
     for (tensor, expected) in routers {
-        let found = view.read(tensor_of_hf_name(tensor).expect("a router")).expect("weights in memory").to_f32();
+        let found = view.read(tensor.parse().expect("a router")).expect("weights in memory").to_f32();
         assert_eq!(found.len(), expected.len());
         let error = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error <= 1e-6, "{tensor}: {error:e}, of rows of length 1 printed to 6 places");

@@ -2,9 +2,10 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, MoeConfig};
-use deepwide::formats::gguf::{GgmlType, dequantize};
+use deepwide::formats::gguf::dequantize;
 use deepwide::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
 use deepwide::model::{CausalLm, DenseDecoder, KvCache, MoeDecoder, Precision};
+use deepwide::weights::GgmlType;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, Tolerance};
-use deepwide::formats::hf::hf_name;
 use deepwide::formats::hf::{HfOptions, HfWriter, Layout};
 use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
@@ -88,7 +87,7 @@ impl Golden {
         let found = gradients(model, loss);
         let off = TensorId::all(model.config())
             .into_iter()
-            .map(|id| relative(&values(&found, id), &self.values(&format!("grad.{}", hf_name(id)))));
+            .map(|id| relative(&values(&found, id), &self.values(&format!("grad.{}", id))));
         off.fold(0.0, f64::max)
     }
 }

@@ -13,5 +13,5 @@ mod shards;
 mod write;
 
 pub use directory::HfDirectory;
-pub use names::{Layout, hf_name, tensor_of_hf_name};
+pub use names::Layout;
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

@@ -505,7 +505,7 @@ pub enum WeightError {
         found: ::safetensors::Dtype,
     },
     /// A weight is copied as it is, but cannot be computed with.
-    #[error("{id:?} holds {found}, expected {expected}")]
+    #[error("{id} holds {found}, expected {expected}")]
     NotComputable {
         /// The weight.
         id: TensorId,
@@ -515,7 +515,7 @@ pub enum WeightError {
         expected: &'static str,
     },
     /// Rounded to a type of smaller range, a finite number would become infinite.
-    #[error("{id:?} holds {value} at place {place}, beyond the range of {dtype}")]
+    #[error("{id} holds {value} at place {place}, beyond the range of {dtype}")]
     Overflow {
         /// The weight.
         id: TensorId,
@@ -528,7 +528,7 @@ pub enum WeightError {
     },
 
     /// A weight holds a number that is none.
-    #[error("{id:?} holds {value} at place {place}, expected a finite number")]
+    #[error("{id} holds {value} at place {place}, expected a finite number")]
     NotFinite {
         /// The weight.
         id: TensorId,
@@ -538,7 +538,7 @@ pub enum WeightError {
         value: f64,
     },
     /// A weight holds a number that the type to write cannot.
-    #[error("{id:?} holds {found}, which {file_type} cannot, expected a number within its range")]
+    #[error("{id} holds {found}, which {file_type} cannot, expected a number within its range")]
     NotWritable {
         /// The weight.
         id: TensorId,

@@ -2,16 +2,14 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::formats::hf::hf_name;
 use crate::weights::{Dtype, TensorId};
 
 /// Where a weight came from: the weight of the root checkpoint it started as, and what was done to it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Lineage {
-    /// The weight of the root checkpoint; `None` for a weight that growth drew afresh. Written as Hugging Face names it.
-    #[serde(serialize_with = "by_name")]
+    /// The weight of the root checkpoint; `None` for a weight that growth drew afresh.
     pub root: Option<TensorId>,
     /// What each growth did, oldest first.
     pub steps: Vec<Change>,
@@ -114,10 +112,6 @@ impl fmt::Display for Change {
             Self::Cast { dtype } => write!(f, "cast {dtype}"),
         }
     }
-}
-
-fn by_name<S: Serializer>(root: &Option<TensorId>, serializer: S) -> Result<S::Ok, S::Error> {
-    root.map(hf_name).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -5,14 +5,18 @@
 
 mod chunks;
 mod error;
+mod ggml_type;
 mod lineage;
 pub mod memory;
 mod rounding;
 mod tensor;
 mod tensor_id;
+mod tensor_name;
 
 pub use chunks::{Chunks, PIECE_NUMBERS};
 pub use error::WeightError;
+pub(crate) use ggml_type::GgmlKind;
+pub use ggml_type::GgmlType;
 pub use lineage::{Change, Lineage};
 pub use memory::MemoryWeights;
 pub(crate) use rounding::Rounding;
@@ -20,9 +24,10 @@ pub use rounding::{Finite, Strictness};
 pub use tensor::{Dtype, RawTensor};
 pub(crate) use tensor::{cast_bytes, round_f32, widen_to_f32};
 pub use tensor_id::{LayerTensor, Projection, TensorId};
+pub use tensor_name::UnknownTensor;
+pub(crate) use tensor_name::indexed;
 
 use crate::config::DecoderConfig;
-use crate::formats::gguf::GgmlType;
 
 /// Named tensors and the shape of the decoder they make.
 pub trait WeightSource {

@@ -1,14 +1,13 @@
-//! Which weight of a decoder: a structured name, its shape, and the full list for a config.
+//! Identifies a weight of a decoder, with its shape and the list of all weights of a config.
 //!
-//! Growth, loading and writing speak of weights through [`TensorId`]; the strings that files use for
-//! them are the business of [`crate::formats::hf`].
+//! A [`TensorId`] displays as its Hugging Face name. The layouts that files use belong to [`crate::formats`].
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::DecoderConfig;
 
 /// One weight of a decoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TensorId {
     /// Token embeddings, `[vocab_size, hidden_size]`.
     EmbedTokens,
@@ -21,7 +20,7 @@ pub enum TensorId {
 }
 
 /// One weight of a decoder layer. All matrices are `[out, in]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LayerTensor {
     /// Gain of the norm before attention, `[hidden_size]`.
     InputLayernorm,
@@ -44,7 +43,7 @@ pub enum LayerTensor {
 }
 
 /// One matrix of a gated MLP `down(silu(gate(x)) * up(x))`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum Projection {
     /// `[intermediate_size, hidden_size]`, before the SiLU; Mixtral's `w1`.
     Gate,

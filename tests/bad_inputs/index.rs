@@ -5,7 +5,6 @@ use std::fs;
 use std::path::Path;
 
 use deepwide::formats::HfDirectory;
-use deepwide::formats::hf::hf_name;
 use deepwide::formats::safetensors::SafetensorsFile;
 use deepwide::output::receipt::RECEIPT;
 use deepwide::weights::{TensorId, WeightSource};
@@ -118,7 +117,7 @@ pub fn five_thousand_shards(directory: &Path) {
     assert!(ids.len() > 5000);
     let mut weight_map = Map::new();
     for (i, &id) in ids.iter().enumerate() {
-        let (name, shape) = (hf_name(id), id.shape(&config));
+        let (name, shape) = (id.to_string(), id.shape(&config));
         let data = vec![0; 4 * shape.iter().product::<usize>()];
         let header = json!({&name: {"dtype": "F32", "shape": shape, "data_offsets": [0, data.len()]}});
         let shard = format!("model-{:05}-of-{:05}.safetensors", i + 1, ids.len());

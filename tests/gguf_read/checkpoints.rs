@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use deepwide::config::ModelType;
 use deepwide::formats::gguf::{GgufFile, dequantize};
-use deepwide::formats::hf::hf_name;
 use deepwide::formats::{License, Origin};
 use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightSource};
 use ndarray::Array2;
@@ -37,7 +36,7 @@ fn weights(source: &impl WeightSource) -> Weights {
     let weight = |id| {
         let tensor = source.read(id).unwrap();
         let sha256 = Sha256::digest(tensor.bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        (hf_name(id), (tensor.dtype().to_string(), tensor.shape().to_vec(), sha256))
+        (id.to_string(), (tensor.dtype().to_string(), tensor.shape().to_vec(), sha256))
     };
     TensorId::all(source.config()).into_iter().map(weight).collect()
 }

@@ -79,7 +79,7 @@ type Place = (&'static str, fn(&Path) -> &'static str, i32, &'static str);
 const PLACES: [Place; 9] = [
     ("H14", |_| "absent/out", 4, "does not exist"),
     ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file/out" }, 1, "Not a directory"),
-    ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file" }, 3, "exists, expected nothing or an empty directory there"),
+    ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file" }, 3, "exists, expected nothing or an empty directory"),
     ("H15", |_| "base", 3, "exists, expected nothing"),
     ("H15", |_| "base/inside", 3, "lies in"),
     ("H15", |d| { std::os::unix::fs::symlink(d.join("base"), d.join("link")).unwrap(); "link/inside" }, 3, "lies in"),
@@ -134,7 +134,7 @@ fn only_what_deepwide_made_is_replaced() {
     fs::write(out.join("mine"), "").unwrap();
     let refused = grow(&["--dus", "0", "--force"]);
     assert_eq!(refused.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("holds \"mine\", which no deepwide.json there knows"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("holds \"mine\", which no deepwide.json there names"));
     fs::remove_file(out.join("mine")).unwrap();
     assert!(grow(&["--dus", "0"]).status.success());
     assert_eq!(HfDirectory::open(&out).unwrap().config().num_hidden_layers, 4);

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use deepwide::config::DecoderConfig;
+use deepwide::formats::Checkpoint;
 use deepwide::formats::hf::{HfOptions, HfWriter};
-use deepwide::formats::{Checkpoint, hf::hf_name};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::output::commit::{Existing, PartialDirectory};
 use deepwide::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile, disk};
@@ -27,7 +27,7 @@ fn sparse_mistral(path: &Path, num_hidden_layers: usize) {
     for id in TensorId::all(&config) {
         let shape = id.shape(&config);
         let end = begin + 2 * shape.iter().product::<usize>();
-        entries.insert(hf_name(id), json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}));
+        entries.insert(id.to_string(), json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}));
         begin = end;
     }
     let header = json!(entries).to_string();

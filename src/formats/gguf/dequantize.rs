@@ -6,7 +6,7 @@
 
 use half::{bf16, f16};
 
-use super::types::{GgmlKind, GgmlType};
+use crate::weights::{GgmlKind, GgmlType};
 
 /// Appends the numbers of whole blocks to `values`.
 ///

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use super::GgufFault;
 use super::cursor::{Cursor, Failure};
 use super::metadata::{Entry, ValueType};
-use super::types::{GgmlType, unread_name};
+use super::types::unread_name;
 use crate::output::disk::ReadAt;
+use crate::weights::GgmlType;
 
 /// A checked header.
 #[derive(Debug)]

@@ -21,6 +21,5 @@ mod write;
 pub use dequantize::dequantize;
 pub use fault::GgufFault;
 pub use file::GgufFile;
-pub use types::GgmlType;
 pub use vocabulary::{GgufVocabulary, HfTokenizer, TokenType, TokenizerFile, VocabularyError};
 pub use write::{GgufFileType, GgufOptions, gguf_size_bytes, write_gguf};

@@ -17,9 +17,10 @@ use std::path::Path;
 use self::encode::Encoder;
 use self::keys::header;
 use self::tensors::{Content, GgufTensor, tensors};
-use super::{GgmlType, GgufVocabulary};
+use super::GgufVocabulary;
 use crate::config::DecoderConfig;
 use crate::error::FileError;
+use crate::weights::GgmlType;
 use crate::weights::{WeightError, WeightSource};
 
 /// Every tensor begins at a multiple of this many bytes, counted from the first tensor.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::names::{Layout, Place, hf_name, is_ignored, layer_of};
+use super::names::{Layout, Place, is_ignored, layer_of};
 use crate::config::DecoderConfig;
 use crate::formats::safetensors::SafetensorsFile;
 use crate::weights::{Dtype, TensorId, WeightError};
@@ -68,7 +68,7 @@ fn checked_dtype(shard: &SafetensorsFile, name: &str, expected: &[usize]) -> Res
 
 /// Whether a head that lies beside the embeddings, if one does, is the same bytes.
 fn head_is_tied(shards: &[SafetensorsFile], shard_of: &HashMap<&str, usize>) -> Result<bool, WeightError> {
-    let names = [TensorId::EmbedTokens, TensorId::LmHead].map(hf_name);
+    let names = [TensorId::EmbedTokens, TensorId::LmHead].map(|id| id.to_string());
     let [Some(embeddings), Some(head)] = names.each_ref().map(|name| shard_of.get(name.as_str()).map(|&i| &shards[i]))
     else {
         return Ok(true);

@@ -218,7 +218,6 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use sha2::{Digest, Sha256};
 
-    use super::super::hf_name;
     use super::*;
     use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
     use crate::error::{FileError, FileFault};
@@ -309,7 +308,7 @@ mod tests {
         let mut tensors: Vec<(String, RawTensor)> = Vec::new();
         for id in TensorId::all(config) {
             let TensorId::Layer(layer, tensor) = id else {
-                tensors.push((hf_name(id), weights.read(id).unwrap()));
+                tensors.push((id.to_string(), weights.read(id).unwrap()));
                 continue;
             };
             let fused = |parts: &[Projection], shape: [usize; 3]| {
@@ -326,7 +325,7 @@ mod tests {
                 }
                 LayerTensor::Expert(..) => {}
                 LayerTensor::Router => tensors.push((name("mlp.gate.weight"), weights.read(id).unwrap())),
-                _ => tensors.push((hf_name(id), weights.read(id).unwrap())),
+                _ => tensors.push((id.to_string(), weights.read(id).unwrap())),
             }
         }
         let views = tensors.iter().map(|(name, tensor)| {

@@ -6,7 +6,6 @@ use std::fmt;
 use super::error::{Difference, Fault, MergeError, MergeWarning};
 use super::passthrough::{PassthroughConfig, Slice};
 use crate::config::DecoderConfig;
-use crate::formats::hf::hf_name;
 use crate::growth::PlanError;
 use crate::weights::{Dtype, LayerTensor, TensorId};
 
@@ -103,7 +102,7 @@ impl Slice {
         if self.scale.is_empty() {
             return None;
         }
-        let name = hf_name(source);
+        let name = source.to_string();
         self.scale.iter().find_map(|setting| setting.value(&name, t)).filter(|&factor| factor != 1.0)
     }
 }

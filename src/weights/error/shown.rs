@@ -1,7 +1,6 @@
 //! Parts of messages about weights.
 
 use crate::error::quoted;
-use crate::formats::hf::{hf_name, tensor_of_hf_name};
 use crate::weights::TensorId;
 
 /// After which tensor a file is cut short.
@@ -18,10 +17,10 @@ pub(super) fn listed(names: &[String], count: usize) -> String {
 
 /// What would do in the place of a missing head.
 pub(super) fn or_tied(name: &str) -> &'static str {
-    if name == hf_name(TensorId::LmHead) { " or tie_word_embeddings true" } else { "" }
+    if name == TensorId::LmHead.to_string() { " or tie_word_embeddings true" } else { "" }
 }
 
 /// The keys of the config that a shape is made of.
 pub(super) fn axes(name: &str) -> String {
-    tensor_of_hf_name(name).map_or_else(String::new, |id| format!(", which is {}", id.axes()))
+    name.parse::<TensorId>().map_or_else(|_| String::new(), |id| format!(", which is {}", id.axes()))
 }

@@ -6,8 +6,8 @@ use super::{Cursor, Failure, GgufFault, Metadata, failed};
 use crate::error::{FileError, FileFault};
 use crate::formats::gguf::header::{self, Header, TensorEntry};
 use crate::formats::gguf::part_name::suffix;
-use crate::formats::gguf::types::GgmlKind;
 use crate::output::disk::{Disk, ReadAt, Stat, open_regular};
+use crate::weights::GgmlKind;
 use crate::weights::WeightError;
 
 /// A file with a checked header.

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::GgufFileType;
-use crate::formats::gguf::GgmlType;
+use crate::weights::GgmlType;
 use crate::weights::{Dtype, Sink, TensorId, WeightError, cast_bytes, widen_to_f32};
 
 /// Numbers in a block of Q8_0.
