@@ -33,6 +33,7 @@
 //! - Whatever comes from outside is checked once, at the door, by a type that cannot hold nonsense afterwards.
 //! - The backend is a [`Device`](burn::tensor::Device) chosen at run time among those compiled in.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -34,13 +34,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(bench::BenchArgs::words(std::env::args_os()));
+    let cli = Cli::parse_from(bench::spelled(std::env::args_os()));
     cli.verbosity.apply();
     match cli.command {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
-        Command::Bench(args) => finish(bench::run(&args), false),
+        Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),
         Command::Man(args) => finish(man::run(&args, Cli::command()), false),

@@ -105,7 +105,7 @@ fn records_have_the_fields_of_llama_bench_in_its_order_and_then_ours() {
 #[test]
 fn every_repetition_is_a_sample_and_the_summary_is_theirs() {
     let folder = tempfile::tempdir().unwrap();
-    let all = records(&base(&folder), "-p 4 -n 2 -pg 3,2 -r 3 -b 1,2 -t 1");
+    let all = records(&base(&folder), "-p 4 -n 2 -pg 3,2 -r 3 --sequences 1,2 -t 1");
     let tests: Vec<_> =
         all.iter().map(|record| (record["test"].as_str().unwrap(), record["batch_size"].as_u64())).collect();
     let of = |batch| [("pp4", batch), ("tg2", batch), ("pp3+tg2", batch)];
@@ -271,19 +271,19 @@ fn what_cannot_be_measured_is_refused_with_its_code() {
     let rows: [(&[&str], i32, &str); 17] = [
         (&["-p", "0", "-n", "0"], 2, "nothing to measure"),
         (&["-t", "0"], 2, "not from 1 to 4096"),
-        (&["-b", "1,0"], 2, "not from 1 to 4096"),
+        (&["-npl", "1,0"], 2, "not from 1 to 4096"),
         (&["-r", "-1"], 2, "negative"),
         (&["-pg", "5"], 2, "PP,TG"),
         (&["--train", "4"], 2, "BxS"),
-        (&["--train", "1x4", "--dtype", "float16"], 2, "--dtype beside --train"),
-        (&["--train", "1x4", "--quant", "q4_0"], 2, "--quant beside --train"),
+        (&["--train", "1x4", "--dtype", "float16"], 2, "--dtype cannot be used with --train"),
+        (&["--train", "1x4", "--quant", "q4_0"], 2, "--quant cannot be used with --train"),
         (&["--quant", "q4_0", "--dtype", "float16"], 2, "cannot be used with"),
         (&["--top-k", "2"], 2, "--moe"),
         (&["--device", "abacus"], 2, "abacus"),
         (&["-p", "100000"], 3, "pp100000 of \"tiny\" takes 100000 positions"),
         (&["--train", "1x100000"], 3, "train1x100000"),
         (&["--dus", "9"], 3, "9"),
-        (&["--stack", "32768", "-p", "0", "-n", "1", "-d", "500", "-b", "4096"], 6, "TiB), this machine has"),
+        (&["--stack", "32768", "-p", "0", "-n", "1", "-d", "500", "-npl", "4096"], 6, "GiB), this machine has"),
         (&["--stack", "32768", "--train", "4096x500"], 6, "activations "),
         (&["--trace", "/no/such/folder/trace.json"], 1, "trace.json"),
     ];
@@ -294,6 +294,107 @@ fn what_cannot_be_measured_is_refused_with_its_code() {
     }
     let words = ["-p", "1", "-n", "0", "-r", "1", "-t", "1"];
     assert!(run(&[["bench", &base].as_slice(), &words].concat()).status.success(), "the base is sound");
+}
+
+#[test]
+fn habits_of_llama_bench_are_taken_or_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base(&folder);
+    let said = |words: &str| {
+        let words = format!("bench -o jsonl -r 1 -t 1 -n 0 --no-warmup {words}");
+        let output = run(&words.split_whitespace().collect::<Vec<_>>());
+        let lines = String::from_utf8(output.stdout).unwrap();
+        let tests: Vec<String> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .map(|record| format!("{} b{}", record["test"].as_str().unwrap_or("none"), record["batch_size"]))
+            .collect();
+        (output.status.code().unwrap(), tests.join(" "), String::from_utf8(output.stderr).unwrap())
+    };
+    let rows: [(&str, &str, &str); 8] = [
+        ("-p 2", "pp2 b1", ""),
+        ("-p 2-6+2", "pp2 b1 pp4 b1 pp6 b1", ""),
+        ("-p 2-8*2,3", "pp2 b1 pp4 b1 pp8 b1 pp3 b1", ""),
+        (
+            "-p 2 -b 2048 -ub 512",
+            "pp2 b1",
+            "note: --batch-size 2048 has no effect: a prompt is one pass; for sequences at once: --sequences (-npl)\nnote: --ubatch-size 512",
+        ),
+        ("-p 2 -npl 1,3", "pp2 b1 pp2 b3", ""),
+        ("-p 2 -ngl 99", "pp2 b1", "note: --n-gpu-layers 99 has no effect: --device says where to compute\n"),
+        ("-p 2 -fa 1 -mmp 0 --numa distribute", "pp2 b1", "note: --flash-attn 1"),
+        ("-p 2 -ctk f32 -embd 0 --delay 0 --progress", "pp2 b1", "test 1/1: pp2\n"),
+    ];
+    for (words, tests, notes) in rows {
+        let (code, found, stderr) = said(&format!("-m {base} {words}"));
+        assert_eq!((code, found.as_str()), (0, tests), "{words}: {stderr}");
+        assert!(stderr.starts_with(notes) && stderr.is_empty() == notes.is_empty(), "{words}: {stderr}");
+    }
+    for (words, answer) in [
+        ("-ctk q8_0", "--cache-type-k q8_0: keys and values are in float32"),
+        ("-hf a/b", "org/name"),
+        ("-embd 1", "head"),
+    ] {
+        let words = format!("bench {base} {words}");
+        let (code, message) = refused(&words.split_whitespace().collect::<Vec<_>>());
+        assert!(code == 2 && message.contains(answer), "{words}: {message}");
+    }
+    let (_, _, stderr) = said(&format!("-m {base} -p 2 -t 65"));
+    assert!(stderr.starts_with("warning: 65 threads on "), "{stderr}");
+}
+
+#[test]
+fn a_number_of_any_size_is_refused_and_never_aborts() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base(&folder);
+    let options = [
+        "-p",
+        "-n",
+        "-d",
+        "-t",
+        "-r",
+        "--sequences",
+        "--delay",
+        "-pg",
+        "--train",
+        "--dus",
+        "--stack",
+        "--identity-blocks",
+        "--moe",
+        "--granularity",
+    ];
+    for option in options {
+        for number in ["18446744073709551615", "4000000000", "99999999999999999999999", "-1"] {
+            let value = match option {
+                "-pg" => format!("{number},{number}"),
+                "--train" => format!("1x{number}"),
+                _ => number.to_owned(),
+            };
+            let (code, message) = refused(&["bench", &base, option, &value]);
+            assert!([2, 3, 6].contains(&code) && message.contains(number), "{option} {number}: {code} {message}");
+        }
+    }
+    let (code, message) = refused(&["bench", &base, "-p", "1-4096", "-d", "1-4096", "--sequences", "1-4096"]);
+    assert!(code == 2 && message.contains("tests, expected at most"), "{message}");
+}
+
+#[test]
+fn a_failure_is_json_where_records_are() {
+    for (format, is_json) in [("json", true), ("jsonl", true), ("md", false), ("csv", false)] {
+        let output = run(&["bench", "./no-such-model", "-o", format]);
+        assert_eq!(output.status.code(), Some(4));
+        let object = serde_json::from_slice::<Value>(&output.stdout);
+        assert_eq!(object.is_ok_and(|object| object["error"]["code"] == 4), is_json, "{format}");
+        assert_eq!(output.stderr.is_empty(), is_json, "{format}");
+    }
+}
+
+#[test]
+fn quantizing_a_quantized_file_is_noted() {
+    let words = ["bench", QUANTIZED, "-p", "2", "-n", "0", "-r", "1", "-t", "1", "--quant", "q4_0"];
+    let note = String::from_utf8(run(&words).stderr).unwrap();
+    assert!(note.contains("quantized already"), "{note}");
+    assert_eq!(run(&words[..words.len() - 2]).stderr, b"");
 }
 
 #[test]

@@ -113,7 +113,7 @@ class Deepwide:
         elif row.work == "prefill":
             command += ["-p", str(row.tokens), "-n", "0"]
         else:
-            command += ["-p", "0", "-n", str(DECODED), "-d", str(row.tokens), "-b", str(row.batch)]
+            command += ["-p", "0", "-n", str(DECODED), "-d", str(row.tokens), "--sequences", str(row.batch)]
         command += ["--dtype", row.weights] if not row.quantized and row.work != "train" else []
         command += ["--dus", str(overlap(models.config("base")["num_hidden_layers"]))] if grown else []
         command += ["--moe", str(EXPERTS), "--top-k", str(ACTIVE)] if row.model == "moe" else []

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::bench::BenchError;
+use crate::bench::BenchError;
 use crate::data::text::DataError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
@@ -188,7 +188,13 @@ impl From<FigureError> for Failure {
 
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
-        Self::new(error.code(), error)
+        match error {
+            BenchError::NothingToMeasure | BenchError::TooManyTests { .. } | BenchError::NoBlocksHere { .. } => {
+                Self::usage(error)
+            }
+            BenchError::TooLarge { .. } => Self::too_large(error),
+            _ => Self::of_kind(error.kind(), error),
+        }
     }
 }
 

@@ -27,10 +27,14 @@ impl DtypeArg {
     }
 }
 
-/// Parses a whole number of at least 0.
+/// Parses a whole number from 0 to `u32::MAX`, so that products of a few of them cannot overflow.
 pub(super) fn not_negative(text: &str) -> Result<usize, String> {
-    let number: i64 = text.parse().map_err(|_| format!("{text:?} is not a whole number"))?;
-    usize::try_from(number).map_err(|_| format!("{number} is negative, expected 0 or more"))
+    let number: i128 = text.parse().map_err(|_| format!("{text:?} is not a whole number"))?;
+    match u32::try_from(number) {
+        Ok(number) => Ok(number as usize),
+        Err(_) if number < 0 => Err(format!("{number} is negative, expected 0 or more")),
+        Err(_) => Err(format!("{number} is too large, expected at most {}", u32::MAX)),
+    }
 }
 
 /// Parses a finite number above 0.
@@ -59,10 +63,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_negative_overlap_is_called_negative() {
+    fn a_number_out_of_range_is_called_negative_or_too_large() {
         assert_eq!(not_negative("-1").unwrap_err(), "-1 is negative, expected 0 or more");
         assert_eq!(not_negative("8").unwrap(), 8);
         assert!(not_negative("eight").unwrap_err().contains("\"eight\""));
+        assert!(not_negative("18446744073709551615").unwrap_err().contains("too large"));
     }
 
     #[test]

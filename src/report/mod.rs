@@ -4,7 +4,6 @@
 //! are computed when somebody asks, by [`statistics`]; [`table`] and [`verdict()`] read nothing but the record, so both
 //! can be made again from the file alone. Where the file goes is the caller's business, pictures are `figure`'s.
 
-pub mod bench;
 mod json;
 mod records;
 pub mod statistics;

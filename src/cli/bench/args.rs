@@ -1,76 +1,90 @@
-//! What `bench` is asked for.
+//! The arguments of `bench`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
-use super::super::values::{DtypeArg, not_negative};
-use super::BenchError;
+use super::super::values::DtypeArg;
+use super::peer::PeerArgs;
+use super::sizes::{Sizes, counts, one_count, prompt_and_gen, sizes, train_size};
+use crate::bench::{Format, Grid};
 use crate::kernel::quantized_linear::BlockFormat;
-use crate::report::bench::{Format, Test, TestCase};
+use crate::model::Precision;
 
-/// Sequences, threads and repetitions beyond which a number is taken for a typing error.
-const MOST: usize = 4096;
-
-/// Measure the speed of models: prefill, decoding, training steps. Output as llama-bench has it.
+/// Measure the speed of models: prefill, decoding, training steps; options and output as in llama-bench
 ///
-/// Lists and repeated options make the cross product. Times are those of `-r` repetitions on tokens of their own, after one
-/// that warms up, two of training; tokenizing and sampling are not in them. t/s counts the tokens of all sequences.
+/// N is a number, a list 1,2,4 or a range: 8-32 (each), 8-32+8 (every eighth), 8-64*2 (doubling). Lists and repeated
+/// options make the cross product. Each repetition has tokens of its own; tokenizing and sampling are not timed. t/s counts
+/// the tokens of all sequences.
 #[derive(Debug, Clone, Args)]
 pub struct BenchArgs {
     /// Hugging Face directories, .gguf files, or ids on the hub, org/name or org/name@revision
-    #[arg(required = true, value_name = "MODEL")]
+    #[arg(value_name = "MODEL", required_unless_present = "model")]
     pub models: Vec<String>,
+    /// A further MODEL, as llama-bench takes it
+    #[arg(short, long, value_name = "MODEL", value_delimiter = ',', help_heading = "Tests")]
+    pub model: Vec<String>,
 
-    /// Tokens of a prompt, in one pass (test pp512); 0 for no such test [default: 512, none with --train]
-    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
-    pub n_prompt: Vec<usize>,
-    /// Tokens to decode one by one (test tg128); 0 for no such test [default: 128, none with --train]
-    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
-    pub n_gen: Vec<usize>,
-    /// A prompt, then decoding behind it (test pp512+tg128); also written -pg
+    /// Prompt tokens, in one pass (pp512); 0 for none [default: 512, none with --train]
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
+    pub n_prompt: Vec<Sizes>,
+    /// Tokens decoded one at a time (tg128); 0 for none [default: 128, none with --train]
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
+    pub n_gen: Vec<Sizes>,
+    /// A prompt, then decoding (pp512+tg128) [also -pg]
     #[arg(long = "pg", value_name = "PP,TG", value_parser = prompt_and_gen, help_heading = "Tests")]
     pub n_pg: Vec<(usize, usize)>,
-    /// Tokens that are in the cache before, not timed
-    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tests")]
-    pub n_depth: Vec<usize>,
-    /// Sequences at once
-    #[arg(short = 'b', long, value_name = "N", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
-    pub batch_size: Vec<usize>,
-    /// Threads that compute [default: as many as the machine has]
-    #[arg(short = 't', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
-    pub threads: Vec<usize>,
-    /// A whole training step on B sequences of S tokens in float32: forward, loss, backward, clipping, AdamW
+    /// Tokens in the cache before the test, not timed
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
+    pub n_depth: Vec<Sizes>,
+    /// Sequences at once [also -npl]
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = counts, help_heading = "Tests")]
+    pub sequences: Vec<Sizes>,
+    /// Threads [default: all cores]
+    #[arg(short = 't', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = counts, help_heading = "Tests")]
+    pub threads: Vec<Sizes>,
+    /// Whole training steps in float32 on B sequences of S tokens: forward, loss, backward, clipping, AdamW
     #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
     /// Timed repetitions of each test
-    #[arg(short = 'r', long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = from_one, help_heading = "Tests")]
+    #[arg(short = 'r', long, value_name = "N", default_value = "5", allow_negative_numbers = true, value_parser = one_count, help_heading = "Tests")]
     pub repetitions: usize,
-    /// Begin with the first timed repetition
+    /// Skip the untimed repetitions before the timed ones: one of inference, two of training
     #[arg(long, help_heading = "Tests")]
     pub no_warmup: bool,
-    /// How to print
+    /// Seconds to wait before each test
+    #[arg(long, value_name = "S", default_value = "0", allow_negative_numbers = true, value_parser = clap::value_parser!(u16), hide_short_help = true, help_heading = "Tests")]
+    pub delay: u16,
+
+    /// Format of stdout
     #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value_t = OutputArg::Md, help_heading = "Output")]
     pub output: OutputArg,
-
-    /// Type in which matrices are kept [default: quantized where a GGUF file has them so, else float32]
-    #[arg(long, value_enum, conflicts_with = "quant", help_heading = "Weights and device")]
-    pub dtype: Option<DtypeArg>,
-    /// Round matrices to blocks of integers; what a GGUF file has in blocks stays in those
-    #[arg(long, value_enum, help_heading = "Weights and device")]
-    pub quant: Option<QuantArg>,
-    /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
-    #[arg(long, default_value = "flex", help_heading = "Weights and device")]
-    pub device: String,
+    /// Print a line on stderr before each test
+    #[arg(long, hide_short_help = true, help_heading = "Output")]
+    pub progress: bool,
     /// Write where the time of one more repetition of each test goes, as a Chrome trace (Perfetto, chrome://tracing)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
+    /// Number format of the matrices [default: quantized where a GGUF file has them so, else float32]
+    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "quant", help_heading = "Weights and device")]
+    pub dtype: Option<DtypeArg>,
+    /// Quantize matrices; those that a GGUF file has quantized stay as they are
+    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Weights and device")]
+    pub quant: Option<QuantArg>,
+    /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
+    #[arg(long, default_value = "flex", help_heading = "Weights and device")]
+    pub device: String,
+
     /// How to grow each model before it is measured; nothing is written.
     #[command(flatten)]
     pub growth: GrowthArgs,
+
+    /// Options of llama-bench.
+    #[command(flatten)]
+    pub peer: PeerArgs,
 }
 
 /// `--output`.
@@ -80,7 +94,7 @@ pub enum OutputArg {
     Md,
     /// One array of objects.
     Json,
-    /// An object a line.
+    /// One object per line.
     Jsonl,
     /// Comma-separated values, without the samples.
     Csv,
@@ -89,10 +103,10 @@ pub enum OutputArg {
 /// `--quant`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantArg {
-    /// 32 numbers of 8 bits with a scale.
+    /// Blocks of 32 numbers of 8 bits with a scale.
     #[value(name = "q8_0")]
     Q8,
-    /// 32 numbers of 4 bits with a scale.
+    /// Blocks of 32 numbers of 4 bits with a scale.
     #[value(name = "q4_0")]
     Q4,
 }
@@ -108,98 +122,60 @@ impl OutputArg {
     }
 }
 
-impl QuantArg {
-    pub(super) fn format(self) -> BlockFormat {
-        match self {
-            Self::Q8 => BlockFormat::Q8_0,
-            Self::Q4 => BlockFormat::Q4_0,
-        }
-    }
-}
-
 impl BenchArgs {
-    /// The words of a command line, with `-pg` in the form that the parser takes.
-    pub fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-        let mut is_bench = false;
-        let spelled = |word: OsString| {
-            is_bench |= word == "bench";
-            if is_bench && word == "-pg" { OsString::from("--pg") } else { word }
+    /// All models, positional ones first.
+    pub(super) fn all_models(&self) -> impl Iterator<Item = &String> {
+        self.models.iter().chain(&self.model)
+    }
+
+    /// The precision asked for.
+    pub(super) fn precision(&self) -> Option<Precision> {
+        let blocks = |quant| match quant {
+            QuantArg::Q8 => BlockFormat::Q8_0,
+            QuantArg::Q4 => BlockFormat::Q4_0,
         };
-        words.into_iter().map(spelled).collect()
+        let quantized = self.quant.map(|quant| Precision::Blocks(Some(blocks(quant))));
+        quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
     }
 
-    /// Threads asked for.
-    pub(super) fn threads(&self) -> Vec<usize> {
-        let all = || std::thread::available_parallelism().map_or(1, usize::from);
-        if self.threads.is_empty() { vec![all()] } else { self.threads.clone() }
-    }
-
-    /// The tests, in the order of llama-bench, those of training last.
+    /// The tests asked for.
     ///
     /// # Errors
-    /// [`BenchError::NothingToMeasure`]; [`BenchError::BesideTrain`].
-    pub(super) fn cases(&self) -> Result<Vec<TestCase>, BenchError> {
+    /// If a precision is given for training, which is in float32.
+    pub(super) fn grid(&self) -> Result<Grid, Failure> {
         let fixed = [("--dtype", self.dtype.is_some()), ("--quant", self.quant.is_some())];
         if let (false, Some((option, _))) = (self.train.is_empty(), fixed.into_iter().find(|(_, given)| *given)) {
-            return Err(BenchError::BesideTrain { option });
+            return Err(Failure::usage(format_args!("{option} cannot be used with --train: training is in float32")));
         }
-        let or_default = |given: &[usize], default| match (given.is_empty(), self.train.is_empty()) {
-            (true, true) => vec![default],
-            _ => given.to_vec(),
+        let all = |lists: &[Sizes]| lists.iter().flat_map(|Sizes(numbers)| numbers.iter().copied()).collect::<Vec<_>>();
+        let or_default = |lists: &[Sizes], default| match lists.is_empty() && self.train.is_empty() {
+            true => vec![default],
+            false => all(lists),
         };
-        let prompts = or_default(&self.n_prompt, 512).into_iter().map(|n_prompt| (n_prompt, 0));
-        let gens = or_default(&self.n_gen, 128).into_iter().map(|n_gen| (0, n_gen));
-        let lengths: Vec<_> =
-            prompts.chain(gens).chain(self.n_pg.iter().copied()).filter(|len| *len != (0, 0)).collect();
-        let mut cases = Vec::new();
-        for &batch_size in &self.batch_size {
-            for n_threads in self.threads() {
-                for &n_depth in &self.n_depth {
-                    cases.extend(lengths.iter().map(|&(n_prompt, n_gen)| TestCase {
-                        test: Test::Inference { n_prompt, n_gen, n_depth },
-                        batch_size,
-                        n_threads,
-                    }));
-                }
-            }
-        }
-        for n_threads in self.threads() {
-            cases.extend(self.train.iter().map(|&(batch_size, n_train)| TestCase {
-                test: Test::Train { n_train },
-                batch_size,
-                n_threads,
-            }));
-        }
-        if cases.is_empty() { Err(BenchError::NothingToMeasure) } else { Ok(cases) }
+        Ok(Grid {
+            n_prompt: or_default(&self.n_prompt, 512),
+            n_gen: or_default(&self.n_gen, 128),
+            n_pg: self.n_pg.clone(),
+            n_depth: all(&self.n_depth),
+            batch_size: all(&self.sequences),
+            n_threads: if self.threads.is_empty() { vec![num_cores()] } else { all(&self.threads) },
+            train: self.train.clone(),
+        })
     }
 }
 
-fn from_one(text: &str) -> Result<usize, String> {
-    match not_negative(text)? {
-        number if (1..=MOST).contains(&number) => Ok(number),
-        number => Err(format!("{number} is not from 1 to {MOST}")),
-    }
-}
-
-fn prompt_and_gen(text: &str) -> Result<(usize, usize), String> {
-    let refused = || format!("{text:?} is not a pair PP,TG, such as 512,128");
-    let (prompt, gen_) = text.split_once(',').ok_or_else(refused)?;
-    Ok((not_negative(prompt).map_err(|_| refused())?, not_negative(gen_).map_err(|_| refused())?))
-}
-
-fn train_size(text: &str) -> Result<(usize, usize), String> {
-    let refused = || format!("{text:?} is not BxS, sequences and tokens of each, such as 4x256");
-    let (batch_size, n_train) = text.split_once('x').ok_or_else(refused)?;
-    match (from_one(batch_size), not_negative(n_train)) {
-        (Ok(batch_size), Ok(n_train)) if n_train > 0 => Ok((batch_size, n_train)),
-        _ => Err(refused()),
-    }
+/// Cores of the machine.
+pub(super) fn num_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::Parser;
 
+    use super::super::spelled;
     use super::*;
 
     #[derive(Parser)]
@@ -208,10 +184,13 @@ mod tests {
         args: BenchArgs,
     }
 
+    fn parsed(words: &str) -> BenchArgs {
+        let words = format!("bench {words} -t 3");
+        Line::try_parse_from(spelled(words.split_whitespace().map(OsString::from))).unwrap().args
+    }
+
     fn names(words: &str) -> Vec<String> {
-        let words = format!("bench {words} model -t 3");
-        let words = BenchArgs::words(words.split_whitespace().map(OsString::from));
-        let cases = Line::try_parse_from(words).unwrap().args.cases().unwrap();
+        let cases = parsed(&format!("{words} model")).grid().unwrap().cases().unwrap();
         cases.iter().map(|case| format!("{} b{}", case.name(), case.batch_size)).collect()
     }
 
@@ -219,8 +198,9 @@ mod tests {
     fn lists_make_the_cross_product_in_the_order_of_llama_bench() {
         assert_eq!(names(""), ["pp512 b1", "tg128 b1"]);
         assert_eq!(names("-p 8,16 -p 4 -n 0"), ["pp8 b1", "pp16 b1", "pp4 b1"]);
+        assert_eq!(names("-p 8-16+8,4 -n 0"), ["pp8 b1", "pp16 b1", "pp4 b1"]);
         assert_eq!(names("-p 0 -n 8 -d 0,32"), ["tg8 b1", "tg8 @ d32 b1"]);
-        assert_eq!(names("-p 0 -n 8 -b 1,4 -pg 2,3"), ["tg8 b1", "pp2+tg3 b1", "tg8 b4", "pp2+tg3 b4"]);
+        assert_eq!(names("-p 0 -n 8 -npl 1,4 -pg 2,3"), ["tg8 b1", "pp2+tg3 b1", "tg8 b4", "pp2+tg3 b4"]);
     }
 
     #[test]
@@ -230,21 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn pairs_and_sizes_have_one_spelling() {
-        assert_eq!(prompt_and_gen("512,128"), Ok((512, 128)));
-        for refused in ["512", "512,", "a,b", "1,2,3", "-1,2"] {
-            assert!(prompt_and_gen(refused).is_err(), "{refused}");
-        }
-        assert_eq!(train_size("4x256"), Ok((4, 256)));
-        for refused in ["4", "0x8", "4x0", "4x", "x8", "4*8", "5000x8"] {
-            assert!(train_size(refused).is_err(), "{refused}");
-        }
+    fn models_are_positional_or_named_by_m() {
+        let models = |words: &str| parsed(words).all_models().cloned().collect::<Vec<_>>();
+        assert_eq!(models("-m a -m b,c"), ["a", "b", "c"]);
+        assert_eq!(models("a -ngl 99 -fa 1 -m b"), ["a", "b"]);
     }
 
     #[test]
-    fn only_bench_has_a_short_option_of_two_letters() {
-        let spelled = |words: &[&str]| BenchArgs::words(words.iter().map(OsString::from));
-        assert_eq!(spelled(&["deepwide", "bench", "-pg"]), ["deepwide", "bench", "--pg"]);
-        assert_eq!(spelled(&["deepwide", "grow", "-pg"]), ["deepwide", "grow", "-pg"]);
+    fn the_batch_of_llama_bench_is_not_a_number_of_sequences() {
+        assert_eq!(names("-b 2048 -ub 512 -p 8 -n 0"), ["pp8 b1"]);
     }
 }

@@ -1,79 +1,106 @@
-//! `bench`: how fast a model runs, in the convention of llama.cpp's llama-bench.
+//! `bench`: how fast a model runs, with the options and the output of llama.cpp's llama-bench.
 //!
-//! Whatever headers can tell is checked for every model before the first is loaded. Results go to stdout, each as soon as
-//! it is there, and nothing else does.
+//! Everything that headers can tell is checked for every model before the first is loaded. Results go to stdout, each as
+//! soon as it exists, and nothing else does.
 
 mod args;
-mod error;
-mod measure;
-mod target;
-mod weights;
+mod peer;
+mod sizes;
 
 pub use args::{BenchArgs, OutputArg, QuantArg};
-pub use error::BenchError;
+pub use peer::{PeerArgs, spelled};
+pub use sizes::Sizes;
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
 
-use rayon::ThreadPool;
+use indicatif::ProgressBar;
 
-use self::measure::Bench;
-use self::target::Target;
+use self::args::num_cores;
+use super::exit::finish;
 use super::failure::Failure;
-use super::run_info::run_info;
-use super::{hub, output};
+use super::grow::grown;
+use super::run_info::{build_number, run_info, words};
+use super::{console, hub, interrupt, output};
+use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Subject, Target};
 use crate::device::device;
 use crate::formats::Checkpoint;
 use crate::output::commit::write_file_atomically;
-use crate::report::bench::{BenchRun, Printer};
 use crate::trace::to_chrome_json;
 
-/// Stack of the threads that compute: that of a main thread.
-const STACK_BYTES: usize = 8 << 20;
-
-/// Measures every model and prints what it finds.
+/// Measures every model and prints what it finds; what was measured before a failure is printed too.
 ///
-/// # Errors
-/// Whatever the arguments and the headers can tell before a model is loaded. What was measured before an
-/// error is printed.
-pub fn run(args: &BenchArgs) -> Result<(), Failure> {
-    let cases = args.cases()?;
-    if let Some(path) = &args.trace {
-        can_be_written(path)?;
+/// A failure is a JSON object with `-o json` and `-o jsonl`, unless an array of records has begun.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    let mut printer = None;
+    let result = measure(args, &mut printer);
+    let in_array = printer.is_some_and(|printer: Printer| !printer.is_empty());
+    finish(
+        result,
+        match args.output {
+            OutputArg::Json => !in_array,
+            OutputArg::Jsonl => true,
+            OutputArg::Md | OutputArg::Csv => false,
+        },
+    )
+}
+
+fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failure> {
+    let cases = args.grid()?.cases()?;
+    for note in args.peer.notes()? {
+        console::tell(format_args!("note: {note}"));
     }
-    let mut pools = BTreeMap::new();
-    for num_threads in args.threads() {
-        pools.insert(num_threads, pool(num_threads)?);
+    args.trace.as_deref().map_or(Ok(()), can_be_written)?;
+    let (most, cores) = (cases.iter().map(|case| case.n_threads).max().unwrap_or(0), num_cores());
+    if most > cores {
+        console::tell(format_args!("warning: {most} threads on {cores} cores"));
     }
-    // All work is done by the threads of a pool, and none but its own: the kernels ask the pool that they are called on.
-    let (_, most) = pools.last_key_value().expect("there is a number of threads");
-    most.install(|| {
+    let pools = Pools::new(&cases)?;
+    pools.run(|| {
         let device = device(&args.device)?;
-        let paths = args.models.iter().map(|model| hub::locate(model)).collect::<Result<Vec<_>, _>>()?;
-        let open = |path| Checkpoint::open_on(super::interrupt::disk(), path);
-        let checkpoints = paths.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-        let targets = args
-            .models
-            .iter()
-            .zip(&checkpoints)
-            .map(|(name, checkpoint)| Target::new(name, checkpoint, args, &cases, &device))
-            .collect::<Result<Vec<_>, _>>()?;
+        let open = |model: &String| Ok(Checkpoint::open_on(interrupt::disk(), &hub::locate(model)?)?);
+        let checkpoints = args.all_models().map(open).collect::<Result<Vec<_>, Failure>>()?;
+        let grown = args.all_models().zip(&checkpoints).map(|(name, checkpoint)| grown(checkpoint, name, &args.growth));
+        let grown = grown.collect::<Result<Vec<_>, Failure>>()?;
+        let is_grown = !args.growth.options().is_empty();
+        let experts_differ = [args.growth.noise, args.growth.drop].into_iter().flatten().any(|size| size > 0.0);
+        let targets = args.all_models().zip(&checkpoints).zip(&grown).map(|((name, checkpoint), grown)| {
+            let subject = Subject {
+                name: words(name),
+                checkpoint,
+                source: &*grown.source,
+                growth: if is_grown { grown.title() } else { String::new() },
+                experts_differ,
+                keeps_formats: !experts_differ && args.growth.granularity.is_none(),
+            };
+            Ok(Target::new(subject, args.precision(), &cases, &device)?)
+        });
+        let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
         let info = run_info(&args.device, "");
         let run = BenchRun {
             commit: info.commit.unwrap_or_default(),
-            build_number: super::run_info::build_number().unwrap_or(0),
+            build_number: build_number().unwrap_or(0),
             cpu_info: info.cpu,
             device: info.device,
         };
-        let with_batch = cases.iter().any(|case| case.batch_size != 1);
-        let mut printer = Printer::new(args.output.format(), !args.growth.options().is_empty(), with_batch);
-        let print = |record: &_| {
-            let text = printer.record(record).map_err(|source| BenchError::Record { source })?;
-            output::print(&text)
+        let progress = ProgressLine::new(args.progress);
+        let settings = Settings {
+            repetitions: args.repetitions,
+            warmup: !args.no_warmup,
+            trace: args.trace.is_some(),
+            delay: Duration::from_secs(args.delay.into()),
         };
-        let mut bench = Bench::new(args, &cases, &pools, &device, &run, print);
-        let measured = targets.iter().try_for_each(|target| bench.target(target));
-        let traces = bench.into_traces();
+        let watch = |event: Progress<'_>| progress.show(event);
+        let bench = Bench { cases: &cases, pools: &pools, device: &device, run: &run, settings, watch: &watch };
+        let with_sequences = cases.iter().any(|case| case.batch_size != 1);
+        let printer = printer.insert(Printer::new(args.output.format(), is_grown, with_sequences));
+        let mut traces = Vec::new();
+        let measured = targets.iter().try_for_each(|target| -> Result<(), Failure> {
+            notes(target);
+            traces.extend(bench.measure(target, &mut |record| progress.print(&printer.record(record)))?);
+            Ok(())
+        });
         output::print(&printer.footer())?;
         measured?;
         match &args.trace {
@@ -86,7 +113,14 @@ pub fn run(args: &BenchArgs) -> Result<(), Failure> {
     })
 }
 
-/// Looks for the folder of a file before anything is measured for it.
+fn notes(target: &Target<'_>) {
+    for note in target.notes() {
+        let tip = if matches!(note, Note::SharedExperts { .. }) { "; --noise makes them differ" } else { "" };
+        console::tell(format_args!("note: {}: {note}{tip}", target.name()));
+    }
+}
+
+/// Looks whether a file can be made in its folder, before anything is measured for it.
 fn can_be_written(path: &Path) -> Result<(), Failure> {
     if path.is_dir() {
         return Err(Failure::writing(path)(std::io::ErrorKind::IsADirectory.into()));
@@ -95,8 +129,45 @@ fn can_be_written(path: &Path) -> Result<(), Failure> {
     tempfile::tempfile_in(folder).map(|_| ()).map_err(Failure::writing(path))
 }
 
-fn pool(num_threads: usize) -> Result<ThreadPool, BenchError> {
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(num_threads).stack_size(STACK_BYTES);
-    let named = builder.thread_name(|index| format!("bench {index}"));
-    named.build().map_err(|source| BenchError::Threads { num_threads, source })
+/// Progress on stderr: a spinner on a terminal, with `--progress` a line per test.
+struct ProgressLine {
+    /// Moved between repetitions alone: a bar that ticks would take time from the kernels.
+    bar: Option<ProgressBar>,
+    lines: bool,
+}
+
+impl ProgressLine {
+    fn new(lines: bool) -> Self {
+        Self { bar: console::shows_bars().then(ProgressBar::new_spinner), lines }
+    }
+
+    fn show(&self, event: Progress<'_>) {
+        let message = match event {
+            Progress::Loading(name) => format!("{name}: loading"),
+            Progress::Begin { case, index, num_cases } => {
+                let message = format!("test {index}/{num_cases}: {}", case.name());
+                if self.lines {
+                    self.suspended(|| console::tell(&message));
+                }
+                message
+            }
+            Progress::Repetition { case, index, of } => format!("{}: {index}/{of}", case.name()),
+        };
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+            bar.tick();
+        }
+    }
+
+    /// Prints to stdout, which may be the same terminal.
+    fn print(&self, text: &str) -> Result<(), Failure> {
+        self.suspended(|| output::print(text))
+    }
+
+    fn suspended<R>(&self, work: impl FnOnce() -> R) -> R {
+        match &self.bar {
+            Some(bar) => bar.suspend(work),
+            None => work(),
+        }
+    }
 }

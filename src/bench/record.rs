@@ -1,124 +1,67 @@
-//! What `bench` measured, test by test, in the fields of llama.cpp's llama-bench and a few of our own behind them.
+//! The record of one test: the fields of llama.cpp's llama-bench, then a few of our own.
 //!
-//! Fields that mean nothing here hold llama-bench's defaults, so that scripts that read its output read this one.
-
-mod printer;
-
-pub use printer::{Format, Printer};
+//! Fields without a meaning here hold llama-bench's defaults, so that scripts that read its output read this one.
 
 use serde::Serialize;
 
-/// What a test computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Test {
-    /// `n_prompt` tokens in one pass, then `n_gen` one at a time, behind `n_depth` that are there before the clock runs.
-    Inference {
-        /// Tokens of the prompt; may be 0.
-        n_prompt: usize,
-        /// Tokens decoded; may be 0.
-        n_gen: usize,
-        /// Tokens in the cache before.
-        n_depth: usize,
-    },
-    /// One update: forward, loss, backward, clipping, optimizer.
-    Train {
-        /// Tokens per sequence.
-        n_train: usize,
-    },
-}
+use super::case::{Test, TestCase};
+use crate::report::statistics;
 
-/// A test with what it runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TestCase {
-    /// What is computed.
-    pub test: Test,
-    /// Sequences at once.
-    pub batch_size: usize,
-    /// Threads that compute.
-    pub n_threads: usize,
-}
-
-impl TestCase {
-    /// Tokens that one repetition processes, all sequences together, those of the depth aside.
-    pub fn num_tokens(&self) -> usize {
-        self.batch_size
-            * match self.test {
-                Test::Inference { n_prompt, n_gen, .. } => n_prompt + n_gen,
-                Test::Train { n_train } => n_train,
-            }
-    }
-
-    /// As llama-bench calls it: `pp512`, `tg128`, `pp512+tg128`, each with ` @ d4096` at a depth; and `train4x256`.
-    pub fn name(&self) -> String {
-        match self.test {
-            Test::Inference { n_prompt, n_gen, n_depth } => {
-                let name = match (n_prompt, n_gen) {
-                    (pp, 0) => format!("pp{pp}"),
-                    (0, tg) => format!("tg{tg}"),
-                    (pp, tg) => format!("pp{pp}+tg{tg}"),
-                };
-                if n_depth == 0 { name } else { format!("{name} @ d{n_depth}") }
-            }
-            Test::Train { n_train } => format!("train{}x{n_train}", self.batch_size),
-        }
-    }
-}
-
-/// Where and with what was measured.
+/// The build and the machine of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchRun {
-    /// Commit of the source, where it is known.
+    /// Commit of the source; empty if unknown.
     pub commit: String,
-    /// Commits up to it, or 0.
+    /// Number of commits up to it; 0 if unknown.
     pub build_number: u64,
     /// Name of the processor.
     pub cpu_info: String,
-    /// Where was computed.
+    /// Device that computes.
     pub device: String,
 }
 
-/// The model that was measured.
+/// The model of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BenchModel {
-    /// As it was named.
+    /// The name under which it was given.
     pub name: String,
     /// Family, parameters, format: `llama 135M F32`.
     pub kind: String,
-    /// Bytes of its weights in memory, what layers share once.
+    /// Bytes of its weights in memory; shared weights count once.
     pub size_bytes: u64,
-    /// Parameters, tied ones once.
+    /// Total parameters; tied ones count once.
     pub num_parameters: u64,
-    /// Those that a token meets.
+    /// Active parameters: those that one token visits.
     pub num_active_parameters: u64,
-    /// The format of most of its bytes.
+    /// The number format of most of its bytes.
     pub dtype: String,
     /// How it was grown; empty if it was not.
     pub growth: String,
 }
 
-/// What a test took: samples in the order in which they were taken.
+/// Times of a test, in the order in which they were taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Samples {
     /// Nanoseconds of each repetition.
     pub total_ns: Vec<u64>,
-    /// Of each repetition, nanoseconds until the first logits were there; none of training.
+    /// Nanoseconds to the first logits of each repetition; empty for training.
     pub first_ns: Vec<u64>,
 }
 
-/// A test that has run.
+/// The results of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Measured {
-    /// When it began, RFC 3339 in UTC.
+    /// Start of the test, RFC 3339 in UTC.
     pub test_time: String,
-    /// Its times.
+    /// Times of the repetitions.
     pub samples: Samples,
     /// Floating-point operations of one repetition.
     pub flops: u128,
-    /// Highest resident memory of the process so far, in bytes, where the system tells.
+    /// Highest resident memory of the process so far, in bytes, if the system reports it.
     pub peak_rss: Option<u64>,
 }
 
-/// Everything about one test: the fields of llama-bench in its order, then ours.
+/// One test: the fields of llama-bench in its order, then ours.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names are llama-bench's")]
 pub struct BenchRecord {
@@ -175,18 +118,18 @@ pub struct BenchRecord {
     pub dtype: String,
     /// How the model was grown; empty if it was not.
     pub growth: String,
-    /// Parameters that one token meets.
+    /// Active parameters: those that one token visits.
     pub model_n_params_active: u64,
     /// Floating-point operations of one repetition.
     pub flops: u128,
-    /// Mean nanoseconds until the first logits; `null` of training.
+    /// Mean nanoseconds to the first logits; `null` for training.
     pub ttft_ns: Option<u64>,
-    /// Highest resident memory of the process until the end of the test, in bytes; `null` where the system does not tell.
+    /// Highest resident memory of the process up to the end of the test, in bytes; `null` if the system does not report it.
     pub peak_rss: Option<u64>,
 }
 
 impl BenchRecord {
-    /// The record of a test.
+    /// Builds the record of a test.
     pub fn new(run: &BenchRun, model: &BenchModel, case: TestCase, measured: Measured) -> Self {
         let Measured { test_time, samples, flops, peak_rss } = measured;
         let (n_prompt, n_gen, n_depth, n_train) = match case.test {
@@ -235,7 +178,7 @@ impl BenchRecord {
             test_time,
             avg_ns: average_ns(&samples.total_ns).unwrap_or(0),
             stddev_ns: deviation(&nanoseconds) as u64,
-            avg_ts: super::statistics::mean(&samples_ts).unwrap_or(0.0),
+            avg_ts: statistics::mean(&samples_ts).unwrap_or(0.0),
             stddev_ts: deviation(&samples_ts),
             samples_ns: samples.total_ns,
             samples_ts,
@@ -252,20 +195,20 @@ impl BenchRecord {
     }
 }
 
-/// Tokens a second.
+/// Tokens per second.
 fn rate(num_tokens: usize, ns: u64) -> f64 {
     1e9 * num_tokens as f64 / ns.max(1) as f64
 }
 
-/// The mean, rounded down; `None` of nothing.
+/// The mean, rounded down; `None` without samples.
 fn average_ns(samples: &[u64]) -> Option<u64> {
     let sum: u128 = samples.iter().map(|ns| u128::from(*ns)).sum();
     Some(sum.checked_div(samples.len() as u128)? as u64)
 }
 
-/// The deviation that a sample shows; 0 of one.
+/// The sample standard deviation; 0 for a single sample.
 fn deviation(samples: &[f64]) -> f64 {
-    super::statistics::variance(samples).map_or(0.0, f64::sqrt)
+    statistics::variance(samples).map_or(0.0, f64::sqrt)
 }
 
 #[cfg(test)]
@@ -273,17 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tests_have_the_names_of_llama_bench() {
-        let name = |test| TestCase { test, batch_size: 4, n_threads: 1 }.name();
-        let inference = |n_prompt, n_gen, n_depth| name(Test::Inference { n_prompt, n_gen, n_depth });
-        assert_eq!(inference(512, 0, 0), "pp512");
-        assert_eq!(inference(0, 128, 4096), "tg128 @ d4096");
-        assert_eq!(inference(512, 128, 0), "pp512+tg128");
-        assert_eq!(name(Test::Train { n_train: 256 }), "train4x256");
-    }
-
-    #[test]
-    fn the_mean_of_rates_is_not_the_rate_of_the_mean() {
+    fn avg_ts_is_the_mean_of_rates() {
         let test = Test::Inference { n_prompt: 10, n_gen: 0, n_depth: 0 };
         let case = TestCase { test, batch_size: 2, n_threads: 1 };
         let run = BenchRun { commit: String::new(), build_number: 0, cpu_info: String::new(), device: String::new() };
@@ -306,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sample_shows_no_deviation() {
+    fn one_sample_has_no_deviation() {
         assert_eq!((deviation(&[3.0]), deviation(&[])), (0.0, 0.0));
         assert_eq!(average_ns(&[]), None);
         assert_eq!(average_ns(&[1, 2]), Some(1));

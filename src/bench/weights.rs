@@ -28,7 +28,7 @@ pub(super) struct LeastBytes {
 }
 
 impl<S: WeightSource> Weights<'_, S> {
-    /// Counts norms, and routers beside blocks, in float32 and matrices as they are precision. Experts in floats are one stack a layer and
+    /// Counts norms, and routers beside blocks, in float32 and matrices in their precision. Experts in floats are one stack a layer and
     /// projection, so they are shared by whole layers alone; layers whose first experts are twins are twins.
     pub fn least_bytes(&self) -> LeastBytes {
         let config = self.source.config();
@@ -88,7 +88,7 @@ impl<S: WeightSource> Weights<'_, S> {
         }
     }
 
-    /// The blocks in which a matrix is precision: an expert only if its other matrices are in blocks too.
+    /// The blocks in which a matrix is kept: an expert only if its other matrices are in blocks too.
     fn blocks(&self, id: TensorId) -> Option<BlockFormat> {
         let own = self.blocks_alone(id)?;
         match id {

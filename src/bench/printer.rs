@@ -1,23 +1,26 @@
-//! Records as text, each as soon as there is one: Markdown, JSON, JSON lines, CSV.
+//! Records as text, one at a time: Markdown, JSON, JSON lines, CSV.
 
 use serde_json::{Map, Value};
 
-use super::BenchRecord;
+use super::record::BenchRecord;
 
-/// How records are printed.
+/// Format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A table for people.
     Markdown,
     /// One array of objects.
     Json,
-    /// An object a line.
+    /// One object per line.
     JsonLines,
-    /// A header and a line a record, every value in quotes; samples left out.
+    /// A header and one line per record, every value quoted, without the samples.
     Csv,
 }
 
-/// Prints records one after the other.
+/// Why a record is never refused by serde.
+const IS_JSON: &str = "a record is a struct of numbers and text";
+
+/// Formats records one after the other.
 #[derive(Debug, Clone)]
 pub struct Printer {
     format: Format,
@@ -35,53 +38,57 @@ enum Column {
     Params,
     Backend,
     Threads,
-    Batch,
+    Sequences,
     Test,
     Rate,
 }
 
 impl Printer {
-    /// Nothing printed yet. The table has a column for growth, and one for the sequences at once, if it is told so.
-    pub fn new(format: Format, with_growth: bool, with_batch: bool) -> Self {
-        use Column::{Backend, Batch, Growth, Model, Params, Rate, Size, Test, Threads};
-        let all = [Model, Growth, Size, Params, Backend, Threads, Batch, Test, Rate];
+    /// A printer without records. `with_growth` and `with_sequences` add columns to the table.
+    pub fn new(format: Format, with_growth: bool, with_sequences: bool) -> Self {
+        use Column::{Backend, Growth, Model, Params, Rate, Sequences, Size, Test, Threads};
+        let all = [Model, Growth, Size, Params, Backend, Threads, Sequences, Test, Rate];
         let wanted = |column: &Column| match column {
             Growth => with_growth,
-            Batch => with_batch,
+            Sequences => with_sequences,
             _ => true,
         };
         Self { format, columns: all.into_iter().filter(wanted).collect(), num_records: 0, build: String::new() }
     }
 
-    /// The text of the next record, with what stands before the first.
-    ///
-    /// # Errors
-    /// If a number is too large for JSON.
-    pub fn record(&mut self, record: &BenchRecord) -> Result<String, serde_json::Error> {
+    /// Whether no record has been formatted yet.
+    pub fn is_empty(&self) -> bool {
+        self.num_records == 0
+    }
+
+    /// The text of the next record; that of the first includes the header.
+    pub fn record(&mut self, record: &BenchRecord) -> String {
         let is_first = self.num_records == 0;
         self.num_records += 1;
         self.build = format!("build: {} ({})", record.build_commit, record.build_number);
-        Ok(match self.format {
+        match self.format {
             Format::Markdown => {
                 let header = if is_first { self.header() } else { String::new() };
                 header + &self.line(|column| column.cell(record))
             }
             Format::Json => {
-                let object = serde_json::to_string_pretty(record)?.replace('\n', "\n  ");
+                let object = serde_json::to_string_pretty(record).expect(IS_JSON).replace('\n', "\n  ");
                 format!("{}  {object}", if is_first { "[\n" } else { ",\n" })
             }
-            Format::JsonLines => serde_json::to_string(record)? + "\n",
+            Format::JsonLines => serde_json::to_string(record).expect(IS_JSON) + "\n",
             Format::Csv => {
-                let mut fields: Map<String, Value> = serde_json::from_str(&serde_json::to_string(record)?)?;
-                fields.retain(|_, value| !value.is_array());
-                let header = fields.keys().cloned().collect::<Vec<_>>().join(",") + "\n";
-                let line = fields.values().map(quoted).collect::<Vec<_>>().join(",") + "\n";
-                if is_first { header + &line } else { line }
+                let text = serde_json::to_string(record).expect(IS_JSON);
+                let record: Map<String, Value> = serde_json::from_str(&text).expect(IS_JSON);
+                let fields = record.iter().filter(|(_, value)| !value.is_array());
+                let (names, values): (Vec<&str>, Vec<String>) =
+                    fields.map(|(name, value)| (name.as_str(), quoted(value))).unzip();
+                let header = if is_first { names.join(",") + "\n" } else { String::new() };
+                header + &values.join(",") + "\n"
             }
-        })
+        }
     }
 
-    /// What stands behind the last record; nothing if there was none.
+    /// The text after the last record; empty if there was none.
     pub fn footer(&self) -> String {
         match self.format {
             _ if self.num_records == 0 => String::new(),
@@ -117,7 +124,7 @@ impl Column {
             Self::Params => "params",
             Self::Backend => "backend",
             Self::Threads => "threads",
-            Self::Batch => "batch",
+            Self::Sequences => "seqs",
             Self::Test => "test",
             Self::Rate => "t/s",
         }
@@ -128,7 +135,7 @@ impl Column {
             Self::Model | Self::Growth => 30,
             Self::Size | Self::Params | Self::Backend => 10,
             Self::Threads => 7,
-            Self::Batch => 5,
+            Self::Sequences => 5,
             Self::Test => 15,
             Self::Rate => 20,
         }
@@ -146,23 +153,23 @@ impl Column {
             Self::Params => in_units(record.model_n_params as f64, 1000.0, "M", "B"),
             Self::Backend => record.backends.clone(),
             Self::Threads => record.n_threads.to_string(),
-            Self::Batch => record.batch_size.to_string(),
+            Self::Sequences => record.batch_size.to_string(),
             Self::Test => record.test.clone(),
             Self::Rate => format!("{:.2} ± {:.2}", record.avg_ts, record.stddev_ts),
         }
     }
 }
 
-/// Millions, or from a thousand of them on, thousands of millions, by this base.
-fn in_units(number: f64, base: f64, million: &str, milliard: &str) -> String {
+/// A number in units of `base²` or, from `base³` on, of `base³`.
+fn in_units(number: f64, base: f64, small: &str, large: &str) -> String {
     if number < base.powi(3) {
-        format!("{:.2} {million}", number / base.powi(2))
+        format!("{:.2} {small}", number / base.powi(2))
     } else {
-        format!("{:.2} {milliard}", number / base.powi(3))
+        format!("{:.2} {large}", number / base.powi(3))
     }
 }
 
-/// A value as CSV has it; nothing is an empty one.
+/// A value for CSV; `null` is empty.
 fn quoted(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_csv_keep_their_quotes() {
+    fn csv_escapes_quotes() {
         assert_eq!(quoted(&Value::from("a \"b\", c")), "\"a \"\"b\"\", c\"");
         assert_eq!([Value::Null, true.into(), 3.into()].map(|value| quoted(&value)), ["\"\"", "\"1\"", "\"3\""]);
     }
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_was_measured_nothing_is_printed() {
+    fn without_records_nothing_is_printed() {
         for format in [Format::Markdown, Format::Json, Format::JsonLines, Format::Csv] {
             assert_eq!(Printer::new(format, true, true).footer(), "");
         }

@@ -1,0 +1,232 @@
+//! A model to measure: opened, grown and checked, not loaded.
+
+use std::fmt;
+
+use burn::tensor::Device;
+
+use super::case::{Test, TestCase};
+use super::error::BenchError;
+use super::record::BenchModel;
+use super::weights::{LeastBytes, Weights};
+use crate::config::{DecoderConfig, ModelType};
+use crate::formats::Checkpoint;
+use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
+use crate::model::{AnyDecoder, Footprint, Precision};
+use crate::profile::flops::count_parameters;
+use crate::profile::memory;
+use crate::profile::system_memory::total_memory_bytes;
+use crate::weights::WeightSource;
+
+/// A checkpoint and the view of it that is measured.
+pub struct Subject<'a> {
+    /// Its name in the records.
+    pub name: String,
+    /// The checkpoint.
+    pub checkpoint: &'a Checkpoint,
+    /// Its weights, grown.
+    pub source: &'a (dyn WeightSource + 'a),
+    /// How it was grown; empty if it was not.
+    pub growth: String,
+    /// Whether growth gives each expert random numbers of its own.
+    pub experts_differ: bool,
+    /// Whether growth leaves every matrix in the number format of the file.
+    pub keeps_formats: bool,
+}
+
+/// A model to measure.
+pub struct Target<'a> {
+    subject: Subject<'a>,
+    precision: Precision,
+    /// llama.cpp's name for the number formats of the file, if they are kept.
+    file_type: Option<&'static str>,
+    weights: LeastBytes,
+}
+
+impl<'a> Target<'a> {
+    /// Checks the tests against a model. Without a precision, it is that of a file with blocks, else float32.
+    ///
+    /// # Errors
+    /// [`BenchError::NoBlocksHere`], [`BenchError::NothingFillsBlocks`], [`BenchError::TooLong`], [`BenchError::TooLarge`].
+    pub fn new(
+        subject: Subject<'a>,
+        precision: Option<Precision>,
+        cases: &[TestCase],
+        device: &Device,
+    ) -> Result<Self, BenchError> {
+        let has_blocks = has_blocks(subject.checkpoint);
+        let default = if has_blocks { Precision::Blocks(None) } else { Precision::FLOAT32 };
+        let precision = precision.unwrap_or(default);
+        let stored = |id| match subject.checkpoint {
+            Checkpoint::Gguf(file) => BlockFormat::from_name(file.ggml_type(id).name),
+            Checkpoint::Hf(_) => None,
+        };
+        let (source, experts_differ) = (&subject.source, subject.experts_differ);
+        let weights = Weights { source, precision, stored: &stored, experts_differ }.least_bytes();
+        let keeps_all = precision == Precision::Blocks(None) && subject.keeps_formats;
+        let file_type = if keeps_all { subject.checkpoint.file_type()? } else { None };
+        let target = Self { subject, precision, file_type, weights };
+        if matches!(precision, Precision::Blocks(Some(_))) {
+            target.fills_blocks(device)?;
+        }
+        cases.iter().try_for_each(|case| target.fits(case))?;
+        Ok(target)
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &DecoderConfig {
+        self.subject.source.config()
+    }
+
+    /// Its name in the records.
+    pub fn name(&self) -> &str {
+        &self.subject.name
+    }
+
+    /// Loads it for inference.
+    ///
+    /// # Errors
+    /// [`BenchError::Weights`].
+    pub(super) fn load(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
+        Ok(AnyDecoder::load_as(&self.subject.source, self.precision, device)?)
+    }
+
+    /// Loads it for training.
+    ///
+    /// # Errors
+    /// [`BenchError::Weights`].
+    pub(super) fn load_to_train(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
+        Ok(AnyDecoder::load(&self.subject.source, device)?)
+    }
+
+    /// The loaded model for the records.
+    pub(super) fn describe(&self, model: &AnyDecoder) -> BenchModel {
+        let (parameters, footprint) = (count_parameters(self.config()), model.footprint());
+        BenchModel {
+            name: self.subject.name.clone(),
+            kind: kind(self.config(), self.file_type.unwrap_or_else(|| main_format(footprint))),
+            size_bytes: footprint.size_bytes(),
+            num_parameters: parameters.total,
+            num_active_parameters: parameters.active,
+            dtype: footprint.main_format().unwrap_or_default().to_owned(),
+            growth: self.subject.growth.clone(),
+        }
+    }
+
+    fn fills_blocks(&self, device: &Device) -> Result<(), BenchError> {
+        if !keeps_blocks(device) {
+            return Err(BenchError::NoBlocksHere { device: format!("{device:?}") });
+        }
+        let (hidden_size, intermediate_size) = (self.config().hidden_size, self.config().intermediate_size);
+        if hidden_size.is_multiple_of(32) || intermediate_size.is_multiple_of(32) {
+            return Ok(());
+        }
+        Err(BenchError::NothingFillsBlocks { model: self.subject.name.clone(), hidden_size, intermediate_size })
+    }
+
+    fn fits(&self, case: &TestCase) -> Result<(), BenchError> {
+        let num_positions = case.num_positions();
+        let max_position_embeddings = self.config().max_position_embeddings;
+        let (test, model) = (case.name(), self.subject.name.clone());
+        if num_positions > max_position_embeddings {
+            return Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings });
+        }
+        let parts = self.least_bytes(case, num_positions as u64);
+        match total_memory_bytes() {
+            Some(available_bytes) if parts.iter().map(|(_, bytes)| bytes).sum::<u128>() > available_bytes.into() => {
+                Err(BenchError::TooLarge { test, model, parts, available_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lower bound on the memory of a test: weights and cache, or the state of training and the activations for backward.
+    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> [(&'static str, u128); 2] {
+        let (config, batch) = (self.config(), case.batch_size as u64);
+        match case.test {
+            Test::Inference { .. } => {
+                let token = memory::kv_cache_bytes_per_token(config, 4);
+                [("weights", self.weights.loaded), ("cache", token * u128::from(batch) * u128::from(num_positions))]
+            }
+            Test::Train { .. } => [
+                ("weights, gradients and moments", memory::train_state_bytes(config)),
+                ("activations", memory::activation_bytes(config, batch, num_positions, 4)),
+            ],
+        }
+    }
+
+    /// What the user should know before reading the numbers.
+    pub fn notes(&self) -> Vec<Note> {
+        let rounds = matches!(self.precision, Precision::Blocks(Some(_))) && has_blocks(self.subject.checkpoint);
+        let LeastBytes { apart, distinct_experts, .. } = self.weights;
+        let shared = self.config().moe.zip(distinct_experts).and_then(|(moe, num_copies)| {
+            let (num_experts, apart_bytes) = (moe.num_local_experts, apart);
+            (num_copies < num_experts).then_some(Note::SharedExperts { num_experts, num_copies, apart_bytes })
+        });
+        rounds.then_some(Note::AlreadyQuantized).into_iter().chain(shared).collect()
+    }
+}
+
+/// A remark on a model before it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// Rounding was asked for, and the file has blocks.
+    AlreadyQuantized,
+    /// Equal experts are read once, so that the mixture is faster than a trained one.
+    SharedExperts {
+        /// Experts of a layer.
+        num_experts: usize,
+        /// Different ones in memory.
+        num_copies: usize,
+        /// Bytes of the weights after training has made them differ.
+        apart_bytes: u128,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::AlreadyQuantized => {
+                f.write_str("the file is quantized already; only the matrices that it has as floats are rounded")
+            }
+            Self::SharedExperts { num_experts, num_copies, apart_bytes } => {
+                let copies = if *num_copies == 1 { "one copy".to_owned() } else { format!("{num_copies} copies") };
+                let gib = *apart_bytes as f64 / f64::from(1 << 30);
+                write!(f, "the {num_experts} experts of a layer are {copies} in memory; ")?;
+                write!(f, "a trained mixture keeps them apart, {gib:.2} GiB of weights")
+            }
+        }
+    }
+}
+
+/// Whether a file has matrices in blocks for which there is a kernel.
+fn has_blocks(checkpoint: &Checkpoint) -> bool {
+    let is_gguf = matches!(checkpoint, Checkpoint::Gguf(_));
+    is_gguf && checkpoint.stored_tensors().iter().any(|tensor| BlockFormat::from_name(&tensor.format).is_some())
+}
+
+/// Family, experts, total parameters, format: `llama 135M F32`, `mixtral 8x2 560M Q4_K - Medium`.
+fn kind(config: &DecoderConfig, format: &str) -> String {
+    let family = match (config.model_type, config.moe) {
+        (ModelType::Llama, _) => "llama".to_owned(),
+        (ModelType::Mistral, _) => "mistral".to_owned(),
+        (ModelType::Mixtral, Some(moe)) => format!("mixtral {}x{}", moe.num_local_experts, moe.num_experts_per_tok),
+        (ModelType::Mixtral, None) => "mixtral".to_owned(),
+    };
+    let parameters = count_parameters(config).total as f64;
+    let parameters = match parameters {
+        few if few < 1e6 => format!("{:.0}K", few / 1e3),
+        some if some < 1e9 => format!("{:.0}M", some / 1e6),
+        many => format!("{:.1}B", many / 1e9),
+    };
+    format!("{family} {parameters} {format}")
+}
+
+/// The format of most numbers, by llama.cpp's name.
+fn main_format(footprint: &Footprint) -> &str {
+    match footprint.main_format() {
+        Some("float32") => "F32",
+        Some("float16") => "F16",
+        Some("bfloat16") => "BF16",
+        other => other.unwrap_or_default(),
+    }
+}
