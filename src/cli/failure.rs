@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bench::BenchError;
-use crate::data::text::DataError;
+use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
 use crate::figure::FigureError;
@@ -127,7 +127,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, FileError, HubError, TokenizerError);
+from_errors!(DataError, FigureError, FileError, HubError, TokenizerError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {
@@ -176,12 +176,6 @@ impl From<StudyError> for Failure {
 
 impl From<RecordError> for Failure {
     fn from(error: RecordError) -> Self {
-        Self::runtime(error)
-    }
-}
-
-impl From<FigureError> for Failure {
-    fn from(error: FigureError) -> Self {
         Self::runtime(error)
     }
 }

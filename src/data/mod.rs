@@ -1,19 +1,13 @@
-//! From documents to windows of token ids.
+//! Text as documents of token ids, and documents as windows of a fixed length.
 
+mod document;
+mod error;
 pub mod language;
-pub mod packing;
 pub mod text;
+mod window_order;
+mod windows;
 
-pub use packing::{WindowOrder, Windows};
-
-/// A document as token ids.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    /// Token ids; the first is the beginning-of-document token where the source has one.
-    pub ids: Vec<u32>,
-    /// Natural-log probability of each id given those before it, under the distribution that the document was
-    /// drawn from; `None` for natural text, whose distribution nobody knows. One number per id.
-    pub logprobs: Option<Vec<f64>>,
-    /// What the document is about, if the source says; an index into the source's list of topics.
-    pub topic: Option<usize>,
-}
+pub use document::{Document, check_vocabulary};
+pub use error::{DataError, LineFault, TextFault};
+pub use window_order::WindowOrder;
+pub use windows::Windows;

@@ -1,15 +1,15 @@
-//! Scales with round ticks, and the frame of a plot: light grid, a left and a bottom axis, units in the names.
+//! Scales with round ticks, and panels with a light grid, a left and a bottom axis, and units in the axis names.
 
 use super::scene::{GRID, INK, MUTED, Point, SMALL, Scene, TEXT, Text};
 
 /// How a quantity is shown: its unit and the prefixes that go with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quantity {
-    /// Shown as it is.
+    /// Shown without a unit.
     Plain,
-    /// Shown in thousands, millions and so on of this unit.
+    /// Shown with decimal prefixes of this unit.
     Decimal(&'static str),
-    /// Shown in KiB, MiB and so on.
+    /// Shown with binary prefixes: KiB, MiB.
     Bytes,
 }
 
@@ -31,12 +31,12 @@ impl Scale {
         Self::with_bounds(0.0, high, quantity, ticks)
     }
 
-    /// Around all of these values, with `slack` of their range free on either side.
+    /// Around all of these values, with `slack` of their range as margin on either side.
     pub fn around(values: impl IntoIterator<Item = f64>, slack: f64, quantity: Quantity, ticks: usize) -> Self {
         let (low, high) =
             values.into_iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
-        // Equal values still need a range to lie in, and noise should not fill the picture.
+        // Equal values need a range too, and noise should not fill the panel.
         let range = (high - low).max(1e-2 * high.abs()).max(1e-9);
         let spare = (range - (high - low)) / 2.0 + slack * range;
         Self::with_bounds(low - spare, high + spare, quantity, ticks)
@@ -67,7 +67,7 @@ impl Scale {
         (first..=last).map(|index| index as f64 * self.step).collect()
     }
 
-    /// What stands beside a tick: the value in the prefixed unit.
+    /// The label of a tick: the value in the prefixed unit.
     pub fn tick_label(&self, value: f64) -> String {
         let decimals = (-(self.step / self.divisor).log10().floor()).clamp(0.0, 9.0) as usize;
         let decimals = if decimals == 0 && self.step / self.divisor < 1.0 { 1 } else { decimals };
@@ -122,7 +122,7 @@ fn round_step(least: f64) -> f64 {
     [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power).find(|step| *step >= least * 0.999).unwrap_or(10.0 * power)
 }
 
-/// The area in which values become places.
+/// An area of the figure with two scales.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Panel {
     pub left: f64,
@@ -134,7 +134,7 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Where a pair of values lies.
+    /// Position of a pair of values.
     pub fn at(&self, x: f64, y: f64) -> Point {
         (self.column(x), self.row(y))
     }
@@ -147,7 +147,7 @@ impl Panel {
         self.bottom - self.y.place(y) * (self.bottom - self.top)
     }
 
-    /// Vertical grid lines and the bottom axis with its ticks; the unit stands in brackets after the name.
+    /// Draws vertical grid lines and the bottom axis with its ticks; the unit follows the name in brackets.
     pub fn horizontal_axis(&self, scene: &mut Scene, name: &str) {
         for tick in self.x.ticks() {
             let column = self.column(tick);
@@ -162,7 +162,7 @@ impl Panel {
         scene.text(Text::new(name, (middle, self.bottom + 62.0)).middle().size(TEXT));
     }
 
-    /// Horizontal grid lines and the left axis, without words.
+    /// Draws horizontal grid lines and the left axis, without labels.
     pub fn horizontal_grid(&self, scene: &mut Scene) {
         for tick in self.y.ticks() {
             let row = self.row(tick);
@@ -171,7 +171,7 @@ impl Panel {
         scene.line(vec![(self.left, self.top), (self.left, self.bottom)], MUTED, 1.5);
     }
 
-    /// The labels of the left axis' ticks.
+    /// Draws the tick labels of the left axis.
     pub fn vertical_ticks(&self, scene: &mut Scene) {
         for tick in self.y.ticks() {
             let label = Text::new(self.y.tick_label(tick), (self.left - 12.0, self.row(tick)));
@@ -179,13 +179,13 @@ impl Panel {
         }
     }
 
-    /// The name of the left axis, reading upwards at this column.
+    /// Draws the name of the left axis, reading upwards at this column.
     pub fn vertical_name(&self, scene: &mut Scene, name: &str, column: f64) {
         let middle = (self.top + self.bottom) / 2.0;
         scene.text(Text::new(name, (column, middle)).middle().upward());
     }
 
-    /// A heading over the panel.
+    /// Draws a heading above the panel.
     pub fn heading(&self, scene: &mut Scene, words: &str) {
         let heading = Text::new(words, (self.left, self.top - 24.0)).size(TEXT).bold().colour(INK);
         scene.text(heading.fitted(self.right - self.left));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_counted_in_powers_of_1024() {
+    fn bytes_have_binary_prefixes() {
         let scale = Scale::from_zero(50.0 * 1048576.0, Quantity::Bytes, 5);
         assert_eq!(scale.unit(), "MiB");
         assert_eq!(scale.ticks()[1], 10.0 * 1048576.0);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_counted_in_words() {
+    fn counts_of_tokens_are_spelled_out() {
         assert_eq!(Scale::from_zero(1.6e6, Quantity::Decimal("tokens"), 4).unit(), "million tokens");
         assert_eq!(Scale::from_zero(160.0, Quantity::Decimal("tokens"), 4).unit(), "tokens");
     }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_lies_on_the_scale_made_around_it() {
+    fn a_scale_around_values_holds_them() {
         for values in [vec![1.0, 2.0, 3.0], vec![5.0], vec![0.0, 0.0], vec![-3.0, 1e9]] {
             let scale = Scale::around(values.clone(), 0.05, Quantity::Plain, 5);
             assert!(values.iter().all(|value| scale.holds(*value)), "{values:?}");

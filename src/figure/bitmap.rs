@@ -1,8 +1,7 @@
-//! The drawing backend behind PNG: plotters' bitmap, with smooth strokes and with letters set from the embedded font.
+//! The drawing backend for PNG: plotters' bitmap with antialiased strokes and text in the embedded font.
 //!
-//! plotters' own strokes end in spikes at sharp turns, and its own text drops side bearings and needs a registered
-//! font. Both are replaced here; text is placed by the rules of plotters' SVG backend, so that one scene gives the same
-//! picture twice.
+//! plotters' own strokes end in spikes at sharp turns, and its text drops side bearings and needs a registered font. Both
+//! are replaced here. Text is placed by the rules of plotters' SVG backend, so that SVG and PNG look the same.
 
 use plotters::prelude::{BitMapBackend, DrawingBackend};
 use plotters_backend::text_anchor::{HPos, VPos};
@@ -10,7 +9,7 @@ use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyl
 
 use super::text;
 
-/// Size that plotters calls a font by, over its em in pixels.
+/// Font size in plotters over the em in pixels.
 pub(super) const PLOTTERS_EM: f64 = 1.24;
 
 /// A canvas of RGB pixels.
@@ -19,19 +18,19 @@ pub(super) struct Bitmap<'a>(BitMapBackend<'a>);
 type Drawn<'a> = Result<(), DrawingErrorKind<<BitMapBackend<'a> as DrawingBackend>::ErrorType>>;
 
 impl<'a> Bitmap<'a> {
-    /// Draws into `rgb`, three bytes a pixel, row by row.
+    /// Draws into `rgb`, three bytes per pixel, row by row.
     pub fn new(rgb: &'a mut [u8], size: (u32, u32)) -> Self {
         Self(BitMapBackend::with_buffer(rgb, size))
     }
 
-    /// Covers what lies within half a stroke's width of the segment; the ends are round.
+    /// Draws an antialiased segment with round ends.
     fn stroke(&mut self, from: BackendCoord, to: BackendCoord, width: f64, colour: BackendColor) -> Drawn<'a> {
         let radius = width / 2.0;
         let reach = radius.ceil() as i32 + 1;
         let (dx, dy) = (f64::from(to.0 - from.0), f64::from(to.1 - from.1));
         let length_squared = dx * dx + dy * dy;
         for y in from.1.min(to.1) - reach..=from.1.max(to.1) + reach {
-            // Where the row can be near the segment at all: a steep or long segment has a large, mostly empty box.
+            // Only the columns near the segment: the bounding box of a long segment is mostly empty.
             let near = row_range(from, to, y, reach);
             for x in near {
                 let (px, py) = (f64::from(x - from.0), f64::from(y - from.1));
@@ -55,7 +54,7 @@ impl<'a> Bitmap<'a> {
     }
 }
 
-/// The columns of row `y` within `reach` of the segment, or more.
+/// The columns of row `y` that can be within `reach` of the segment.
 fn row_range(from: BackendCoord, to: BackendCoord, y: i32, reach: i32) -> std::ops::RangeInclusive<i32> {
     let (left, right) = (from.0.min(to.0), from.0.max(to.0));
     if from.1 == to.1 {
@@ -136,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Darkness of each pixel of a 40 × 40 canvas after drawing, 0 for white.
+    /// Darkness of each pixel of a 40 × 40 canvas after drawing; 0 is white.
     fn drawn(draw: impl FnOnce(&mut Bitmap)) -> Vec<u8> {
         let mut rgb = vec![255; 40 * 40 * 3];
         draw(&mut Bitmap::new(&mut rgb, (40, 40)));
@@ -151,7 +150,7 @@ mod tests {
     fn a_stroke_has_its_width() {
         let pixels = drawn(|bitmap| bitmap.draw_line((10, 20), (30, 20), &style(4)).unwrap());
         let column: u32 = (0..40).map(|y| u32::from(pixels[y * 40 + 20])).sum();
-        // Each of the two half-covered rims may round down by one level.
+        // Each of the two half-covered edges may round down by one level.
         assert!((4 * 255 - 2..=4 * 255).contains(&column), "{column}");
     }
 
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_is_not_drawn() {
+    fn nothing_is_drawn_outside_the_canvas() {
         let pixels = drawn(|bitmap| bitmap.draw_line((-50, -50), (-10, 90), &style(5)).unwrap());
         assert!(pixels.iter().all(|darkness| *darkness == 0));
     }

@@ -1,4 +1,4 @@
-//! Where routers send the tokens of each topic: layers × experts, a panel a topic, coloured around an even share.
+//! Expert load by topic: one heat map of layers × experts per topic, coloured around the even share.
 
 use plotters::style::RGBColor;
 
@@ -7,25 +7,25 @@ use super::page::titled;
 use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, PAPER, SMALL, Scene, TEXT, Text, WIDTH, mix};
 use crate::report::{ExpertLoad, Study};
 
-/// Colours of the least and the greatest share; white is even. Purple and green: no arm's colours, and apart for
-/// colour-blind readers.
+/// Colours of the smallest and the largest share; white is even. Purple and green are not colours of arms, and colour-blind
+/// readers can tell them apart.
 const LEAST: RGBColor = RGBColor(118, 42, 131);
 const GREATEST: RGBColor = RGBColor(27, 120, 55);
-/// Shares from `1/4` to 4 times the even one fill the scale, in octaves.
+/// Range of the scale in octaves: from a quarter to four times the even share.
 const OCTAVES: f64 = 2.0;
-/// Space for the name of an arm, pixels.
+/// Height of the name of an arm, pixels.
 const NAME: f64 = 30.0;
-/// Space for a panel's heading, pixels.
+/// Height of the heading of a panel, pixels.
 const HEADING: f64 = 44.0;
 
-/// One panel: what one arm does with one topic.
+/// One panel: the load of one arm on one topic.
 struct Map<'a> {
     identity: Identity,
     load: &'a ExpertLoad,
     topic: usize,
 }
 
-/// A panel for each topic of each arm whose expert load is known; `None` without such an arm.
+/// One panel for each topic of each arm whose expert load is known; `None` without such an arm.
 pub(super) fn compose(study: &Study) -> Option<Scene> {
     let known = |load: &&ExpertLoad| !load.topics.is_empty() && !load.share.is_empty();
     let loads: Vec<_> = identified(study)
@@ -60,13 +60,13 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     Some(scene)
 }
 
-/// Panels side by side: near a square block for one arm, flatter when arms are stacked.
+/// Panels per row: near a square block for one arm, flatter if arms are stacked.
 fn columns(topics: usize, arms: usize) -> usize {
     let side = ((topics * arms) as f64).sqrt().ceil() as usize;
     if arms > 1 { topics.min(side.max(4)) } else { side }
 }
 
-/// The colour of a share: white at `1 / num_experts`, full at a quarter and at four times that.
+/// The colour of a share: white at `1 / num_experts`, saturated at a quarter and at four times that.
 fn colour(share: f64, num_experts: usize) -> RGBColor {
     let octaves = (share * num_experts as f64).log2().clamp(-OCTAVES, OCTAVES) / OCTAVES;
     if octaves < 0.0 { mix(PAPER, LEAST, -octaves) } else { mix(PAPER, GREATEST, octaves) }
@@ -102,7 +102,7 @@ fn draw_map(scene: &mut Scene, map: &Map, corner: (f64, f64), size: (f64, f64), 
     }
 }
 
-/// Which of `count` indices get a label when they stand `pitch` pixels apart and a label needs `space`.
+/// The indices below `count` that get a label if they are `pitch` pixels apart and a label needs `space`.
 fn labelled(count: usize, pitch: f64, space: f64) -> impl Iterator<Item = usize> {
     let least = (space / pitch).ceil().max(1.0) as usize;
     let step = [1, 2, 4, 5, 8, 10, 16, 20, 32, 50].into_iter().find(|step| *step >= least).unwrap_or(least);
@@ -118,7 +118,7 @@ fn draw_scale(scene: &mut Scene, load: &ExpertLoad) {
     for index in 0..slices {
         let octaves = OCTAVES * (1.0 - 2.0 * (f64::from(index) + 0.5) / f64::from(slices));
         let from = (left, top + f64::from(index) * slice);
-        // Down to the end, under the next slices: viewers show a seam between areas that only touch.
+        // Each slice extends to the bottom, under the next ones: viewers show a seam between areas that only touch.
         scene.bar(from, (right, bottom), colour(even * octaves.exp2(), num_experts));
     }
     scene.line(vec![(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], MUTED, 1.0);
@@ -142,7 +142,7 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn an_even_share_is_white_and_colours_part_from_there() {
+    fn an_even_share_is_white() {
         assert_eq!(colour(0.125, 8), PAPER);
         assert_eq!((colour(0.0, 8), colour(1.0, 8)), (LEAST, GREATEST));
         assert_eq!((colour(0.125 / 4.0, 8), colour(0.5, 8)), (LEAST, GREATEST));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_thin_out_when_rows_are_narrow() {
+    fn narrow_rows_get_fewer_labels() {
         assert_eq!(labelled(8, 40.0, 28.0).count(), 8);
         assert_eq!(labelled(48, 12.0, 28.0).collect::<Vec<_>>()[..3], [0, 4, 8]);
     }

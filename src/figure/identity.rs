@@ -1,4 +1,4 @@
-//! Who is who: the colour and the marker that an arm keeps in every figure.
+//! The colour and the marker of an arm, the same in every figure.
 
 use plotters::style::RGBColor;
 
@@ -12,14 +12,14 @@ const DEEP: [RGBColor; 4] =
 const WIDE: [RGBColor; 4] =
     [RGBColor(213, 94, 0), RGBColor(230, 159, 0), RGBColor(140, 60, 0), RGBColor(240, 190, 110)];
 
-/// How an arm looks.
+/// Colour and kind of an arm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Identity {
     pub colour: RGBColor,
     pub kind: ArmKind,
 }
 
-/// Every arm with its looks. After the fourth arm of a kind the shades begin again; names tell them apart.
+/// Every arm with its identity. After the last shade of a family the first is used again; names tell the arms apart.
 pub(super) fn identified(study: &Study) -> Vec<(&Arm, Identity)> {
     let arms = &study.arms;
     let look = |(index, arm): (usize, &Arm)| {
@@ -35,17 +35,17 @@ pub(super) fn identified(study: &Study) -> Vec<(&Arm, Identity)> {
 }
 
 impl Identity {
-    /// The colour, dark enough for words on white.
+    /// The colour, dark enough for text on white.
     pub fn ink(&self) -> RGBColor {
         mix(self.colour, RGBColor(0, 0, 0), 0.25)
     }
 
-    /// The colour on its way to white, `t` of it.
+    /// The colour mixed with white, `t` of it.
     pub fn tint(&self, t: f64) -> RGBColor {
         mix(self.colour, RGBColor(255, 255, 255), t)
     }
 
-    /// A disc for dense, a tall diamond for deep, a square for wide, rimmed with white.
+    /// Draws a disc for dense, a tall diamond for deep, a square for wide, each with a white rim.
     pub fn marker(&self, scene: &mut Scene, at: Point, radius: f64) {
         self.shape(scene, at, radius + 2.5, RGBColor(255, 255, 255));
         self.shape(scene, at, radius, self.colour);
@@ -71,7 +71,7 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn an_arm_keeps_its_looks_when_others_come_after_it() {
+    fn an_arm_keeps_its_identity_when_others_are_added() {
         let (few, many) = (fixture::study(3, 1), fixture::study(5, 1));
         for (before, after) in identified(&few).iter().zip(identified(&many)) {
             assert_eq!(before.1, after.1);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_of_five_arms_look_alike() {
+    fn five_arms_have_five_colours() {
         let study = fixture::study(5, 1);
         let looks = identified(&study);
         for (index, (_, look)) in looks.iter().enumerate() {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn words_in_the_colour_of_an_arm_can_be_read_on_white() {
+    fn text_in_the_colour_of_an_arm_is_legible_on_white() {
         let luminance = |RGBColor(r, g, b): RGBColor| {
             let linear = |channel: u8| {
                 let c = f64::from(channel) / 255.0;

@@ -1,13 +1,13 @@
-//! Labels in a column that keep their distance.
+//! Placement of labels in a column without overlap.
 
-/// Heights near the wanted ones, in the same order, at least `gap` apart and within `low..=high`; as near as can be in
-/// the sense of least squares. Too many labels for the space are spread over it evenly.
+/// Positions nearest to the wanted ones in the sense of least squares, in the same order, at least `gap` apart and within
+/// `low..=high`. Labels that need more than the space are spread over it evenly.
 pub(super) fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
     let n = wanted.len();
     let gap = if n > 1 { gap.min((high - low) / (n - 1) as f64) } else { gap };
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
-    // Take the gaps out of the sorted heights: what remains must only not decrease, which pooling solves exactly.
+    // Without the gaps, the sorted positions need only be non-decreasing: isotonic regression by pooling adjacent violators.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for (rank, index) in order.iter().enumerate() {
         let mut pool = (wanted[*index] - gap * rank as f64, 1);
@@ -37,12 +37,12 @@ mod tests {
     }
 
     #[test]
-    fn labels_with_room_stay_where_they_belong() {
+    fn labels_with_room_do_not_move() {
         assert_eq!(spread(&[30.0, 0.0, 60.0], 20.0, 0.0, 100.0), [30.0, 0.0, 60.0]);
     }
 
     #[test]
-    fn crowded_labels_move_apart_around_their_middle_and_keep_their_order() {
+    fn crowded_labels_move_apart_in_order() {
         assert_eq!(spread(&[52.0, 50.0, 51.0], 20.0, 0.0, 100.0), [71.0, 31.0, 51.0]);
     }
 

@@ -1,4 +1,4 @@
-//! How fast the arms run: a panel a workload, a bar an arm at its median speed, whiskers at the quartiles.
+//! Speed of the arms: one panel per workload, one bar per arm at its median speed, whiskers at the quartiles.
 
 use super::axis::{Panel, Quantity, Scale};
 use super::identity::{Identity, identified};
@@ -8,11 +8,11 @@ use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, SMALL, Scene, TEXT, 
 use crate::report::table::si;
 use crate::report::{Arm, Study, Workload};
 
-/// Left edge of the bars; names stand before it.
+/// Left edge of the bars, right of the names.
 const BARS: f64 = 330.0;
-/// Free space between panels, pixels.
+/// Gap between panels, pixels.
 const GAP: f64 = 36.0;
-/// Panels in a row.
+/// Panels per row.
 const COLUMNS: usize = 4;
 
 /// Bars of every arm for every workload; `None` if nothing was timed.
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_timed_is_said_so() {
+    fn missing_timings_are_labelled() {
         let mut study = fixture::study(2, 1);
         study.arms[1].timings.remove(2);
         let said = |scene: &Scene| {

@@ -1,4 +1,4 @@
-//! Held-out loss during training: the whole run with the spike of growth, and its later part magnified.
+//! Held-out loss during training: the whole run with the jump at growth, and its later part magnified.
 
 use plotters::style::RGBColor;
 
@@ -10,12 +10,12 @@ use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, 
 use crate::report::statistics::mean;
 use crate::report::{Arm, EvalPoint, SeedRun, Study};
 
-/// Where the magnified part begins, as a part of the shortest arm: every arm ends within it.
+/// Start of the magnified part as a fraction of the shortest arm, so that every arm ends within it.
 const MAGNIFIED_FROM: f64 = 0.5;
-/// Height of an arm's label of two lines, pixels.
+/// Height of the two-line label of an arm, pixels.
 const LABEL_HEIGHT: f64 = 62.0;
 
-/// What a loss is plotted against.
+/// The quantity on the horizontal axis.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     title: &'static str,
@@ -38,17 +38,17 @@ const TOKENS: Budget = Budget {
     spent: |eval| eval.tokens,
 };
 
-/// Loss over FLOPs; `None` unless some arm was scored.
+/// Loss over FLOPs; `None` if no arm was scored.
 pub(super) fn against_flops(study: &Study) -> Option<Scene> {
     compose(study, FLOPS)
 }
 
-/// Loss over tokens; `None` unless some arm was scored.
+/// Loss over tokens; `None` if no arm was scored.
 pub(super) fn against_tokens(study: &Study) -> Option<Scene> {
     compose(study, TOKENS)
 }
 
-/// An arm as lines: `(budget, loss)` per seed and for their mean, from the moment after growth.
+/// The curves of an arm: `(budget, loss)` of each seed and of their mean, starting right after growth.
 struct Curve<'a> {
     arm: &'a Arm,
     identity: Identity,
@@ -113,7 +113,7 @@ fn curve(arm: &Arm, identity: Identity, budget: Budget) -> Curve<'_> {
         std::iter::once(start).chain(evals.map(|eval| ((budget.spent)(eval) as f64, eval.heldout_loss_nats))).collect()
     };
     let seeds: Vec<Vec<Point>> = arm.runs.iter().map(points).collect();
-    // Seeds are averaged where all of them were scored.
+    // The mean is taken only where all seeds were scored.
     let shared = seeds[0].iter().filter_map(|(spent, _)| {
         let losses: Option<Vec<f64>> =
             seeds.iter().map(|seed| seed.iter().find(|point| point.0 == *spent).map(|point| point.1)).collect();
@@ -128,7 +128,7 @@ impl Curve<'_> {
     }
 }
 
-/// A loss that does not change during training.
+/// A constant loss for reference.
 struct Level {
     name: &'static str,
     loss: f64,
@@ -155,7 +155,7 @@ fn draw_levels(scene: &mut Scene, whole: &Panel, magnified: &Panel, levels: &[Le
     }
 }
 
-/// What of the whole run the magnified panel shows.
+/// Shades the part of the whole run that the magnified panel shows.
 fn draw_window(scene: &mut Scene, whole: &Panel, magnified: &Panel) {
     let (left, top) = whole.at(magnified.x.low, magnified.y.high.min(whole.y.high));
     let (right, bottom) = whole.at(magnified.x.high, magnified.y.low.max(whole.y.low));
@@ -176,7 +176,7 @@ fn draw_curves(scene: &mut Scene, panel: &Panel, curves: &[Curve]) {
     }
 }
 
-/// The part of a line with budgets on the panel's scale, begun exactly at its edge.
+/// The part of a line within the panel, starting exactly at its left edge.
 fn clipped(panel: &Panel, points: &[Point]) -> Vec<Point> {
     let low = panel.x.low;
     let inside = points.iter().copied().filter(|point| point.0 >= low);
@@ -187,7 +187,7 @@ fn clipped(panel: &Panel, points: &[Point]) -> Vec<Point> {
     entry.into_iter().chain(inside).map(|(spent, loss)| panel.at(spent, loss)).collect()
 }
 
-/// The name and the result of each arm at the end of its line.
+/// Draws the name and the final loss of each arm at the end of its curve.
 fn draw_labels(scene: &mut Scene, panel: &Panel, curves: &[Curve]) {
     let ended: Vec<(&Curve, Point)> = curves.iter().filter_map(|curve| Some((curve, *curve.mean.last()?))).collect();
     let rows: Vec<f64> = ended.iter().map(|(_, end)| panel.row(end.1)).collect();

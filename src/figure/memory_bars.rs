@@ -1,4 +1,4 @@
-//! What memory holds: while generating, weights, keys and values, and the rest up to the peak; while training, the peak.
+//! Memory of the arms: weights, KV cache and the rest up to the peak of inference; the peak of training.
 
 use plotters::style::RGBColor;
 
@@ -9,14 +9,14 @@ use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, PAPER, SMALL, 
 use crate::report::table::binary_bytes;
 use crate::report::{Arm, Study};
 
-/// Left edge of the bars; names stand before it.
+/// Left edge of the bars, right of the names.
 const BARS: f64 = 330.0;
 
-/// The parts of a bar, with how far each is on its way to white.
+/// The parts of a bar, each with its share of white.
 const PARTS: [(&str, f64); 3] =
     [("weights", 0.0), ("keys and values", 0.45), ("the rest, up to the measured peak", 0.75)];
 
-/// Bars of every arm.
+/// One bar per arm.
 pub(super) fn compose(study: &Study) -> Option<Scene> {
     let arms = identified(study);
     let height = (420.0 + 100.0 * arms.len() as f64).min(HEIGHT);
@@ -49,13 +49,13 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     Some(scene)
 }
 
-/// Where a bar lies.
+/// Position and half height of a bar.
 pub(super) struct BarRow {
     pub middle: f64,
     pub half: f64,
 }
 
-/// Rows for this many bars, evenly over the panel.
+/// `count` rows, evenly spaced over the panel.
 pub(super) fn rows(panel: &Panel, count: usize) -> Vec<BarRow> {
     let pitch = (panel.bottom - panel.top) / count as f64;
     let half = (pitch * 0.32).min(38.0);
@@ -66,7 +66,7 @@ pub(super) fn draw_left_axis(scene: &mut Scene, panel: &Panel) {
     scene.line(vec![(panel.left, panel.top), (panel.left, panel.bottom)], MUTED, 1.5);
 }
 
-/// Weights, keys and values, the rest; bytes.
+/// Bytes of weights, of keys and values, and of the rest.
 fn parts(arm: &Arm) -> [u64; 3] {
     let memory = &arm.memory;
     let held = memory.weight_bytes.saturating_add(memory.kv_cache_bytes);
@@ -103,7 +103,7 @@ fn draw_bar(scene: &mut Scene, panel: &Panel, arm: &Arm, identity: Identity, row
     let end = panel.column(below as f64);
     let total = match arm.memory.inference_peak_bytes {
         Some(peak) => {
-            // Less than weights and cache together: part of them was never resident.
+            // The peak can be less than weights and cache together if part of them was never resident.
             let at = panel.column(peak as f64);
             scene.line(vec![(at, top - 6.0), (at, bottom + 6.0)], INK, 3.0);
             format!("peak {}", binary_bytes(peak as f64))
@@ -113,7 +113,7 @@ fn draw_bar(scene: &mut Scene, panel: &Panel, arm: &Arm, identity: Identity, row
     scene.text(Text::new(total, (end + 14.0, row.middle)).size(SMALL).fitted(panel.right - end - 14.0));
 }
 
-/// White on dark colours, ink on light ones.
+/// White on dark colours, black on light ones.
 fn legible_on(RGBColor(red, green, blue): RGBColor) -> RGBColor {
     let lightness = 0.299 * f64::from(red) + 0.587 * f64::from(green) + 0.114 * f64::from(blue);
     if lightness > 135.0 { INK } else { PAPER }

@@ -1,11 +1,12 @@
-//! Pictures of a study, drawn from its record alone: no model, no device, no file.
+//! Figures of a study, drawn from its record alone.
 //!
-//! Every figure composes one scene of marks, which one function over plotters' backends paints to SVG and to PNG.
-//! An arm keeps its colour and its marker in every figure: the dense control is grey, deep arms are blue, wide arms
-//! are orange, in shades that colour-blind readers can tell apart (Okabe & Ito, 2008).
+//! Each figure composes a scene of marks, which one function over plotters' backends renders to SVG and to PNG. An arm has
+//! the same colour and marker in every figure: grey for the dense control, blue for deep arms, orange for wide arms, in
+//! shades that colour-blind readers can tell apart (Okabe & Ito, 2008).
 
 mod axis;
 mod bitmap;
+mod error;
 mod expert_load;
 mod identity;
 mod label;
@@ -18,39 +19,23 @@ mod pareto;
 mod scene;
 mod text;
 
-use crate::report::{RecordError, Study};
+pub use error::FigureError;
+
+use crate::report::Study;
 use scene::Scene;
 
-/// One picture in both formats.
+/// A figure in both formats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Figure {
-    /// What a file of it may be called, without extension.
+    /// File name without extension.
     pub name: &'static str,
-    /// The picture as an SVG document.
+    /// The SVG document.
     pub svg: String,
-    /// The picture as a PNG file, 1600 pixels wide.
+    /// The PNG file, 1600 pixels wide.
     pub png: Vec<u8>,
 }
 
-/// Why a study could not be drawn.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FigureError {
-    /// The record does not hold what a picture can show.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// plotters could not draw.
-    #[error("the figure could not be drawn: {source}")]
-    Drawing {
-        /// What plotters said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The pixels could not be packed.
-    #[error("the figure could not be encoded as PNG: {0}")]
-    Encoding(#[from] png::EncodingError),
-}
-
-/// What every figure is drawn by: a scene, or nothing if the study did not measure it.
+/// Composes a figure; `None` if the study did not measure what it shows.
 type Composer = fn(&Study) -> Option<Scene>;
 
 const FIGURES: [(&str, Composer); 6] = [
@@ -62,11 +47,11 @@ const FIGURES: [(&str, Composer); 6] = [
     ("expert_load", expert_load::compose),
 ];
 
-/// Every figure for which the study has something to show.
+/// Draws every figure for which the study has data.
 ///
 /// # Errors
-/// [`FigureError::Record`] if the study breaks a rule of [`Study::check`]: a loss that is not a number is refused, not
-/// skipped. [`FigureError::Drawing`] and [`FigureError::Encoding`] if a library fails.
+/// [`FigureError::Record`] if the study breaks a rule of [`Study::check`], for example by a loss that is NaN;
+/// [`FigureError::Drawing`] and [`FigureError::Encoding`] if a library fails.
 pub fn draw_study(study: &Study) -> Result<Vec<Figure>, FigureError> {
     study.check()?;
     let scenes = FIGURES.iter().filter_map(|(name, compose)| Some((*name, compose(study)?)));
@@ -77,7 +62,7 @@ pub fn draw_study(study: &Study) -> Result<Vec<Figure>, FigureError> {
 mod tests {
     use super::scene::{Mark, Text};
     use super::*;
-    use crate::report::fixture;
+    use crate::report::{RecordError, fixture};
 
     fn names(study: &Study) -> Vec<&'static str> {
         draw_study(study).unwrap().iter().map(|figure| figure.name).collect()
@@ -100,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_left_out() {
+    fn figures_without_data_are_omitted() {
         let mut study = fixture::study(3, 1);
         study.data.floor_nats = None;
         for arm in &mut study.arms {
@@ -117,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_not_a_number_is_refused_not_drawn() {
+    fn a_nan_loss_is_refused() {
         let mut study = fixture::study(3, 1);
         study.arms[1].runs[0].evals[0].heldout_loss_nats = f64::NAN;
         assert!(matches!(draw_study(&study), Err(FigureError::Record(RecordError::NotFinite { .. }))));
     }
 
     #[test]
-    fn a_hostile_name_stays_text() {
+    fn a_hostile_name_is_escaped() {
         let mut study = fixture::study(3, 1);
         study.arms[2].name = "<script>".to_owned();
         study.data.name = "a & b </text><script>".to_owned();
@@ -134,8 +119,8 @@ mod tests {
         }
     }
 
-    /// Studies at the edges of what layouts must bear.
-    fn trying_studies() -> Vec<(&'static str, Study)> {
+    /// Studies that strain the layout.
+    fn extreme_studies() -> Vec<(&'static str, Study)> {
         let mut equal = fixture::study(5, 3);
         for run in equal.arms.iter_mut().flat_map(|arm| &mut arm.runs) {
             run.evals.iter_mut().for_each(|eval| eval.heldout_loss_nats = 1.9);
@@ -175,17 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn no_text_covers_another_or_leaves_the_picture() {
-        for (what, study) in trying_studies() {
+    fn no_text_overlaps_another_or_leaves_the_figure() {
+        for (what, study) in extreme_studies() {
             for (name, compose) in FIGURES {
                 let Some(scene) = compose(&study) else { continue };
                 let texts = texts(&scene);
                 for (index, text) in texts.iter().enumerate() {
                     let ((left, top), (right, bottom)) = text.bounds();
                     let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
-                    assert!(inside, "{name} of {what}: {text:?} leaves the picture");
+                    assert!(inside, "{name} of {what}: {text:?} leaves the figure");
                     for other in &texts[..index] {
-                        assert!(!overlap(text, other), "{name} of {what}: {:?} covers {:?}", text.words, other.words);
+                        assert!(!overlap(text, other), "{name} of {what}: {:?} overlaps {:?}", text.words, other.words);
                     }
                 }
             }
@@ -193,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_texts_are_noticed() {
+    fn overlapping_texts_are_detected() {
         let text = |x| Text::new("loss", (x, 50.0));
         assert!(overlap(&text(10.0), &text(30.0)) && !overlap(&text(10.0), &text(200.0)));
     }

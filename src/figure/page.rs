@@ -1,10 +1,10 @@
-//! What stands around every plot: what it shows, of what, how matched, and where it was measured.
+//! The frame of every figure: title, subject, matching rule, and provenance.
 
 use super::scene::{INK, MARGIN, MUTED, SMALL, Scene, Text, WIDTH};
 use crate::report::table::si;
 use crate::report::{Arm, Study};
 
-/// A scene with title, two lines on the study below it, and a foot that names the machine.
+/// A scene with a title, two lines about the study, and a footer that names the machine.
 pub(super) fn titled(study: &Study, title: &str, height: f64) -> Scene {
     let mut scene = Scene::new(height);
     let width = WIDTH - 2.0 * MARGIN;
@@ -18,7 +18,7 @@ pub(super) fn titled(study: &Study, title: &str, height: f64) -> Scene {
     scene
 }
 
-/// What was trained, on how much.
+/// Base, data and seeds.
 fn subject(study: &Study) -> String {
     let base = &study.base;
     let parameters = study.first(crate::report::ArmKind::Dense).map(|arm| arm.cost.total_parameters as f64);
@@ -57,7 +57,7 @@ fn matching(study: &Study) -> String {
     )
 }
 
-/// FLOPs that the arms spent, which whole updates make unequal: one number or a range; the budget of an untrained study.
+/// Training FLOPs of the arms: one number, or a range because updates are whole; the budget of an untrained study.
 fn spent(study: &Study) -> String {
     let shown = |flops: u64| si(flops as f64, "FLOP");
     let trained = || study.arms.iter().filter(|arm| !arm.runs.is_empty()).map(Arm::train_flops_spent);

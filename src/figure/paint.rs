@@ -1,4 +1,4 @@
-//! A scene to SVG and to PNG, through one function over plotters' backends.
+//! Renders a scene to SVG and to PNG, through one function over plotters' backends.
 
 use std::error::Error;
 
@@ -8,15 +8,15 @@ use plotters::prelude::{DrawingArea, DrawingBackend, IntoDrawingArea, IntoFont, 
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, TextStyle};
 
-use super::FigureError;
 use super::bitmap::{Bitmap, PLOTTERS_EM};
+use super::error::FigureError;
 use super::scene::{Anchor, Mark, PAPER, Point, Scene, Text, WIDTH};
 use super::text::{FAMILY, HALF_CAPITAL, HALF_X};
 
-/// Backend units per pixel: SVG gains half-pixel places, PNG is averaged down and so smooth.
+/// Backend units per pixel: SVG gains half-pixel positions, PNG is supersampled.
 const FINENESS: u32 = 2;
 
-/// The scene as an SVG document of its size.
+/// Renders an SVG document of the size of the scene.
 pub(super) fn svg(scene: &Scene) -> Result<String, FigureError> {
     let mut document = String::new();
     paint(scene, SVGBackend::with_string(&mut document, size(scene)))?;
@@ -26,7 +26,7 @@ pub(super) fn svg(scene: &Scene) -> Result<String, FigureError> {
     Ok(document.replacen(&fine, &shown, 1))
 }
 
-/// The scene as a PNG file of its size.
+/// Renders a PNG file of the size of the scene.
 pub(super) fn png(scene: &Scene) -> Result<Vec<u8>, FigureError> {
     let (width, height) = size(scene);
     let mut fine = vec![255; (width * height * 3) as usize];
@@ -45,7 +45,7 @@ fn size(scene: &Scene) -> (u32, u32) {
     (WIDTH as u32 * FINENESS, scene.height.round() as u32 * FINENESS)
 }
 
-/// Each block of `FINENESS` × `FINENESS` pixels as their mean.
+/// Averages each block of `FINENESS` × `FINENESS` pixels.
 fn averaged(fine: &[u8], width: usize) -> Vec<u8> {
     let fineness = FINENESS as usize;
     let rows = fine.len() / (3 * width);
@@ -106,7 +106,7 @@ fn fine(point: &Point) -> (i32, i32) {
 }
 
 fn words(text: &Text) -> Words<'_, (i32, i32), &str> {
-    // Backends centre the letter x on the point; digits and capitals, half of all labels, look right if centred themselves.
+    // Backends centre the x-height on the point; digits and capitals, half of all labels, look better centred themselves.
     let down = text.size * (HALF_CAPITAL - HALF_X);
     let at = if text.upward { (text.at.0 + down, text.at.1) } else { (text.at.0, text.at.1 + down) };
     let h_pos = match text.anchor {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_scene_is_white_paper() {
+    fn an_empty_scene_is_white() {
         let (width, height, pixels) = decoded(&png(&Scene::new(300.0)).unwrap());
         assert_eq!((width, height), (1600, 300));
         assert!(pixels.iter().all(|channel| *channel == 255));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn svg_has_the_size_of_the_scene_and_finer_places() {
+    fn svg_has_the_size_of_the_scene_and_finer_coordinates() {
         let document = svg(&Scene::new(300.0)).unwrap();
         assert!(document.starts_with("<svg width=\"1600\" height=\"300\" viewBox=\"0 0 3200 600\""), "{document}");
         assert!(document.trim_end().ends_with("</svg>"));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn words_cover_what_they_claim_to() {
+    fn text_stays_within_its_bounds() {
         let mut scene = Scene::new(400.0);
         let upward = Text::new("Held-up", (700.0, 200.0)).middle().upward();
         scene.text(Text::new("Held-up", (200.0, 200.0)).end());

@@ -1,4 +1,4 @@
-//! What a loss costs: final held-out loss against compute, size and latency, with the frontier of each.
+//! Final held-out loss against compute, size and latency, each with its Pareto frontier.
 
 use super::axis::{Panel, Quantity, Scale};
 use super::identity::{Identity, identified};
@@ -8,15 +8,15 @@ use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, 
 use crate::report::statistics::Estimate;
 use crate::report::{Arm, Study, Workload};
 
-/// Left edge of the labels, which serve every panel.
+/// Left edge of the labels, which all panels share.
 const LABELS: f64 = 1300.0;
-/// Free space between panels, pixels.
+/// Gap between panels, pixels.
 const GAP: f64 = 40.0;
 
-/// What an arm costs, if it was measured.
+/// The cost of an arm, if it was measured.
 type CostOf = Box<dyn Fn(&Arm) -> Option<f64>>;
 
-/// A cost to set a loss against.
+/// A cost on the horizontal axis.
 struct Axis {
     name: String,
     quantity: Quantity,
@@ -30,7 +30,7 @@ struct Scored<'a> {
     loss: Estimate,
 }
 
-/// Loss over each cost that was measured; `None` unless some arm was scored.
+/// Loss over each cost that was measured; `None` if no arm was scored.
 pub(super) fn compose(study: &Study) -> Option<Scene> {
     let scored: Vec<Scored> = identified(study)
         .into_iter()
@@ -106,7 +106,7 @@ fn axes(study: &Study) -> Vec<Axis> {
     [compute, weights].into_iter().chain(latency).collect()
 }
 
-/// The name of each arm at the right, level with its points, which a thin line joins.
+/// Draws the name of each arm at the right, joined to its points by a thin line.
 fn draw_labels(scene: &mut Scene, panels: &[Panel], scored: &[Scored]) {
     let (Some(first), Some(last)) = (panels.first(), panels.last()) else { return };
     let rows: Vec<f64> = scored.iter().map(|scored| last.row(scored.loss.mean)).collect();
@@ -140,7 +140,7 @@ fn draw_points(scene: &mut Scene, panel: &Panel, axis: &Axis, scored: &[Scored])
     }
 }
 
-/// The points that no other beats in both numbers, cheapest first.
+/// The points that no other point beats in both numbers, cheapest first.
 fn frontier(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut sorted = points.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
@@ -153,7 +153,7 @@ fn frontier(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     sorted
 }
 
-/// The frontier as steps, from the upper edge of the panel to its right edge.
+/// The frontier as steps, from the top of the panel to its right edge.
 fn steps(panel: &Panel, frontier: &[(f64, f64)]) -> Vec<Point> {
     let mut path = Vec::new();
     let mut above = panel.y.high;
@@ -172,14 +172,14 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn the_frontier_holds_what_nothing_else_beats() {
+    fn the_frontier_has_the_points_that_none_beats() {
         let points = [(3.0, 1.0), (1.0, 3.0), (2.0, 3.5), (2.0, 2.0), (4.0, 1.0)];
         assert_eq!(frontier(&points), [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]);
         assert_eq!(frontier(&[]), []);
     }
 
     #[test]
-    fn only_what_was_measured_gets_a_panel() {
+    fn only_measured_costs_get_a_panel() {
         let mut study = fixture::study(3, 1);
         assert_eq!(axes(&study).len(), 3);
         for arm in &mut study.arms {

@@ -1,7 +1,7 @@
-//! A picture as a list of marks in pixels: figures compose it, [`paint`](super::paint) draws it.
+//! A figure as a list of marks in pixels: figures compose it, [`paint`](super::paint) renders it.
 //!
-//! Figures say what is where and know no file format, so a test can look at a picture (does any text overlap another?)
-//! without decoding one.
+//! Scenes are independent of file formats, so that tests can check a layout, for example for overlapping text, without
+//! decoding an image.
 
 use plotters::style::RGBColor;
 
@@ -10,14 +10,14 @@ use crate::report::table::printable;
 
 /// Width of every figure, pixels.
 pub(super) const WIDTH: f64 = 1600.0;
-/// Height of a figure that does not fit itself to its number of bars, pixels.
+/// Height of a figure whose height does not depend on the number of bars, pixels.
 pub(super) const HEIGHT: f64 = 1000.0;
-/// Free space left and right, pixels.
+/// Margin left and right, pixels.
 pub(super) const MARGIN: f64 = 50.0;
-/// Where the plot may begin below the title, pixels.
+/// Top of the plot, below the title, pixels.
 pub(super) const BELOW_TITLE: f64 = 160.0;
 
-/// Size of the ordinary text, pixels: readable when the figure is shrunk to half.
+/// Size of ordinary text, pixels: legible at half the size of the figure.
 pub(super) const TEXT: f64 = 24.0;
 /// Size of tick labels and remarks, pixels.
 pub(super) const SMALL: f64 = 22.0;
@@ -30,7 +30,7 @@ pub(super) const PAPER: RGBColor = RGBColor(255, 255, 255);
 /// A point, pixels from the left and from the top.
 pub(super) type Point = (f64, f64);
 
-/// Something to draw.
+/// An element of a figure.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Mark {
     /// A polyline.
@@ -41,11 +41,11 @@ pub(super) enum Mark {
     Bar { from: Point, to: Point, colour: RGBColor },
     /// A filled disc.
     Disc { centre: Point, radius: f64, colour: RGBColor },
-    /// Words.
+    /// Text.
     Text(Text),
 }
 
-/// Which end of a text its point is.
+/// Which part of a text is at its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -53,7 +53,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// Words at a point, half-way up their capitals.
+/// Text at a point, vertically centred on its capitals.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Text {
     pub words: String,
@@ -67,7 +67,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    /// Ordinary words that begin at a point.
+    /// Ordinary text that starts at a point.
     pub fn new(words: impl AsRef<str>, at: Point) -> Self {
         let words = printable(words.as_ref());
         Self { words, at, size: TEXT, bold: false, colour: INK, anchor: Anchor::Start, upward: false }
@@ -97,7 +97,7 @@ impl Text {
         Self { upward: true, ..self }
     }
 
-    /// The same, cut with an ellipsis to at most this width.
+    /// Truncates with an ellipsis to at most this width.
     pub fn fitted(mut self, width: f64) -> Self {
         if self.width() <= width {
             return self;
@@ -112,12 +112,12 @@ impl Text {
         self
     }
 
-    /// Length along the line of writing, pixels.
+    /// Length along the baseline, pixels.
     pub fn width(&self) -> f64 {
         text::width(&self.words, self.size, self.bold)
     }
 
-    /// Upper left and lower right corner of what it covers, pixels.
+    /// Upper left and lower right corner of its bounding box, pixels.
     #[cfg(test)]
     pub fn bounds(&self) -> (Point, Point) {
         let width = self.width();
@@ -126,7 +126,7 @@ impl Text {
             Anchor::Middle => width / 2.0,
             Anchor::End => width,
         };
-        // Ascenders reach a little above capitals, descenders below the base line.
+        // Ascenders reach a little above capitals, descenders below the baseline.
         let (above, below) = (self.size * 0.43, self.size * 0.62);
         let (x, y) = self.at;
         match self.upward {
@@ -136,7 +136,7 @@ impl Text {
     }
 }
 
-/// A picture under construction, white where nothing is.
+/// A figure under construction on a white background.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scene {
     pub height: f64,
@@ -152,7 +152,7 @@ impl Scene {
         self.marks.push(Mark::Line { points, colour, width });
     }
 
-    /// A straight line in strokes of `on` pixels with gaps of `off`.
+    /// A dashed straight line: strokes of `on` pixels, gaps of `off`.
     pub fn dashes(&mut self, from: Point, to: Point, (on, off): (f64, f64), colour: RGBColor, width: f64) {
         let length = (to.0 - from.0).hypot(to.1 - from.1);
         let at = |s: f64| {
@@ -182,7 +182,7 @@ impl Scene {
     }
 }
 
-/// The colour between two, `t` of the way.
+/// Linear interpolation between two colours.
 pub(super) fn mix(from: RGBColor, to: RGBColor, t: f64) -> RGBColor {
     let channel = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * t.clamp(0.0, 1.0)).round() as u8;
     RGBColor(channel(from.0, to.0), channel(from.1, to.1), channel(from.2, to.2))
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_cut_to_its_width_with_an_ellipsis() {
+    fn long_text_is_truncated_with_an_ellipsis() {
         let long = Text::new("a very long name of an arm", (0.0, 0.0));
         let cut = long.clone().fitted(100.0);
         assert!(cut.width() <= 100.0 && cut.words.ends_with('…') && cut.words.len() > 6, "{cut:?}");
@@ -201,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_do_not_reach_the_picture() {
+    fn control_characters_are_replaced() {
         assert_eq!(Text::new("a\u{0}b\u{1b}", (0.0, 0.0)).words, "a\u{fffd}b\u{fffd}");
     }
 
     #[test]
-    fn dashes_cover_the_line_without_passing_its_end() {
+    fn dashes_end_with_the_line() {
         let mut scene = Scene::new(10.0);
         scene.dashes((0.0, 0.0), (25.0, 0.0), (6.0, 4.0), INK, 1.0);
         let ends: Vec<f64> = scene
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn mixing_runs_from_one_colour_to_the_other() {
+    fn mixing_interpolates_between_colours() {
         assert_eq!([0.0, 0.5, 1.0].map(|t| mix(RGBColor(0, 0, 0), RGBColor(200, 100, 0), t).0), [0, 100, 200]);
     }
 }

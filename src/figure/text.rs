@@ -1,18 +1,18 @@
-//! The letters: the embedded font, how wide words are, and their pixels.
+//! Text in the embedded font: widths and pixels.
 //!
-//! The font travels in the binary (Noto Sans, SIL Open Font License 1.1), so a picture looks the same on a machine
-//! without any fonts. Glyphs are placed at fractions of a pixel, with their side bearings and kerning.
+//! The font (Noto Sans, SIL Open Font License 1.1) is embedded in the binary, so figures look the same on a machine without
+//! fonts. Glyphs are placed at fractions of a pixel, with their side bearings and kerning.
 
 use std::sync::LazyLock;
 
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, ScaleFont, point};
 
-/// Families to try, in order, where the viewer of a vector picture brings the letters.
+/// Font families in order of preference, for viewers of SVG, which use fonts of their own.
 pub(super) const FAMILY: &str = "Noto Sans, Helvetica, Arial, sans-serif";
 
-/// Half the height of a capital over the size of the text, in the embedded font.
+/// Half the cap height of the embedded font, in ems.
 pub(super) const HALF_CAPITAL: f64 = 0.357;
-/// Half the height of an `x` over the size of the text, in the embedded font.
+/// Half the x-height of the embedded font, in ems.
 pub(super) const HALF_X: f64 = 0.268;
 
 static REGULAR: LazyLock<FontRef<'static>> = LazyLock::new(|| embedded(notosans::REGULAR_TTF));
@@ -32,7 +32,7 @@ fn scale(font: &FontRef, size: f64) -> PxScale {
     PxScale::from(size as f32 * font.height_unscaled() / units_per_em)
 }
 
-/// Length of the words, pixels.
+/// Width of a text, pixels.
 pub(super) fn width(words: &str, size: f64, bold: bool) -> f64 {
     let font = font(bold).as_scaled(scale(font(bold), size));
     let mut pen = 0.0;
@@ -44,7 +44,7 @@ pub(super) fn width(words: &str, size: f64, bold: bool) -> f64 {
     f64::from(pen)
 }
 
-/// Calls `cover(x, y, coverage)` for every pixel that the words touch, with the start of their base line at the origin.
+/// Calls `cover(x, y, coverage)` for every pixel of a text whose baseline starts at the origin.
 pub(super) fn rasterize(words: &str, size: f64, bold: bool, mut cover: impl FnMut(i32, i32, f32)) {
     let font = font(bold);
     let scale = scale(font, size);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn capitals_and_small_letters_have_the_stated_heights() {
+    fn cap_height_and_x_height_are_those_of_the_font() {
         let (_, capital, _, base) = extent("H", 1000.0, false);
         assert!((f64::from(base - capital) / 2000.0 - HALF_CAPITAL).abs() < 0.002, "{capital}..{base}");
         let (_, small, _, base) = extent("x", 1000.0, false);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_font_has_every_sign_that_figures_use() {
+    fn the_font_has_every_character_that_figures_use() {
         for sign in "×–−±·…µ%/=0123456789()<>&".chars() {
             assert_ne!(font(false).glyph_id(sign), GlyphId(0), "{sign}");
             assert_ne!(font(true).glyph_id(sign), GlyphId(0), "{sign}");

@@ -28,11 +28,11 @@ pub(super) fn sizes(text: &str) -> Result<Sizes, String> {
     while at <= last {
         numbers.push(at);
         match step(at) {
-            Some(next) if next > at && numbers.len() < MAX_COUNT => at = next,
+            Some(next) if next > at && numbers.len() <= MAX_COUNT => at = next,
             _ => return Err(refused()),
         }
     }
-    if numbers.is_empty() { Err(refused()) } else { Ok(Sizes(numbers)) }
+    if numbers.is_empty() || numbers.len() > MAX_COUNT { Err(refused()) } else { Ok(Sizes(numbers)) }
 }
 
 /// As [`sizes`], each from 1 to 4096.
@@ -94,6 +94,7 @@ mod tests {
         for refused in ["8-32+0", "8-32*1", "0-8*2", "8-", "32-8", "8-32+", "8-32+8+8", "a-b", "0-4294967295", "1--2"] {
             assert!(sizes(refused).unwrap_err().contains("8-32+8"), "{refused}");
         }
+        assert!(sizes("1-4096").is_ok() && sizes("1-4097").is_err());
         assert!(sizes("-1").unwrap_err().contains("negative"));
     }
 

@@ -1,15 +1,15 @@
-//! Chance that is the same on every machine: integers only, from a named stream.
+//! Random integers that are the same on every machine.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::vocabulary::Kind;
 
-/// A stream of random integers, a pure function of three numbers.
+/// A stream of random integers, determined by three numbers.
 pub(super) struct Chance(ChaCha8Rng);
 
 impl Chance {
-    /// The stream with this index, for this purpose, in the world with this seed.
+    /// The stream of a world, a purpose and an index.
     pub(super) fn new(seed: u64, purpose: u64, index: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -18,14 +18,14 @@ impl Chance {
         Self(ChaCha8Rng::from_seed(key))
     }
 
-    /// A number in `0..bound`, every one exactly as likely (Lemire, 2019, arXiv:1805.10941, §4).
+    /// A uniform number in `0..bound` without bias (Lemire, 2019, arXiv:1805.10941, §4).
     ///
-    /// Written out rather than taken from a library, so that no update of a library changes the documents.
+    /// Implemented here so that no library update changes the documents.
     ///
     /// # Panics
     /// If `bound` is 0.
     pub(super) fn below(&mut self, bound: u32) -> u32 {
-        assert!(bound > 0, "nothing lies below 0");
+        assert!(bound > 0, "no number is below 0");
         loop {
             let product = u64::from(self.0.next_u32()) * u64::from(bound);
             let (high, low) = ((product >> 32) as u32, product as u32);
@@ -35,21 +35,21 @@ impl Chance {
         }
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher–Yates).
     pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u32 + 1) as usize);
         }
     }
 
-    /// For each of `from` things one of `to` things, each of those used equally often, give or take one.
+    /// A random map from `0..from` to `0..to` that takes every value equally often, give or take one.
     pub(super) fn assignment(&mut self, from: usize, to: usize) -> Vec<usize> {
         let mut of: Vec<usize> = (0..from).map(|index| index % to).collect();
         self.shuffle(&mut of);
         of
     }
 
-    /// For each of `len` things another of them; following it visits all before it returns.
+    /// A random permutation of `0..len` that is a single cycle.
     pub(super) fn cycle(&mut self, len: usize) -> Vec<usize> {
         let order = self.assignment(len, len);
         let mut next = vec![0; len];
@@ -59,7 +59,7 @@ impl Chance {
         next
     }
 
-    /// The words of a kind with weights `∝ 1/rank` in a random order of ranks.
+    /// The words of a kind with weights `∝ 1/rank` (Zipf), the ranks in random order.
     pub(super) fn zipf(&mut self, kind: Kind) -> Vec<(u32, u32)> {
         let ranks = self.assignment(kind.len(), kind.len());
         ranks.iter().enumerate().map(|(index, &rank)| (kind.id(index), 5040 / (rank as u32 + 1))).collect()
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_uses_every_answer_equally_often() {
+    fn an_assignment_takes_every_value_equally_often() {
         let of = Chance::new(0, 0, 0).assignment(48, 24);
         assert!((0..24).all(|answer| of.iter().filter(|&&given| given == answer).count() == 2), "{of:?}");
     }

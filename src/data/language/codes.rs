@@ -1,20 +1,19 @@
-//! Codes: what a colour means is agreed upon in each document anew.
+//! Codes: in-context lookup. Each document defines the meaning of its colours.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
 use super::vocabulary::{COLOURS, ROOMS, THINGS, Word};
 
-/// How many colours mean something.
+/// Colours that a document defines.
 const NUM_COLOURS: usize = 5;
 /// Longest message, in colours.
 const MAX_MESSAGE: usize = 4;
-/// `say`, the message, `:`, its meaning, and the mark at the end.
+/// `say`, the message, `:`, its meaning, and the final mark.
 const LONGEST_ROUND: usize = 2 * MAX_MESSAGE + 3;
 
-/// Colours that stand for rooms, by agreement, and rooms that hide things, by fact.
+/// Colours mean rooms, by the document; rooms hide things, by the world.
 ///
-/// `say red blue : cave hall` looks the agreement up; `find red blue : lamp key` goes on from there to what the
-/// rooms hide.
+/// `say red blue : cave hall` looks up the document; `find red blue : lamp key` composes that with what the rooms hide.
 pub(super) struct Codes {
     hidden: Vec<usize>,
     colours: Vec<(u32, u32)>,
@@ -27,10 +26,10 @@ impl Codes {
         Self { hidden, colours: chance.zipf(COLOURS), rooms: ROOMS.ids().map(|id| (id, 1)).collect() }
     }
 
-    /// The agreement, then messages until the pen has enough.
+    /// Emits the definitions, then messages until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let (mut unused, mut free) = (self.colours.clone(), self.rooms.clone());
-        // The colours agreed upon, and the indices of the rooms that they mean.
+        // The defined colours, and the indices of the rooms that they mean.
         let (mut colours, mut meanings) = ([(0, 1); NUM_COLOURS], [0; NUM_COLOURS]);
         for index in 0..NUM_COLOURS {
             let colour = pen.choose(&unused)?;
@@ -52,7 +51,7 @@ impl Codes {
     }
 }
 
-/// One to four colours and a colon; returns the colours' indices.
+/// Emits one to four colours and a colon; returns the indices of the colours.
 fn message(pen: &mut impl Pen, colours: &[(u32, u32); NUM_COLOURS]) -> Result<Vec<usize>, Stopped> {
     let mut message = Vec::with_capacity(MAX_MESSAGE);
     loop {
@@ -73,15 +72,15 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::data::language::tests::{agrees, told};
+    use crate::data::language::tests::{agrees, sentences};
 
     #[test]
-    fn a_message_means_what_the_document_agreed_upon() {
+    fn a_message_means_what_the_document_defined() {
         let mut hidden: HashMap<String, String> = HashMap::new();
-        for document in told("codes") {
-            let (agreement, messages) = document.split_at(NUM_COLOURS);
+        for document in sentences("codes") {
+            let (definitions, messages) = document.split_at(NUM_COLOURS);
             let meaning: HashMap<&str, &str> =
-                agreement.iter().map(|each| (each[0].as_str(), each[2].as_str())).collect();
+                definitions.iter().map(|each| (each[0].as_str(), each[2].as_str())).collect();
             assert_eq!(meaning.len(), NUM_COLOURS);
             for sentence in messages {
                 let colon = sentence.iter().position(|word| word == ":").expect("every message has an answer");

@@ -1,4 +1,4 @@
-//! Cooking: recipes to know by heart, and amounts to add up.
+//! Cooking: recipes to recall and amounts to add up.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
@@ -9,9 +9,9 @@ const MAX_AMOUNT: usize = 5;
 /// `P makes D :`, the steps, `total N .`
 const LONGEST_ROUND: usize = 4 + 3 * NUM_STEPS + 3;
 
-/// What to do with which ingredient, in order, for every dish; the amounts are the cook's.
+/// The steps and ingredients of every dish; the amounts vary.
 pub(super) struct Cooking {
-    /// `recipes[dish]`: indices of steps and goods.
+    /// `recipes[dish]`: indices of steps and goods, in order.
     recipes: Vec<[(usize, usize); NUM_STEPS]>,
     people: Vec<(u32, u32)>,
     dishes: Vec<(u32, u32)>,
@@ -28,7 +28,7 @@ impl Cooking {
         Self { recipes, people: chance.zipf(PEOPLE), dishes: chance.zipf(DISHES) }
     }
 
-    /// Dishes until the pen has enough.
+    /// Emits dishes until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let amounts: [(u32, u32); MAX_AMOUNT] = std::array::from_fn(|index| (NUMBERS.id(index + 1), 1));
         loop {
@@ -56,7 +56,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::data::language::tests::{agrees, told};
+    use crate::data::language::tests::{agrees, sentences};
     use crate::data::language::vocabulary;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         let words = vocabulary::words();
         let number = |word: &str| NUMBERS.ids().position(|id| words[id as usize] == word).expect("a number");
         let mut recipes = HashMap::new();
-        for sentence in told("cooking").into_iter().flatten() {
+        for sentence in sentences("cooking").into_iter().flatten() {
             let steps = &sentence[4..4 + 3 * NUM_STEPS];
             let recipe: Vec<_> = steps.chunks(3).map(|step| (step[0].clone(), step[2].clone())).collect();
             assert!(agrees(&mut recipes, sentence[2].clone(), recipe), "{sentence:?}");

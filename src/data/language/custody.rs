@@ -1,18 +1,18 @@
-//! Custody: who has what, after everything that happened.
+//! Custody: state tracking. Who has what after a series of exchanges?
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
 use super::vocabulary::{Kind, PEOPLE, THINGS, Word};
 
-/// How many people hold how many things.
+/// Number of people and of things.
 const NUM: usize = 5;
 /// Longest sentence: `P gives the O to P .`
 const LONGEST_ROUND: usize = 7;
 
-/// Five people pass five things around: state to follow over the whole document.
+/// Five people pass five things around for the whole document.
 ///
-/// `Balo and Mira swap` exchanges all that the two hold, so the answer to `now the key is with …` asks for a product
-/// of permutations of five, which no fixed depth gives for every length unless TC⁰ = NC¹ (Merrill, Petty and
+/// `Balo and Mira swap` exchanges everything that the two hold, so `now the key is with …` asks for a product of
+/// permutations of five. No model of fixed depth computes that for every length unless TC⁰ = NC¹ (Merrill, Petty and
 /// Sabharwal, 2024, arXiv:2404.08819).
 pub(super) struct Custody {
     people: Vec<(u32, u32)>,
@@ -24,7 +24,7 @@ impl Custody {
         Self { people: chance.zipf(PEOPLE), things: chance.zipf(THINGS) }
     }
 
-    /// Who has what at first, then sentences until the pen has enough.
+    /// Emits the initial state, then sentences until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let (mut people, mut things) = ([0; NUM], [0; NUM]);
         let (mut strangers, mut others) = (self.people.clone(), self.things.clone());
@@ -69,7 +69,7 @@ impl Custody {
     }
 }
 
-/// Puts down a word of a kind and takes it off the list.
+/// Emits a word of a kind and removes it from the options.
 fn take(pen: &mut impl Pen, options: &mut [(u32, u32)], kind: Kind) -> Result<u32, Stopped> {
     let chosen = pen.choose(options)?;
     options[chosen].1 = 0;
@@ -85,12 +85,12 @@ fn choose_other(pen: &mut impl Pen, people: &[u32; NUM], person: usize) -> Resul
 mod tests {
     use std::collections::HashMap;
 
-    use crate::data::language::tests::told;
+    use crate::data::language::tests::sentences;
 
     #[test]
-    fn a_thing_is_with_whom_the_sentences_have_brought_it_to() {
+    fn a_thing_is_with_the_person_who_last_got_it() {
         let mut answers = 0;
-        for document in told("custody") {
+        for document in sentences("custody") {
             let mut holder: HashMap<&str, &str> = HashMap::new();
             for sentence in &document {
                 match sentence.iter().map(String::as_str).collect::<Vec<_>>()[..] {

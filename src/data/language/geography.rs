@@ -1,4 +1,4 @@
-//! Geography: facts about lands, and lands named by their way from others.
+//! Geography: facts about lands, some of them named by their position relative to others.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
@@ -6,18 +6,18 @@ use super::vocabulary::{BEASTS, COLOURS, GOODS, Kind, LANDS, PEOPLE, RIVERS, TOW
 
 /// Longest sentence: `the R of the land north of the land north of L is A .`
 const LONGEST_ROUND: usize = 15;
-/// How often a land may be named by the one south of it, within one phrase.
+/// Largest number of `the land north of` in one phrase.
 const MAX_HOPS: usize = 2;
 
-/// Six facts about every land, and which land lies north of it.
+/// Six facts about every land, and the land north of it.
 ///
-/// `the capital of the land north of Zania is Corby` composes two facts, or three; `its river is Narel` refers to
-/// the land of the sentence before; `Corby is the capital of …` asks for a fact backwards.
+/// `the capital of the land north of Zania is Corby` composes two or three facts; `its river is Narel` refers to the land
+/// of the previous sentence; `Corby is the capital of …` inverts a fact.
 pub(super) struct Geography {
     relations: [(Word, Kind, Vec<usize>); 6],
     north: Vec<usize>,
     land_of_capital: Vec<usize>,
-    /// `its`, `the`, `north`, then the towns, as often as the lands whose capital they are.
+    /// `its`, `the`, `north`, then the towns, weighted as the lands whose capitals they are.
     starts: Vec<(u32, u32)>,
     /// `the`, then the lands.
     phrases: Vec<(u32, u32)>,
@@ -47,7 +47,7 @@ impl Geography {
         Self { relations, north: chance.cycle(LANDS.len()), land_of_capital, starts, phrases }
     }
 
-    /// Sentences until the pen has enough.
+    /// Emits sentences until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let mut subject = None;
         loop {
@@ -79,7 +79,7 @@ impl Geography {
         }
     }
 
-    /// `capital … is Corby`, with the land named in between.
+    /// Emits `capital … is Corby`, with `name` emitting the land in between; returns the land.
     fn relation<P: Pen>(
         &self,
         pen: &mut P,
@@ -92,7 +92,7 @@ impl Geography {
         Ok(land)
     }
 
-    /// Names a land, directly or as `the land north of …`.
+    /// Emits a land, directly or as `the land north of …`, and returns it.
     fn phrase(&self, pen: &mut impl Pen, max_hops: usize) -> Result<usize, Stopped> {
         let options = if max_hops > 0 { &self.phrases } else { &self.phrases[1..] };
         match pen.choose(options)? + self.phrases.len() - options.len() {
@@ -109,11 +109,11 @@ impl Geography {
 mod tests {
     use std::collections::HashMap;
 
-    use crate::data::language::tests::{agrees, told};
+    use crate::data::language::tests::{agrees, sentences};
 
     #[test]
-    fn every_sentence_about_a_land_tells_the_same_facts() {
-        let documents = told("geography");
+    fn all_sentences_about_a_land_agree() {
+        let documents = sentences("geography");
         let mut facts: HashMap<(String, &str), &str> = HashMap::new();
         let mut record = |relation: &str, land, answer| agrees(&mut facts, (relation.to_owned(), land), answer);
         for document in &documents {

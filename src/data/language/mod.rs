@@ -1,11 +1,10 @@
-//! The built-in synthetic language: small stories and facts about a made-up world, of exactly known probability.
+//! The built-in synthetic language: short documents about a made-up world, with exactly known probabilities.
 //!
-//! A language model trained on it needs no download and has a floor to be measured against: the probability of every
-//! token given those before it is known exactly, so the excess of a model's loss over
-//! [`Document::logprobs`](super::Document) is what the model has not learned, and nothing else. Its eight topics ask
-//! for different things: facts by heart (`geography`, `trade`, `cooking`), facts composed (`geography`, `society`),
-//! sums (`trade`, `cooking`), a chain's law (`weather`), state followed over many sentences (`custody`, `trade`),
-//! copying (`quests`) and looking up what the document itself has agreed upon (`codes`).
+//! It needs no download, and it has a floor: the probability of every token given those before it is known, so the excess
+//! of a model's loss over [`Document::logprobs`](super::Document) is exactly what the model has not learned. The eight
+//! topics exercise different abilities: recall (`geography`, `trade`, `cooking`), composition of facts (`geography`,
+//! `society`), sums (`trade`, `cooking`), a Markov chain (`weather`), state tracking (`custody`, `trade`), copying
+//! (`quests`) and in-context lookup (`codes`).
 //!
 //! ```
 //! use deepwide::data::language::{Language, Split};
@@ -32,13 +31,13 @@ use chance::Chance;
 use pen::{Pen, Reader, Stopped, Writer};
 use vocabulary::Word;
 
-use super::Document;
+use super::document::Document;
 
 /// The seed of [`Language::builtin`].
 const BUILTIN_SEED: u64 = 2_024;
 /// One document in this many is held out.
 const HELD_OUT_ONE_IN: u64 = 16;
-/// What a stream of chance is for, beside the topics of the world, which take their own index.
+/// Purposes of the random streams of documents, one per split; the worlds of the topics use the indices of the topics.
 const DOCUMENTS: [u64; 2] = [1_000, 1_001];
 
 const TOPICS: [&str; 8] = ["geography", "society", "trade", "cooking", "weather", "custody", "quests", "codes"];
@@ -53,7 +52,7 @@ const TITLES: [Word; TOPICS.len()] = [
     Word::Codes,
 ];
 
-/// Which documents: those to learn from, or those to be measured on. No document is in both.
+/// The training or the held-out documents. No document is in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
     /// 15 of 16 documents of the language.
@@ -62,10 +61,10 @@ pub enum Split {
     HeldOut,
 }
 
-/// A world, in which certain facts hold and certain words are frequent, and the language that tells of it.
+/// A world with its facts and word frequencies, and the distribution of documents about it.
 ///
-/// A document is `<bos>`, the topic's title, then sentences, the last of which ends with `<eos>` in place of its full
-/// stop: 40 to 120 tokens. The vocabulary is the same in every world.
+/// A document has 40 to 120 tokens: `<bos>`, the title of its topic, then sentences, the last of which ends with `<eos>`
+/// instead of a full stop. All worlds have the same vocabulary.
 pub struct Language {
     seed: u64,
     words: Vec<String>,
@@ -97,12 +96,12 @@ impl Language {
         }
     }
 
-    /// The language of the world that all of this crate's experiments share.
+    /// The world that all experiments of this crate use.
     pub fn builtin() -> Self {
         Self::new(BUILTIN_SEED)
     }
 
-    /// The words, at most 512; a word's place is its token id, and `<bos>` is 0.
+    /// The words by token id, at most 512; `<bos>` is 0.
     pub fn vocab(&self) -> &[String] {
         &self.words
     }
@@ -112,14 +111,13 @@ impl Language {
         &TOPICS
     }
 
-    /// The document with this index: a pure function of the world's seed, the split and the index.
+    /// The document with this index: a pure function of the seed of the world, the split and the index.
     ///
-    /// Documents are drawn until one belongs to the split; [`Self::split_of`] decides that by a hash of all ids, as
-    /// good as a coin tossed once for each possible document. `logprobs` are those of the language before it is
-    /// split, `p`, and `-ln p` is the floor that a learner can reach: a held-out document is a draw from `p` that was
-    /// kept by a coin which says nothing about its tokens, so no learner that has not seen that very document expects
-    /// to lose less on it. (Training documents follow `p` given that they are not held out, which makes each more
-    /// likely by `ln(16/15)`, 0.065 nats a document; to gain that takes knowing the hash.)
+    /// Documents are drawn until one belongs to the split, which [`Self::split_of`] decides by a hash of all ids. `logprobs`
+    /// are those of the distribution `p` before the split. `−ln p` is the floor of a learner on held-out documents: the hash
+    /// is independent of the tokens, so no learner can expect a lower loss on a document that it has not seen. (Training
+    /// documents follow `p` conditioned on not being held out, which makes each likelier by `ln(16/15)`, 0.065 nats per
+    /// document; only knowledge of the hash could exploit that.)
     pub fn document(&self, split: Split, index: u64) -> Document {
         let mut chance = Chance::new(self.seed, DOCUMENTS[split as usize], index);
         loop {
@@ -131,9 +129,9 @@ impl Language {
         }
     }
 
-    /// The split that the document with these ids belongs to.
+    /// The split to which the document with these ids belongs.
     pub fn split_of(&self, ids: &[u32]) -> Split {
-        // FNV-1a over the ids, then the finalizer of SplitMix64: stable, unlike the standard library's hashes.
+        // FNV-1a over the ids, then the finalizer of SplitMix64: unlike those of the standard library, stable.
         let hash = ids.iter().fold(0xcbf2_9ce4_8422_2325 ^ self.seed, |hash: u64, &id| {
             (hash ^ u64::from(id)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -142,15 +140,14 @@ impl Language {
         if (hash ^ (hash >> 31)) % HELD_OUT_ONE_IN == 0 { Split::HeldOut } else { Split::Train }
     }
 
-    /// `ln p(id | ids before it)` of each token of a whole document; `None` if the language has no such document.
+    /// `ln p(id | ids before it)` of each token of a complete document; `None` for a document of probability 0.
     pub fn logprobs(&self, ids: &[u32]) -> Option<Vec<f64>> {
         let mut pen = Reader::new(ids);
         let ended = self.write(&mut pen).is_ok();
         (ended && pen.len() == ids.len()).then_some(pen.logprobs)
     }
 
-    /// `p(id | prefix)` of every id that can follow, which sum to 1; empty if `prefix` is a whole document already or
-    /// begins none.
+    /// `p(id | prefix)` of every id that can follow; they sum to 1. Empty if `prefix` is a complete document or starts none.
     pub fn next_distribution(&self, prefix: &[u32]) -> Vec<(u32, f64)> {
         let mut pen = Reader::new(prefix);
         match self.write(&mut pen) {
@@ -159,7 +156,7 @@ impl Language {
         }
     }
 
-    /// The words with these ids, with spaces between them.
+    /// The words of the ids, joined by spaces.
     ///
     /// # Panics
     /// If an id is not in the vocabulary.
@@ -167,7 +164,7 @@ impl Language {
         ids.iter().map(|&id| self.words[id as usize].as_str()).collect::<Vec<_>>().join(" ")
     }
 
-    /// Has the pen put down a whole document; returns its topic.
+    /// Emits a document with the pen and returns its topic.
     fn write(&self, pen: &mut impl Pen) -> Result<usize, Stopped> {
         pen.say(&[Word::Bos])?;
         let topic = pen.choose(&TITLES.map(|title| (title.id(), 1)))?;
@@ -194,18 +191,18 @@ mod tests {
     use super::*;
 
     /// The sentences of training documents about a topic, as words, without title and final mark.
-    pub(super) fn told(topic: &str) -> Vec<Vec<Vec<String>>> {
+    pub(super) fn sentences(topic: &str) -> Vec<Vec<Vec<String>>> {
         let language = Language::builtin();
-        let is_told = |document: &Document| TOPICS[document.topic.unwrap()] == topic;
-        let told = documents(&language, Split::Train, 8_000).filter(is_told).map(|document| {
+        let is_about = |document: &Document| TOPICS[document.topic.unwrap()] == topic;
+        let found = documents(&language, Split::Train, 8_000).filter(is_about).map(|document| {
             let sentences = document.ids[2..document.ids.len() - 1].split(|&id| id == Word::FullStop.id());
             let words = |ids: &[u32]| ids.iter().map(|&id| language.vocab()[id as usize].clone()).collect();
             sentences.map(words).collect()
         });
-        told.collect()
+        found.collect()
     }
 
-    /// Writes down that `key` has this `value`, and whether it had no other before.
+    /// Records `value` for `key`; `false` if another value was recorded before.
     pub(super) fn agrees<K: Eq + Hash, V: PartialEq>(known: &mut HashMap<K, V>, key: K, value: V) -> bool {
         match known.entry(key) {
             Entry::Occupied(known) => *known.get() == value,
@@ -224,13 +221,13 @@ mod tests {
         -document.logprobs.as_ref().unwrap().iter().sum::<f64>()
     }
 
-    /// `-Σ p ln p` over what may follow `prefix`.
+    /// `−Σ p ln p` over what can follow `prefix`.
     fn entropy_nats(language: &Language, prefix: &[u32]) -> f64 {
         language.next_distribution(prefix).iter().map(|&(_, p)| -p * p.ln()).sum()
     }
 
     #[test]
-    fn a_document_scores_what_its_writer_said() {
+    fn reading_a_document_gives_the_logprobs_of_writing_it() {
         let language = Language::builtin();
         for split in [Split::Train, Split::HeldOut] {
             for document in documents(&language, split, 400) {
@@ -240,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn probabilities_of_what_may_follow_sum_to_one_at_every_prefix_and_name_no_token_twice() {
+    fn next_distributions_sum_to_one_and_name_no_token_twice() {
         let language = Language::builtin();
         for document in documents(&language, Split::Train, 200) {
             for (end, &id) in document.ids.iter().enumerate() {
                 let next = language.next_distribution(&document.ids[..end]);
                 assert!((next.iter().map(|&(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-12);
                 assert_eq!(next.iter().map(|&(id, _)| id).collect::<HashSet<_>>().len(), next.len());
-                let p = next.iter().find(|option| option.0 == id).expect("what was written was on offer").1;
+                let p = next.iter().find(|option| option.0 == id).expect("what was written was an option").1;
                 assert!((p.ln() - document.logprobs.as_ref().unwrap()[end]).abs() < 1e-12);
             }
             assert!(language.next_distribution(&document.ids).is_empty());
@@ -255,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_follow_a_prefix_as_often_as_stated() {
+    fn tokens_follow_a_prefix_as_often_as_their_probability_says() {
         let language = Language::builtin();
         let documents: Vec<Document> = documents(&language, Split::Train, 40_000).collect();
         for prefix in [&[Word::Bos][..], &[Word::Bos, Word::Geography], &[Word::Bos, Word::Society, Word::The]] {
@@ -275,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn surprise_equals_conditional_entropy_on_average_in_every_topic_and_split() {
+    fn mean_loss_equals_conditional_entropy_in_every_topic_and_split() {
         let language = Language::builtin();
         for split in [Split::Train, Split::HeldOut] {
             let mut differences = vec![Vec::new(); TOPICS.len()];
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_false_answer_is_not_in_the_language() {
+    fn a_false_answer_has_probability_zero() {
         let language = Language::builtin();
         let is = Word::Is.id();
         let mut corrupted = 0;
@@ -313,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortened_or_lengthened_document_is_not_in_the_language() {
+    fn a_shortened_or_extended_document_has_probability_zero() {
         let language = Language::builtin();
         let document = language.document(Split::Train, 0);
         assert!(language.logprobs(&document.ids).is_some());
@@ -334,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_depends_on_nothing_but_seed_split_and_index() {
+    fn a_document_depends_on_seed_split_and_index_alone() {
         let (language, again) = (Language::builtin(), Language::builtin());
         for index in [0, 7, u64::MAX] {
             let document = language.document(Split::Train, index);
@@ -363,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn no_document_is_in_both_splits_and_hardly_any_comes_twice() {
+    fn splits_are_disjoint_and_documents_rarely_repeat() {
         let language = Language::builtin();
         let train: HashSet<Vec<u32>> = documents(&language, Split::Train, 5_000).map(|document| document.ids).collect();
         let held_out: HashSet<Vec<u32>> =
@@ -389,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_have_40_to_120_tokens_begin_with_their_title_and_end_once() {
+    fn documents_have_40_to_120_tokens_a_title_and_one_end() {
         let language = Language::builtin();
         let mut shortest_and_longest = vec![(usize::MAX, 0); TOPICS.len()];
         for document in documents(&language, Split::Train, 5_000) {
@@ -412,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_lies_two_nats_below_word_frequencies_and_one_below_word_pairs() {
+    fn the_floor_is_two_nats_below_unigrams_and_one_below_bigrams() {
         let language = Language::builtin();
         let held_out: Vec<Document> = documents(&language, Split::HeldOut, 500).collect();
         let (mut words, mut pairs, mut total) = (HashMap::new(), HashMap::new(), 0.0);
@@ -437,7 +434,7 @@ mod tests {
             }
         }
         let [floor, unigram, bigram] = [floor, unigram, bigram].map(|nats: f64| nats / tokens);
-        println!("nats per token: floor {floor:.3}, word pairs {bigram:.3}, word frequencies {unigram:.3}");
+        println!("nats per token: floor {floor:.3}, bigrams {bigram:.3}, unigrams {unigram:.3}");
         for (topic, title) in TOPICS.iter().enumerate() {
             let of_topic = || held_out.iter().filter(|document| document.topic == Some(topic));
             let tokens: usize = of_topic().map(|document| document.ids.len() - 1).sum();

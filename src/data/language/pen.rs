@@ -1,9 +1,9 @@
-//! Who decides each next token of a document.
+//! One procedure per topic that both draws documents and scores them.
 //!
-//! A topic is written once, as a procedure that asks a [`Pen`] for one token after another. Held by a [`Writer`], it
-//! draws a document; by a [`Reader`], it follows a given one and tells the probability of each of its tokens. Every
-//! choice offers *different* tokens and puts exactly one of them down, so a prefix determines every choice before
-//! it: nothing is latent, and the offered weights *are* the conditional distribution of the next token.
+//! A topic is a procedure that asks a [`Pen`] for one token after another. With a [`Writer`] it draws a document; with a
+//! [`Reader`] it follows a given one and computes the probability of each token. Every choice is between *different*
+//! tokens and emits exactly one, so a prefix determines all choices before it: there are no latent variables, and the
+//! weights *are* the conditional distribution of the next token.
 
 use super::chance::Chance;
 use super::vocabulary::Word;
@@ -11,37 +11,37 @@ use super::vocabulary::Word;
 /// Shortest and longest document, in tokens.
 pub(super) const LENGTH: std::ops::RangeInclusive<usize> = 40..=120;
 
-/// The pen came to the end of the text that it follows, or to a token that was not on offer.
+/// The reader reached the end of its text, or a token that was not an option.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// Puts down one token after another.
+/// Emits one token after another.
 pub(super) trait Pen {
-    /// Puts down one of the tokens on offer, which differ, and returns its place among them. Options are
-    /// `(token id, weight)`, the weights in any unit, 0 for what is not possible here.
+    /// Emits one of several different tokens and returns its index among the options, which are `(token id, weight)`.
+    /// Weights need not sum to 1; 0 means impossible.
     fn choose(&mut self, options: &[(u32, u32)]) -> Result<usize, Stopped>;
 
-    /// Number of tokens put down so far.
+    /// Number of tokens emitted so far.
     fn len(&self) -> usize;
 
-    /// Puts down the only token that can stand here.
+    /// Emits the only possible token.
     fn put(&mut self, id: u32) -> Result<(), Stopped> {
         self.choose(&[(id, 1)]).map(drop)
     }
 
-    /// Puts down words, none of which could be another.
+    /// Emits words that are the only possible ones.
     fn say(&mut self, words: &[Word]) -> Result<(), Stopped> {
         words.iter().try_for_each(|word| self.put(word.id()))
     }
 
-    /// Puts down one of a few words and returns it.
+    /// Emits one of several words and returns it.
     fn pick<const N: usize>(&mut self, options: [(Word, u32); N]) -> Result<Word, Stopped> {
         let offered = options.map(|(word, weight)| (word.id(), weight));
         self.choose(&offered).map(|chosen| options[chosen].0)
     }
 
-    /// Puts down `.` or, where the document ends, `<eos>`, and returns whether it goes on: always while it is too
-    /// short, never where one more round of at most `longest_round` tokens could make it too long.
+    /// Emits `.`, or `<eos>` at the end of the document, and returns whether the document goes on: always while it is too
+    /// short, never if another round of at most `longest_round` tokens could make it too long.
     fn goes_on(&mut self, longest_round: usize) -> Result<bool, Stopped> {
         let len = self.len() + 1;
         let may_end = u32::from(len >= *LENGTH.start());
@@ -84,11 +84,11 @@ impl Pen for Writer<'_> {
     }
 }
 
-/// Follows a given text as far as it goes.
+/// Follows a given text.
 pub(super) struct Reader<'a> {
     ids: &'a [u32],
     pub(super) logprobs: Vec<f64>,
-    /// What was on offer where the text ended, with probabilities; empty while it goes on.
+    /// The options at the end of the text, with their probabilities; empty before.
     pub(super) next: Vec<(u32, f64)>,
 }
 
@@ -128,7 +128,7 @@ mod tests {
     const OPTIONS: [(u32, u32); 4] = [(7, 1), (3, 0), (5, 2), (9, 1)];
 
     #[test]
-    fn a_writer_draws_each_option_as_often_as_its_weight_says() {
+    fn a_writer_draws_options_in_proportion_to_their_weights() {
         let mut chance = Chance::new(0, 0, 0);
         let mut pen = Writer::new(&mut chance);
         for _ in 0..40_000 {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_tells_the_probability_of_what_it_reads_and_of_what_may_follow() {
+    fn a_reader_computes_probabilities_of_its_text_and_of_what_follows() {
         let mut pen = Reader::new(&[5]);
         assert_eq!(pen.choose(&OPTIONS).unwrap(), 2);
         assert_eq!(pen.logprobs, [0.5_f64.ln()]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_stops_at_what_was_not_on_offer() {
+    fn a_reader_stops_at_an_impossible_token() {
         for impossible in [3, 4] {
             let ids = [impossible];
             let mut pen = Reader::new(&ids);

@@ -1,4 +1,4 @@
-//! Quests: a way there, and the same way again or back.
+//! Quests: copying. A route, then the same route again or reversed.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
@@ -6,12 +6,12 @@ use super::vocabulary::{TOWNS, Word};
 
 const MIN_STOPS: usize = 3;
 const MAX_STOPS: usize = 7;
-/// Two ways of the longest kind, their first words and the mark at the end.
+/// Two routes of the longest kind, their first words and the final mark.
 const LONGEST_ROUND: usize = 2 * MAX_STOPS + 3;
 
 /// Lists of towns to copy, forwards or backwards.
 pub(super) struct Quests {
-    /// `back` and `again`, which end the way out, then the towns.
+    /// `back` and `again`, which end the route, then the towns.
     stops: Vec<(u32, u32)>,
 }
 
@@ -24,7 +24,7 @@ impl Quests {
         Self { stops }
     }
 
-    /// Journeys until the pen has enough.
+    /// Emits journeys until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         loop {
             pen.say(&[Word::Out])?;
@@ -58,12 +58,12 @@ impl Quests {
 
 #[cfg(test)]
 mod tests {
-    use crate::data::language::tests::told;
+    use crate::data::language::tests::sentences;
 
     #[test]
-    fn a_way_is_told_again_forwards_or_backwards() {
+    fn a_route_is_repeated_or_reversed() {
         let mut counts = [0, 0];
-        for journey in told("quests").into_iter().flatten() {
+        for journey in sentences("quests").into_iter().flatten() {
             assert_eq!(journey[0], "out");
             let turn = journey.iter().position(|word| word == "back" || word == "again").expect("every journey turns");
             let mut way = journey[1..turn].to_vec();

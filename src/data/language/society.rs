@@ -1,4 +1,4 @@
-//! Society: facts about people, composed along chains of acquaintance.
+//! Society: facts about people, composed along chains of acquaintances.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
@@ -6,12 +6,12 @@ use super::vocabulary::{BEASTS, COLOURS, CRAFTS, GOODS, PEOPLE, TOWNS, Word};
 
 /// Longest sentence: `the food of the pet of the L of the L of P is A .`
 const LONGEST_ROUND: usize = 16;
-/// How many acquaintances may stand between the person named and the person meant.
+/// Largest number of acquaintances between the person named and the person meant.
 const MAX_HOPS: usize = 2;
 
 const LINKS: [Word; 3] = [Word::Teacher, Word::Friend, Word::Rival];
 
-/// What is known about every person, and about the beasts that they keep.
+/// Facts about every person, and about the beasts that they keep.
 ///
 /// `the food of the pet of the rival of Balo is figs` composes three facts.
 pub(super) struct Society {
@@ -47,7 +47,7 @@ impl Society {
         }
     }
 
-    /// Sentences until the pen has enough.
+    /// Emits sentences until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         loop {
             match pen.choose(&self.phrases)? {
@@ -60,7 +60,7 @@ impl Society {
         }
     }
 
-    /// `Balo` … `is a smith`, `lives in Corby`, `keeps a tukpod`.
+    /// After a name: `is a smith`, `lives in Corby` or `keeps a tukpod`.
     fn plain(&self, pen: &mut impl Pen, person: usize) -> Result<(), Stopped> {
         match pen.pick([(Word::Is, 1), (Word::Lives, 1), (Word::Keeps, 1)])? {
             Word::Is => {
@@ -78,7 +78,7 @@ impl Society {
         }
     }
 
-    /// `the` … `craft of the teacher of Balo is smith`.
+    /// After `the`: `craft of the teacher of Balo is smith` and the like.
     fn composed(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let heads = [
             (Word::Teacher, 2),
@@ -104,7 +104,7 @@ impl Society {
         pen.put(answer)
     }
 
-    /// Names a person, directly or as `the teacher of …`.
+    /// Emits a person, directly or as `the teacher of …`, and returns it.
     fn person(&self, pen: &mut impl Pen, max_hops: usize) -> Result<usize, Stopped> {
         let options = if max_hops > 0 { &self.phrases } else { &self.phrases[1..] };
         match pen.choose(options)? + self.phrases.len() - options.len() {
@@ -117,7 +117,7 @@ impl Society {
         }
     }
 
-    /// Names a beast, directly or as `the pet of …`.
+    /// Emits a beast, directly or as `the pet of …`, and returns it.
     fn beast(&self, pen: &mut impl Pen) -> Result<usize, Stopped> {
         match pen.choose(&self.beast_phrases)? {
             0 => {
@@ -138,11 +138,11 @@ impl Society {
 mod tests {
     use std::collections::HashMap;
 
-    use crate::data::language::tests::{agrees, told};
+    use crate::data::language::tests::{agrees, sentences};
 
     #[test]
     fn a_composed_fact_is_the_composition_of_plain_ones() {
-        let documents = told("society");
+        let documents = sentences("society");
         let sentences =
             || documents.iter().flatten().map(|sentence| sentence.iter().map(String::as_str).collect::<Vec<_>>());
         let mut facts = HashMap::new();

@@ -1,4 +1,4 @@
-//! Trade: prices that differ from town to town, and a purse to keep count of.
+//! Trade: prices that differ between towns, and a purse to keep count of.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
@@ -6,15 +6,15 @@ use super::vocabulary::{GOODS, NUMBERS, PEOPLE, TOWNS, Word};
 
 /// Longest sentence: `P buys G for N and keeps N .`
 const LONGEST_ROUND: usize = 9;
-/// Every town sells something at each price, so a purse that holds this much can always buy.
+/// Every town has goods at each price, so a purse with at least this much can always buy.
 const MIN_PRICE: usize = 1;
 const MAX_PRICE: usize = 9;
 const MAX_COINS: usize = NUMBERS.len() - 1;
 
 /// The price of every good in every town, in coins.
 ///
-/// `Balo buys figs for three and keeps six` is a fact of the place, and a difference from the number of coins that
-/// the last sentence left.
+/// `Balo buys figs for three and keeps six` combines a fact about the town with a difference from the coins that the
+/// previous sentence left.
 pub(super) struct Trade {
     /// `prices[town][good]`, in `MIN_PRICE..=MAX_PRICE`.
     prices: Vec<Vec<usize>>,
@@ -31,7 +31,7 @@ impl Trade {
         Self { prices, people: chance.zipf(PEOPLE), towns: chance.zipf(TOWNS), goods: chance.zipf(GOODS) }
     }
 
-    /// A trader comes to a town, then sentences until the pen has enough.
+    /// Emits the arrival of a trader, then sentences until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let trader = PEOPLE.id(pen.choose(&self.people)?);
         pen.say(&[Word::Comes, Word::To])?;
@@ -60,7 +60,7 @@ impl Trade {
         Ok(())
     }
 
-    /// `figs for three and keeps six`; returns the price, at most `limit`.
+    /// Emits `figs for three and keeps six`; returns the price, at most `limit`.
     fn deal(
         &self,
         pen: &mut impl Pen,
@@ -87,15 +87,15 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::data::language::tests::{agrees, told};
+    use crate::data::language::tests::{agrees, sentences};
     use crate::data::language::vocabulary;
 
     #[test]
-    fn prices_are_those_of_the_place_and_purses_add_up() {
+    fn prices_depend_on_the_town_and_purses_add_up() {
         let words = vocabulary::words();
         let number = |word: &str| NUMBERS.ids().position(|id| words[id as usize] == word).expect("a number");
         let mut prices = HashMap::new();
-        for document in told("trade") {
+        for document in sentences("trade") {
             let [_, _, _, mut town, _, coins, _] = document[0].iter().collect::<Vec<_>>()[..] else {
                 panic!("{:?}", document[0]);
             };

@@ -1,9 +1,9 @@
-//! The words: single ones that sentences are built with, and kinds of names.
+//! The vocabulary: single words, and kinds of names.
 
-/// Names the single words of the language and fixes their ids by their order.
+/// Defines the single words of the language; their order is that of their ids.
 macro_rules! single_words {
     ($($name:ident $text:literal),+ $(,)?) => {
-        /// A word that belongs to no kind; its token id is its place in this list.
+        /// A word that belongs to no kind; its token id is its place in the list.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u32)]
         pub(super) enum Word { $(#[doc = $text] $name),+ }
@@ -35,7 +35,7 @@ impl Word {
     }
 }
 
-/// Words that can stand for one another, with consecutive token ids: every stem with every ending.
+/// Interchangeable words with consecutive token ids: every stem with every ending.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Kind {
     first: u32,
@@ -170,7 +170,7 @@ const KINDS: [Kind; 17] = [
     SKIES, SEASONS, DAYS,
 ];
 
-/// Every word of the language; a word's place is its token id.
+/// All words of the language by token id.
 pub(super) fn words() -> Vec<String> {
     KINDS.into_iter().flat_map(Kind::words).collect()
 }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_word_stands_at_its_id() {
+    fn single_words_are_at_their_ids() {
         let words = words();
         for (word, text) in [(Word::Bos, "<bos>"), (Word::Codes, "codes"), (Word::The, "the"), (Word::Find, "find")] {
             assert_eq!(words[word.id() as usize], text);

@@ -1,21 +1,21 @@
-//! Weather: a Markov chain over the days of a week, whose law is that of the place and the season.
+//! Weather: a Markov chain over the days of a week, which depends on town and season.
 
 use super::chance::Chance;
 use super::pen::{Pen, Stopped};
 use super::vocabulary::{DAYS, SEASONS, SKIES, TOWNS, Word};
 
 const NUM_CLIMATES: usize = 4;
-/// How likely the skies are after a given one, likeliest first; each law has its own order.
+/// Transition weights, likeliest first; each law has its own order.
 const WEIGHTS: [u32; SKIES.len()] = [40, 16, 6, 2, 1, 1, 1, 1];
-/// `in S at T :`, then a day and its sky, seven times, and the mark at the end.
+/// `in S at T :`, then a day and its sky, seven times, and the final mark.
 const LONGEST_ROUND: usize = 5 + 2 * DAYS.len() + 1;
 
 type Offer = [(u32, u32); SKIES.len()];
 
-/// The law of the weather in every climate and season, and the climate of every town.
+/// The transition law of every climate and season, and the climate of every town.
 pub(super) struct Weather {
     climates: Vec<usize>,
-    /// `laws[climate][season][sky of the day before]`; the last row is for Mondays.
+    /// `laws[climate][season][sky of the previous day]`; the last row is for Mondays.
     laws: Vec<Vec<Vec<Offer>>>,
     towns: Vec<(u32, u32)>,
 }
@@ -33,7 +33,7 @@ impl Weather {
         Self { climates: chance.assignment(TOWNS.len(), NUM_CLIMATES), laws, towns: chance.zipf(TOWNS) }
     }
 
-    /// Weeks until the pen has enough.
+    /// Emits weeks until the document ends.
     pub(super) fn write(&self, pen: &mut impl Pen) -> Result<(), Stopped> {
         let seasons: [(u32, u32); SEASONS.len()] = std::array::from_fn(|season| (SEASONS.id(season), 1));
         loop {
@@ -63,7 +63,7 @@ mod tests {
     use crate::data::language::{Language, Split};
 
     #[test]
-    fn tomorrow_depends_on_place_season_and_today_and_on_nothing_else() {
+    fn tomorrow_depends_on_town_season_and_today_alone() {
         let language = Language::builtin();
         let mut laws = HashMap::new();
         let is_sky = |id: u32| SKIES.ids().any(|sky| sky == id);

@@ -1,16 +1,12 @@
-//! Documents as windows of one length, and the order in which training sees them.
+//! Documents as windows of a fixed length.
 
 use std::borrow::Borrow;
 use std::iter;
 
-use rand::RngExt;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use super::document::Document;
+use super::error::DataError;
 
-use super::Document;
-use super::text::DataError;
-
-/// Windows of `seq_length` inputs and the `seq_length` targets that follow each of them by one token.
+/// Windows of `seq_length` inputs and `seq_length` targets, each the token after its input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Windows {
     seq_length: usize,
@@ -24,21 +20,19 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// `num_windows` windows that each begin where a document begins: whole documents one after the other until the
-    /// window is full, the last one cut and its rest dropped. Documents without ids are passed over.
+    /// Packs documents into `num_windows` windows, each of which starts at the start of a document. The last document of a
+    /// window is truncated and its rest dropped. Documents without ids are skipped.
     ///
-    /// So the log-probabilities of the documents are exact conditionals of the window. All that a document's token
-    /// depends on, the document up to it, stands in the window; what stands before the document, it does not depend on;
-    /// and a cut at the end takes nothing from the tokens before it. What remains is the first id of a later document,
-    /// given the end of the one before. Its log-probability is the document's own, which is 0 where every document
-    /// begins with the same id and shows its end.
+    /// The log-probabilities of the documents are then exact conditionals of the window: everything that a token depends
+    /// on, its document up to it, is in the window, and it is independent of the documents before. The first id of a later
+    /// document keeps its own log-probability, which is 0 if every document begins with the same id and marks its end.
     ///
     /// # Errors
     /// [`DataError::TooFewWindows`] if the documents run out.
     ///
     /// # Panics
-    /// If `seq_length` or `num_windows` is 0, if only some documents have log-probabilities, or only some a topic, or if
-    /// a document has not one log-probability an id.
+    /// If `seq_length` or `num_windows` is 0, if only some documents have log-probabilities or a topic, or if a document has
+    /// not exactly one log-probability per id.
     pub fn aligned<D: Borrow<Document>>(
         documents: impl IntoIterator<Item = D>,
         seq_length: usize,
@@ -57,11 +51,11 @@ impl Windows {
         Ok(Self { seq_length, ids, logprobs, topics, num_dropped })
     }
 
-    /// The documents as one stream, with `separator` between each two, cut into windows one after the other.
+    /// Joins the documents to one stream, with `separator` between each two, and cuts it into consecutive windows.
     ///
-    /// Every token of the stream but the first is the target of exactly one window, until too few are left for another.
-    /// Documents without ids are passed over. A window may begin inside a document, whose log-probabilities would then
-    /// not be conditionals of the window: they are left behind, and topics with them.
+    /// Every token of the stream except the first is the target of exactly one window, up to a rest that fills no window.
+    /// Documents without ids are skipped. Log-probabilities and topics are dropped: a window may start inside a document,
+    /// whose log-probabilities would not be conditionals of the window.
     ///
     /// # Errors
     /// [`DataError::TooFewTokens`] if the stream does not fill one window.
@@ -87,13 +81,12 @@ impl Windows {
         Ok(Self { seq_length, ids, logprobs: None, topics: None, num_dropped })
     }
 
-    /// The windows before, and the last `fraction` of them, rounded, at least one on each side.
+    /// Splits off the last `fraction` of the windows, rounded, at least one on each side. Returns `(train, heldout)`.
     ///
-    /// No target is on both sides. The last target of contiguous windows is the first input of the next, so that one
-    /// token is.
+    /// No target is on both sides. One token is: the last target of a contiguous window is the first input of the next.
     ///
     /// # Errors
-    /// [`DataError::TooFewWindows`] if there is only one.
+    /// [`DataError::TooFewWindows`] for a single window.
     ///
     /// # Panics
     /// If `fraction` is not between 0 and 1.
@@ -115,7 +108,7 @@ impl Windows {
         Ok((self, heldout))
     }
 
-    /// The first `num_windows` windows, or all if there are fewer.
+    /// Keeps the first `num_windows` windows, or all if there are fewer.
     ///
     /// # Panics
     /// If `num_windows` is 0.
@@ -133,20 +126,20 @@ impl Windows {
         self.ids.len() / (self.seq_length + 1)
     }
 
-    /// Inputs of a window, and targets of it.
+    /// Inputs per window, which are as many as its targets.
     pub fn seq_length(&self) -> usize {
         self.seq_length
     }
 
-    /// Tokens, separators included, that were taken from the documents and are in no window.
+    /// Tokens of the documents, separators included, that are in no window.
     pub fn num_dropped(&self) -> usize {
         self.num_dropped
     }
 
-    /// The tokens that a model reads of a window: `[seq_length]`.
+    /// The tokens of a window that a model reads: `[seq_length]`.
     ///
     /// # Panics
-    /// If there is no such window.
+    /// If `window` is out of range.
     pub fn inputs(&self, window: usize) -> &[u32] {
         &self.row(window)[..self.seq_length]
     }
@@ -154,21 +147,21 @@ impl Windows {
     /// The token that follows each input: `[seq_length]`.
     ///
     /// # Panics
-    /// If there is no such window.
+    /// If `window` is out of range.
     pub fn targets(&self, window: usize) -> &[u32] {
         &self.row(window)[1..]
     }
 
-    /// What the target at a position is about, if the documents say.
+    /// Topic of the target at a position, if the documents have topics.
     ///
     /// # Panics
-    /// If there is no such window or position.
+    /// If `window` or `position` is out of range.
     pub fn topic(&self, window: usize, position: usize) -> Option<usize> {
         assert!(position < self.seq_length, "position {position} of {}", self.seq_length);
         self.topics.as_ref().map(|topics| topics[window * self.seq_length + position])
     }
 
-    /// The loss of a model that knows the distribution of the documents: the mean of `-logprob` over all targets.
+    /// Loss of a model that knows the distribution of the documents: the mean of `−logprob` over all targets, in nats.
     pub fn floor_nats(&self) -> Option<f64> {
         self.logprobs.as_ref().map(|logprobs| -logprobs.iter().sum::<f64>() / logprobs.len() as f64)
     }
@@ -179,7 +172,7 @@ impl Windows {
     }
 }
 
-/// Whole windows and what is known of their tokens, one entry a token.
+/// Windows under construction, one entry per token.
 #[derive(Default)]
 struct Aligned {
     ids: Vec<u32>,
@@ -189,7 +182,7 @@ struct Aligned {
 }
 
 impl Aligned {
-    /// Adds `width` tokens from the start of a document on; `false` if the documents run out before that.
+    /// Appends `width` tokens, from the start of a document; `false` if the documents run out.
     fn fill_one<D: Borrow<Document>>(&mut self, documents: &mut impl Iterator<Item = D>, width: usize) -> bool {
         let end = self.ids.len() + width;
         while self.ids.len() < end {
@@ -197,7 +190,7 @@ impl Aligned {
             let Document { ids, logprobs, topic } = document.borrow();
             let taken = ids.len().min(end - self.ids.len());
             if let Some(logprobs) = logprobs {
-                assert_eq!(logprobs.len(), ids.len(), "a document needs one log-probability an id");
+                assert_eq!(logprobs.len(), ids.len(), "a document needs one log-probability per id");
                 self.logprobs.extend_from_slice(&logprobs[..taken]);
             }
             self.topics.extend(topic.iter().flat_map(|topic| iter::repeat_n(*topic, taken)));
@@ -210,62 +203,9 @@ impl Aligned {
     }
 }
 
-/// Leaves out the first entry of each window, whose token is nobody's target; `None` if there are no entries.
+/// Drops the first entry of each window, whose token is not a target; `None` without entries.
 fn of_targets<T: Copy>(entries: Vec<T>, seq_length: usize) -> Option<Vec<T>> {
     (!entries.is_empty()).then(|| entries.chunks_exact(seq_length + 1).flat_map(|row| &row[1..]).copied().collect())
-}
-
-/// The order in which training sees windows: one permutation of them after the other.
-///
-/// A function of the seed and of the step alone, so models that are compared see the same windows in the same order,
-/// and a run that is taken up again sees those that it would have seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WindowOrder {
-    num_windows: usize,
-    seed: u64,
-}
-
-impl WindowOrder {
-    /// The order of `num_windows` windows.
-    ///
-    /// # Panics
-    /// If there are none.
-    pub fn new(num_windows: usize, seed: u64) -> Self {
-        assert!(num_windows > 0, "an order of no windows");
-        Self { num_windows, seed }
-    }
-
-    /// All windows, each once, in the order of this epoch, every order as likely as any other (Fisher and Yates).
-    pub fn epoch(&self, epoch: u64) -> Vec<usize> {
-        let mut key = [0; 32];
-        key[..8].copy_from_slice(&self.seed.to_le_bytes());
-        key[8..16].copy_from_slice(&epoch.to_le_bytes());
-        let mut rng = ChaCha8Rng::from_seed(key);
-        let mut order: Vec<usize> = (0..self.num_windows).collect();
-        for last in (1..order.len()).rev() {
-            order.swap(last, rng.random_range(0..=last as u64) as usize);
-        }
-        order
-    }
-
-    /// The `batch_size` windows of a step, from 0. A batch runs on into the next epoch where one ends.
-    ///
-    /// Takes time in proportion to the number of windows: the epoch is drawn anew.
-    ///
-    /// # Panics
-    /// If `batch_size` is 0.
-    pub fn batch(&self, step: usize, batch_size: usize) -> Vec<usize> {
-        assert!(batch_size > 0, "a batch of no windows");
-        let mut batch = Vec::with_capacity(batch_size);
-        let mut position = step * batch_size;
-        while batch.len() < batch_size {
-            let order = self.epoch((position / self.num_windows) as u64);
-            let rest = order[position % self.num_windows..].iter().take(batch_size - batch.len());
-            position += rest.len();
-            batch.extend(rest);
-        }
-        batch
-    }
 }
 
 #[cfg(test)]
@@ -303,7 +243,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn contiguous_windows_score_each_token_but_the_first_once_and_count_the_rest(
+        fn contiguous_windows_score_each_token_but_the_first_once(
             documents in drawn(), separated: bool, seq_length in 1_usize..9,
         ) {
             let separator = separated.then_some(SEPARATOR);
@@ -339,7 +279,7 @@ mod tests {
         }
 
         #[test]
-        fn aligned_windows_hold_documents_from_their_start_with_what_is_known_of_each_token(
+        fn aligned_windows_start_at_documents_and_keep_their_logprobs(
             documents in drawn(), seq_length in 1_usize..9, num_windows in 1_usize..4,
         ) {
             let Ok(windows) = Windows::aligned(&documents, seq_length, num_windows) else { return Ok(()) };
@@ -359,7 +299,7 @@ mod tests {
         }
 
         #[test]
-        fn aligned_windows_and_dropped_tokens_are_whole_documents(
+        fn aligned_windows_and_dropped_tokens_make_complete_documents(
             documents in drawn(), seq_length in 1_usize..9, num_windows in 1_usize..4,
         ) {
             let Ok(windows) = Windows::aligned(&documents, seq_length, num_windows) else { return Ok(()) };
@@ -384,44 +324,6 @@ mod tests {
             let sum_nats = whole.floor_nats().unwrap() * num_windows as f64;
             prop_assert!((parts[0] + parts[1] - sum_nats).abs() <= 1e-12 * sum_nats.max(1.0));
         }
-
-        #[test]
-        fn an_epoch_is_a_permutation(num_windows in 1_usize..200, seed: u64, epoch: u64) {
-            let mut order = WindowOrder::new(num_windows, seed).epoch(epoch);
-            order.sort_unstable();
-            prop_assert_eq!(order, (0..num_windows).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn batches_are_cut_from_one_epoch_after_the_other(
-            num_windows in 1_usize..20, seed: u64, batch_size in 1_usize..30, num_steps in 1_usize..10,
-        ) {
-            let order = WindowOrder::new(num_windows, seed);
-            let backwards: Vec<Vec<usize>> = (0..num_steps).rev().map(|step| order.batch(step, batch_size)).collect();
-            let batches: Vec<usize> = backwards.into_iter().rev().flatten().collect();
-            let epochs: Vec<usize> =
-                (0..).flat_map(|epoch| order.epoch(epoch)).take(num_steps * batch_size).collect();
-            prop_assert_eq!(batches, epochs);
-        }
-    }
-
-    #[test]
-    fn the_order_depends_on_seed_and_epoch() {
-        let order = WindowOrder::new(100, 1);
-        assert_eq!(order.epoch(0), WindowOrder::new(100, 1).epoch(0));
-        assert_ne!(order.epoch(0), order.epoch(1));
-        assert_ne!(order.epoch(0), WindowOrder::new(100, 2).epoch(0));
-    }
-
-    #[test]
-    fn every_order_of_three_windows_is_about_as_likely() {
-        let mut counts = std::collections::HashMap::new();
-        for epoch in 0..6000 {
-            *counts.entry(WindowOrder::new(3, 0).epoch(epoch)).or_insert(0_i32) += 1;
-        }
-        assert_eq!(counts.len(), 6);
-        // Five standard deviations of a count of mean 1000.
-        assert!(counts.values().all(|count| (count - 1000).abs() < 5 * 29), "{counts:?}");
     }
 
     #[test]
@@ -443,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_text_is_an_error_that_counts_it() {
+    fn too_little_text_is_refused() {
         let error = Windows::contiguous(&[plain(&[1, 2])], None, 2).unwrap_err();
         assert!(matches!(error, DataError::TooFewTokens { found: 2, expected: 3 }));
         let error = Windows::aligned([plain(&[1, 2, 3]), plain(&[4])], 2, 2).unwrap_err();
