@@ -1,37 +1,40 @@
-//! **deepwide** grows a pretrained decoder language model deep (depth up-scaling, DUS: SOLAR) or wide (sparse
-//! mixture of experts: Mixtral, by sparse upcycling), and measures which pays: quality, FLOPs, memory and latency at
-//! matched cost.
+//! **deepwide** grows a pretrained decoder language model deep (depth up-scaling, DUS: SOLAR) or wide (sparse mixture of
+//! experts: Mixtral, by sparse upcycling), and measures which pays: quality, FLOPs, memory and latency at matched cost.
 //!
-//! # Code map
+//! # Data flow
 //!
 //! ```text
-//! files ─▶ weights ─▶ growth ─▶ model ─┬▶ train   ─▶ (model, StepLog) ─┐
-//!         (source)   (a view   (CausalLm)├▶ eval    ─▶ losses            ├▶ study ─▶ report ─▶ figure
-//!                    on a source)       └▶ profile ─▶ costs, timings    ┘
+//! files ─▶ formats ─▶ growth ─▶ model ─┬▶ train   ─▶ (model, log) ─┐
+//!     (WeightSource)  (a view) (CausalLm)├▶ eval    ─▶ scores        ├▶ study ─▶ report ─▶ figure
+//!                                       └▶ profile ─▶ cost, time    ┘
 //! ```
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`config`] | the checked shape of a decoder; presets by published name |
-//! | [`weights`] | named tensors, wherever they are: Hugging Face directories, memory |
-//! | [`growth`] | plans that make a deeper or wider source of a source, without touching a weight |
+//! | [`weights`] | [`WeightSource`](weights::WeightSource): named tensors, in memory or in files |
+//! | [`formats`] | Hugging Face directories, safetensors, GGUF: reading and writing |
+//! | [`output`] | atomic writes to disk, receipts of written checkpoints |
+//! | [`hub`] | files of the Hugging Face Hub, in the cache that Python uses |
+//! | [`growth`] | plans that view a source as a deeper or wider one, without touching a weight |
 //! | [`kernel`] | the operations that decide speed, each beside its reference |
-//! | [`trace`] | spans that say where the time of a pass goes, recorded on request |
+//! | [`device`], [`trace`] | devices by name; spans that show where the time of a pass goes |
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
-//! | [`train`], [`eval`], [`profile`] | free functions over a model: better, how good, how costly |
+//! | [`train`], [`eval`], [`profile`] | training; losses and comparisons; FLOPs, memory and speed |
+//! | [`bench`] | speed measurements, as llama-bench makes and prints them |
 //! | [`study`] | arms grown from one base, trained at matched FLOPs, measured alike |
-//! | [`report`], [`figure`] | plain records of a study; the table, the verdict and the pictures made of them |
-//! | [`cli`] | what the commands do: arguments in, files out, exit codes |
+//! | [`report`], [`figure`] | records of a study; the table, the verdict and the figures made from them |
+//! | [`cli`] | the commands: arguments, output, exit codes |
+//! | [`error`] | what all error types share |
 //!
 //! # Invariants
 //!
-//! - A stage takes values and returns values; a module uses only modules that stand before it in the flow. A test
-//!   holds the table of who may use whom.
-//! - Growth is a view: a model is loaded from it, never operated on, so no two layers share a parameter.
-//! - Dense and sparse decoders differ in one type parameter and nowhere else.
-//! - Whatever comes from outside is checked once, at the door, by a type that cannot hold nonsense afterwards.
-//! - The backend is a [`Device`](burn::tensor::Device) chosen at run time among those compiled in.
+//! - A stage takes values and returns values. A module uses only modules before it in the flow; a test holds the table.
+//! - Growth is a view: a model is loaded from it, never modified, so no two layers share a parameter.
+//! - Dense and sparse decoders differ in one type parameter.
+//! - Input is checked once, at the boundary, and becomes a type that cannot hold an invalid value.
+//! - The backend is a [`Device`](burn::tensor::Device), chosen at run time among those compiled in.
 
 pub mod bench;
 pub mod cli;

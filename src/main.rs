@@ -11,8 +11,8 @@ static HEAP: &CountingAllocator = &COUNTING;
 
 /// Grow a pretrained decoder language model deep or wide, and measure which pays.
 ///
-/// Exit codes: 0 done, 1 run-time failure, 2 usage, 3 bad or unsupported configuration or file, 4 input not found, 5 a
-/// check failed, 6 too large for the memory, 128 and the number of the signal that ended it (130 interrupt, 143 termination).
+/// Exit codes: 0 done, 1 failure at run time, 2 wrong usage, 3 bad or unsupported configuration or file, 4 input not found,
+/// 5 a check failed, 6 too little memory, 128 + N stopped by signal N (130 interrupt, 143 termination).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {

@@ -1,4 +1,4 @@
-//! `completions`: the words of the command line, for a shell.
+//! `completions`: a completion script for a shell.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -7,7 +7,9 @@ use super::failure::Failure;
 use super::output;
 use super::run_info::COMMAND;
 
-/// Print a script that completes the words of deepwide in a shell: source it, or put it where the shell looks for it.
+/// Print a completion script for a shell
+///
+/// Source it, or put it where the shell looks for completions.
 #[derive(Debug, Clone, Args)]
 pub struct CompletionsArgs {
     /// The shell
@@ -15,7 +17,7 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Prints the script for the program `command`.
+/// Prints the completion script of `command`.
 ///
 /// # Errors
 /// If stdout cannot be written.

@@ -1,4 +1,4 @@
-//! What is told on stderr beside results: more or less of it, as asked.
+//! Messages on stderr, at the verbosity that the user asked for.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use clap::Args;
 
-/// How much is told on stderr.
+/// Verbosity of stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub struct Verbosity {
-    /// Tell also where each model was found and how long each step took
+    /// Print also where each model was found and how long each step took
     #[arg(long, short, global = true, conflicts_with = "quiet", help_heading = "Global options")]
     pub verbose: bool,
-    /// No progress and no notices on stderr, only what went wrong
+    /// Print only errors on stderr: no progress, no notices
     #[arg(long, short, global = true, help_heading = "Global options")]
     pub quiet: bool,
 }
@@ -22,11 +22,11 @@ const QUIET: u8 = 0;
 const USUAL: u8 = 1;
 const VERBOSE: u8 = 2;
 
-/// Of the process.
+/// The verbosity of the process.
 static LEVEL: AtomicU8 = AtomicU8::new(USUAL);
 
 impl Verbosity {
-    /// Makes it that of the process.
+    /// Sets it for the process.
     pub fn apply(self) {
         let level = match (self.quiet, self.verbose) {
             (true, _) => QUIET,
@@ -37,37 +37,37 @@ impl Verbosity {
     }
 }
 
-/// Whether progress and notices are told.
+/// Whether progress and notices are printed.
 pub(super) fn tells() -> bool {
     LEVEL.load(Ordering::Relaxed) != QUIET
 }
 
-/// Whether progress is told by bars: only to a terminal.
+/// Whether progress is shown by bars, which needs a terminal.
 pub(super) fn shows_bars() -> bool {
     tells() && io::stderr().is_terminal()
 }
 
-/// What went wrong.
+/// Prints an error.
 pub(super) fn fail(line: impl Display) {
-    // Where nobody can be told, the exit code says it.
-    let _nobody_listens = writeln!(io::stderr(), "{line}");
+    // If stderr is closed, the exit code remains.
+    let _closed = writeln!(io::stderr(), "{line}");
 }
 
-/// A line of progress, or a notice.
+/// Prints a line of progress or a notice.
 pub(super) fn tell(line: impl Display) {
     if tells() {
         fail(line);
     }
 }
 
-/// A line for who wants to know more.
+/// Prints a line with `--verbose`.
 pub(super) fn detail(line: impl Display) {
     if LEVEL.load(Ordering::Relaxed) == VERBOSE {
         fail(line);
     }
 }
 
-/// Does a step, and tells as a detail how long it took.
+/// Runs a step and prints its duration with `--verbose`.
 pub(super) fn timed<T>(step: &str, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let done = work();

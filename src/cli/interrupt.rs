@@ -1,27 +1,27 @@
-//! Signals: the first asks for a clean end, which leaves nothing half-written; the second ends at once. So does the first
-//! where there is nothing to clean up.
+//! Signals: the first stops a command cleanly, so that nothing half-written is left; the second ends the process at once.
+//! Where there is nothing to clean up, the first does too.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// The first signal that came, or 0.
+/// The first signal caught, or 0.
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// Tells of a signal, by its number.
-type Teller = Box<dyn FnOnce(i32) + Send>;
+/// Reports a signal, by its number.
+type Report = Box<dyn FnOnce(i32) + Send>;
 
-/// Where a signal ends the process at once: what is told before.
-static AT_ONCE: Mutex<Option<Teller>> = Mutex::new(None);
+/// Set while a signal may end the process at once: how to report it before.
+static AT_ONCE: Mutex<Option<Report>> = Mutex::new(None);
 
-/// Does work that leaves nothing half-done wherever it stops: a signal that is caught meanwhile, or was before, is told, and
-/// then the process ends at once, with the exit code of the signal.
-pub(super) fn at_once<T>(tell: impl FnOnce(i32) + Send + 'static, work: impl FnOnce() -> T) -> T {
+/// Runs work that leaves nothing half-done wherever it stops: a signal caught before or meanwhile is reported, and the
+/// process ends at once with the exit code of the signal.
+pub(super) fn at_once<T>(report: impl FnOnce(i32) + Send + 'static, work: impl FnOnce() -> T) -> T {
     let lock = || AT_ONCE.lock().unwrap_or_else(PoisonError::into_inner);
-    *lock() = Some(Box::new(tell));
+    *lock() = Some(Box::new(report));
     end_if_caught();
     let done = work();
     end_if_caught();
-    // Whoever is telling holds the lock until the process has ended.
+    // A thread that reports a signal holds the lock until the process has ended.
     drop(lock().take());
     done
 }
@@ -30,19 +30,19 @@ fn end_if_caught() {
     let signal = CAUGHT.load(Ordering::SeqCst);
     let mut at_once = AT_ONCE.lock().unwrap_or_else(PoisonError::into_inner);
     if signal != 0
-        && let Some(tell) = at_once.take()
+        && let Some(report) = at_once.take()
     {
-        tell(signal);
+        report(signal);
         std::process::exit(128 + signal);
     }
 }
 
-/// The first signal that came.
+/// The first signal caught.
 pub(super) fn caught() -> Option<i32> {
     Some(CAUGHT.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// Exit code of a process ended by a signal: 128 and its number, so 130 after an interrupt and 143 after a termination.
+/// Exit code after a signal: 128 plus its number, so 130 after an interrupt and 143 after a termination.
 pub(super) fn exit_code() -> Option<u8> {
     u8::try_from(128 + caught()?).ok()
 }
@@ -60,14 +60,14 @@ mod catching {
     use super::CAUGHT;
     use crate::output::disk::{Disk, Lock, ReadAt, Stat, WriteFile};
 
-    /// Begins to catch signals, once a process: from here on a disk of [`disk`] fails after the first. Before, a signal ends
-    /// the process at once, as it should while there is nothing to clean up.
+    /// Starts to catch signals, once per process: from here on a [`disk`] fails after the first. Before, a signal ends the
+    /// process at once, as it should while there is nothing to clean up.
     pub(in crate::cli) fn catch() {
         static CATCHING: OnceLock<()> = OnceLock::new();
         CATCHING.get_or_init(|| {
-            // A file beyond the limit of its size is then an error of the write.
+            // Exceeding the file size limit is then an error of the write.
             let _the_default_ends_the_process = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
-            // What was ignored when the process began, as by nohup, stays so.
+            // Signals that were ignored from the start, as by nohup, stay ignored.
             let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
             let Ok(mut signals) = Signals::new(wanted) else { return };
             std::thread::spawn(move || {
@@ -81,7 +81,7 @@ mod catching {
         });
     }
 
-    /// Whether the process was started with this signal ignored, where the system tells.
+    /// Whether the process was started with this signal ignored, if the system reports it.
     fn is_ignored(signal: i32) -> bool {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -94,7 +94,7 @@ mod catching {
         Arc::new(Interruptible(crate::output::disk::disk()))
     }
 
-    /// A disk on which no read and no write begins after a signal. Removing still works: it is what cleans up.
+    /// A disk on which no read or write starts after a signal. Removal still works, for cleaning up.
     #[derive(Debug)]
     struct Interruptible(Arc<dyn Disk>);
 
@@ -198,7 +198,7 @@ mod catching {
 #[cfg(not(unix))]
 pub(super) use crate::output::disk::disk;
 
-/// Signals are caught on Unix alone.
+/// Signals are caught on Unix only.
 #[cfg(not(unix))]
 pub(super) fn catch() {}
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! `man`: the manual, a page a command.
+//! `man`: manual pages.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use super::failure::Failure;
 use super::output;
 use crate::output::commit::write_file_atomically;
 
-/// Write the manual, a page a command: deepwide.1, deepwide-grow.1 and so on.
+/// Write the manual pages: deepwide.1, deepwide-grow.1 and so on
 #[derive(Debug, Clone, Args)]
 pub struct ManArgs {
-    /// The directory to write to, such as ~/.local/share/man/man1; made if it is not there
+    /// Directory of the pages, such as ~/.local/share/man/man1; created if it does not exist
     pub out: PathBuf,
 }
 
-/// Writes the manual of the program `command`.
+/// Writes one page for `command` and each of its subcommands.
 ///
 /// # Errors
 /// If a page or stdout cannot be written.

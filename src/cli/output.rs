@@ -1,4 +1,4 @@
-//! Results on stdout. A reader that stops reading is no failure; a disk that is full is one.
+//! Results on stdout, and how numbers, names and tables are shown there.
 
 use std::io::{self, Write};
 
@@ -18,7 +18,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A size for people: `3.9 MiB`.
+/// A size with a binary prefix: `3.90 MiB`.
 pub(super) fn size(bytes: impl Into<u128>) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let bytes: u128 = bytes.into();
@@ -29,14 +29,14 @@ pub(super) fn size(bytes: impl Into<u128>) -> String {
     format!("{:.2} {}", bytes as f64 / f64::from(1u32 << 10).powi(power as i32), units[power as usize])
 }
 
-/// A count for people: `46.70 B`.
+/// A count with a decimal prefix: `46.703 B`.
 pub(super) fn short_count(number: u128) -> String {
     let scales = [(1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
     let scale = scales.into_iter().find(|(scale, _)| number as f64 >= *scale);
     scale.map_or_else(|| number.to_string(), |(scale, unit)| format!("{:.3} {unit}", number as f64 / scale))
 }
 
-/// Two or more columns, the first to the left and the others to the right, two spaces apart.
+/// A table without borders: the first column left-aligned, the others right-aligned, two spaces apart.
 pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -56,7 +56,7 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A name from a file, safe for a terminal: control characters escaped, cut at 200.
+/// A name from a file, safe for a terminal: control characters escaped, truncated to 200 characters.
 pub(super) fn shown(name: &str) -> String {
     let escaped: String = name
         .chars()

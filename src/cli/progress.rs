@@ -1,4 +1,4 @@
-//! A study for somebody who watches: a bar with an ETA on a terminal, a line now and then elsewhere.
+//! Progress on stderr: bars with an ETA on a terminal, a line every ten seconds elsewhere.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::console::{shows_bars, tell};
 use crate::study::Progress;
 
-/// Time between two lines where there is no terminal.
-const QUIET: Duration = Duration::from_secs(10);
+/// Time between two lines without a terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows [`Progress`] on stderr.
+/// Shows the [`Progress`] of a study.
 pub(super) struct Watcher {
     bar: Option<ProgressBar>,
     arm: String,
@@ -41,7 +41,7 @@ impl Watcher {
                         bar.set_message(message);
                         bar.inc(1);
                     }
-                    None if self.last_line.elapsed() >= QUIET || log.step == self.num_steps => {
+                    None if self.last_line.elapsed() >= LINE_INTERVAL || log.step == self.num_steps => {
                         tell(format_args!("{} step {}/{}  {message}", self.arm, log.step, self.num_steps));
                         self.last_line = Instant::now();
                     }
@@ -83,7 +83,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Balance of the experts over all layers: spread and entropy of the load, experts that nobody visited.
+/// Balance of the experts, mean over layers: coefficient of variation and entropy of the load, experts without tokens.
 fn router_in_words(log: &crate::train::StepLog) -> String {
     if log.routers.is_empty() {
         return String::new();
@@ -99,7 +99,7 @@ fn router_in_words(log: &crate::train::StepLog) -> String {
     )
 }
 
-/// Bytes on their way, for a command that moves many: a bar with an ETA on a terminal, a line now and then elsewhere.
+/// Shows the bytes that a command has processed.
 pub(super) struct Bytes {
     bar: Option<ProgressBar>,
     what: &'static str,
@@ -108,7 +108,7 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    /// `total` bytes to come, if that is known.
+    /// A bar for `total` bytes, or a counter if the total is unknown.
     pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = shows_bars().then(|| {
             let template = "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
@@ -127,7 +127,7 @@ impl Bytes {
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 += bytes;
-        if state.1.elapsed() >= QUIET {
+        if state.1.elapsed() >= LINE_INTERVAL {
             let of = self.total.map(|total| format!(" of {}", super::output::size(total))).unwrap_or_default();
             tell(format_args!("{} {}{of}", self.what, super::output::size(state.0)));
             state.1 = Instant::now();

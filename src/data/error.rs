@@ -125,7 +125,7 @@ impl DataError {
 }
 
 fn listed(keys: &[String]) -> String {
-    let shown: Vec<String> = keys.iter().take(8).map(|key| quoted(key)).collect();
+    let shown: Vec<String> = keys.iter().take(8).map(|key| quoted(&key.chars().take(40).collect::<String>())).collect();
     let more = if keys.len() > shown.len() { ", …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }

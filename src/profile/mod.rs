@@ -2,6 +2,7 @@
 
 pub mod flops;
 pub mod heap;
+pub mod inspection;
 pub mod matching;
 pub mod memory;
 pub mod system_memory;

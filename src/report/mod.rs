@@ -5,6 +5,7 @@
 //! can be made again from the file alone. Where the file goes is the caller's business, pictures are `figure`'s.
 
 mod json;
+mod provenance;
 mod records;
 pub mod statistics;
 pub mod table;
@@ -14,6 +15,7 @@ mod verdict;
 pub(crate) mod fixture;
 
 pub use json::RecordError;
+pub use provenance::build_number;
 pub use records::{
     Arm, ArmKind, BaseInfo, Cost, CurvePoint, DataInfo, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, RunInfo,
     SeedRun, Study, StudySettings, Timing, Workload,

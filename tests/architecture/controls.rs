@@ -113,6 +113,7 @@ fn a_look_at_the_command_line_or_the_environment_is_caught() {
     assert_eq!(surroundings("use std::env;"), ["std::env"]);
     assert_eq!(surroundings("use clap::Parser;"), ["clap::Parser"]);
     assert!(surroundings("use std::path::Path; // std::env and clap\nfn environment() {}").is_empty());
+    assert!(surroundings("const OS: &str = std::env::consts::OS;").is_empty(), "no look at the environment");
     assert!(surroundings("#[cfg(test)] mod tests { fn f() { std::env::temp_dir(); } }").is_empty());
 }
 

@@ -37,7 +37,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("data", &["error", "tokenizer"]),
     ("train", &["config", "data", "error", "kernel", "model", "trace", "weights"]),
     ("eval", &["config", "data", "error", "formats", "kernel", "model", "tokenizer", "weights"]),
-    ("profile", &["config", "data", "error", "kernel", "model", "trace", "train", "weights"]),
+    ("profile", &["config", "data", "error", "formats", "kernel", "model", "trace", "train", "weights"]),
     ("report", &["config", "error"]),
     (
         "bench",

@@ -72,7 +72,9 @@ pub fn lines_before_tests(text: &str) -> usize {
 /// The paths in `text` that lead to the command line or the environment.
 pub fn surroundings(text: &str) -> Vec<String> {
     let paths = paths(&outside_tests(tokens(text))).into_iter();
-    paths.filter(|p| p[0] == "clap" || p.starts_with(&["std".into(), "env".into()])).map(|p| p.join("::")).collect()
+    let is_environment =
+        |p: &[String]| p.starts_with(&["std".into(), "env".into()]) && p.get(2).is_none_or(|name| name != "consts");
+    paths.filter(|p| p[0] == "clap" || is_environment(p)).map(|p| p.join("::")).collect()
 }
 
 /// Whether a source file opens with its own documentation.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
@@ -13,38 +13,45 @@ use crate::bench::{Format, Grid};
 use crate::kernel::quantized_linear::BlockFormat;
 use crate::model::Precision;
 
-/// Measure the speed of models: prefill, decoding, training steps; options and output as in llama-bench
+/// Measure speed: prefill, decoding, training steps; as llama-bench does
 ///
 /// N is a number, a list 1,2,4 or a range: 8-32 (each), 8-32+8 (every eighth), 8-64*2 (doubling). Lists and repeated
 /// options make the cross product. Each repetition has tokens of its own; tokenizing and sampling are not timed. t/s counts
-/// the tokens of all sequences.
+/// the tokens of all sequences. Options of growth change the model as it is loaded; nothing is written.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct BenchArgs {
-    /// Hugging Face directories, .gguf files, or ids on the hub, org/name or org/name@revision
+    /// Hugging Face directories, .gguf files, or ids on the hub: org/name[@revision]
     #[arg(value_name = "MODEL", required_unless_present = "model")]
     pub models: Vec<String>,
     /// A further MODEL, as llama-bench takes it
     #[arg(short, long, value_name = "MODEL", value_delimiter = ',', help_heading = "Tests")]
     pub model: Vec<String>,
 
-    /// Prompt tokens, in one pass (pp512); 0 for none [default: 512, none with --train]
+    /// Prompt tokens in one pass (pp512) [default: 512]
+    ///
+    /// Prompt tokens in one pass (pp512); 0 for no such test [default: 512, none with --train]
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_prompt: Vec<Sizes>,
-    /// Tokens decoded one at a time (tg128); 0 for none [default: 128, none with --train]
+    /// Tokens decoded one at a time (tg128) [default: 128]
+    ///
+    /// Tokens decoded one at a time (tg128); 0 for no such test [default: 128, none with --train]
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_gen: Vec<Sizes>,
-    /// A prompt, then decoding (pp512+tg128) [also -pg]
+    /// A prompt, then decoding (pp512+tg128); also -pg
     #[arg(long = "pg", value_name = "PP,TG", value_parser = prompt_and_gen, help_heading = "Tests")]
     pub n_pg: Vec<(usize, usize)>,
-    /// Tokens in the cache before the test, not timed
+    /// Tokens in the cache before the test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_depth: Vec<Sizes>,
-    /// Sequences at once [also -npl]
+    /// Sequences at once; also -npl
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", allow_negative_numbers = true, value_parser = counts, help_heading = "Tests")]
     pub sequences: Vec<Sizes>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = counts, help_heading = "Tests")]
     pub threads: Vec<Sizes>,
+    /// Training steps on B sequences of S tokens
+    ///
     /// Whole training steps in float32 on B sequences of S tokens: forward, loss, backward, clipping, AdamW
     #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
@@ -55,36 +62,73 @@ pub struct BenchArgs {
     #[arg(long, help_heading = "Tests")]
     pub no_warmup: bool,
     /// Seconds to wait before each test
-    #[arg(long, value_name = "S", default_value = "0", allow_negative_numbers = true, value_parser = clap::value_parser!(u16), hide_short_help = true, help_heading = "Tests")]
+    #[arg(long, value_name = "S", default_value = "0", allow_negative_numbers = true, help_heading = "Tests")]
     pub delay: u16,
 
     /// Format of stdout
-    #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value_t = OutputArg::Md, help_heading = "Output")]
+    #[arg(short = 'o', long, value_enum, value_name = "md|json|jsonl|csv", hide_possible_values = true, default_value_t = OutputArg::Md, help_heading = "Output")]
     pub output: OutputArg,
     /// Print a line on stderr before each test
-    #[arg(long, hide_short_help = true, help_heading = "Output")]
+    #[arg(long, help_heading = "Output")]
     pub progress: bool,
-    /// Write where the time of one more repetition of each test goes, as a Chrome trace (Perfetto, chrome://tracing)
+    /// Where the time goes, as a Chrome trace
+    ///
+    /// Write where the time of one more repetition of each test goes, as a Chrome trace for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
-    /// Number format of the matrices [default: quantized where a GGUF file has them so, else float32]
-    #[arg(long, value_enum, value_name = "TYPE", conflicts_with = "quant", help_heading = "Weights and device")]
+    /// Type of the matrices: float32, float16, bfloat16
+    ///
+    /// Type of the matrices: float32, float16, bfloat16 [default: quantized where a GGUF file has them so, else float32]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE",
+        hide_possible_values = true,
+        conflicts_with = "quant",
+        help_heading = "Weights and device"
+    )]
     pub dtype: Option<DtypeArg>,
-    /// Quantize matrices; those that a GGUF file has quantized stay as they are
-    #[arg(long, value_enum, value_name = "TYPE", help_heading = "Weights and device")]
+    /// Quantize matrices to q8_0 or q4_0
+    ///
+    /// Quantize matrices to q8_0 or q4_0; those that a GGUF file has quantized stay as they are
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
     pub quant: Option<QuantArg>,
-    /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
+    /// Where to compute: flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,
 
-    /// How to grow each model before it is measured; nothing is written.
+    /// How to grow each model before it is measured.
     #[command(flatten)]
     pub growth: GrowthArgs,
 
     /// Options of llama-bench.
     #[command(flatten)]
     pub peer: PeerArgs,
+}
+
+/// Leaves the rarer options to `--help`.
+fn brief(arg: Arg) -> Arg {
+    const SHOWN: [&str; 16] = [
+        "models",
+        "n_prompt",
+        "n_gen",
+        "n_pg",
+        "n_depth",
+        "sequences",
+        "threads",
+        "train",
+        "repetitions",
+        "output",
+        "trace",
+        "dtype",
+        "quant",
+        "device",
+        "dus",
+        "moe",
+    ];
+    let is_shown = SHOWN.contains(&arg.get_id().as_str());
+    if is_shown { arg } else { arg.hide_short_help(true) }
 }
 
 /// `--output`.

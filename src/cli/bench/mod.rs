@@ -21,12 +21,13 @@ use self::args::num_cores;
 use super::exit::finish;
 use super::failure::Failure;
 use super::grow::grown;
-use super::run_info::{build_number, run_info, words};
+use super::run_info::{run_info, words};
 use super::{console, hub, interrupt, output};
 use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Subject, Target};
 use crate::device::device;
 use crate::formats::Checkpoint;
 use crate::output::commit::write_file_atomically;
+use crate::report::build_number;
 use crate::trace::to_chrome_json;
 
 /// Measures every model and prints what it finds; what was measured before a failure is printed too.

@@ -112,7 +112,7 @@ impl Args for PeerArgs {
         OPTIONS.iter().fold(command, |command, option| {
             let short = option.short.strip_prefix('-').and_then(|short| short.parse::<char>().ok());
             let names = if option.short.is_empty() { String::new() } else { format!(" [{}]", option.short) };
-            let arg = Arg::new(option.long).long(option.long).short(short).value_name("X").hide_short_help(true);
+            let arg = Arg::new(option.long).long(option.long).short(short).value_name("X");
             let arg = arg.action(ArgAction::Append).allow_hyphen_values(true).help(format!("{}{names}", option.here));
             command.arg(arg.help_heading("Options of llama-bench that change nothing"))
         })
