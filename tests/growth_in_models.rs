@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use burn::optim::GradientsParams;
 use deepwide::config::DecoderConfig;
-use deepwide::growth::{BlockExpansion, ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
+use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
 use deepwide::model::{AnyDecoder, CausalLm, Routing};
 use deepwide::train::{AdamW, AdamWConfig, load_balancing_loss};
 use deepwide::weights::{LayerTensor, MemoryWeights, Projection, TensorId, WeightSource};
@@ -115,11 +115,13 @@ proptest! {
         let base = base.weights();
         let layers = base.config().num_hidden_layers;
         let divisors: Vec<usize> = (1..=layers).filter(|blocks| layers.is_multiple_of(*blocks)).collect();
-        let plan = BlockExpansion::identity_blocks(layers, divisors[choice % divisors.len()]).expect("a divisor");
-        let expanded = on_cpu(&grown(&base, GrowthPlan::Expand(plan.clone())));
+        let plan = LayerPlan::identity_blocks(layers, divisors[choice % divisors.len()]).expect("a divisor");
+        let expanded = on_cpu(&grown(&base, GrowthPlan::Splice(plan.clone())));
         // Adding 0 changes no number but the sign of a zero.
         prop_assert!(logits(&expanded, &[TEXT]) == logits(&on_cpu(&base), &[TEXT]));
-        let plain = on_cpu(&grown(&base, GrowthPlan::Splice(plan.layers().clone())));
+        let ranges: Vec<_> = plan.as_slice().iter().map(|&layer| layer..layer + 1).collect();
+        let copies = LayerPlan::from_ranges(layers, &ranges).expect("layers of the base");
+        let plain = on_cpu(&grown(&base, GrowthPlan::Splice(copies)));
         prop_assert!(logits(&plain, &[TEXT]) != logits(&on_cpu(&base), &[TEXT]), "copies alone would do nothing");
     }
 

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, RopeScaling};
-use deepwide::growth::RouterRows;
 use deepwide::growth::mergekit::{
-    GateMode, MergeConfig, MergeError, Merged, ModelRef, MoeMerge, MoeMergeOptions, PromptTokens, cheap_embed,
+    GateMode, MergeConfig, MergeError, ModelRef, MoeMergeOptions, PromptTokens, cheap_embed,
 };
+use deepwide::growth::{Grown, GrowthPlan, RouterRows};
 use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, RawTensor, TensorId, WeightSource};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -115,15 +115,19 @@ fn hash(tensor: &RawTensor) -> String {
 
 fn parsed(file: &Path) -> Result<MergeConfig, MergeError> {
     let name = file.file_name().expect("a name").to_string_lossy();
-    MergeConfig::parse(&name, &fs::read(file).expect("a config"))
+    MergeConfig::parse(&*name, &fs::read(file).expect("a config"))
 }
 
 /// The merged source, with the routers of a mode that reads prompts computed from the tokens that the tokenizer of
 /// the script makes of them: 0 for `<s>`, 2 for a space, letters from 3 on.
 fn view(golden: &Golden, config: &MergeConfig) -> Result<Box<dyn WeightSource>, MergeError> {
     let sources = config.open_models(|reference| golden.source(reference)).expect("known models");
+    let configs: Vec<&DecoderConfig> = sources.iter().map(WeightSource::config).collect();
     let moe = match config {
-        MergeConfig::Passthrough(config) => return Ok(Box::new(Merged::new(config, sources)?)),
+        MergeConfig::Passthrough(config) => {
+            let plan = GrowthPlan::MergeLayers(config.plan(&configs)?);
+            return Ok(Box::new(Grown::merge(sources, [plan]).expect("a plan for these models")));
+        }
         MergeConfig::Moe(moe) => moe,
     };
     let rows = (moe.gate_mode() == GateMode::CheapEmbed).then(|| {
@@ -139,7 +143,8 @@ fn view(golden: &Golden, config: &MergeConfig) -> Result<Box<dyn WeightSource>, 
         let rows = cheap_embed(base, &tokens.collect::<Vec<_>>()).expect("weights in memory");
         RouterRows::new(vec![rows; base.config().num_hidden_layers]).expect("finite rows")
     });
-    Ok(Box::new(MoeMerge::new(moe, sources, &MoeMergeOptions { rows, ..MoeMergeOptions::default() })?))
+    let plan = moe.plan(&configs, &MoeMergeOptions { rows, ..MoeMergeOptions::default() })?;
+    Ok(Box::new(Grown::merge(sources, [GrowthPlan::MergeExperts(plan)]).expect("a plan for these models")))
 }
 
 #[test]
@@ -218,51 +223,51 @@ fn what_we_refuse_or_mergekit_does_is_refused_with_a_reason() {
     insta::assert_snapshot!(told.join("\n"), @r####"
 duplicate_key
   mergekit: writes 75 tensors
-  deepwide: "duplicate_key.yml":11:1: key "dtype" is given twice, expected once
+  deepwide: "duplicate_key.yml": line 11, column 1: key "dtype" is given twice, expected once
 empty_range
   mergekit: writes 3 tensors
-  deepwide: "empty_range.yml":1:51: layer_range is [2, 2], which is empty, expected an end above the start
+  deepwide: "empty_range.yml": line 1, column 51: layer_range is [2, 2], which is empty, expected an end above the start
 models_beside_base
   mergekit: ValueError: Merge method requires exactly 1 inputs for default.slices[0]; got 2
-  deepwide: "models_beside_base.yml":1:10: models is "llama_a" beside base_model "llama_b", which is not supported, expected the base_model itself: passthrough copies one model
+  deepwide: "models_beside_base.yml": line 1, column 10: models is "llama_a" beside base_model "llama_b", which is not supported, expected the base_model itself: passthrough copies one model
 moe_identical_prompts
   mergekit: SystemExit: 1
-  deepwide: "moe_identical_prompts.yml":6:3: all experts have the same prompts, expected different ones for gate_mode cheap_embed
+  deepwide: "moe_identical_prompts.yml": line 6, column 3: all experts have the same prompts, expected different ones for gate_mode cheap_embed
 moe_too_few
   mergekit: SystemExit: 1
-  deepwide: "moe_too_few.yml":3:20: experts_per_token is 3, expected at most the number of experts, 2
+  deepwide: "moe_too_few.yml": line 3, column 20: experts_per_token is 3, expected at most the number of experts, 2
 moe_uniform_without_prompts
   mergekit: SystemExit: 1
   deepwide: makes it
 nan_scale
   mergekit: writes 21 tensors
-  deepwide: "nan_scale.yml":3:21: scale is .nan, expected a finite number
+  deepwide: "nan_scale.yml": line 3, column 21: scale is .nan, expected a finite number
 octal_range
   mergekit: writes 48 tensors
-  deepwide: "octal_range.yml":1:55: layer_range is 05, expected a whole number of at least 0, in digits
+  deepwide: "octal_range.yml": line 1, column 55: layer_range is 05, expected a whole number of at least 0, in digits
 other_parameter
   mergekit: writes 75 tensors
-  deepwide: "other_parameter.yml":10:14: "scael" is no key of the parameters of passthrough; did you mean scale?
+  deepwide: "other_parameter.yml": line 10, column 14: "scael" is no key of the parameters of passthrough; did you mean scale?
 out_of_bounds
   mergekit: RuntimeError: Tensor model.layers.6.input_layernorm.weight required but not present in model llama_a
-  deepwide: "out_of_bounds.yml":1:51: layer_range is [4, 8], expected an end of at most 6, the layers of "llama_a"
+  deepwide: "out_of_bounds.yml": line 1, column 51: layer_range is [4, 8], expected an end of at most 6, the layers of "llama_a"
 quoted_range
   mergekit: writes 21 tensors
-  deepwide: "quoted_range.yml":1:52: layer_range is text "0", expected a whole number of at least 0, in digits
+  deepwide: "quoted_range.yml": line 1, column 52: layer_range is text "0", expected a whole number of at least 0, in digits
 quoted_scale
   mergekit: writes 21 tensors
-  deepwide: "quoted_scale.yml":3:21: scale is text "0.5", expected a finite number
+  deepwide: "quoted_scale.yml": line 3, column 21: scale is text "0.5", expected a finite number
 reversed
   mergekit: writes 3 tensors
-  deepwide: "reversed.yml":1:51: layer_range is [4, 2], which is reversed, expected an end above the start
+  deepwide: "reversed.yml": line 1, column 51: layer_range is [4, 2], which is reversed, expected an end above the start
 two_sources
   mergekit: ValueError: Merge method requires exactly 1 inputs for default.slices[0]; got 2
-  deepwide: "two_sources.yml":1:20: sources is a list of 2, which is not supported, expected a list of one source: passthrough copies
+  deepwide: "two_sources.yml": line 1, column 20: sources is a list of 2, which is not supported, expected a list of one source: passthrough copies
 typing_error_in_dtype
   mergekit: RuntimeError: Unimplemented dtype "bfloat"
-  deepwide: "typing_error_in_dtype.yml":10:8: dtype is text "bfloat", which is not supported, expected float32, float16 or bfloat16; did you mean bfloat16?
+  deepwide: "typing_error_in_dtype.yml": line 10, column 8: dtype is text "bfloat", which is not supported, expected float32, float16 or bfloat16; did you mean bfloat16?
 unknown_key
   mergekit: writes 75 tensors
-  deepwide: "unknown_key.yml":9:1: "parmeters" is no key of the config; did you mean parameters?
+  deepwide: "unknown_key.yml": line 9, column 1: "parmeters" is no key of the config; did you mean parameters?
 "####);
 }

@@ -4,8 +4,10 @@
 use std::collections::HashMap;
 
 use deepwide::config::DecoderConfig;
-use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, Recipe, RouterInit, UpcyclePlan};
-use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, Projection, RawTensor, TensorId, WeightSource};
+use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
+use deepwide::weights::{
+    Dtype, LayerTensor, MemoryWeights, Projection, RawTensor, Sink, TensorId, WeightError, WeightSource,
+};
 use proptest::prelude::*;
 use proptest::sample::SizeRange;
 use rand::RngExt;
@@ -156,11 +158,33 @@ fn any_init() -> impl Strategy<Value = ExpertInit> {
     ]
 }
 
-/// Every recipe of `plan` for `config`, from the config alone.
-fn recipes(plan: UpcyclePlan, config: &DecoderConfig) -> Vec<(TensorId, Recipe)> {
-    let plan = GrowthPlan::Upcycle(plan);
-    let grown = plan.config(config).expect("a plan for a dense decoder");
-    TensorId::all(&grown).into_iter().map(|id| (id, plan.recipe(config, id))).collect()
+/// Weights that can be described and not read.
+struct Headers(MemoryWeights);
+
+impl WeightSource for Headers {
+    fn config(&self) -> &DecoderConfig {
+        self.0.config()
+    }
+
+    fn dtype(&self, id: TensorId) -> Dtype {
+        self.0.dtype(id)
+    }
+
+    fn stream(&self, id: TensorId, _: &mut Sink<'_>) -> Result<(), WeightError> {
+        panic!("{id:?} is read");
+    }
+}
+
+/// Any growth but a merge, of a source of `num_layers` layers.
+fn any_growth() -> impl Strategy<Value = GrowthPlan> {
+    prop_oneof![
+        (0usize..4).prop_map(|overlap| GrowthPlan::DepthUpScaling { overlap }),
+        (1usize..=3).prop_map(|copies| GrowthPlan::Stack { copies }),
+        (1usize..=3).prop_map(|num_blocks| GrowthPlan::IdentityBlocks { num_blocks }),
+        upcycle_plans(any_init()).prop_map(GrowthPlan::Upcycle),
+        (1usize..=4).prop_map(|num_parts| GrowthPlan::Granularity { num_parts }),
+        prop_oneof![Just(Dtype::Float32), Just(Dtype::Bfloat16)].prop_map(|dtype| GrowthPlan::Cast { dtype }),
+    ]
 }
 
 proptest! {
@@ -468,19 +492,26 @@ proptest! {
                 TensorId::Layer(layer, tensor) => Some(TensorId::Layer(plan.as_slice()[layer], tensor)),
                 other => Some(other),
             };
-            prop_assert_eq!(deep_then_wide.lineage(id).root, root);
-            prop_assert_eq!(wide_then_deep.lineage(id).root, root);
+            prop_assert_eq!(deep_then_wide.lineage(id).source, root);
+            prop_assert_eq!(wide_then_deep.lineage(id).source, root);
         }
     }
 
     #[test]
-    fn every_weight_is_planned_from_the_config_as_it_is_read(
-        config in dense_decoders(), plan in upcycle_plans(any_init()), seed: u64,
+    fn a_list_of_growths_is_planned_from_headers_and_reads_as_views_of_views(
+        config in dense_decoders(), plans in prop::collection::vec(any_growth(), 0..=4), seed: u64,
     ) {
-        let wide = upcycled(weights(&config, seed), plan);
-        for (id, recipe) in recipes(plan, &config) {
-            prop_assert_eq!(wide.recipe(id), recipe);
-            prop_assert_eq!(wide.lineage(id).root, recipe.source());
+        let base = weights(&config, seed);
+        let Ok(listed) = Grown::all(&base, plans.clone()) else { return Ok(()) };
+        let planned = Grown::all(Headers(base.clone()), plans.clone()).unwrap();
+        prop_assert_eq!(&GrowthPlan::config_after(&plans, &config).unwrap(), listed.config());
+        let nested: Box<dyn WeightSource + '_> = plans.into_iter().fold(Box::new(&base), |source, plan| {
+            Box::new(Grown::new(source, plan).unwrap())
+        });
+        prop_assert_eq!(listed.config(), nested.config());
+        for id in TensorId::all(listed.config()) {
+            prop_assert_eq!(planned.recipe(id), listed.lineage(id));
+            prop_assert_eq!(read(&nested, id), read(&listed, id), "{}", listed.recipe(id));
         }
     }
 }

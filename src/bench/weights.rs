@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::kernel::quantized_linear::BlockFormat;
 use crate::model::Precision;
-use crate::weights::{Dtype, LayerTensor, Lineage, Projection, TensorId, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Projection, Recipe, TensorId, WeightSource};
 
 /// Weights that are to be loaded, as far as memory goes.
 pub(super) struct Weights<'s, S> {
@@ -74,8 +74,8 @@ impl<S: WeightSource> Weights<'_, S> {
 
     /// What weights have in common that are equal without being read.
     fn twin(&self, id: TensorId) -> (Vec<usize>, Option<TensorId>, String) {
-        let Lineage { root, steps } = self.source.lineage(id);
-        (id.shape(self.source.config()), root, format!("{steps:?}"))
+        let Recipe { source, steps, .. } = self.source.lineage(id);
+        (id.shape(self.source.config()), source, format!("{steps:?}"))
     }
 
     fn bytes(&self, id: TensorId) -> u128 {
@@ -107,7 +107,7 @@ impl<S: WeightSource> Weights<'_, S> {
             return None;
         }
         let is_computed = self.experts_differ && is_expert(id);
-        let stored = self.source.lineage(id).root.filter(|_| !is_computed).and_then(self.stored);
+        let stored = self.source.lineage(id).source.filter(|_| !is_computed).and_then(self.stored);
         stored.or(rounded).filter(|format| cols.is_multiple_of(format.block_len()))
     }
 }

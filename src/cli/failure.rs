@@ -216,8 +216,8 @@ mod tests {
 
     #[test]
     fn an_option_is_named_before_the_message_and_keeps_the_code() {
-        let failure = Failure::from(PlanError::BadNoise { found: -1.0 }).for_option("--noise -1");
-        assert!(failure.to_string().starts_with("--noise -1: "), "{failure}");
+        let failure = Failure::from(PlanError::OverlapTooLarge { overlap: 8, num_layers: 8 }).for_option("--dus 8");
+        assert!(failure.to_string().starts_with("--dus 8: "), "{failure}");
         assert_eq!(failure.code(), 3);
     }
 

@@ -12,7 +12,7 @@ use crate::formats::hf::HfDirectory;
 use crate::formats::{Origin, Sidecar};
 use crate::output::commit::FileRecord;
 use crate::output::disk::{Disk, Kind, blake3, read_bounded};
-use crate::weights::{Dtype, Lineage, PackedTensor, RawTensor, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
 #[derive(Debug)]
@@ -233,7 +233,7 @@ impl WeightSource for Checkpoint {
         self.source().packed(id)
     }
 
-    fn lineage(&self, id: TensorId) -> Lineage {
+    fn lineage(&self, id: TensorId) -> Recipe {
         self.source().lineage(id)
     }
 }

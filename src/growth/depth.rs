@@ -1,7 +1,4 @@
-//! Growing deep: which layer of the source stands at each place of the result.
-//!
-//! A [`LayerPlan`] is plain integers: it can be printed, checked and composed without a weight. Reading weights
-//! by it is the business of [`Grown`](super::Grown).
+//! Growing deep: for each layer of the result, a layer of the source.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,12 +7,13 @@ use serde::Serialize;
 
 use super::PlanError;
 use crate::config::DecoderConfig;
-use crate::weights::TensorId;
+use crate::weights::{LayerTensor, Like, Projection, Recipe, Step, TensorId};
 
-/// Layers of the longest plan: far beyond any decoder, small enough that a typing error fills no memory.
+/// Cap on the layers of a plan: far beyond any decoder, small enough that a typing error does not fill the memory.
 const MAX_LAYERS: usize = 1 << 16;
 
-/// For each layer of the result, the layer of the source that it copies: a map `σ: 0..s → 0..n`, never empty.
+/// For each layer of the result, the layer of the source that it copies: a map `σ: 0..s → 0..n`, never empty. Some layers
+/// may be identity blocks, which add nothing to the residual stream.
 ///
 /// ```
 /// use deepwide::growth::LayerPlan;
@@ -27,18 +25,20 @@ const MAX_LAYERS: usize = 1 << 16;
 pub struct LayerPlan {
     num_source_layers: usize,
     sources: Vec<usize>,
+    /// Indices of the identity blocks in the result, ascending.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    identity: Vec<usize>,
 }
 
 impl LayerPlan {
     /// Depth up-scaling of `n = num_layers` layers by overlap `m`: two copies, without the last `m` layers of the
     /// first and the first `m` of the second (Kim et al., 2023, arXiv:2312.15166, §2).
     ///
-    /// `B[0..n−m] ++ B[m..n]`, which has `s = 2(n − m)` layers. SOLAR is `(32, 8)`; `m = 0` is the whole stack
-    /// twice; `m = n/2` gives the base back; a larger `m` leaves layers out.
+    /// `B[0..n−m] ++ B[m..n]`, which has `s = 2(n − m)` layers. SOLAR is `(32, 8)`. `m = 0` stacks the source twice,
+    /// `m = n/2` gives the source back, and a larger `m` omits layers.
     ///
     /// # Errors
-    /// [`PlanError::NoLayers`], [`PlanError::OverlapTooLarge`], [`PlanError::TooManyLayers`]. An overlap below 0
-    /// cannot be said: where it comes from text, reading the number refuses it.
+    /// [`PlanError::NoLayers`], [`PlanError::OverlapTooLarge`], [`PlanError::TooManyLayers`].
     pub fn depth_up_scaling(num_layers: usize, overlap: usize) -> Result<Self, PlanError> {
         if num_layers == 0 {
             return Err(PlanError::NoLayers);
@@ -49,12 +49,10 @@ impl LayerPlan {
         Self::from_ranges(num_layers, &[0..num_layers - overlap, overlap..num_layers])
     }
 
-    /// The given ranges of a source of `num_layers` layers, one after the other; they may overlap, repeat and leave
-    /// layers out.
+    /// Ranges of a source of `num_layers` layers, one after the other; they may overlap, repeat and omit layers.
     ///
     /// # Errors
-    /// [`PlanError::NoLayers`], [`PlanError::NoRanges`], [`PlanError::EmptyRange`], [`PlanError::ReversedRange`],
-    /// [`PlanError::OutOfBounds`], [`PlanError::TooManyLayers`].
+    /// [`PlanError::NoLayers`], [`PlanError::NoRanges`], [`PlanError::BadRange`], [`PlanError::TooManyLayers`].
     pub fn from_ranges(num_layers: usize, ranges: &[Range<usize>]) -> Result<Self, PlanError> {
         if num_layers == 0 {
             return Err(PlanError::NoLayers);
@@ -63,21 +61,14 @@ impl LayerPlan {
             return Err(PlanError::NoRanges);
         }
         for (index, &Range { start, end }) in ranges.iter().enumerate() {
-            if start == end {
-                return Err(PlanError::EmptyRange { index, start });
-            }
-            if start > end {
-                return Err(PlanError::ReversedRange { index, start, end });
-            }
-            if end > num_layers {
-                return Err(PlanError::OutOfBounds { index, start, end, num_layers });
+            if start >= end || end > num_layers {
+                return Err(PlanError::BadRange { index, start, end, num_layers });
             }
         }
         let found = ranges.iter().fold(0usize, |sum, range| sum.saturating_add(range.len()));
-        if found > MAX_LAYERS {
-            return Err(PlanError::TooManyLayers { found, limit: MAX_LAYERS });
-        }
-        Ok(Self { num_source_layers: num_layers, sources: ranges.iter().cloned().flatten().collect() })
+        at_most_max(found)?;
+        let sources = ranges.iter().cloned().flatten().collect();
+        Ok(Self { num_source_layers: num_layers, sources, identity: Vec::new() })
     }
 
     /// The whole source `times` times, one copy on the other (Du et al., 2024, arXiv:2405.15319, `G_stack`).
@@ -88,15 +79,39 @@ impl LayerPlan {
         if times == 0 {
             return Err(PlanError::NoCopies);
         }
-        let found = num_layers.saturating_mul(times);
-        if found > MAX_LAYERS {
-            return Err(PlanError::TooManyLayers { found, limit: MAX_LAYERS });
-        }
+        at_most_max(num_layers.saturating_mul(times))?;
         let base = Self::identity(num_layers)?;
         Ok(Self { sources: base.sources.repeat(times), ..base })
     }
 
-    /// Every layer of the source once, in its place.
+    /// Block expansion: `num_blocks` identity blocks in a source of `n = num_layers` layers. Each group of `n / num_blocks`
+    /// layers is followed by a copy of its last layer whose `o_proj` and `down_proj` are zeros, so the decoder computes
+    /// the function of its source (Wu et al., 2024, arXiv:2401.02415, §3.2: LLaMA Pro).
+    ///
+    /// ```
+    /// use deepwide::growth::LayerPlan;
+    /// let llama_pro = LayerPlan::identity_blocks(32, 8)?;
+    /// assert_eq!(llama_pro.as_slice().len(), 40);
+    /// # Ok::<(), deepwide::growth::PlanError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PlanError::NoLayers`], [`PlanError::BlocksDoNotDivide`] if `num_blocks` is 0 or no divisor of `num_layers`,
+    /// [`PlanError::TooManyLayers`].
+    pub fn identity_blocks(num_layers: usize, num_blocks: usize) -> Result<Self, PlanError> {
+        let source = Self::identity(num_layers)?;
+        if num_blocks == 0 || !num_layers.is_multiple_of(num_blocks) {
+            return Err(PlanError::BlocksDoNotDivide { num_blocks, num_layers });
+        }
+        at_most_max(num_layers + num_blocks)?;
+        let group = num_layers / num_blocks;
+        let sources =
+            source.sources.chunks(group).flat_map(|group| group.iter().chain(group.last())).copied().collect();
+        let identity = (1..=num_blocks).map(|block| block * (group + 1) - 1).collect();
+        Ok(Self { num_source_layers: num_layers, sources, identity })
+    }
+
+    /// Every layer of the source once, in order.
     ///
     /// # Errors
     /// [`PlanError::NoLayers`], [`PlanError::TooManyLayers`].
@@ -104,16 +119,20 @@ impl LayerPlan {
         Self::from_ranges(num_layers, std::slice::from_ref(&(0..num_layers)))
     }
 
-    /// One plan for this one followed by `next`: with `σ` of this plan and `τ` of `next`, `j ↦ σ(τ(j))`.
+    /// This plan followed by `next`, as one plan: with `σ` of this plan and `τ` of `next`, `j ↦ σ(τ(j))`.
     ///
     /// # Errors
-    /// [`PlanError::DepthsDisagree`] if `next` is not for a source of as many layers as this plan makes.
+    /// [`PlanError::DepthsDisagree`] if `next` expects another number of layers than this plan gives.
     pub fn then(&self, next: &Self) -> Result<Self, PlanError> {
         if next.num_source_layers != self.sources.len() {
             return Err(PlanError::DepthsDisagree { expected: next.num_source_layers, found: self.sources.len() });
         }
-        let sources = next.sources.iter().map(|&layer| self.sources[layer]).collect();
-        Ok(Self { num_source_layers: self.num_source_layers, sources })
+        let is_identity = |&layer: &usize| next.is_identity(layer) || self.is_identity(next.sources[layer]);
+        Ok(Self {
+            num_source_layers: self.num_source_layers,
+            sources: next.sources.iter().map(|&layer| self.sources[layer]).collect(),
+            identity: (0..next.sources.len()).filter(is_identity).collect(),
+        })
     }
 
     /// For each layer of the result, its layer of the source.
@@ -126,15 +145,26 @@ impl LayerPlan {
         self.num_source_layers
     }
 
-    /// Layers of the source that the result lacks, in order.
+    /// Indices of the identity blocks in the result, ascending.
+    pub fn identity_layers(&self) -> &[usize] {
+        &self.identity
+    }
+
+    /// Layers of the source that the result lacks, ascending.
     pub fn unused_layers(&self) -> Vec<usize> {
         let mut unused = vec![true; self.num_source_layers];
         self.sources.iter().for_each(|&layer| unused[layer] = false);
         (0..self.num_source_layers).filter(|&layer| unused[layer]).collect()
     }
 
-    /// At each seam, a place where a layer does not follow the one that it follows in the source, the distance in
-    /// layers that the residual stream jumps, `|σ(j+1) − σ(j)|`.
+    /// Whether the result computes the function of its source, whatever the weights.
+    pub fn preserves_function(&self) -> bool {
+        let computing = (0..self.sources.len()).filter(|&layer| !self.is_identity(layer));
+        computing.map(|layer| self.sources[layer]).eq(0..self.num_source_layers)
+    }
+
+    /// At each seam, where a layer does not follow its predecessor in the source, the distance in layers that the residual
+    /// stream jumps, `|σ(j+1) − σ(j)|`.
     ///
     /// Depth up-scaling with `m < n/2` has one seam, of `n − 1 − 2m`.
     pub fn seam_jumps(&self) -> Vec<usize> {
@@ -142,7 +172,7 @@ impl LayerPlan {
         neighbours.filter(|&(below, above)| above != below + 1).map(|(below, above)| above.abs_diff(below)).collect()
     }
 
-    /// Share of neighbouring layers that are neighbours in the source too (Du et al., 2024, arXiv:2405.15319,
+    /// Fraction of neighbouring layers that are neighbours in the source too (Du et al., 2024, arXiv:2405.15319,
     /// `R_c`); 1 for a single layer, which has no neighbour.
     ///
     /// Depth up-scaling with `m ≠ n/2` has `(s − 2) / (s − 1)`.
@@ -150,17 +180,6 @@ impl LayerPlan {
         match self.sources.len() - 1 {
             0 => 1.0,
             pairs => (pairs - self.seam_jumps().len()) as f64 / pairs as f64,
-        }
-    }
-
-    /// The weight of the source that stands at `id` of the result.
-    ///
-    /// # Panics
-    /// If `id` is of a layer that the result does not have.
-    pub fn source_of(&self, id: TensorId) -> TensorId {
-        match id {
-            TensorId::Layer(layer, tensor) => TensorId::Layer(self.sources[layer], tensor),
-            TensorId::EmbedTokens | TensorId::Norm | TensorId::LmHead => id,
         }
     }
 
@@ -172,28 +191,56 @@ impl LayerPlan {
         Ok(source.with(|fields| fields.num_hidden_layers = self.sources.len())?)
     }
 
+    /// The recipe of a weight of the result; `source` and `like` describe the source.
+    pub(super) fn recipe(&self, source: &DecoderConfig, like: &dyn Fn(TensorId) -> Like, id: TensorId) -> Recipe {
+        let TensorId::Layer(place, tensor) = id else { return Recipe::of(id) };
+        let layer = self.sources[place];
+        let from = TensorId::Layer(layer, tensor);
+        if self.is_identity(place) && writes_to_the_residual_stream(tensor) {
+            return Recipe::created_by(Step::Zeros { shape: from.shape(source), like: like(from) });
+        }
+        Recipe::of(from).then(Step::Layer { layer, num_layers: self.num_source_layers })
+    }
+
+    fn is_identity(&self, layer: usize) -> bool {
+        self.identity.binary_search(&layer).is_ok()
+    }
+
     pub(super) fn runs(&self) -> impl Iterator<Item = Range<usize>> {
         self.sources.chunk_by(|below, above| *above == below + 1).map(|run| run[0]..run[0] + run.len())
     }
 }
 
-/// The runs of consecutive layers: `0..24 ++ 8..32 (48 layers)`.
+fn at_most_max(found: usize) -> Result<(), PlanError> {
+    if found > MAX_LAYERS { Err(PlanError::TooManyLayers { found, limit: MAX_LAYERS }) } else { Ok(()) }
+}
+
+fn writes_to_the_residual_stream(tensor: LayerTensor) -> bool {
+    matches!(tensor, LayerTensor::OProj | LayerTensor::Mlp(Projection::Down) | LayerTensor::Expert(_, Projection::Down))
+}
+
+/// Runs of consecutive layers: `0..24 ++ 8..32 (48 layers)`; `0..4 ++ 3..8 ++ 7..8 (10 layers), identity blocks 4, 9`.
 impl fmt::Display for LayerPlan {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         for (index, Range { start, end }) in self.runs().enumerate() {
             write!(f, "{}{start}..{end}", if index == 0 { "" } else { " ++ " })?;
         }
         match self.sources.len() {
-            1 => write!(f, " (1 layer)"),
-            layers => write!(f, " ({layers} layers)"),
+            1 => write!(f, " (1 layer)")?,
+            layers => write!(f, " ({layers} layers)")?,
         }
+        if !self.identity.is_empty() {
+            let blocks: Vec<String> = self.identity.iter().map(usize::to_string).collect();
+            write!(f, ", identity blocks {}", blocks.join(", "))?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::LayerTensor;
+    use crate::weights::Dtype;
 
     fn refused(result: Result<LayerPlan, PlanError>) -> PlanError {
         result.unwrap_err()
@@ -288,13 +335,60 @@ mod tests {
         assert_eq!((plan.seam_jumps(), plan.connection_rate()), (vec![], 1.0));
     }
 
+    fn recipe(plan: &LayerPlan, id: TensorId) -> Recipe {
+        plan.recipe(&DecoderConfig::pico(), &|id| Like { id, dtype: Dtype::Float32 }, id)
+    }
+
     #[test]
     fn only_weights_of_layers_move() {
         let plan = LayerPlan::depth_up_scaling(4, 1).unwrap();
         for id in [TensorId::EmbedTokens, TensorId::Norm, TensorId::LmHead] {
-            assert_eq!(plan.source_of(id), id);
+            assert_eq!(recipe(&plan, id), Recipe::of(id));
         }
         let q_proj = |layer| TensorId::Layer(layer, LayerTensor::QProj);
-        assert_eq!(plan.source_of(q_proj(5)), q_proj(3));
+        let expected = Recipe::of(q_proj(3)).then(Step::Layer { layer: 3, num_layers: 4 });
+        assert_eq!(recipe(&plan, q_proj(5)), expected);
+    }
+
+    #[test]
+    fn each_group_of_layers_is_followed_by_a_copy_of_its_last() {
+        let plan = LayerPlan::identity_blocks(6, 3).unwrap();
+        assert_eq!(plan.as_slice(), [0, 1, 1, 2, 3, 3, 4, 5, 5]);
+        assert_eq!(plan.identity_layers(), [2, 5, 8]);
+        assert!(plan.preserves_function());
+        let plan = LayerPlan::identity_blocks(8, 2).unwrap();
+        assert_eq!(plan.to_string(), "0..4 ++ 3..8 ++ 7..8 (10 layers), identity blocks 4, 9");
+    }
+
+    #[test]
+    fn blocks_divide_the_layers_evenly() {
+        for num_blocks in [0, 5, 9] {
+            let error = refused(LayerPlan::identity_blocks(8, num_blocks));
+            let message = "identity blocks, expected a divisor of num_hidden_layers 8";
+            assert_eq!(error.to_string(), format!("{num_blocks} {message}"));
+        }
+        assert_eq!(refused(LayerPlan::identity_blocks(0, 1)), PlanError::NoLayers);
+        let plan = LayerPlan::identity_blocks(8, 8).unwrap();
+        assert_eq!(plan.identity_layers(), [1, 3, 5, 7, 9, 11, 13, 15]);
+    }
+
+    #[test]
+    fn only_what_an_identity_block_adds_to_the_residual_stream_is_zero() {
+        let plan = LayerPlan::identity_blocks(4, 2).unwrap();
+        let down = |layer| TensorId::Layer(layer, LayerTensor::Mlp(Projection::Down));
+        let zeros = Step::Zeros { shape: vec![96, 336], like: Like { id: down(1), dtype: Dtype::Float32 } };
+        assert_eq!(recipe(&plan, down(2)), Recipe::created_by(zeros));
+        assert_eq!(recipe(&plan, down(3)).copied(), Some(down(2)));
+        let gate = |layer| TensorId::Layer(layer, LayerTensor::Mlp(Projection::Gate));
+        assert_eq!(recipe(&plan, gate(2)).copied(), Some(gate(1)));
+    }
+
+    #[test]
+    fn identity_blocks_stay_so_when_layers_are_spliced() {
+        let plan = LayerPlan::identity_blocks(2, 1).unwrap();
+        let twice = plan.then(&LayerPlan::stack(3, 2).unwrap()).unwrap();
+        assert_eq!(twice.identity_layers(), [2, 5]);
+        assert!(!twice.preserves_function());
+        assert!(LayerPlan::identity(2).unwrap().then(&plan).unwrap().preserves_function());
     }
 }

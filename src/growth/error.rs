@@ -1,12 +1,13 @@
-//! What can be wrong with a growth plan: one variant per rule.
+//! Why a decoder cannot be grown by a plan.
 
 use crate::config::ConfigError;
+use crate::error::ErrorKind;
 
-/// Why a decoder cannot be grown like this.
+/// A broken rule of a growth plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// There is no layer to plan with.
+    /// The source has no layer.
     #[error("num_hidden_layers is 0, expected at least 1")]
     NoLayers,
     /// Depth up-scaling would drop every layer of both copies.
@@ -20,31 +21,13 @@ pub enum PlanError {
     /// A stack of nothing.
     #[error("the stack has 0 copies, expected at least 1")]
     NoCopies,
-    /// The list of layer ranges has no entry.
+    /// The list of layer ranges is empty.
     #[error("the list of layer ranges is empty, expected at least one range")]
     NoRanges,
-    /// A range without a layer in it.
-    #[error("layer range {index} is {start}..{start}, which is empty, expected an end above the start")]
-    EmptyRange {
-        /// Place in the list, from 0.
-        index: usize,
-        /// First layer, and end.
-        start: usize,
-    },
-    /// A range that runs backwards.
-    #[error("layer range {index} is {start}..{end}, which is reversed, expected an end above the start")]
-    ReversedRange {
-        /// Place in the list, from 0.
-        index: usize,
-        /// First layer.
-        start: usize,
-        /// Layer after the last.
-        end: usize,
-    },
-    /// A range reaches beyond the source.
-    #[error("layer range {index} is {start}..{end}, expected an end of at most num_hidden_layers {num_layers}")]
-    OutOfBounds {
-        /// Place in the list, from 0.
+    /// A range is empty, reversed, or ends beyond the source.
+    #[error("layer range {index} is {start}..{end}, {}", range_rule(*.start, *.end, *.num_layers))]
+    BadRange {
+        /// Index in the list.
         index: usize,
         /// First layer.
         start: usize,
@@ -53,23 +36,23 @@ pub enum PlanError {
         /// Layers of the source.
         num_layers: usize,
     },
-    /// More layers than any decoder: a typing error, refused before it fills the memory.
+    /// More layers than any decoder has, probably a typing error.
     #[error("the plan has {found} layers, expected at most {limit}")]
     TooManyLayers {
-        /// Layers asked for, saturating.
+        /// Layers of the plan, saturating.
         found: usize,
         /// The limit.
         limit: usize,
     },
-    /// A plan was made for a source of another depth.
+    /// The plan is for a source of another depth.
     #[error("the plan is for {expected} layers, but its source has {found}")]
     DepthsDisagree {
-        /// Layers that the plan counts on.
+        /// Layers that the plan expects.
         expected: usize,
-        /// Layers of the source, or of the plan applied before.
+        /// Layers of the source.
         found: usize,
     },
-    /// Identity blocks stand after groups of equally many layers.
+    /// Identity blocks follow groups of equally many layers.
     #[error("{num_blocks} identity blocks, expected a divisor of num_hidden_layers {num_layers}")]
     BlocksDoNotDivide {
         /// Blocks to insert.
@@ -77,61 +60,47 @@ pub enum PlanError {
         /// Layers of the source.
         num_layers: usize,
     },
-    /// Upcycling starts from dense MLPs.
+    /// Upcycling needs dense MLPs.
     #[error("the source has {num_local_experts} experts per layer already, expected a dense decoder")]
     AlreadySparse {
-        /// Experts found.
+        /// Experts of the source.
         num_local_experts: usize,
     },
-    /// Noise so large that it drowns the weights, or no number.
-    #[error("relative_std is {found}, expected a number from 0 to 1")]
-    BadNoise {
-        /// What was found.
+    /// The plan changes experts or routers.
+    #[error("the source is dense, expected a mixture of experts")]
+    Dense,
+    /// A number lies outside its range.
+    #[error("{field} is {found}, expected a number {expected}")]
+    OutOfRange {
+        /// What the number is.
+        field: &'static str,
+        /// Its value.
         found: f64,
+        /// The range.
+        expected: &'static str,
     },
-    /// A part of an MLP is between nothing and all of it.
-    #[error("drop ratio is {found}, expected a number from 0 to 1")]
-    BadDropRatio {
-        /// What was found.
-        found: f64,
-    },
-    /// A router starts small.
-    #[error("router std is {found}, expected a number above 0, at most 1")]
-    BadRouterStd {
-        /// What was found.
-        found: f64,
-    },
-    /// There are no more orthogonal rows than dimensions.
+    /// At most `hidden_size` rows can be orthogonal.
     #[error(
         "num_local_experts is {num_local_experts}, expected at most hidden_size {hidden_size} for orthogonal router rows"
     )]
     TooManyOrthogonalRows {
-        /// Experts, a row each.
+        /// Rows.
         num_local_experts: usize,
-        /// Width of a row.
+        /// Length of a row.
         hidden_size: usize,
     },
-    /// Rows are given for a router in a decoder that has none.
-    #[error("router rows are given for a dense decoder, expected a mixture of experts")]
-    NoRouters,
-    /// Only experts are cut finer.
-    #[error("granularity is {parts}, but the source is dense, expected a mixture of experts")]
-    NoExperts {
-        /// Parts asked for.
-        parts: usize,
-    },
-    /// Experts are cut into parts of one size.
+    /// The parts of an expert have equal sizes.
     #[error("granularity is {parts}, expected a divisor of intermediate_size {intermediate_size}")]
     UnevenParts {
         /// Intermediate size of an expert.
         intermediate_size: usize,
-        /// Parts asked for.
+        /// Parts.
         parts: usize,
     },
-    /// There is a list of router rows for each layer.
+    /// Router rows are given per layer.
     #[error("router rows are given for {found} layers, expected num_hidden_layers {expected}")]
     RouterLayers {
-        /// Lists given.
+        /// Layers with rows.
         found: usize,
         /// Layers of the decoder.
         expected: usize,
@@ -141,24 +110,56 @@ pub enum PlanError {
         "the router rows of layer {layer} have {found} numbers, expected num_local_experts · hidden_size {expected}"
     )]
     RouterNumbers {
-        /// The layer.
+        /// Index of the layer.
         layer: usize,
         /// Numbers given.
         found: usize,
         /// Numbers of the router.
         expected: usize,
     },
-    /// A router of NaN or infinity routes nothing.
+    /// A router entry is NaN or infinite.
     #[error("number {place} of the router rows of layer {layer} is {found}, expected a finite number")]
     RouterNotFinite {
-        /// The layer.
+        /// Index of the layer.
         layer: usize,
-        /// Place in the layer's list.
+        /// Index in the rows of the layer.
         place: usize,
-        /// What was found.
+        /// Its value.
         found: f32,
     },
-    /// The grown decoder would break a rule of every decoder.
+    /// Decoders do not compute in this type.
+    #[error("weights cannot be rounded to {found}, expected float32, float16 or bfloat16")]
+    BadType {
+        /// The type.
+        found: crate::weights::Dtype,
+    },
+    /// A merge reads a source per model, every other plan one.
+    #[error("{found} models are given for a plan that reads {expected}")]
+    ModelCount {
+        /// Models given.
+        found: usize,
+        /// Models that the plan reads.
+        expected: usize,
+    },
+    /// A merge starts from models, not from a growth.
+    #[error("the merge of models follows another growth, expected it to be the first")]
+    LateMerge,
+    /// The config after growth breaks a rule of every config.
     #[error(transparent)]
     Config(#[from] ConfigError),
+}
+
+impl PlanError {
+    /// Always [`ErrorKind::Invalid`].
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
+}
+
+fn range_rule(start: usize, end: usize, num_layers: usize) -> String {
+    match start.cmp(&end) {
+        std::cmp::Ordering::Equal => "which is empty, expected an end above the start".to_owned(),
+        std::cmp::Ordering::Greater => "which is reversed, expected an end above the start".to_owned(),
+        std::cmp::Ordering::Less => format!("expected an end of at most num_hidden_layers {num_layers}"),
+    }
 }

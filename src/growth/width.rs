@@ -1,22 +1,13 @@
-//! Growing wide: every dense MLP becomes a mixture of experts.
-//!
-//! An [`UpcyclePlan`] says how many experts there are and how they start; reading weights by it is the business of
-//! [`Grown`](super::Grown).
-
-use std::fmt;
+//! Growing wide: the MLP of each layer becomes a mixture of experts.
 
 use serde::{Deserialize, Serialize};
 
-use super::random_stream::{Purpose, RandomStream};
-use super::{PlanError, Recipe};
+use super::PlanError;
 use crate::config::{DecoderConfig, MoeConfig};
-use crate::weights::{Change, LayerTensor, Projection, TensorId};
+use crate::weights::{LayerTensor, Like, Projection, Purpose, RandomStream, Recipe, RouterInit, Step, TensorId};
 
-/// Standard deviation of a fresh router: that of a fresh linear layer in the published models.
-const ROUTER_STD: f64 = 0.02;
-
-/// Sparse upcycling: `num_local_experts` copies of each MLP behind a fresh router, all else untouched (Komatsuzaki
-/// et al., 2023, arXiv:2212.05055, §3).
+/// Sparse upcycling: `num_local_experts` copies of each MLP behind a new router; all else stays (Komatsuzaki et al., 2023,
+/// arXiv:2212.05055, §3).
 ///
 /// With [`ExpertInit::Copy`] and routing weights that sum to 1, as Mixtral's do, the result computes the function of
 /// its source, whatever the router.
@@ -24,55 +15,38 @@ const ROUTER_STD: f64 = 0.02;
 pub struct UpcyclePlan {
     /// Experts per layer, `E`.
     pub num_local_experts: usize,
-    /// Experts that each token visits, `k`.
+    /// Experts per token, `k`.
     pub num_experts_per_tok: usize,
     /// Weight of the load-balancing loss beside the language-model loss.
     pub router_aux_loss_coef: f64,
-    /// How an expert starts from the dense MLP.
+    /// Initial experts.
+    #[serde(rename = "experts")]
     pub init: ExpertInit,
-    /// How the router starts.
+    /// Initial router.
     pub router: RouterInit,
-    /// Decides every random number of the plan.
+    /// Seed of every random number of the plan.
     pub seed: u64,
 }
 
-/// How an expert starts from the MLP of its layer. `std` and `mean` are those of all entries, in `f64`, and `std`
-/// divides by their number. Experts draw independently, the first one too.
+/// How an expert starts from the MLP of its layer. `mean` and `std` (population) are over all entries, in `f64`. Experts
+/// draw independently, the first one too.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ExpertInit {
-    /// The same bytes: experts differ only once training makes them.
+    /// The same bytes: only training makes experts differ.
     Copy,
-    /// `w + relative_std · std(w) · N(0, 1)` in each matrix `w`.
+    /// `w + relative_std · std(w) · N(0, 1)` for each matrix `w`.
     Noise {
-        /// Size of the noise beside the weights; 0 is [`ExpertInit::Copy`].
+        /// Standard deviation of the noise as a fraction of that of the weight; 0 is [`ExpertInit::Copy`].
         relative_std: f64,
     },
     /// Drop-upcycling: `⌊ratio · intermediate_size⌋` intermediate dimensions, the same in all three matrices of an
-    /// expert (rows of gate and up, columns of down), are re-drawn from `N(mean, std)` of what they hold in that
+    /// expert (rows of gate and up, columns of down), are re-drawn from `N(mean, std)` of the entries they replace in that
     /// matrix (Nakamura et al., 2025, arXiv:2502.19261, §3).
     Drop {
-        /// Part of the intermediate dimensions that is re-drawn; 0 is [`ExpertInit::Copy`].
+        /// Fraction of the intermediate dimensions that is re-drawn; 0 is [`ExpertInit::Copy`].
         ratio: f64,
     },
-}
-
-/// How the router of each layer, `[num_local_experts, hidden_size]`, starts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-pub enum RouterInit {
-    /// Entries from `N(0, std)`.
-    Normal {
-        /// Standard deviation; 0.02 by default.
-        std: f64,
-    },
-    /// Entries from the uniform distribution on `±1/√hidden_size`: the start of a fresh `torch.nn.Linear`.
-    Uniform,
-    /// Zeros: every score ties, so only the order of the experts decides until training breaks the tie.
-    Zero,
-    /// Rows at right angles, each of length `0.02 · √hidden_size`: the root mean square length of a row of
-    /// `Normal { std: 0.02 }`.
-    Orthogonal,
 }
 
 impl UpcyclePlan {
@@ -94,6 +68,15 @@ impl UpcyclePlan {
         }
     }
 
+    /// Whether every expert of an MLP of this size starts as a copy, so that the function stays.
+    pub fn copies(&self, intermediate_size: usize) -> bool {
+        match self.init {
+            ExpertInit::Copy => true,
+            ExpertInit::Noise { relative_std } => relative_std == 0.0,
+            ExpertInit::Drop { ratio } => dropped(ratio, intermediate_size) == 0,
+        }
+    }
+
     pub(super) fn config(&self, source: &DecoderConfig) -> Result<DecoderConfig, PlanError> {
         if let Some(MoeConfig { num_local_experts, .. }) = source.moe {
             return Err(PlanError::AlreadySparse { num_local_experts });
@@ -103,108 +86,61 @@ impl UpcyclePlan {
             num_experts_per_tok: self.num_experts_per_tok,
             router_aux_loss_coef: self.router_aux_loss_coef,
         })?;
-        self.init.check()?;
-        self.router.check(self.num_local_experts, source.hidden_size)?;
-        Ok(grown)
+        match (self.init, self.router) {
+            (ExpertInit::Noise { relative_std }, _) if !(0.0..=1.0).contains(&relative_std) => {
+                Err(PlanError::OutOfRange { field: "relative_std", found: relative_std, expected: "from 0 to 1" })
+            }
+            (ExpertInit::Drop { ratio }, _) if !(0.0..=1.0).contains(&ratio) => {
+                Err(PlanError::OutOfRange { field: "drop ratio", found: ratio, expected: "from 0 to 1" })
+            }
+            (_, RouterInit::Normal { std }) if !(std > 0.0 && std <= 1.0) => {
+                Err(PlanError::OutOfRange { field: "router std", found: std, expected: "above 0, at most 1" })
+            }
+            (_, RouterInit::Orthogonal) if self.num_local_experts > source.hidden_size => {
+                let (num_local_experts, hidden_size) = (self.num_local_experts, source.hidden_size);
+                Err(PlanError::TooManyOrthogonalRows { num_local_experts, hidden_size })
+            }
+            _ => Ok(grown),
+        }
     }
 
-    pub(super) fn recipe(&self, source: &DecoderConfig, id: TensorId) -> Recipe {
+    /// The recipe of a weight of the result; `source` and `like` describe the source.
+    pub(super) fn recipe(&self, source: &DecoderConfig, like: &dyn Fn(TensorId) -> Like, id: TensorId) -> Recipe {
         match id {
-            TensorId::Layer(layer, LayerTensor::Router) => Recipe::Router {
-                like: TensorId::Layer(layer, LayerTensor::Mlp(Projection::Gate)),
+            TensorId::Layer(layer, LayerTensor::Router) => Recipe::created_by(Step::Router {
                 init: self.router,
-                values: self.draws(layer, Purpose::Router),
-            },
+                shape: [self.num_local_experts, source.hidden_size],
+                like: like(TensorId::Layer(layer, LayerTensor::Mlp(Projection::Gate))),
+                values: self.stream(layer, Purpose::Router),
+            }),
             TensorId::Layer(layer, LayerTensor::Expert(expert, projection)) => {
                 assert!(expert < self.num_local_experts, "expert {expert} of {}", self.num_local_experts);
-                self.expert(source, layer, expert, projection)
+                let step = self.expert(source.intermediate_size, layer, expert, projection);
+                Recipe::of(TensorId::Layer(layer, LayerTensor::Mlp(projection))).then(step)
             }
             TensorId::Layer(_, LayerTensor::Mlp(_)) => panic!("{id:?} of a decoder whose MLPs are experts"),
-            id => Recipe::Copy { source: id },
+            id => Recipe::of(id),
         }
     }
 
-    fn expert(&self, config: &DecoderConfig, layer: usize, expert: usize, projection: Projection) -> Recipe {
-        let source = TensorId::Layer(layer, LayerTensor::Mlp(projection));
-        let values = self.draws(layer, Purpose::Values(expert, projection));
+    fn expert(&self, intermediate_size: usize, layer: usize, expert: usize, projection: Projection) -> Step {
+        let values = self.stream(layer, Purpose::Values(expert, projection));
         match self.init {
-            ExpertInit::Noise { relative_std } if relative_std > 0.0 => Recipe::Noise { source, relative_std, values },
-            ExpertInit::Drop { ratio } if dropped(ratio, config.intermediate_size) > 0 => Recipe::Drop {
-                source,
-                count: dropped(ratio, config.intermediate_size),
-                dimensions: self.draws(layer, Purpose::Dropped(expert)),
-                values,
-            },
-            ExpertInit::Copy | ExpertInit::Noise { .. } | ExpertInit::Drop { .. } => Recipe::Copy { source },
+            ExpertInit::Noise { relative_std } if relative_std > 0.0 => Step::RelativeNoise { relative_std, values },
+            ExpertInit::Drop { ratio } if dropped(ratio, intermediate_size) > 0 => {
+                let dimensions = self.stream(layer, Purpose::Dropped(expert));
+                Step::Drop { num_dimensions: dropped(ratio, intermediate_size), projection, dimensions, values }
+            }
+            _ => Step::Copy,
         }
     }
 
-    fn draws(&self, layer: usize, purpose: Purpose) -> RandomStream {
+    fn stream(&self, layer: usize, purpose: Purpose) -> RandomStream {
         RandomStream { seed: self.seed, layer, purpose }
     }
 }
 
-impl ExpertInit {
-    fn check(&self) -> Result<(), PlanError> {
-        match *self {
-            Self::Noise { relative_std: found } if !(0.0..=1.0).contains(&found) => Err(PlanError::BadNoise { found }),
-            Self::Drop { ratio: found } if !(0.0..=1.0).contains(&found) => Err(PlanError::BadDropRatio { found }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl RouterInit {
-    /// The same for the record of a router.
-    pub(super) fn change(self) -> Change {
-        let std = if let Self::Normal { std } = self { Some(std) } else { None };
-        Change::Router { init: self.name(), std }
-    }
-
-    /// Its name, without numbers.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Normal { .. } => "normal",
-            Self::Uniform => "uniform",
-            Self::Zero => "zero",
-            Self::Orthogonal => "orthogonal",
-        }
-    }
-
-    /// Length of an orthogonal row.
-    pub(super) fn orthogonal_norm(hidden_size: usize) -> f64 {
-        ROUTER_STD * (hidden_size as f64).sqrt()
-    }
-
-    fn check(&self, num_local_experts: usize, hidden_size: usize) -> Result<(), PlanError> {
-        match *self {
-            Self::Normal { std: found } if !(found > 0.0 && found <= 1.0) => Err(PlanError::BadRouterStd { found }),
-            Self::Orthogonal if num_local_experts > hidden_size => {
-                Err(PlanError::TooManyOrthogonalRows { num_local_experts, hidden_size })
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// `Normal { std: 0.02 }`.
-impl Default for RouterInit {
-    fn default() -> Self {
-        Self::Normal { std: ROUTER_STD }
-    }
-}
-
-/// `normal(0.02)`, `uniform`, `zero`, `orthogonal`.
-impl fmt::Display for RouterInit {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Normal { std } => write!(f, "normal({std})"),
-            _ => f.write_str(self.name()),
-        }
-    }
-}
-
-/// Like the paper's code, `int(r · f)`: the product in `f64`, truncated.
+/// As the paper's code counts, `int(r · f)`: the product in `f64`, truncated.
 fn dropped(ratio: f64, intermediate_size: usize) -> usize {
     (ratio * intermediate_size as f64) as usize
 }
@@ -213,9 +149,14 @@ fn dropped(ratio: f64, intermediate_size: usize) -> usize {
 mod tests {
     use super::*;
     use crate::config::ConfigError;
+    use crate::weights::Dtype;
 
     fn refused(plan: UpcyclePlan) -> PlanError {
         plan.config(&DecoderConfig::pico()).unwrap_err()
+    }
+
+    fn recipe(plan: UpcyclePlan, id: TensorId) -> Recipe {
+        plan.recipe(&DecoderConfig::pico(), &|id| Like { id, dtype: Dtype::Float32 }, id)
     }
 
     #[test]
@@ -292,18 +233,18 @@ mod tests {
         let expert = TensorId::Layer(1, LayerTensor::Expert(3, Projection::Gate));
         for init in [ExpertInit::Copy, ExpertInit::Noise { relative_std: 0.0 }, ExpertInit::Drop { ratio: 0.002 }] {
             let plan = UpcyclePlan { init, ..UpcyclePlan::new(4, 2) };
-            assert_eq!(plan.recipe(&config, expert), Recipe::Copy { source: gate });
+            assert!(plan.copies(config.intermediate_size));
+            assert_eq!(recipe(plan, expert).copied(), Some(gate));
         }
     }
 
     #[test]
     fn the_three_matrices_of_an_expert_drop_the_same_dimensions() {
-        let config = DecoderConfig::pico();
         let plan = UpcyclePlan { init: ExpertInit::Drop { ratio: 0.5 }, seed: 9, ..UpcyclePlan::new(4, 2) };
         let dimensions = |expert| {
-            Projection::ALL.map(|p| match plan.recipe(&config, TensorId::Layer(1, LayerTensor::Expert(expert, p))) {
-                Recipe::Drop { dimensions, count: 168, .. } => dimensions,
-                other => panic!("{other:?}"),
+            Projection::ALL.map(|p| match recipe(plan, TensorId::Layer(1, LayerTensor::Expert(expert, p))).steps[..] {
+                [Step::Drop { dimensions, num_dimensions: 168, projection, .. }] if projection == p => dimensions,
+                ref other => panic!("{other:?}"),
             })
         };
         assert_eq!(dimensions(2), [RandomStream { seed: 9, layer: 1, purpose: Purpose::Dropped(2) }; 3]);
@@ -325,13 +266,13 @@ mod tests {
     #[should_panic(expected = "expert 4 of 4")]
     fn there_is_no_expert_beyond_the_last() {
         let id = TensorId::Layer(0, LayerTensor::Expert(4, Projection::Up));
-        UpcyclePlan::new(4, 2).recipe(&DecoderConfig::pico(), id);
+        recipe(UpcyclePlan::new(4, 2), id);
     }
 
     #[test]
     #[should_panic(expected = "whose MLPs are experts")]
     fn the_dense_mlp_is_gone() {
         let id = TensorId::Layer(0, LayerTensor::Mlp(Projection::Up));
-        UpcyclePlan::new(4, 2).recipe(&DecoderConfig::pico(), id);
+        recipe(UpcyclePlan::new(4, 2), id);
     }
 }

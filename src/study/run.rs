@@ -9,7 +9,7 @@ use super::measure::{DECODE_BATCHES, cost, timings};
 use super::{ArmPlan, StudyError, StudyPlan};
 use crate::data::{WindowOrder, Windows};
 use crate::eval::{expert_load, mean_loss_nats};
-use crate::growth::{Grown, GrowthPlan, UpcyclePlan};
+use crate::growth::{Grown, GrowthPlan};
 use crate::model::AnyDecoder;
 use crate::profile::flops::train_flops;
 use crate::profile::heap::peak_bytes;
@@ -216,12 +216,8 @@ fn load_grown<S: WeightSource>(
     dtype: Dtype,
     device: &Device,
 ) -> Result<AnyDecoder, StudyError> {
-    let growth = match plan.growth.clone() {
-        None => return Ok(AnyDecoder::load_as(base, dtype, device)?),
-        Some(GrowthPlan::Upcycle(upcycle)) => GrowthPlan::Upcycle(UpcyclePlan { seed, ..upcycle }),
-        Some(splice) => splice,
-    };
-    Ok(AnyDecoder::load_as(&Grown::new(base, growth)?, dtype, device)?)
+    let growth = plan.growth.clone().map(|plan| plan.with_seed(seed));
+    Ok(AnyDecoder::load_as(&Grown::all(base, growth)?, dtype, device)?)
 }
 
 fn train_config(options: &RunOptions, num_steps: usize) -> TrainConfig {
@@ -254,13 +250,13 @@ fn growth_in_words(plan: &ArmPlan) -> String {
     match &plan.growth {
         None => "none: the base, trained further".to_owned(),
         Some(GrowthPlan::Splice(layers)) => format!("layers {layers}"),
-        Some(GrowthPlan::Expand(blocks)) => format!("layers {blocks}"),
         Some(GrowthPlan::Upcycle(upcycle)) => {
             format!(
                 "{} copies of every MLP, top-{}, router {}",
                 upcycle.num_local_experts, upcycle.num_experts_per_tok, upcycle.router
             )
         }
+        Some(other) => other.to_string(),
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod ggml_type;
 mod lineage;
 pub mod memory;
+mod random_stream;
 mod rounding;
 mod tensor;
 mod tensor_id;
@@ -17,8 +18,9 @@ pub use chunks::{Chunks, PIECE_NUMBERS};
 pub use error::WeightError;
 pub(crate) use ggml_type::GgmlKind;
 pub use ggml_type::GgmlType;
-pub use lineage::{Change, Lineage};
+pub use lineage::{Like, Recipe, RouterInit, Step};
 pub use memory::MemoryWeights;
+pub use random_stream::{Purpose, RandomStream};
 pub(crate) use rounding::Rounding;
 pub use rounding::{Finite, Strictness};
 pub use tensor::{Dtype, RawTensor};
@@ -80,9 +82,9 @@ pub trait WeightSource {
         Ok(None)
     }
 
-    /// Where this weight came from, from the root checkpoint to here.
-    fn lineage(&self, id: TensorId) -> Lineage {
-        Lineage { root: Some(id), steps: Vec::new() }
+    /// How this weight is made, from the root checkpoint to here.
+    fn lineage(&self, id: TensorId) -> Recipe {
+        Recipe::of(id)
     }
 }
 
@@ -119,7 +121,7 @@ impl<S: WeightSource + ?Sized> WeightSource for &S {
         (**self).packed(id)
     }
 
-    fn lineage(&self, id: TensorId) -> Lineage {
+    fn lineage(&self, id: TensorId) -> Recipe {
         (**self).lineage(id)
     }
 }
@@ -145,7 +147,7 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
         (**self).packed(id)
     }
 
-    fn lineage(&self, id: TensorId) -> Lineage {
+    fn lineage(&self, id: TensorId) -> Recipe {
         (**self).lineage(id)
     }
 }

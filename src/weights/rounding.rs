@@ -1,7 +1,7 @@
 //! Numbers on their way to a file: rounded to its type, and known to be numbers.
 
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, Lineage, Sink, TensorId, WeightError, WeightSource, cast_bytes};
+use crate::weights::{Dtype, Recipe, Sink, TensorId, WeightError, WeightSource, cast_bytes};
 
 /// What to do with values that no weight should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,7 +98,7 @@ impl<S: WeightSource> WeightSource for Finite<S> {
         self.source.stream(id, &mut |piece| sink(rounding.round(piece)?))
     }
 
-    fn lineage(&self, id: TensorId) -> Lineage {
+    fn lineage(&self, id: TensorId) -> Recipe {
         self.source.lineage(id)
     }
 }

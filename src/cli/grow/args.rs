@@ -1,6 +1,6 @@
 //! What `grow` is asked for.
 
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::super::failure::Failure;
 use super::super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::ConfigError;
-use crate::growth::{ExpertInit, PlanError, RouterInit, UpcyclePlan};
+use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
 
 /// Experts that a token visits unless told: as Mixtral.
 const DEFAULT_TOP_K: usize = 2;
@@ -178,29 +178,13 @@ pub enum LayoutArg {
     V5,
 }
 
-/// Depth growth asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DepthArg {
-    UpScale(usize),
-    Stack(usize),
-    IdentityBlocks(usize),
-}
-
-/// As it is given.
-impl fmt::Display for DepthArg {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::UpScale(overlap) => write!(f, "--dus {overlap}"),
-            Self::Stack(copies) => write!(f, "--stack {copies}"),
-            Self::IdentityBlocks(blocks) => write!(f, "--identity-blocks {blocks}"),
-        }
-    }
-}
-
 impl GrowthArgs {
-    pub(super) fn depth(&self) -> Option<DepthArg> {
-        let up_scale = self.dus.map(DepthArg::UpScale);
-        up_scale.or(self.stack.map(DepthArg::Stack)).or(self.identity_blocks.map(DepthArg::IdentityBlocks))
+    /// The growth in depth.
+    pub(super) fn depth(&self) -> Option<GrowthPlan> {
+        let up_scaling = self.dus.map(|overlap| GrowthPlan::DepthUpScaling { overlap });
+        let stack = || self.stack.map(|copies| GrowthPlan::Stack { copies });
+        let blocks = || self.identity_blocks.map(|num_blocks| GrowthPlan::IdentityBlocks { num_blocks });
+        up_scaling.or_else(stack).or_else(blocks)
     }
 
     /// The upcycling asked for; a hidden router is the caller's to make.
@@ -230,24 +214,27 @@ impl GrowthArgs {
         Ok(self.moe.map(plan))
     }
 
-    /// The failure of a plan under the option that asked for it.
+    /// The failure of a plan, under the option that asked for it.
     pub(super) fn blame(&self, source: PlanError) -> Failure {
         let given = |name: &str, value: &dyn Display| Some(format!("--{name} {value}"));
-        let moe = self.moe.unwrap_or_default();
+        let (moe, granularity) = (self.moe.unwrap_or_default(), self.granularity.unwrap_or_default());
         let option = match &source {
-            PlanError::BadNoise { found } => given("noise", found),
-            PlanError::BadDropRatio { found } => given("drop", found),
-            PlanError::BadRouterStd { found } => given("router-std", found),
+            PlanError::OutOfRange { field: "relative_std", found, .. } => given("noise", found),
+            PlanError::OutOfRange { field: "drop ratio", found, .. } => given("drop", found),
+            PlanError::OutOfRange { field: "router std", found, .. } => given("router-std", found),
             PlanError::TooManyOrthogonalRows { .. } => given("router", &"orthogonal"),
             PlanError::AlreadySparse { .. } => given("moe", &moe),
-            PlanError::NoExperts { parts } | PlanError::UnevenParts { parts, .. } => given("granularity", parts),
+            PlanError::Dense | PlanError::UnevenParts { .. } => given("granularity", &granularity),
             PlanError::Config(ConfigError::Zero { field: "num_local_experts" }) => given("moe", &moe),
             PlanError::Config(ConfigError::Zero { field: "num_experts_per_tok" }) => given("top-k", &0),
             PlanError::Config(ConfigError::TooFewExperts { chosen, .. }) => {
                 given("moe", &format_args!("{moe} --top-k {chosen}"))
             }
             PlanError::Config(_) => None,
-            _ => self.depth().map(|depth| depth.to_string()),
+            _ => {
+                let depth = [("dus", self.dus), ("stack", self.stack), ("identity-blocks", self.identity_blocks)];
+                depth.iter().find_map(|(name, value)| Some(format!("--{name} {}", (*value)?)))
+            }
         };
         match option {
             Some(option) => Failure::from(source).for_option(option),

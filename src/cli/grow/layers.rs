@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::weights::{Change, LayerTensor, Lineage, TensorId, WeightSource};
+use crate::weights::{LayerTensor, Recipe, Step, TensorId, WeightSource};
 
 /// Layers of the result, one after the other, that come from layers one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,16 +30,16 @@ impl LayerRun {
     /// The run of one layer.
     fn of(source: &dyn WeightSource, layer: usize) -> Self {
         let lineage = |tensor| source.lineage(TensorId::Layer(layer, tensor));
-        let Lineage { root, steps } = lineage(LayerTensor::InputLayernorm);
+        let Recipe { source: from, steps, .. } = lineage(LayerTensor::InputLayernorm);
         let model = steps.into_iter().find_map(|step| match step {
-            Change::ModelLayer { model, .. } => Some(model),
+            Step::ModelLayer { model, .. } => Some(model),
             _ => None,
         });
-        let from = match root {
+        let from = match from {
             Some(TensorId::Layer(first, _)) => Some(SourceLayers { first, model }),
             _ => None,
         };
-        Self { first: layer, count: 1, source: from, identity: lineage(LayerTensor::OProj).root.is_none() }
+        Self { first: layer, count: 1, source: from, identity: lineage(LayerTensor::OProj).source.is_none() }
     }
 
     /// The runs of all layers.
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::config::DecoderConfig;
-    use crate::growth::{BlockExpansion, Grown, GrowthPlan, LayerPlan};
+    use crate::growth::{Grown, GrowthPlan};
     use crate::weights::MemoryWeights;
 
     fn runs(plan: GrowthPlan) -> Vec<LayerRun> {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn layers_that_follow_each_other_are_one_run() {
-        let deep = runs(GrowthPlan::Splice(LayerPlan::depth_up_scaling(8, 2).unwrap()));
+        let deep = runs(GrowthPlan::DepthUpScaling { overlap: 2 });
         let told: Vec<String> = deep.iter().map(LayerRun::to_string).collect();
         assert_eq!(told, ["layers 0..6 ← 0..6", "layers 6..12 ← 2..8"]);
         let expected = json!({"first": 6, "count": 6, "source": {"first": 2, "model": null}, "identity": false});
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_identity_block_says_that_it_is_one() {
-        let blocks = runs(GrowthPlan::Expand(BlockExpansion::identity_blocks(8, 1).unwrap()));
+        let blocks = runs(GrowthPlan::IdentityBlocks { num_blocks: 1 });
         let told: Vec<String> = blocks.iter().map(LayerRun::to_string).collect();
         assert_eq!(told, ["layers 0..8 ← 0..8", "layers 8..9 ← 7..8, adding nothing yet"]);
     }

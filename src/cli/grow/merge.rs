@@ -3,54 +3,50 @@
 use super::super::failure::Failure;
 use super::growth::{Growth, first_matrix};
 use super::noise::Noise;
-use super::operator::Operator;
 use super::request::Request;
 use super::{GrowArgs, gates, vocabularies};
+use crate::config::DecoderConfig;
 use crate::formats::Checkpoint;
-use crate::growth::mergekit::{MergeConfig, MergeWarning, Merged, MoeMerge, MoeMergeOptions};
-use crate::weights::{LayerTensor, Projection};
+use crate::growth::mergekit::{MergeConfig, MergeWarning, MoeMergeOptions};
+use crate::growth::{Grown, GrowthPlan};
+use crate::weights::{LayerTensor, Projection, WeightSource};
 
 impl Request {
     /// The view, of models whose ids mean the same.
     pub(super) fn merged(&self, config: &MergeConfig, text: &[u8], args: &GrowArgs) -> Result<Growth<'_>, Failure> {
         let sources: Vec<&Checkpoint> = self.bases.iter().collect();
+        let configs: Vec<&DecoderConfig> = sources.iter().map(|base| base.config()).collect();
         let other_tokenizers = vocabularies::compare(self)?;
-        let kept = vec![(config.kept_as().to_owned(), text.to_vec())];
-        let told = |warnings: &[MergeWarning]| warnings.iter().map(MergeWarning::to_string).collect::<Vec<String>>();
-        match config {
-            MergeConfig::Passthrough(passthrough) => {
-                let merged = Merged::new(passthrough, sources)?;
-                let operators = vec![Operator::MergekitPassthrough { layers: merged.plan().to_string() }];
-                let mut warnings = told(merged.plan().warnings());
-                warnings.extend(other_tokenizers);
-                let source = Box::new(merged);
-                let (preserves, rounds) = (false, false);
-                Ok(Growth { source, operators, warnings, kept, preserves, rounds, noise: None })
+        let (plan, still, warnings) = match config {
+            MergeConfig::Passthrough(config) => {
+                let plan = config.plan(&configs)?;
+                let warnings = config.warnings(&plan, &configs);
+                (GrowthPlan::MergeLayers(plan), None, warnings)
             }
-            MergeConfig::Moe(moe) => {
-                let rows =
-                    if moe.gate_mode().reads_prompts() { Some(gates::of_merge(moe, &self.bases)?) } else { None };
+            MergeConfig::Moe(config) => {
+                let reads_prompts = config.gate_mode().reads_prompts();
+                let rows = reads_prompts.then(|| gates::of_merge(config, &self.bases)).transpose()?;
                 let options = MoeMergeOptions { seed: args.growth.seed, mergekit_compat: args.mergekit_compat, rows };
-                let still = MoeMerge::new(&moe.without_noise(), sources.clone(), &options)?;
-                let merged = MoeMerge::new(moe, sources, &options)?;
-                let mut warnings = told(merged.plan().warnings());
-                warnings.extend(other_tokenizers);
-                let noise = moe.experts().iter().zip(0..).find_map(|(e, i)| Some((i, e.noise_scale?)));
-                let sample = |(expert, std)| {
-                    let id = first_matrix(LayerTensor::Expert(expert, Projection::Gate));
-                    Noise::sample(format!("noise_scale {std} of expert {expert}"), (&still, id), (&merged, id))
-                };
-                let noise = noise.filter(|(_, std)| *std > 0.0).map(sample).transpose()?;
-                let operators = vec![Operator::MergekitMoe {
-                    num_local_experts: moe.experts().len(),
-                    gate_mode: moe.gate_mode().name(),
-                    seed: args.growth.seed,
-                }];
-                let preserves = self.bases.len() == 1
-                    && moe.experts().iter().all(|e| e.noise_scale.is_none() && e.residual_scale.is_none());
-                let source = Box::new(merged);
-                Ok(Growth { source, operators, warnings, kept, preserves, rounds: true, noise })
+                let plan = config.plan(&configs, &options)?;
+                let noise = plan.experts().iter().enumerate().find(|(_, expert)| expert.noise_std > 0.0);
+                let still = noise.map(|(expert, noisy)| (expert, noisy.noise_std, plan.without_noise()));
+                (GrowthPlan::MergeExperts(plan), still, config.warnings())
             }
-        }
+        };
+        let preserves = configs.len() == 1 && plan.preserves_function(configs[0])?;
+        let rounds = plan.rounds();
+        let source = Grown::merge(sources.clone(), [plan])?;
+        let noise = match still {
+            None => None,
+            Some((expert, std, still)) => {
+                let id = first_matrix(LayerTensor::Expert(expert, Projection::Gate));
+                let still = Grown::merge(sources, [GrowthPlan::MergeExperts(still)])?;
+                let what = format!("noise_scale {std} of expert {expert}");
+                Some(Noise::sample(what, (&still, id), (&source, id))?)
+            }
+        };
+        let kept = vec![(config.file_name().to_owned(), text.to_vec())];
+        let warnings = warnings.iter().map(MergeWarning::to_string).chain(other_tokenizers).collect();
+        Ok(Growth { source, warnings, kept, preserves, rounds, noise })
     }
 }

@@ -11,7 +11,6 @@ mod growth;
 mod layers;
 mod merge;
 mod noise;
-mod operator;
 mod plan;
 mod record;
 mod request;

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::super::output::{aligned, short_count, size};
 use super::growth::Growth;
 use super::layers::LayerRun;
-use super::operator::Operator;
 use crate::config::DecoderConfig;
 use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::{flops, memory};
@@ -20,7 +19,7 @@ const KV_BYTES_PER_NUMBER: u64 = 2;
 /// A growth, its files and its place.
 pub(super) struct Plan {
     title: String,
-    operators: Vec<Operator>,
+    growth: Vec<Value>,
     layers: Vec<LayerRun>,
     warnings: Vec<String>,
     base: DecoderConfig,
@@ -39,7 +38,7 @@ impl Plan {
     ) -> Self {
         Self {
             title: growth.title(),
-            operators: growth.operators.clone(),
+            growth: growth.record(),
             layers: LayerRun::all(&growth.source),
             warnings,
             base: base.clone(),
@@ -105,7 +104,7 @@ impl Plan {
             self.files.iter().map(|(name, bytes)| json!({"name": name, "size_bytes": bytes})).collect();
         json!({
             "format": RECORD_FORMAT,
-            "growth": self.operators,
+            "growth": self.growth,
             "layers": self.layers,
             "base": side(&self.base),
             "grown": side(&self.grown),

@@ -45,7 +45,7 @@ pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, seed: u64) -> Va
         COMMAND: env!("CARGO_PKG_VERSION"),
         "command": super::super::run_info::command(),
         "seed": seed,
-        "growth": growth.operators,
+        "growth": growth.record(),
         "parents": parents,
         "total_parameters": parameters.total,
         "active_parameters": parameters.active,

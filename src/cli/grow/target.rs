@@ -8,9 +8,10 @@ use super::super::failure::Failure;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
 use super::growth::Growth;
 use super::request::Request;
-use crate::formats::Sidecar;
 use crate::formats::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::formats::hf::{HfOptions, HfWriter, Layout};
+use crate::formats::{Checkpoint, Sidecar};
+use crate::growth::Grown;
 use crate::output::OutputError;
 use crate::output::commit::{PartialDirectory, PartialFile};
 use crate::output::disk::Disk;
@@ -19,10 +20,10 @@ use crate::weights::{Dtype, Finite, Strictness, WeightSource};
 /// The weights of an output, planned and not read yet.
 pub(super) enum Target<'a> {
     /// Safetensors, config, tokenizer.
-    Hf { writer: HfWriter<'a, Box<dyn WeightSource + 'a>>, inherited: Sidecar },
+    Hf { writer: HfWriter<'a, Grown<&'a Checkpoint>>, inherited: Sidecar },
     /// All in one file.
     Gguf {
-        source: Finite<&'a (dyn WeightSource + 'a)>,
+        source: Finite<&'a Grown<&'a Checkpoint>>,
         vocabulary: Box<GgufVocabulary>,
         options: GgufOptions,
         name: String,
@@ -60,7 +61,7 @@ impl<'a> Target<'a> {
                 let stem = args.out.file_name().map(|name| name.to_string_lossy().into_owned());
                 let stem = stem.unwrap_or_else(|| "model".to_owned());
                 Ok(Self::Gguf {
-                    source: Finite::new(&*growth.source, args.allow_nonfinite),
+                    source: Finite::new(&growth.source, args.allow_nonfinite),
                     vocabulary: Box::new(request.gguf_vocabulary(disk)?),
                     options: GgufOptions { file_type, name: Some(stem.clone()) },
                     name: format!("{stem}-{suffix}.gguf"),

@@ -1,23 +1,23 @@
-//! The chat template of a merge, and those that mergekit knows by name.
+//! The chat template of a merge, and the ones that mergekit has names for.
 //!
-//! Written anew, space for space what mergekit's render, odd ones included: `tests/golden/mergekit/chat_templates.py` holds
-//! one against the other.
+//! These are our own texts that render like mergekit's, odd spaces included: `tests/golden/mergekit/chat_templates.py`
+//! compares them.
 
-/// What stands in for the chat template of the tokenizer.
+/// The chat template of the result of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChatTemplate {
-    /// The one that most of the models have.
+    /// The most frequent one among the models.
     Auto,
     /// A Jinja template.
     Jinja(String),
 }
 
 impl ChatTemplate {
-    /// The names that mergekit knows, and the template of each.
+    /// mergekit's names and their templates.
     pub const NAMED: [(&'static str, &'static str); 5] =
         [("alpaca", ALPACA), ("chatml", CHATML), ("exaone", EXAONE), ("llama3", LLAMA3), ("mistral", MISTRAL)];
 
-    /// The template that a text means: `auto`, a name, or Jinja as it is.
+    /// The template meant by a text: `auto`, a name, or Jinja.
     pub(super) fn of(text: &str) -> Option<Self> {
         let named = || Self::NAMED.iter().find(|(name, _)| *name == text).map(|(_, template)| *template);
         match text {

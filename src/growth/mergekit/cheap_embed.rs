@@ -2,23 +2,22 @@
 
 use std::collections::HashMap;
 
-use crate::growth::RouterRows;
-use crate::growth::given_routers::normalised;
+use crate::growth::{RouterRows, normalized};
 use crate::weights::{TensorId, WeightError, WeightSource, widen_to_f32};
 
-/// The prompts of an expert, as token ids; mergekit puts the token of the beginning before each.
+/// The prompts of an expert as token ids; in mergekit each begins with the BOS token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PromptTokens {
-    /// What the expert should be good at.
+    /// Texts for this expert.
     pub positive: Vec<Vec<u32>>,
-    /// What it should be left alone with.
+    /// Texts for other experts.
     pub negative: Vec<Vec<u32>>,
 }
 
-/// The rows of `gate_mode: cheap_embed`, `[experts, hidden_size]`, the same for every layer: the sum of the embeddings
-/// of the positive prompts at length 1, less that of the negative ones, at length 1 again.
+/// The rows of `gate_mode: cheap_embed`, `[experts, hidden_size]`, the same for every layer: the normalized sum of the
+/// embeddings of the positive prompts minus that of the negative ones, normalized again.
 ///
-/// The embeddings are streamed, so memory is bounded by the rows.
+/// The embeddings are streamed: memory is bounded by the rows.
 ///
 /// # Errors
 /// Those of reading `base`; [`WeightError::NotComputable`] if its embeddings are no floating-point numbers.
@@ -32,7 +31,7 @@ pub fn cheap_embed(base: &impl WeightSource, experts: &[PromptTokens]) -> Result
     }
     let hidden = config.hidden_size;
     let bags: Vec<&[Vec<u32>]> = experts.iter().flat_map(|e| [&e.positive[..], &e.negative[..]]).collect();
-    // For each token, how often it stands in which bag of prompts.
+    // For each token, its count in each bag of prompts.
     let mut uses: HashMap<usize, Vec<(usize, f64)>> = HashMap::new();
     for (bag, prompts) in bags.iter().enumerate() {
         for &token in prompts.iter().flatten() {
@@ -57,6 +56,6 @@ pub fn cheap_embed(base: &impl WeightSource, experts: &[PromptTokens]) -> Result
         }
         Ok(())
     })?;
-    let mean = |sum: &Vec<f64>| normalised(sum.iter().map(|&x| x as f32).collect());
+    let mean = |sum: &Vec<f64>| normalized(sum.iter().map(|&x| x as f32).collect());
     Ok(sums.chunks(2).flat_map(|pair| RouterRows::direction(&mean(&pair[0]), &mean(&pair[1]))).collect())
 }

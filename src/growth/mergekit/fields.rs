@@ -1,107 +1,188 @@
-//! A mapping of a config, read key by key: what is known of it, and what is not.
+//! The mappings of a config, read key by key.
 
-use super::error::{Fault, MergeError, Position};
+use super::error::{MergeFault, Position};
 use super::yaml::{Node, Value};
+use crate::error::quoted;
 use crate::weights::Dtype;
 
-/// A file being read: makes errors of faults.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'a> {
-    pub file: &'a str,
+/// Why a key or a value is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FieldFault {
+    /// A value of another type.
+    #[error("{field} is {found}, expected {expected}")]
+    WrongType {
+        /// The field.
+        field: String,
+        /// The value in words.
+        found: String,
+        /// The type in words.
+        expected: &'static str,
+    },
+    /// A value of mergekit's that is not supported here.
+    #[error("{field} is {found}, which is not supported, expected {expected}{}", did_you_mean(.suggestion))]
+    Unsupported {
+        /// The field.
+        field: String,
+        /// The value in words.
+        found: String,
+        /// The supported values.
+        expected: &'static str,
+        /// The supported value that was probably meant.
+        suggestion: Option<&'static str>,
+    },
+    /// A key that the format does not have.
+    #[error("{} is no key of {inside}{}", quoted(.key), did_you_mean(.suggestion))]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// The mapping, in words.
+        inside: String,
+        /// The key that was probably meant.
+        suggestion: Option<&'static str>,
+    },
+    /// A required key is absent.
+    #[error("{inside} has no {key}, expected one")]
+    MissingKey {
+        /// The key.
+        key: &'static str,
+        /// The mapping, in words.
+        inside: String,
+    },
+    /// Two keys exclude each other.
+    #[error("both {first} and {second} are given, expected one of them")]
+    BothKeys {
+        /// One key.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A config has one of the three ways to list its input.
+    #[error("the config has {found}, expected exactly one of slices, models and modules")]
+    NotOneInput {
+        /// Which of them it has, in words.
+        found: String,
+    },
+    /// A text that names no model.
+    #[error("model {} is no reference, expected a path or a hub id, with @revision at most once", quoted(.found))]
+    BadReference {
+        /// The text.
+        found: String,
+    },
 }
 
-impl Reader<'_> {
-    pub fn refuse<T>(self, at: Position, fault: Fault) -> Result<T, MergeError> {
-        Err(MergeError { file: self.file.to_owned(), at, fault })
+fn did_you_mean(suggestion: &Option<&'static str>) -> String {
+    suggestion.map_or_else(String::new, |known| format!("; did you mean {known}?"))
+}
+
+impl Node {
+    fn wrong_type<T>(&self, field: &str, expected: &'static str) -> Result<T, MergeFault> {
+        self.refuse(FieldFault::WrongType { field: field.to_owned(), found: self.found(), expected })
     }
 
-    fn wrong_type<T>(self, field: &str, node: &Node, expected: &'static str) -> Result<T, MergeError> {
-        self.refuse(node.at, Fault::WrongType { field: field.to_owned(), found: node.found(), expected })
+    /// Refuses a value that mergekit supports and this crate does not.
+    pub fn unsupported<T>(&self, field: &str, expected: &'static str) -> Result<T, MergeFault> {
+        self.unsupported_like(field, expected, None)
     }
 
-    /// A value that mergekit knows and this crate does not.
-    pub fn unsupported<T>(self, field: &str, node: &Node, expected: &'static str) -> Result<T, MergeError> {
-        let (field, found) = (field.to_owned(), node.found());
-        self.refuse(node.at, Fault::Unsupported { field, found, expected, suggestion: None })
+    /// As [`unsupported`](Self::unsupported), with the value that was probably meant.
+    pub fn unsupported_like<T>(
+        &self,
+        field: &str,
+        expected: &'static str,
+        suggestion: Option<&'static str>,
+    ) -> Result<T, MergeFault> {
+        self.refuse(FieldFault::Unsupported { field: field.to_owned(), found: self.found(), expected, suggestion })
     }
 
-    pub fn text<'n>(self, field: &str, node: &'n Node) -> Result<&'n str, MergeError> {
-        match &node.value {
+    pub fn text(&self, field: &str) -> Result<&str, MergeFault> {
+        match &self.value {
             Value::Text(text) => Ok(text),
-            _ => self.wrong_type(field, node, "text"),
+            _ => self.wrong_type(field, "text"),
         }
     }
 
-    /// A whole number of at least 0, in digits: nothing that one YAML reads as a number and another as text.
-    pub fn integer(self, field: &str, node: &Node) -> Result<usize, MergeError> {
+    /// A whole number of at least 0, in decimal digits: nothing that one YAML reads as a number and another as text.
+    pub fn integer(&self, field: &str) -> Result<usize, MergeFault> {
         let is_decimal = |raw: &str| raw.bytes().all(|b| b.is_ascii_digit()) && (raw == "0" || !raw.starts_with('0'));
-        match &node.value {
+        match &self.value {
             Value::Plain(raw) if is_decimal(raw) => match raw.parse() {
                 Ok(number) => Ok(number),
-                Err(_) => self.wrong_type(field, node, "a smaller whole number"),
+                Err(_) => self.wrong_type(field, "a smaller whole number"),
             },
-            _ => self.wrong_type(field, node, "a whole number of at least 0, in digits"),
+            _ => self.wrong_type(field, "a whole number of at least 0, in digits"),
         }
     }
 
     /// A finite number, as JSON writes it, or with a sign or without a digit before or after the point.
-    pub fn number(self, field: &str, node: &Node) -> Result<f64, MergeError> {
+    pub fn number(&self, field: &str) -> Result<f64, MergeFault> {
         let is_number = |raw: &str| {
             let digits = raw.trim_start_matches(['+', '-']);
-            let whole = digits.split(['.', 'e', 'E']).next().unwrap_or_default();
+            let integer = digits.split(['.', 'e', 'E']).next().unwrap_or_default();
             digits.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b))
-                && (whole.len() < 2 || !whole.starts_with('0'))
+                && (integer.len() < 2 || !integer.starts_with('0'))
         };
-        match &node.value {
+        match &self.value {
             Value::Plain(raw) if is_number(raw) => match raw.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(number),
-                _ => self.wrong_type(field, node, "a finite number"),
+                _ => self.wrong_type(field, "a finite number"),
             },
-            _ => self.wrong_type(field, node, "a finite number"),
+            _ => self.wrong_type(field, "a finite number"),
         }
     }
 
-    pub fn list<'n>(self, field: &str, node: &'n Node) -> Result<&'n [Node], MergeError> {
-        match &node.value {
+    pub fn list(&self, field: &str) -> Result<&[Node], MergeFault> {
+        match &self.value {
             Value::List(items) => Ok(items),
-            _ => self.wrong_type(field, node, "a list"),
+            _ => self.wrong_type(field, "a list"),
         }
     }
 
-    /// `float32`, `float16`, `bfloat16`, perhaps after `torch.`.
-    pub fn dtype(self, field: &str, node: &Node) -> Result<Dtype, MergeError> {
+    /// `float32`, `float16` or `bfloat16`, with or without `torch.`.
+    pub fn dtype(&self, field: &str) -> Result<Dtype, MergeFault> {
         const NAMES: [(&str, Dtype); 3] =
             [("float32", Dtype::Float32), ("float16", Dtype::Float16), ("bfloat16", Dtype::Bfloat16)];
-        let text = self.text(field, node)?;
+        let text = self.text(field)?;
         let name = text.strip_prefix("torch.").unwrap_or(text);
         if let Some((_, dtype)) = NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(*dtype);
         }
-        let (field, found) = (field.to_owned(), node.found());
         let suggestion = closest(name, NAMES.iter().map(|(known, _)| *known));
-        self.refuse(node.at, Fault::Unsupported { field, found, expected: "float32, float16 or bfloat16", suggestion })
+        self.unsupported_like(field, "float32, float16 or bfloat16", suggestion)
     }
 
-    /// The mapping `node`, called `inside` in messages, which has no key but `known`.
-    pub fn fields<'n>(self, inside: &str, node: &'n Node, known: &[&'static str]) -> Result<Fields<'n>, MergeError> {
-        let Value::Mapping(pairs) = &node.value else {
-            return self.wrong_type(inside, node, "a mapping");
-        };
-        let mut fields = Fields { at: node.at, inside: inside.to_owned(), pairs: Vec::with_capacity(pairs.len()) };
+    /// This mapping, called `inside` in messages, whose keys are all `known`.
+    pub fn fields(&self, inside: &str, known: &[&'static str]) -> Result<Fields<'_>, MergeFault> {
+        self.fields_but(inside, known, |_, _| false)
+    }
+
+    /// As [`fields`](Self::fields), without unknown keys for which `is_ignored` is true.
+    pub fn fields_but(
+        &self,
+        inside: &str,
+        known: &[&'static str],
+        mut is_ignored: impl FnMut(&Node, &str) -> bool,
+    ) -> Result<Fields<'_>, MergeFault> {
+        let Value::Mapping(pairs) = &self.value else { return self.wrong_type(inside, "a mapping") };
+        let mut fields = Fields { at: self.at, inside: inside.to_owned(), pairs: Vec::with_capacity(pairs.len()) };
         for (key, value) in pairs {
-            let name = self.text("a key", key)?;
-            if !known.contains(&name) {
+            let name = key.text("a key")?;
+            if known.contains(&name) {
+                fields.pairs.push((name, value));
+            } else if !is_ignored(key, name) {
                 let suggestion = closest(name, known.iter().copied());
-                let (key_name, inside) = (name.to_owned(), inside.to_owned());
-                return self.refuse(key.at, Fault::UnknownKey { key: key_name, inside, suggestion });
+                return key.refuse(FieldFault::UnknownKey {
+                    key: name.to_owned(),
+                    inside: inside.to_owned(),
+                    suggestion,
+                });
             }
-            fields.pairs.push((name, value));
         }
         Ok(fields)
     }
 }
 
-/// A mapping all of whose keys are known.
+/// A mapping whose keys are all known.
 pub(super) struct Fields<'n> {
     pub at: Position,
     inside: String,
@@ -109,21 +190,19 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// The value of a key; `null` is none.
+    /// The value of a key, unless it is absent or `null`.
     pub fn get(&self, key: &str) -> Option<&'n Node> {
         let (_, node) = self.pairs.iter().find(|(name, _)| *name == key)?;
         (node.value != Value::Null).then_some(*node)
     }
 
-    pub fn required(&self, reader: Reader<'_>, key: &'static str) -> Result<&'n Node, MergeError> {
-        match self.get(key) {
-            Some(node) => Ok(node),
-            None => reader.refuse(self.at, Fault::MissingKey { key, inside: self.inside.clone() }),
-        }
+    pub fn required(&self, key: &'static str) -> Result<&'n Node, MergeFault> {
+        let missing = || FieldFault::MissingKey { key, inside: self.inside.clone() };
+        self.get(key).ok_or_else(|| MergeFault { at: self.at, rule: missing().into() })
     }
 }
 
-/// The known name that `name` was meant to be: the one that fewest changes of a letter lead to, at most two.
+/// The known name closest to `name`, at most two edits away.
 pub(super) fn closest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let name: String = name.chars().take(40).collect();
     let distances = known.map(|known| (edits(&name, known), known));
@@ -131,7 +210,7 @@ pub(super) fn closest(name: &str, known: impl Iterator<Item = &'static str>) -> 
     (distance <= 2 && distance < known.len() / 2).then_some(known)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that make one word of the other.
+/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 fn edits(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut rows = vec![(0..=to.len()).collect::<Vec<usize>>()];
@@ -154,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_of_the_finger_are_recognised_and_other_words_are_not() {
+    fn typing_errors_are_recognized_and_other_words_are_not() {
         let known = ["noise_scale", "residual_scale", "dtype"];
         for (written, meant) in [("nosie_scale", "noise_scale"), ("residual_scal", "residual_scale"), ("dype", "dtype")]
         {

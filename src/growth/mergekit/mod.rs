@@ -1,14 +1,15 @@
-//! mergekit's YAML as growth plans: what people have, read as it is.
+//! mergekit's YAML as growth plans.
 //!
 //! [`MergeConfig::parse`] reads a config of `mergekit-yaml` (method `passthrough`) or `mergekit-moe` (a Mixtral out of
-//! dense models) and refuses by name what growing does not do. The caller opens the models that it names; [`Merged`]
-//! and [`MoeMerge`] are then sources like any other. Written anew from mergekit's documentation and behaviour
-//! (version 0.1.5), bytes compared; where it is silent or wrong, `tests/golden/mergekit/README.md` says what differs.
+//! dense models), and refuses by name what growing does not do. The caller opens the models; the config makes a plan for
+//! [`Grown::merge`](super::Grown::merge) of theirs. Implemented from mergekit's documentation and behaviour (version
+//! 0.1.5), with equal bytes; `tests/golden/mergekit/README.md` lists the differences.
 //!
 //! ```
-//! use deepwide::growth::mergekit::{MergeConfig, Merged};
-//! use deepwide::weights::{MemoryWeights, WeightSource};
 //! use deepwide::config::DecoderConfig;
+//! use deepwide::growth::mergekit::MergeConfig;
+//! use deepwide::growth::{Grown, GrowthPlan};
+//! use deepwide::weights::MemoryWeights;
 //!
 //! let text = b"
 //! slices:
@@ -18,84 +19,37 @@
 //! dtype: bfloat16
 //! ";
 //! let MergeConfig::Passthrough(config) = MergeConfig::parse("dus.yml", text)? else { panic!("no experts") };
-//! let sources = config.models().iter().map(|_| MemoryWeights::untrained(DecoderConfig::pico(), 0.02, 0)).collect();
-//! let deep = Merged::new(&config, sources)?;
-//! assert_eq!(deep.plan().to_string(), "base 0..6 ++ base 2..8 (12 layers)");
-//! # Ok::<(), deepwide::growth::mergekit::MergeError>(())
+//! let base = MemoryWeights::untrained(DecoderConfig::pico(), 0.02, 0);
+//! let plan = config.plan(&[&DecoderConfig::pico()])?;
+//! assert_eq!(plan.to_string(), "base 0..6 ++ base 2..8 (12 layers)");
+//! let deep = Grown::merge(vec![base], [GrowthPlan::MergeLayers(plan)])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod anchors;
 mod chat_template;
 mod cheap_embed;
+mod config;
+mod document;
 mod error;
+mod expert_plan;
 mod fields;
-mod merged;
+mod layer_plan;
 mod model_ref;
 mod moe;
-mod moe_merge;
-mod moe_plan;
 mod passthrough;
-mod plan;
 mod setting;
 mod write;
 mod yaml;
 
 pub use chat_template::ChatTemplate;
 pub use cheap_embed::{PromptTokens, cheap_embed};
-pub use error::{Difference, Fault, MergeError, MergeWarning, Position};
-pub use merged::Merged;
+pub use config::MergeConfig;
+pub use error::{Difference, MergeError, MergeFault, MergeNotice, MergeRule, MergeWarning, Position};
+pub use expert_plan::MoeMergeOptions;
+pub use fields::FieldFault;
 pub use model_ref::ModelRef;
 pub use moe::{ExpertSource, GateMode, MoeMergeConfig};
-pub use moe_merge::MoeMerge;
-pub use moe_plan::{MoeMergeOptions, MoeMergePlan};
 pub use passthrough::{PassthroughConfig, TokenizerSource};
-pub use plan::{MergePlan, MergedLayer};
 pub use write::passthrough_yaml;
-
-use yaml::Node;
-
-/// A config of one of mergekit's commands.
-#[derive(Debug, Clone, PartialEq)]
-pub enum MergeConfig {
-    /// `mergekit-yaml` with `merge_method: passthrough`.
-    Passthrough(PassthroughConfig),
-    /// `mergekit-moe`, which has `experts`.
-    Moe(MoeMergeConfig),
-}
-
-impl MergeConfig {
-    /// Reads the text of a config; `file` is its name in messages. Nothing that it names is looked at.
-    ///
-    /// # Errors
-    /// The first broken rule, with its line and column.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, MergeError> {
-        let document = Node::parse(file, bytes)?;
-        if moe::is_moe(&document) {
-            return Ok(Self::Moe(MoeMergeConfig::read(file, &document)?));
-        }
-        Ok(Self::Passthrough(PassthroughConfig::read(file, &document)?))
-    }
-
-    /// The distinct models that this merge reads, in the order in which it first names them.
-    pub fn models(&self) -> &[ModelRef] {
-        match self {
-            Self::Passthrough(config) => config.models(),
-            Self::Moe(config) => config.models(),
-        }
-    }
-
-    /// Opens each of the [`models`](Self::models) once, in order.
-    ///
-    /// # Errors
-    /// The first that `open` returns.
-    pub fn open_models<S, E>(&self, open: impl FnMut(&ModelRef) -> Result<S, E>) -> Result<Vec<S>, E> {
-        self.models().iter().map(open).collect()
-    }
-
-    /// The name under which mergekit keeps the text of the config, byte for byte, beside the result.
-    pub fn kept_as(&self) -> &'static str {
-        match self {
-            Self::Passthrough(_) => "mergekit_config.yml",
-            Self::Moe(_) => "mergekit_moe_config.yml",
-        }
-    }
-}
+pub use yaml::YamlFault;

@@ -1,14 +1,15 @@
-//! Models as configs name them.
+//! Models by the names that configs have for them.
 
 use std::fmt;
+use std::path::Path;
 
-use super::error::{Fault, MergeError};
-use super::fields::Reader;
+use super::error::MergeFault;
+use super::fields::FieldFault;
 use super::yaml::{Node, Value};
 
-/// A model: a path or a hub id, perhaps at a revision. What it means is the business of whoever opens it; by our one
-/// rule, a relative path is looked up beside the config first.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A model: a path or a hub id, optionally at a revision. The caller opens it; a relative path is looked up beside the
+/// config first. A path with a trailing slash is equal to the path without.
+#[derive(Debug, Clone, Eq)]
 pub struct ModelRef {
     /// A path, or `organisation/name` on the hub.
     pub path: String,
@@ -17,38 +18,38 @@ pub struct ModelRef {
 }
 
 impl ModelRef {
-    pub(super) fn read(reader: Reader<'_>, field: &str, node: &Node) -> Result<Self, MergeError> {
-        let Value::Mapping(_) = node.value else { return Self::of_text(reader, reader.text(field, node)?, node) };
-        let fields = reader.fields(field, node, &["model", "lora", "override_architecture"])?;
+    pub(super) fn read(field: &str, node: &Node) -> Result<Self, MergeFault> {
+        let Value::Mapping(_) = node.value else { return Self::of_text(node.text(field)?, node) };
+        let fields = node.fields(field, &["model", "lora", "override_architecture"])?;
         if let Some(lora) = fields.get("lora") {
-            return reader.unsupported("lora", lora, "a model without an adapter: merge it in first");
+            return lora.unsupported("lora", "a model without an adapter: merge it in first");
         }
         if let Some(name) = fields.get("override_architecture") {
-            return reader.unsupported("override_architecture", name, "the architecture that the model has");
+            return name.unsupported("override_architecture", "the architecture that the model has");
         }
-        let model = fields.required(reader, "model")?;
-        let Value::Mapping(_) = model.value else { return Self::of_text(reader, reader.text("model", model)?, model) };
-        let fields = reader.fields("model", model, &["path", "revision"])?;
-        let path = fields.required(reader, "path")?;
-        let revision = fields.get("revision").map(|node| reader.text("revision", node)).transpose()?;
-        let path_text = reader.text("path", path)?;
+        let model = fields.required("model")?;
+        let Value::Mapping(_) = model.value else { return Self::of_text(model.text("model")?, model) };
+        let fields = model.fields("model", &["path", "revision"])?;
+        let path = fields.required("path")?;
+        let revision = fields.get("revision").map(|node| node.text("revision")).transpose()?;
+        let path_text = path.text("path")?;
         if path_text.is_empty() || revision.is_some_and(str::is_empty) {
-            return reader.refuse(path.at, Fault::BadReference { found: path_text.to_owned() });
+            return path.refuse(FieldFault::BadReference { found: path_text.to_owned() });
         }
         Ok(Self { path: path_text.to_owned(), revision: revision.map(str::to_owned) })
     }
 
     /// `path`, `path@revision`; `+` would add an adapter.
-    fn of_text(reader: Reader<'_>, text: &str, node: &Node) -> Result<Self, MergeError> {
+    fn of_text(text: &str, node: &Node) -> Result<Self, MergeFault> {
         if text.contains('+') {
-            return reader.unsupported("model", node, "one without +adapter: merge the adapter in first");
+            return node.unsupported("model", "one without +adapter: merge the adapter in first");
         }
         let (path, revision) = match text.split_once('@') {
             None => (text, None),
             Some((path, revision)) => (path, Some(revision)),
         };
         if path.is_empty() || revision.is_some_and(|revision| revision.is_empty() || revision.contains('@')) {
-            return reader.refuse(node.at, Fault::BadReference { found: text.to_owned() });
+            return node.refuse(FieldFault::BadReference { found: text.to_owned() });
         }
         Ok(Self { path: path.to_owned(), revision: revision.map(str::to_owned) })
     }
@@ -64,12 +65,18 @@ impl fmt::Display for ModelRef {
     }
 }
 
+impl PartialEq for ModelRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision && Path::new(&self.path) == Path::new(&other.path)
+    }
+}
+
 /// The distinct models of a config, in the order in which it first names them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Models(pub Vec<ModelRef>);
 
 impl Models {
-    /// The place of a model in the list, at the end if it is new.
+    /// The index of a model in the list; a new one is appended.
     pub fn place(&mut self, model: ModelRef) -> usize {
         self.0.iter().position(|known| *known == model).unwrap_or_else(|| {
             self.0.push(model);
@@ -77,7 +84,7 @@ impl Models {
         })
     }
 
-    /// A model as the config names it.
+    /// The name of a model in the config.
     pub fn name(&self, place: usize) -> String {
         self.0[place].to_string()
     }

@@ -1,15 +1,19 @@
 //! `mergekit-moe` configs: the MLPs of several models as the experts of one.
 
-use super::error::{Fault, MergeError, Position};
-use super::fields::{Fields, Reader, closest};
+use std::path::PathBuf;
+
+use super::document::Document;
+use super::error::{MergeFault, MergeNotice, MergeRule, Position};
+use super::fields::{Fields, closest};
 use super::model_ref::{ModelRef, Models};
-use super::yaml::{Node, Value};
+use super::yaml::Node;
 use crate::weights::Dtype;
 
 /// A config of `mergekit-moe` that makes a Mixtral.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MoeMergeConfig {
-    pub(super) file: String,
+    pub(super) file: PathBuf,
+    pub(super) notices: Vec<MergeNotice>,
     pub(super) at: Position,
     pub(super) models: Models,
     pub(super) base_model: usize,
@@ -20,22 +24,22 @@ pub struct MoeMergeConfig {
     pub(super) experts_per_token: usize,
 }
 
-/// Where an expert comes from.
+/// An expert of a config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExpertSource {
-    /// Place of its model in [`MoeMergeConfig::models`].
+    /// Index of its model in [`MoeMergeConfig::models`].
     pub model: usize,
-    /// What it should be good at.
+    /// Texts for this expert.
     pub positive_prompts: Vec<String>,
-    /// What it should be left alone with.
+    /// Texts for other experts.
     pub negative_prompts: Vec<String>,
-    /// Standard deviation of the noise that is added to each of its matrices.
+    /// Standard deviation of the noise added to each of its matrices.
     pub noise_scale: Option<f64>,
-    /// What its `down_proj` is multiplied by.
+    /// Factor of its `down_proj`.
     pub residual_scale: Option<f64>,
 }
 
-/// Where the rows of the routers come from.
+/// The origin of the router rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GateMode {
     /// The hidden state of each prompt's last token, mean over prompts; mergekit's default.
@@ -56,7 +60,7 @@ impl GateMode {
     const ALL: [Self; 6] =
         [Self::Hidden, Self::HiddenAvg, Self::HiddenLast, Self::CheapEmbed, Self::Random, Self::UniformRandom];
 
-    /// As the config spells it.
+    /// The name in a config.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hidden => "hidden",
@@ -68,7 +72,7 @@ impl GateMode {
         }
     }
 
-    /// Whether the rows are computed from prompts.
+    /// Whether rows are computed from prompts.
     pub fn reads_prompts(self) -> bool {
         !matches!(self, Self::Random | Self::UniformRandom)
     }
@@ -80,18 +84,12 @@ const EXPERT_KEYS: [&str; 5] =
     ["source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale"];
 
 impl MoeMergeConfig {
-    /// The distinct models that this merge reads, in the order in which it first names them.
+    /// The distinct models that this merge reads, in the order of first mention.
     pub fn models(&self) -> &[ModelRef] {
         &self.models.0
     }
 
-    /// The same with the weights of its models as they are.
-    pub fn without_noise(&self) -> Self {
-        let still = |expert: &ExpertSource| ExpertSource { noise_scale: None, ..expert.clone() };
-        Self { experts: self.experts.iter().map(still).collect(), ..self.clone() }
-    }
-
-    /// Place in [`models`](Self::models) of the one that gives all but the MLPs, and the tokenizer.
+    /// Index in [`models`](Self::models) of the model that provides all but the MLPs, and the tokenizer.
     pub fn base_model(&self) -> usize {
         self.base_model
     }
@@ -101,80 +99,80 @@ impl MoeMergeConfig {
         &self.experts
     }
 
-    /// Where the rows of the routers come from.
+    /// The origin of the router rows.
     pub fn gate_mode(&self) -> GateMode {
         self.gate_mode
     }
 
-    pub(super) fn read(file: &str, document: &Node) -> Result<Self, MergeError> {
-        let reader = Reader { file };
-        let fields = reader.fields("the config", document, &KEYS)?;
+    pub(super) fn read(document: Document<'_>) -> Result<Self, MergeFault> {
+        let (fields, notices) = document.fields(&KEYS)?;
         if let Some(shared) = fields.get("shared_experts") {
-            return reader.unsupported("shared_experts", shared, "none: a Mixtral has no shared expert");
+            return shared.unsupported("shared_experts", "none: a Mixtral has no shared expert");
         }
-        architecture(reader, &fields)?;
-        let gate_mode = gate_mode(reader, &fields)?;
+        architecture(&fields)?;
+        let gate_mode = gate_mode(&fields)?;
         let mut models = Models::default();
-        let base_model = models.place(ModelRef::read(reader, "base_model", fields.required(reader, "base_model")?)?);
-        let nodes = reader.list("experts", fields.required(reader, "experts")?)?;
-        let experts = nodes.iter().map(|node| expert(reader, node, &mut models)).collect::<Result<Vec<_>, _>>()?;
+        let base_model = models.place(ModelRef::read("base_model", fields.required("base_model")?)?);
+        let nodes = fields.required("experts")?.list("experts")?;
+        let experts = nodes.iter().map(|node| expert(node, &mut models)).collect::<Result<Vec<_>, _>>()?;
         let experts_at: Vec<Position> = nodes.iter().map(|node| node.at).collect();
-        let experts_per_token = experts_per_token(reader, &fields, experts.len())?;
+        let experts_per_token = experts_per_token(&fields, experts.len())?;
         if gate_mode.reads_prompts() {
-            prompts_tell_apart(reader, &experts, &experts_at, gate_mode.name())?;
+            check_prompts(&experts, nodes, gate_mode.name())?;
         }
-        let dtype = fields.get("dtype").map(|node| reader.dtype("dtype", node)).transpose()?;
-        let (file, at) = (file.to_owned(), fields.at);
-        Ok(Self { file, at, models, base_model, experts, experts_at, gate_mode, dtype, experts_per_token })
+        let dtype = fields.get("dtype").map(|node| node.dtype("dtype")).transpose()?;
+        let (file, at) = (document.file.to_owned(), fields.at);
+        Ok(Self { file, notices, at, models, base_model, experts, experts_at, gate_mode, dtype, experts_per_token })
     }
 }
 
-fn gate_mode(reader: Reader<'_>, fields: &Fields<'_>) -> Result<GateMode, MergeError> {
+fn gate_mode(fields: &Fields<'_>) -> Result<GateMode, MergeFault> {
     const EXPECTED: &str = "hidden, hidden_avg, hidden_last, cheap_embed, random or uniform_random";
     let Some(node) = fields.get("gate_mode") else { return Ok(GateMode::Hidden) };
-    let text = reader.text("gate_mode", node)?;
-    if let Some(mode) = GateMode::ALL.into_iter().find(|mode| mode.name() == text) {
-        return Ok(mode);
+    let text = node.text("gate_mode")?;
+    match GateMode::ALL.into_iter().find(|mode| mode.name() == text) {
+        Some(mode) => Ok(mode),
+        None => {
+            node.unsupported_like("gate_mode", EXPECTED, closest(text, GateMode::ALL.into_iter().map(GateMode::name)))
+        }
     }
-    let suggestion = closest(text, GateMode::ALL.into_iter().map(GateMode::name));
-    let (field, found) = ("gate_mode".to_owned(), node.found());
-    reader.refuse(node.at, Fault::Unsupported { field, found, expected: EXPECTED, suggestion })
 }
 
-/// As mergekit reads it: the beginning of the name, in letters of any size.
-fn architecture(reader: Reader<'_>, fields: &Fields<'_>) -> Result<(), MergeError> {
+/// As mergekit reads it: a prefix of the name, in any case.
+fn architecture(fields: &Fields<'_>) -> Result<(), MergeFault> {
     let Some(node) = fields.get("architecture") else { return Ok(()) };
-    let text = reader.text("architecture", node)?;
+    let text = node.text("architecture")?;
     if "mixtral".starts_with(&text.to_lowercase()) {
         return Ok(());
     }
-    reader.unsupported("architecture", node, "mixtral")
+    node.unsupported("architecture", "mixtral")
 }
 
-fn experts_per_token(reader: Reader<'_>, fields: &Fields<'_>, available: usize) -> Result<usize, MergeError> {
+fn experts_per_token(fields: &Fields<'_>, available: usize) -> Result<usize, MergeFault> {
     let node = fields.get("experts_per_token");
+    let found = node.map(|node| node.integer("experts_per_token")).transpose()?.unwrap_or(2);
+    let expected = match found {
+        0 => "at least 1".to_owned(),
+        found if found > available => format!("at most the number of experts, {available}"),
+        found => return Ok(found),
+    };
     let at = node.map_or(fields.at, |node| node.at);
-    match node.map(|node| reader.integer("experts_per_token", node)).transpose()?.unwrap_or(2) {
-        0 => reader.refuse(at, Fault::NoExpertsPerToken),
-        chosen if chosen > available => reader.refuse(at, Fault::TooFewExperts { chosen, available }),
-        chosen => Ok(chosen),
-    }
+    Err(MergeFault { at, rule: MergeRule::ExpertsPerToken { found, expected } })
 }
 
-fn expert(reader: Reader<'_>, node: &Node, models: &mut Models) -> Result<ExpertSource, MergeError> {
-    let fields = reader.fields("an expert", node, &EXPERT_KEYS)?;
+fn expert(node: &Node, models: &mut Models) -> Result<ExpertSource, MergeFault> {
+    let fields = node.fields("an expert", &EXPERT_KEYS)?;
     let prompts = |key| match fields.get(key) {
         None => Ok(Vec::new()),
-        Some(node) => reader.list(key, node)?.iter().map(|item| Ok(reader.text(key, item)?.to_owned())).collect(),
+        Some(node) => node.list(key)?.iter().map(|item| Ok(item.text(key)?.to_owned())).collect(),
     };
-    let number = |key| fields.get(key).map(|node| reader.number(key, node)).transpose();
+    let number = |key| fields.get(key).map(|node| node.number(key)).transpose();
     let noise_scale = number("noise_scale")?;
     if let Some(found) = noise_scale.filter(|std| !(0.0..=1.0).contains(std)) {
-        let at = fields.get("noise_scale").map_or(node.at, |node| node.at);
-        return reader.refuse(at, Fault::BadNoise { found });
+        return fields.get("noise_scale").unwrap_or(node).refuse(MergeRule::BadNoise { found });
     }
     Ok(ExpertSource {
-        model: models.place(ModelRef::read(reader, "source_model", fields.required(reader, "source_model")?)?),
+        model: models.place(ModelRef::read("source_model", fields.required("source_model")?)?),
         positive_prompts: prompts("positive_prompts")?,
         negative_prompts: prompts("negative_prompts")?,
         noise_scale,
@@ -182,33 +180,22 @@ fn expert(reader: Reader<'_>, node: &Node, models: &mut Models) -> Result<Expert
     })
 }
 
-/// Every expert has text to be told by, and not all have the same.
-fn prompts_tell_apart(
-    reader: Reader<'_>,
-    experts: &[ExpertSource],
-    at: &[Position],
-    gate_mode: &'static str,
-) -> Result<(), MergeError> {
+/// Checks that every expert has prompts with text, and that not all have the same.
+fn check_prompts(experts: &[ExpertSource], nodes: &[Node], gate_mode: &'static str) -> Result<(), MergeFault> {
     let has_text = |prompts: &[String]| !prompts.is_empty() && prompts.iter().all(|prompt| !prompt.trim().is_empty());
     let lacks = |expert: &ExpertSource| {
         !has_text(&expert.positive_prompts)
             || !expert.negative_prompts.is_empty() && !has_text(&expert.negative_prompts)
     };
     if let Some(expert) = experts.iter().position(lacks) {
-        return reader.refuse(at[expert], Fault::NoPrompts { expert, gate_mode });
+        return nodes[expert].refuse(MergeRule::NoPrompts { expert, gate_mode });
     }
     if experts.len() > 1 && experts.iter().all(|expert| same_prompts(expert, &experts[0])) {
-        return reader.refuse(at[1], Fault::IdenticalPrompts { gate_mode });
+        return nodes[1].refuse(MergeRule::IdenticalPrompts { gate_mode });
     }
     Ok(())
 }
 
 pub(super) fn same_prompts(one: &ExpertSource, other: &ExpertSource) -> bool {
     one.positive_prompts == other.positive_prompts && one.negative_prompts == other.negative_prompts
-}
-
-/// Whether a config is one of `mergekit-moe`'s: it has a key that only these have.
-pub(super) fn is_moe(document: &Node) -> bool {
-    let Value::Mapping(pairs) = &document.value else { return false };
-    pairs.iter().any(|(key, _)| matches!(&key.value, Value::Text(name) if name == "experts"))
 }

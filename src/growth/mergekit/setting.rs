@@ -1,54 +1,53 @@
 //! The value of a parameter, which may depend on the tensor and on its layer.
 
-use super::error::MergeError;
-use super::fields::Reader;
+use super::error::MergeFault;
 use super::yaml::{Node, Value};
 
 /// A number, for some tensors or all.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Setting {
-    /// The points of a gradient, evenly spaced over the layers of a slice; one is a constant, none says nothing.
+    /// The points of a gradient, evenly spaced over the layers of a slice; one is a constant, none does not apply.
     Gradient(Vec<f64>),
-    /// The first whose filter fits the tensor decides.
+    /// The first setting whose filter matches the tensor counts.
     Filtered(Vec<(Option<String>, Vec<f64>)>),
 }
 
 impl Setting {
-    pub fn read(reader: Reader<'_>, field: &str, node: &Node) -> Result<Self, MergeError> {
+    pub fn read(field: &str, node: &Node) -> Result<Self, MergeFault> {
         match &node.value {
-            Value::Mapping(_) => Ok(Self::Filtered(vec![filtered(reader, field, node)?])),
+            Value::Mapping(_) => Ok(Self::Filtered(vec![filtered(field, node)?])),
             Value::List(items) if items.iter().any(|item| matches!(item.value, Value::Mapping(_))) => {
-                let each = items.iter().map(|item| filtered(reader, field, item));
+                let each = items.iter().map(|item| filtered(field, item));
                 Ok(Self::Filtered(each.collect::<Result<_, _>>()?))
             }
-            _ => Ok(Self::Gradient(gradient(reader, field, node)?)),
+            _ => Ok(Self::Gradient(gradient(field, node)?)),
         }
     }
 
-    /// The value for a tensor at `t`, 0 in the first layer of the slice and 1 in the last; `None` if this setting
-    /// says nothing about it.
+    /// The value for a tensor at `t`, 0 in the first layer of the slice and 1 in the last; `None` if the setting does not
+    /// apply to it.
     pub fn value(&self, tensor: &str, t: f64) -> Option<f64> {
         match self {
             Self::Gradient(points) => at(points, t),
             Self::Filtered(settings) => {
-                let fits = |filter: &str| filter == "*" || tensor.contains(filter);
-                let (_, points) = settings.iter().find(|(filter, _)| filter.as_deref().is_none_or(fits))?;
+                let matches = |filter: &str| filter == "*" || tensor.contains(filter);
+                let (_, points) = settings.iter().find(|(filter, _)| filter.as_deref().is_none_or(matches))?;
                 at(points, t)
             }
         }
     }
 }
 
-fn filtered(reader: Reader<'_>, field: &str, node: &Node) -> Result<(Option<String>, Vec<f64>), MergeError> {
-    let fields = reader.fields(field, node, &["value", "filter"])?;
-    let filter = fields.get("filter").map(|node| reader.text("filter", node)).transpose()?;
-    Ok((filter.map(str::to_owned), gradient(reader, field, fields.required(reader, "value")?)?))
+fn filtered(field: &str, node: &Node) -> Result<(Option<String>, Vec<f64>), MergeFault> {
+    let fields = node.fields(field, &["value", "filter"])?;
+    let filter = fields.get("filter").map(|node| node.text("filter")).transpose()?;
+    Ok((filter.map(str::to_owned), gradient(field, fields.required("value")?)?))
 }
 
-fn gradient(reader: Reader<'_>, field: &str, node: &Node) -> Result<Vec<f64>, MergeError> {
+fn gradient(field: &str, node: &Node) -> Result<Vec<f64>, MergeFault> {
     match &node.value {
-        Value::List(items) => items.iter().map(|item| reader.number(field, item)).collect(),
-        _ => Ok(vec![reader.number(field, node)?]),
+        Value::List(items) => items.iter().map(|item| item.number(field)).collect(),
+        _ => Ok(vec![node.number(field)?]),
     }
 }
 
@@ -66,8 +65,7 @@ mod tests {
     use super::*;
 
     fn setting(yaml: &str) -> Setting {
-        let reader = Reader { file: "a.yml" };
-        Setting::read(reader, "scale", &Node::parse("a.yml", yaml.as_bytes()).unwrap()).unwrap()
+        Setting::read("scale", &Node::parse(yaml.as_bytes(), &mut Vec::new()).unwrap()).unwrap()
     }
 
     #[test]
@@ -80,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_filter_that_fits_decides() {
+    fn the_first_matching_filter_decides() {
         let scale = setting("- {filter: down_proj, value: 0}\n- {filter: 'layers.1.', value: [1, 2]}\n- value: 5");
         assert_eq!(scale.value("model.layers.1.mlp.down_proj.weight", 0.5), Some(0.0));
         assert_eq!(scale.value("model.layers.1.mlp.up_proj.weight", 0.5), Some(1.5));

@@ -1,24 +1,79 @@
-//! YAML as a tree in which every node knows its place and what was written there.
+//! YAML as a tree whose nodes have their place and their text.
 //!
-//! A parser that hands out numbers would hide that `1e3`, `0x10` or `"8"` stood where a layer should; this one keeps
-//! the text. Aliases and merge keys are written out; what they may grow to is bounded.
+//! Numbers stay text, so that `1e3`, `0x10` or `"8"` is not mistaken for a layer. Aliases and merge keys are expanded,
+//! within bounds.
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
-use serde_saphyr::options::NonFiniteFloatPolicy;
+use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, Spanned, budget, from_str_with_options, options};
 
-use super::error::{Fault, MergeError, Position, cut, quoted};
+use super::error::{MergeFault, MergeNotice, MergeRule, Position};
+use crate::error::{cut, quoted};
 
-/// Bytes of the longest file.
+/// Size of the largest file.
 const LIMIT_BYTES: usize = 1 << 20;
-/// Scalars, lists and mappings, with aliases written out.
+/// Cap on scalars, lists and mappings after expansion of aliases.
 const MAX_NODES: usize = 20_000;
-/// Bytes of all scalars, with aliases written out.
+/// Cap on the bytes of all scalars after expansion of aliases.
 const MAX_SCALAR_BYTES: usize = 4 << 20;
-/// Lists and mappings inside each other.
+/// Cap on the nesting of lists and mappings.
 const MAX_DEPTH: usize = 32;
+
+/// Why a file is not a plain YAML document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum YamlFault {
+    /// Larger than any config written by hand.
+    #[error("the file has {found_bytes} bytes, expected at most {LIMIT_BYTES}")]
+    TooLarge {
+        /// Its size.
+        found_bytes: usize,
+    },
+    /// YAML is text.
+    #[error("byte {byte:#04x} is not UTF-8, expected YAML text")]
+    NotUtf8 {
+        /// The first byte that is not.
+        byte: u8,
+    },
+    /// Not YAML.
+    #[error("{}, expected YAML", cut(.message))]
+    Syntax {
+        /// The parser's message.
+        message: String,
+    },
+    /// YAML is indented by spaces.
+    #[error("a tab indents the line, expected spaces")]
+    Tab,
+    /// `mergekit-multi` is another format.
+    #[error("a second document begins, expected one: several (mergekit-multi) are not supported")]
+    SeveralDocuments,
+    /// Tags create objects of other programs.
+    #[error("tag {} is not supported, expected plain YAML without tags", quoted(.tag))]
+    CustomTag {
+        /// The tag.
+        tag: String,
+    },
+    /// An alias without an anchor.
+    #[error("the alias names no anchor before it, expected one")]
+    UnknownAnchor,
+    /// An alias inside its own anchor.
+    #[error("the alias is inside the anchor that it names, expected it outside")]
+    RecursiveAlias,
+    /// `<<` merges mappings.
+    #[error("<< has another value, expected a mapping or a list of mappings")]
+    BadMergeKey,
+    /// Lists and mappings nested without end.
+    #[error("lists and mappings are nested more than {MAX_DEPTH} deep, expected fewer levels")]
+    TooDeep,
+    /// Aliases of aliases: small to store and large to read.
+    #[error(
+        "with its aliases expanded the file has more than {MAX_NODES} values or {MAX_SCALAR_BYTES} bytes of text, \
+         expected fewer: is it an alias bomb?"
+    )]
+    TooManyValues,
+}
 
 /// A node of a YAML document.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,33 +82,32 @@ pub(super) struct Node {
     pub value: Value,
 }
 
-/// What a node is.
+/// The value of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     /// Empty, `~` or `null`.
     Null,
-    /// A plain scalar that YAML reads as a truth value or a number, as it was written.
+    /// A plain scalar that YAML reads as a boolean or a number, as written.
     Plain(String),
     /// Text.
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A mapping, in order; keys are distinct.
+    /// A mapping, in order, with distinct keys.
     Mapping(Vec<(Node, Node)>),
 }
 
 impl Node {
-    /// Parses one document.
-    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, MergeError> {
+    /// Parses one document. Of a key that is given twice in a mapping the last value counts, as in PyYAML, with a notice.
+    pub fn parse(bytes: &[u8], notices: &mut Vec<MergeNotice>) -> Result<Self, MergeFault> {
         let start = Position { line: 1, column: 1 };
-        let refused = |at, fault| MergeError { file: file.to_owned(), at, fault };
+        let refused = |at, fault: YamlFault| MergeFault { at, rule: fault.into() };
         if bytes.len() > LIMIT_BYTES {
-            let (found_bytes, limit_bytes) = (bytes.len(), LIMIT_BYTES);
-            return Err(refused(start, Fault::TooLarge { found_bytes, limit_bytes }));
+            return Err(refused(start, YamlFault::TooLarge { found_bytes: bytes.len() }));
         }
         let text = std::str::from_utf8(bytes).map_err(|error| {
             let (before, after) = bytes.split_at(error.valid_up_to());
-            refused(end_of(before), Fault::NotUtf8 { byte: after[0] })
+            refused(end_of(before), YamlFault::NotUtf8 { byte: after[0] })
         })?;
         let options = options! {
             budget: budget! {
@@ -65,6 +119,7 @@ impl Node {
                 max_depth: MAX_DEPTH,
                 flow_nesting_limit: MAX_DEPTH,
             },
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
             reject_unsupported_tags: true,
             non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
             with_snippet: false,
@@ -73,10 +128,10 @@ impl Node {
             let (at, fault) = fault_of(&error, text);
             refused(at.unwrap_or(start), fault)
         })?;
-        Ok(parsed.node(text))
+        Ok(parsed.node(text, notices))
     }
 
-    /// What stands here, in words, for a message.
+    /// The value in words, for a message.
     pub fn found(&self) -> String {
         match &self.value {
             Value::Null => "nothing".to_owned(),
@@ -86,9 +141,19 @@ impl Node {
             Value::Mapping(_) => "a mapping".to_owned(),
         }
     }
+
+    /// The text of a key, for a message.
+    fn text_or_found(&self) -> String {
+        if let Value::Text(text) = &self.value { text.clone() } else { self.found() }
+    }
+
+    /// Refuses the node.
+    pub fn refuse<T>(&self, rule: impl Into<MergeRule>) -> Result<T, MergeFault> {
+        Err(MergeFault { at: self.at, rule: rule.into() })
+    }
 }
 
-/// A node as the deserializer hands it out.
+/// A node from the deserializer.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Parsed(Spanned<Raw>);
@@ -102,15 +167,26 @@ enum Raw {
 }
 
 impl Parsed {
-    fn node(self, text: &str) -> Node {
+    fn node(self, text: &str, notices: &mut Vec<MergeNotice>) -> Node {
         let at = position(self.0.defined);
         let value = match self.0.value {
             Raw::Null => Value::Null,
             Raw::Plain => Value::Plain(written(self.0.defined, text).unwrap_or("a plain scalar").to_owned()),
             Raw::Text(value) => Value::Text(value),
-            Raw::List(items) => Value::List(items.into_iter().map(|item| item.node(text)).collect()),
+            Raw::List(items) => Value::List(items.into_iter().map(|item| item.node(text, notices)).collect()),
             Raw::Mapping(pairs) => {
-                Value::Mapping(pairs.into_iter().map(|(key, value)| (key.node(text), value.node(text))).collect())
+                let mut mapping: Vec<(Node, Node)> = Vec::with_capacity(pairs.len());
+                for (key, value) in pairs {
+                    let (key, value) = (key.node(text, notices), value.node(text, notices));
+                    match mapping.iter_mut().find(|(known, _)| known.value == key.value) {
+                        Some(pair) => {
+                            notices.push(MergeNotice::RepeatedKey { at: key.at, key: key.text_or_found() });
+                            *pair = (key, value);
+                        }
+                        None => mapping.push((key, value)),
+                    }
+                }
+                Value::Mapping(mapping)
             }
         };
         Node { at, value }
@@ -177,7 +253,7 @@ fn position(location: Location) -> Position {
     Position { line: location.line().max(1), column: location.column().max(1) }
 }
 
-/// The place after all of `bytes`.
+/// The place after `bytes`.
 fn end_of(bytes: &[u8]) -> Position {
     let line = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64 + 1;
     let last = bytes.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -190,28 +266,26 @@ fn written(location: Location, text: &str) -> Option<&str> {
     text.get(begin..begin.checked_add(usize::try_from(span.byte_len()?).ok()?)?)
 }
 
-/// Which rule the parser found broken, and where.
-fn fault_of(error: &Error, text: &str) -> (Option<Position>, Fault) {
+/// The rule that the parser found broken, and the place.
+fn fault_of(error: &Error, text: &str) -> (Option<Position>, YamlFault) {
     let location = error.location();
     let fault = match error.without_snippet() {
         Error::AliasError { error, .. } => return (location.map(position), fault_of(error, text).1),
-        Error::DuplicateMappingKey { key, .. } => Fault::DuplicateKey { key: key.clone().unwrap_or_default() },
-        Error::MultipleDocuments { .. } => Fault::SeveralDocuments,
-        Error::UnsupportedTag { tag, .. } => Fault::CustomTag { tag: tag.to_string() },
-        Error::UnknownAnchor { .. } => Fault::UnknownAnchor,
-        Error::RecursiveReferencesRequireWeakTypes { .. } => Fault::RecursiveAlias,
-        Error::MergeValueNotMapOrSeqOfMaps { .. } => Fault::BadMergeKey,
-        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => Fault::TooDeep { limit: MAX_DEPTH },
+        Error::MultipleDocuments { .. } => YamlFault::SeveralDocuments,
+        Error::UnsupportedTag { tag, .. } => YamlFault::CustomTag { tag: tag.to_string() },
+        Error::UnknownAnchor { .. } => YamlFault::UnknownAnchor,
+        Error::RecursiveReferencesRequireWeakTypes { .. } => YamlFault::RecursiveAlias,
+        Error::MergeValueNotMapOrSeqOfMaps { .. } => YamlFault::BadMergeKey,
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => YamlFault::TooDeep,
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. } => {
-            Fault::TooManyValues { limit: MAX_NODES, limit_bytes: MAX_SCALAR_BYTES }
-        }
+        | Error::AliasReplayStackDepthExceeded { .. } => YamlFault::TooManyValues,
         other => match other.to_string() {
-            message if message.contains("recursion limit") => Fault::TooDeep { limit: MAX_DEPTH },
-            _ if location.is_some_and(|location| is_tab(location, text)) => Fault::Tab,
-            message => Fault::Syntax { message: without_place(&message).to_owned() },
+            message if message.contains("recursion limit") => YamlFault::TooDeep,
+            _ if location.is_some_and(|location| is_tab(location, text)) => YamlFault::Tab,
+            // The parser's message ends with the place.
+            message => YamlFault::Syntax { message: message.split(" at line ").next().unwrap_or(&message).to_owned() },
         },
     };
     (location.map(position), fault)
@@ -220,9 +294,4 @@ fn fault_of(error: &Error, text: &str) -> (Option<Position>, Fault) {
 fn is_tab(location: Location, text: &str) -> bool {
     let line = usize::try_from(location.line()).ok().and_then(|line| text.lines().nth(line.saturating_sub(1)));
     line.is_some_and(|line| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t'))
-}
-
-/// The parser's message without the place that it ends with.
-fn without_place(message: &str) -> &str {
-    message.split(" at line ").next().unwrap_or(message)
 }

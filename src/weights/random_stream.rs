@@ -41,7 +41,7 @@ pub enum Purpose {
 impl RandomStream {
     /// Replaces each value `v` by `f(v, z)`, with `z` independent `N(0, 1)`: the numbers at the places from `first` on, the
     /// same however they are divided among calls.
-    pub(super) fn map_normal(&self, first: usize, values: &mut [f32], f: impl Fn(f32, f64) -> f32 + Sync) {
+    pub(crate) fn map_normal(&self, first: usize, values: &mut [f32], f: impl Fn(f32, f64) -> f32 + Sync) {
         let (head, rest) = values.split_at_mut(values.len().min(first.next_multiple_of(BLOCK) - first));
         let fill = |first: usize, values: &mut [f32]| {
             let mut rng = self.generator((first / BLOCK) as u64);
@@ -58,7 +58,7 @@ impl RandomStream {
     }
 
     /// Sets each value to `f(u)`, with `u` independent and uniform on `[0, 1)`.
-    pub(super) fn map_uniform(&self, values: &mut [f32], f: impl Fn(f64) -> f32 + Sync) {
+    pub(crate) fn map_uniform(&self, values: &mut [f32], f: impl Fn(f64) -> f32 + Sync) {
         values.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
             let mut rng = self.generator(block as u64);
             values.iter_mut().for_each(|value| *value = f(rng.random()));
@@ -66,7 +66,7 @@ impl RandomStream {
     }
 
     /// `count` of the numbers `0..length`, each set of them as likely as any other, in rising order.
-    pub(super) fn choose(&self, length: usize, count: usize) -> Vec<usize> {
+    pub(crate) fn choose(&self, length: usize, count: usize) -> Vec<usize> {
         let mut chosen = index::sample(&mut self.generator(0), length, count).into_vec();
         chosen.sort_unstable();
         chosen
@@ -75,7 +75,7 @@ impl RandomStream {
     /// `rows` orthonormal vectors of `columns` dimensions, their orientation as likely as any other.
     ///
     /// Gaussian vectors, made orthonormal by Gram and Schmidt's method, twice so that rounding leaves no trace.
-    pub(super) fn orthonormal_rows(&self, rows: usize, columns: usize) -> Vec<Vec<f64>> {
+    pub(crate) fn orthonormal_rows(&self, rows: usize, columns: usize) -> Vec<Vec<f64>> {
         assert!(rows <= columns, "{rows} orthonormal rows of {columns} dimensions");
         let mut rng = self.generator(0);
         let mut basis: Vec<Vec<f64>> = Vec::with_capacity(rows);
