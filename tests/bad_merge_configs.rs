@@ -217,7 +217,7 @@ fn e23_to_e25_methods_and_features_that_growing_has_no_use_for() {
 "a.yml": line 2, column 24: model "@main" is no reference, expected a path or a hub id, with @revision at most once
 "a.yml": line 2, column 24: model is 8, expected text
 "a.yml": line 2, column 24: model "" is no reference, expected a path or a hub id, with @revision at most once
-"a.yml": line 6, column 19: the tokenizer's source is text "union", which is not supported, expected base or one of the models: growing adds no token
+"a.yml": line 6, column 19: the tokenizer's source is text "union", which is not supported, expected base or a model: growing adds no token
 "a.yml": line 6, column 35: tokens is a mapping, which is not supported, expected none: growing changes no embedding
 "a.yml": line 6, column 47: pad_to_multiple_of is 64, which is not supported, expected none: growing adds no token
 "a.yml": line 6, column 12: tokenizer has no source, expected one
@@ -286,9 +286,11 @@ fn e26_to_e30_yaml() {
 "a.yml": line 2, column 34: "layer_rang" is no key of a source; did you mean layer_range?
 "a.yml": line 6, column 1: "zzz" is no key of the config
 "a.yml": line 6, column 14: "weight" is no key of the parameters of passthrough
-"a.yml": line 6, column 1: key "dtype" is given twice, expected once
-"a.yml": line 2, column 55: key "layer_range" is given twice, expected once
-"a.yml": line 5, column 15: with its aliases written out the file has more than 20000 values or 4194304 bytes of text, expected fewer: is it an alias bomb?
+org/base 0..6 ++ org/base 2..8 (12 layers)
+note: line 6, column 1: key "dtype" is given again, and replaces the one above
+org/base 0..7 ++ org/base 2..8 (13 layers)
+note: line 2, column 55: key "layer_range" is given again, and replaces the one above
+"a.yml": line 5, column 15: with its aliases expanded the file has more than 20000 values or 4194304 bytes of text, expected fewer: is it an alias bomb?
 "a.yml": line 1, column 33: lists and mappings are nested more than 32 deep, expected fewer levels
 "a.yml": line 1, column 33: lists and mappings are nested more than 32 deep, expected fewer levels
 "a.yml": line 1, column 65: lists and mappings are nested more than 32 deep, expected fewer levels
@@ -307,8 +309,8 @@ fn e26_to_e30_yaml() {
 "a.yml": line 7, column 1: a second document begins, expected one: several (mergekit-multi) are not supported
 "a.yml": line 2, column 56: tag "!!python/object/apply:os.system" is not supported, expected plain YAML without tags
 "a.yml": line 2, column 54: tag "!range" is not supported, expected plain YAML without tags
-"a.yml": line 2, column 47: the alias names no anchor that stands before it, expected one
-"a.yml": line 2, column 51: the alias stands inside of what it names, expected an end
+"a.yml": line 2, column 47: the alias names no anchor before it, expected one
+"a.yml": line 2, column 51: the alias is inside the anchor that it names, expected it outside
 "a.yml": line 2, column 21: << has another value, expected a mapping or a list of mappings
 "a.yml": line 3, column 3: "-" is only valid inside a block, expected YAML
 "a.yml": line 1, column 1: the config is nothing, expected a mapping

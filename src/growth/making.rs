@@ -384,7 +384,7 @@ mod tests {
             RawTensor::new(Dtype::Int8, shape.clone(), vec![1; shape.iter().product()])
         });
         assert!(made(&integers, &[Step::Copy]).is_ok());
-        assert!(made(&integers, &[Step::Part { part: 1, num_parts: 2, projection: Projection::Up }]).is_ok());
+        assert!(made(&integers, &[Step::Part { part: 0, num_parts: 1, projection: Projection::Up }]).is_ok());
         let steps = [
             Step::Cast { dtype: Dtype::Float32 },
             Step::Scale { factor: 2.0 },

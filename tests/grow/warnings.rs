@@ -55,7 +55,7 @@ fn noise_that_rounding_undoes_is_told_with_its_numbers() {
     let percent = 100.0 * unchanged as f64 / (before.len() / 2) as f64;
     assert!((60.0..99.0).contains(&percent), "{percent}");
     let expected = format!(
-        "--noise 0.0005 is lost in rounding to bfloat16: {percent:.1} % of the first {} numbers stay what they were",
+        "noise 0.0005 is lost in rounding to bfloat16: {percent:.1} % of the first {} numbers stay what they were",
         before.len() / 2
     );
     assert_eq!(warning, expected);
@@ -74,7 +74,7 @@ fn noise_that_is_lost_in_blocks_of_gguf_or_in_a_merge_is_told_too() {
     let told =
         |out_type: &str| warnings(&[base.to_str().unwrap(), "--moe", "2", "--noise", "0.002", "--out-type", out_type]);
     assert_eq!(told("gguf:f16"), [""; 0]);
-    assert!(told("gguf:q8_0")[0].starts_with("--noise 0.002 is lost in rounding to Q8_0"));
+    assert!(told("gguf:q8_0")[0].starts_with("noise 0.002 is lost in rounding to Q8_0"));
     let config = root.path().join("moe.yml");
     let merge = |scale: &str| {
         let experts: String =
