@@ -70,7 +70,7 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
             let subject = Subject {
                 name: words(name),
                 checkpoint,
-                source: &*grown.source,
+                source: &grown.source,
                 growth: if is_grown { grown.title() } else { String::new() },
                 experts_differ,
                 keeps_formats: !experts_differ && args.growth.granularity.is_none(),

@@ -6,7 +6,6 @@ use super::error::{Difference, MergeError, MergeFault, MergeRule, MergeWarning};
 use super::passthrough::{PassthroughConfig, Slice};
 use crate::config::DecoderConfig;
 use crate::error::{InFile, quoted};
-use crate::formats::hf::hf_name;
 use crate::growth::{LayerMerge, MergedLayer, PlanError};
 use crate::weights::{LayerTensor, TensorId};
 
@@ -91,7 +90,7 @@ impl Slice {
         if self.scale.is_empty() {
             return None;
         }
-        let name = hf_name(source);
+        let name = source.to_string();
         self.scale.iter().find_map(|setting| setting.value(&name, t)).filter(|&factor| factor != 1.0)
     }
 }
