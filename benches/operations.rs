@@ -64,9 +64,9 @@ fn self_attention(criterion: &mut Criterion) {
     for (batch_size, num_queries, past) in [(1, 512, 0), (1, 2048, 0), (1, 1, 127), (1, 1, 2047), (32, 1, 95)] {
         let q = random([batch_size, num_queries, 9, 64], &device);
         let [k, v] = [(); 2].map(|()| random([batch_size, past + num_queries, 3, 64], &device));
-        let mask = CausalMask { past, window: None };
-        type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, CausalMask) -> Tensor<4>;
-        let run = |f: Attention| vec![f(q.clone(), k.clone(), v.clone(), mask)];
+        let mask = CausalMask::band(past, None);
+        type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, &CausalMask) -> Tensor<4>;
+        let run = |f: Attention| vec![f(q.clone(), k.clone(), v.clone(), &mask)];
         let name = format!("attention, {batch_size} × {num_queries} queries behind {past}, 9 heads on 3 of 64");
         beside(criterion, &name, 1e-4, || run(attention), || run(attention_reference));
     }

@@ -128,7 +128,7 @@ proptest! {
         continued(&model, &[prefix], &mut used);
         continued(&model, &[&text[refed.index(text.len())..]], &mut used);
         used.truncate(kept);
-        prop_assert_eq!(used.len(), kept);
+        prop_assert_eq!(used.lens(), [kept]);
         let mut fresh = cache(&model, 1, text.len());
         continued(&model, &[prefix], &mut fresh);
         prop_assert_eq!(bits(continued(&model, &[rest], &mut used)), bits(continued(&model, &[rest], &mut fresh)));

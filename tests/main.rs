@@ -21,5 +21,6 @@ mod pico;
 mod plan_algebra;
 mod published_numbers;
 mod quantized;
+mod ragged;
 mod training;
 mod transformers;

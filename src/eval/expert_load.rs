@@ -2,13 +2,12 @@
 
 use burn::tensor::Device;
 
-use super::batch;
+use super::batch::{batch, batches};
 use crate::data::Windows;
 use crate::model::CausalLm;
 
-/// Share of a topic's visits that each expert gets, `[layer][topic][expert]`; each sums to 1 over experts, or is all
-/// zero if no token of the topic occurs. Empty for a dense model. The topic of an input is that of its target; text
-/// without topics is one topic, 0.
+/// Share of a topic's visits that each expert gets, `[layer][topic][expert]`. Shares sum to 1 over experts, or are all 0 if
+/// the topic does not occur. Empty for a dense model. An input has the topic of its target; text without topics has topic 0.
 ///
 /// # Panics
 /// If a topic is not below `num_topics`, or `batch_size` is 0.
@@ -21,9 +20,8 @@ pub fn expert_load<M: CausalLm>(
 ) -> Vec<Vec<Vec<f64>>> {
     let Some(moe) = model.config().moe else { return Vec::new() };
     let mut visits = vec![vec![vec![0.0; moe.num_local_experts]; num_topics]; model.config().num_hidden_layers];
-    for start in (0..windows.len()).step_by(batch_size) {
-        let which = start..(start + batch_size).min(windows.len());
-        let (inputs, _) = batch(windows, which.clone(), device);
+    for which in batches(windows, batch_size) {
+        let [inputs, _] = batch(windows, which.clone(), device);
         for (visits, routing) in visits.iter_mut().zip(model.hidden_states(inputs, None).routing) {
             let experts = routing.experts.into_data();
             for (visit, expert) in experts.iter::<i64>().enumerate() {

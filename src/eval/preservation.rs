@@ -1,28 +1,35 @@
-//! What growing a model changed: its logits and its loss beside those of its base, on the same tokens.
+//! What growth changed: logits and loss of a model beside those of its base, on the same tokens.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::CausalLm;
 
-/// Logits of every position of a text, `[tokens, vocab_size]`, row-major.
+/// Logits at every position of a text, `[num_tokens, vocab_size]`, row-major.
 pub fn logits<M: CausalLm>(model: &M, ids: &[u32], device: &Device) -> Vec<f32> {
     let data: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(data, [1, ids.len()]), device);
     model.forward(tokens).logits.into_data().iter::<f32>().collect()
 }
 
-/// How far one model is from another on a text.
+/// Largest `|Δlogit|`, relative to the largest `|logit|`, that rounding explains in a model of `num_layers` layers: 64 units
+/// in the last place of float32 per layer, or, if weights were rounded to a type of this machine epsilon, 8 of those.
+pub fn rounding_tolerance(num_layers: usize, epsilon: Option<f64>) -> f64 {
+    let computed = 64.0 * f64::from(f32::EPSILON) * num_layers as f64;
+    epsilon.map_or(computed, |epsilon| computed.max(8.0 * epsilon))
+}
+
+/// How far the logits of a model are from those of its base on a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogitDivergence {
     /// Positions compared.
     pub num_tokens: usize,
-    /// `max |Δlogit|` over all positions and words.
+    /// `max |Δlogit|` over all positions and tokens of the vocabulary.
     pub max_abs_logit: f64,
-    /// The largest `|logit|` of the base: what rounding is relative to.
+    /// Largest `|logit|` of the base, to which rounding is relative.
     pub base_max_abs_logit: f64,
-    /// Mean over positions of `Σ p ln(p / q)`, the base's distribution being `p`, in nats.
+    /// Mean over positions of `KL(p ‖ q) = Σ p ln(p / q)` in nats; `p` is the distribution of the base.
     pub mean_kl_nats: f64,
-    /// Share of positions where both models find the same word likeliest.
+    /// Share of positions at which both models have the same most likely token.
     pub top1_agreement: f64,
     /// Mean `−ln p(next token)` of the base, in nats.
     pub base_loss_nats: f64,
@@ -30,15 +37,24 @@ pub struct LogitDivergence {
     pub loss_nats: f64,
 }
 
-/// Compares the logits of a base and of another model for the text `ids`.
+impl LogitDivergence {
+    /// Whether all numbers are finite and no logit is off by more than `tolerance`, relative to the largest of the base or
+    /// to 1.
+    pub fn is_within(&self, tolerance: f64) -> bool {
+        let is_finite = self.loss_nats.is_finite() && self.mean_kl_nats.is_finite();
+        is_finite && self.max_abs_logit <= tolerance * self.base_max_abs_logit.max(1.0)
+    }
+}
+
+/// Compares the [`logits`] of a base and of another model for the text `ids`.
 ///
 /// # Panics
-/// If the two are not equally long, or there are fewer than two tokens.
-pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDivergence {
+/// If the two differ in length, or there are fewer than two tokens.
+pub fn logit_divergence(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDivergence {
     assert_eq!(base.len(), other.len(), "logits of one vocabulary");
     assert!(ids.len() >= 2, "a token and the one after it");
     let vocab_size = base.len() / ids.len();
-    // What is no number counts as the largest.
+    // NaN counts as the largest.
     let largest =
         |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |a: f64, b| if a.is_nan() || a > b { a } else { b });
     let (mut kl, mut agreeing, mut losses) = (0.0, 0, [0.0; 2]);
@@ -46,7 +62,7 @@ pub fn departure(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDivergence {
     for (position, (base, other)) in rows.enumerate() {
         let (p, q) = (log_softmax(base), log_softmax(other));
         kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
-        agreeing += usize::from(likeliest(base) == likeliest(other));
+        agreeing += usize::from(argmax(base) == argmax(other));
         if let Some(&next) = ids.get(position + 1) {
             losses[0] -= p[next as usize];
             losses[1] -= q[next as usize];
@@ -70,7 +86,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|&x| f64::from(x) - largest - log_sum).collect()
 }
 
-fn likeliest(logits: &[f32]) -> usize {
+fn argmax(logits: &[f32]) -> usize {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
@@ -79,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_does_not_depart_from_itself() {
+    fn a_model_does_not_diverge_from_itself() {
         let logits = [0.0, 1.0, 2.0, 5.0, -1.0, 0.5];
-        let same = departure(&[0, 2], &logits, &logits);
+        let same = logit_divergence(&[0, 2], &logits, &logits);
         assert_eq!((same.max_abs_logit, same.mean_kl_nats, same.top1_agreement), (0.0, 0.0, 1.0));
         assert_eq!(same.loss_nats, same.base_loss_nats);
         assert_eq!(same.base_max_abs_logit, 5.0);
@@ -91,25 +107,34 @@ mod tests {
     fn adding_one_number_to_all_logits_moves_them_but_not_the_distribution() {
         let logits = [0.0f32, 1.0, 2.0, 5.0, -1.0, 0.5];
         let moved = logits.map(|x| x + 0.25);
-        let departure = departure(&[0, 2], &logits, &moved);
-        assert_eq!(departure.max_abs_logit, 0.25);
-        assert!(departure.mean_kl_nats.abs() < 1e-12);
+        let moved = logit_divergence(&[0, 2], &logits, &moved);
+        assert_eq!(moved.max_abs_logit, 0.25);
+        assert!(moved.mean_kl_nats.abs() < 1e-12);
     }
 
     #[test]
     fn what_is_no_number_does_not_pass_for_no_difference() {
-        let broken = departure(&[0, 2], &[0.0; 6], &[0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0]);
-        assert!(broken.max_abs_logit.is_nan());
+        let broken = logit_divergence(&[0, 2], &[0.0; 6], &[0.0, f32::NAN, 0.0, 0.0, 0.0, 0.0]);
+        assert!(broken.max_abs_logit.is_nan() && !broken.is_within(f64::INFINITY));
     }
 
     #[test]
     fn divergence_and_loss_are_those_of_two_coins() {
         let (base, other) = ([0.0f32, 0.0, 0.0, 0.0], [3f32.ln(), 0.0, 3f32.ln(), 0.0]);
-        let found = departure(&[1, 0], &base, &other);
+        let found = logit_divergence(&[1, 0], &base, &other);
         let kl = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
         assert!((found.mean_kl_nats - kl).abs() < 1e-7);
         assert!((found.base_loss_nats - 2f64.ln()).abs() < 1e-12);
         assert!((found.loss_nats + 0.75f64.ln()).abs() < 1e-7);
         assert_eq!(found.top1_agreement, 1.0);
+    }
+
+    #[test]
+    fn rounding_is_relative_to_the_largest_logit() {
+        let (base, other) = ([100.0f32, 0.0, 0.0, 0.0], [100.5f32, 0.0, 0.0, 0.0]);
+        let found = logit_divergence(&[0, 1], &base, &other);
+        assert!(found.is_within(0.005) && !found.is_within(0.004));
+        assert_eq!(rounding_tolerance(12, Some(0.0078125)), 0.0625);
+        assert_eq!(rounding_tolerance(2, None), 128.0 * f64::from(f32::EPSILON));
     }
 }

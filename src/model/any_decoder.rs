@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{CausalLm, DenseDecoder, Footprint, HiddenStates, KvCache, MoeDecoder, Precision};
+use super::{CausalLm, DenseDecoder, Footprint, HiddenStates, KvCache, MoeDecoder, Precision, TokenBatch};
 use crate::config::DecoderConfig;
 use crate::weights::{MemoryWeights, WeightError, WeightSource};
 
@@ -72,7 +72,7 @@ impl CausalLm for AnyDecoder {
         either!(self, decoder => decoder.config())
     }
 
-    fn hidden_states(&self, tokens: Tensor<2, Int>, cache: Option<&mut KvCache>) -> HiddenStates {
+    fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates {
         either!(self, decoder => decoder.hidden_states(tokens, cache))
     }
 

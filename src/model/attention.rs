@@ -3,9 +3,9 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{LayerCache, Linear, Loader, RmsNorm, Rotation};
+use super::{LayerCache, Linear, Loader, Positions, RmsNorm};
 use crate::config::DecoderConfig;
-use crate::kernel::attention::{CausalMask, attention};
+use crate::kernel::attention::attention;
 use crate::kernel::projections::projections;
 use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
@@ -22,7 +22,6 @@ pub struct Attention {
     /// Back to `hidden_size`.
     pub o_proj: Linear,
     head_dim: usize,
-    sliding_window: Option<usize>,
 }
 
 impl Attention {
@@ -38,17 +37,16 @@ impl Attention {
             v_proj: linear(LayerTensor::VProj)?,
             o_proj: linear(LayerTensor::OProj)?,
             head_dim: config.head_dim,
-            sliding_window: config.sliding_window,
         })
     }
 
-    /// `x + a(norm(x))`, `a` attending within its argument, which stands at the positions of `rotation`, and to what
-    /// `cache` holds before it: `[batch_size, seq_length, hidden_size]` to the same.
+    /// `x + a(norm(x))`, `a` attending to the tokens of the pass and to those of `cache`, as `positions` says:
+    /// `[batch_size, seq_length, hidden_size]` to the same.
     pub fn forward(
         &self,
         x: Tensor<3>,
         norm: &RmsNorm,
-        rotation: &Rotation,
+        positions: &Positions,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
         let [batch_size, seq_length, _] = x.dims();
@@ -64,15 +62,15 @@ impl Attention {
         let y = match cache {
             Some(cache) => {
                 let _span = span("attention");
-                cache.attend([q, k, v], rotation, self.sliding_window)
+                cache.attend([q, k, v], positions)
             }
             None => {
                 let [q, k] = {
                     let _span = span("rope");
-                    rotation.turn([q, k])
+                    [q, k].map(|x| positions.rotation.rotate(x))
                 };
                 let _span = span("attention");
-                attention(q, k, v, CausalMask { past: 0, window: self.sliding_window })
+                attention(q, k, v, &positions.mask)
             }
         };
         let _span = span("o_proj");

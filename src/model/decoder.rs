@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::load::raw;
 use super::{
     Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, Precision, RmsNorm, RotaryEmbedding, Rotation, Routing, SparseMoe, Weight,
+    Loader, Positions, Precision, RmsNorm, Routing, SparseMoe, TokenBatch, Weight,
 };
 use crate::config::DecoderConfig;
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
@@ -27,7 +27,6 @@ pub struct Decoder<F: FeedForward> {
     norm: RmsNorm,
     /// `None` if the head is the embedding table.
     lm_head: Option<Linear>,
-    rotary: RotaryEmbedding,
     #[module(skip)]
     config: DecoderConfig,
     /// As loaded.
@@ -77,8 +76,7 @@ impl<F: FeedForward> Decoder<F> {
             .collect::<Result<_, _>>()?;
         let norm = RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps);
         let lm_head = (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?;
-        let rotary = RotaryEmbedding::init(&config, loader.device());
-        Ok(Self { embed_tokens, layers, norm, lm_head, rotary, config, footprint: loader.footprint() })
+        Ok(Self { embed_tokens, layers, norm, lm_head, config, footprint: loader.footprint() })
     }
 
     /// What the feed-forward of each layer receives, the normalized stream, first layer first: in a mixture, the input of
@@ -91,18 +89,19 @@ impl<F: FeedForward> Decoder<F> {
     /// # Panics
     /// As [`CausalLm::hidden_states`].
     pub fn mlp_inputs(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
-        let mut x = self.embed_tokens.forward(tokens);
-        let rotation = self.rotary.rotation(0, x.dims()[1], &x.device());
+        let tokens = TokenBatch::from(tokens);
+        let mut x = self.embed_tokens.forward(tokens.ids.clone());
+        let positions = Positions::new(&self.config, &tokens, None, &x.device());
         let mut inputs = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            x = layer.attend(x, &rotation, None);
+            x = layer.attend(x, &positions, None);
             inputs.push(layer.post_attention_layernorm.forward(x.clone()));
             x = layer.mlp.forward(x, &layer.post_attention_layernorm).0;
         }
         inputs
     }
 
-    /// The memory that the weights took when they had been loaded, without the tables of rotary positions.
+    /// The memory that the weights took right after loading.
     pub fn footprint(&self) -> &Footprint {
         &self.footprint
     }
@@ -143,18 +142,18 @@ impl<F: FeedForward> DecoderLayer<F> {
         })
     }
 
-    fn attend(&self, x: Tensor<3>, rotation: &Rotation, cache: Option<&mut LayerCache>) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, positions: &Positions, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let _self_attn = span("self_attn");
-        self.self_attn.forward(x, &self.input_layernorm, rotation, cache)
+        self.self_attn.forward(x, &self.input_layernorm, positions, cache)
     }
 
     fn forward(
         &self,
         x: Tensor<3>,
-        rotation: &Rotation,
+        positions: &Positions,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
-        let x = self.attend(x, rotation, cache);
+        let x = self.attend(x, positions, cache);
         let _mlp = span(F::NAME);
         self.mlp.forward(x, &self.post_attention_layernorm)
     }
@@ -180,21 +179,22 @@ where
         &self.config
     }
 
-    fn hidden_states(&self, tokens: Tensor<2, Int>, mut cache: Option<&mut KvCache>) -> HiddenStates {
-        let past = cache.as_ref().map_or(0, |cache| cache.len());
+    fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates {
+        let tokens = tokens.into();
         let mut x = {
             let _span = span("embedding");
-            self.embed_tokens.forward(tokens)
+            self.embed_tokens.forward(tokens.ids.clone())
         };
-        let rotation = {
+        let positions = {
             let _span = span("rotation");
-            self.rotary.rotation(past, x.dims()[1], &x.device())
+            Positions::new(&self.config, &tokens, cache.as_deref(), &x.device())
         };
+        let mut caches = cache.map(|cache| cache.append(&tokens).iter_mut());
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let _layer = indexed_span("layer", index);
-            let cache = cache.as_mut().map(|cache| &mut cache.layers()[index]);
-            let (y, routed) = layer.forward(x, &rotation, cache);
+            let cache = caches.as_mut().and_then(Iterator::next);
+            let (y, routed) = layer.forward(x, &positions, cache);
             x = y;
             routing.extend(routed);
         }

@@ -2,61 +2,74 @@
 
 use burn::tensor::{Device, Tensor};
 
-use super::Rotation;
+use super::{Positions, TokenBatch};
 use crate::config::DecoderConfig;
-use crate::kernel::attention::{Cache, CausalMask, cached_attention};
+use crate::kernel::attention::{Cache, cached_attention};
 
-/// The cache of a whole decoder: one [`LayerCache`] a layer, room for a fixed number of positions.
+/// The cache of a decoder: keys and values of each layer, with room for a fixed number of positions per sequence.
+///
+/// Sequences may have different lengths, and each may be cut back or begun anew while the others go on.
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
+    /// Positions of each sequence.
+    lens: Vec<usize>,
+    capacity: usize,
 }
 
 impl KvCache {
-    /// An empty cache with room for `capacity` positions of `batch_size` sequences, in float32.
+    /// An empty cache with room for `capacity` positions of each of `batch_size` sequences, in float32.
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
         let layer = |_| {
             let room = || Tensor::zeros([batch_size, capacity, config.num_key_value_heads, config.head_dim], device);
-            LayerCache { cache: Some(Cache { keys: room(), values: room() }), len: 0 }
+            LayerCache(Some(Cache { keys: room(), values: room() }))
         };
-        Self { layers: (0..config.num_hidden_layers).map(layer).collect() }
+        Self { layers: (0..config.num_hidden_layers).map(layer).collect(), lens: vec![0; batch_size], capacity }
     }
 
-    /// Positions held.
-    pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.len)
+    /// Positions of each sequence.
+    pub fn lens(&self) -> &[usize] {
+        &self.lens
     }
 
-    /// Whether nothing has been appended.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Forgets every position from `len` on: what is appended next continues the prefix that is left.
+    /// Cuts every sequence back to its first `len` positions: the next tokens continue that prefix.
     ///
     /// # Panics
-    /// If fewer than `len` positions are held.
+    /// If a sequence has fewer than `len` positions.
     pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.len(), "a cache of {} positions has no prefix of {len}", self.len());
-        self.layers.iter_mut().for_each(|layer| layer.len = len);
+        (0..self.lens.len()).for_each(|sequence| self.truncate_sequence(sequence, len));
     }
 
-    /// The caches of the layers, first layer first.
-    pub(super) fn layers(&mut self) -> &mut [LayerCache] {
+    /// Cuts one sequence back to its first `len` positions; with 0, another sequence can take its place.
+    ///
+    /// # Panics
+    /// If there is no such sequence, or it has fewer than `len` positions.
+    pub fn truncate_sequence(&mut self, sequence: usize, len: usize) {
+        let held = &mut self.lens[sequence];
+        assert!(len <= *held, "a cache of {held} positions has no prefix of {len}");
+        *held = len;
+    }
+
+    /// Makes the tokens of a pass part of their sequences; every layer has to [`attend`](LayerCache::attend) to them.
+    ///
+    /// # Panics
+    /// If a sequence outgrows the capacity.
+    pub(super) fn append(&mut self, tokens: &TokenBatch) -> &mut [LayerCache] {
+        for (len, new) in self.lens.iter_mut().zip(tokens.lens()) {
+            *len += new;
+            assert!(*len <= self.capacity, "{len} positions do not fit a cache of {}", self.capacity);
+        }
         &mut self.layers
     }
 }
 
-/// Keys and values of one layer.
+/// Keys and values of one layer; taken out while they are written to, so that they have one owner and change in place.
 #[derive(Debug)]
-pub struct LayerCache {
-    /// Taken out while it is written to, so that nobody else holds the buffers and the write happens in place.
-    cache: Option<Cache>,
-    len: usize,
-}
+pub struct LayerCache(Option<Cache>);
 
 impl LayerCache {
-    /// Turns queries and keys, writes keys and values behind the old ones, in place, and attends to all.
+    /// Rotates queries and keys, writes keys and values behind the old ones of their sequence, in place, and attends to all
+    /// that the mask shows.
     ///
     /// # Shapes
     /// - queries, result: `[batch_size, new positions, num_heads, head_dim]`
@@ -64,15 +77,11 @@ impl LayerCache {
     ///
     /// # Panics
     /// If there is no room.
-    pub fn attend(&mut self, new: [Tensor<4>; 3], rotation: &Rotation, window: Option<usize>) -> Tensor<4> {
-        let mask = CausalMask { past: self.len, window };
-        let end = self.len + new[0].dims()[1];
-        let capacity = self.cache.as_ref().map_or(0, |cache| cache.keys.dims()[1]);
-        assert!(end <= capacity, "{end} positions do not fit a cache of {capacity}");
-        let cache = self.cache.take().expect("a cache is only out during a write");
-        let (y, cache) = cached_attention(new, rotation.tables(), cache, mask);
-        self.cache = Some(cache);
-        self.len = end;
+    pub fn attend(&mut self, new: [Tensor<4>; 3], positions: &Positions) -> Tensor<4> {
+        let angles = [positions.rotation.cos.clone(), positions.rotation.sin.clone()];
+        let cache = self.0.take().expect("in place between passes");
+        let (y, cache) = cached_attention(new, angles, cache, &positions.mask);
+        self.0 = Some(cache);
         y
     }
 }
@@ -81,62 +90,65 @@ impl LayerCache {
 #[cfg(feature = "flex")]
 mod tests {
     use burn::backend::Flex;
+    use burn::tensor::Int;
 
     use super::*;
-    use crate::model::RotaryEmbedding;
 
-    /// Heads of queries, keys and values.
-    fn heads(config: &DecoderConfig) -> [usize; 3] {
-        [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
+    /// Queries, keys and values of new positions.
+    fn new(config: &DecoderConfig, salt: i64, batch_size: usize, len: usize) -> [Tensor<4>; 3] {
+        let heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads];
+        heads.map(|heads| {
+            let numbers = (batch_size * len * heads * config.head_dim) as i64;
+            let numbers = Tensor::<1, Int>::arange(salt..salt + numbers, &Device::flex()).float().sin();
+            numbers.reshape([batch_size, len, heads, config.head_dim])
+        })
+    }
+
+    /// Appends `len` positions to every sequence, and attends in the first layer.
+    fn attend(cache: &mut KvCache, config: &DecoderConfig, salt: i64, len: usize) -> Tensor<4> {
+        let batch_size = cache.lens().len();
+        let tokens = TokenBatch::from(Tensor::zeros([batch_size, len], &Device::flex()));
+        let positions = Positions::new(config, &tokens, Some(cache), &Device::flex());
+        cache.append(&tokens)[0].attend(new(config, salt, batch_size, len), &positions)
     }
 
     #[test]
     fn attending_writes_in_place() {
-        let (device, config) = (Device::flex(), DecoderConfig::pico());
-        let rotary = RotaryEmbedding::init(&config, &device);
-        let mut cache = KvCache::new(&config, 2, 10, &device);
-        let layer = &mut cache.layers()[0];
-        let addresses = |layer: &LayerCache| {
-            let Cache { keys, values } = layer.cache.as_ref().expect("nothing is being written");
+        let config = DecoderConfig::pico();
+        let mut cache = KvCache::new(&config, 2, 10, &Device::flex());
+        let addresses = |cache: &KvCache| {
+            let Cache { keys, values } = cache.layers[0].0.as_ref().expect("in place");
             [keys, values]
                 .map(|buffer| buffer.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr())
         };
-        let before = addresses(layer);
-        for (start, len) in [(0, 3), (3, 1), (4, 4)] {
-            let new = heads(&config).map(|heads| Tensor::ones([2, len, heads, config.head_dim], &device));
-            layer.attend(new, &rotary.rotation(start, len, &device), None);
-            assert_eq!(addresses(layer), before);
+        let before = addresses(&cache);
+        for len in [3, 1, 4] {
+            attend(&mut cache, &config, 0, len);
+            assert_eq!(addresses(&cache), before);
         }
+        cache.truncate_sequence(1, 2);
+        attend(&mut cache, &config, 0, 1);
+        assert_eq!((addresses(&cache), cache.lens()), (before, [9, 3].as_slice()));
     }
 
     #[test]
     #[should_panic(expected = "5 positions do not fit a cache of 4")]
     fn a_full_cache_refuses_more() {
-        let (device, config) = (Device::flex(), DecoderConfig::pico());
-        let rotation = RotaryEmbedding::init(&config, &device).rotation(0, 5, &device);
-        let new = heads(&config).map(|heads| Tensor::zeros([1, 5, heads, config.head_dim], &device));
-        KvCache::new(&config, 1, 4, &device).layers()[0].attend(new, &rotation, None);
+        let config = DecoderConfig::pico();
+        attend(&mut KvCache::new(&config, 1, 4, &Device::flex()), &config, 0, 5);
     }
 
     #[test]
-    fn a_prefix_that_is_kept_gives_the_attention_that_it_gave() {
-        let (device, config) = (Device::flex(), DecoderConfig::pico());
-        let rotary = RotaryEmbedding::init(&config, &device);
-        let mut cache = KvCache::new(&config, 2, 10, &device);
-        let new = |salt: i64, len: usize| {
-            heads(&config).map(|heads| {
-                let numbers = (2 * len * heads * config.head_dim) as i64;
-                let numbers = Tensor::<1, burn::tensor::Int>::arange(salt..salt + numbers, &device).float().sin();
-                numbers.reshape([2, len, heads, config.head_dim])
-            })
+    fn a_prefix_gives_the_attention_that_it_gave() {
+        let config = DecoderConfig::pico();
+        let mut cache = KvCache::new(&config, 2, 10, &Device::flex());
+        attend(&mut cache, &config, 1, 3);
+        let mut again = |salt: i64| {
+            cache.truncate(3);
+            attend(&mut cache, &config, salt, 4).into_data()
         };
-        let mut attend = |start: usize, len: usize, salt: i64| {
-            cache.truncate(start);
-            cache.layers()[0].attend(new(salt, len), &rotary.rotation(start, len, &device), None).into_data()
-        };
-        attend(0, 3, 1);
-        let first = attend(3, 4, 5);
-        assert_ne!(attend(3, 4, 6), first);
-        assert_eq!(attend(3, 4, 5), first);
+        let first = again(5);
+        assert_ne!(again(6), first);
+        assert_eq!(again(5), first);
     }
 }

@@ -13,8 +13,10 @@ pub mod loss;
 mod mlp;
 mod moe;
 mod norm;
+mod positions;
 mod precision;
 mod rope;
+mod token_batch;
 mod weight;
 
 pub use any_decoder::AnyDecoder;
@@ -26,8 +28,10 @@ pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
 pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
 pub use norm::RmsNorm;
+pub use positions::Positions;
 pub use precision::Precision;
-pub use rope::{RotaryEmbedding, Rotation, inverse_frequencies};
+pub use rope::Rotation;
+pub use token_batch::TokenBatch;
 pub use weight::{Quantized, Weight};
 
 use burn::module::Module;
@@ -43,15 +47,14 @@ pub trait CausalLm: Module {
     /// The shape of the model.
     fn config(&self) -> &DecoderConfig;
 
-    /// The states after the final norm. With a cache, `tokens` continue the sequence that it holds.
+    /// The states after the final norm, those of padding included. With a cache, each row of tokens continues its sequence.
     ///
     /// # Shapes
-    /// - `tokens`: `[batch_size, seq_length]`
+    /// - `tokens`: a [`TokenBatch`], or ids `[batch_size, seq_length]`
     ///
     /// # Panics
-    /// If the sequence grows longer than `max_position_embeddings` or than the cache, or an id is not below
-    /// `vocab_size`.
-    fn hidden_states(&self, tokens: Tensor<2, Int>, cache: Option<&mut KvCache>) -> HiddenStates;
+    /// If a sequence outgrows `max_position_embeddings` or the cache, or an id is not below `vocab_size`.
+    fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates;
 
     /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;

@@ -189,11 +189,11 @@ mod tests {
         let model = model(&device);
         let test = InferenceTest { n_prompt: 5, n_gen: 3, n_depth: 4, batch_size: 2 };
         let mut runs = InferenceRuns::new(&model, test, &device);
-        assert_eq!(runs.cache.len(), 4);
+        assert_eq!(runs.cache.lens(), [4, 4]);
         for _ in 0..2 {
             let time = runs.run();
             assert!(time.first_ns.expect("there were logits") <= time.total_ns);
-            assert_eq!(runs.cache.len(), 12);
+            assert_eq!(runs.cache.lens(), [12, 12]);
         }
     }
 

@@ -1,10 +1,10 @@
-//! Spans in the Trace Event Format, which Perfetto and `chrome://tracing` show.
+//! Spans in the Trace Event Format of Perfetto and `chrome://tracing`.
 
 use serde_json::{Value, json};
 
 use super::Span;
 
-/// Records as one trace, each a track of its own that begins at 0; times are microseconds.
+/// A trace with one track per record, each starting at 0; times are in microseconds.
 pub fn to_chrome_json<'a>(records: impl IntoIterator<Item = (&'a str, &'a [Span])>) -> String {
     let mut events = Vec::new();
     for (track, (name, spans)) in records.into_iter().enumerate() {

@@ -1,6 +1,6 @@
-//! Where the time of a piece of work goes: spans, recorded for who asks.
+//! Where time goes: spans of named work, recorded on request.
 //!
-//! The parts of a decoder open a [`span`] each. Outside of [`record`] that costs one look at a flag of the thread.
+//! Each part of a decoder opens a [`span`]. Outside of [`record`], that costs one read of a thread-local flag.
 
 mod chrome;
 
@@ -12,18 +12,18 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 
-/// A part of the work, from its begin to its end.
+/// A named part of some work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// What is done.
+    /// Name of the work.
     pub name: &'static str,
-    /// Which of several alike, as a layer.
+    /// Index among parts of this name, as that of a layer.
     pub index: Option<usize>,
-    /// Spans around this one.
+    /// Number of enclosing spans.
     pub depth: usize,
-    /// Nanoseconds from the begin of the record.
+    /// Start in nanoseconds after that of the record.
     pub start_ns: u64,
-    /// Nanoseconds that it took.
+    /// Duration in nanoseconds.
     pub duration_ns: u64,
 }
 
@@ -39,11 +39,11 @@ thread_local! {
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
 }
 
-/// Does `work` and gives back what it does, with the spans that this thread opened meanwhile, in the order in which they
-/// began. `device` is waited for at both ends of every span, so that its work counts where it was asked for. Of two
-/// records, one inside the other, the inner one gets the spans.
+/// Runs `work` and returns its result with the spans that this thread opened meanwhile, in the order of their starts. Every
+/// span synchronizes `device` at both ends, so that asynchronous work counts where it was started. Of two nested records, the
+/// inner one gets the spans.
 pub fn record<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Vec<Span>) {
-    /// Puts back what was there, also behind a panic.
+    /// Restores the state before, also after a panic.
     struct Restore(bool, Option<Recorder>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -58,8 +58,8 @@ pub fn record<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Vec<Span>) {
     (result, spans)
 }
 
-/// Ends its span when it is dropped.
-#[must_use = "a span ends where its guard is dropped"]
+/// Ends its span on drop.
+#[must_use = "a span ends when its guard is dropped"]
 #[derive(Debug)]
 pub struct SpanGuard {
     place: Option<usize>,
@@ -72,7 +72,7 @@ pub fn span(name: &'static str) -> SpanGuard {
     open(name, None)
 }
 
-/// Begins a span that is one of several alike.
+/// Begins a span with an index.
 pub fn indexed_span(name: &'static str, index: usize) -> SpanGuard {
     open(name, Some(index))
 }
@@ -106,7 +106,7 @@ fn end(place: usize) {
 
 impl Recorder {
     fn now_ns(&self) -> u64 {
-        self.device.sync().expect("the device finishes what was asked of it");
+        self.device.sync().expect("the device finishes its work");
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_nest_and_come_in_the_order_of_their_begins() {
+    fn spans_nest_and_are_in_the_order_of_their_starts() {
         let (result, spans) = record(&Device::flex(), work);
         assert_eq!(result, 7);
         let shape: Vec<_> = spans.iter().map(|span| (span.name, span.index, span.depth)).collect();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_a_record_and_on_other_threads_nothing_is_kept() {
+    fn nothing_is_recorded_outside_of_a_record_or_on_other_threads() {
         work();
         let (_, spans) = record(&Device::flex(), || std::thread::scope(|scope| scope.spawn(work).join()));
         assert!(spans.is_empty());
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inner_of_two_records_has_the_spans_and_a_panic_leaves_none_open() {
+    fn the_inner_of_two_records_gets_the_spans_and_a_panic_ends_a_record() {
         let (inner, outer) = record(&Device::flex(), || {
             let _around = span("around");
             record(&Device::flex(), work).1

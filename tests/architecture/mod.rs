@@ -95,8 +95,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
 const WRONG_ARROWS: [(&str, &str); 3] = [("weights", "formats"), ("output", "formats"), ("formats", "hub")];
 
 /// Files, or folders of files, that still lie in a circle.
-const IN_CIRCLES: [&str; 21] = [
-    "eval",
+const IN_CIRCLES: [&str; 19] = [
     "figure",
     "formats/checkpoint",
     "formats/gguf",
@@ -106,7 +105,6 @@ const IN_CIRCLES: [&str; 21] = [
     "growth/recipe",
     "growth/width",
     "hub",
-    "kernel/attention",
     "kernel/cpu",
     "kernel/linear_cross_entropy",
     "kernel/projections",

@@ -9,7 +9,7 @@ use super::super::failure::Failure;
 use super::super::output::aligned;
 use crate::config::DecoderConfig;
 use crate::device::device;
-use crate::eval::{LogitDivergence, departure, logits};
+use crate::eval::{LogitDivergence, logit_divergence, logits, rounding_tolerance};
 use crate::formats::Checkpoint;
 use crate::model::AnyDecoder;
 use crate::tokenizer::Tokenizer;
@@ -20,13 +20,6 @@ const PARAGRAPH: &str = include_str!("check.txt");
 
 /// Positions that are compared, so that the logits of a large vocabulary fit beside a model.
 const MOST_TOKENS: usize = 256;
-
-/// Largest `|Δlogit|`, relative to the largest `|logit|`, that rounding explains: some units in the last place of single
-/// precision a layer; or, where weights were rounded to a narrower type, some units in the last place of that.
-fn tolerance(config: &DecoderConfig, rounded: Option<f64>) -> f64 {
-    let computed = 64.0 * f64::from(f32::EPSILON) * config.num_hidden_layers as f64;
-    rounded.map_or(computed, |epsilon| computed.max(8.0 * epsilon))
-}
 
 /// A text that both models will read.
 pub(super) struct Text {
@@ -75,7 +68,7 @@ pub(super) fn within_vocabulary(ids: &[u32], config: &DecoderConfig) -> Result<(
 
 /// The result of a check.
 pub(super) struct Check {
-    departure: LogitDivergence,
+    divergence: LogitDivergence,
     preserves: bool,
     tolerance: f64,
 }
@@ -92,20 +85,19 @@ impl Check {
     ) -> Result<Self, Failure> {
         let device = device("flex")?;
         let base_logits = logits_of(base, &text.ids, &device)?;
-        let departure = departure(&text.ids, &base_logits, &logits_of(grown, &text.ids, &device)?);
-        Ok(Self { departure, preserves, tolerance: tolerance(grown.config(), rounded) })
+        let divergence = logit_divergence(&text.ids, &base_logits, &logits_of(grown, &text.ids, &device)?);
+        let tolerance = rounding_tolerance(grown.config().num_hidden_layers, rounded);
+        Ok(Self { divergence, preserves, tolerance })
     }
 
     /// Whether a growth that preserves the function did.
     pub fn passed(&self) -> bool {
-        let allowed = self.tolerance * self.departure.base_max_abs_logit.max(1.0);
-        let is_number = self.departure.loss_nats.is_finite() && self.departure.mean_kl_nats.is_finite();
-        !self.preserves || (is_number && self.departure.max_abs_logit <= allowed)
+        !self.preserves || self.divergence.is_within(self.tolerance)
     }
 
     /// What was found, a line each.
     pub fn to_text(&self) -> String {
-        let d = &self.departure;
+        let d = &self.divergence;
         let verdict = match (self.preserves, self.passed()) {
             (true, true) => "function preserved, up to rounding",
             (true, false) => "FAILED: the function was to be preserved, and was not",
@@ -129,7 +121,7 @@ impl Check {
     }
 
     pub fn to_json(&self) -> Value {
-        let d = &self.departure;
+        let d = &self.divergence;
         json!({
             "num_tokens": d.num_tokens,
             "max_abs_logit_difference": d.max_abs_logit,
@@ -145,7 +137,7 @@ impl Check {
 
     /// The one number that a message needs.
     pub fn max_abs_logit(&self) -> f64 {
-        self.departure.max_abs_logit
+        self.divergence.max_abs_logit
     }
 }
 

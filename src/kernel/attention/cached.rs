@@ -1,12 +1,16 @@
-//! Attention that turns its queries and keys and appends to a cache: all that stands between the projections of a layer
-//! when it decodes.
+//! Attention with a cache: rotates queries and keys, appends keys and values, and attends to all of them. A decoding step
+//! has nothing else between the projections of its layers.
 
-use burn::tensor::Tensor;
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::{IndexingUpdateOp, Tensor};
 
-use super::{CausalMask, assert_sizes, attention, attention_reference};
+#[cfg(feature = "flex")]
+use super::Mask;
+use super::{CausalMask, attention, attention_reference, mask::Ragged};
 use crate::kernel::rope::{rope, rope_reference};
 
-/// Keys, turned, and values of the positions so far, with room for more.
+/// Rotated keys, and values, of the positions so far, with room for more.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// `[batch_size, capacity, num_kv_heads, head_dim]`.
@@ -16,91 +20,103 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Writes keys and values of the positions from `start` on; in place if nobody else has the cache.
-    fn write(self, k: Tensor<4>, v: Tensor<4>, start: usize) -> Self {
+    /// Writes each new key and value to the place that its query has; in place if the cache has no other owner.
+    fn write(self, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Self {
         let [batch_size, len, heads, head_dim] = k.dims();
-        let place = [0..batch_size, start..start + len, 0..heads, 0..head_dim];
-        Self { keys: self.keys.slice_assign(place.clone(), k), values: self.values.slice_assign(place, v) }
+        match mask {
+            CausalMask::Band(band) => {
+                let place = [0..batch_size, band.past..band.past + len, 0..heads, 0..head_dim];
+                Self { keys: self.keys.slice_assign(place.clone(), k), values: self.values.slice_assign(place, v) }
+            }
+            CausalMask::Ragged(Ragged { bounds, .. }) => {
+                let ends =
+                    bounds.clone().narrow(2, 1, 1).unsqueeze_dim::<4>(3).expand([batch_size, len, heads, head_dim]);
+                let is_padding = ends.clone().equal_elem(0);
+                let places = ends.sub_scalar(1).clamp_min(0);
+                let add = |to: Tensor<4>, x: Tensor<4>| {
+                    let x = x.mask_fill(is_padding.clone(), 0.0);
+                    to.scatter(1, places.clone(), x, IndexingUpdateOp::Add)
+                };
+                let is_new = add(self.keys.zeros_like(), k.ones_like()).greater_elem(0);
+                let [keys, values] =
+                    [(self.keys, k), (self.values, v)].map(|(old, new)| add(old.mask_fill(is_new.clone(), 0.0), new));
+                Self { keys, values }
+            }
+        }
     }
 }
 
-/// [`rope`] of `q` and `k`, which stand at the positions from `mask.past` on; `k` and `v` written to the cache at
-/// these positions; then [`attention`] to all of the cache that is visible. The cache is written to in place if nobody
-/// else has it.
+/// [`rope`] of `q` and `k`; `k` and `v` written to the cache, each where the mask has its query; then [`attention`] to all
+/// keys of the cache that are visible. The cache is written to in place if it has no other owner.
 ///
 /// # Shapes
 /// - `q`, result: `[batch_size, new positions, num_heads, head_dim]`
 /// - `k`, `v`: `[batch_size, new positions, num_kv_heads, head_dim]`
-/// - `cos`, `sin`: `[new positions, head_dim / 2]`
+/// - `cos`, `sin`: `[batch_size or 1, new positions, head_dim / 2]`
 ///
 /// # Panics
 /// If the sizes disagree, or the cache has no room.
 pub fn cached_attention(
     [q, k, v]: [Tensor<4>; 3],
-    [cos, sin]: [Tensor<2>; 2],
+    [cos, sin]: [Tensor<3>; 2],
     cache: Cache,
-    mask: CausalMask,
+    mask: &CausalMask,
 ) -> (Tensor<4>, Cache) {
-    assert_sizes(&q, &cache.keys, &cache.values, mask);
+    super::assert_sizes(&q, &cache.keys, &cache.values, mask);
     let ([batch_size, new, ..], [_, _, num_kv_heads, head_dim]) = (q.dims(), cache.keys.dims());
     for x in [&k, &v] {
         assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
     }
     #[cfg(feature = "flex")]
-    if flex::takes(&q) {
-        return flex::cached_attention([q, k, v], [cos, sin], cache, mask);
+    if crate::kernel::has_kernel(&q.device()) && !q.device().is_autodiff() {
+        crate::kernel::rope::assert_tables(&q, &cos, &sin);
+        super::count(&q, mask);
+        let (y, keys, values) = <Dispatch as CachedAttention>::cached_attention_forward(
+            q.into_dispatch(),
+            k.into_dispatch(),
+            v.into_dispatch(),
+            cos.into_dispatch(),
+            sin.into_dispatch(),
+            cache.keys.into_dispatch(),
+            cache.values.into_dispatch(),
+            mask.into(),
+        );
+        let [y, keys, values] = [y, keys, values].map(Tensor::from_dispatch);
+        return (y, Cache { keys, values });
     }
     let [q, k] = [q, k].map(|x| rope(x, cos.clone(), sin.clone()));
-    let cache = cache.write(k, v, mask.past);
+    let cache = cache.write(k, v, mask);
     (attention(q, cache.keys.clone(), cache.values.clone(), mask), cache)
 }
 
 /// The same by Burn's own operations.
 pub fn cached_attention_reference(
     [q, k, v]: [Tensor<4>; 3],
-    [cos, sin]: [Tensor<2>; 2],
+    [cos, sin]: [Tensor<3>; 2],
     cache: Cache,
-    mask: CausalMask,
+    mask: &CausalMask,
 ) -> (Tensor<4>, Cache) {
     let [q, k] = [q, k].map(|x| rope_reference(x, cos.clone(), sin.clone()));
-    let cache = cache.write(k, v, mask.past);
+    let cache = cache.write(k, v, mask);
     (attention_reference(q, cache.keys.clone(), cache.values.clone(), mask), cache)
 }
 
+/// The operation on a backend, for inference; shapes are those of [`cached_attention`].
 #[cfg(feature = "flex")]
-mod flex {
-    use burn::backend::{Flex, TensorMetadata};
-    use burn::tensor::Tensor;
-
-    use super::super::flex::{Sizes, attend};
-    use super::super::{CausalMask, count};
-    use super::Cache;
-    use crate::kernel::cpu::{dense, tensor, values, whole};
-    use crate::kernel::projections::flex::primitive;
-    use crate::kernel::rope::flex::Rope;
-
-    pub use crate::kernel::projections::flex::takes;
-
-    pub fn cached_attention(
-        [q, k, v]: [Tensor<4>; 3],
-        [cos, sin]: [Tensor<2>; 2],
-        cache: Cache,
-        mask: CausalMask,
-    ) -> (Tensor<4>, Cache) {
-        assert_eq!([cos.dims(), sin.dims()], [[q.dims()[1], q.dims()[3] / 2]; 2], "rope: tables");
-        count(&q, mask);
-        let [cos, sin] = [cos, sin].map(primitive);
-        let [q, k] = [q, k].map(|x| Flex::rope_forward(primitive(x), cos.clone(), sin.clone()));
-        let v = dense(primitive(v));
-        let [mut keys, mut old_values] = [cache.keys, cache.values].map(|buffer| whole(primitive(buffer)));
-        let sizes = Sizes::of(&q, &keys);
-        for (buffer, new) in [(&mut keys, values(&k)), (&mut old_values, values(&v))] {
-            sizes.append(new, buffer.storage_mut::<f32>(), mask.past);
-        }
-        let y = attend(sizes, mask, values(&q), values(&keys), values(&old_values));
-        let [keys, values] = [keys, old_values].map(Tensor::from_primitive::<Flex>);
-        (Tensor::from_primitive::<Flex>(tensor(y, q.shape())), Cache { keys, values })
-    }
+#[backend_extension(Flex)]
+pub(super) trait CachedAttention: Backend {
+    /// The result, keys and values.
+    #[expect(clippy::too_many_arguments, reason = "primitives cross the dispatch one by one")]
+    fn cached_attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        #[extension_type] mask: Mask<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 #[cfg(test)]
@@ -118,10 +134,10 @@ mod tests {
         [num_heads, num_kv_heads]: [usize; 2],
         head_dim: usize,
         device: &Device,
-    ) -> ([Tensor<4>; 3], [Tensor<2>; 2]) {
+    ) -> ([Tensor<4>; 3], [Tensor<3>; 2]) {
         let new = [num_heads, num_kv_heads, num_kv_heads];
         let new = new.map(|heads| random([batch_size, len, heads, head_dim], device));
-        (new, [(); 2].map(|()| random([len, head_dim / 2], device)))
+        (new, [(); 2].map(|()| random([1, len, head_dim / 2], device)))
     }
 
     fn empty(sizes: [usize; 4], device: &Device) -> Cache {
@@ -139,9 +155,9 @@ mod tests {
             let mut past = 0;
             for len in [1, 5, 1, 66, 1, 1] {
                 let (new, angles) = step([batch_size, len], [heads, kv_heads], head_dim, &device);
-                let mask = CausalMask { past, window };
-                let (y, cache) = cached_attention(new.clone(), angles.clone(), found, mask);
-                let (expected_y, expected_cache) = cached_attention_reference(new, angles, expected, mask);
+                let mask = CausalMask::band(past, window);
+                let (y, cache) = cached_attention(new.clone(), angles.clone(), found, &mask);
+                let (expected_y, expected_cache) = cached_attention_reference(new, angles, expected, &mask);
                 y.into_data().assert_approx_eq::<f32>(&expected_y.into_data(), Tolerance::absolute(1e-4));
                 for (found, expected) in [(&cache.keys, &expected_cache.keys), (&cache.values, &expected_cache.values)]
                 {
@@ -163,7 +179,7 @@ mod tests {
         let before = addresses(&cache);
         let attend = |cache, past| {
             let (new, angles) = step([2, 3], [6, 2], 4, &device);
-            cached_attention(new, angles, cache, CausalMask { past, window: None })
+            cached_attention(new, angles, cache, &CausalMask::band(past, None))
         };
         let (_, cache) = attend(cache, 0);
         assert_eq!(addresses(&cache), before);
@@ -180,7 +196,7 @@ mod tests {
     fn a_cache_of_other_heads_is_refused() {
         let device = Device::flex();
         let (new, angles) = step([1, 2], [6, 3], 4, &device);
-        cached_attention(new, angles, empty([1, 40, 1, 4], &device), CausalMask { past: 0, window: None });
+        cached_attention(new, angles, empty([1, 40, 1, 4], &device), &CausalMask::band(0, None));
     }
 
     #[test]
@@ -188,10 +204,10 @@ mod tests {
         let device = Device::flex().autodiff();
         let (new, angles) = step([2, 3], [4, 2], 6, &device);
         let new = new.map(Tensor::require_grad);
-        type Attend = fn([Tensor<4>; 3], [Tensor<2>; 2], Cache, CausalMask) -> (Tensor<4>, Cache);
+        type Attend = fn([Tensor<4>; 3], [Tensor<3>; 2], Cache, &CausalMask) -> (Tensor<4>, Cache);
         let run = |f: Attend| {
             let cache = empty([2, 5, 2, 6], &device);
-            let (y, _) = f(new.clone(), angles.clone(), cache, CausalMask { past: 1, window: None });
+            let (y, _) = f(new.clone(), angles.clone(), cache, &CausalMask::band(1, None));
             let grads = y.powi_scalar(2).sum().backward();
             new.each_ref().map(|x| x.grad(&grads).unwrap().into_data())
         };
@@ -201,10 +217,35 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "of 4 positions")]
+    #[should_panic(expected = "5 keys for 4 positions")]
     fn a_full_cache_refuses_more() {
         let device = Device::flex();
         let (new, angles) = step([1, 2], [2, 2], 4, &device);
-        cached_attention(new, angles, empty([1, 4, 2, 4], &device), CausalMask { past: 3, window: None });
+        cached_attention(new, angles, empty([1, 4, 2, 4], &device), &CausalMask::band(3, None));
+    }
+
+    #[test]
+    fn sequences_of_different_lengths_are_appended_each_to_its_own_end() {
+        let device = Device::flex();
+        let full = random([3, 40, 2, 6], &device);
+        let cache = Cache { keys: full.clone(), values: full.clone() };
+        let keys = |past: usize, len: usize| (past..past + len).map(|i| 0..i + 1).collect::<Vec<_>>();
+        let mask = CausalMask::ragged(&[keys(30, 3), vec![], keys(0, 5)], &device);
+        let (new, [cos, sin]) = step([3, 5], [4, 2], 6, &device);
+        let angles = [cos, sin].map(|table| table.repeat_dim(0, 3));
+        let (y, found) = cached_attention(new.clone(), angles.clone(), cache.clone(), &mask);
+        let (expected_y, expected) = cached_attention_reference(new.clone(), angles, cache, &mask);
+        y.into_data().assert_approx_eq::<f32>(&expected_y.into_data(), Tolerance::absolute(1e-4));
+        for (found, expected) in [(&found.keys, &expected.keys), (&found.values, &expected.values)] {
+            found.to_data().assert_approx_eq::<f32>(&expected.to_data(), Tolerance::absolute(1e-5));
+        }
+        let part = |x: &Tensor<4>, batch: usize, start: usize, len: usize| {
+            x.clone().narrow(0, batch, 1).narrow(1, start, len).into_data()
+        };
+        for (batch, past, len) in [(0, 30, 3), (2, 0, 5)] {
+            assert_eq!(part(&found.values, batch, past, len), part(&new[2], batch, 0, len));
+            assert_eq!(part(&found.values, batch, past + len, 2), part(&full, batch, past + len, 2));
+        }
+        assert_eq!(part(&found.values, 1, 0, 40), part(&full, 1, 0, 40), "an idle sequence is untouched");
     }
 }

@@ -1,64 +1,93 @@
-//! Attention of one query a sequence, as in decoding: flash-decoding (Dao et al., 2023) over the cache where it lies.
+//! Attention of one query per sequence, as in decoding: flash-decoding (Dao et al., 2023) over the cache in place.
 //!
-//! A task has some keys of one sequence, of all heads, which lie side by side in memory, and asks for those of the next
-//! task meanwhile; each key and value is loaded once for up to four query heads that read it. What a task finds, the sum of its
-//! values under the exponentials of its scores, their largest score and their total, is merged with what others have found
-//! by the last of them, always in the same order.
+//! A task takes a run of keys of one sequence, all heads side by side as they are in memory, and prefetches the run of the
+//! next task. Each key and value is loaded once for up to four of the query heads that read it. A task leaves the sum of its
+//! values weighted by `e^score`, its largest score and its total; the last task of a sequence merges them, in fixed order.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::CausalMask;
-use super::flex::Sizes;
+use super::layout::{Sizes, Visible};
 use crate::kernel::cpu::{
     CHUNK, FourAtOnce, Lanes, MatMut, Scratch, SharedMat, Threads, WithLanes, exp, exponentials_in_place, four_at_once,
     sixteen, vectorized, with_lanes,
 };
 
-/// Fewest and most keys of a task.
+/// Minimum and maximum keys of a task.
 const KEYS: RangeInclusive<usize> = 16..=64;
-/// Most bytes of the keys and values of a task, if that is more than the fewest: those of the next one are asked for
-/// meanwhile, and both stay in the second cache.
+/// Cap on a task's K/V bytes, so that this tile and the prefetched next one fit in L2.
 const PART_BYTES: usize = 256 * 1024;
-/// Tasks that a sequence is cut into, if none has fewer keys or more.
+/// Tasks per sequence, unless their keys would be fewer or more than [`KEYS`].
 const PARTS: usize = 8;
 
-/// `out = softmax(q·kᵀ / √head_dim)·v` for one query a sequence.
+/// The keys of a sequence, cut into parts; a part is a task.
+struct Cut {
+    batch: usize,
+    keys: Range<usize>,
+    keys_per_part: usize,
+    /// Tasks of the sequences before this one.
+    first_task: usize,
+}
+
+impl Cut {
+    /// By the sizes of the sequence alone: threads and other sequences have no influence on its sums.
+    fn new(sizes: Sizes, batch: usize, keys: Range<usize>, first_task: usize) -> Self {
+        let most = PART_BYTES / (2 * size_of::<f32>() * sizes.key_width()) / 16 * 16;
+        let most = most.clamp(*KEYS.start(), *KEYS.end());
+        let keys_per_part = keys.len().div_ceil(PARTS).next_multiple_of(16).min(most);
+        Self { batch, keys, keys_per_part, first_task }
+    }
+
+    fn num_parts(&self) -> usize {
+        self.keys.len().div_ceil(self.keys_per_part)
+    }
+
+    /// Where the keys of a part begin in the flat array, and how many they are.
+    fn part(&self, sizes: Sizes, part: usize) -> (usize, usize) {
+        let first = self.keys.start + part * self.keys_per_part;
+        let start = (self.batch * sizes.capacity + first) * sizes.key_width();
+        (start, self.keys_per_part.min(self.keys.end - first))
+    }
+}
+
+/// `out = softmax(q·kᵀ / √head_dim)·v` for sequences of one query, in ascending order.
 #[expect(unsafe_code, reason = "the tasks of a loop write to distinct rows")]
-pub(super) fn one_query(sizes: Sizes, mask: CausalMask, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+pub fn one_query(sizes: Sizes, visible: &Visible, sequences: &[usize], [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+    if sequences.is_empty() {
+        return;
+    }
     let (head_dim, heads) = (sizes.head_dim, sizes.group());
-    let positions = mask.keys(0);
-    // By the sizes of a sequence alone: threads and other sequences do not enter into its sums.
-    let most = (PART_BYTES / (2 * size_of::<f32>() * sizes.key_width()) / 16 * 16).clamp(*KEYS.start(), *KEYS.end());
-    let keys_of_part = positions.len().div_ceil(PARTS).next_multiple_of(16).min(most);
-    let parts = positions.len().div_ceil(keys_of_part);
+    let (mut cuts, mut tasks, mut num_keys) = (Vec::with_capacity(sequences.len()), 0, 0);
+    for &batch in sequences {
+        let cut = Cut::new(sizes, batch, visible.keys(batch, 0), tasks);
+        (tasks, num_keys) = (tasks + cut.num_parts(), num_keys + cut.keys.len());
+        cuts.push(cut);
+    }
     let width = heads * (head_dim + 2);
     let row = sizes.num_kv_heads * width;
-    let tasks = sizes.batch_size * parts;
     let mut found = Scratch::new(tasks * row);
-    let target = SharedMat::of(MatMut::new(&mut found, sizes.batch_size, parts * row));
-    let means = SharedMat::of(MatMut::new(out, sizes.batch_size, sizes.query_width()));
-    let left: Vec<_> = (0..sizes.batch_size).map(|_| AtomicUsize::new(parts)).collect();
-    let keys_of = |index: usize| {
-        let (batch, first) = (index / parts, positions.start + index % parts * keys_of_part);
-        let start = (batch * sizes.capacity + first) * sizes.key_width();
-        (batch, start, keys_of_part.min(positions.end - first))
+    let target = SharedMat::of(MatMut::new(&mut found, 1, tasks * row));
+    let means = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+    let left: Vec<_> = cuts.iter().map(|cut| AtomicUsize::new(cut.num_parts())).collect();
+    let place_of = |task: usize| {
+        let index = cuts.partition_point(|cut| cut.first_task <= task) - 1;
+        (index, cuts[index].part(sizes, task - cuts[index].first_task))
     };
-    let attend = |index: usize| {
-        let (batch, start, count) = keys_of(index);
-        let (_, next, _) = keys_of(index + 1);
-        let queries = &q[batch * sizes.query_width()..(batch + 1) * sizes.query_width()];
+    let attend = |task: usize| {
+        let (index, (start, count)) = place_of(task);
+        let (_, (next, _)) = place_of((task + 1).min(tasks - 1));
+        let query = cuts[index].batch * sizes.num_queries * sizes.query_width();
         let stream = Stream { stride: sizes.key_width(), ahead: next - start };
         let mut scores = Scratch::new(heads * count);
         for kv_head in 0..sizes.num_kv_heads {
             let start = start + kv_head * head_dim;
-            let queries = &queries[kv_head * heads * head_dim..(kv_head + 1) * heads * head_dim];
-            let place = index % parts * row + kv_head * width;
-            // SAFETY: each task has numbers of its own, and nobody else reads them while parts are left.
-            let part = unsafe { target.row(batch, place..place + width) };
+            let query = query + kv_head * heads * head_dim;
+            let place = task * row + kv_head * width;
+            // SAFETY: each task has a part of its own, and nobody else reads it while parts of the sequence are left.
+            let part = unsafe { target.row(0, place..place + width) };
             let (sums, tops) = part.split_at_mut(heads * head_dim);
             with_lanes(Part {
-                queries,
+                queries: &q[query..query + heads * head_dim],
                 count,
                 scale: sizes.scale(),
                 head_dim,
@@ -70,18 +99,20 @@ pub(super) fn one_query(sizes: Sizes, mask: CausalMask, [q, k, v]: [&[f32]; 3], 
                 tops,
             });
         }
+        index
     };
-    let task = |index: usize| {
-        attend(index);
-        let batch = index / parts;
-        if left[batch].fetch_sub(1, Ordering::AcqRel) == 1 {
+    let task = |task: usize| {
+        let index = attend(task);
+        if left[index].fetch_sub(1, Ordering::AcqRel) == 1 {
+            let Cut { batch, first_task, .. } = cuts[index];
+            let parts = cuts[index].num_parts();
+            let (place, query) = (first_task * row..(first_task + parts) * row, batch * sizes.num_queries);
             // SAFETY: this was the last of the tasks that have these rows.
-            let (found, means) =
-                unsafe { (target.row(batch, 0..parts * row), means.row(batch, 0..sizes.query_width())) };
+            let (found, means) = unsafe { (target.row(0, place), means.row(query, 0..sizes.query_width())) };
             vectorized!(merge(found, parts, [heads, head_dim], means));
         }
     };
-    let is_short = sizes.batch_size * sizes.query_width() * positions.len() < CHUNK;
+    let is_short = sizes.query_width() * num_keys < CHUNK;
     let threads = if is_short { Threads::One } else { Threads::Pool };
     let starts: Vec<_> = (0..threads.count()).map(|thread| tasks * thread / threads.count()).collect();
     threads.for_each_in_shares(&starts, tasks, task);

@@ -5,30 +5,15 @@
 
 use std::ops::Range;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::CausalMask;
-use super::flex::{Attention, BLOCK, Sizes};
+use super::super::{AttentionBackward, Inputs};
+use super::layout::{BLOCK, Sizes, Visible};
 use crate::kernel::cpu::{
     Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, sum_by, tensor, values, vectorized,
 };
-
-pub trait AttentionBackward: Attention {
-    /// `(dq, dk, dv)`.
-    fn attention_backward(
-        grad: FloatTensor<Self>,
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        mask: CausalMask,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-}
 
 /// Gradients of one key/value head of one sequence.
 struct GroupGradients {
@@ -39,15 +24,11 @@ struct GroupGradients {
 }
 
 impl AttentionBackward for Flex {
-    fn attention_backward(
-        grad: FlexTensor,
-        q: FlexTensor,
-        k: FlexTensor,
-        v: FlexTensor,
-        mask: CausalMask,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn attention_backward(grad: FlexTensor, inputs: Inputs<Self>) -> [FlexTensor; 3] {
+        let Inputs { q, k, v, mask } = inputs;
         let (grad, q, k, v) = (dense(grad), dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);
+        let visible = Visible::new(mask, sizes.num_queries);
         let d = sizes.head_dim;
         let mut dq = vec![0.0; values(&q).len()];
         let dq_rows = SharedMat::of(MatMut::new(&mut dq, sizes.batch_size * sizes.num_queries, sizes.query_width()));
@@ -55,7 +36,7 @@ impl AttentionBackward for Flex {
             .into_par_iter()
             .map(|index| {
                 let (batch, kv_head) = (index / sizes.num_kv_heads, index % sizes.num_kv_heads);
-                group(sizes, mask, batch, kv_head, [&grad, &q, &k, &v].map(values), &dq_rows)
+                group(sizes, &visible, [batch, kv_head], [&grad, &q, &k, &v].map(values), &dq_rows)
             })
             .collect();
         let gather = |part: fn(&GroupGradients) -> &[f32]| {
@@ -69,7 +50,7 @@ impl AttentionBackward for Flex {
             });
             tensor(out, k.shape())
         };
-        (tensor(dq, q.shape()), gather(|part| &part.dk), gather(|part| &part.dv))
+        [tensor(dq, q.shape()), gather(|part| &part.dk), gather(|part| &part.dv)]
     }
 }
 
@@ -105,22 +86,22 @@ impl Sizes {
 #[expect(unsafe_code, reason = "each group writes to its own heads")]
 fn group(
     sizes: Sizes,
-    mask: CausalMask,
-    batch: usize,
-    kv_head: usize,
+    visible: &Visible,
+    [batch, kv_head]: [usize; 2],
     [grad, q, k, v]: [&[f32]; 4],
     dq_rows: &SharedMat<'_>,
 ) -> GroupGradients {
     let d = sizes.head_dim;
     let mut out = GroupGradients { dk: vec![0.0; sizes.capacity * d], dv: vec![0.0; sizes.capacity * d] };
     let (mut p, mut ds) = (Vec::new(), Vec::new());
-    for start in (0..sizes.num_queries).step_by(BLOCK) {
-        let queries = start..(start + BLOCK).min(sizes.num_queries);
+    let num_queries = visible.num_queries(batch);
+    for start in (0..num_queries).step_by(BLOCK) {
+        let queries = start..(start + BLOCK).min(num_queries);
         let rows = sizes.group() * queries.len();
         let q_rows = sizes.gather(q, batch, kv_head, queries.clone());
         let grad_rows = sizes.gather(grad, batch, kv_head, queries.clone());
         let (q_block, grad_block) = (Mat::new(&q_rows, rows, d), Mat::new(&grad_rows, rows, d));
-        let positions = probabilities(sizes, mask, q_block, queries.clone(), [batch, kv_head], k, &mut p);
+        let positions = probabilities(sizes, visible, q_block, queries.clone(), [batch, kv_head], k, &mut p);
         let columns = positions.len();
         let key_rows = positions.start * d..positions.end * d;
 
@@ -154,21 +135,21 @@ fn group(
 /// Returns the positions that the columns stand for.
 fn probabilities(
     sizes: Sizes,
-    mask: CausalMask,
+    visible: &Visible,
     q: Mat<'_>,
     queries: Range<usize>,
     [batch, kv_head]: [usize; 2],
     k: &[f32],
     scores: &mut Vec<f32>,
 ) -> Range<usize> {
-    let positions = mask.keys_of_all(&queries);
+    let positions = visible.keys_of_all(batch, &queries);
     let (rows, columns) = (sizes.group() * queries.len(), positions.len());
     scores.resize(rows * columns, 0.0);
     let keys = sizes.keys(k, batch, kv_head, positions.clone());
     gemm(MatMut::new(scores, rows, columns), false, q, keys.t(), Threads::One);
     vectorized!({
         for (row, query) in scores.chunks_exact_mut(columns).zip(queries.cycle()) {
-            let seen = mask.keys(query);
+            let seen = visible.keys(batch, query);
             let seen = seen.start - positions.start..seen.end - positions.start;
             row[..seen.start].fill(0.0);
             row[seen.end..].fill(0.0);
@@ -177,43 +158,4 @@ fn probabilities(
         }
     });
     positions
-}
-
-impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
-    fn attention_forward(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        mask: CausalMask,
-    ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Step;
-
-        impl<B: AttentionBackward> Backward<B, 3> for Step {
-            type State = ([FloatTensor<B>; 3], CausalMask);
-
-            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let grad = grads.consume::<B>(&ops.node);
-                let ([q, k, v], mask) = ops.state;
-                let (dq, dk, dv) = B::attention_backward(grad, q, k, v, mask);
-                for (node, gradient) in ops.parents.into_iter().zip([dq, dk, dv]) {
-                    if let Some(node) = node {
-                        grads.register::<B>(node.id, gradient);
-                    }
-                }
-            }
-        }
-
-        match Step.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let inputs = [q, k, v].map(|x| x.into_primitive());
-                let [q, k, v] = inputs.clone();
-                prep.finish((inputs, mask), B::attention_forward(q, k, v, mask))
-            }
-            OpsKind::UnTracked(prep) => {
-                let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
-                prep.finish(B::attention_forward(q, k, v, mask))
-            }
-        }
-    }
 }

@@ -8,8 +8,7 @@
 
 use std::ops::Range;
 
-use super::CausalMask;
-use super::flex::Sizes;
+use super::layout::{Sizes, Visible};
 use crate::kernel::cpu::{Lanes, PANEL_WIDTH, PanelRow, SharedMat, WithLanes, exp, pack, panel_product, with_lanes};
 
 /// Queries of a panel.
@@ -39,7 +38,7 @@ struct Panel {
 #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
 pub(super) unsafe fn block(
     sizes: Sizes,
-    mask: CausalMask,
+    visible: &Visible,
     [batch, kv_head]: [usize; 2],
     queries: Range<usize>,
     [q, k, v]: [&[f32]; 3],
@@ -51,13 +50,13 @@ pub(super) unsafe fn block(
         .flat_map(parts)
         .map(|(head, first)| Panel::new(sizes, q, batch, head, first..(first + QUERIES).min(queries.end)))
         .collect();
-    let positions = mask.keys_of_all(&queries);
+    let positions = visible.keys_of_all(batch, &queries);
     for first in positions.clone().step_by(KEYS) {
         for panel in &mut panels {
-            let seen = mask.keys_of_all(&panel.queries);
+            let seen = visible.keys_of_all(batch, &panel.queries);
             let keys = first.max(seen.start)..(first + KEYS).min(seen.end);
             if !keys.is_empty() {
-                with_lanes(Step { panel, sizes, mask, group: [batch, kv_head], keys, k, v });
+                with_lanes(Step { panel, sizes, visible, group: [batch, kv_head], keys, k, v });
             }
         }
     }
@@ -86,12 +85,12 @@ impl Panel {
     /// Where the keys that each query sees start and end, if there is one among `keys` that some query does not see: at
     /// the diagonal, and where a window begins.
     #[inline(always)]
-    fn hidden(&self, mask: CausalMask, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
-        let (first, last) = (mask.keys(self.queries.start), mask.keys(self.queries.end - 1));
+    fn hidden(&self, visible: &Visible, batch: usize, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
+        let [first, last] = [self.queries.start, self.queries.end - 1].map(|query| visible.keys(batch, query));
         (last.start > keys.start || first.end < keys.end).then(|| {
             let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
             for (lane, query) in self.queries.clone().enumerate() {
-                let seen = mask.keys(query);
+                let seen = visible.keys(batch, query);
                 (starts[lane], ends[lane]) = (seen.start, seen.end);
             }
             [starts, ends]
@@ -115,7 +114,7 @@ impl Panel {
 struct Step<'a> {
     panel: &'a mut Panel,
     sizes: Sizes,
-    mask: CausalMask,
+    visible: &'a Visible,
     /// Sequence and key/value head.
     group: [usize; 2],
     keys: Range<usize>,
@@ -126,12 +125,12 @@ struct Step<'a> {
 impl WithLanes for Step<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
-        let Self { panel, sizes, mask, group: [batch, kv_head], keys, k, v } = self;
+        let Self { panel, sizes, visible, group: [batch, kv_head], keys, k, v } = self;
         let [k, v] = [k, v].map(|x| sizes.keys(x, batch, kv_head, keys.clone()));
         let mut scores = [[0.0; QUERIES]; KEYS];
         let scores = &mut scores[..keys.len()];
         panel_product(lanes, k, &panel.q, PANEL_WIDTH, None, scores);
-        let hidden = panel.hidden(mask, &keys);
+        let hidden = panel.hidden(visible, batch, &keys);
         if let Some(seen) = &hidden {
             hide(scores, keys.clone(), seen, f32::NEG_INFINITY);
         }

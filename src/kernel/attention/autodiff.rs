@@ -1,0 +1,49 @@
+//! The node of the autodiff graph, for every backend that has the gradients.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+
+use super::{Attention, AttentionBackward, Inputs, Mask};
+
+impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        mask: Mask<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: AttentionBackward> Backward<B, 3> for Step {
+            type State = Inputs<B>;
+
+            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let gradients = B::attention_backward(grad, ops.state);
+                for (node, gradient) in ops.parents.into_iter().zip(gradients) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+
+        let nodes = [q.node(), k.node(), v.node()];
+        let mask = match mask {
+            Mask::Band(band) => Mask::Band(band),
+            Mask::Ragged(bounds) => Mask::Ragged(bounds),
+        };
+        let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let inputs = Inputs { q: q.clone(), k: k.clone(), v: v.clone(), mask: mask.clone() };
+                prep.finish(inputs, B::attention_forward(q, k, v, mask))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::attention_forward(q, k, v, mask)),
+        }
+    }
+}

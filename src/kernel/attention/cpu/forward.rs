@@ -1,0 +1,51 @@
+//! Tasks of the forward pass.
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
+
+use super::super::{Attention, Mask};
+use super::decode::one_query;
+use super::flash;
+use super::layout::{BLOCK, Sizes, Visible};
+use crate::kernel::cpu::{MatMut, SharedMat, Threads, dense, tensor, values};
+
+impl Attention for Flex {
+    fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, mask: Mask<Self>) -> FlexTensor {
+        let (q, k, v) = (dense(q), dense(k), dense(v));
+        let sizes = Sizes::of(&q, &k);
+        let visible = Visible::new(mask, sizes.num_queries);
+        tensor(attend(sizes, &visible, [&q, &k, &v].map(values)), q.shape())
+    }
+}
+
+/// Attention on plain slices. How many queries a sequence has decides how it is computed, so it has the same bits in any
+/// batch.
+pub fn attend(sizes: Sizes, visible: &Visible, qkv: [&[f32]; 3]) -> Vec<f32> {
+    let mut out = vec![0.0; qkv[0].len()];
+    let with = |is_wanted: fn(usize) -> bool| {
+        (0..sizes.batch_size).filter(|&batch| is_wanted(visible.num_queries(batch))).collect::<Vec<_>>()
+    };
+    one_query(sizes, visible, &with(|num_queries| num_queries == 1), qkv, &mut out);
+    blocks(sizes, visible, &with(|num_queries| num_queries > 1), qkv, &mut out);
+    out
+}
+
+/// Sequences of many queries: a task is a block of queries of one sequence, all heads that read one key/value head.
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct places")]
+fn blocks(sizes: Sizes, visible: &Visible, sequences: &[usize], qkv: [&[f32]; 3], out: &mut [f32]) {
+    let most = sequences.iter().map(|&batch| visible.num_queries(batch)).max().unwrap_or(0);
+    // The last queries see the most keys: they go first, so that no thread is left with them at the end.
+    let starts = (0..most).step_by(BLOCK).rev();
+    let block = |start: usize| {
+        let long = sequences.iter().filter(move |&&batch| visible.num_queries(batch) > start);
+        long.map(move |&batch| (batch, start..(start + BLOCK).min(visible.num_queries(batch))))
+    };
+    let blocks: Vec<_> = starts.flat_map(block).collect();
+    let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+    Threads::Pool.for_each(blocks.len() * sizes.num_kv_heads, |index| {
+        let (batch, queries) = blocks[index / sizes.num_kv_heads].clone();
+        let group = [batch, index % sizes.num_kv_heads];
+        // SAFETY: each task has a block of queries and some heads of its own.
+        unsafe { flash::block(sizes, visible, group, queries, qkv, &target) };
+    });
+}

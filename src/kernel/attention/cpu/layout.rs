@@ -1,0 +1,137 @@
+//! Where everything is in the flat arrays of attention, and which keys a query sees.
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+use burn::backend::{Flex, TensorMetadata};
+
+use super::super::{Band, Mask};
+use crate::kernel::cpu::{Mat, indices};
+
+/// Queries of a task, of all heads that read one key/value head.
+pub const BLOCK: usize = 64;
+
+/// The sizes of one call, and where the rows of a head are in the flat arrays.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    pub batch_size: usize,
+    pub num_queries: usize,
+    pub num_heads: usize,
+    pub capacity: usize,
+    pub num_kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Sizes {
+    pub fn of(q: &FlexTensor, k: &FlexTensor) -> Self {
+        let (q, k) = (q.shape(), k.shape());
+        let [batch_size, num_queries, num_heads, head_dim] = [q[0], q[1], q[2], q[3]];
+        Self { batch_size, num_queries, num_heads, capacity: k[1], num_kv_heads: k[2], head_dim }
+    }
+
+    /// Elements of one position of `q`.
+    pub fn query_width(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Elements of one position of `k` or `v`.
+    pub fn key_width(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    pub fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Rows `positions` of one key/value head of one sequence.
+    pub fn keys<'a>(&self, k: &'a [f32], batch: usize, kv_head: usize, positions: Range<usize>) -> Mat<'a> {
+        let start = (batch * self.capacity + positions.start) * self.key_width() + kv_head * self.head_dim;
+        Mat::strided(&k[start..], positions.len(), self.head_dim, self.key_width())
+    }
+
+    /// Rows `queries` of one head of one sequence.
+    pub fn queries<'a>(&self, q: &'a [f32], batch: usize, head: usize, queries: Range<usize>) -> Mat<'a> {
+        let start = (batch * self.num_queries + queries.start) * self.query_width() + head * self.head_dim;
+        Mat::strided(&q[start..], queries.len(), self.head_dim, self.query_width())
+    }
+
+    /// Copies the new rows of `k` or `v` to the cache, each to the place of its query.
+    pub fn append(&self, new: &[f32], cache: &mut [f32], visible: &Visible) {
+        let width = self.key_width();
+        for batch in 0..self.batch_size {
+            let (num_queries, first) = (visible.num_queries(batch), visible.first_place(batch));
+            let (from, to) = (batch * self.num_queries * width, (batch * self.capacity + first) * width);
+            cache[to..to + num_queries * width].copy_from_slice(&new[from..from + num_queries * width]);
+        }
+    }
+
+    /// Query heads that read one key/value head.
+    pub fn group(&self) -> usize {
+        self.num_heads / self.num_kv_heads
+    }
+}
+
+/// Which keys each query sees, on the host. Along a sequence, neither the first nor the last of them goes back.
+#[derive(Debug)]
+pub enum Visible {
+    Band { band: Band, num_queries: usize },
+    Ragged { sequences: Vec<Vec<Range<usize>>> },
+}
+
+impl Visible {
+    pub fn new(mask: Mask<Flex>, num_queries: usize) -> Self {
+        match mask {
+            Mask::Band(band) => Self::Band { band, num_queries },
+            Mask::Ragged(bounds) => {
+                let bounds = indices(&bounds);
+                let queries = bounds.as_chunks::<2>().0.chunks(num_queries);
+                let keys = |queries: &[[usize; 2]]| {
+                    queries.iter().take_while(|[_, end]| *end > 0).map(|[first, end]| *first..*end).collect()
+                };
+                Self::Ragged { sequences: queries.map(keys).collect() }
+            }
+        }
+    }
+
+    /// Queries of a sequence, without the padding behind them.
+    pub fn num_queries(&self, batch: usize) -> usize {
+        match self {
+            Self::Band { num_queries, .. } => *num_queries,
+            Self::Ragged { sequences } => sequences[batch].len(),
+        }
+    }
+
+    /// The keys that a query sees.
+    pub fn keys(&self, batch: usize, query: usize) -> Range<usize> {
+        match self {
+            Self::Band { band, .. } => band.keys(query),
+            Self::Ragged { sequences } => sequences[batch][query].clone(),
+        }
+    }
+
+    /// From the first to the last of the keys that some queries see.
+    ///
+    /// # Panics
+    /// If there are no queries.
+    pub fn keys_of_all(&self, batch: usize, queries: &Range<usize>) -> Range<usize> {
+        assert!(!queries.is_empty(), "some queries");
+        self.keys(batch, queries.start).start..self.keys(batch, queries.end - 1).end
+    }
+
+    /// Which key the first query of a sequence is; 0 if it has none.
+    pub fn first_place(&self, batch: usize) -> usize {
+        if self.num_queries(batch) == 0 { 0 } else { self.keys(batch, 0).end - 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_queries_see_from_the_first_key_of_the_first_to_the_last_of_the_last() {
+        let visible = |window| Visible::Band { band: Band { past: 7, window }, num_queries: 5 };
+        assert_eq!(visible(None).keys_of_all(0, &(2..5)), 0..12);
+        assert_eq!(visible(Some(3)).keys_of_all(0, &(2..5)), 7..12);
+    }
+}

@@ -1,0 +1,57 @@
+//! The tokens of a pass.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Token ids of a pass, a row per sequence. A plain tensor is a batch of sequences of one length.
+#[derive(Debug, Clone)]
+pub struct TokenBatch {
+    /// `[batch_size, seq_length]`; 0 behind the end of a row.
+    pub ids: Tensor<2, Int>,
+    /// Lengths of the documents of each row, if some row is padded or has several.
+    documents: Option<Vec<Vec<usize>>>,
+}
+
+impl From<Tensor<2, Int>> for TokenBatch {
+    fn from(ids: Tensor<2, Int>) -> Self {
+        Self { ids, documents: None }
+    }
+}
+
+impl TokenBatch {
+    /// Sequences of any lengths, padded on the right: for evaluation, and for decoding where sequences come and go. A
+    /// sequence may have no tokens in this pass. Padding has no influence on the tokens before it.
+    pub fn padded<T: AsRef<[u32]>>(sequences: &[T], device: &Device) -> Self {
+        let rows: Vec<&[T]> = sequences.iter().map(std::slice::from_ref).collect();
+        Self::packed(&rows, device)
+    }
+
+    /// Rows of several documents, one behind the other, padded on the right: for training. A document does not see those
+    /// before it, and its positions begin at 0.
+    pub fn packed<R: AsRef<[T]>, T: AsRef<[u32]>>(rows: &[R], device: &Device) -> Self {
+        let documents = rows.iter().map(|row| row.as_ref().iter().map(|text| text.as_ref().len()).collect());
+        let documents: Vec<Vec<usize>> = documents.collect();
+        let seq_length = documents.iter().map(|lens| lens.iter().sum()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(rows.len() * seq_length);
+        for (row, texts) in rows.iter().enumerate() {
+            ids.extend(texts.as_ref().iter().flat_map(|text| text.as_ref()).map(|id| *id as i32));
+            ids.resize((row + 1) * seq_length, 0);
+        }
+        let is_full = documents.iter().all(|lens| *lens == [seq_length]);
+        let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), seq_length]), device);
+        Self { ids, documents: (!is_full).then_some(documents) }
+    }
+
+    /// Lengths of the documents of each row; `None` if every row is one document without padding.
+    pub(super) fn documents(&self) -> Option<&[Vec<usize>]> {
+        self.documents.as_deref()
+    }
+
+    /// Tokens of each row, without padding.
+    pub(super) fn lens(&self) -> Vec<usize> {
+        let [batch_size, seq_length] = self.ids.dims();
+        match &self.documents {
+            None => vec![seq_length; batch_size],
+            Some(documents) => documents.iter().map(|lens| lens.iter().sum()).collect(),
+        }
+    }
+}

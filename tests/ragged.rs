@@ -1,0 +1,155 @@
+//! Batches of sequences of different lengths, and of several documents a row: each sequence as if it were alone.
+
+use burn::tensor::Tensor;
+use deepwide::config::DecoderConfig;
+use deepwide::model::{AnyDecoder, CausalLm, KvCache, TokenBatch, loss};
+use deepwide::weights::TensorId;
+use proptest::prelude::*;
+
+use crate::models::{bits, gradients, load, margin, relative, tokens, values};
+use crate::pico;
+
+/// Sequences of a batch.
+const BATCH: usize = 3;
+/// Rows of activations up to which a product is summed in one order, and above which in another.
+const FEW_ROWS: usize = 24;
+
+fn random(config: &DecoderConfig, seed: u64) -> AnyDecoder {
+    load(&pico::random_weights(config, seed), &pico::device())
+}
+
+fn cache(model: &AnyDecoder, batch_size: usize) -> KvCache {
+    KvCache::new(model.config(), batch_size, 64, &pico::device())
+}
+
+/// Logits of the first `len` tokens of one sequence.
+fn logits(model: &AnyDecoder, hidden: &Tensor<3>, sequence: usize, len: usize) -> Vec<u32> {
+    let [_, _, hidden_size] = hidden.dims();
+    bits(model.lm_head(hidden.clone().slice([sequence..sequence + 1, 0..len, 0..hidden_size])))
+}
+
+/// The tokens that each sequence gets in some passes: none to eight.
+fn passes(vocab_size: usize) -> impl Strategy<Value = Vec<[Vec<u32>; BATCH]>> {
+    let some = || prop::collection::vec(0..vocab_size as u32, 0..=FEW_ROWS / BATCH);
+    let pass = [some(), some(), some()].prop_filter("a pass has tokens", |pass| pass.iter().any(|ids| !ids.is_empty()));
+    prop::collection::vec(pass, 1..=5)
+}
+
+fn decoder_and_passes() -> impl Strategy<Value = (DecoderConfig, u64, Vec<[Vec<u32>; BATCH]>)> {
+    pico::decoders().prop_flat_map(|config| (Just(config.clone()), any::<u64>(), passes(config.vocab_size)))
+}
+
+proptest! {
+    #![proptest_config(pico::cases(128))]
+
+    #[test]
+    fn each_sequence_of_a_ragged_batch_has_the_bits_of_the_sequence_alone(
+        (config, seed, passes) in decoder_and_passes(),
+        (replaced, kept) in (0..BATCH, any::<prop::sample::Index>()),
+    ) {
+        let (model, device) = (random(&config, seed), pico::device());
+        let mut together = cache(&model, BATCH);
+        let mut alone: [KvCache; BATCH] = std::array::from_fn(|_| cache(&model, 1));
+        for (index, pass) in passes.iter().enumerate() {
+            let hidden = model.hidden_states(TokenBatch::padded(pass, &device), Some(&mut together)).last;
+            for (sequence, ids) in pass.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+                let expected = model.hidden_states(tokens(&[ids], &device), Some(&mut alone[sequence])).last;
+                let found = logits(&model, &hidden, sequence, ids.len());
+                prop_assert_eq!(found, logits(&model, &expected, 0, ids.len()), "pass {} of {}", index, sequence);
+            }
+            let lens: Vec<usize> = alone.iter().map(|cache| cache.lens()[0]).collect();
+            prop_assert_eq!(together.lens(), lens);
+            // One sequence goes back, or makes way for another.
+            let len = kept.index(together.lens()[replaced] + 1);
+            together.truncate_sequence(replaced, len);
+            alone[replaced].truncate(len);
+        }
+    }
+
+    #[test]
+    fn each_sequence_of_a_padded_batch_without_a_cache_has_the_bits_of_the_sequence_alone(
+        (config, seed, passes) in decoder_and_passes(),
+    ) {
+        let (model, device) = (random(&config, seed), pico::device());
+        let hidden = model.hidden_states(TokenBatch::padded(&passes[0], &device), None).last;
+        for (sequence, ids) in passes[0].iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
+            let expected = model.hidden_states(tokens(&[ids], &device), None).last;
+            prop_assert_eq!(logits(&model, &hidden, sequence, ids.len()), logits(&model, &expected, 0, ids.len()));
+        }
+    }
+
+    #[test]
+    fn long_sequences_of_a_padded_batch_have_the_bits_of_the_sequences_alone(
+        (config, seed, lens) in (pico::dense_decoders(), any::<u64>(), [FEW_ROWS + 1..=64, FEW_ROWS + 1..=64]),
+    ) {
+        let (model, device) = (random(&config, seed), pico::device());
+        let texts = lens.map(|len| (0..len).map(|i| (i * i % config.vocab_size) as u32).collect::<Vec<_>>());
+        let hidden = model.hidden_states(TokenBatch::padded(&texts, &device), None).last;
+        for (sequence, ids) in texts.iter().enumerate() {
+            let expected = model.hidden_states(tokens(&[ids], &device), None).last;
+            prop_assert_eq!(logits(&model, &hidden, sequence, ids.len()), logits(&model, &expected, 0, ids.len()));
+        }
+    }
+
+    #[test]
+    fn a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
+        (config, seed, documents) in pico::decoders().prop_flat_map(|config| {
+            let document = prop::collection::vec(0..config.vocab_size as u32, 1..=9);
+            (Just(config), any::<u64>(), prop::collection::vec(document, 2..=4))
+        }),
+    ) {
+        let device = pico::device().autodiff();
+        let model = load(&pico::random_weights(&config, seed), &device);
+        let num_tokens: usize = documents.iter().map(Vec::len).sum();
+        // Every token is its own target: no document's last one needs another.
+        let packed = TokenBatch::packed(&[&documents], &device);
+        let states = model.hidden_states(packed.clone(), None);
+        prop_assume!(margin(&states.routing) > 1e-4);
+        let found = loss::mean(model.token_losses(states.last, packed.ids.clone()));
+        let alone = documents.iter().map(|ids| {
+            let ids = tokens(&[ids], &device);
+            model.token_losses(model.hidden_states(ids.clone(), None).last, ids).sum()
+        });
+        let expected = alone.reduce(|sum, loss| sum + loss).expect("documents") / num_tokens as f64;
+        let [loss, alone] = [&found, &expected].map(|loss| loss.clone().into_scalar::<f32>());
+        prop_assert!((loss - alone).abs() <= 1e-5 * alone, "{} instead of {}", loss, alone);
+        let [found, expected] = [found, expected].map(|loss| gradients(&model, loss));
+        for id in TensorId::all(&config) {
+            let off = relative(&values(&found, id), &values(&expected, id));
+            prop_assert!(off <= 1e-3 || values(&expected, id).iter().all(|x| x.abs() < 1e-6), "{:?}: {:e}", id, off);
+        }
+    }
+}
+
+#[test]
+fn documents_that_saw_each_other_would_be_noticed() {
+    let (model, device) = (random(&DecoderConfig::pico(), 7), pico::device());
+    let packed = TokenBatch::packed(&[[[3, 1, 4, 1], [5, 9, 2, 6]]], &device);
+    let losses = |tokens: TokenBatch| {
+        let ids = tokens.ids.clone();
+        model
+            .token_losses(model.hidden_states(tokens, None).last, ids)
+            .into_data()
+            .try_into_vec::<f32>()
+            .expect("losses")
+    };
+    let (apart, together) = (losses(packed.clone()), losses(packed.ids.into()));
+    assert!(relative(&together[..4], &apart[..4]) < 1e-6);
+    assert!(relative(&together[4..], &apart[4..]) > 1e-3);
+}
+
+#[test]
+#[should_panic(expected = "documents cannot be packed behind cached tokens")]
+fn documents_are_not_packed_behind_a_cache() {
+    let (model, device) = (random(&DecoderConfig::pico(), 1), pico::device());
+    let mut cache = cache(&model, 1);
+    model.hidden_states(tokens(&[[1, 2]], &device), Some(&mut cache));
+    model.hidden_states(TokenBatch::packed(&[[[1], [2]]], &device), Some(&mut cache));
+}
+
+#[test]
+#[should_panic(expected = "sequences of a cache and of a batch")]
+fn a_cache_of_other_sequences_is_refused() {
+    let (model, device) = (random(&DecoderConfig::pico(), 1), pico::device());
+    model.hidden_states(tokens(&[[1, 2]], &device), Some(&mut cache(&model, 2)));
+}
