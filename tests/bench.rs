@@ -1,4 +1,4 @@
-//! `deepwide bench`, run as a user runs it. What is measured is never judged here, only that it is whole.
+//! `deepwide bench` as a process. The tests check that records are complete, never how fast the machine is.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::grow::{printed, run, tiny_base};
 
-/// The fields of llama-bench, in its order (tools/llama-bench, `test::get_fields`), with those of its JSON behind.
+/// The fields of llama-bench in its order (tools/llama-bench, `test::get_fields`), then those of its JSON.
 const LLAMA_BENCH: [&str; 43] = [
     "build_commit",
     "build_number",
@@ -57,7 +57,7 @@ const LLAMA_BENCH: [&str; 43] = [
     "samples_ts",
 ];
 
-/// What we add.
+/// The fields that deepwide adds.
 const OURS: [&str; 9] =
     ["test", "batch_size", "n_train", "dtype", "growth", "model_n_params_active", "flops", "ttft_ns", "peak_rss"];
 
@@ -67,7 +67,7 @@ fn base(folder: &tempfile::TempDir) -> String {
     tiny_base(&folder.path().join("tiny")).to_str().unwrap().to_owned()
 }
 
-/// Runs `bench` on a model with these further words, each on its own, and reads its records.
+/// Runs `bench` on a model with further words and parses its records.
 fn records(model: &str, words: &str) -> Vec<Value> {
     let words: Vec<&str> = ["bench", model, "-o", "json"].into_iter().chain(words.split_whitespace()).collect();
     serde_json::from_str::<Vec<Value>>(&printed(&words)).unwrap()
@@ -87,7 +87,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 #[test]
-fn records_have_the_fields_of_llama_bench_in_its_order_and_then_ours() {
+fn records_have_the_fields_of_llama_bench_then_ours() {
     let folder = tempfile::tempdir().unwrap();
     let record = only(records(&base(&folder), "-p 3 -n 0 -r 2 -t 1"));
     let expected: Vec<&str> = LLAMA_BENCH.into_iter().chain(OURS).collect();
@@ -103,7 +103,7 @@ fn records_have_the_fields_of_llama_bench_in_its_order_and_then_ours() {
 }
 
 #[test]
-fn every_repetition_is_a_sample_and_the_summary_is_theirs() {
+fn summaries_are_those_of_the_samples() {
     let folder = tempfile::tempdir().unwrap();
     let all = records(&base(&folder), "-p 4 -n 2 -pg 3,2 -r 3 --sequences 1,2 -t 1");
     let tests: Vec<_> =
@@ -128,7 +128,7 @@ fn every_repetition_is_a_sample_and_the_summary_is_theirs() {
 }
 
 #[test]
-fn growth_is_measured_without_a_file_and_twin_layers_take_memory_once() {
+fn growth_is_measured_without_writing_and_twin_layers_share_memory() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let before = fs::read_dir(folder.path()).unwrap().count();
@@ -154,7 +154,7 @@ fn growth_is_measured_without_a_file_and_twin_layers_take_memory_once() {
 }
 
 #[test]
-fn matrices_are_kept_as_asked_and_those_of_a_gguf_file_as_they_are() {
+fn matrices_have_the_precision_asked_for_or_that_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let words = "-p 2 -n 1 -r 1 -t 1 --no-warmup";
@@ -175,7 +175,7 @@ fn matrices_are_kept_as_asked_and_those_of_a_gguf_file_as_they_are() {
 }
 
 #[test]
-fn experts_that_are_one_copy_in_memory_are_told_of() {
+fn equal_experts_that_share_memory_are_noted() {
     let folder = tempfile::tempdir().unwrap();
     let config = DecoderConfig::pico().with(|fields| fields.intermediate_size = 320).unwrap();
     let base = folder.path().join("whole-blocks");
@@ -195,7 +195,7 @@ fn experts_that_are_one_copy_in_memory_are_told_of() {
 }
 
 #[test]
-fn weights_beyond_the_memory_of_the_machine_are_refused_before_they_are_loaded() {
+fn weights_beyond_the_memory_are_refused_before_loading() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["-p", "1", "-n", "0", "--stack", "16384", "--moe", "4096", "--noise", "0.1"];
     let (code, message) = refused(&[["bench", &base(&folder)].as_slice(), &words].concat());
@@ -204,7 +204,7 @@ fn weights_beyond_the_memory_of_the_machine_are_refused_before_they_are_loaded()
 }
 
 #[test]
-fn a_training_step_is_a_test_of_its_own_with_the_same_fields() {
+fn training_steps_have_the_same_fields() {
     let folder = tempfile::tempdir().unwrap();
     let all = records(&base(&folder), "--train 2x8,1x4 -r 2 -t 1 --moe 2 --top-k 1");
     let tests: Vec<&str> = all.iter().map(|record| record["test"].as_str().unwrap()).collect();
@@ -219,7 +219,7 @@ fn a_training_step_is_a_test_of_its_own_with_the_same_fields() {
 }
 
 #[test]
-fn all_formats_say_the_same() {
+fn all_formats_agree() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let printed_as =
@@ -238,7 +238,7 @@ fn all_formats_say_the_same() {
     let table: Vec<&str> = table.lines().collect();
     assert!(table[0].starts_with("| model ") && table[0].trim_end().ends_with("t/s |"), "{}", table[0]);
     assert!(table.last().unwrap().starts_with("build: "));
-    // What no clock changes is the same in all.
+    // Everything but the times is the same in all formats.
     for (index, (line, row)) in array.iter().zip(rows).enumerate() {
         let cells: Vec<&str> = row.trim_matches('"').split("\",\"").collect();
         let cell = |name: &str| cells[header.iter().position(|field| *field == name).unwrap()];
@@ -257,7 +257,7 @@ fn all_formats_say_the_same() {
     }
 }
 
-/// Code and message of a run that was refused, which printed no result.
+/// Exit code and message of a run that is refused before it prints a result.
 fn refused(words: &[&str]) -> (i32, String) {
     let output = run(words);
     assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -265,7 +265,7 @@ fn refused(words: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_with_its_code() {
+fn what_cannot_be_measured_is_refused_with_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let rows: [(&[&str], i32, &str); 17] = [
@@ -297,7 +297,7 @@ fn what_cannot_be_measured_is_refused_with_its_code() {
 }
 
 #[test]
-fn habits_of_llama_bench_are_taken_or_answered() {
+fn options_of_llama_bench_are_accepted_or_explained() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let said = |words: &str| {
@@ -344,7 +344,7 @@ fn habits_of_llama_bench_are_taken_or_answered() {
 }
 
 #[test]
-fn a_number_of_any_size_is_refused_and_never_aborts() {
+fn numbers_of_any_size_are_refused_without_an_abort() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let options = [
@@ -379,7 +379,7 @@ fn a_number_of_any_size_is_refused_and_never_aborts() {
 }
 
 #[test]
-fn a_failure_is_json_where_records_are() {
+fn a_failure_is_json_if_records_are() {
     for (format, is_json) in [("json", true), ("jsonl", true), ("md", false), ("csv", false)] {
         let output = run(&["bench", "./no-such-model", "-o", format]);
         assert_eq!(output.status.code(), Some(4));
@@ -398,7 +398,7 @@ fn quantizing_a_quantized_file_is_noted() {
 }
 
 #[test]
-fn a_model_that_is_not_there_or_broken_is_refused_before_any_is_measured() {
+fn a_missing_or_broken_model_is_refused_before_measuring() {
     let folder = tempfile::tempdir().unwrap();
     let base = base(&folder);
     let (code, message) = refused(&["bench", &base, "./no-such-model", "-p", "1", "-n", "0"]);
@@ -414,7 +414,7 @@ fn a_model_that_is_not_there_or_broken_is_refused_before_any_is_measured() {
     assert!(code == 3 && message.contains("config.json"), "{code} {message}");
 }
 
-/// A complete event of a trace.
+/// A complete event of a Chrome trace.
 struct Event {
     name: String,
     start: f64,
@@ -438,7 +438,7 @@ fn events(trace: &Path) -> Vec<(String, Vec<Event>)> {
     tracks
 }
 
-/// Names of the spans, each behind those around it.
+/// Names of the spans, each with those around it.
 fn paths(events: &[Event]) -> Vec<String> {
     let mut around: Vec<&Event> = Vec::new();
     let mut paths = Vec::new();
@@ -461,7 +461,7 @@ fn coverage(events: &[Event]) -> f64 {
     leaves.map(|index| events[index].end - events[index].start).sum::<f64>() / (events[0].end - events[0].start)
 }
 
-/// Traces a prompt, decoding and training of the built-in base, grown so; the coverage of each, its parts as they must be.
+/// Traces a prompt, decoding and training of the built-in base, grown; checks the spans and returns the coverage of each.
 fn traced(growth: &str, feed_forward: &str) -> Vec<f64> {
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace.json");
@@ -478,7 +478,7 @@ fn traced(growth: &str, feed_forward: &str) -> Vec<f64> {
         for part in ["embedding", "rotation", "layer 7", "layer 0/self_attn/qkv_proj", "layer 0/self_attn/attention"] {
             assert_eq!(has(&format!("{forward}/{part}")), passes, "{name}: {part}");
         }
-        // In training, the loss is made of the logits while they stand.
+        // In training, the head is computed inside the loss.
         let head = if name.contains("train") { "repetition/loss/lm_head" } else { "repetition/lm_head" };
         assert_eq!(has(head), passes, "{name}: {head}");
         assert_eq!(has(&format!("{forward}/layer 3/{feed_forward}")), passes, "{name}");
@@ -490,9 +490,9 @@ fn traced(growth: &str, feed_forward: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_trace_says_where_the_time_goes() {
+fn a_trace_shows_where_the_time_goes() {
     for (growth, feed_forward) in [("", "mlp/down_proj"), ("--moe 2 --top-k 1", "moe/experts")] {
-        // A thread that has to wait for a core between two spans covers less: the best of some runs is that of the trace.
+        // Waiting for a core between two spans lowers the coverage, so the best of some runs counts.
         let mut best = vec![0.0; 3];
         for _ in 0..10 {
             let covered = traced(growth, feed_forward);
@@ -507,7 +507,7 @@ fn a_trace_says_where_the_time_goes() {
 }
 
 #[test]
-fn the_parts_of_a_trace_do_not_cover_what_is_left_out() {
+fn coverage_excludes_gaps_between_spans() {
     let event = |name: &str, start: f64, end: f64| Event { name: name.to_owned(), start, end };
     let events = [event("a", 0.0, 10.0), event("b", 0.0, 4.0), event("c", 1.0, 3.0), event("d", 6.0, 10.0)];
     assert_eq!(coverage(&events), 0.6);

@@ -1,4 +1,4 @@
-//! The command line itself: completions, the manual, how much is told on stderr.
+//! The command line itself: help, completions, manual pages, verbosity.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,20 @@ fn every_command_is_in_the_readme_and_in_the_manual() {
 }
 
 #[test]
-fn options_stand_under_headings_and_those_of_every_command_last() {
+fn short_help_fits_a_screen_and_long_help_has_every_option() {
+    for command in COMMANDS {
+        let (short, long) = (printed(&[command, "-h"]), printed(&[command, "--help"]));
+        assert!((10..=40).contains(&short.lines().count()), "{command}: {} lines", short.lines().count());
+        let options = |help: &str| help.split_whitespace().filter(|word| word.starts_with("--")).count();
+        assert!(options(&long) >= options(&short), "{command}");
+    }
+    for (command, rare) in [("grow", "--mergekit-compat"), ("bench", "--n-gpu-layers"), ("bench", "--no-warmup")] {
+        assert!(printed(&[command, "--help"]).contains(rare) && !printed(&[command, "-h"]).contains(rare), "{rare}");
+    }
+}
+
+#[test]
+fn options_are_grouped_under_headings_with_global_ones_last() {
     let headed: [(&str, &[&str]); 3] = [
         ("grow", &["Depth", "Width", "Output", "Checks"]),
         ("bench", &["Tests", "Weights and device", "Output", "Depth", "Width"]),
@@ -59,7 +72,7 @@ fn options_stand_under_headings_and_those_of_every_command_last() {
 }
 
 #[test]
-fn completions_know_every_command_and_option_in_every_shell() {
+fn completions_of_every_shell_have_all_commands_and_options() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = printed(&["completions", shell]);
         for word in COMMANDS.into_iter().chain(["identity-blocks", "out-shard-size", "quiet"]) {
@@ -71,7 +84,7 @@ fn completions_know_every_command_and_option_in_every_shell() {
 }
 
 #[test]
-fn quiet_says_nothing_but_what_went_wrong_and_verbose_says_more() {
+fn quiet_prints_only_errors_and_verbose_prints_more() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
     let said = |words: &[&str], code: i32| {
@@ -94,7 +107,7 @@ fn quiet_says_nothing_but_what_went_wrong_and_verbose_says_more() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_stderr_that_nobody_reads_changes_no_exit_code() {
+fn a_broken_stderr_changes_no_exit_code() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();

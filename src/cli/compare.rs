@@ -29,18 +29,25 @@ const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pic
 /// Tokens decoded per timing.
 const DECODE_TOKENS: usize = 16;
 
-/// Grow one pretrained decoder deep (depth up-scaling) and wide (top-k mixture of experts), train both and a dense
-/// control at equal training FLOPs, and compare what they cost and what they gained.
+/// Grow a base deep and wide, train both at equal FLOPs, and compare
+///
+/// Grows one pretrained decoder deep (depth up-scaling) and wide (top-k mixture of experts), trains both and a dense control
+/// at equal training FLOPs, and compares quality, compute, memory and speed.
 #[derive(Debug, Clone, Args)]
 pub struct CompareArgs {
+    /// Directory of a dense Llama or Mistral [default: built-in base]
+    ///
     /// Hugging Face directory of a dense Llama or Mistral; needs --data [default: the built-in base]
     #[arg(long, value_name = "DIR", help_heading = "Base and data")]
     pub base: Option<PathBuf>,
-    /// Text to train and score on, .txt or .jsonl with "text"; its last tenth is held out [default: the built-in
-    /// language]
+    /// Text to train on, .txt or .jsonl [default: built-in language]
+    ///
+    /// Text to train and score on, .txt or .jsonl with "text"; its last tenth is held out [default: the built-in language]
     #[arg(long, value_name = "FILE", help_heading = "Base and data")]
     pub data: Option<PathBuf>,
-    /// Overlaps of further depth-grown arms, besides the iso-FLOP one: m layers dropped from each copy
+    /// Overlaps of further deep arms
+    ///
+    /// Overlaps of further deep arms, besides the iso-FLOP one: layers dropped from each of the two copies
     #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Arms")]
     pub m: Vec<usize>,
     /// Experts per layer of the wide arm
@@ -49,18 +56,23 @@ pub struct CompareArgs {
     /// Experts per token of the wide arm
     #[arg(long, default_value_t = 2, help_heading = "Arms")]
     pub top_k: usize,
-    /// Training FLOPs of each arm, e.g. 3e12 [default: 6e11, 1.5e11 with --quick]
+    /// Training FLOPs of each arm, such as 3e12 [default: 6e11]
+    ///
+    /// Training FLOPs of each arm, such as 3e12 [default: 6e11, 1.5e11 with --quick]
     #[arg(long, value_parser = count, conflicts_with = "tokens", help_heading = "Training")]
     pub flops: Option<u64>,
-    /// Training budget as tokens of the dense control; the others get the same FLOPs [default with --base: 16384,
-    /// 512 with --quick]
+    /// Training tokens of the control; other arms get equal FLOPs
+    ///
+    /// Training budget as tokens of the dense control; the other arms get equal FLOPs [default with --base: 16384, 512 with
+    /// --quick]
     #[arg(long, value_parser = count, help_heading = "Training")]
     pub tokens: Option<u64>,
-    /// Runs per arm, seeds 1 to K; with two or more the table shows 95 % intervals [default: 3, 1 with --quick or
-    /// --base]
+    /// Runs per arm; from 2 on with 95 % intervals [default: 3]
+    ///
+    /// Runs per arm, with seeds 1 to K; from 2 on the table has 95 % intervals [default: 3, 1 with --quick or --base]
     #[arg(long, value_name = "K", help_heading = "Training")]
     pub seeds: Option<usize>,
-    /// Peak learning rate [default: 2e-3 for the built-in base, 1e-4 with --base]
+    /// Peak learning rate [default: 2e-3, 1e-4 with --base]
     #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
     /// Windows per update [default: 8, 4 with --quick or --base, 1 with both]
@@ -69,17 +81,23 @@ pub struct CompareArgs {
     /// Tokens per window [default: 128, 256 with --base]
     #[arg(long, help_heading = "Training")]
     pub seq_length: Option<usize>,
-    /// Where to compute: flex; or cuda, cuda:N, vulkan, ndarray, tch:cpu in builds that have them
+    /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
+    ///
+    /// Where to compute: flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Measuring")]
     pub device: String,
-    /// Type of the weights in timings and memory; training is in float32
-    #[arg(long, value_enum, default_value_t = DtypeArg::Float32, help_heading = "Measuring")]
+    /// float32, float16 or bfloat16, for timings and memory
+    ///
+    /// Type of the weights in timings and memory: float32, float16 or bfloat16; training is in float32
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = DtypeArg::Float32, help_heading = "Measuring")]
     pub dtype: DtypeArg,
+    /// Folder for results.json, results.md and the figures
+    ///
     /// Folder for results.json, results.md and the figures; files of these names in it are replaced [default:
     /// figures/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// A run of some twenty seconds on the built-in base; with --base a smoke test of 2 updates
+    /// A short run: some twenty seconds; with --base 2 updates
     #[arg(long, help_heading = "Training")]
     pub quick: bool,
     /// Print results.json on stdout instead of the table

@@ -1,6 +1,6 @@
-//! Just enough Rust to read our own sources: tokens without comments, items without tests, paths written out.
+//! Just enough Rust to read this crate: tokens without comments, items without tests, paths with groups expanded.
 
-/// A piece of Rust, comments left out.
+/// A token of Rust, without comments.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Token {
     /// An identifier, a keyword or a number.
@@ -11,12 +11,12 @@ pub enum Token {
     Mark(char),
 }
 
-/// Whether the word stands in the code, as a word of its own.
+/// Whether the code contains the word.
 pub fn has_word(tokens: &[Token], word: &str) -> bool {
     tokens.iter().any(|token| matches!(token, Token::Word(found) if found == word))
 }
 
-/// Cuts Rust into tokens; what is in comments and character literals is left out.
+/// Splits Rust into tokens; comments and character literals are dropped.
 pub fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
@@ -145,7 +145,7 @@ fn end_of_group(tokens: &[Token], start: usize) -> usize {
     tokens.len()
 }
 
-/// The code of a file at `home` and of each `mod x { .. }` in it, with where it is: `super` there climbs from there.
+/// The code of a file at `home` and of each `mod x { .. }` in it, each with its module path, from which `super` climbs.
 pub fn inline_modules(tokens: &[Token], home: &[String]) -> Vec<(Vec<String>, Vec<Token>)> {
     let mut modules = Vec::new();
     let mut rest = Vec::new();
@@ -168,8 +168,8 @@ pub fn inline_modules(tokens: &[Token], home: &[String]) -> Vec<(Vec<String>, Ve
     modules
 }
 
-/// Every path of the code, groups written out: `use crate::{a, b::{c, d}}` gives `crate::a`, `crate::b::c`,
-/// `crate::b::d`. A word alone is a path only where it takes a whole crate: `use crate as other`, `extern crate clap`.
+/// Every path of the code, groups expanded: `use crate::{a, b::{c, d}}` gives `crate::a`, `crate::b::c`,
+/// `crate::b::d`. A single word is a path only where it names a crate: `use crate as other`, `extern crate clap`.
 pub fn paths(tokens: &[Token]) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut i = 0;

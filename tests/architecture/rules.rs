@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::code::{Token, inline_modules, outside_tests, paths, tokens};
 
-/// Which modules may name a file of a Hugging Face directory in a string that is nothing else.
+/// The modules that may name a file of a Hugging Face directory in a path.
 const MAY_NAME: [(&str, &[&str]); 6] = [
     ("model.safetensors", &["formats", "hub"]),
     ("config.json", &["formats", "hub", "tokenizer", "cli"]),
@@ -17,9 +17,9 @@ const MAY_NAME: [(&str, &[&str]); 6] = [
 /// The longest experiment, in lines.
 const MAX_EXPERIMENT_LINES: usize = 80;
 
-/// What the code of a file at `home` (`["weights", "hf"]`) uses of our own and may not: modules outside `allowed`, and
-/// whatever it takes from the root of the crate rather than from the module that owns it.
-pub fn wrong_arrows(text: &str, home: &[String], allowed: &[&str]) -> BTreeSet<String> {
+/// The modules of the crate outside `allowed` that the code of a file at `home` (`["weights", "hf"]`) uses, and whatever it
+/// takes from the root of the crate instead of the module that owns it.
+pub fn forbidden_uses(text: &str, home: &[String], allowed: &[&str]) -> BTreeSet<String> {
     let code = outside_tests(tokens(text));
     let homes = inline_modules(&code, home);
     let uses = homes.iter().flat_map(|(home, code)| paths(code).into_iter().filter_map(|path| target(&path, home)));
@@ -37,7 +37,7 @@ fn target(path: &[String], home: &[String]) -> Option<String> {
     }
 }
 
-/// What is wrong with the text of an experiment.
+/// The rules that an experiment breaks.
 pub fn faults_of_an_experiment(text: &str) -> Vec<String> {
     let tokens = tokens(text);
     let lines = text.lines().count();
@@ -49,7 +49,7 @@ pub fn faults_of_an_experiment(text: &str) -> Vec<String> {
     long.into_iter().chain(words).collect()
 }
 
-/// Files of [`MAY_NAME`] that a string of `text` names although `module` may not.
+/// Files of [`MAY_NAME`] that a string of `text` names although `module` must not.
 pub fn foreign_file_names(text: &str, module: &str) -> Vec<&'static str> {
     let tokens = outside_tests(tokens(text));
     let named = |name: &str| tokens.iter().any(|token| matches!(token, Token::Text(text) if names_file(text, name)));
@@ -77,7 +77,7 @@ pub fn surroundings(text: &str) -> Vec<String> {
     paths.filter(|p| p[0] == "clap" || is_environment(p)).map(|p| p.join("::")).collect()
 }
 
-/// Whether a source file opens with its own documentation.
+/// Whether a source file opens with its documentation.
 pub fn says_what_it_is(text: &str) -> bool {
     text.lines().next().is_some_and(|line| line.starts_with("//! ") && line.len() > "//! ".len())
 }

@@ -94,6 +94,8 @@ pub struct BenchArgs {
     /// Quantize matrices to q8_0 or q4_0; those that a GGUF file has quantized stay as they are
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
     pub quant: Option<QuantArg>,
+    /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
+    ///
     /// Where to compute: flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,

@@ -1,9 +1,9 @@
-//! What `grow` is asked for.
+//! The arguments of `grow`.
 
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
 use super::super::values::{DtypeArg, count, not_negative, positive_real};
@@ -13,14 +13,15 @@ use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
 /// Experts that a token visits unless told: as Mixtral.
 const DEFAULT_TOP_K: usize = 2;
 
-/// Grow a checkpoint as files: deep (--dus, --stack, --identity-blocks), wide (--moe), or both, depth first; or as a
-/// mergekit file says.
+/// Write a grown checkpoint: deep, wide, or both
 ///
-/// SOURCE is a mergekit or mergekit-moe file (.yml, .yaml), or a base to grow: a Hugging Face directory, a .gguf file, or an
-/// id on the hub, org/name or org/name@revision. OUT is the directory to write; it is there whole or not at all.
+/// SOURCE is a base to grow (a Hugging Face directory, a .gguf file, or an id on the hub: org/name[@revision]), or a mergekit
+/// or mergekit-moe file (.yml, .yaml). With options of depth and width, depth comes first. OUT is the directory to write; it
+/// appears complete or not at all.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct GrowArgs {
-    /// A mergekit file, or the base to grow
+    /// The base to grow, or a mergekit file
     pub source: String,
     /// The directory to write
     pub out: PathBuf,
@@ -29,26 +30,34 @@ pub struct GrowArgs {
     #[command(flatten)]
     pub growth: GrowthArgs,
 
-    /// Type of all numbers written [default: each as its source has it]
-    #[arg(long, value_enum, help_heading = "Output")]
+    /// Type of the weights: float32, float16, bfloat16 [default: as in SOURCE]
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Output")]
     pub dtype: Option<DtypeArg>,
-    /// What to write: a Hugging Face directory, or a GGUF file in OUT
-    #[arg(long, value_name = "hf|gguf:f32|gguf:f16|gguf:bf16|gguf:q8_0", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
+    /// hf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0
+    ///
+    /// hf, a Hugging Face directory; or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, a GGUF file in OUT
+    #[arg(long, value_name = "TYPE", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
     pub out_type: OutType,
-    /// Most bytes of tensors in a file: 5000000000, 5GB, 500MB; a GGUF file is always one
+    /// Largest file of weights: 5000000000, 5GB, 500MB
+    ///
+    /// Largest file of weights: 5000000000, 5GB, 500MB; GGUF is always one file
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count, help_heading = "Output")]
     pub out_shard_size: u64,
-    /// How the experts are stored: v4 an expert a tensor, which every reader takes; v5 fused, as transformers 5 keeps them
+    /// Layout of the experts: v4, one tensor each, which all readers accept; v5, fused, as transformers 5 stores them
     #[arg(long, value_enum, default_value_t = LayoutArg::V4, help_heading = "Output")]
     pub moe_layout: LayoutArg,
 
-    /// Print what would be written, from headers (and with noise the first weights) alone, and write nothing
+    /// Print what would be written, and write nothing
+    ///
+    /// Print what would be written, from headers (and with noise the first weights), and write nothing
     #[arg(long, help_heading = "Checks")]
     pub dry_run: bool,
-    /// Afterwards, run the base and the result on real tokens, and print what growth changed
+    /// Run base and result on real text, and compare their logits
+    ///
+    /// After writing, run base and result on real text, and print how growth changed the logits and the loss
     #[arg(long, help_heading = "Checks")]
     pub check: bool,
-    /// Text for --check [default: a paragraph that comes with the program]
+    /// Text for --check [default: a built-in paragraph]
     #[arg(long, value_name = "FILE", requires = "check", help_heading = "Checks")]
     pub check_text: Option<PathBuf>,
     /// Replace OUT if deepwide made it
@@ -60,7 +69,7 @@ pub struct GrowArgs {
     /// Write the largest number of --dtype in place of a larger one instead of refusing it
     #[arg(long, help_heading = "Output")]
     pub saturate: bool,
-    /// Refuse what would only be warned of
+    /// Treat warnings as errors
     #[arg(long, help_heading = "Checks")]
     pub strict: bool,
     /// Give the routers of a mergekit-moe file with gate_mode random a standard deviation of 1, as mergekit does
@@ -75,32 +84,40 @@ pub struct GrowArgs {
 #[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("depth").multiple(false))]
 pub struct GrowthArgs {
-    /// Depth up-scaling: two copies of the base, the last M layers of one and the first M of the other left out
+    /// Depth up-scaling with overlap M
+    ///
+    /// Depth up-scaling: two copies of the base without the last M layers of the first and the first M of the second
     #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub dus: Option<usize>,
-    /// The whole base K times, one copy on the other
+    /// Stack K copies of the base
     #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub stack: Option<usize>,
-    /// Insert K blocks, evenly, that change nothing until they are trained (LLaMA-Pro)
+    /// Insert K identity blocks (LLaMA-Pro)
+    ///
+    /// Insert K evenly spaced blocks that are identities until they are trained (LLaMA-Pro)
     #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub identity_blocks: Option<usize>,
 
+    /// Sparse upcycling: E experts per layer
+    ///
     /// Sparse upcycling: each MLP becomes a mixture of E experts
     #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub moe: Option<usize>,
-    /// Experts that each token visits [default: 2]
+    /// Experts per token [default: 2]
     #[arg(long, value_name = "K", requires = "moe", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub top_k: Option<usize>,
-    /// How the router starts: normal (std 0.02), zero, orthogonal, or hidden (from --prompts)
-    #[arg(long, value_enum, requires = "moe", help_heading = "Width")]
+    /// Router: normal (std 0.02), zero, orthogonal, hidden
+    ///
+    /// Initial router: normal (std 0.02), zero, orthogonal, or hidden (made from --prompts) [default: normal]
+    #[arg(long, value_enum, hide_possible_values = true, requires = "moe", help_heading = "Width")]
     pub router: Option<RouterArg>,
     /// Standard deviation of a normal router [default: 0.02]
     #[arg(long, value_name = "STD", requires = "moe", allow_hyphen_values = true, value_parser = positive_real, help_heading = "Width")]
     pub router_std: Option<f64>,
-    /// Text file with the prompts of one expert a line, for --router hidden
+    /// Text file for --router hidden, with the prompts of one expert per line
     #[arg(long, value_name = "FILE", requires = "moe", help_heading = "Width")]
     pub prompts: Option<PathBuf>,
-    /// Noise on every expert's matrices, σ of each matrix's own standard deviation
+    /// Noise on the experts, σ times the std of each matrix
     #[arg(
         long,
         value_name = "σ",
@@ -110,15 +127,33 @@ pub struct GrowthArgs {
         help_heading = "Width"
     )]
     pub noise: Option<f64>,
-    /// Drop-upcycling: re-draw this part of each expert's intermediate dimensions
+    /// Drop-upcycling: redraw a fraction R of the experts
+    ///
+    /// Drop-upcycling: redraw a fraction R of each expert's intermediate dimensions
     #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true, help_heading = "Width")]
     pub drop: Option<f64>,
-    /// Cut each expert into G finer ones, each token visiting G times as many
+    /// Split each expert into G finer ones; each token visits G times as many
     #[arg(long, value_name = "G", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub granularity: Option<usize>,
-    /// Decides every random number
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 0, help_heading = "Width")]
     pub seed: u64,
+}
+
+/// Leaves the rarer options to `--help`.
+fn brief(arg: Arg) -> Arg {
+    const RARE: [&str; 8] = [
+        "router_std",
+        "prompts",
+        "granularity",
+        "moe_layout",
+        "allow_nonfinite",
+        "saturate",
+        "mergekit_compat",
+        "check_text",
+    ];
+    let is_rare = RARE.contains(&arg.get_id().as_str());
+    if is_rare { arg.hide_short_help(true) } else { arg }
 }
 
 /// `--router`.
