@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &str); 21] = [
 const WRONG_USES: [(&str, &str); 2] = [("weights", "formats"), ("formats", "hub")];
 
 /// Files, and folders of files, that still lie in a circle.
-const IN_CIRCLES: [&str; 21] = [
+const IN_CIRCLES: [&str; 19] = [
     "eval",
     "figure",
     "formats/checkpoint",
@@ -61,8 +61,7 @@ const IN_CIRCLES: [&str; 21] = [
     "formats/hf",
     "formats/safetensors",
     "formats/sidecar",
-    "growth/recipe",
-    "growth/width",
+    "growth/mergekit",
     "hub",
     "kernel/attention",
     "kernel/cpu",
