@@ -54,8 +54,6 @@ const WRONG_USES: [(&str, &str); 2] = [("weights", "formats"), ("formats", "hub"
 
 /// Files, and folders of files, that still lie in a circle.
 const IN_CIRCLES: [&str; 19] = [
-    "eval",
-    "figure",
     "formats/checkpoint",
     "formats/gguf",
     "formats/hf",
@@ -63,12 +61,13 @@ const IN_CIRCLES: [&str; 19] = [
     "formats/sidecar",
     "growth/mergekit",
     "hub",
-    "kernel/attention",
     "kernel/cpu",
     "kernel/linear_cross_entropy",
     "kernel/projections",
     "kernel/quantized_linear",
+    "model/kv_cache",
     "model/load",
+    "model/positions",
     "model/weight",
     "model/mlp",
     "model/moe",
