@@ -1,19 +1,18 @@
-//! Single operations beside their references, which are made of Burn's own: cross entropy over a vocabulary, attention,
-//! products with weights of every kind, experts.
+//! Single operations beside their references: cross entropy over a vocabulary, attention, products, experts.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use burn::module::Param;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor, TensorData, Tolerance};
 use criterion::{Criterion, criterion_group};
 use deepwide::kernel::attention::{CausalMask, attention, attention_reference};
-use deepwide::kernel::expert_mlp::{ExpertWeights, expert_mlp, expert_mlp_reference};
-use deepwide::kernel::linear::{linear, linear_reference};
+use deepwide::kernel::blocks::BlockFormat;
+use deepwide::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
+use deepwide::kernel::linear::{Weight, linear_all, linear_all_reference};
 use deepwide::kernel::linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_reference};
-use deepwide::kernel::projections::Weight;
-use deepwide::kernel::quantized_linear::{BlockFormat, QuantizedMatrix, quantized_linear, quantized_linear_reference};
+use deepwide::kernel::quantized_weight::QuantizedWeight;
 
-criterion_group!(benches, cross_entropy, self_attention, projections, experts, blocks);
+criterion_group!(benches, cross_entropy, self_attention, products, experts, blocks);
 
 fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
@@ -24,7 +23,7 @@ fn ids<const D: usize>(shape: [usize; D], below: usize, device: &Device) -> Tens
     Tensor::from_data(TensorData::new(ids, shape), device)
 }
 
-/// Times a kernel beside its reference, few and long samples of each, once both have given the same but for `tolerance`.
+/// Times a kernel beside its reference, after checking that both agree within `tolerance`.
 fn beside<const D: usize>(
     criterion: &mut Criterion,
     name: &str,
@@ -42,15 +41,15 @@ fn beside<const D: usize>(
     group.finish();
 }
 
-/// Gradients of the loss of 256 tokens, as a training step wants them.
+/// Loss and gradients of 256 tokens, as in a training step.
 fn cross_entropy(criterion: &mut Criterion) {
     let device = Device::flex().autodiff();
     for vocab_size in [49_152, 128_256] {
         let hidden = random([256, 576], &device).require_grad();
         let weight = (random([vocab_size, 576], &device) * 0.02).require_grad();
         let targets = ids([256], vocab_size, &device);
-        let run = |f: fn(Tensor<2>, Weight, Tensor<1, Int>) -> Tensor<1>| {
-            let losses = f(hidden.clone(), Weight::Float(weight.clone()), targets.clone());
+        let run = |f: fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>| {
+            let losses = f(hidden.clone(), &weight.clone().into(), targets.clone());
             let grads = losses.mean().backward();
             [&hidden, &weight].map(|leaf| leaf.grad(&grads).expect("asked for")).to_vec()
         };
@@ -67,51 +66,56 @@ fn self_attention(criterion: &mut Criterion) {
         let mask = CausalMask::band(past, None);
         type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, &CausalMask) -> Tensor<4>;
         let run = |f: Attention| vec![f(q.clone(), k.clone(), v.clone(), &mask)];
-        let name = format!("attention, {batch_size} × {num_queries} queries behind {past}, 9 heads on 3 of 64");
+        let name = format!("attention, {batch_size} × {num_queries} queries after {past}, 9 heads on 3 of 64");
         beside(criterion, &name, 1e-4, || run(attention), || run(attention_reference));
     }
 }
 
-/// Weights that are streamed, read where they lie, and packed.
-fn projections(criterion: &mut Criterion) {
+/// A kernel of `linear_all`, or its reference.
+type LinearAll = fn(Tensor<2>, [&Weight; 1]) -> [Tensor<2>; 1];
+
+/// Weights that are streamed, read in place, and packed.
+fn products(criterion: &mut Criterion) {
     let device = Device::flex();
     for dtype in [DType::F32, DType::BF16] {
-        let weight = (random([1536, 576], &device) * 0.02).cast(dtype);
+        let weight = Weight::from((random([1536, 576], &device) * 0.02).cast(dtype));
         for num_tokens in [1, 8, 32, 128, 512] {
             let x = random([num_tokens, 576], &device);
-            let run = |f: fn(Tensor<2>, Tensor<2>) -> Tensor<2>| vec![f(x.clone(), weight.clone())];
+            let run = |f: LinearAll| f(x.clone(), [&weight]).to_vec();
             let name = format!("{dtype:?} [1536, 576], {num_tokens} tokens");
-            beside(criterion, &name, 1e-3, || run(linear), || run(linear_reference));
+            beside(criterion, &name, 1e-3, || run(linear_all), || run(linear_all_reference));
         }
     }
 }
 
 fn experts(criterion: &mut Criterion) {
     let device = Device::flex();
-    let stack = |rows, cols| random([8, rows, cols], &device) * 0.02;
-    let mlp = ExpertWeights { gate: stack(1536, 576), up: stack(1536, 576), down: stack(576, 1536) };
+    let stack = |rows, cols| Param::from_tensor(random([8, rows, cols], &device) * 0.02);
+    let experts =
+        StackedExperts { gate_proj: stack(1536, 576), up_proj: stack(1536, 576), down_proj: stack(576, 1536) };
+    let experts = Experts::Stacked(experts);
     for num_tokens in [1, 512] {
         let (x, weights) = (random([num_tokens, 576], &device), random([num_tokens, 2], &device));
         let chosen = ids([num_tokens, 2], 8, &device);
-        type Experts = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, ExpertWeights) -> Tensor<2>;
-        let run = |f: Experts| vec![f(x.clone(), weights.clone(), chosen.clone(), mlp.clone())];
+        type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
+        let run = |f: ExpertMlp| vec![f(x.clone(), weights.clone(), chosen.clone(), &experts)];
         let name = format!("experts, {num_tokens} tokens to 2 of 8, 576 to 1536");
         beside(criterion, &name, 1e-3, || run(expert_mlp), || run(expert_mlp_reference));
     }
 }
 
-/// The kernel rounds activations to 8 bits, its reference does not.
+/// The kernel rounds activations to 8 bits; its reference does not.
 fn blocks(criterion: &mut Criterion) {
     let device = Device::flex();
     let (rows, cols) = (1536, 576);
     let values = random([rows, cols], &device).into_data().try_into_vec::<f32>().expect("floats");
     for format in [BlockFormat::Q8_0, BlockFormat::Q4_0] {
-        let weight = Arc::new(QuantizedMatrix::quantize(format, [rows, cols], &values));
+        let weight = Weight::from(QuantizedWeight::quantize(format, [rows, cols], &values, &device));
         for num_tokens in [1, 512] {
             let x = random([num_tokens, cols], &device);
             let name = format!("{format:?} [{rows}, {cols}], {num_tokens} tokens");
-            let kernel = || vec![quantized_linear(x.clone(), &weight)];
-            beside(criterion, &name, 1.0, kernel, || vec![quantized_linear_reference(x.clone(), &weight)]);
+            let run = |f: LinearAll| f(x.clone(), [&weight]).to_vec();
+            beside(criterion, &name, 1.0, || run(linear_all), || run(linear_all_reference));
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Weights that stay in blocks of integers: the same numbers as elsewhere, and decoders that run on them.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, MoeConfig};
 use deepwide::formats::gguf::dequantize;
-use deepwide::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
+use deepwide::kernel::blocks::BlockFormat;
+use deepwide::kernel::quantized_weight::QuantizedWeight;
 use deepwide::model::{CausalLm, DenseDecoder, KvCache, MoeDecoder, Precision};
 use deepwide::weights::GgmlType;
 use rand_chacha::ChaCha8Rng;
@@ -21,7 +22,7 @@ fn blocks_are_the_numbers_that_the_reader_of_files_makes_of_them() {
         ChaCha8Rng::seed_from_u64(3).fill_bytes(&mut bytes);
         let mut expected = Vec::new();
         dequantize(ty, &bytes, &mut expected);
-        let found = QuantizedMatrix::from_blocks(format, [rows, cols], &bytes).dequantize();
+        let found = QuantizedWeight::from_blocks(format, [rows, cols], &bytes, &Device::default()).values();
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             // Random scales may be infinite or no number.
             let same = found == expected || !found.is_finite() && !expected.is_finite();
@@ -38,8 +39,8 @@ fn numbers_are_rounded_to_blocks_as_ggml_rounds_them() {
     let values: Vec<f32> = VALUES.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     for (format, golden) in [(BlockFormat::Q8_0, Q8_0), (BlockFormat::Q4_0, Q4_0)] {
         let shape = [values.len() / 32, 32];
-        let found = QuantizedMatrix::quantize(format, shape, &values).dequantize();
-        let expected = QuantizedMatrix::from_blocks(format, shape, golden).dequantize();
+        let found = QuantizedWeight::quantize(format, shape, &values, &Device::default()).values();
+        let expected = QuantizedWeight::from_blocks(format, shape, golden, &Device::default()).values();
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
             assert!(same, "{format:?}, number {i}, {}: {found}, expected {expected}", values[i]);

@@ -10,7 +10,8 @@ use super::record::BenchModel;
 use super::weights::{LeastBytes, Weights};
 use crate::config::{DecoderConfig, ModelType};
 use crate::formats::Checkpoint;
-use crate::kernel::quantized_linear::{BlockFormat, keeps_blocks};
+use crate::kernel::blocks::BlockFormat;
+use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::model::{AnyDecoder, Footprint, Precision};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory;
@@ -113,7 +114,7 @@ impl<'a> Target<'a> {
     }
 
     fn fills_blocks(&self, device: &Device) -> Result<(), BenchError> {
-        if !keeps_blocks(device) {
+        if !QuantizedWeight::has_kernel(device) {
             return Err(BenchError::NoBlocksHere { device: format!("{device:?}") });
         }
         let (hidden_size, intermediate_size) = (self.config().hidden_size, self.config().intermediate_size);

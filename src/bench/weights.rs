@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::kernel::quantized_linear::BlockFormat;
+use crate::kernel::blocks::BlockFormat;
 use crate::model::Precision;
 use crate::weights::{Dtype, LayerTensor, Projection, Recipe, TensorId, WeightSource};
 

@@ -1,21 +1,28 @@
-//! The operations that decide how fast a decoder is, each with a plain reference beside it.
+//! The operations that decide the speed of a decoder, each beside a plain reference.
 //!
-//! A file is one operation: a public function over tensors, its `…_reference` composed of Burn's own operations
-//! (runs on every backend, differentiable by construction), and bodies written by hand for the backends that
-//! have one, with their gradients. The public function takes the hand-written body where there is one and the
-//! reference elsewhere; tests hold the two to the same numbers. Nothing here knows a layer or a config.
+//! One folder per operation:
 //!
-//! Kernels multiply float32 activations; weights may be float32, float16 or bfloat16 and are widened on the way.
+//! - `mod.rs`: the public function, its contract and reference, and an extension trait with the operation on a backend.
+//!   `has_kernel` says on which devices the public function calls the trait; elsewhere it calls the reference, which
+//!   is composed of Burn's operations, runs on every backend and is differentiable by construction.
+//! - `autodiff.rs`: the gradient, once, generic over the backend below.
+//! - `cpu.rs`: the body for Flex, on slices, with the helpers of `cpu/`.
+//!
+//! Tests hold every body to the reference, gradients included. To add a backend, list it in the `backend_extension`
+//! attribute, implement the trait in a file beside `cpu.rs`, and extend `has_kernel`. Only public functions count FLOPs.
+//! Nothing here knows a layer or a config.
+//!
+//! Activations are float32. Weights may be float32, float16, bfloat16 or quantized, and are widened on the fly.
 
 pub mod adamw;
 pub mod attention;
+pub mod blocks;
 pub mod embedding;
 pub mod expert_mlp;
 pub mod flop_counter;
 pub mod linear;
 pub mod linear_cross_entropy;
-pub mod projections;
-pub mod quantized_linear;
+pub mod quantized_weight;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
@@ -30,8 +37,8 @@ use burn::tensor::Device;
 
 pub use allocator::CachingAllocator;
 
-/// Whether tensors on this device have hand-written bodies.
-fn has_kernel(device: &Device) -> bool {
+/// Whether this is the CPU backend that the kernels are written for, with or without gradients.
+fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     return *device == Device::flex();
     #[cfg(not(feature = "flex"))]

@@ -3,10 +3,9 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{LayerCache, Linear, Loader, Positions, RmsNorm};
+use super::{LayerCache, Linear, Loader, Positions};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::attention;
-use crate::kernel::projections::projections;
 use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
 
@@ -40,12 +39,12 @@ impl Attention {
         })
     }
 
-    /// `x + a(norm(x))`, `a` attending to the tokens of the pass and to those of `cache`, as `positions` says:
-    /// `[batch_size, seq_length, hidden_size]` to the same.
+    /// `residual + attention(x)`: the tokens of `x` attend to each other and to those of `cache` as `positions` says. All
+    /// `[batch_size, seq_length, hidden_size]`.
     pub fn forward(
         &self,
+        residual: Tensor<3>,
         x: Tensor<3>,
-        norm: &RmsNorm,
         positions: &Positions,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<3> {
@@ -54,10 +53,9 @@ impl Attention {
             let num_heads = y.dims()[2] / self.head_dim;
             y.reshape([batch_size, seq_length, num_heads, self.head_dim])
         };
-        let weights = [&self.q_proj, &self.k_proj, &self.v_proj].map(|linear| linear.weight.val());
         let [q, k, v] = {
             let _span = span("qkv_proj");
-            projections(x.clone(), Some(norm.val()), weights).map(heads)
+            Linear::forward_all([&self.q_proj, &self.k_proj, &self.v_proj], x).map(heads)
         };
         let y = match cache {
             Some(cache) => {
@@ -74,6 +72,6 @@ impl Attention {
             }
         };
         let _span = span("o_proj");
-        self.o_proj.forward_onto(x, y.reshape([0, 0, -1]))
+        self.o_proj.forward_add(residual, y.reshape([0, 0, -1]))
     }
 }

@@ -3,14 +3,12 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::load::raw;
+use super::load::{raw, raw_of};
 use super::{
     Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, Positions, Precision, RmsNorm, Routing, SparseMoe, TokenBatch, Weight,
+    Loader, Positions, Precision, RmsNorm, Routing, SparseMoe, TokenBatch,
 };
 use crate::config::DecoderConfig;
-use crate::kernel::linear_cross_entropy::linear_cross_entropy;
-use crate::kernel::projections::projections;
 use crate::trace::{indexed_span, span};
 use crate::weights::{LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -96,7 +94,7 @@ impl<F: FeedForward> Decoder<F> {
         for layer in &self.layers {
             x = layer.attend(x, &positions, None);
             inputs.push(layer.post_attention_layernorm.forward(x.clone()));
-            x = layer.mlp.forward(x, &layer.post_attention_layernorm).0;
+            x = layer.feed_forward(x).0;
         }
         inputs
     }
@@ -111,17 +109,17 @@ impl<F: FeedForward> Decoder<F> {
         MemoryWeights::new(self.config.clone(), |id| self.weight(id))
     }
 
-    /// `[vocab_size, hidden_size]`: the head, or the embeddings that a tied one is.
-    fn head(&self) -> &Weight {
-        self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight)
+    /// The head, which shares its weight with the embeddings if it is tied.
+    fn head(&self) -> Linear {
+        self.lm_head.clone().unwrap_or_else(|| Linear { weight: self.embed_tokens.weight.clone() })
     }
 
     fn weight(&self, id: TensorId) -> RawTensor {
         match id {
-            TensorId::EmbedTokens => self.embed_tokens.weight.raw(),
+            TensorId::EmbedTokens => raw_of(&self.embed_tokens.weight),
             TensorId::Layer(layer, tensor) => self.layers[layer].weight(tensor),
             TensorId::Norm => raw(self.norm.weight.val()),
-            TensorId::LmHead => self.lm_head.as_ref().expect("an untied model has a head").weight.raw(),
+            TensorId::LmHead => raw_of(&self.lm_head.as_ref().expect("an untied model has a head").weight),
         }
     }
 }
@@ -144,7 +142,11 @@ impl<F: FeedForward> DecoderLayer<F> {
 
     fn attend(&self, x: Tensor<3>, positions: &Positions, cache: Option<&mut LayerCache>) -> Tensor<3> {
         let _self_attn = span("self_attn");
-        self.self_attn.forward(x, &self.input_layernorm, positions, cache)
+        let normalized = {
+            let _span = span("norm");
+            self.input_layernorm.forward(x.clone())
+        };
+        self.self_attn.forward(x, normalized, positions, cache)
     }
 
     fn forward(
@@ -153,18 +155,25 @@ impl<F: FeedForward> DecoderLayer<F> {
         positions: &Positions,
         cache: Option<&mut LayerCache>,
     ) -> (Tensor<3>, Option<Routing>) {
-        let x = self.attend(x, positions, cache);
+        self.feed_forward(self.attend(x, positions, cache))
+    }
+
+    fn feed_forward(&self, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
         let _mlp = span(F::NAME);
-        self.mlp.forward(x, &self.post_attention_layernorm)
+        let normalized = {
+            let _span = span("norm");
+            self.post_attention_layernorm.forward(x.clone())
+        };
+        self.mlp.forward(x, normalized)
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
             LayerTensor::InputLayernorm => raw(self.input_layernorm.weight.val()),
-            LayerTensor::QProj => self.self_attn.q_proj.weight.raw(),
-            LayerTensor::KProj => self.self_attn.k_proj.weight.raw(),
-            LayerTensor::VProj => self.self_attn.v_proj.weight.raw(),
-            LayerTensor::OProj => self.self_attn.o_proj.weight.raw(),
+            LayerTensor::QProj => raw_of(&self.self_attn.q_proj.weight),
+            LayerTensor::KProj => raw_of(&self.self_attn.k_proj.weight),
+            LayerTensor::VProj => raw_of(&self.self_attn.v_proj.weight),
+            LayerTensor::OProj => raw_of(&self.self_attn.o_proj.weight),
             LayerTensor::PostAttentionLayernorm => raw(self.post_attention_layernorm.weight.val()),
             LayerTensor::Mlp(_) | LayerTensor::Router | LayerTensor::Expert(..) => self.mlp.weight(tensor),
         }
@@ -207,13 +216,12 @@ where
         let [batch_size, seq_length, hidden_size] = hidden.dims();
         let num_tokens = batch_size * seq_length;
         let hidden = hidden.reshape([num_tokens, hidden_size]);
-        let losses = linear_cross_entropy(hidden, self.head().val(), targets.reshape([num_tokens]));
+        let losses = self.head().cross_entropy(hidden, targets.reshape([num_tokens]));
         losses.reshape([batch_size, seq_length])
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {
         let _span = span("lm_head");
-        let [logits] = projections(hidden, None, [self.head().val()]);
-        logits
+        self.head().forward(hidden)
     }
 }

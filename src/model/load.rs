@@ -2,14 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 
-use super::{Precision, Quantized, Weight};
-use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix, keeps_blocks};
-use crate::weights::{Dtype, PackedTensor, RawTensor, TensorId, WeightError, WeightSource};
+use super::Precision;
+use crate::kernel::blocks::BlockFormat;
+use crate::kernel::expert_mlp::{Experts, QuantizedExpert, StackedExperts};
+use crate::kernel::linear::Weight;
+use crate::kernel::quantized_weight::QuantizedWeight;
+use crate::weights::{Dtype, LayerTensor, PackedTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Makes parameters of the weights of a source.
 ///
@@ -54,7 +56,7 @@ impl Footprint {
 enum Shared {
     Matrix(Tensor<2>),
     Stack(Tensor<3>),
-    Blocks(Arc<QuantizedMatrix>),
+    Blocks(QuantizedWeight),
 }
 
 impl<'a, S: WeightSource> Loader<'a, S> {
@@ -62,7 +64,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     pub fn new(source: &'a S, precision: impl Into<Precision>, device: &'a Device) -> Self {
         let (dtype, blocks) = match precision.into() {
             Precision::Float(dtype) => (dtype, None),
-            Precision::Blocks(format) => (Dtype::Float32, keeps_blocks(device).then_some(format)),
+            Precision::Blocks(format) => (Dtype::Float32, QuantizedWeight::has_kernel(device).then_some(format)),
         };
         Self { source, dtype, device, blocks, seen: RefCell::default(), footprint: RefCell::default() }
     }
@@ -103,7 +105,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     /// If the weight has not two axes.
     pub fn weight(&self, id: TensorId) -> Result<Weight, WeightError> {
         if let Some(matrix) = self.blocks(id)? {
-            return Ok(Weight::Quantized(Quantized { matrix }));
+            return Ok(Weight::Quantized(matrix));
         }
         let raw = self.read(id, self.dtype)?;
         let matrix = self.shared(digest("matrix", [&raw]), || Shared::Matrix(self.tensor(raw)));
@@ -115,7 +117,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     ///
     /// # Errors
     /// What the source says.
-    pub fn blocks(&self, id: TensorId) -> Result<Option<Arc<QuantizedMatrix>>, WeightError> {
+    pub fn blocks(&self, id: TensorId) -> Result<Option<QuantizedWeight>, WeightError> {
         let Some(format) = self.blocks else { return Ok(None) };
         let shape = id.shape(self.source.config());
         let [rows, cols] = shape[..] else { return Ok(None) };
@@ -126,13 +128,13 @@ impl<'a, S: WeightSource> Loader<'a, S> {
             for part in [b"blocks of ", ty.name.as_bytes(), &shape_bytes(&shape), &bytes] {
                 key.update(part);
             }
-            let build = || self.matrix(QuantizedMatrix::from_blocks(format, [rows, cols], &bytes));
+            let build = || self.matrix(QuantizedWeight::from_blocks(format, [rows, cols], &bytes, self.device));
             return Ok(self.shared(key.finalize().into(), build).into_blocks());
         }
         let Some(format) = format.filter(|format| cols.is_multiple_of(format.block_len())) else { return Ok(None) };
         let raw = self.read(id, Dtype::Float32)?;
         let key = digest(&format!("rounded to {format:?}"), [&raw]);
-        let build = || self.matrix(QuantizedMatrix::quantize(format, [rows, cols], &raw.to_f32()));
+        let build = || self.matrix(QuantizedWeight::quantize(format, [rows, cols], &raw.to_f32(), self.device));
         Ok(self.shared(key, build).into_blocks())
     }
 
@@ -147,6 +149,29 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         });
         let Shared::Stack(tensor) = stack else { unreachable!("a digest covers the kind") };
         Ok(Param::from_tensor(tensor))
+    }
+
+    /// The experts of a layer: in blocks if all of their matrices are, else stacked.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn experts(&self, layer: usize, num_experts: usize) -> Result<Experts, WeightError> {
+        let id = |index, projection| TensorId::Layer(layer, LayerTensor::Expert(index, projection));
+        let mut experts = Vec::new();
+        for index in 0..num_experts {
+            let [gate, up, down] = Projection::ALL.map(|projection| self.blocks(id(index, projection)));
+            let (Some(gate), Some(up), Some(down)) = (gate?, up?, down?) else { break };
+            experts.push(QuantizedExpert { gate, up, down });
+        }
+        if experts.len() == num_experts {
+            return Ok(Experts::Quantized(experts));
+        }
+        let stacked = |projection| self.stacked((0..num_experts).map(|index| id(index, projection)));
+        Ok(Experts::Stacked(StackedExperts {
+            gate_proj: stacked(Projection::Gate)?,
+            up_proj: stacked(Projection::Up)?,
+            down_proj: stacked(Projection::Down)?,
+        }))
     }
 
     /// What was built for these bytes before, or now. Two parameters that are trained share no tensor: it is what their
@@ -166,9 +191,9 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         Ok(self.source.read(id)?.cast(dtype))
     }
 
-    fn matrix(&self, matrix: QuantizedMatrix) -> Shared {
+    fn matrix(&self, matrix: QuantizedWeight) -> Shared {
         self.footprint.borrow_mut().add(format!("{:?}", matrix.format()), matrix.size_bytes());
-        Shared::Blocks(Arc::new(matrix))
+        Shared::Blocks(matrix)
     }
 
     fn tensor<const D: usize>(&self, raw: RawTensor) -> Tensor<D> {
@@ -189,7 +214,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
 }
 
 impl Shared {
-    fn into_blocks(self) -> Option<Arc<QuantizedMatrix>> {
+    fn into_blocks(self) -> Option<QuantizedWeight> {
         match self {
             Self::Blocks(matrix) => Some(matrix),
             Self::Matrix(_) | Self::Stack(_) => None,
@@ -227,6 +252,14 @@ pub(super) fn raw<const D: usize>(value: Tensor<D>) -> RawTensor {
     };
     let wide = value.cast(DType::F32).into_data().try_into_vec::<f32>().expect("cast to f32");
     RawTensor::from_f32(dtype, shape, &wide)
+}
+
+/// The value of a weight, in the type that it is kept in; of a quantized one, in float32.
+pub(super) fn raw_of(weight: &Weight) -> RawTensor {
+    match weight {
+        Weight::Float(param) => raw(param.val()),
+        Weight::Quantized(weight) => RawTensor::from_f32(Dtype::Float32, weight.dims().to_vec(), &weight.values()),
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +302,6 @@ mod tests {
         let device = Device::flex();
         let loader = Loader::new(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device);
         let blocks = [1, 2, 3].map(|layer| loader.blocks(id(layer)).expect("in memory").expect("whole blocks"));
-        assert!(Arc::ptr_eq(&blocks[0], &blocks[1]) && !Arc::ptr_eq(&blocks[0], &blocks[2]));
+        assert!(blocks[0].shares_memory(&blocks[1]) && !blocks[0].shares_memory(&blocks[2]));
     }
 }

@@ -1,34 +1,34 @@
-//! What may follow attention in a layer, and the dense form of it.
+//! The feed-forward of a layer, and its dense form.
 
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 
-use super::{Linear, Loader, RmsNorm, Routing};
+use super::load::raw_of;
+use super::{Linear, Loader, Routing};
 use crate::config::DecoderConfig;
-use crate::kernel::projections::gated_projection;
 use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
-/// What follows attention in a layer: the one place where dense and sparse decoders differ.
+/// The feed-forward of a layer: the only part in which dense and sparse decoders differ.
 pub trait FeedForward: Module + ModuleDisplay {
-    /// What a trace calls it.
+    /// Name in traces.
     const NAME: &'static str;
 
-    /// Takes this layer's weights from the loader's source.
+    /// Loads the weights of a layer.
     ///
     /// # Errors
-    /// What the source says.
+    /// Those of the source.
     fn load<S: WeightSource>(config: &DecoderConfig, loader: &Loader<'_, S>, layer: usize)
     -> Result<Self, WeightError>;
 
-    /// `x + f(norm(x))`, `f` being this feed-forward; `x` and the output: `[batch_size, seq_length, hidden_size]`; and the
-    /// routing, if this layer routes.
-    fn forward(&self, x: Tensor<3>, norm: &RmsNorm) -> (Tensor<3>, Option<Routing>);
+    /// `residual + f(x)`, and the routing if this layer routes; `residual`, `x` and the sum:
+    /// `[batch_size, seq_length, hidden_size]`.
+    fn forward(&self, residual: Tensor<3>, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
 
-    /// The value of one of this layer's weights.
+    /// The value of one of the weights.
     ///
     /// # Panics
-    /// If it has none of that name.
+    /// If there is no such weight.
     fn weight(&self, tensor: LayerTensor) -> RawTensor;
 }
 
@@ -62,20 +62,20 @@ impl FeedForward for GatedMlp {
         })
     }
 
-    fn forward(&self, x: Tensor<3>, norm: &RmsNorm) -> (Tensor<3>, Option<Routing>) {
+    fn forward(&self, residual: Tensor<3>, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
         let hidden = {
             let _span = span("gate_up_proj");
-            gated_projection(x.clone(), Some(norm.val()), self.gate_proj.weight.val(), self.up_proj.weight.val())
+            Linear::forward_gated(&self.gate_proj, &self.up_proj, x)
         };
         let _span = span("down_proj");
-        (self.down_proj.forward_onto(x, hidden), None)
+        (self.down_proj.forward_add(residual, hidden), None)
     }
 
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
-            LayerTensor::Mlp(Projection::Gate) => self.gate_proj.weight.raw(),
-            LayerTensor::Mlp(Projection::Up) => self.up_proj.weight.raw(),
-            LayerTensor::Mlp(Projection::Down) => self.down_proj.weight.raw(),
+            LayerTensor::Mlp(Projection::Gate) => raw_of(&self.gate_proj.weight),
+            LayerTensor::Mlp(Projection::Up) => raw_of(&self.up_proj.weight),
+            LayerTensor::Mlp(Projection::Down) => raw_of(&self.down_proj.weight),
             other => panic!("a dense MLP has no {other:?}"),
         }
     }

@@ -17,7 +17,6 @@ mod positions;
 mod precision;
 mod rope;
 mod token_batch;
-mod weight;
 
 pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
@@ -26,13 +25,12 @@ pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
-pub use moe::{Experts, QuantizedExperts, Router, Routing, SparseMoe, StackedExperts};
+pub use moe::{Router, Routing, SparseMoe};
 pub use norm::RmsNorm;
 pub use positions::Positions;
 pub use precision::Precision;
 pub use rope::Rotation;
 pub use token_batch::TokenBatch;
-pub use weight::{Quantized, Weight};
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::kernel::rms_norm::Norm;
+use crate::kernel::rms_norm::rms_norm;
 
 /// `y = x / √(mean(x²) + ε) ∘ weight`.
 #[derive(Module, Debug)]
@@ -19,16 +19,11 @@ impl RmsNorm {
         Self { weight, epsilon }
     }
 
-    /// What kernels take.
-    pub(super) fn val(&self) -> Norm {
-        Norm { weight: self.weight.val(), epsilon: self.epsilon }
-    }
-
     /// Normalizes the last axis.
     ///
     /// # Panics
     /// If the last axis of `x` is not `hidden_size`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.val().of(x)
+        rms_norm(x, self.weight.val(), self.epsilon)
     }
 }

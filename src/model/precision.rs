@@ -1,6 +1,6 @@
 //! In what numbers a model keeps its weights.
 
-use crate::kernel::quantized_linear::BlockFormat;
+use crate::kernel::blocks::BlockFormat;
 use crate::weights::Dtype;
 
 /// In what numbers a loaded model keeps its matrices. Norms, activations, softmax and losses are float32 in any case.

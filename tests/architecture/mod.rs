@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &str); 21] = [
 const WRONG_USES: [(&str, &str); 2] = [("weights", "formats"), ("formats", "hub")];
 
 /// Files, and folders of files, that still lie in a circle.
-const IN_CIRCLES: [&str; 19] = [
+const IN_CIRCLES: [&str; 15] = [
     "formats/checkpoint",
     "formats/gguf",
     "formats/hf",
@@ -62,13 +62,9 @@ const IN_CIRCLES: [&str; 19] = [
     "growth/mergekit",
     "hub",
     "kernel/cpu",
-    "kernel/linear_cross_entropy",
-    "kernel/projections",
-    "kernel/quantized_linear",
     "model/kv_cache",
     "model/load",
     "model/positions",
-    "model/weight",
     "model/mlp",
     "model/moe",
     "output",

@@ -10,7 +10,7 @@ use super::super::values::DtypeArg;
 use super::peer::PeerArgs;
 use super::sizes::{Sizes, counts, one_count, prompt_and_gen, sizes, train_size};
 use crate::bench::{Format, Grid};
-use crate::kernel::quantized_linear::BlockFormat;
+use crate::kernel::blocks::BlockFormat;
 use crate::model::Precision;
 
 /// Measure speed: prefill, decoding, training steps; as llama-bench does

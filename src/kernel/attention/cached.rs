@@ -68,7 +68,7 @@ pub fn cached_attention(
         assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
     }
     #[cfg(feature = "flex")]
-    if crate::kernel::has_kernel(&q.device()) && !q.device().is_autodiff() {
+    if crate::kernel::is_flex(&q.device()) && !q.device().is_autodiff() {
         crate::kernel::rope::assert_tables(&q, &cos, &sin);
         super::count(&q, mask);
         let (y, keys, values) = <Dispatch as CachedAttention>::cached_attention_forward(

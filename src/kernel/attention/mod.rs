@@ -34,7 +34,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) ->
     assert_sizes(&q, &k, &v, mask);
     count(&q, mask);
     #[cfg(feature = "flex")]
-    if super::has_kernel(&q.device()) {
+    if super::is_flex(&q.device()) {
         return Tensor::from_dispatch(<Dispatch as Attention>::attention_forward(
             q.into_dispatch(),
             k.into_dispatch(),

@@ -8,6 +8,7 @@ mod gemm;
 mod lanes;
 mod mat;
 mod math;
+mod quantized;
 mod rows;
 mod scratch;
 mod spin_pool;
@@ -22,6 +23,7 @@ pub(super) use mat::{Mat, MatMut, SharedMat};
 pub(super) use math::{
     dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
 };
+pub(super) use quantized::QuantizedMatrix;
 pub(super) use rows::{Matrix, gated, matmul_nt, products, sixteen};
 pub(super) use scratch::Scratch;
 pub(super) use spin_pool::Threads;

@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use super::lanes::{Lanes, WithLanes, with_lanes};
+use super::quantized::{QuantizedMatrix, QuantizedRows, multiply};
 use super::scratch::Scratch;
 use super::streams::in_rows;
 use super::weight_rows::{WeightRows, Widen};
 use super::{CHUNK, Mat, MatMut, PREFETCH_BYTES, SharedMat, Threads, gemms, gemms_unpacked, silu, vectorized};
-use crate::kernel::quantized_linear::{QuantizedMatrix, QuantizedRows, multiply};
 
 /// Rows of `x` up to which rows of floats are streamed. This and the next two were measured with AVX2 and with AVX-512.
 const FEW_ROWS: usize = 24;

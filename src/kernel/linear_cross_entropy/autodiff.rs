@@ -1,19 +1,21 @@
 //! The node of the autodiff graph, for every backend that has the gradients.
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, TensorMetadata};
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
+use crate::kernel::linear::Operand;
 
 impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy for Autodiff<B, C> {
     fn linear_cross_entropy_forward(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: Operand<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
+        let weight = weight.into_float(&hidden.device());
         #[derive(Debug)]
         struct Step;
 
@@ -42,7 +44,8 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
                 prep.finish((inputs, of_mean), losses)
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(B::linear_cross_entropy_forward(hidden.into_primitive(), weight.into_primitive(), targets))
+                let weight = Operand::Float(weight.into_primitive());
+                prep.finish(B::linear_cross_entropy_forward(hidden.into_primitive(), weight, targets))
             }
         }
     }

@@ -3,29 +3,20 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
-use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Weight};
+use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
 use crate::kernel::cpu::{
-    Mat, MatMut, Matrix, Threads, WeightRows, dense, exponentials_in_place, gemm, indices, products, tensor, values,
-    vectorized,
+    Mat, MatMut, Matrix, Threads, dense, exponentials_in_place, gemm, indices, products, tensor, values, vectorized,
 };
-use crate::kernel::projections::flex::{Held, primitive};
+use crate::kernel::linear::Operand;
 
 /// Tokens whose logits exist at once.
 const CHUNK: usize = 256;
 
-/// The losses of a head in blocks, which has no gradients.
-pub fn of_blocks(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
-    let targets = targets.try_into_primitive::<Flex>().expect("on the device of the states");
-    Tensor::from_primitive::<Flex>(losses(&dense(primitive(hidden)), Held::new(weight).matrix(), &targets))
-}
-
 impl LinearCrossEntropy for Flex {
-    fn linear_cross_entropy_forward(hidden: FlexTensor, weight: FlexTensor, targets: FlexTensor) -> FlexTensor {
-        let weight = weight.to_contiguous();
-        losses(&dense(hidden), Matrix::Rows(WeightRows::of(&weight)), &targets)
+    fn linear_cross_entropy_forward(hidden: FlexTensor, weight: Operand<Self>, targets: FlexTensor) -> FlexTensor {
+        losses(&dense(hidden), weight.contiguous().matrix(), &targets)
     }
 }
 

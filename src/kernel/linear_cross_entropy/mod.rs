@@ -16,7 +16,9 @@ use burn::backend::{
 };
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
-use super::projections::{Weight, projections_reference};
+#[cfg(feature = "flex")]
+use super::linear::Operand;
+use super::linear::{Weight, linear_reference};
 
 /// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats.
 ///
@@ -30,24 +32,17 @@ use super::projections::{Weight, projections_reference};
 ///
 /// # Panics
 /// If the sizes disagree, there are no tokens, or a target is not below `vocab_size`.
-pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy(hidden: Tensor<2>, weight: &Weight, targets: Tensor<1, Int>) -> Tensor<1> {
     let ([num_tokens, hidden_size], [vocab_size, in_features]) = (hidden.dims(), weight.dims());
     assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
     assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
     assert!(num_tokens > 0, "linear_cross_entropy: no tokens");
     super::flop_counter::add(num_tokens * vocab_size * hidden_size);
     #[cfg(feature = "flex")]
-    if super::has_kernel(&hidden.device()) {
-        let weight = match weight {
-            Weight::Float(weight) => weight,
-            Weight::Quantized(_) if super::projections::flex::takes(&hidden) => {
-                return cpu::of_blocks(hidden, weight, targets);
-            }
-            Weight::Quantized(weight) => super::quantized_linear::dequantized(&weight, &hidden.device()),
-        };
+    if super::is_flex(&hidden.device()) {
         return Tensor::from_dispatch(<Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(
             hidden.into_dispatch(),
-            weight.into_dispatch(),
+            weight.operand(),
             targets.into_dispatch(),
         ));
     }
@@ -55,9 +50,9 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Weight, targets: Tensor<1
 }
 
 /// The same by Burn's own operations, with all logits at once.
-pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: &Weight, targets: Tensor<1, Int>) -> Tensor<1> {
     let [num_tokens, _] = hidden.dims();
-    let [logits] = projections_reference(hidden, None, [weight]);
+    let logits = linear_reference(hidden, weight.float());
     -log_softmax(logits, 1).gather(1, targets.reshape([num_tokens, 1])).reshape([num_tokens])
 }
 
@@ -69,7 +64,7 @@ trait LinearCrossEntropy: Backend {
     /// The losses.
     fn linear_cross_entropy_forward(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: Operand<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self>;
 }
@@ -104,13 +99,12 @@ struct Gradients<B: Backend> {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use std::sync::Arc;
-
     use burn::tensor::{DType, Device, Tolerance};
 
     use super::*;
+    use crate::kernel::blocks::BlockFormat;
     use crate::kernel::fixture::random;
-    use crate::kernel::quantized_linear::{BlockFormat, QuantizedMatrix};
+    use crate::kernel::quantized_weight::QuantizedWeight;
 
     fn targets(num_tokens: usize, vocab_size: usize, device: &Device) -> Tensor<1, Int> {
         Tensor::<1, Int>::arange(0..num_tokens as i64, device).mul_scalar(7).remainder_scalar(vocab_size as i64)
@@ -137,8 +131,8 @@ mod tests {
             let weight = random([vocab_size, hidden_size], &device).require_grad();
             let targets = targets(tokens, vocab_size, &device);
             for upstream in upstreams(tokens, &device) {
-                let run = |f: fn(Tensor<2>, Weight, Tensor<1, Int>) -> Tensor<1>| {
-                    let losses = f(hidden.clone(), Weight::Float(weight.clone()), targets.clone());
+                let run = |f: fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>| {
+                    let losses = f(hidden.clone(), &weight.clone().into(), targets.clone());
                     let grads = (losses.clone() * upstream.clone()).sum().backward();
                     [
                         losses.inner().into_data(),
@@ -158,7 +152,7 @@ mod tests {
         let device = Device::flex().autodiff();
         let hidden = random([3, 8], &device).require_grad();
         let weight = random([5, 8], &device);
-        let losses = linear_cross_entropy(hidden.clone(), Weight::Float(weight.clone()), targets(3, 5, &device));
+        let losses = linear_cross_entropy(hidden.clone(), &weight.clone().into(), targets(3, 5, &device));
         let grads = losses.sum().backward();
         assert!(hidden.grad(&grads).is_some());
         assert!(weight.grad(&grads).is_none());
@@ -169,13 +163,11 @@ mod tests {
         let device = Device::flex();
         let (hidden, weight) = (random([40, 64], &device), random([300, 64], &device));
         let values: Vec<f32> = weight.to_data().iter().collect();
-        let blocks = QuantizedMatrix::quantize(BlockFormat::Q8_0, [300, 64], &values);
-        for (weight, tolerance) in
-            [(Weight::Float(weight.cast(DType::BF16)), 1e-4), (Weight::Quantized(Arc::new(blocks)), 0.05)]
-        {
+        let blocks = QuantizedWeight::quantize(BlockFormat::Q8_0, [300, 64], &values, &device);
+        for (weight, tolerance) in [(Weight::from(weight.cast(DType::BF16)), 1e-4), (Weight::from(blocks), 0.05)] {
             let targets = targets(40, 300, &device);
-            let found = linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone()).mean().into_data();
-            let expected = linear_cross_entropy_reference(hidden.clone(), weight, targets).mean().into_data();
+            let found = linear_cross_entropy(hidden.clone(), &weight, targets.clone()).mean().into_data();
+            let expected = linear_cross_entropy_reference(hidden.clone(), &weight, targets).mean().into_data();
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(tolerance));
         }
     }
@@ -183,8 +175,8 @@ mod tests {
     #[test]
     fn equal_logits_cost_the_logarithm_of_the_vocabulary() {
         let device = Device::flex();
-        let weight = Weight::Float(Tensor::zeros([49_152, 2], &device));
-        let losses = linear_cross_entropy(Tensor::ones([3, 2], &device), weight, targets(3, 49_152, &device));
+        let weight = Weight::from(Tensor::zeros([49_152, 2], &device));
+        let losses = linear_cross_entropy(Tensor::ones([3, 2], &device), &weight, targets(3, 49_152, &device));
         let expected = Tensor::<1>::full([3], 49_152f64.ln(), &device);
         losses.into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-5));
     }
@@ -193,8 +185,8 @@ mod tests {
     #[should_panic(expected = "cross_entropy: target 4 of a vocabulary of 4")]
     fn a_target_beyond_the_vocabulary_is_refused() {
         let device = Device::flex();
-        let weight = Weight::Float(Tensor::zeros([4, 2], &device));
-        linear_cross_entropy(Tensor::zeros([1, 2], &device), weight, Tensor::<1, Int>::from_data([4], &device));
+        let weight = Weight::from(Tensor::zeros([4, 2], &device));
+        linear_cross_entropy(Tensor::zeros([1, 2], &device), &weight, Tensor::<1, Int>::from_data([4], &device));
     }
 
     #[test]
@@ -203,7 +195,7 @@ mod tests {
         let hidden = random([300, 16], &device).require_grad();
         let weight = random([50, 16], &device).require_grad();
         let run = |factor: f64| {
-            let losses = linear_cross_entropy(hidden.clone(), Weight::Float(weight.clone()), targets(300, 50, &device));
+            let losses = linear_cross_entropy(hidden.clone(), &weight.clone().into(), targets(300, 50, &device));
             let grads = (losses.mean() * factor).backward();
             [&hidden, &weight].map(|leaf| leaf.grad(&grads).unwrap())
         };

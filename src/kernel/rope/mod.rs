@@ -21,7 +21,7 @@ use burn::tensor::Tensor;
 pub fn rope(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
     assert_tables(&x, &cos, &sin);
     #[cfg(feature = "flex")]
-    if super::has_kernel(&x.device()) {
+    if super::is_flex(&x.device()) {
         return Tensor::from_dispatch(<Dispatch as Rope>::rope_forward(
             x.into_dispatch(),
             cos.into_dispatch(),

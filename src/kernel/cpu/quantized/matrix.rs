@@ -1,27 +1,24 @@
-//! A weight matrix that stays in blocks, in an order that sixteen lanes can read.
+//! A weight matrix in blocks, interleaved for sixteen lanes.
 
 use half::f16;
 
-use super::block::Block;
-use super::format::{BlockFormat, Layout, Scales};
-
-/// Rows that lie interleaved: lane `r` of a kernel computes row `r` of a panel.
-pub(super) const PANEL: usize = 16;
+use super::panel::PANEL;
+use crate::kernel::blocks::{Block, BlockFormat, Layout, Scales};
 
 /// `[rows, cols]` in blocks of a [`BlockFormat`], sixteen rows interleaved.
 ///
-/// Takes the memory of the file's blocks, but for scales of 6 bits, which take a byte. Values are exactly those of the
+/// Takes as much memory as the blocks of the file, except that 6-bit scales take a byte. Values are exactly those of the
 /// blocks.
 #[derive(Clone)]
-pub struct QuantizedMatrix {
+pub(in crate::kernel) struct QuantizedMatrix {
     format: BlockFormat,
     rows: usize,
     cols: usize,
-    /// Bytes of sixteen rows.
+    /// Bytes per panel.
     panel_bytes: usize,
-    /// For every sixteen rows, for every block: the head (float16 scales, then minima, a lane each), then for every 32
-    /// numbers the sub-blocks' scales and the planes of the codes. A plane of `p` bits is `p` times 64 bytes, four a
-    /// lane: numbers `4g..4g+4` stand in bytes `g % p`, from bit `p·(g / p)` on.
+    /// For each panel, for each block: the head (float16 scales, then minima, one per lane), then for every 32 numbers
+    /// the scales of the sub-blocks and the bit planes of the codes. A plane of `p` bits takes `p` times 64 bytes, four per
+    /// lane: numbers `4g..4g+4` are in bytes `g % p`, from bit `p·(g / p)`.
     panels: Vec<u8>,
 }
 
@@ -32,10 +29,10 @@ impl std::fmt::Debug for QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// Rows of blocks as a file has them.
+    /// Reads rows of blocks as a file stores them.
     ///
     /// # Panics
-    /// If `cols` is no multiple of the block's length, or the bytes are not those of so many blocks.
+    /// If `cols` is not a multiple of the block length, or `bytes` has another size.
     pub fn from_blocks(format: BlockFormat, [rows, cols]: [usize; 2], bytes: &[u8]) -> Self {
         let row_bytes = cols / format.block_len() * format.block_bytes();
         assert_eq!(bytes.len(), rows * row_bytes, "bytes of {rows}×{cols} numbers in {format:?}");
@@ -45,20 +42,15 @@ impl QuantizedMatrix {
         })
     }
 
-    /// Rounds numbers to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`] as the reference implementation does, to the bit.
+    /// Quantizes to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`], bit for bit as ggml does.
     ///
     /// # Panics
-    /// If the format is another, `cols` is no multiple of 32, or there are not `rows·cols` values.
+    /// If the format is another, `cols` is not a multiple of 32, or there are not `rows·cols` values.
     pub fn quantize(format: BlockFormat, [rows, cols]: [usize; 2], values: &[f32]) -> Self {
         assert_eq!(values.len(), rows * cols, "numbers of {rows}×{cols}");
-        let quantize = match format {
-            BlockFormat::Q8_0 => Block::quantize_q8_0,
-            BlockFormat::Q4_0 => Block::quantize_q4_0,
-            other => panic!("numbers are rounded to Q8_0 or Q4_0, not to {other:?}"),
-        };
         Self::build(format, [rows, cols], |row, index| {
             let start = row * cols + index * 32;
-            quantize(&values[start..start + 32])
+            Block::quantize(format, &values[start..start + 32])
         })
     }
 
@@ -76,15 +68,15 @@ impl QuantizedMatrix {
         matrix
     }
 
-    /// Where the block of a row starts among the panels.
+    /// Offset of a block in `panels`.
     fn place(&self, row: usize, index: usize) -> usize {
         row / PANEL * self.panel_bytes + index * self.format.layout().panel_block_bytes()
     }
 
-    /// Writes the numbers of one row to `out`.
+    /// Dequantizes one row into `out`.
     ///
     /// # Panics
-    /// If there is no such row or `out` has another length.
+    /// If the row does not exist or `out` has another length.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} numbers", out.len());
         let layout = self.format.layout();
@@ -93,7 +85,7 @@ impl QuantizedMatrix {
         }
     }
 
-    /// All numbers, row-major.
+    /// Dequantizes all rows, row-major.
     pub fn dequantize(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
         if self.cols > 0 {
@@ -107,28 +99,28 @@ impl QuantizedMatrix {
         [self.rows, self.cols]
     }
 
-    /// The format of the blocks.
+    /// Format of the blocks.
     pub fn format(&self) -> BlockFormat {
         self.format
     }
 
-    /// Bytes that the blocks take in memory.
+    /// Bytes in memory.
     pub fn size_bytes(&self) -> usize {
         self.panels.len()
     }
 
-    /// Where the blocks lie.
+    /// Addresses of the panels.
     pub(in crate::kernel) fn as_ptr_range(&self) -> std::ops::Range<*const u8> {
         self.panels.as_ptr_range()
     }
 
-    /// The bytes of sixteen rows, from `16·index` on.
+    /// One panel: rows `16·index..16·(index + 1)`.
     pub(super) fn panel(&self, index: usize) -> &[u8] {
         &self.panels[index * self.panel_bytes..(index + 1) * self.panel_bytes]
     }
 }
 
-/// Where in a unit of 32 numbers the bits of a code lie: byte and first bit, of each plane.
+/// Byte and first bit of a code in a unit of 32 numbers, for each plane.
 fn code_places(layout: Layout, lane: usize, number: usize) -> [(usize, usize); 2] {
     let (group, byte) = (number / 4, lane * 4 + number % 4);
     let place = |bits: usize, start: usize| match bits {

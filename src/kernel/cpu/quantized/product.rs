@@ -1,22 +1,23 @@
-//! Rows of activations, rounded to 8 bits, times a matrix in blocks: integer sums within a block, float sums between.
+//! Activations rounded to 8 bits times a matrix in blocks: integer sums within a block, float sums across blocks.
 
 use rayon::prelude::*;
 
-use super::format::{BlockFormat, Layout, Scales};
-use super::matrix::{PANEL, QuantizedMatrix};
+use super::matrix::QuantizedMatrix;
+use super::panel::PANEL;
+use crate::kernel::blocks::{BlockFormat, Layout, Scales};
 use crate::kernel::cpu::{Lanes, PREFETCH_BYTES, WithLanes, sixteen, vectorized, with_lanes};
 
-/// Activations `d·q` with `q` in `−127..=127` and a `d` for every 32 of a row.
+/// Activations `d·q`, `q` in `−127..=127`, one `d` per 32 numbers of a row.
 pub(in crate::kernel) struct QuantizedRows {
     cols: usize,
     codes: Vec<i8>,
-    /// `d` of every 32 numbers.
+    /// `d`, one per 32 numbers.
     scales: Vec<f32>,
-    /// Sums of 16 codes.
+    /// Sums of 16 codes each.
     sums: Vec<i32>,
 }
 
-/// One row, by units of 32 numbers.
+/// One row, in units of 32 numbers.
 #[derive(Clone, Copy, Default)]
 struct Row<'a> {
     codes: &'a [[[[i8; 4]; 4]; 2]],
@@ -24,15 +25,15 @@ struct Row<'a> {
     sums: &'a [[i32; 2]],
 }
 
-/// Numbers, and where their codes, scales and sums go.
+/// Numbers, and the destinations of their codes, scales and sums.
 type Rounding<'a> = (((&'a [f32], &'a mut [i8]), &'a mut [f32]), &'a mut [i32]);
 
 impl QuantizedRows {
-    /// Rounds each 32 numbers of a row to the nearest of 255 that reach to the largest of them. Where one is not finite,
-    /// so are the products.
+    /// Rounds each 32 numbers of a row to 255 levels scaled by their largest magnitude. A non-finite input makes the
+    /// products non-finite.
     ///
     /// # Panics
-    /// If `cols` is no multiple of 32.
+    /// If `cols` is not a multiple of 32.
     pub(in crate::kernel) fn round(x: &[f32], cols: usize) -> Self {
         assert!(cols.is_multiple_of(32) && x.len().is_multiple_of(cols), "rows of {cols} numbers in blocks of 32");
         let mut rows =
@@ -64,14 +65,14 @@ impl QuantizedRows {
     }
 }
 
-/// In loops over arrays of known length, without a check of overflow in them: the compiler vectorizes no others.
+/// Loops run over arrays of constant length and check no overflow; the compiler does not vectorize them otherwise.
 #[inline(always)]
 fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    // The nearest integer, from the low bits of the mantissa of a number near 1.5·2^23.
+    // Adding 1.5·2^23 leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let (x, codes, sums) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0, sums.as_chunks_mut::<2>().0);
     for (((x, codes), scale), sums) in x.iter().zip(codes).zip(scales).zip(sums) {
-        // Magnitudes are ordered as their bits are; those of what is not finite are above all others.
+        // Bit patterns of magnitudes sort like the magnitudes, non-finite ones last.
         let largest = x.iter().fold(0, |largest, value| value.abs().to_bits().max(largest));
         let largest = f32::from_bits(largest);
         *scale = largest / 127.0;
@@ -89,9 +90,9 @@ fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32
     }
 }
 
-/// `out[m, rows] = x · w[rows]ᵀ` for some rows of a matrix, from a multiple of 16 on.
+/// `out[m, rows] = x · w[rows]ᵀ` for a range of rows that starts at a multiple of 16.
 ///
-/// Lane, tile and thread do not enter into the sum: it runs over the blocks of a row in order.
+/// Every sum runs over the blocks of a row in order, whatever the lane, tile or thread: results are deterministic.
 ///
 /// # Panics
 /// If the sizes disagree.
@@ -147,7 +148,7 @@ impl<const FORMAT: usize> WithLanes for Multiply<'_, FORMAT> {
     }
 }
 
-/// Writes a tile to `out[row.., start..]`, whose rows are `n` long.
+/// Stores a tile at `out[row.., start..]`; rows of `out` have `n` numbers.
 #[inline(always)]
 fn put<L: Lanes, const R: usize>(lanes: L, tile: [L::Floats; R], out: &mut [f32], row: usize, start: usize, n: usize) {
     let width = PANEL.min(n - start);
@@ -159,7 +160,7 @@ fn put<L: Lanes, const R: usize>(lanes: L, tile: [L::Floats; R], out: &mut [f32]
     }
 }
 
-/// Products of `R` rows of `x` with the sixteen rows of a panel.
+/// Products of `R` rows of `x` with the rows of one panel.
 #[inline(always)]
 fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     lanes: L,
@@ -229,7 +230,7 @@ fn add_sub_block<L: Lanes>(
     }
 }
 
-/// Scale and minimum of a sub-block, a lane a row; the minimum is meaningless where the format has none.
+/// Scale and minimum of a sub-block, one row per lane. The minimum is unused in formats without one.
 #[inline(always)]
 fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [L::Floats; 2]) -> [L::Floats; 2] {
     match layout.scales {
@@ -248,7 +249,7 @@ fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [
     }
 }
 
-/// The codes of 32 numbers of sixteen rows, four numbers a vector. Spelled out: a loop would shift by what it must look up.
+/// The codes of 32 numbers, four numbers per vector. Unrolled, so that shift counts are constants.
 #[inline(always)]
 fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [[L::Bytes; 4]; 2] {
     let planes = bytes.as_chunks::<64>().0;
@@ -279,8 +280,8 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
+    use crate::kernel::blocks::fixture::{blocks, numbers};
     use crate::kernel::cpu::Plain;
-    use crate::kernel::quantized_linear::fixture::{blocks, numbers};
 
     const COLS: usize = 512;
 

@@ -1,37 +1,19 @@
-//! Gradients of the experts.
+//! The gradients of the experts on the CPU.
 //!
 //! For one visit with weight `w` and hidden state `h = silu(g) ∘ u`: `z = downᵀ·dy`, `dw = z·h`, `dh = w·z`,
 //! `dg = dh ∘ u ∘ silu'(g)`, `du = dh ∘ silu(g)`, `dx = gateᵀ·dg + upᵀ·du`; the matrices sum over the visits of
 //! their expert: `dgate = Σ dg·xᵀ`, `dup = Σ du·xᵀ`, `ddown = Σ dy·(w·h)ᵀ`.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Flex, TensorMetadata};
+use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::flex::{ExpertMlp, Visits, forward, pieces};
+use super::cpu::forward;
+use super::visits::{Visits, pieces};
+use super::{ExpertMlpBackward, Inputs};
 use crate::kernel::cpu::{Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized};
 
-/// `x`, `weights`, `gate`, `up`, `down`: what has a gradient, in that order.
-type Inputs<B> = [FloatTensor<B>; 5];
-
-pub trait ExpertMlpBackward: ExpertMlp {
-    /// The output, and `gate(x)` and `up(x)` of every visit.
-    fn expert_mlp_saved(inputs: Inputs<Self>, experts: IntTensor<Self>) -> [FloatTensor<Self>; 3];
-
-    /// Gradients of the inputs.
-    fn expert_mlp_backward(
-        grad: FloatTensor<Self>,
-        inputs: Inputs<Self>,
-        experts: IntTensor<Self>,
-        saved: [FloatTensor<Self>; 2],
-    ) -> Inputs<Self>;
-}
-
-/// Per visit, in sorted order: what the sums over visits are made of.
+/// Terms of the gradients, one row per visit, in sorted order.
 struct VisitGradients {
     /// `[num_visits, intermediate_size]`.
     dgate: Vec<f32>,
@@ -136,7 +118,7 @@ fn visit_gradients(
     out
 }
 
-/// `[dgate, dup, ddown]`, each stacked over experts; a task is one matrix of one expert.
+/// `[dgate, dup, ddown]`, each stacked over experts. One task per matrix and expert.
 fn matrix_gradients(
     visits: &Visits,
     grad: &FlexTensor,
@@ -169,46 +151,4 @@ fn matrix_gradients(
         }
     });
     stacks
-}
-
-impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
-    fn expert_mlp_forward(
-        x: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
-        experts: IntTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Step;
-
-        impl<B: ExpertMlpBackward> Backward<B, 5> for Step {
-            type State = (Inputs<B>, IntTensor<B>, [FloatTensor<B>; 2]);
-
-            fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let grad = grads.consume::<B>(&ops.node);
-                let (inputs, experts, saved) = ops.state;
-                let gradients = B::expert_mlp_backward(grad, inputs, experts, saved);
-                for (node, gradient) in ops.parents.into_iter().zip(gradients) {
-                    if let Some(node) = node {
-                        grads.register::<B>(node.id, gradient);
-                    }
-                }
-            }
-        }
-
-        let nodes = [x.node(), weights.node(), gate.node(), up.node(), down.node()];
-        let inputs = [x, weights, gate, up, down].map(|input| input.into_primitive());
-        match Step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let [y, gate_out, up_out] = B::expert_mlp_saved(inputs.clone(), experts.clone());
-                prep.finish((inputs, experts, [gate_out, up_out]), y)
-            }
-            OpsKind::UnTracked(prep) => {
-                let [x, weights, gate, up, down] = inputs;
-                prep.finish(B::expert_mlp_forward(x, weights, experts, gate, up, down))
-            }
-        }
-    }
 }

@@ -1,8 +1,18 @@
 //! One AdamW update of one parameter, and the sum of squares that clipping needs.
 
-use burn::tensor::Tensor;
+#[cfg(feature = "flex")]
+mod cpu;
 
-/// What an update depends on besides the tensors.
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Device, Tensor};
+
+/// Whether this device has a kernel.
+pub fn has_kernel(device: &Device) -> bool {
+    super::is_flex(device)
+}
+
+/// The scalars of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate of this step, `γ`.
@@ -43,15 +53,15 @@ pub struct AdamWState<const D: usize> {
 /// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `θ ← θ − γλθ − γ·m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`:
 /// PyTorch's `torch.optim.AdamW` (Loshchilov & Hutter, 2019, arXiv:1711.05101, Algorithm 2).
 ///
-/// Buffers that nobody else holds are updated in place.
+/// Buffers without another owner are updated in place.
 ///
 /// # Panics
 /// If the shapes differ.
 pub fn adamw<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
     assert_eq!(state.param.dims(), grad.dims(), "adamw: parameter and gradient");
     #[cfg(feature = "flex")]
-    if super::has_kernel(&grad.device()) {
-        let (param, moment1, moment2) = <burn::backend::Dispatch as flex::AdamW>::adamw_update(
+    if has_kernel(&grad.device()) {
+        let (param, moment1, moment2) = <Dispatch as AdamWOps>::adamw_update(
             state.param.into_dispatch(),
             state.moment1.into_dispatch(),
             state.moment2.into_dispatch(),
@@ -67,7 +77,7 @@ pub fn adamw<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWS
     adamw_reference(state, grad, step)
 }
 
-/// The same by Burn's own operations.
+/// [`adamw`] by Burn's operations.
 pub fn adamw_reference<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
     let AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, gradient_scale, .. } = step;
     let (correction1, correction2) = step.corrections();
@@ -79,93 +89,31 @@ pub fn adamw_reference<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, st
     AdamWState { param, moment1, moment2 }
 }
 
-/// `Σ x²`, summed in float64 on the CPU in an order that does not depend on threads.
+/// `Σ x²`, in float64 on the CPU, in an order that does not depend on the number of threads.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
     #[cfg(feature = "flex")]
-    if super::has_kernel(&x.device()) {
-        let sums: Tensor<1> =
-            Tensor::from_dispatch(<burn::backend::Dispatch as flex::AdamW>::squares_by_chunk(x.into_dispatch()));
+    if has_kernel(&x.device()) {
+        let sums: Tensor<1> = Tensor::from_dispatch(<Dispatch as AdamWOps>::squares_by_chunk(x.into_dispatch()));
         return sums.into_data().iter::<f32>().map(f64::from).sum();
     }
     f64::from(x.square().sum().into_scalar::<f32>())
 }
 
+/// The operations on a backend.
 #[cfg(feature = "flex")]
-mod flex {
-    use burn::backend::flex::FlexTensor;
-    use burn::backend::tensor::FloatTensor;
-    use burn::backend::{Backend, Flex, TensorMetadata, backend_extension};
-    use rayon::prelude::*;
+#[backend_extension(Flex)]
+trait AdamWOps: Backend {
+    /// One update: parameter and moments.
+    fn adamw_update(
+        param: FloatTensor<Self>,
+        moment1: FloatTensor<Self>,
+        moment2: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    use super::AdamWStep;
-    use crate::kernel::cpu::{CHUNK, dense, sum_by, tensor, values, vectorized};
-
-    #[backend_extension(Flex)]
-    pub trait AdamW: Backend {
-        fn adamw_update(
-            param: FloatTensor<Self>,
-            moment1: FloatTensor<Self>,
-            moment2: FloatTensor<Self>,
-            grad: FloatTensor<Self>,
-            step: AdamWStep,
-        ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-        /// Sums of squares of consecutive chunks.
-        fn squares_by_chunk(x: FloatTensor<Self>) -> FloatTensor<Self>;
-    }
-
-    /// The tensor with a buffer of its own that holds exactly its elements: itself, or a copy if it is shared.
-    fn owned(tensor: FlexTensor) -> FlexTensor {
-        let mut tensor = dense(tensor);
-        let whole = tensor.layout().contiguous_offsets() == Some((0, tensor.storage::<f32>().len()));
-        if whole && tensor.try_storage_mut::<f32>().is_some() {
-            return tensor;
-        }
-        super::super::cpu::tensor(values(&tensor).to_vec(), tensor.shape())
-    }
-
-    impl AdamW for Flex {
-        fn adamw_update(
-            param: FlexTensor,
-            moment1: FlexTensor,
-            moment2: FlexTensor,
-            grad: FlexTensor,
-            step: AdamWStep,
-        ) -> (FlexTensor, FlexTensor, FlexTensor) {
-            let [mut param, mut moment1, mut moment2] = [param, moment1, moment2].map(owned);
-            let grad = dense(grad);
-            let (correction1, correction2) = step.corrections();
-            let (beta1, beta2, epsilon) = (step.beta1 as f32, step.beta2 as f32, step.epsilon as f32);
-            let (rest1, rest2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
-            let keep = (1.0 - step.learning_rate * step.weight_decay) as f32;
-            let rate = (step.learning_rate * correction1) as f32;
-            let (root2, scale) = (correction2.sqrt() as f32, step.gradient_scale as f32);
-            let moments = moment1
-                .storage_mut::<f32>()
-                .par_chunks_mut(CHUNK)
-                .zip(moment2.storage_mut::<f32>().par_chunks_mut(CHUNK));
-            let updates = param.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(values(&grad).par_chunks(CHUNK));
-            updates.zip(moments).for_each(|((param, grad), (m, v))| {
-                vectorized!({
-                    for i in 0..grad.len() {
-                        let g = grad[i] * scale;
-                        m[i] = beta1 * m[i] + rest1 * g;
-                        v[i] = beta2 * v[i] + rest2 * g * g;
-                        param[i] = keep * param[i] - rate * m[i] / (v[i].sqrt() * root2 + epsilon);
-                    }
-                });
-            });
-            (param, moment1, moment2)
-        }
-
-        fn squares_by_chunk(x: FlexTensor) -> FlexTensor {
-            let x = dense(x);
-            let squares = |x: &[f32]| vectorized!(sum_by(x.len(), |i| x[i] * x[i]));
-            let sums: Vec<f32> = values(&x).par_chunks(CHUNK).map(squares).collect();
-            let len = sums.len();
-            tensor(sums, [len])
-        }
-    }
+    /// Sums of squares of consecutive chunks, in order.
+    fn squares_by_chunk(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 #[cfg(test)]

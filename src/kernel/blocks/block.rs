@@ -1,17 +1,17 @@
-//! One block of one row: from the bytes of a file, to numbers, and from numbers.
+//! One block of one row: parsed from a file, dequantized, quantized.
 
 use half::f16;
 
 use super::format::{BlockFormat, Scales};
 
-/// A block taken apart. Only the first `block_len` codes and as many scales as there are sub-blocks count.
+/// A block, unpacked. The first `block_len` codes are used, and one scale per sub-block.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Block {
+pub(in crate::kernel) struct Block {
     /// Scale of the block.
     pub d: f16,
-    /// Minimum of the block, or its scale.
+    /// Minimum of the block, or the scale of the minima.
     pub m: f16,
-    /// Scales of the sub-blocks; the bits of an `i8` where they are signed.
+    /// Scales of the sub-blocks; bits of an `i8` where they are signed.
     pub scales: [u8; 16],
     /// Minima of the sub-blocks.
     pub minima: [u8; 16],
@@ -19,14 +19,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) const EMPTY: Self =
+    pub(in crate::kernel) const EMPTY: Self =
         Self { d: f16::ZERO, m: f16::ZERO, scales: [0; 16], minima: [0; 16], codes: [0; 256] };
 
-    /// The block that `bytes` of a file hold.
+    /// Unpacks a block as a file stores it.
     ///
     /// # Panics
-    /// If the number of bytes is not that of a block.
-    pub(super) fn parse(format: BlockFormat, bytes: &[u8]) -> Self {
+    /// If `bytes` is not one block long.
+    pub(in crate::kernel) fn parse(format: BlockFormat, bytes: &[u8]) -> Self {
         assert_eq!(bytes.len(), format.block_bytes(), "bytes of a block of {format:?}");
         let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let mut block = Self::EMPTY;
@@ -101,7 +101,7 @@ impl Block {
         block
     }
 
-    /// `run` low nibbles, then the high nibbles of the same bytes, and so on.
+    /// `run` low nibbles, then the high nibbles of the same bytes; repeated.
     fn set_nibbles(&mut self, bytes: &[u8], run: usize) {
         for (codes, bytes) in self.codes.chunks_exact_mut(2 * run).zip(bytes.chunks_exact(run)) {
             let (low, high) = codes.split_at_mut(run);
@@ -116,7 +116,7 @@ impl Block {
         }
     }
 
-    /// 32 bytes a half of the block, two bits of each for every run of 32 numbers.
+    /// 32 bytes per half block, two bits of each for every run of 32 numbers.
     fn set_pairs_of_bits(&mut self, bytes: &[u8]) {
         for (i, code) in self.codes.iter_mut().enumerate() {
             *code = bytes[i / 128 * 32 + i % 32] >> (2 * (i % 128 / 32)) & 3;
@@ -132,11 +132,11 @@ impl Block {
         }
     }
 
-    /// The numbers of the block.
+    /// Dequantizes the block.
     ///
     /// # Panics
-    /// If `out` is not as long as the block.
-    pub(super) fn dequantize(&self, format: BlockFormat, out: &mut [f32]) {
+    /// If `out` is not one block long.
+    pub(in crate::kernel) fn dequantize(&self, format: BlockFormat, out: &mut [f32]) {
         let layout = format.layout();
         assert_eq!(out.len(), layout.block, "numbers of a block of {format:?}");
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
@@ -157,8 +157,20 @@ impl Block {
         }
     }
 
-    /// 32 numbers as a block of [`BlockFormat::Q8_0`]: to the nearest of `d·(−127..127)`, halves away from zero.
-    pub(super) fn quantize_q8_0(values: &[f32]) -> Self {
+    /// Quantizes 32 numbers.
+    ///
+    /// # Panics
+    /// If the format is neither [`BlockFormat::Q8_0`] nor [`BlockFormat::Q4_0`].
+    pub(in crate::kernel) fn quantize(format: BlockFormat, values: &[f32]) -> Self {
+        match format {
+            BlockFormat::Q8_0 => Self::quantize_q8_0(values),
+            BlockFormat::Q4_0 => Self::quantize_q4_0(values),
+            other => panic!("numbers are quantized to Q8_0 or Q4_0, not to {other:?}"),
+        }
+    }
+
+    /// Quantizes 32 numbers to [`BlockFormat::Q8_0`]: nearest of `d·(−127..=127)`, ties away from zero.
+    fn quantize_q8_0(values: &[f32]) -> Self {
         let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let d = largest / 127.0;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -169,8 +181,8 @@ impl Block {
         block
     }
 
-    /// 32 numbers as a block of [`BlockFormat::Q4_0`]: the number of largest magnitude becomes −8.
-    pub(super) fn quantize_q4_0(values: &[f32]) -> Self {
+    /// Quantizes 32 numbers to [`BlockFormat::Q4_0`]: the number of largest magnitude maps to −8.
+    fn quantize_q4_0(values: &[f32]) -> Self {
         let further = |far: f32, value: &f32| if value.abs() > far.abs() { *value } else { far };
         let d = values.iter().fold(0.0, further) / -8.0;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };

@@ -1,10 +1,10 @@
-//! The block formats that weights stay packed in, and what each is made of.
+//! The formats, and the layout of a block in each.
 
 /// A format of GGUF whose blocks are integers with a scale: `value = scale·(code − offset) + minimum`.
 ///
 /// Bytes, codes and rounding are those of the reference implementation (ggml, `ggml-quants.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(non_camel_case_types, reason = "the names that GGUF gives them")]
+#[expect(non_camel_case_types, reason = "GGUF's names")]
 #[expect(missing_docs, reason = "the table is in `layout`")]
 pub enum BlockFormat {
     Q8_0,
@@ -19,37 +19,37 @@ pub enum BlockFormat {
     Q6_K,
 }
 
-/// How the scales of a block are kept.
+/// How the scales of a block are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scales {
-    /// One float16 a block.
+pub(in crate::kernel) enum Scales {
+    /// One float16 per block.
     Plain,
-    /// One float16 a block for the scale and one for the minimum, which is added.
+    /// One float16 per block for the scale, one for the minimum, which is added.
     WithMinimum,
-    /// A float16 a block times a signed byte a sub-block.
+    /// A float16 per block times a signed byte per sub-block.
     Signed,
-    /// Two float16 a block, each times a byte a sub-block; the minimum is subtracted.
+    /// Two float16 per block, each times a byte per sub-block; the minimum is subtracted.
     TwoBytes,
-    /// The same with half a byte each.
+    /// The same with four bits each.
     TwoNibbles,
 }
 
-/// What a block is made of.
+/// The layout of a block.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    /// Numbers a block.
+pub(in crate::kernel) struct Layout {
+    /// Numbers per block.
     pub block: usize,
     /// Numbers that share a scale.
     pub sub_block: usize,
-    /// Bits of a code: those of its lower plane, and those above.
+    /// Bits of a code: lower plane, upper plane.
     pub bits: [usize; 2],
-    /// The code that stands for zero.
+    /// The code of zero.
     pub offset: u8,
     pub scales: Scales,
 }
 
 impl BlockFormat {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Self; 10] = [
         Self::Q8_0,
         Self::Q4_0,
@@ -63,17 +63,17 @@ impl BlockFormat {
         Self::Q6_K,
     ];
 
-    /// The format of a name: `Q4_0`, `Q6_K`.
+    /// The format named `Q4_0`, `Q6_K`, ….
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format!("{format:?}") == name)
     }
 
-    /// Numbers a block: 32, or 256 for the formats that end in `_K`. A row is a whole number of blocks.
+    /// Numbers per block: 32, or 256 for the formats that end in `_K`. A row is a whole number of blocks.
     pub const fn block_len(self) -> usize {
         self.layout().block
     }
 
-    /// Bytes a block takes in a file.
+    /// Bytes per block in a file.
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::Q8_0 => 34,
@@ -89,7 +89,7 @@ impl BlockFormat {
         }
     }
 
-    pub(super) const fn layout(self) -> Layout {
+    pub(in crate::kernel) const fn layout(self) -> Layout {
         use Scales::{Plain, Signed, TwoBytes, TwoNibbles, WithMinimum};
         let (block, sub_block, bits, offset, scales) = match self {
             Self::Q8_0 => (32, 32, [8, 0], 128, Plain),
@@ -104,39 +104,5 @@ impl BlockFormat {
             Self::Q6_K => (256, 16, [4, 2], 32, Signed),
         };
         Layout { block, sub_block, bits, offset, scales }
-    }
-}
-
-impl Layout {
-    /// Bytes of the float16 numbers that sixteen rows have a block.
-    pub const fn head_bytes(self) -> usize {
-        match self.scales {
-            Scales::Plain | Scales::Signed => 32,
-            Scales::WithMinimum | Scales::TwoBytes | Scales::TwoNibbles => 64,
-        }
-    }
-
-    /// Bytes of the scales that sixteen rows have a sub-block.
-    pub const fn scale_bytes(self) -> usize {
-        match self.scales {
-            Scales::Plain | Scales::WithMinimum => 0,
-            Scales::Signed | Scales::TwoNibbles => 16,
-            Scales::TwoBytes => 32,
-        }
-    }
-
-    /// Bytes of the codes of 32 numbers of sixteen rows.
-    pub const fn code_bytes(self) -> usize {
-        (self.bits[0] + self.bits[1]) * 64
-    }
-
-    /// Bytes of 32 numbers of sixteen rows, without the head.
-    pub const fn unit_bytes(self) -> usize {
-        32 / self.sub_block * self.scale_bytes() + self.code_bytes()
-    }
-
-    /// Bytes of a block of sixteen rows.
-    pub const fn panel_block_bytes(self) -> usize {
-        self.head_bytes() + self.block / 32 * self.unit_bytes()
     }
 }

@@ -1,0 +1,8 @@
+//! Matrices in blocks of integers, laid out for sixteen lanes, and their product with activations rounded to 8 bits.
+
+mod matrix;
+mod panel;
+mod product;
+
+pub(in crate::kernel) use matrix::QuantizedMatrix;
+pub(in crate::kernel) use product::{QuantizedRows, multiply};

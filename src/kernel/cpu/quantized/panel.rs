@@ -1,0 +1,41 @@
+//! Sizes of the parts of a panel: [`PANEL`] interleaved rows.
+
+use crate::kernel::blocks::{Layout, Scales};
+
+/// Rows of a panel. Lane `r` of a kernel computes row `r`.
+pub(super) const PANEL: usize = 16;
+
+/// All sizes are those of the sixteen rows together.
+impl Layout {
+    /// Bytes of the float16 scales of one block.
+    pub(super) const fn head_bytes(self) -> usize {
+        match self.scales {
+            Scales::Plain | Scales::Signed => 32,
+            Scales::WithMinimum | Scales::TwoBytes | Scales::TwoNibbles => 64,
+        }
+    }
+
+    /// Bytes of the scales of one sub-block.
+    pub(super) const fn scale_bytes(self) -> usize {
+        match self.scales {
+            Scales::Plain | Scales::WithMinimum => 0,
+            Scales::Signed | Scales::TwoNibbles => 16,
+            Scales::TwoBytes => 32,
+        }
+    }
+
+    /// Bytes of the codes of 32 numbers.
+    pub(super) const fn code_bytes(self) -> usize {
+        (self.bits[0] + self.bits[1]) * 64
+    }
+
+    /// Bytes of 32 numbers, without the head.
+    pub(super) const fn unit_bytes(self) -> usize {
+        32 / self.sub_block * self.scale_bytes() + self.code_bytes()
+    }
+
+    /// Bytes of one block.
+    pub(super) const fn panel_block_bytes(self) -> usize {
+        self.head_bytes() + self.block / 32 * self.unit_bytes()
+    }
+}

@@ -1,0 +1,50 @@
+//! The gradients of experts in floats. Quantized experts are dequantized; they have no gradient.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, TensorMetadata};
+
+use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Inputs};
+
+impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
+    fn expert_mlp(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        chosen: IntTensor<Self>,
+        experts: ExpertOperand<Self>,
+    ) -> FloatTensor<Self> {
+        let [gate, up, down] = experts.into_stacks(&x.device());
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: ExpertMlpBackward> Backward<B, 5> for Step {
+            type State = (Inputs<B>, IntTensor<B>, [FloatTensor<B>; 2]);
+
+            fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let (inputs, chosen, saved) = ops.state;
+                let gradients = B::expert_mlp_backward(grad, inputs, chosen, saved);
+                for (node, gradient) in ops.parents.into_iter().zip(gradients) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+
+        let nodes = [x.node(), weights.node(), gate.node(), up.node(), down.node()];
+        let inputs = [x, weights, gate, up, down].map(|input| input.into_primitive());
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let [y, gate_out, up_out] = B::expert_mlp_saved(inputs.clone(), chosen.clone());
+                prep.finish((inputs, chosen, [gate_out, up_out]), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                let [x, weights, gate, up, down] = inputs;
+                prep.finish(B::expert_mlp(x, weights, chosen, ExpertOperand::Stacked { gate, up, down }))
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The weights of the experts of a layer.
+
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::kernel::quantized_weight::QuantizedWeight;
+
+/// The gated MLPs of a layer.
+#[derive(Module, Debug)]
+pub enum Experts {
+    /// In floats, trainable.
+    Stacked(StackedExperts),
+    /// In blocks of integers, frozen; one entry per expert. Equal matrices may share memory.
+    Quantized(Vec<QuantizedExpert>),
+}
+
+/// One parameter per projection, stacked over experts.
+#[derive(Module, Debug)]
+pub struct StackedExperts {
+    /// `[num_experts, intermediate_size, hidden_size]`.
+    pub gate_proj: Param<Tensor<3>>,
+    /// `[num_experts, intermediate_size, hidden_size]`.
+    pub up_proj: Param<Tensor<3>>,
+    /// `[num_experts, hidden_size, intermediate_size]`.
+    pub down_proj: Param<Tensor<3>>,
+}
+
+/// The matrices of one expert.
+#[derive(Module, Debug)]
+pub struct QuantizedExpert {
+    /// `[intermediate_size, hidden_size]`.
+    pub gate: QuantizedWeight,
+    /// `[intermediate_size, hidden_size]`.
+    pub up: QuantizedWeight,
+    /// `[hidden_size, intermediate_size]`.
+    pub down: QuantizedWeight,
+}
+
+impl QuantizedExpert {
+    /// Gate, up and down.
+    pub fn matrices(&self) -> [&QuantizedWeight; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+}
+
+impl StackedExperts {
+    /// Gate, up and down.
+    pub fn stacks(&self) -> [&Param<Tensor<3>>; 3] {
+        [&self.gate_proj, &self.up_proj, &self.down_proj]
+    }
+}
+
+impl Experts {
+    /// `[num_experts, intermediate_size, hidden_size]`.
+    ///
+    /// # Panics
+    /// If there are no experts, or their sizes disagree.
+    pub fn dims(&self) -> [usize; 3] {
+        let all: Vec<[[usize; 2]; 3]> = match self {
+            Self::Stacked(experts) => {
+                let [gate, up, down] = experts.stacks().map(|stack| stack.val().dims());
+                assert_eq!([gate[0]; 2], [up[0], down[0]], "experts: number of gate, up and down matrices");
+                vec![[gate, up, down].map(|[_, rows, cols]| [rows, cols]); gate[0]]
+            }
+            Self::Quantized(experts) => {
+                experts.iter().map(|expert| expert.matrices().map(QuantizedWeight::dims)).collect()
+            }
+        };
+        let [width, hidden] = all.first().expect("experts: at least one")[0];
+        for dims in &all {
+            assert_eq!(*dims, [[width, hidden], [width, hidden], [hidden, width]], "experts: gate, up and down");
+        }
+        [all.len(), width, hidden]
+    }
+
+    /// Gate, up and down of one expert as float tensors, dequantized if necessary.
+    pub fn floats(&self, index: usize) -> [Tensor<2>; 3] {
+        match self {
+            Self::Stacked(experts) => experts.stacks().map(|stack| {
+                let [_, rows, cols] = stack.val().dims();
+                stack.val().narrow(0, index, 1).reshape([rows, cols])
+            }),
+            Self::Quantized(experts) => experts[index].matrices().map(QuantizedWeight::dequantize),
+        }
+    }
+
+    /// The experts as an argument of an operation on a backend.
+    #[cfg(feature = "flex")]
+    pub(super) fn operand(&self) -> ExpertOperand<Dispatch> {
+        match self {
+            Self::Stacked(experts) => {
+                let [gate, up, down] = experts.stacks().map(|stack| stack.val().into_dispatch());
+                ExpertOperand::Stacked { gate, up, down }
+            }
+            Self::Quantized(experts) => ExpertOperand::Quantized(experts.clone()),
+        }
+    }
+}
+
+/// [`Experts`] on a backend.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone, ExtensionType)]
+pub(super) enum ExpertOperand<B: Backend> {
+    /// One stack per projection.
+    Stacked {
+        /// `[num_experts, intermediate_size, hidden_size]`.
+        gate: FloatTensor<B>,
+        /// `[num_experts, intermediate_size, hidden_size]`.
+        up: FloatTensor<B>,
+        /// `[num_experts, hidden_size, intermediate_size]`.
+        down: FloatTensor<B>,
+    },
+    /// One entry per expert.
+    Quantized(Vec<QuantizedExpert>),
+}
+
+#[cfg(feature = "flex")]
+impl<B: Backend> ExpertOperand<B> {
+    /// Stacks of gate, up and down, dequantized if necessary.
+    pub(super) fn into_stacks(self, device: &B::Device) -> [FloatTensor<B>; 3] {
+        match self {
+            Self::Stacked { gate, up, down } => [gate, up, down],
+            Self::Quantized(experts) => [0, 1, 2].map(|projection| {
+                let [rows, cols] = experts[0].matrices()[projection].dims();
+                let values = experts.iter().flat_map(|expert| expert.matrices()[projection].values()).collect();
+                B::float_from_data(TensorData::new::<f32, _>(values, [experts.len(), rows, cols]), device)
+            }),
+        }
+    }
+}

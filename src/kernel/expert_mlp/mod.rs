@@ -1,0 +1,108 @@
+//! The experts of a sparse layer: every token passes the gated MLPs that its router chose. No token is dropped.
+
+#[cfg(feature = "flex")]
+mod autodiff;
+#[cfg(feature = "flex")]
+mod cpu;
+#[cfg(feature = "flex")]
+mod cpu_backward;
+mod experts;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+#[cfg(feature = "flex")]
+mod visits;
+
+#[cfg(feature = "flex")]
+use experts::ExpertOperand;
+pub use experts::{Experts, QuantizedExpert, StackedExperts};
+
+#[cfg(feature = "flex")]
+use burn::backend::{
+    Backend, Dispatch, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+use burn::tensor::{Device, Int, Tensor};
+
+use super::linear::linear_reference;
+use super::silu_mul::silu_mul_reference;
+
+/// Whether this device has a kernel.
+pub fn has_kernel(device: &Device) -> bool {
+    super::is_flex(device)
+}
+
+/// `y_t = Σ_j weights[t, j] · down_e(silu(gate_e(x_t)) ∘ up_e(x_t))`, `e = chosen[t, j]`
+/// (Jiang et al., 2024, arXiv:2401.04088, §2.1).
+///
+/// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
+/// summed in the order of `j`, so they are the same bits on any number of threads. Quantized experts round their
+/// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`.
+///
+/// # Shapes
+/// - `x`, result: `[num_tokens, hidden_size]`
+/// - `weights`, `chosen`: `[num_tokens, num_experts_per_tok]`; the experts of a token are distinct
+///
+/// # Panics
+/// If the sizes disagree or an expert does not exist.
+pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
+    let ([num_tokens, hidden_size], [num_experts, width, hidden]) = (x.dims(), experts.dims());
+    assert_eq!(hidden_size, hidden, "expert_mlp: hidden_size of x and experts");
+    assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
+    assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
+    let has_kernel = has_kernel(&x.device());
+    let visits_per_token = if has_kernel { weights.dims()[1] } else { num_experts };
+    super::flop_counter::add(3 * num_tokens * visits_per_token * width * hidden);
+    #[cfg(feature = "flex")]
+    if has_kernel {
+        return Tensor::from_dispatch(<Dispatch as ExpertMlp>::expert_mlp(
+            x.into_dispatch(),
+            weights.into_dispatch(),
+            chosen.into_dispatch(),
+            experts.operand(),
+        ));
+    }
+    expert_mlp_reference(x, weights, chosen, experts)
+}
+
+/// The sum as written: every expert over every token, with weight zero where it was not chosen.
+pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
+    let [num_experts, _, _] = experts.dims();
+    (0..num_experts).fold(x.zeros_like(), |y, index| {
+        let weight = weights.clone().mask_fill(chosen.clone().not_equal_elem(index as i64), 0.0).sum_dim(1);
+        let [gate, up, down] = experts.floats(index);
+        let hidden = silu_mul_reference(linear_reference(x.clone(), gate), linear_reference(x.clone(), up));
+        y + linear_reference(hidden, down) * weight
+    })
+}
+
+/// The operation on a backend.
+#[cfg(feature = "flex")]
+#[backend_extension(Flex, Autodiff)]
+trait ExpertMlp: Backend {
+    /// The weighted outputs of the chosen experts.
+    fn expert_mlp(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        chosen: IntTensor<Self>,
+        #[extension_type] experts: ExpertOperand<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// The differentiable inputs `x`, `weights`, `gate`, `up`, `down`.
+#[cfg(feature = "flex")]
+type Inputs<B> = [FloatTensor<B>; 5];
+
+/// What a backend adds to have gradients.
+#[cfg(feature = "flex")]
+trait ExpertMlpBackward: ExpertMlp {
+    /// The output, and `gate(x)` and `up(x)` of every visit.
+    fn expert_mlp_saved(inputs: Inputs<Self>, chosen: IntTensor<Self>) -> [FloatTensor<Self>; 3];
+
+    /// Gradients of the inputs.
+    fn expert_mlp_backward(
+        grad: FloatTensor<Self>,
+        inputs: Inputs<Self>,
+        chosen: IntTensor<Self>,
+        saved: [FloatTensor<Self>; 2],
+    ) -> Inputs<Self>;
+}

@@ -1,0 +1,124 @@
+//! Tests of the experts against their reference.
+
+use burn::module::Param;
+use burn::tensor::{DType, Device, Distribution, Tensor, TensorData, Tolerance};
+
+use super::*;
+use crate::kernel::blocks::BlockFormat;
+use crate::kernel::fixture::random;
+use crate::kernel::quantized_weight::QuantizedWeight;
+
+/// Token `t` visits `k` distinct experts; expert 1, if there are three or more, is visited by none.
+fn routing(tokens: usize, experts: usize, k: usize, device: &Device) -> Tensor<2, Int> {
+    let live: Vec<i64> = (0..experts as i64).filter(|e| experts - k < 2 || *e != 1).collect();
+    let chosen = (0..tokens).flat_map(|t| (0..k).map(move |j| (t * 5 + t / 3 + j, j)));
+    let chosen = chosen.map(|(i, _)| live[i % live.len()]).collect();
+    Tensor::from_data(TensorData::new::<i64, _>(chosen, [tokens, k]), device)
+}
+
+/// Gate, up and down of some experts.
+fn stacks(num_experts: usize, width: usize, hidden: usize, device: &Device) -> [Tensor<3>; 3] {
+    [
+        random([num_experts, width, hidden], device),
+        random([num_experts, width, hidden], device),
+        random([num_experts, hidden, width], device),
+    ]
+}
+
+/// Parameters that are the given tensors, with their gradients.
+fn experts(stacks: [Tensor<3>; 3]) -> Experts {
+    let [gate_proj, up_proj, down_proj] = stacks.map(|stack| Param::initialized(Default::default(), stack));
+    Experts::Stacked(StackedExperts { gate_proj, up_proj, down_proj })
+}
+
+type ExpertMlpFn = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
+
+/// `(num_tokens, num_experts, k, hidden_size, intermediate_size)`.
+const CASES: [(usize, usize, usize, usize, usize); 6] =
+    [(1, 1, 1, 1, 1), (1, 8, 2, 16, 24), (5, 4, 1, 7, 9), (9, 3, 3, 8, 5), (60, 4, 2, 33, 17), (700, 5, 2, 8, 40)];
+
+#[test]
+fn the_kernel_gives_the_output_and_gradients_of_the_reference() {
+    let device = Device::flex().autodiff();
+    for (tokens, num_experts, k, hidden, width) in CASES {
+        let chosen = routing(tokens, num_experts, k, &device);
+        let scale = random([tokens, hidden], &device);
+        let stacks = stacks(num_experts, width, hidden, &device);
+        let (x, weights) = (random([tokens, hidden], &device), random([tokens, k], &device));
+        let run = |f: ExpertMlpFn| {
+            let (x, weights) = (x.clone().require_grad(), weights.clone().require_grad());
+            let leaves = stacks.clone().map(Tensor::require_grad);
+            let y = f(x.clone(), weights.clone(), chosen.clone(), &experts(leaves.clone()));
+            let grads = (y.clone() * scale.clone()).sum().backward();
+            let mut found = vec![y.inner().into_data()];
+            found.extend([&x, &weights].map(|leaf| leaf.grad(&grads).unwrap().into_data()));
+            found.extend(leaves.map(|leaf| leaf.grad(&grads).unwrap().into_data()));
+            found
+        };
+        for (found, expected) in run(expert_mlp).iter().zip(&run(expert_mlp_reference)) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(2e-4, 2e-3));
+        }
+    }
+}
+
+#[test]
+fn half_precision_experts_are_widened() {
+    let device = Device::flex();
+    for tokens in [2, 90] {
+        let half = experts(stacks(4, 24, 16, &device).map(|stack| stack.cast(DType::BF16)));
+        let chosen = routing(tokens, 4, 2, &device);
+        let (x, weights) = (random([tokens, 16], &device), random([tokens, 2], &device));
+        let found = expert_mlp(x.clone(), weights.clone(), chosen.clone(), &half).into_data();
+        let expected = expert_mlp_reference(x, weights, chosen, &half).into_data();
+        found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 1e-3));
+    }
+}
+
+#[test]
+fn a_token_costs_only_the_experts_that_it_visits() {
+    let device = Device::flex();
+    let (x, weights, chosen) = (random([9, 8], &device), random([9, 2], &device), routing(9, 4, 2, &device));
+    let mlp = experts(stacks(4, 5, 8, &device));
+    let (_, flops) = crate::kernel::flop_counter::executed_flops(|| expert_mlp(x, weights, chosen, &mlp));
+    let one_visit = 2 * 3 * 8 * 5;
+    assert_eq!(flops, 9 * 2 * one_visit);
+}
+
+#[test]
+#[should_panic(expected = "expert_mlp: expert 4 of 4")]
+fn an_expert_that_does_not_exist_is_refused() {
+    let device = Device::flex();
+    let chosen = Tensor::from_data(TensorData::from([[4]]), &device);
+    expert_mlp(random([1, 2], &device), random([1, 1], &device), chosen, &experts(stacks(4, 3, 2, &device)));
+}
+
+#[test]
+fn quantized_experts_give_the_output_of_the_reference_within_the_rounding_of_activations() {
+    let device = Device::flex();
+    for (tokens, k, hidden, width) in [(1, 2, 64, 96), (7, 3, 32, 64), (150, 2, 64, 32)] {
+        let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+        let matrix = |shape: [usize; 2]| {
+            let values = random(shape).into_data().try_into_vec::<f32>().unwrap();
+            QuantizedWeight::quantize(BlockFormat::Q8_0, shape, &values, &device)
+        };
+        let expert = |_| QuantizedExpert {
+            gate: matrix([width, hidden]),
+            up: matrix([width, hidden]),
+            down: matrix([hidden, width]),
+        };
+        let mlp = Experts::Quantized((0..4).map(expert).collect());
+        let chosen = (0..tokens * k).map(|i| (i / k + i % k) as i64 % 4).collect();
+        let chosen = Tensor::from_data(TensorData::new::<i64, _>(chosen, [tokens, k]), &device);
+        let (x, weights) = (random([tokens, hidden]), random([tokens, k]));
+        let found = expert_mlp(x.clone(), weights.clone(), chosen.clone(), &mlp);
+        let expected = expert_mlp_reference(x, weights, chosen, &mlp);
+        let scale = expected.clone().abs().mean().into_scalar::<f32>();
+        let error = (found.clone() - expected.clone()).abs().mean().into_scalar::<f32>();
+        assert!(error < 0.02 * scale, "{tokens} tokens: mean error {error} of {scale}");
+        assert!(error > 0.0, "the kernel ran, which rounds");
+        let norms = |t: Tensor<2>| t.powi_scalar(2).sum_dim(1).sqrt();
+        let of_tokens = norms(found - expected.clone()) / norms(expected);
+        let worst = of_tokens.max().into_scalar::<f32>();
+        assert!(worst < 0.1, "{tokens} tokens: error {worst} of a token's output");
+    }
+}

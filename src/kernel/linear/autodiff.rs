@@ -1,0 +1,40 @@
+//! The gradients of a product: `dx = dy·W`, `dW = dyᵀ·x`.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+
+use super::{LinearBackward, LinearOps};
+
+impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
+    fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: LinearBackward> Backward<B, 2> for Step {
+            type State = (FloatTensor<B>, FloatTensor<B>);
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let (x, weight) = ops.state;
+                let [x_node, weight_node] = ops.parents;
+                if let Some(node) = weight_node {
+                    grads.register::<B>(node.id, B::weight_gradient(grad.clone(), x));
+                }
+                if let Some(node) = x_node {
+                    grads.register::<B>(node.id, B::input_gradient(grad, weight));
+                }
+            }
+        }
+
+        match Step.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (x, weight) = (x.into_primitive(), weight.into_primitive());
+                prep.finish((x.clone(), weight.clone()), B::linear_float(x, weight))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
+        }
+    }
+}

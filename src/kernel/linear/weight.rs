@@ -1,0 +1,77 @@
+//! The weight of a linear map, trainable or quantized.
+
+#[cfg(feature = "flex")]
+use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::kernel::quantized_weight::QuantizedWeight;
+
+/// A weight `[out, in]`.
+#[derive(Module, Debug)]
+pub enum Weight {
+    /// In float32, float16 or bfloat16. Float32 can be trained.
+    Float(Param<Tensor<2>>),
+    /// In blocks of integers. Frozen: visitors of parameters skip it.
+    Quantized(QuantizedWeight),
+}
+
+impl Weight {
+    /// `[out, in]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Float(weight) => weight.val().dims(),
+            Self::Quantized(weight) => weight.dims(),
+        }
+    }
+
+    /// The values as a float tensor, dequantized if necessary.
+    pub fn float(&self) -> Tensor<2> {
+        match self {
+            Self::Float(weight) => weight.val(),
+            Self::Quantized(weight) => weight.dequantize(),
+        }
+    }
+
+    /// The weight as an argument of an operation on a backend.
+    #[cfg(feature = "flex")]
+    pub(in crate::kernel) fn operand(&self) -> Operand<Dispatch> {
+        match self {
+            Self::Float(weight) => Operand::Float(weight.val().into_dispatch()),
+            Self::Quantized(weight) => Operand::Quantized(weight.clone()),
+        }
+    }
+}
+
+impl From<Tensor<2>> for Weight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Float(Param::initialized(burn::module::ParamId::new(), weight))
+    }
+}
+
+impl From<QuantizedWeight> for Weight {
+    fn from(weight: QuantizedWeight) -> Self {
+        Self::Quantized(weight)
+    }
+}
+
+/// A [`Weight`] on a backend.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone, ExtensionType)]
+pub(in crate::kernel) enum Operand<B: Backend> {
+    /// `[out, in]`.
+    Float(FloatTensor<B>),
+    /// In the layout of its device.
+    Quantized(QuantizedWeight),
+}
+
+#[cfg(feature = "flex")]
+impl<B: Backend> Operand<B> {
+    /// The values as a float tensor, dequantized if necessary.
+    pub(in crate::kernel) fn into_float(self, device: &B::Device) -> FloatTensor<B> {
+        match self {
+            Self::Float(weight) => weight,
+            Self::Quantized(weight) => B::float_from_data(TensorData::new(weight.values(), weight.dims()), device),
+        }
+    }
+}

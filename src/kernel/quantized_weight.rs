@@ -1,0 +1,305 @@
+//! A weight matrix in blocks of integers, in the layout that its device computes with.
+
+#[cfg(feature = "flex")]
+use std::sync::Arc;
+
+use burn::module::{Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::blocks::{Block, BlockFormat};
+#[cfg(feature = "flex")]
+use super::cpu::QuantizedMatrix;
+
+/// A frozen weight `[out, in]`, quantized in blocks. Clones share the blocks.
+///
+/// A device without a kernel for blocks keeps the weight in float32. Moving a weight to such a device widens it, which does
+/// not change its values.
+#[derive(Debug, Clone)]
+pub struct QuantizedWeight {
+    format: BlockFormat,
+    storage: Storage,
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    /// Interleaved for the lanes of the CPU.
+    #[cfg(feature = "flex")]
+    Panels(Arc<QuantizedMatrix>, Device),
+    /// Dequantized.
+    Float(Tensor<2>),
+}
+
+impl QuantizedWeight {
+    /// Reads rows of blocks as a GGUF file stores them.
+    ///
+    /// # Panics
+    /// If `in` is not a multiple of the block length, or `bytes` has another size.
+    pub fn from_blocks(format: BlockFormat, shape: [usize; 2], bytes: &[u8], device: &Device) -> Self {
+        #[cfg(feature = "flex")]
+        if super::is_flex(device) {
+            return Self::in_panels(QuantizedMatrix::from_blocks(format, shape, bytes), device);
+        }
+        let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
+        Self::widened(format, shape, blocks, device)
+    }
+
+    /// Quantizes to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`], bit for bit as ggml does.
+    ///
+    /// # Panics
+    /// If the format is another, `in` is not a multiple of 32, or there are not `out·in` values.
+    pub fn quantize(format: BlockFormat, shape: [usize; 2], values: &[f32], device: &Device) -> Self {
+        #[cfg(feature = "flex")]
+        if super::is_flex(device) {
+            return Self::in_panels(QuantizedMatrix::quantize(format, shape, values), device);
+        }
+        Self::widened(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
+    }
+
+    /// Whether products on this device read the blocks. Elsewhere, and wherever gradients are recorded, they read float32.
+    pub fn has_kernel(device: &Device) -> bool {
+        super::is_flex(device) && !device.is_autodiff()
+    }
+
+    #[cfg(feature = "flex")]
+    fn in_panels(matrix: QuantizedMatrix, device: &Device) -> Self {
+        Self { format: matrix.format(), storage: Storage::Panels(Arc::new(matrix), device.clone()) }
+    }
+
+    fn widened(format: BlockFormat, shape: [usize; 2], blocks: impl Iterator<Item = Block>, device: &Device) -> Self {
+        let mut values = vec![0.0; shape.iter().product()];
+        let mut places = values.chunks_exact_mut(format.block_len());
+        blocks.zip(&mut places).for_each(|(block, place)| block.dequantize(format, place));
+        assert!(places.next().is_none(), "{shape:?} numbers have more blocks in {format:?}");
+        Self { format, storage: Storage::Float(Tensor::from_data(TensorData::new(values, shape), device)) }
+    }
+
+    /// `[out, in]`.
+    pub fn dims(&self) -> [usize; 2] {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) => matrix.dims(),
+            Storage::Float(weight) => weight.dims(),
+        }
+    }
+
+    /// Format of the blocks.
+    pub fn format(&self) -> BlockFormat {
+        self.format
+    }
+
+    /// Bytes in memory, in the layout of the device.
+    pub fn size_bytes(&self) -> usize {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) => matrix.size_bytes(),
+            Storage::Float(weight) => weight.dims().iter().product::<usize>() * 4,
+        }
+    }
+
+    /// The device that the weight is on.
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(_, device) => device.clone(),
+            Storage::Float(weight) => weight.device(),
+        }
+    }
+
+    /// Whether both share the memory of one weight.
+    pub fn shares_memory(&self, other: &Self) -> bool {
+        match (&self.storage, &other.storage) {
+            #[cfg(feature = "flex")]
+            (Storage::Panels(one, _), Storage::Panels(other, _)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// The values in float32, on the device of the weight.
+    pub fn dequantize(&self) -> Tensor<2> {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, device) => {
+                Tensor::from_data(TensorData::new(matrix.dequantize(), matrix.dims()), device)
+            }
+            Storage::Float(weight) => weight.clone(),
+        }
+    }
+
+    /// The values in float32, row-major, on the host.
+    pub fn values(&self) -> Vec<f32> {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) => matrix.dequantize(),
+            Storage::Float(weight) => weight.to_data().try_into_vec::<f32>().expect("kept in float32"),
+        }
+    }
+
+    /// The rows `tokens`, dequantized: an embedding lookup. Has no gradient.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch_size, seq_length]`
+    /// - result: `[batch_size, seq_length, in]`
+    ///
+    /// # Panics
+    /// If an id is not below `out`.
+    pub fn rows(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) => {
+                let ([vocab_size, width], [batch_size, seq_length]) = (matrix.dims(), tokens.dims());
+                let device = tokens.device();
+                let mut rows = vec![0.0; batch_size * seq_length * width];
+                for (token, row) in tokens.into_data().iter::<i64>().zip(rows.chunks_exact_mut(width)) {
+                    let id = usize::try_from(token).unwrap_or(usize::MAX);
+                    assert!(id < vocab_size, "embedding: id {token} of a vocabulary of {vocab_size}");
+                    matrix.dequantize_row(id, row);
+                }
+                Tensor::from_data(TensorData::new(rows, [batch_size, seq_length, width]), &device)
+            }
+            Storage::Float(weight) => super::embedding::embedding_reference(weight.clone(), tokens),
+        }
+    }
+
+    /// The panels, where products read them.
+    #[cfg(feature = "flex")]
+    pub(super) fn panels(&self) -> &QuantizedMatrix {
+        match &self.storage {
+            Storage::Panels(matrix, _) => matrix,
+            Storage::Float(_) => panic!("a weight on {:?} meets activations on the CPU", self.device()),
+        }
+    }
+}
+
+impl Module for QuantizedWeight {
+    fn visit<V: ModuleVisitor>(&self, _visitor: &mut V) {}
+
+    fn map<M: ModuleMapper>(self, _mapper: &mut M) -> Self {
+        self
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let storage = match self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) if super::is_flex(device) => Storage::Panels(matrix, device.clone()),
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, _) => {
+                Storage::Float(Tensor::from_data(TensorData::new(matrix.dequantize(), matrix.dims()), device))
+            }
+            Storage::Float(weight) => Storage::Float(weight.to_device(device)),
+        };
+        Self { format: self.format, storage }
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.to_device(device)
+    }
+
+    fn collect_devices(&self, mut devices: Devices) -> Devices {
+        let device = self.device();
+        if !devices.contains(&device) {
+            devices.push(device);
+        }
+        devices
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn valid(&self) -> Self {
+        let storage = match &self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, device) => Storage::Panels(matrix.clone(), device.clone().without_autodiff()),
+            Storage::Float(weight) => Storage::Float(weight.valid()),
+        };
+        Self { format: self.format, storage }
+    }
+
+    fn train(self) -> Self {
+        let storage = match self.storage {
+            #[cfg(feature = "flex")]
+            Storage::Panels(matrix, device) => Storage::Panels(matrix, device.autodiff()),
+            Storage::Float(weight) => Storage::Float(weight.train()),
+        };
+        Self { format: self.format, storage }
+    }
+}
+
+impl ModuleDisplayDefault for QuantizedWeight {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add_single(&format!("{:?} {:?}", self.format, self.dims())).optional()
+    }
+}
+
+impl ModuleDisplay for QuantizedWeight {}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use burn::module::Module;
+
+    use super::*;
+    use crate::kernel::blocks::fixture::{blocks, numbers};
+    use crate::kernel::fixture::random;
+    use crate::kernel::linear::{Weight, linear_all};
+
+    #[derive(Module, Debug)]
+    struct Layer {
+        weight: Weight,
+    }
+
+    #[test]
+    fn a_module_with_a_quantized_weight_keeps_its_function_across_devices() {
+        let (cpu, recording) = (Device::flex(), Device::flex().autodiff());
+        let weight = QuantizedWeight::quantize(BlockFormat::Q8_0, [5, 64], &numbers(5 * 64, 1), &cpu);
+        let layer = Layer { weight: weight.clone().into() };
+        assert_eq!(layer.devices(), [cpu.clone()], "the weight is visible to module moves");
+        let x = random::<2>([3, 64], &cpu);
+        let run = |layer: &Layer, x: Tensor<2>| linear_all(x, [&layer.weight]).map(Tensor::into_data);
+        let expected = run(&layer, x.clone());
+        assert_eq!(run(&layer.clone().fork(&cpu), x.clone()), expected);
+        assert_eq!(run(&layer.clone().train().valid(), x.clone()), expected);
+        // Where gradients are recorded, activations are not rounded.
+        let moved = layer.to_device(&recording);
+        let [exact] = run(&moved, Tensor::from_inner(x.clone()));
+        let reference = x.matmul(weight.dequantize().transpose()).into_data();
+        exact.assert_approx_eq::<f32>(&reference, burn::tensor::Tolerance::absolute(1e-4));
+    }
+
+    /// What a device without a kernel keeps.
+    fn widened(format: BlockFormat, shape: [usize; 2], bytes: &[u8]) -> QuantizedWeight {
+        let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
+        QuantizedWeight::widened(format, shape, blocks, &Device::flex())
+    }
+
+    #[test]
+    fn a_device_without_a_kernel_keeps_the_same_values() {
+        for format in BlockFormat::ALL {
+            let bytes = blocks(format, 6 * 256, 2);
+            let packed = QuantizedWeight::from_blocks(format, [6, 256], &bytes, &Device::flex());
+            let widened = widened(format, [6, 256], &bytes);
+            assert_eq!(packed.values(), widened.values(), "{format:?}");
+            assert_eq!(packed.dims(), widened.dims());
+            assert!(widened.size_bytes() > packed.size_bytes());
+            let tokens = Tensor::<2, Int>::from_data([[3, 0], [5, 5]], &Device::flex());
+            assert_eq!(packed.rows(tokens.clone()).into_data(), widened.rows(tokens).into_data());
+        }
+    }
+
+    #[test]
+    fn blocks_take_the_memory_of_the_file() {
+        for format in BlockFormat::ALL {
+            let file = blocks(format, 32 * 512, 1);
+            let weight = QuantizedWeight::from_blocks(format, [32, 512], &file, &Device::flex());
+            let ratio = weight.size_bytes() as f64 / file.len() as f64;
+            assert!((1.0..=1.04).contains(&ratio), "{format:?}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn clones_share_memory() {
+        let weight = QuantizedWeight::quantize(BlockFormat::Q4_0, [2, 32], &numbers(64, 1), &Device::flex());
+        let other = QuantizedWeight::quantize(BlockFormat::Q4_0, [2, 32], &numbers(64, 1), &Device::flex());
+        assert!(weight.shares_memory(&weight.clone()) && !weight.shares_memory(&other));
+    }
+}
