@@ -7,6 +7,9 @@
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::cut;
 
 /// Which published family a decoder belongs to; it names the tensors and the `model_type` on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,9 @@ pub struct DecoderFields {
     pub tie_word_embeddings: bool,
     /// The mixture of experts, or `None` for a dense decoder.
     pub moe: Option<MoeConfig>,
+    /// Keys of `config.json` whose values growth copies and the decoder does not compute; empty for a decoder that can run.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub unmodelled: Map<String, Value>,
 }
 
 /// Why a decoder cannot have these sizes.
@@ -158,6 +164,14 @@ pub enum ConfigError {
         /// What was found.
         value: f64,
     },
+    /// The decoder does not compute this setting.
+    #[error("{key} is {}, which can be copied but not computed", cut(.found))]
+    Unmodelled {
+        /// The `config.json` key.
+        key: String,
+        /// Its value.
+        found: String,
+    },
     /// Some tensor, or the whole model, would exceed what 63 bits can count.
     #[error("the model would have more than 2^63 parameters")]
     TooLarge,
@@ -212,6 +226,17 @@ impl DecoderConfig {
         })
     }
 
+    /// Checks that the decoder can run, not only be copied.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unmodelled`].
+    pub fn computable(&self) -> Result<(), ConfigError> {
+        match self.unmodelled.iter().next() {
+            Some((key, found)) => Err(ConfigError::Unmodelled { key: key.clone(), found: found.to_string() }),
+            None => Ok(()),
+        }
+    }
+
     /// Query heads per key/value head.
     pub fn num_query_groups(&self) -> usize {
         self.num_attention_heads / self.num_key_value_heads
@@ -235,6 +260,7 @@ impl DecoderConfig {
             sliding_window: Some(4096),
             tie_word_embeddings: false,
             moe: None,
+            unmodelled: Map::new(),
         })
     }
 
@@ -246,7 +272,7 @@ impl DecoderConfig {
             num_key_value_heads: 32,
             max_position_embeddings: 4096,
             sliding_window: None,
-            ..Self::mistral_7b().0
+            ..Self::mistral_7b().into()
         })
     }
 
@@ -258,7 +284,7 @@ impl DecoderConfig {
             num_hidden_layers: 48,
             max_position_embeddings: 4096,
             sliding_window: None,
-            ..Self::mistral_7b().0
+            ..Self::mistral_7b().into()
         })
     }
 
@@ -269,7 +295,7 @@ impl DecoderConfig {
             rope_theta: 1e6,
             sliding_window: None,
             moe: Some(MoeConfig { num_local_experts: 8, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 }),
-            ..Self::mistral_7b().0
+            ..Self::mistral_7b().into()
         })
     }
 
@@ -288,7 +314,7 @@ impl DecoderConfig {
             rope_theta: 100_000.0,
             sliding_window: None,
             tie_word_embeddings: true,
-            ..Self::mistral_7b().0
+            ..Self::mistral_7b().into()
         })
     }
 
@@ -308,7 +334,7 @@ impl DecoderConfig {
             rope_theta: 10_000.0,
             sliding_window: None,
             tie_word_embeddings: true,
-            ..Self::mistral_7b().0
+            ..Self::mistral_7b().into()
         })
     }
 }

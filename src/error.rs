@@ -19,7 +19,7 @@ pub enum ErrorKind {
 }
 
 /// A fault and the file it was found in. Displays as `"path": fault`.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFile<F> {
     /// The file or directory.
     pub path: PathBuf,
@@ -67,6 +67,15 @@ impl FileFault {
     }
 }
 
+impl From<io::Error> for FileFault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// A fault of the file system at a path.
 pub type FileError = InFile<FileFault>;
 
@@ -78,10 +87,7 @@ impl FileError {
 
     /// Attributes an error of the operating system to a path, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
-        move |error| match error.kind() {
-            io::ErrorKind::NotFound => Self::new(path, FileFault::NotFound),
-            _ => Self::new(path, FileFault::Io(error)),
-        }
+        move |error| Self::new(path, error.into())
     }
 }
 
@@ -108,6 +114,13 @@ impl<F: std::error::Error> std::error::Error for InFile<F> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.fault.source()
     }
+}
+
+/// The first names of `count`, for a message.
+pub(crate) fn listed(names: &[String], count: usize) -> String {
+    let shown: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+    let more = if names.len() < count { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// A name from a file, in quotes, escaped and truncated: names may be hostile.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::DecoderConfig;
-use crate::error::{FileError, FileFault};
+use crate::error::{FileError, FileFault, InFile};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
-use crate::formats::{Origin, Sidecar};
+use crate::formats::{CheckpointError, Origin, Sidecar};
 use crate::output::commit::FileRecord;
 use crate::output::disk::{Disk, Kind, blake3, read_bounded};
 use crate::weights::{Dtype, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
@@ -41,8 +41,8 @@ impl Checkpoint {
     /// [`HfDirectory::open`] takes.
     ///
     /// # Errors
-    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`WeightError::SeveralGgufs`].
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+    /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`CheckpointError::SeveralGgufs`].
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, CheckpointError> {
         let kind = disk.stat(path).map_err(FileError::io(path))?.kind;
         if kind != Kind::Directory && is_gguf(path) {
             return GgufFile::open_on(disk, path).map(Self::Gguf);
@@ -102,8 +102,8 @@ impl Checkpoint {
     /// The text of its `tokenizer.json`.
     ///
     /// # Errors
-    /// [`WeightError::File`]; those of [`GgufFile::tokenizer_json`].
-    pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
+    /// [`CheckpointError::File`]; those of [`GgufFile::tokenizer_json`].
+    pub fn tokenizer_json(&self) -> Result<Vec<u8>, CheckpointError> {
         const LIMIT_BYTES: u64 = 256 << 20;
         match self {
             Self::Hf(directory) => {
@@ -117,8 +117,8 @@ impl Checkpoint {
     /// The token that begins a text, if `tokenizer_config.json` names one.
     ///
     /// # Errors
-    /// [`WeightError::File`]; those of [`GgufFile::inherited`].
-    pub fn bos_token(&self) -> Result<Option<String>, WeightError> {
+    /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
+    pub fn bos_token(&self) -> Result<Option<String>, CheckpointError> {
         let config = self.inherited()?.tokenizer_config(&**self.disk())?;
         let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
         // Bare, or with how it stands in a text.
@@ -128,14 +128,14 @@ impl Checkpoint {
     /// Its vocabulary in the form that GGUF has for it.
     ///
     /// # Errors
-    /// [`WeightError::File`] if it has no tokenizer; [`WeightError::Vocabulary`] if GGUF cannot say it;
-    /// [`WeightError::File`].
-    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, WeightError> {
+    /// [`CheckpointError::File`] if it has no tokenizer; [`CheckpointError::Vocabulary`] if GGUF cannot say it;
+    /// [`CheckpointError::File`].
+    pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, CheckpointError> {
         match self {
             Self::Hf(directory) => {
                 let tokenizer = HfTokenizer::open_on(&**directory.disk(), directory.path())?;
                 let path = directory.path().join("tokenizer.json");
-                GgufVocabulary::from_hf(&tokenizer).map_err(|source| WeightError::Vocabulary { path, source })
+                Ok(GgufVocabulary::from_hf(&tokenizer).map_err(InFile::at(path))?)
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),
@@ -152,7 +152,7 @@ impl Checkpoint {
     /// Name, size and hash of each weight file. `watch` is told of every run of bytes read.
     ///
     /// # Errors
-    /// [`WeightError::File`].
+    /// If a file cannot be read.
     pub fn weight_records(&self, watch: &mut dyn FnMut(u64)) -> Result<Vec<FileRecord>, FileError> {
         let record = |path: PathBuf| {
             let file = self.disk().open(&path).map_err(FileError::io(&path))?;
@@ -174,8 +174,8 @@ impl Checkpoint {
     /// What a child has from this checkpoint besides weights.
     ///
     /// # Errors
-    /// [`WeightError::File`]; those of [`GgufFile::inherited`].
-    pub fn inherited(&self) -> Result<Sidecar, WeightError> {
+    /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
+    pub fn inherited(&self) -> Result<Sidecar, CheckpointError> {
         match self {
             Self::Hf(directory) => Ok(directory.inherited()?),
             Self::Gguf(file) => file.inherited(),
@@ -185,8 +185,8 @@ impl Checkpoint {
     /// Where it comes from, as far as it says.
     ///
     /// # Errors
-    /// [`WeightError::File`].
-    pub fn origin(&self) -> Result<Origin, WeightError> {
+    /// If a file cannot be read.
+    pub fn origin(&self) -> Result<Origin, CheckpointError> {
         match self {
             Self::Hf(directory) => Ok(directory.origin()?),
             Self::Gguf(file) => file.origin(),
@@ -196,8 +196,8 @@ impl Checkpoint {
     /// What the number types of its tensors are called together, if the file itself says so: `Q4_K - Medium`.
     ///
     /// # Errors
-    /// [`WeightError::File`].
-    pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
+    /// If a file cannot be read.
+    pub fn file_type(&self) -> Result<Option<&'static str>, CheckpointError> {
         match self {
             Self::Hf(_) => Ok(None),
             Self::Gguf(file) => file.file_type(),
@@ -244,7 +244,7 @@ fn is_gguf(path: &Path) -> bool {
 
 /// The GGUF file of a directory without safetensors, or its first part; none if there is none. A directory with both is
 /// not chosen from here: [`HfDirectory`] refuses it.
-fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightError> {
+fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let mut names: Vec<PathBuf> =
         disk.list(directory).map_err(FileError::io(directory))?.into_iter().map(PathBuf::from).collect();
     if names.iter().any(|name| name.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"))) {
@@ -255,7 +255,7 @@ fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, WeightE
     match (ggufs.next(), ggufs.next()) {
         (Some(first), Some(second)) => {
             let [first, second] = [first, second].map(|name| directory.join(name));
-            Err(WeightError::SeveralGgufs { first, second })
+            Err(CheckpointError::SeveralGgufs { first, second })
         }
         (only, _) => Ok(only.map(|gguf| directory.join(gguf))),
     }

@@ -1,17 +1,20 @@
-//! Checkpoint directories as Hugging Face transformers writes them: `config.json` beside safetensors.
+//! Checkpoint directories of Hugging Face transformers: `config.json` beside safetensors.
 //!
-//! Reading checks everything that headers can tell before it returns; the only failure left for later is the
-//! disk's. Both dialects of the config (transformers 4 and 5) and both layouts of Mixtral's experts are read;
-//! written are the keys of both dialects and the layout that every version reads, one matrix per expert.
+//! Opening a directory checks everything that the headers reveal, so later reads can fail only if the disk does. Both
+//! dialects of the config (transformers 4 and 5) and both layouts of Mixtral's experts are read. Written are the keys of
+//! both dialects and, by default, the layout that every version reads: one matrix per expert.
 
 mod config;
 mod directory;
+mod fault;
 mod index;
 mod locate;
 mod names;
 mod shards;
 mod write;
 
+pub use config::{ConfigFault, HfConfigError};
 pub use directory::HfDirectory;
+pub use fault::{HfError, HfFault};
 pub use names::Layout;
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use tempfile::Builder;
 
 pub use partial_file::PartialFile;
+pub(crate) use target::parent_of;
 pub use target::{Existing, check_target};
 
 use crate::error::{FileError, FileFault};
 use crate::output::OutputError;
 use crate::output::disk::{Disk, Lock};
-use target::{AtTarget, parent_of, partial_prefix, remove_leftovers, what_is_at};
+use target::{AtTarget, partial_prefix, remove_leftovers, what_is_at};
 
 /// A directory under construction; dropped before [`commit`](Self::commit), it vanishes.
 pub struct PartialDirectory {

@@ -34,7 +34,7 @@ impl Rounding {
         if !self.strictness.allow_nonfinite
             && let Some((index, value)) = first_not_finite(piece, self.from)
         {
-            return Err(WeightError::NotFinite { id: self.id, place: self.position + index, value });
+            return Err(WeightError::NotFinite { id: self.id, index: self.position + index, value });
         }
         let count = piece.len() / self.from.size_bytes();
         if self.from == self.to {
@@ -57,8 +57,8 @@ impl Rounding {
             let original = value(&piece[at * wide..][..wide], self.from);
             if original.is_finite() {
                 if !self.strictness.saturate {
-                    let (id, place, dtype) = (self.id, self.position + at, self.to);
-                    return Err(WeightError::Overflow { id, place, value: original, dtype });
+                    let (id, index, dtype) = (self.id, self.position + at, self.to);
+                    return Err(WeightError::Overflow { id, index, value: original, dtype });
                 }
                 let largest = largest(self.to, infinite < 0.0);
                 self.rounded[at * narrow..][..narrow].copy_from_slice(&largest[..narrow]);
@@ -165,7 +165,7 @@ mod tests {
                 let mut rounding = Rounding::new(TensorId::Norm, dtype, Dtype::Float32, Strictness::default());
                 rounding.round(&piece(dtype, &[1.0; 7])).unwrap();
                 let error = rounding.round(&piece(dtype, &values)).unwrap_err();
-                assert!(matches!(error, WeightError::NotFinite { place: 9_883, .. }), "{error}");
+                assert!(matches!(error, WeightError::NotFinite { index: 9_883, .. }), "{error}");
                 let mut lenient = Rounding::new(TensorId::Norm, dtype, Dtype::Bfloat16, LENIENT);
                 assert!(lenient.round(&piece(dtype, &values)).is_ok());
             }
@@ -177,7 +177,7 @@ mod tests {
         let values = [65504.0, 65519.0, -65520.0, 1e30];
         let mut strict = Rounding::new(TensorId::Norm, Dtype::Bfloat16, Dtype::Float16, Strictness::default());
         let error = strict.round(&piece(Dtype::Bfloat16, &[1.0, -1e30])).unwrap_err();
-        assert!(matches!(error, WeightError::Overflow { place: 1, dtype: Dtype::Float16, .. }), "{error}");
+        assert!(matches!(error, WeightError::Overflow { index: 1, dtype: Dtype::Float16, .. }), "{error}");
         let mut lenient = Rounding::new(TensorId::Norm, Dtype::Float32, Dtype::Float16, LENIENT);
         let rounded = lenient.round(&piece(Dtype::Float32, &values)).unwrap().to_vec();
         let read = RawTensor::new(Dtype::Float16, vec![4], rounded).to_f32();

@@ -82,7 +82,7 @@ impl TensorId {
     }
 
     /// The keys of `config.json` that [`shape`](Self::shape) is made of.
-    pub(super) fn axes(&self) -> &'static str {
+    pub(crate) fn axes(&self) -> &'static str {
         match self {
             Self::EmbedTokens | Self::LmHead => "[vocab_size, hidden_size]",
             Self::Layer(_, tensor) => tensor.axes(),

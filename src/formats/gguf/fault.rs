@@ -1,11 +1,33 @@
 //! What can be wrong with a GGUF file: one variant per rule.
 
-use crate::error::{cut, quoted};
+use crate::config::ConfigError;
+use crate::error::{cut, listed, quoted};
 
 /// Why a GGUF file is not read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GgufFault {
+    /// The sizes do not make a decoder.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Parts of a split file do not exist.
+    #[error("names {missing} of {total} parts that do not exist: {}", listed(.names, *.missing))]
+    MissingParts {
+        /// The first of them, by name.
+        names: Vec<String>,
+        /// Number of missing parts.
+        missing: usize,
+        /// Number of all parts.
+        total: usize,
+    },
+    /// A size that does not fit 32 bits, in which GGUF counts.
+    #[error("{key} would be {found}, expected at most 4294967295")]
+    TooLarge {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: usize,
+    },
     /// Another format, or none.
     #[error("it begins with \"{}\", expected \"GGUF\"", found.escape_ascii())]
     NotGguf {
@@ -289,16 +311,6 @@ pub enum GgufFault {
     /// Frequencies are stretched in a way that no `rope_scaling` says.
     #[error("rope_freqs.weight holds other factors than Llama 3's, expected those of one of its models")]
     UnknownRopeFactors,
-    /// A quantized block has a scale that is no number.
-    #[error("tensor {} gives {value} at place {place}, expected a finite number: a scale is damaged", quoted(.name))]
-    NotFinite {
-        /// The tensor.
-        name: String,
-        /// Place of the first such number, row-major.
-        place: u64,
-        /// The number.
-        value: f32,
-    },
     /// One part of a split file is not the part that its name says.
     #[error("it is part {found} of {count}, expected part {expected} of {expected_count}")]
     WrongPart {

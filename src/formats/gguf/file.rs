@@ -14,9 +14,9 @@ use super::metadata::Metadata;
 use super::names::{Layout, Place, ROPE_FACTORS};
 use super::{GgufFault, GgufVocabulary, config, dequantize};
 use crate::config::DecoderConfig;
-use crate::error::{FileError, FileFault};
+use crate::error::{FileError, FileFault, InFile};
 use crate::formats::sidecar::Content;
-use crate::formats::{Origin, Sidecar, StoredTensor};
+use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, disk};
 use crate::weights::GgmlKind;
 use crate::weights::GgmlType;
@@ -49,9 +49,9 @@ impl GgufFile {
     /// Reads the header of the file, and of the others if it is the first of several parts.
     ///
     /// # Errors
-    /// [`WeightError::File`]; [`WeightError::MissingShard`] if a
-    /// part is not there; [`WeightError::GgufFile`] with the first broken rule; [`WeightError::Config`].
-    pub fn open(path: &Path) -> Result<Self, WeightError> {
+    /// [`CheckpointError::File`]; [`GgufFault::MissingParts`] if a
+    /// part is not there; [`CheckpointError::Gguf`] with the first broken rule; [`GgufFault::Config`].
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         Self::open_on(disk(), path)
     }
 
@@ -59,7 +59,7 @@ impl GgufFile {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, CheckpointError> {
         let parts = parts::open(&*disk, path)?;
         let fault = |fault: GgufFault| failed(path)(fault.into());
         let table: HashMap<&str, (usize, usize)> = parts
@@ -74,7 +74,7 @@ impl GgufFile {
         let config = parts[0]
             .with_metadata(&*disk, |keys| config::fields(keys, embeddings, !table.contains_key("output.weight")))?;
         let mut config =
-            DecoderConfig::new(config).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
+            DecoderConfig::new(config).map_err(|error| fault(GgufFault::Config(error)))?;
         if let Some(&at) = table.get(ROPE_FACTORS) {
             let factors = parts[at.0].read_factors(&*disk, tensor(at), config.head_dim / 2)?;
             config = config::with_rope_factors(&config, &factors).map_err(fault)?;
@@ -127,33 +127,33 @@ impl GgufFile {
     /// Where the file comes from, as far as it says.
     ///
     /// # Errors
-    /// [`WeightError::File`].
-    pub fn origin(&self) -> Result<Origin, WeightError> {
+    /// [`CheckpointError::File`].
+    pub fn origin(&self) -> Result<Origin, CheckpointError> {
         self.parts[0].with_metadata(&*self.disk, super::general_keys::origin)
     }
 
     /// What llama.cpp calls the number types of the file together, if the file says which: `Q4_K - Medium`.
     ///
     /// # Errors
-    /// [`WeightError::File`].
-    pub fn file_type(&self) -> Result<Option<&'static str>, WeightError> {
+    /// [`CheckpointError::File`].
+    pub fn file_type(&self) -> Result<Option<&'static str>, CheckpointError> {
         self.parts[0].with_metadata(&*self.disk, super::general_keys::file_type)
     }
 
     /// The vocabulary, if the file has one.
     ///
     /// # Errors
-    /// [`WeightError::GgufFile`] if a key has another type than it should; [`WeightError::File`].
-    pub fn vocabulary(&self) -> Result<Option<GgufVocabulary>, WeightError> {
+    /// [`CheckpointError::Gguf`] if a key has another type than it should; [`CheckpointError::File`].
+    pub fn vocabulary(&self) -> Result<Option<GgufVocabulary>, CheckpointError> {
         self.parts[0].with_metadata(&*self.disk, super::vocabulary_keys::read)
     }
 
     /// The text of `tokenizer.json`: the one that the file carries, or one made of its vocabulary.
     ///
     /// # Errors
-    /// [`WeightError::File`] if the file has no vocabulary; [`WeightError::Vocabulary`] if it breaks a rule; as
+    /// [`CheckpointError::File`] if the file has no vocabulary; [`CheckpointError::Vocabulary`] if it breaks a rule; as
     /// [`vocabulary`](Self::vocabulary).
-    pub fn tokenizer_json(&self) -> Result<Vec<u8>, WeightError> {
+    pub fn tokenizer_json(&self) -> Result<Vec<u8>, CheckpointError> {
         let files = match self.vocabulary()? {
             Some(vocabulary) => self.tokenizer_files(&vocabulary)?,
             None => Vec::new(),
@@ -169,7 +169,7 @@ impl GgufFile {
     ///
     /// # Errors
     /// As [`tokenizer_json`](Self::tokenizer_json), but none for a file without a vocabulary.
-    pub fn inherited(&self) -> Result<Sidecar, WeightError> {
+    pub fn inherited(&self) -> Result<Sidecar, CheckpointError> {
         let Some(vocabulary) = self.vocabulary()? else { return Ok(Sidecar::nothing()) };
         let ids =
             [("bos_token_id", vocabulary.bos), ("eos_token_id", vocabulary.eos), ("pad_token_id", vocabulary.pad)];
@@ -178,10 +178,10 @@ impl GgufFile {
         Ok(Sidecar { config_keys, files: files.into_iter().map(|(name, text)| (name, Content::Made(text))).collect() })
     }
 
-    fn tokenizer_files(&self, vocabulary: &GgufVocabulary) -> Result<Vec<(String, Vec<u8>)>, WeightError> {
+    fn tokenizer_files(&self, vocabulary: &GgufVocabulary) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
         let files = vocabulary
             .tokenizer_files()
-            .map_err(|source| WeightError::Vocabulary { path: self.path().to_owned(), source })?;
+            .map_err(InFile::at(self.path()))?;
         Ok(files.into_iter().map(|file| (file.name.to_owned(), file.text.into_bytes())).collect())
     }
 
@@ -246,9 +246,9 @@ impl WeightSource for GgufFile {
             bytes.clear();
             dequantize(ty, run, &mut values);
             if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                let (name, value) = (self.name(id), values[index]);
-                let fault = GgufFault::NotFinite { name, place: place + index as u64, value };
-                return Err(failed(&part.path)(fault.into()));
+                let (path, name) = (part.path.clone(), self.name(id));
+                let (index, value) = (place + index as u64, values[index]);
+                return Err(WeightError::Undecodable { path, name, index, value });
             }
             place += values.len() as u64;
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
@@ -295,9 +295,9 @@ fn locate(
 }
 
 /// For `map_err`: what went wrong in the file at `path`.
-fn failed(path: &Path) -> impl Fn(Failure) -> WeightError + '_ {
+fn failed(path: &Path) -> impl Fn(Failure) -> CheckpointError + '_ {
     move |failure| match failure {
-        Failure::Fault(source) => WeightError::GgufFile { path: path.to_owned(), source },
+        Failure::Fault(fault) => InFile::new(path, fault).into(),
         // Nothing is read beyond what the file's size allows.
         Failure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             FileError::new(path, FileFault::Changed).into()

@@ -19,6 +19,7 @@ use self::keys::header;
 use self::tensors::{Content, GgufTensor, tensors};
 use super::GgufVocabulary;
 use crate::config::DecoderConfig;
+use crate::formats::CheckpointError;
 use crate::error::FileError;
 use crate::weights::GgmlType;
 use crate::weights::{WeightError, WeightSource};
@@ -69,7 +70,7 @@ pub fn gguf_size_bytes(
     vocabulary: &GgufVocabulary,
     options: &GgufOptions,
     path: &Path,
-) -> Result<u64, WeightError> {
+) -> Result<u64, CheckpointError> {
     let tensors = tensors(config, options.file_type);
     let header = header(config, vocabulary, options, &tensors, path)?;
     Ok(header.len() as u64 + tensors.iter().map(|tensor| tensor.size_bytes().next_multiple_of(ALIGNMENT)).sum::<u64>())
@@ -81,17 +82,16 @@ pub fn gguf_size_bytes(
 /// A vocabulary with fewer tokens than the embedding table has rows is filled up with unused ones.
 ///
 /// # Errors
-/// [`WeightError::Vocabulary`] if there are more tokens than rows, or the vocabulary breaks a rule of its own;
-/// [`WeightError::TooLargeForGguf`]; [`WeightError::NotComputable`] if a weight is not of floating-point numbers;
-/// [`WeightError::NotWritable`] for a number that the type cannot hold, such as NaN in Q8_0; [`WeightError::File`]; what
-/// `source` returns.
+/// [`CheckpointError::Vocabulary`] if there are more tokens than rows, or the vocabulary breaks a rule of its own;
+/// [`CheckpointError::Gguf`] if a size exceeds 32 bits; [`CheckpointError::File`]; [`CheckpointError::Weights`] if a weight
+/// is not of floating-point numbers or the type cannot hold one of them, such as NaN in Q8_0, and what `source` returns.
 pub fn write_gguf(
     source: &(impl WeightSource + ?Sized),
     vocabulary: &GgufVocabulary,
     options: &GgufOptions,
     file: &mut dyn Write,
     path: &Path,
-) -> Result<(), WeightError> {
+) -> Result<(), CheckpointError> {
     let failed = FileError::io(path);
     let tensors = tensors(source.config(), options.file_type);
     file.write_all(&header(source.config(), vocabulary, options, &tensors, path)?).map_err(&failed)?;

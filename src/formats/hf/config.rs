@@ -1,26 +1,28 @@
-//! `config.json`: what Hugging Face writes, checked into a [`DecoderConfig`], and back.
+//! Reads `config.json` into a checked [`DecoderConfig`], and writes it back.
 //!
-//! Keys that are absent have the defaults of the family's config class; keys that would change the computation and
-//! are not modelled are refused.
+//! Absent keys get the defaults of the family's config class in transformers. Settings that transformers ignores are
+//! passed over with a remark. Settings that the decoder does not compute but copying preserves become
+//! [unmodelled](crate::config::DecoderFields::unmodelled) keys; those that call for other tensors are refused.
 
+mod defaults;
+mod fault;
 mod lenient;
 mod rope;
 mod write;
 
-use std::path::Path;
-
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
+use self::defaults::{MIXTRAL_EXPERTS, family_defaults};
+pub use self::fault::{ConfigFault, HfConfigError};
 use self::lenient::Lenient;
 use self::rope::{RopeFields, agreed_rope};
 pub(super) use self::write::to_json;
 use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
-use crate::formats::Notice;
+use crate::formats::Remark;
 use crate::formats::json::Pairs;
-use crate::weights::WeightError;
 
-/// The file as it is: flat, and mostly optional.
+/// The keys that are read: flat, and mostly optional.
 #[derive(Debug, Deserialize)]
 struct HfConfig {
     architectures: Option<Vec<String>>,
@@ -51,159 +53,132 @@ struct HfConfig {
     layer_types: Option<Vec<String>>,
 }
 
-/// What the config class of a family fills in for an absent key.
-struct FamilyDefaults {
-    architecture: &'static str,
-    num_key_value_heads: Option<usize>,
-    max_position_embeddings: usize,
-    rms_norm_eps: f64,
-    rope_theta: f64,
-    sliding_window: Option<usize>,
-}
-
-fn family_defaults(model_type: ModelType) -> FamilyDefaults {
-    let llama = FamilyDefaults {
-        architecture: "LlamaForCausalLM",
-        num_key_value_heads: None,
-        max_position_embeddings: 2048,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        sliding_window: None,
-    };
-    let mistral = FamilyDefaults {
-        architecture: "MistralForCausalLM",
-        num_key_value_heads: Some(8),
-        max_position_embeddings: 131_072,
-        sliding_window: Some(4096),
-        ..llama
-    };
-    match model_type {
-        ModelType::Llama => llama,
-        ModelType::Mistral => mistral,
-        ModelType::Mixtral => FamilyDefaults {
-            architecture: "MixtralForCausalLM",
-            rms_norm_eps: 1e-5,
-            rope_theta: 1e6,
-            sliding_window: None,
-            ..mistral
-        },
-    }
-}
-
-const MIXTRAL_EXPERTS: MoeConfig =
-    MoeConfig { num_local_experts: 8, num_experts_per_tok: 2, router_aux_loss_coef: 0.001 };
-
-/// More would have to be listed before a file could contradict them.
+/// Limit on the experts of a layer. More would have to be listed before a file could contradict them.
 const MOST_EXPERTS: usize = 65_536;
 
-/// A read `config.json`.
+/// The content of a `config.json`.
 pub(super) struct Parsed {
     pub config: DecoderConfig,
-    /// Every key as it stands, but for those that JSON cannot hold.
+    /// All keys with their values, but for those that JSON cannot hold.
     pub keys: Map<String, Value>,
-    pub notices: Vec<Notice>,
+    pub remarks: Vec<Remark>,
 }
 
-/// Parses the text of the `config.json` at `path`.
-pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Parsed, WeightError> {
-    let malformed = |source| WeightError::Malformed { path: path.to_owned(), source };
-    let Lenient { text, non_finite } = lenient::read(path, text)?;
-    let pairs: Pairs<Value> = serde_json::from_slice(&text).map_err(malformed)?;
+/// Parses the text of a `config.json`.
+pub(super) fn parse(text: &[u8]) -> Result<Parsed, ConfigFault> {
+    let Lenient { text, non_finite } = lenient::read(text)?;
+    let pairs: Pairs<Value> = serde_json::from_slice(&text).map_err(ConfigFault::Malformed)?;
     if let Some(key) = pairs.duplicate() {
-        return Err(WeightError::RepeatedKey { path: path.to_owned(), key: key.to_owned() });
+        return Err(ConfigFault::RepeatedKey { key: key.to_owned() });
     }
     let mut keys: Map<String, Value> = pairs.0.into_iter().collect();
-    let model_type = model_type(path, &keys)?;
-    let raw: HfConfig = serde_json::from_slice(&text).map_err(|source| bad_value(path, &text, source))?;
-    refuse_what_is_not_modelled(path, model_type, &raw)?;
-    let fields = checked(path, model_type, raw)?;
-    let config = DecoderConfig::new(fields).map_err(|source| WeightError::Config { path: path.to_owned(), source })?;
-    let mut notices = Vec::new();
+    let model_type = model_type(&keys)?;
+    let raw: HfConfig = serde_json::from_slice(&text).map_err(|source| bad_value(&text, source))?;
+    refuse_other_tensors(&raw)?;
+    let mut remarks = Vec::new();
+    remarks.extend(architecture_remark(model_type, raw.architectures.as_deref())?);
+    let config = DecoderConfig::new(fields(model_type, raw, &mut remarks)?)?;
     for key in non_finite {
         if keys.shift_remove(&key).is_some() {
-            notices.push(Notice::NonFiniteKey { path: path.to_owned(), key });
+            remarks.push(Remark::NonFiniteKey { key });
         }
     }
     if keys.get("auto_map").is_some_and(|value| !value.is_null()) {
-        notices.push(Notice::RemoteCode { path: path.to_owned() });
+        remarks.push(Remark::RemoteCode);
     }
-    Ok(Parsed { config, keys, notices })
+    remarks.extend(
+        config.unmodelled.iter().map(|(key, value)| Remark::Unmodelled { key: key.clone(), found: value.to_string() }),
+    );
+    Ok(Parsed { config, keys, remarks })
 }
 
-/// Names the key, which serde_json does not.
-fn bad_value(path: &Path, text: &[u8], source: serde_json::Error) -> WeightError {
-    let path = path.to_owned();
+/// Adds the key, which serde_json does not report.
+fn bad_value(text: &[u8], source: serde_json::Error) -> ConfigFault {
     match lenient::key_at(text, source.line(), source.column()) {
-        Some(key) if source.is_data() => WeightError::BadValue { path, key, source },
-        _ => WeightError::Malformed { path, source },
+        Some(key) if source.is_data() => ConfigFault::BadValue { key, source },
+        _ => ConfigFault::Malformed(source),
     }
 }
 
-fn model_type(path: &Path, keys: &Map<String, Value>) -> Result<ModelType, WeightError> {
+fn model_type(keys: &Map<String, Value>) -> Result<ModelType, ConfigFault> {
     let found = keys.get("model_type").unwrap_or(&Value::Null);
-    ModelType::deserialize(found)
-        .map_err(|_| unsupported(path, "model_type", found, "\"llama\", \"mistral\" or \"mixtral\""))
+    let expected = "\"llama\", \"mistral\" or \"mixtral\"";
+    ModelType::deserialize(found).map_err(|_| ConfigFault::unsupported("model_type", found, expected))
 }
 
-fn refuse_what_is_not_modelled(path: &Path, model_type: ModelType, raw: &HfConfig) -> Result<(), WeightError> {
-    let architecture = family_defaults(model_type).architecture;
-    if let Some(found) = raw.architectures.as_ref().filter(|found| **found != [architecture]) {
-        return Err(unsupported(path, "architectures", found, architecture));
+/// transformers chooses the class by `model_type`. `architectures` may be empty, spell the name in another case, or name
+/// another class of the family; the name of another family contradicts `model_type`.
+fn architecture_remark(model_type: ModelType, found: Option<&[String]>) -> Result<Option<Remark>, ConfigFault> {
+    let expected = family_defaults(model_type).architecture;
+    let Some(found) = found.filter(|found| **found != [expected]) else { return Ok(None) };
+    let family = expected.trim_end_matches("ForCausalLM").to_ascii_lowercase();
+    if !found.iter().all(|name| name.to_ascii_lowercase().starts_with(&family)) {
+        return Err(ConfigFault::unsupported("architectures", found, expected));
     }
-    if let Some(found) = raw.hidden_act.as_ref().filter(|found| *found != "silu") {
-        return Err(unsupported(path, "hidden_act", found, "\"silu\""));
-    }
+    Ok(Some(Remark::ReadAs { key: "architectures", found: json!(found).to_string(), read_as: expected }))
+}
+
+/// Refuses settings with tensors that a decoder does not have.
+fn refuse_other_tensors(raw: &HfConfig) -> Result<(), ConfigFault> {
     for (key, found) in [("attention_bias", raw.attention_bias), ("mlp_bias", raw.mlp_bias)] {
         if found == Some(true) {
-            return Err(unsupported(path, key, true, "false"));
+            return Err(ConfigFault::unsupported(key, true, "false"));
         }
     }
-    if let Some(found) = raw.partial_rotary_factor.filter(|found| *found != 1.0) {
-        return Err(unsupported(path, "partial_rotary_factor", found, "1"));
-    }
     if let Some(found) = raw.num_local_experts.filter(|found| *found > MOST_EXPERTS) {
-        return Err(unsupported(path, "num_local_experts", found, "at most 65536"));
+        return Err(ConfigFault::unsupported("num_local_experts", found, "at most 65536"));
     }
-    if let Some(found) = &raw.quantization_config {
-        return Err(unsupported(path, "quantization_config", found, "none"));
+    match &raw.quantization_config {
+        Some(found) => Err(ConfigFault::unsupported("quantization_config", found, "none")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// A list with the attention of each layer says what `sliding_window` says.
+/// Checks that the list of each layer's attention says the same as `sliding_window`.
 fn layer_types_agree(
-    path: &Path,
     layer_types: &[String],
     num_hidden_layers: usize,
     sliding_window: Option<usize>,
-) -> Result<(), WeightError> {
+) -> Result<(), ConfigFault> {
     let (key, found) = ("layer_types", layer_types.len());
     if found != num_hidden_layers {
-        return Err(WeightError::ListLength { path: path.to_owned(), key, found, expected: num_hidden_layers });
+        return Err(ConfigFault::ListLength { key, found, expected: num_hidden_layers });
     }
     let (only, expected) = match sliding_window {
         None => ("full_attention", "full_attention for every layer, as there is no sliding_window"),
         Some(_) => ("sliding_attention", "sliding_attention for every layer, as there is a sliding_window"),
     };
     match layer_types.iter().find(|layer_type| *layer_type != only) {
-        Some(other) => Err(unsupported(path, key, other, expected)),
+        Some(other) => Err(ConfigFault::unsupported(key, other, expected)),
         None => Ok(()),
     }
 }
 
-fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderFields, WeightError> {
+fn fields(model_type: ModelType, raw: HfConfig, remarks: &mut Vec<Remark>) -> Result<DecoderFields, ConfigFault> {
     let defaults = family_defaults(model_type);
-    let (rope_theta, rope_scaling) = agreed_rope(
-        path,
-        raw.rope_theta,
-        raw.rope_scaling.as_ref(),
-        raw.rope_parameters.as_ref(),
-        defaults.rope_theta,
-    )?;
+    let mut unmodelled = Map::new();
+    // `swish` is another name of SiLU.
+    if let Some(found) = raw.hidden_act.filter(|found| !["silu", "swish"].contains(&&**found)) {
+        unmodelled.insert("hidden_act".to_owned(), json!(found));
+    }
+    if let Some(found) = raw.partial_rotary_factor.filter(|found| *found != 1.0) {
+        unmodelled.insert("partial_rotary_factor".to_owned(), json!(found));
+    }
+    let theta = (raw.rope_theta, defaults.rope_theta);
+    let (rope_theta, rope_scaling) =
+        agreed_rope(theta, raw.rope_scaling.as_ref(), raw.rope_parameters.as_ref(), &mut unmodelled)?;
     let heads = raw.num_attention_heads;
-    let sliding_window = raw.sliding_window.unwrap_or(defaults.sliding_window);
+    let sliding_window = match raw.sliding_window.unwrap_or(defaults.sliding_window) {
+        // A leftover of another family.
+        Some(found) if model_type == ModelType::Llama => {
+            let found = found.to_string();
+            remarks.push(Remark::ReadAs { key: "sliding_window", found, read_as: "null, as llama has none" });
+            None
+        }
+        sliding_window => sliding_window,
+    };
     if let Some(layer_types) = &raw.layer_types {
-        layer_types_agree(path, layer_types, raw.num_hidden_layers, sliding_window)?;
+        layer_types_agree(layer_types, raw.num_hidden_layers, sliding_window)?;
     }
     let moe = MoeConfig {
         num_local_experts: raw.num_local_experts.unwrap_or(MIXTRAL_EXPERTS.num_local_experts),
@@ -218,7 +193,7 @@ fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderF
         num_hidden_layers: raw.num_hidden_layers,
         num_attention_heads: heads,
         num_key_value_heads: raw.num_key_value_heads.unwrap_or(defaults.num_key_value_heads).unwrap_or(heads),
-        head_dim: raw.head_dim.map_or_else(|| even_share(path, raw.hidden_size, heads), Ok)?,
+        head_dim: raw.head_dim.map_or_else(|| even_share(raw.hidden_size, heads), Ok)?,
         max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
         rms_norm_eps: raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
         rope_theta,
@@ -226,22 +201,19 @@ fn checked(path: &Path, model_type: ModelType, raw: HfConfig) -> Result<DecoderF
         sliding_window,
         tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
         moe: (model_type == ModelType::Mixtral).then_some(moe),
+        unmodelled,
     })
 }
 
-/// `hidden_size / num_attention_heads`; no heads at all are [`DecoderConfig`]'s to refuse.
-fn even_share(path: &Path, hidden_size: usize, num_attention_heads: usize) -> Result<usize, WeightError> {
+/// `hidden_size / num_attention_heads`. [`DecoderConfig`] refuses zero heads.
+fn even_share(hidden_size: usize, num_attention_heads: usize) -> Result<usize, ConfigFault> {
     match hidden_size.checked_rem(num_attention_heads) {
         None | Some(0) => Ok(hidden_size.checked_div(num_attention_heads).unwrap_or(hidden_size)),
-        Some(_) => Err(WeightError::NoHeadDim { path: path.to_owned(), hidden_size, num_attention_heads }),
+        Some(_) => Err(ConfigFault::NoHeadDim { hidden_size, num_attention_heads }),
     }
 }
 
-fn unsupported(path: &Path, key: &'static str, found: impl Serialize, expected: &'static str) -> WeightError {
-    WeightError::Unsupported { path: path.to_owned(), key, found: json!(found).to_string(), expected }
-}
-
-/// Tells an absent key (`None`) from a null (`Some(None)`).
+/// Distinguishes an absent key (`None`) from a null (`Some(None)`).
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -255,8 +227,8 @@ mod tests {
     use crate::config::RopeScaling;
     use crate::weights::Dtype;
 
-    fn parsed(text: &Value) -> Result<DecoderConfig, WeightError> {
-        parse(Path::new("config.json"), text.to_string().as_bytes()).map(|parsed| parsed.config)
+    fn parsed(text: &Value) -> Result<DecoderConfig, ConfigFault> {
+        parse(text.to_string().as_bytes()).map(|parsed| parsed.config)
     }
 
     fn smallest(model_type: &str) -> Value {
@@ -334,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_the_parent_are_kept_unless_they_describe_it_alone() {
+    fn keys_of_the_parent_are_kept_unless_they_describe_only_the_parent() {
         let carried =
             json!({"bos_token_id": 1, "auto_map": {"AutoModel": "remote.py"}, "sliding_window": 8, "dtype": "x"});
         let carried = carried.as_object().unwrap().clone();
@@ -345,7 +317,52 @@ mod tests {
     }
 
     #[test]
-    fn no_heads_are_a_broken_rule_and_not_a_division() {
+    fn leftovers_that_transformers_ignores_are_remarked() {
+        for (found, leftover) in [
+            (json!({"sliding_window": 4096, "use_sliding_window": false}), "sliding_window"),
+            (json!({"architectures": ["LLaMAForCausalLM"]}), "architectures"),
+            (json!({"architectures": ["LlamaModel"]}), "architectures"),
+            (json!({"architectures": []}), "architectures"),
+        ] {
+            let parsed = parse(with(smallest("llama"), found).to_string().as_bytes()).unwrap();
+            assert!(matches!(&parsed.remarks[..], [Remark::ReadAs { key, .. }] if *key == leftover), "{leftover}");
+            assert_eq!(parsed.config, super::tests::parsed(&smallest("llama")).unwrap());
+        }
+        assert!(parsed(&with(smallest("llama"), json!({"architectures": ["MistralForCausalLM"]}))).is_err());
+        let swish = parsed(&with(smallest("llama"), json!({"hidden_act": "swish"}))).unwrap();
+        assert_eq!(swish.computable(), Ok(()));
+        // The window of a Mistral is not a leftover, whatever stands beside it.
+        let window = json!({"sliding_window": 8, "use_sliding_window": false});
+        assert_eq!(parsed(&with(smallest("mistral"), window)).unwrap().sliding_window, Some(8));
+    }
+
+    #[test]
+    fn settings_that_are_not_computed_are_written_back_unchanged() {
+        let yarn = json!({"type": "foo", "factor": 16.0, "original_max_position_embeddings": 16, "finetuned": true});
+        let five = with(yarn.clone(), json!({"rope_theta": 5e5}));
+        for (found, expected) in [
+            (json!({"hidden_act": "gelu"}), json!({"hidden_act": "gelu"})),
+            (json!({"partial_rotary_factor": 0.5}), json!({"partial_rotary_factor": 0.5})),
+            (json!({"rope_theta": 5e5, "rope_scaling": yarn}), json!({"rope_scaling": yarn, "rope_parameters": five})),
+            (json!({"rope_parameters": five}), json!({"rope_scaling": yarn, "rope_parameters": five, "rope_theta": 5e5})),
+        ] {
+            let text = with(smallest("llama"), found).to_string();
+            let Parsed { config, keys, remarks } = parse(text.as_bytes()).unwrap();
+            assert!(config.computable().is_err() && matches!(remarks[0], Remark::Unmodelled { .. }), "{text}");
+            let written = to_json(&config.with(|f| f.num_hidden_layers = 3).unwrap(), Dtype::Float32, keys);
+            for (key, value) in expected.as_object().unwrap() {
+                assert_eq!(&written[key], value, "{key} of {text}");
+            }
+            let read = parsed(&Value::Object(written)).unwrap();
+            assert_eq!(read, config.with(|f| f.num_hidden_layers = 3).unwrap());
+        }
+        let two = json!({"rope_scaling": {"type": "foo", "factor": 2}, "rope_parameters": {"rope_type": "foo", "factor": 4}});
+        let error = parsed(&with(smallest("llama"), two)).unwrap_err();
+        assert!(matches!(error, ConfigFault::KeysDisagree { .. }), "{error}");
+    }
+
+    #[test]
+    fn zero_heads_are_a_broken_rule_and_not_a_division_by_zero() {
         let error = parsed(&with(smallest("llama"), json!({"num_attention_heads": 0}))).unwrap_err();
         assert!(error.to_string().contains("num_attention_heads is 0"), "{error}");
     }
@@ -359,21 +376,21 @@ mod tests {
         assert!(with_types("mistral", Value::Null, json!([full, full])).is_ok());
         assert!(with_types("mistral", json!(8), json!([sliding, sliding])).is_ok());
         let error = with_types("mistral", json!(8), json!([sliding, full])).unwrap_err();
-        assert!(matches!(error, WeightError::Unsupported { key: "layer_types", .. }), "{error}");
+        assert!(matches!(error, ConfigFault::Unsupported { key: "layer_types", .. }), "{error}");
         let error = with_types("llama", Value::Null, json!([full, full, full])).unwrap_err();
-        assert!(matches!(error, WeightError::ListLength { found: 3, expected: 2, .. }), "{error}");
+        assert!(matches!(error, ConfigFault::ListLength { found: 3, expected: 2, .. }), "{error}");
         let carried = json!({"layer_types": [full, full]}).as_object().unwrap().clone();
         assert!(!to_json(&DecoderConfig::pico(), Dtype::Float32, carried).contains_key("layer_types"));
     }
 
     #[test]
-    fn numbers_that_are_none_are_left_out_where_nobody_reads_them_and_refused_elsewhere() {
+    fn non_finite_numbers_are_dropped_from_keys_that_are_not_read_and_refused_in_others() {
         let text = |key: &str| smallest("llama").to_string().replacen('{', &format!("{{\"{key}\": [1, Infinity],"), 1);
-        let parsed = parse(Path::new("config.json"), text("time_step_limit").as_bytes()).unwrap();
+        let parsed = parse(text("time_step_limit").as_bytes()).unwrap();
         assert!(!parsed.keys.contains_key("time_step_limit") && parsed.keys.contains_key("vocab_size"));
-        assert!(matches!(&parsed.notices[..], [Notice::NonFiniteKey { key, .. }] if key == "time_step_limit"));
+        assert!(matches!(&parsed.remarks[..], [Remark::NonFiniteKey { key }] if key == "time_step_limit"));
         for key in ["rope_theta", "hidden_act", "rope_scaling", "quantization_config", "layer_types"] {
-            assert!(parse(Path::new("config.json"), text(key).as_bytes()).is_err(), "{key}");
+            assert!(parse(text(key).as_bytes()).is_err(), "{key}");
         }
     }
 
@@ -429,7 +446,7 @@ mod tests {
         let (mut accepted, mut refused) = (0, 0);
         for _ in 0..100_000 {
             let text = mutated(&mut rng, &samples);
-            let Ok(Parsed { config, keys, .. }) = parse(Path::new("config.json"), &text) else {
+            let Ok(Parsed { config, keys, .. }) = parse(&text) else {
                 refused += 1;
                 continue;
             };

@@ -1,25 +1,30 @@
 //! A checkpoint directory on disk as a [`WeightSource`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::config::{self, Parsed};
+use super::config::{self, HfConfigError, Parsed};
+use super::fault::{HfError, HfFault};
 use super::locate::{Stored, locate};
+use super::names::Naming;
 use super::shards::{self, Choice};
 use crate::config::DecoderConfig;
-use crate::error::{FileError, FileFault, InFile};
+use crate::error::{ErrorKind, FileError, FileFault, InFile};
 use crate::formats::origin::CARD_LIMIT_BYTES;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
 use crate::formats::sidecar::Content;
-use crate::formats::{Notice, Origin, Sidecar, StoredTensor};
+use crate::formats::{CheckpointError, Notice, Origin, Remark, Sidecar, StoredTensor};
+use crate::output::commit::parent_of;
 use crate::output::disk::{Disk, Kind, disk, exists, hexadecimal, read_bounded, read_through};
 use crate::weights::{Dtype, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
-/// An opened checkpoint: config read, every weight known to be there with the right shape; no weight read.
+/// An opened checkpoint: the config is read and the shapes of all weights are checked, but no weight is read.
 #[derive(Debug)]
 pub struct HfDirectory {
     disk: Arc<dyn Disk>,
@@ -31,7 +36,7 @@ pub struct HfDirectory {
     notices: Vec<Notice>,
 }
 
-/// Files about text, not weights, that a grown model inherits.
+/// Files besides weights and config that a grown model inherits.
 const INHERITED_FILES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
@@ -47,18 +52,17 @@ const INHERITED_FILES: [&str; 10] = [
 const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 
 impl HfDirectory {
-    /// Reads `config.json` and the header of every safetensors file, and checks one against the other.
+    /// Reads `config.json` and the headers of the safetensors files, and checks one against the other.
     ///
-    /// `path` is the directory. Where a GGUF file lies there too, the directory alone does not say which is meant: the
-    /// path of its `config.json`, `model.safetensors` or `model.safetensors.index.json` does.
+    /// `path` is the directory, or its `config.json`, `model.safetensors` or `model.safetensors.index.json`: where a GGUF
+    /// file lies beside the safetensors, only the latter say which is meant.
     ///
-    /// Rotary frequencies stored by old files are passed over, as in transformers. So is a head beside tied embeddings
-    /// if it is those embeddings, for which it is read: the only weight that is.
+    /// As in transformers, the rotary frequencies that old files store are ignored, and so is a head beside tied
+    /// embeddings if it is a copy of them. For that, the head is read.
     ///
     /// # Errors
-    /// [`WeightError::File`] or [`WeightError::NoWeights`] if there is nothing to
-    /// read; [`WeightError::TwoFormats`] for a directory with a GGUF file in it; otherwise the variant of the first broken rule of the config, the index, a header, or a tensor.
-    pub fn open(path: &Path) -> Result<Self, WeightError> {
+    /// The first rule that is broken by the config, the index, a header, or a tensor.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         Self::open_on(disk(), path)
     }
 
@@ -66,25 +70,35 @@ impl HfDirectory {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, WeightError> {
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, CheckpointError> {
         let is_directory = disk.stat(path).map_err(FileError::io(path))?.kind == Kind::Directory;
         let named = ["config.json", shards::SINGLE, shards::INDEX].iter().any(|name| path.ends_with(name));
-        let (path, choice) = match path.parent() {
-            _ if is_directory => (path, Choice::Open),
-            Some(directory) if named => (directory, Choice::Safetensors),
-            _ => return Err(FileError::new(path, FileFault::NotADirectory).into()),
+        let (path, choice) = match is_directory {
+            true => (path, Choice::Open),
+            false if named => (parent_of(path), Choice::Safetensors),
+            false => return Err(HfError::new(path, HfFault::NotADirectory).into()),
         };
         let config_path = path.join("config.json");
-        let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
-        let Parsed { config, keys: raw_config, mut notices } = config::parse(&config_path, &text)?;
+        let text = match read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(adapter(&*disk, path)?.map_or_else(|| error.into(), CheckpointError::from));
+            }
+            text => text?,
+        };
+        let Parsed { config, keys, remarks } = config::parse(&text).map_err(HfConfigError::at(&config_path))?;
         drop(text);
+        let mut notices: Vec<Notice> = remarks.into_iter().map(|remark| Notice::new(&config_path, remark)).collect();
         let shards = shards::open(&disk, path, choice, &mut notices)?;
-        let weights = locate(path, &config, &shards)?;
-        notices.extend(declared_dtype(&config_path, &raw_config, &shards));
-        Ok(Self { disk, path: path.to_owned(), config, raw_config, shards, weights, notices })
+        let naming = Naming::of(shards.iter().flat_map(|shard| shard.tensors().map(|(name, _)| name)));
+        notices.extend(naming.unusual().map(|prefix| Remark::TensorPrefix { prefix: prefix.to_owned() }).map(
+            |remark| Notice::new(path, remark),
+        ));
+        let weights = locate(path, &config, &naming, &shards)?;
+        notices.extend(declared_dtype(&keys, &shards).map(|remark| Notice::new(&config_path, remark)));
+        Ok(Self { disk, path: path.to_owned(), config, raw_config: keys, shards, weights, notices })
     }
 
-    /// The disk that it lies on.
+    /// The disk with the directory.
     pub fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
     }
@@ -94,12 +108,12 @@ impl HfDirectory {
         &self.path
     }
 
-    /// `config.json` as it stands, with the keys that [`DecoderConfig`] does not know.
+    /// All keys of `config.json`, also those that [`DecoderConfig`] does not know.
     pub fn raw_config(&self) -> &Map<String, Value> {
         &self.raw_config
     }
 
-    /// What was found and passed over: no fault, but worth knowing.
+    /// Findings that are no errors.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }
@@ -120,7 +134,7 @@ impl HfDirectory {
         self.shards.iter().flat_map(|shard| shard.tensors().map(of)).collect()
     }
 
-    /// What a child has from this checkpoint besides weights.
+    /// The keys and files that a child inherits besides weights.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -135,7 +149,7 @@ impl HfDirectory {
         Ok(Sidecar { config_keys: self.raw_config.clone(), files })
     }
 
-    /// Where it comes from: what its model card says, or else the name that `config.json` was loaded by.
+    /// Licence and base models by its model card, or else the name that `config.json` was loaded by.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -143,7 +157,7 @@ impl HfDirectory {
         let card = match read_bounded(&*self.disk, &self.path.join("README.md"), CARD_LIMIT_BYTES) {
             Ok(card) => card,
             Err(error @ InFile { fault: FileFault::Io(_), .. }) => return Err(error),
-            // None, or none that says anything.
+            // A card that is absent or not a text says nothing.
             Err(_) => Vec::new(),
         };
         let origin = Origin::of_card(&String::from_utf8_lossy(&card));
@@ -151,8 +165,8 @@ impl HfDirectory {
         Ok(if origin.base_models.is_empty() { origin.made_of(name) } else { origin })
     }
 
-    /// SHA-256 of the weight files, one after the other in the order of their names, in hexadecimal; `watch` is told of
-    /// every run of bytes read.
+    /// SHA-256 of the concatenated weight files, in the order of their names, in hexadecimal. `watch` is called with the
+    /// size of each run of bytes read.
     ///
     /// # Errors
     /// If a file can no longer be read.
@@ -167,8 +181,11 @@ impl HfDirectory {
 }
 
 impl HfDirectory {
-    fn size_bytes(&self, id: TensorId) -> u64 {
-        (id.shape(&self.config).iter().product::<usize>() * self.weights[&id].dtype.size_bytes()) as u64
+    /// The shard of a weight, and its bytes there.
+    fn span(&self, id: TensorId) -> (&SafetensorsFile, Range<u64>) {
+        let Stored { shard, begin, dtype } = self.weights[&id];
+        let size_bytes = id.shape(&self.config).iter().product::<usize>() * dtype.size_bytes();
+        (&self.shards[shard], begin..begin + size_bytes as u64)
     }
 }
 
@@ -182,19 +199,34 @@ impl WeightSource for HfDirectory {
     }
 
     fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
-        let Stored { shard, name, begin, dtype } = &self.weights[&id];
-        self.shards[*shard].stream_range(name, *begin..begin + self.size_bytes(id), *dtype, sink)
+        let (shard, span) = self.span(id);
+        shard.stream_bytes(span, self.dtype(id), sink)
     }
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        let Stored { shard, name, begin, dtype } = &self.weights[&id];
-        let bytes = self.shards[*shard].read_range(name, *begin..begin + self.size_bytes(id))?;
-        Ok(RawTensor::new(*dtype, id.shape(&self.config), bytes))
+        let (shard, span) = self.span(id);
+        Ok(RawTensor::new(self.dtype(id), id.shape(&self.config), shard.read_bytes(span)?))
     }
 }
 
-/// What `config.json` declares against what most bytes of the files are.
-fn declared_dtype(path: &Path, keys: &Map<String, Value>, shards: &[SafetensorsFile]) -> Option<Notice> {
+/// The adapter in a directory without `config.json`, if there is one.
+fn adapter(disk: &dyn Disk, directory: &Path) -> Result<Option<HfError>, FileError> {
+    #[derive(Deserialize)]
+    struct Keys {
+        peft_type: String,
+        base_model_name_or_path: Option<String>,
+    }
+    let path = directory.join("adapter_config.json");
+    if !exists(disk, &path)? {
+        return Ok(None);
+    }
+    let keys: Option<Keys> = serde_json::from_slice(&read_bounded(disk, &path, CONFIG_LIMIT_BYTES)?).ok();
+    let fault = |keys: Keys| HfFault::Adapter { peft_type: keys.peft_type, base: keys.base_model_name_or_path };
+    Ok(keys.map(|keys| HfError::new(directory, fault(keys))))
+}
+
+/// The declared number format, if most bytes of the files have another.
+fn declared_dtype(keys: &Map<String, Value>, shards: &[SafetensorsFile]) -> Option<Remark> {
     let declared = ["dtype", "torch_dtype"].into_iter().find_map(|key| keys.get(key)?.as_str())?;
     let mut sizes: BTreeMap<Dtype, u64> = BTreeMap::new();
     for (_, info) in shards.iter().flat_map(SafetensorsFile::tensors) {
@@ -202,5 +234,5 @@ fn declared_dtype(path: &Path, keys: &Map<String, Value>, shards: &[SafetensorsF
     }
     let (stored, _) = sizes.into_iter().max_by_key(|(_, bytes)| *bytes)?;
     let same = declared.strip_prefix("torch.").unwrap_or(declared) == stored.to_string();
-    (!same).then(|| Notice::DeclaredDtype { path: path.to_owned(), declared: declared.to_owned(), stored })
+    (!same).then(|| Remark::DeclaredDtype { declared: declared.to_owned(), stored })
 }

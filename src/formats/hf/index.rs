@@ -1,46 +1,35 @@
-//! `model.safetensors.index.json`: which file holds each tensor.
+//! `model.safetensors.index.json`: the file that holds each tensor.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::fault::HfFault;
 use crate::formats::safetensors::MOST_TENSORS;
-use crate::output::disk::{Disk, read_bounded};
-use crate::weights::WeightError;
 
-const LIMIT_BYTES: u64 = 256 << 20;
-
-/// A read index: every tensor once, and the files in the order of their names.
+/// A checked index: each tensor once, and the files in the order of their names.
 #[derive(Debug)]
 pub(super) struct ShardIndex {
-    /// In the order of the names; with each the place of its file.
+    /// In the order of the names, each with the index of its file in `shards`.
     tensors: Vec<(String, usize)>,
     shards: Vec<String>,
     total_size: Option<u64>,
 }
 
 impl ShardIndex {
-    /// Reads the index at `path`.
-    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Self, WeightError> {
-        Self::parse(path, &read_bounded(disk, path, LIMIT_BYTES)?)
-    }
-
-    /// Reads the text of the index at `path`.
-    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, WeightError> {
-        let read: Text =
-            serde_json::from_slice(text).map_err(|source| WeightError::Malformed { path: path.to_owned(), source })?;
+    /// Parses the text of an index.
+    pub fn parse(text: &[u8]) -> Result<Self, HfFault> {
+        let read: Text = serde_json::from_slice(text).map_err(HfFault::Malformed)?;
         let WeightMap { mut tensors, shards, count } = read.weight_map;
         if count > MOST_TENSORS {
-            let path = path.to_owned();
-            return Err(WeightError::TooMany { path, what: "tensors", found: count, limit: MOST_TENSORS });
+            return Err(HfFault::TooMany { found: count, limit: MOST_TENSORS });
         }
         tensors.sort_unstable();
         if let Some(pair) = tensors.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(WeightError::DuplicateTensor { path: path.to_owned(), name: pair[0].0.clone() });
+            return Err(HfFault::DuplicateTensor { name: pair[0].0.clone() });
         }
-        // In the order of the text so far.
+        // The shards are in the order of the text so far.
         let mut order: Vec<usize> = (0..shards.len()).collect();
         order.sort_unstable_by_key(|&i| &shards[i]);
         let mut place = vec![0; shards.len()];
@@ -56,17 +45,17 @@ impl ShardIndex {
         &self.shards
     }
 
-    /// What the index says of the size of all tensors, in bytes.
+    /// Size of all tensors in bytes, according to the index.
     pub fn total_size(&self) -> Option<u64> {
         self.total_size
     }
 
-    /// The place of the file that holds a tensor.
+    /// The index of the file that holds a tensor.
     pub fn shard_of(&self, name: &str) -> Option<usize> {
         self.tensors.binary_search_by(|(tensor, _)| tensor.as_str().cmp(name)).ok().map(|i| self.tensors[i].1)
     }
 
-    /// The tensors of the file at place `shard`, in the order of their names.
+    /// The tensors of a file, in the order of their names.
     pub fn assigned(&self, shard: usize) -> impl Iterator<Item = &str> {
         self.tensors.iter().filter(move |(_, assigned)| *assigned == shard).map(|(name, _)| name.as_str())
     }
@@ -83,7 +72,7 @@ struct Metadata {
     total_size: Option<Size>,
 }
 
-/// A count of bytes, or `None` for anything else: it is only compared.
+/// A number of bytes, or `None` for anything else, which is not an error: the size is only compared.
 struct Size(Option<u64>);
 
 impl<'de> Deserialize<'de> for Size {
@@ -109,7 +98,7 @@ impl<'de> Visitor<'de> for SizeVisitor {
         Ok(None)
     }
 
-    /// Some writers divide.
+    /// Some writers compute it by a division.
     fn visit_f64<E>(self, size: f64) -> Result<Self::Value, E> {
         Ok((size >= 0.0 && size.fract() == 0.0 && size < 2f64.powi(53)).then_some(size as u64))
     }
@@ -137,7 +126,7 @@ impl<'de> Visitor<'de> for SizeVisitor {
     }
 }
 
-/// As the text has it: no more than [`MOST_TENSORS`] are kept, but all are counted.
+/// In the order of the text. At most [`MOST_TENSORS`] are stored, but all are counted.
 struct WeightMap {
     tensors: Vec<(String, usize)>,
     shards: Vec<String>,
@@ -189,11 +178,7 @@ mod tests {
 
     const SAMPLE: &str = r#"{"metadata":{"total_parameters":9,"total_size":72.0},"weight_map":{"lm_head.weight":"model-00002-of-00002.safetensors","model.norm.weight":"model-00001-of-00002.safetensors","model.layers.0.b":"model-00002-of-00002.safetensors"}}"#;
 
-    fn parse(text: &[u8]) -> Result<ShardIndex, WeightError> {
-        ShardIndex::parse(Path::new("index.json"), text)
-    }
-
-    /// What a reader sees that keeps the last of two equal keys, and looks at nothing else.
+    /// The map of a reader that keeps the last of two equal keys and ignores everything else.
     fn as_a_map(text: &[u8]) -> Option<BTreeMap<String, String>> {
         #[derive(serde::Deserialize)]
         struct Loose {
@@ -231,7 +216,7 @@ mod tests {
 
     #[test]
     fn shards_and_tensors_are_in_the_order_of_their_names() {
-        let index = parse(SAMPLE.as_bytes()).unwrap();
+        let index = ShardIndex::parse(SAMPLE.as_bytes()).unwrap();
         assert_eq!(index.shards(), ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
         assert_eq!(index.assigned(1).collect::<Vec<_>>(), ["lm_head.weight", "model.layers.0.b"]);
         assert_eq!(
@@ -241,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_total_size_that_is_none_is_no_fault() {
+    fn a_total_size_that_is_not_a_size_is_ignored() {
         for size in ["-1", "0.5", "\"72\"", "null", "true", "[1,[2]]", "{\"a\":{}}"] {
-            let index = parse(SAMPLE.replace("72.0", size).as_bytes()).unwrap();
+            let index = ShardIndex::parse(SAMPLE.replace("72.0", size).as_bytes()).unwrap();
             assert_eq!(index.total_size(), None, "{size}");
         }
-        assert!(parse(br#"{"metadata":null,"weight_map":{}}"#).unwrap().shards().is_empty());
+        assert!(ShardIndex::parse(br#"{"metadata":null,"weight_map":{}}"#).unwrap().shards().is_empty());
     }
 
     #[test]
@@ -255,7 +240,7 @@ mod tests {
         let (mut accepted, mut refused, mut stricter) = (0, 0, 0);
         for _ in 0..100_000 {
             let text = mutated(&mut rng);
-            match (parse(&text), as_a_map(&text)) {
+            match (ShardIndex::parse(&text), as_a_map(&text)) {
                 (Ok(index), Some(map)) => {
                     let read: BTreeMap<_, _> =
                         index.tensors.iter().map(|(name, i)| (name.clone(), index.shards[*i].clone())).collect();
@@ -265,7 +250,7 @@ mod tests {
                 }
                 (Ok(_), None) => panic!("accepted {}", text.escape_ascii()),
                 (Err(_), None) => refused += 1,
-                // Keys that stand twice, or a `metadata` that is no object.
+                // Duplicate keys, or a `metadata` that is not an object.
                 (Err(_), Some(_)) => stricter += 1,
             }
         }

@@ -1,17 +1,12 @@
-//! What Hugging Face's files call each weight.
+//! The tensors of Hugging Face files: their names, and which weights each holds.
 
 use crate::config::DecoderConfig;
 use crate::weights::{LayerTensor, Projection, TensorId, indexed};
 
-/// Layer names where transformers 5 keeps the experts of a layer in one tensor.
+/// Names in a layer where transformers 5 stores all experts in one tensor.
 const FUSED_ROUTER: &str = "mlp.gate.weight";
 const FUSED_GATE_UP: &str = "mlp.experts.gate_up_proj";
 const FUSED_DOWN: &str = "mlp.experts.down_proj";
-
-/// The layer that a tensor of this name belongs to, of whatever kind it is.
-pub(super) fn layer_of(name: &str) -> Option<usize> {
-    name.strip_prefix("model.layers.").and_then(indexed).map(|(layer, _)| layer)
-}
 
 /// How a checkpoint stores experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +25,7 @@ impl Layout {
     }
 }
 
-/// Where a weight lies: in the tensor `name` of shape `shape`, from number `first` on.
+/// Where a weight is stored: in the tensor `name` of shape `shape`, from number `first` on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub name: String,
@@ -62,10 +57,47 @@ impl Place {
     }
 }
 
-/// Whether a tensor of this name changes nothing: rotary frequencies that old files store, or a head beside tied
-/// embeddings, which must be a copy of them.
-pub(super) fn is_ignored(name: &str, config: &DecoderConfig) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == TensorId::LmHead.to_string())
+/// How the names in a checkpoint differ from the published ones: by a prefix for `model.`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Naming {
+    /// What stands for `model.`.
+    prefix: String,
+}
+
+impl Naming {
+    /// Prefixes of `torch.compile` and of PyTorch's parallel wrappers.
+    const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "_fsdp_wrapped_module."];
+
+    /// The naming of a checkpoint with these tensors.
+    pub fn of<'a>(mut names: impl Iterator<Item = &'a str>) -> Self {
+        let prefix = names.find_map(|name| {
+            let prefix = name.strip_suffix("embed_tokens.weight")?;
+            let mut rest = prefix;
+            while let Some(inner) = Self::WRAPPERS.iter().find_map(|wrapper| rest.strip_prefix(wrapper)) {
+                rest = inner;
+            }
+            matches!(rest, "model." | "").then(|| prefix.to_owned())
+        });
+        Self { prefix: prefix.unwrap_or_else(|| "model.".to_owned()) }
+    }
+
+    /// The unusual prefix of the names, if they have one.
+    pub fn unusual(&self) -> Option<&str> {
+        (self.prefix != "model.").then_some(&self.prefix)
+    }
+
+    /// The checkpoint's name for a tensor, of which this is the published one.
+    pub fn in_file(&self, name: &str) -> String {
+        match name.strip_prefix("model.") {
+            Some(rest) => format!("{}{rest}", self.prefix),
+            None => format!("{}{name}", self.prefix.strip_suffix("model.").unwrap_or(&self.prefix)),
+        }
+    }
+
+    /// The layer that a tensor belongs to, by its name.
+    pub fn layer_of(&self, name: &str) -> Option<usize> {
+        name.strip_prefix(&self.prefix)?.strip_prefix("layers.").and_then(indexed).map(|(layer, _)| layer)
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +109,28 @@ mod tests {
         let moe = MoeConfig { num_local_experts: 12, num_experts_per_tok: 2, router_aux_loss_coef: 0.0 };
         let untied = DecoderConfig::pico().with(|fields| fields.tie_word_embeddings = false).unwrap();
         untied.with_experts(moe).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_is_recognized_and_given_to_every_name() {
+        for (prefix, head) in [
+            ("model.", "lm_head.weight"),
+            ("", "lm_head.weight"),
+            ("_orig_mod.model.", "_orig_mod.lm_head.weight"),
+            ("_orig_mod.", "_orig_mod.lm_head.weight"),
+            ("module._orig_mod.model.", "module._orig_mod.lm_head.weight"),
+        ] {
+            let embeddings = format!("{prefix}embed_tokens.weight");
+            let naming = Naming::of(["other", &embeddings].into_iter());
+            assert_eq!(naming.unusual(), (prefix != "model.").then_some(prefix));
+            assert_eq!(naming.in_file("model.embed_tokens.weight"), embeddings);
+            assert_eq!(naming.in_file("lm_head.weight"), head);
+            assert_eq!(naming.layer_of(&format!("{prefix}layers.7.mlp.gate.weight")), Some(7));
+            assert_eq!(naming.layer_of("other.layers.7.mlp.gate.weight"), None);
+        }
+        for unknown in ["language_model.model.embed_tokens.weight", "model.norm.weight", "xmodel.embed_tokens.weight"] {
+            assert_eq!(Naming::of([unknown].into_iter()).unusual(), None, "{unknown}");
+        }
     }
 
     #[test]

@@ -1,66 +1,67 @@
-//! Which files of a directory hold the weights: one, or those that an index names.
+//! Opens the files of a directory that hold the weights: one, or those that an index names.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::fault::{HfError, HfFault};
 use super::index::ShardIndex;
 use crate::error::FileError;
-use crate::formats::Notice;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
-use crate::output::disk::{Disk, exists};
+use crate::formats::{CheckpointError, Notice, Remark};
+use crate::output::disk::{Disk, exists, read_bounded};
 use crate::output::is_plain_file_name;
-use crate::weights::WeightError;
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// Names of missing files that a message lists.
+const INDEX_LIMIT_BYTES: u64 = 256 << 20;
+
+/// Number of missing files that a message lists.
 const LISTED: usize = 5;
 
-/// Whether who gave the path has chosen between two formats.
+/// Whether the given path chooses between two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// A directory was named: there must be but one format in it.
+    /// It is a directory, which may hold only one format.
     Open,
-    /// A file of this format was named.
+    /// It is a file of this format.
     Safetensors,
 }
 
-/// The opened files, in the order of their names, and what is worth knowing of them.
+/// Opens the files, in the order of their names.
 pub(super) fn open(
     disk: &Arc<dyn Disk>,
     directory: &Path,
     choice: Choice,
     notices: &mut Vec<Notice>,
-) -> Result<Vec<SafetensorsFile>, WeightError> {
+) -> Result<Vec<SafetensorsFile>, CheckpointError> {
     let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
     let names = disk.list(directory).map_err(FileError::io(directory))?;
     let first = |ending| Some(directory.join(names.iter().filter(|name| ends_in(name, &[ending])).min()?));
     match (first("gguf"), first("safetensors")) {
         (Some(gguf), Some(safetensors)) if choice == Choice::Open => {
-            return Err(WeightError::TwoFormats { gguf, safetensors });
+            return Err(CheckpointError::TwoFormats { gguf, safetensors });
         }
-        (Some(path), Some(_)) => notices.push(Notice::GgufAside { path }),
+        (Some(path), Some(_)) => notices.push(Notice::new(path, Remark::GgufAside)),
         _ => {}
     }
-    let shards = match (exists(&**disk, &single)?, exists(&**disk, &index)?) {
-        (true, false) => vec![SafetensorsFile::open_on(Arc::clone(disk), &single)?],
-        (false, false) => {
-            return Err(WeightError::NoWeights { path: directory.to_owned(), beside: what_lies_there(&names) });
+    let has_single = exists(&**disk, &single)?;
+    if exists(&**disk, &index)? {
+        let shards = open_indexed(disk, directory, &index, notices)?;
+        if has_single && shards.iter().all(|shard| shard.path() != single) {
+            return Err(HfError::new(directory, HfFault::AmbiguousWeights).into());
         }
-        (has_single, true) => {
-            let shards = open_indexed(disk, directory, &index, notices)?;
-            if has_single && shards.iter().all(|shard| shard.path() != single) {
-                return Err(WeightError::AmbiguousWeights { path: directory.to_owned() });
-            }
-            shards
-        }
-    };
-    Ok(shards)
+        Ok(shards)
+    } else if has_single {
+        Ok(vec![SafetensorsFile::open_on(Arc::clone(disk), &single)?])
+    } else {
+        Err(HfError::new(directory, HfFault::NoWeights { beside: other_formats(&names) }).into())
+    }
 }
 
-fn what_lies_there(names: &[OsString]) -> &'static str {
+/// The formats in a directory without readable weights.
+fn other_formats(names: &[OsString]) -> &'static str {
     let any = |endings: &[&str]| names.iter().any(|name| ends_in(name, endings));
     match () {
         () if any(&["safetensors"]) => ", only safetensors files that no index names",
@@ -80,53 +81,55 @@ fn open_indexed(
     directory: &Path,
     path: &Path,
     notices: &mut Vec<Notice>,
-) -> Result<Vec<SafetensorsFile>, WeightError> {
-    let index = ShardIndex::read(&**disk, path)?;
+) -> Result<Vec<SafetensorsFile>, CheckpointError> {
+    let fault = |fault| HfError::new(path, fault);
+    let index = ShardIndex::parse(&read_bounded(&**disk, path, INDEX_LIMIT_BYTES)?).map_err(fault)?;
     if let Some(shard) = index.shards().iter().find(|shard| !is_plain_file_name(shard)) {
-        return Err(WeightError::UnsafeShardName { path: path.to_owned(), shard: shard.clone() });
+        return Err(fault(HfFault::UnsafeShardName { shard: shard.clone() }).into());
     }
-    let mut missing = Vec::new();
+    let mut names = Vec::new();
     for shard in index.shards() {
         if !exists(&**disk, &directory.join(shard))? {
-            missing.push(shard.clone());
+            names.push(shard.clone());
         }
     }
-    if !missing.is_empty() {
-        let (count, total) = (missing.len(), index.shards().len());
-        missing.truncate(LISTED);
-        return Err(WeightError::MissingShard { path: path.to_owned(), names: missing, missing: count, total });
+    if !names.is_empty() {
+        let (missing, total) = (names.len(), index.shards().len());
+        names.truncate(LISTED);
+        return Err(fault(HfFault::MissingShard { names, missing, total }).into());
     }
-    let open = |(i, shard): (usize, &String)| open_assigned(disk, &directory.join(shard), &index, i);
-    let shards = index.shards().iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+    let shards: Vec<SafetensorsFile> = (0..index.shards().len())
+        .map(|i| open_assigned(disk, &directory.join(&index.shards()[i]), &index, i))
+        .collect::<Result<_, _>>()?;
     let size = |(_, info): (&str, &TensorInfo)| info.end - info.begin;
     let expected_bytes = shards.iter().flat_map(|shard| shard.tensors().map(size)).sum();
     if let Some(found_bytes) = index.total_size().filter(|found_bytes| *found_bytes != expected_bytes) {
-        notices.push(Notice::TotalSize { path: path.to_owned(), found_bytes, expected_bytes });
+        notices.push(Notice::new(path, Remark::TotalSize { found_bytes, expected_bytes }));
     }
     Ok(shards)
 }
 
-/// Opens the shard at place `i` of the index, which holds what the index assigns to it and nothing else.
+/// Opens shard `i`, which must hold exactly the tensors that the index assigns to it.
 fn open_assigned(
     disk: &Arc<dyn Disk>,
     path: &Path,
     index: &ShardIndex,
     i: usize,
-) -> Result<SafetensorsFile, WeightError> {
+) -> Result<SafetensorsFile, CheckpointError> {
     let shard = SafetensorsFile::open_on(Arc::clone(disk), path)?;
-    if let Some(name) = index.assigned(i).find(|name| shard.info(name).is_none()) {
-        return Err(WeightError::NotInShard { path: path.to_owned(), name: name.to_owned() });
-    }
-    for (name, _) in shard.tensors() {
-        let (path, name) = (|| path.to_owned(), || name.to_owned());
-        match index.shard_of(&name()) {
-            Some(assigned) if assigned == i => {}
+    let absent = index.assigned(i).find(|name| shard.info(name).is_none());
+    let missing = absent.map(|name| HfFault::NotInShard { name: name.to_owned() });
+    let misplaced = || {
+        shard.tensors().find_map(|(name, _)| match index.shard_of(name) {
+            Some(assigned) if assigned == i => None,
             Some(assigned) => {
-                let shard = index.shards()[assigned].clone();
-                return Err(WeightError::InOtherShard { path: path(), name: name(), shard });
+                Some(HfFault::InOtherShard { name: name.to_owned(), shard: index.shards()[assigned].clone() })
             }
-            None => return Err(WeightError::NotInIndex { path: path(), name: name() }),
-        }
+            None => Some(HfFault::NotInIndex { name: name.to_owned() }),
+        })
+    };
+    match missing.or_else(misplaced) {
+        Some(fault) => Err(HfError::new(path, fault).into()),
+        None => Ok(shard),
     }
-    Ok(shard)
 }

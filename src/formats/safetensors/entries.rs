@@ -1,23 +1,22 @@
-//! The JSON object in a safetensors header, read entry by entry: what an entry may not be, its first wrong byte tells,
-//! so memory is bounded by what is accepted.
+//! Parses the JSON object of a safetensors header entry by entry. A bad entry is refused before it is stored, so memory
+//! is bounded by the accepted entries.
 
 use std::fmt;
-use std::path::Path;
 
 use ::safetensors::Dtype as StoredDtype;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::TensorInfo;
-use crate::weights::WeightError;
+use super::fault::SafetensorsFault;
+use super::tensor_info::TensorInfo;
 
-/// More tensors than any checkpoint has in one file, or in all.
+/// Limit on the tensors of a file, and of a checkpoint.
 pub(crate) const MOST_TENSORS: usize = 1_000_000;
-/// Bytes in the longest name of a tensor.
+/// Limit on the bytes of a tensor's name.
 const LONGEST_NAME: usize = 4096;
-/// Axes of a tensor; tensor libraries have as many at most.
+/// Limit on the axes of a tensor, as in tensor libraries.
 const MOST_AXES: usize = 8;
-/// The one key that is no tensor.
+/// The only key that is not a tensor.
 const METADATA: &str = "__metadata__";
 
 /// Tensors and metadata, in the order of the text.
@@ -27,14 +26,14 @@ pub(super) struct Entries {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Reads the object `json` of the file at `path`. Equal names are left to the caller.
-pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Entries, WeightError> {
-    let mut state = State { path, broken: None, entry: None };
+/// Parses the object `json`. Duplicate names are left to the caller.
+pub(super) fn parse(json: &[u8]) -> Result<Entries, SafetensorsFault> {
+    let mut state = State::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let read = HeaderSeed(&mut state).deserialize(&mut deserializer);
     let (entries, count) =
         read.and_then(|read| deserializer.end().map(|()| read)).map_err(|source| state.error(source))?;
-    let too_many = |what, found| WeightError::TooMany { path: path.to_owned(), what, found, limit: MOST_TENSORS };
+    let too_many = |what, found| SafetensorsFault::TooMany { what, found, limit: MOST_TENSORS };
     match count {
         Count { tensors, .. } if tensors > MOST_TENSORS => Err(too_many("tensors", tensors)),
         Count { metadata, .. } if metadata > MOST_TENSORS => Err(too_many("keys in __metadata__", metadata)),
@@ -42,40 +41,39 @@ pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Entries, WeightError> {
     }
 }
 
-/// How many entries there are, kept or not.
+/// Number of entries, stored or not.
 #[derive(Default)]
 struct Count {
     tensors: usize,
     metadata: usize,
 }
 
-/// Where reading is, and the rule that ended it.
-struct State<'a> {
-    path: &'a Path,
-    broken: Option<WeightError>,
+/// The entry that is being parsed, and the rule that it breaks.
+#[derive(Default)]
+struct State {
+    broken: Option<SafetensorsFault>,
     entry: Option<String>,
 }
 
-impl State<'_> {
-    fn breaks<E: de::Error>(&mut self, error: WeightError) -> E {
+impl State {
+    fn breaks<E: de::Error>(&mut self, error: SafetensorsFault) -> E {
         self.broken = Some(error);
         E::custom("a broken rule")
     }
 
-    fn error(self, source: serde_json::Error) -> WeightError {
-        let path = self.path.to_owned();
+    fn error(self, source: serde_json::Error) -> SafetensorsFault {
         match (self.broken, self.entry) {
             (Some(error), _) => error,
-            (None, Some(name)) if source.is_data() && name == METADATA => WeightError::BadMetadata { path, source },
-            (None, Some(name)) if source.is_data() => WeightError::BadTensorEntry { path, name, source },
-            _ => WeightError::Malformed { path, source },
+            (None, Some(name)) if source.is_data() && name == METADATA => SafetensorsFault::BadMetadata(source),
+            (None, Some(name)) if source.is_data() => SafetensorsFault::BadTensorEntry { name, source },
+            _ => SafetensorsFault::Malformed(source),
         }
     }
 }
 
-struct HeaderSeed<'s, 'a>(&'s mut State<'a>);
+struct HeaderSeed<'s>(&'s mut State);
 
-impl<'de> DeserializeSeed<'de> for HeaderSeed<'_, '_> {
+impl<'de> DeserializeSeed<'de> for HeaderSeed<'_> {
     type Value = (Entries, Count);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -83,7 +81,7 @@ impl<'de> DeserializeSeed<'de> for HeaderSeed<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
+impl<'de> Visitor<'de> for HeaderSeed<'_> {
     type Value = (Entries, Count);
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -96,7 +94,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
         while let Some(name) = map.next_key_seed(NameSeed(state))? {
             if name == METADATA {
                 if std::mem::replace(&mut seen_metadata, true) {
-                    return Err(state.breaks(WeightError::DuplicateTensor { path: state.path.to_owned(), name }));
+                    return Err(state.breaks(SafetensorsFault::DuplicateTensor { name }));
                 }
                 state.entry = Some(name);
                 count.metadata = map.next_value_seed(MetadataSeed(&mut entries.metadata))?;
@@ -120,9 +118,9 @@ impl<'de> Visitor<'de> for HeaderSeed<'_, '_> {
     }
 }
 
-struct NameSeed<'s, 'a>(&'s mut State<'a>);
+struct NameSeed<'s>(&'s mut State);
 
-impl<'de> DeserializeSeed<'de> for NameSeed<'_, '_> {
+impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -130,7 +128,7 @@ impl<'de> DeserializeSeed<'de> for NameSeed<'_, '_> {
     }
 }
 
-impl Visitor<'_> for NameSeed<'_, '_> {
+impl Visitor<'_> for NameSeed<'_> {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -140,14 +138,14 @@ impl Visitor<'_> for NameSeed<'_, '_> {
     fn visit_str<E: de::Error>(self, name: &str) -> Result<String, E> {
         if name.is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) {
             let shown = name.chars().take(LONGEST_NAME).collect();
-            let (path, found_bytes, limit_bytes) = (self.0.path.to_owned(), name.len(), LONGEST_NAME);
-            return Err(self.0.breaks(WeightError::BadTensorName { path, name: shown, found_bytes, limit_bytes }));
+            let (found_bytes, limit_bytes) = (name.len(), LONGEST_NAME);
+            return Err(self.0.breaks(SafetensorsFault::BadTensorName { name: shown, found_bytes, limit_bytes }));
         }
         Ok(name.to_owned())
     }
 }
 
-/// Fills the list, and gives the number of keys.
+/// Fills the list and returns the number of keys.
 struct MetadataSeed<'s>(&'s mut Vec<(String, String)>);
 
 impl<'de> DeserializeSeed<'de> for MetadataSeed<'_> {
@@ -188,9 +186,9 @@ enum Key {
     DataOffsets,
 }
 
-struct InfoSeed<'s, 'a, 'n>(&'s mut State<'a>, &'n str);
+struct InfoSeed<'s, 'n>(&'s mut State, &'n str);
 
-impl<'de> DeserializeSeed<'de> for InfoSeed<'_, '_, '_> {
+impl<'de> DeserializeSeed<'de> for InfoSeed<'_, '_> {
     type Value = TensorInfo;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<TensorInfo, D::Error> {
@@ -198,7 +196,7 @@ impl<'de> DeserializeSeed<'de> for InfoSeed<'_, '_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for InfoSeed<'_, '_, '_> {
+impl<'de> Visitor<'de> for InfoSeed<'_, '_> {
     type Value = TensorInfo;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -207,7 +205,7 @@ impl<'de> Visitor<'de> for InfoSeed<'_, '_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TensorInfo, A::Error> {
         let Self(state, name) = self;
-        let owned = |state: &State<'_>| (state.path.to_owned(), name.to_owned());
+        let name = name.to_owned();
         let (mut dtype, mut shape, mut offsets) = (None, None, None);
         while let Some(key) = map.next_key::<Key>()? {
             let twice = match key {
@@ -216,33 +214,29 @@ impl<'de> Visitor<'de> for InfoSeed<'_, '_, '_> {
                 Key::DataOffsets => offsets.replace(map.next_value::<(u64, u64)>()?).map(|_| "data_offsets"),
             };
             if let Some(key) = twice {
-                let (path, name) = owned(state);
-                return Err(state.breaks(WeightError::DuplicateKey { path, name, key: key.to_owned() }));
+                return Err(state.breaks(SafetensorsFault::DuplicateKey { name, key: key.to_owned() }));
             }
         }
         let dtype = match dtype.ok_or_else(|| de::Error::missing_field("dtype"))? {
             DtypeName::Known(dtype) => dtype,
             DtypeName::Unknown(dtype) => {
-                let (path, name) = owned(state);
-                return Err(state.breaks(WeightError::UnknownDtype { path, name, dtype }));
+                return Err(state.breaks(SafetensorsFault::UnknownDtype { name, dtype }));
             }
         };
         let Shape { sizes: shape, rank } = shape.ok_or_else(|| de::Error::missing_field("shape"))?;
         if rank > MOST_AXES {
-            let (path, name) = owned(state);
-            return Err(state.breaks(WeightError::TooManyAxes { path, name, found: rank, limit: MOST_AXES }));
+            return Err(state.breaks(SafetensorsFault::TooManyAxes { name, found: rank, limit: MOST_AXES }));
         }
         let (begin, end) = offsets.ok_or_else(|| de::Error::missing_field("data_offsets"))?;
         let info = TensorInfo { dtype, shape, begin, end };
-        let (path, name) = owned(state);
-        fits(path, name, &info).map_err(|error| state.breaks(error))?;
+        fits(name, &info).map_err(|error| state.breaks(error))?;
         Ok(info)
     }
 }
 
 enum DtypeName {
     Known(StoredDtype),
-    /// Its beginning.
+    /// Truncated.
     Unknown(String),
 }
 
@@ -267,7 +261,7 @@ impl Visitor<'_> for DtypeVisitor {
     }
 }
 
-/// The first sizes, and how many there are.
+/// The first sizes, and the number of axes.
 struct Shape {
     sizes: Vec<usize>,
     rank: usize,
@@ -300,26 +294,26 @@ impl<'de> Visitor<'de> for ShapeVisitor {
     }
 }
 
-/// The span of a tensor is what its shape and type take.
-fn fits(path: std::path::PathBuf, name: String, info: &TensorInfo) -> Result<(), WeightError> {
+/// Checks the span of a tensor against its shape and type.
+fn fits(name: String, info: &TensorInfo) -> Result<(), SafetensorsFault> {
     let TensorInfo { begin, end, .. } = *info;
     if begin > end {
-        return Err(WeightError::OffsetsOutOfOrder { path, name, begin, end });
+        return Err(SafetensorsFault::OffsetsOutOfOrder { name, begin, end });
     }
-    // The axes of size 0 are left out at first, so that the order of the axes does not decide.
+    // Overflow is checked without the axes of size 0, so that the order of the axes does not matter.
     let product = |floor: usize| {
         let bits = info.dtype.bitsize() as u64;
         info.shape.iter().try_fold(bits, |product, &size| product.checked_mul(size.max(floor) as u64))
     };
     let (Some(_), Some(bits)) = (product(1), product(0)) else {
-        return Err(WeightError::SizeOverflow { path, name, shape: info.shape.clone() });
+        return Err(SafetensorsFault::SizeOverflow { name, shape: info.shape.clone() });
     };
     if !bits.is_multiple_of(8) {
-        return Err(WeightError::PartialByte { path, name, bits });
+        return Err(SafetensorsFault::PartialByte { name, bits });
     }
     let (found_bytes, expected_bytes) = (end - begin, bits / 8);
     if found_bytes != expected_bytes {
-        return Err(WeightError::SizeMismatch { path, name, found_bytes, expected_bytes });
+        return Err(SafetensorsFault::SizeMismatch { name, found_bytes, expected_bytes });
     }
     Ok(())
 }

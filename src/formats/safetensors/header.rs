@@ -3,58 +3,18 @@
 //! Stricter than the format where the format is silent: names, keys and bytes belong to one tensor each.
 
 use std::cmp::Ordering;
-use std::path::Path;
-
-use ::safetensors::Dtype as StoredDtype;
 
 use super::entries::{self, Entries};
+use super::fault::SafetensorsFault;
 use super::other_formats;
-use crate::error::FileError;
+use super::tensor_info::TensorInfo;
 use crate::output::disk::ReadAt;
-use crate::weights::{Dtype, WeightError};
 
-/// What a header says of one tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Number format, which need not be one that decoders use.
-    pub dtype: StoredDtype,
-    /// Sizes of the axes, slowest first.
-    pub shape: Vec<usize>,
-    /// First byte, counted from the end of the header.
-    pub begin: u64,
-    /// Byte after the last.
-    pub end: u64,
-}
-
-impl TensorInfo {
-    /// The number format, if it is one of whole bytes that weights are kept in.
-    pub fn weight_dtype(&self) -> Option<Dtype> {
-        match self.dtype {
-            StoredDtype::F64 => Some(Dtype::Float64),
-            StoredDtype::F32 => Some(Dtype::Float32),
-            StoredDtype::F16 => Some(Dtype::Float16),
-            StoredDtype::BF16 => Some(Dtype::Bfloat16),
-            StoredDtype::F8_E4M3 => Some(Dtype::Float8E4m3),
-            StoredDtype::F8_E5M2 => Some(Dtype::Float8E5m2),
-            StoredDtype::I64 => Some(Dtype::Int64),
-            StoredDtype::I32 => Some(Dtype::Int32),
-            StoredDtype::I16 => Some(Dtype::Int16),
-            StoredDtype::I8 => Some(Dtype::Int8),
-            StoredDtype::U64 => Some(Dtype::Uint64),
-            StoredDtype::U32 => Some(Dtype::Uint32),
-            StoredDtype::U16 => Some(Dtype::Uint16),
-            StoredDtype::U8 => Some(Dtype::Uint8),
-            StoredDtype::BOOL => Some(Dtype::Bool),
-            _ => None,
-        }
-    }
-}
-
-/// A checked header: tensors in the order of the bytes, which they cover without gap or overlap.
+/// A checked header. The tensors are in the order of the bytes, which they cover without gap or overlap.
 pub(super) struct Header {
     pub data_start: u64,
     pub tensors: Vec<(String, TensorInfo)>,
-    /// Places in `tensors`, in the order of the names.
+    /// Indices into `tensors`, in the order of the names.
     pub by_name: Vec<u32>,
     pub metadata: Vec<(String, String)>,
 }
@@ -62,90 +22,78 @@ pub(super) struct Header {
 const LENGTH_BYTES: u64 = 8;
 const LIMIT_BYTES: u64 = 100_000_000;
 
-pub(super) fn read(path: &Path, file: &dyn ReadAt, file_bytes: u64) -> Result<Header, WeightError> {
-    other_formats::refuse(path, file, file_bytes)?;
+pub(super) fn read(file: &dyn ReadAt, file_bytes: u64) -> Result<Header, SafetensorsFault> {
+    other_formats::refuse(file, file_bytes)?;
     if file_bytes < LENGTH_BYTES + 2 {
-        return Err(WeightError::TooShort { path: path.to_owned(), found_bytes: file_bytes });
+        return Err(SafetensorsFault::TooShort { found_bytes: file_bytes });
     }
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact_at(&mut length, 0).map_err(FileError::io(path))?;
+    file.read_exact_at(&mut length, 0)?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > LIMIT_BYTES {
-        let (found_bytes, limit_bytes) = (header_bytes, LIMIT_BYTES);
-        return Err(WeightError::HeaderTooLong { path: path.to_owned(), found_bytes, limit_bytes });
+        return Err(SafetensorsFault::HeaderTooLong { found_bytes: header_bytes, limit_bytes: LIMIT_BYTES });
     }
     let left_bytes = file_bytes - LENGTH_BYTES;
     if header_bytes > left_bytes {
-        return Err(WeightError::HeaderBeyondFile { path: path.to_owned(), header_bytes, left_bytes });
+        return Err(SafetensorsFault::HeaderBeyondFile { header_bytes, left_bytes });
     }
     let mut json = vec![0; header_bytes as usize];
-    file.read_exact_at(&mut json, LENGTH_BYTES).map_err(FileError::io(path))?;
-    let Entries { mut tensors, metadata } = parse(path, &json)?;
+    file.read_exact_at(&mut json, LENGTH_BYTES)?;
+    let Entries { mut tensors, metadata } = parse(&json)?;
     tensors.sort_by_key(|(_, info)| (info.begin, info.end));
-    let by_name = distinct(path, &tensors)?;
-    data_is_covered(path, &tensors, left_bytes - header_bytes)?;
+    let by_name = distinct(&tensors)?;
+    data_is_covered(&tensors, left_bytes - header_bytes)?;
     Ok(Header { data_start: LENGTH_BYTES + header_bytes, tensors, by_name, metadata })
 }
 
-fn parse(path: &Path, json: &[u8]) -> Result<Entries, WeightError> {
-    match json {
-        [b'{', ..] => {}
-        _ => {
-            let found = json.first().copied().unwrap_or(0);
-            return Err(WeightError::HeaderNotObject { path: path.to_owned(), found });
-        }
+fn parse(json: &[u8]) -> Result<Entries, SafetensorsFault> {
+    if !json.starts_with(b"{") {
+        return Err(SafetensorsFault::HeaderNotObject { found: json.first().copied().unwrap_or(0) });
     }
     if json.ends_with(b"\0") {
         let nuls = json.iter().rev().take_while(|byte| **byte == 0).count();
         let offset = LENGTH_BYTES + (json.len() - nuls) as u64;
-        return Err(WeightError::NulPadding { path: path.to_owned(), offset });
+        return Err(SafetensorsFault::NulPadding { offset });
     }
-    let entries = entries::parse(path, json)?;
+    let entries = entries::parse(json)?;
     let mut keys: Vec<&String> = entries.metadata.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => {
-            let (path, name, key) = (path.to_owned(), "__metadata__".to_owned(), pair[0].clone());
-            Err(WeightError::DuplicateKey { path, name, key })
+            Err(SafetensorsFault::DuplicateKey { name: "__metadata__".to_owned(), key: pair[0].clone() })
         }
         None => Ok(entries),
     }
 }
 
-/// The places of the tensors in the order of their names, which differ.
-fn distinct(path: &Path, tensors: &[(String, TensorInfo)]) -> Result<Vec<u32>, WeightError> {
+/// The indices of the tensors in the order of their names, which must differ.
+fn distinct(tensors: &[(String, TensorInfo)]) -> Result<Vec<u32>, SafetensorsFault> {
     let name = |i: &u32| tensors[*i as usize].0.as_str();
     let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
     by_name.sort_unstable_by_key(name);
     match by_name.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
-        Some(pair) => Err(WeightError::DuplicateTensor { path: path.to_owned(), name: name(&pair[0]).to_owned() }),
+        Some(pair) => Err(SafetensorsFault::DuplicateTensor { name: name(&pair[0]).to_owned() }),
         None => Ok(by_name),
     }
 }
 
-fn data_is_covered(path: &Path, tensors: &[(String, TensorInfo)], found_bytes: u64) -> Result<(), WeightError> {
+fn data_is_covered(tensors: &[(String, TensorInfo)], found_bytes: u64) -> Result<(), SafetensorsFault> {
     let mut expected = 0;
     for (name, info) in tensors {
-        let (owned, begin) = (|| (path.to_owned(), name.clone()), info.begin);
+        let (name, begin) = (|| name.clone(), info.begin);
         match begin.cmp(&expected) {
-            Ordering::Less => {
-                let (path, name) = owned();
-                return Err(WeightError::Overlap { path, name, begin, expected });
-            }
-            Ordering::Greater => {
-                let (path, name) = owned();
-                return Err(WeightError::Hole { path, name, begin, expected });
-            }
+            Ordering::Less => return Err(SafetensorsFault::Overlap { name: name(), begin, expected }),
+            Ordering::Greater => return Err(SafetensorsFault::Hole { name: name(), begin, expected }),
             Ordering::Equal => expected = info.end,
         }
     }
-    let (path, expected_bytes) = (path.to_owned(), expected);
+    let expected_bytes = expected;
     if found_bytes < expected_bytes {
         let complete = tensors.iter().rev().find(|(_, info)| info.end <= found_bytes).map(|(name, _)| name.clone());
-        return Err(WeightError::Truncated { path, found_bytes, expected_bytes, complete });
+        return Err(SafetensorsFault::Truncated { found_bytes, expected_bytes, complete });
     }
     if found_bytes > expected_bytes {
-        return Err(WeightError::TrailingBytes { path, found_bytes, expected_bytes });
+        return Err(SafetensorsFault::TrailingBytes { found_bytes, expected_bytes });
     }
     Ok(())
 }
@@ -155,7 +103,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io;
 
-    use ::safetensors::SafeTensors;
+    use ::safetensors::{Dtype as StoredDtype, SafeTensors};
     use ::safetensors::tensor::TensorView;
     use rand::{Rng, RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -183,8 +131,8 @@ mod tests {
         }
     }
 
-    fn ours(bytes: &[u8]) -> Result<Contents, WeightError> {
-        let header = read(Path::new("model.safetensors"), &InMemory(bytes), bytes.len() as u64)?;
+    fn ours(bytes: &[u8]) -> Result<Contents, SafetensorsFault> {
+        let header = read(&InMemory(bytes), bytes.len() as u64)?;
         let data = &bytes[header.data_start as usize..];
         let entry = |(name, info): (String, TensorInfo)| {
             (name, (info.dtype, info.shape, data[info.begin as usize..info.end as usize].to_vec()))
@@ -291,13 +239,13 @@ mod tests {
                 (Err(error), Some(_)) => {
                     let silent_there = matches!(
                         error,
-                        WeightError::DuplicateTensor { .. }
-                            | WeightError::DuplicateKey { .. }
-                            | WeightError::BadTensorEntry { .. }
-                            | WeightError::HeaderNotObject { .. }
-                            | WeightError::BadTensorName { .. }
-                            | WeightError::BadMetadata { .. }
-                            | WeightError::TooManyAxes { .. }
+                        SafetensorsFault::DuplicateTensor { .. }
+                            | SafetensorsFault::DuplicateKey { .. }
+                            | SafetensorsFault::BadTensorEntry { .. }
+                            | SafetensorsFault::HeaderNotObject { .. }
+                            | SafetensorsFault::BadTensorName { .. }
+                            | SafetensorsFault::BadMetadata { .. }
+                            | SafetensorsFault::TooManyAxes { .. }
                     );
                     // The crate keeps the last of two entries of one name, whatever is wrong with the first.
                     let twice = || has_a_name_twice(&bytes);
@@ -319,8 +267,8 @@ mod tests {
         assert_eq!(whole.len(), 24);
         assert_eq!(file.read_range("a", 4..16).unwrap(), whole[4..16]);
         assert_eq!(file.metadata(), [("format".to_owned(), "pt".to_owned())]);
-        assert!(matches!(file.read("z"), Err(WeightError::MissingTensor { .. })));
-        assert!(matches!(file.read_tensor("e"), Err(WeightError::UnsupportedDtype { .. })));
+        assert!(matches!(file.read("z"), Err(InFile { fault: SafetensorsFault::MissingTensor { .. }, .. })));
+        assert!(matches!(file.read_tensor("e"), Err(InFile { fault: SafetensorsFault::UnsupportedDtype { .. }, .. })));
     }
 
     #[test]
@@ -339,6 +287,6 @@ mod tests {
         std::fs::write(&path, sample()).unwrap();
         let file = SafetensorsFile::open(&path).unwrap();
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(20).unwrap();
-        assert!(matches!(file.read("a"), Err(WeightError::File(InFile { fault: FileFault::Changed, .. }))));
+        assert!(matches!(file.read("a"), Err(InFile { fault: SafetensorsFault::File(FileFault::Changed), .. })));
     }
 }

@@ -1,11 +1,11 @@
-//! Writes a safetensors file piece by piece: memory does not depend on the size of a tensor.
+//! Writes a safetensors file piece by piece, in memory independent of the size of a tensor.
 
 use serde_json::{Map, Value, json};
 
 use crate::output::commit::PartialFile;
 use crate::weights::{Dtype, Sink, WeightError};
 
-/// The announcement of a tensor that will be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its name.
@@ -17,22 +17,22 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Bytes that the tensor takes.
+    /// Size of the tensor.
     pub fn size_bytes(&self) -> u64 {
         self.shape.iter().map(|&size| size as u64).product::<u64>() * self.dtype.size_bytes() as u64
     }
 }
 
-/// Writes the header for `specs`, then asks `stream` for the bytes of each in turn.
+/// Writes the header for `specs`, then calls `stream` for the bytes of each tensor.
 ///
-/// The order is that of `specs`, wide numbers before narrow ones: every tensor begins at a multiple of the size
-/// of its numbers. The header carries `{"format": "pt"}`, without which transformers refuses the file.
+/// Tensors are written in the order of `specs`, wide number types first, so each begins at a multiple of the size of its
+/// numbers. The header holds `{"format": "pt"}`, without which transformers refuses the file.
 ///
 /// # Errors
 /// What `stream` returns; [`WeightError::File`].
 ///
 /// # Panics
-/// If two specs have one name or one is called `__metadata__`; if a tensor is not as long as its spec announced.
+/// If two specs have one name or one is named `__metadata__`; if `stream` writes another size than the spec's.
 pub fn write_safetensors(
     file: &mut PartialFile,
     specs: &[TensorSpec],
@@ -51,7 +51,7 @@ pub fn write_safetensors(
     Ok(())
 }
 
-/// Size of the file that [`write_safetensors`] makes of `specs`.
+/// Size of the file that [`write_safetensors`] writes for `specs`.
 pub fn safetensors_bytes(specs: &[TensorSpec]) -> u64 {
     header(&in_file_order(specs)).len() as u64 + specs.iter().map(TensorSpec::size_bytes).sum::<u64>()
 }

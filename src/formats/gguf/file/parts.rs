@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::{Cursor, Failure, GgufFault, Metadata, failed};
 use crate::error::{FileError, FileFault};
+use crate::formats::CheckpointError;
 use crate::formats::gguf::header::{self, Header, TensorEntry};
 use crate::formats::gguf::part_name::suffix;
 use crate::output::disk::{Disk, ReadAt, Stat, open_regular};
 use crate::weights::GgmlKind;
-use crate::weights::WeightError;
 
 /// A file with a checked header.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Part {
 }
 
 /// Opens the file, and the other parts if it is the first of several.
-pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, WeightError> {
+pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, CheckpointError> {
     let first = Part::open(disk, path)?;
     let fault = |fault: GgufFault| failed(path)(fault.into());
     let count = match first.split(disk)? {
@@ -34,7 +34,7 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, WeightErro
     if !missing.is_empty() {
         let names = missing.iter().take(5).filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let (names, missing, total) = (names.collect(), missing.len(), count as usize);
-        return Err(WeightError::MissingShard { path: path.to_owned(), names, missing, total });
+        return Err(fault(GgufFault::MissingParts { names, missing, total }));
     }
     let mut parts = vec![first];
     for path in &others {
@@ -45,7 +45,7 @@ pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, WeightErro
 }
 
 /// Each part is the one that its name says, and together they hold all tensors, each once.
-fn agree(disk: &dyn Disk, parts: &[Part], count: u64) -> Result<(), WeightError> {
+fn agree(disk: &dyn Disk, parts: &[Part], count: u64) -> Result<(), CheckpointError> {
     for (part, expected) in parts.iter().zip(1..) {
         let (number, of, _) = part.split(disk)?.unwrap_or((0, 1, None));
         if (number + 1, of) != (expected, count) {
@@ -68,7 +68,7 @@ fn agree(disk: &dyn Disk, parts: &[Part], count: u64) -> Result<(), WeightError>
 }
 
 impl Part {
-    fn open(disk: &dyn Disk, path: &Path) -> Result<Self, WeightError> {
+    fn open(disk: &dyn Disk, path: &Path) -> Result<Self, CheckpointError> {
         let file = open_regular(disk, path)?;
         let stat = file.stat().map_err(FileError::io(path))?;
         let header = header::read(&*file, stat.size_bytes).map_err(failed(path))?;
@@ -76,7 +76,7 @@ impl Part {
     }
 
     /// Number of this part, counted from 0, of all parts, and of the tensors in all of them.
-    fn split(&self, disk: &dyn Disk) -> Result<Option<(u64, u64, Option<u64>)>, WeightError> {
+    fn split(&self, disk: &dyn Disk) -> Result<Option<(u64, u64, Option<u64>)>, CheckpointError> {
         self.with_metadata(disk, |keys| {
             let Some(count) = keys.count("split.count")? else { return Ok(None) };
             // The name gives the count in five digits.
@@ -93,14 +93,14 @@ impl Part {
         &self,
         disk: &dyn Disk,
         ask: impl FnOnce(&Metadata<'_>) -> Result<T, Failure>,
-    ) -> Result<T, WeightError> {
+    ) -> Result<T, CheckpointError> {
         let file = self.reopened(disk)?;
         let keys = Metadata { entries: &self.header.entries, file: &*file, file_bytes: self.stat.size_bytes };
         ask(&keys).map_err(failed(&self.path))
     }
 
     /// The factors of rotary frequencies.
-    pub fn read_factors(&self, disk: &dyn Disk, tensor: &TensorEntry, count: usize) -> Result<Vec<f32>, WeightError> {
+    pub fn read_factors(&self, disk: &dyn Disk, tensor: &TensorEntry, count: usize) -> Result<Vec<f32>, CheckpointError> {
         let fault = |fault: GgufFault| failed(&self.path)(fault.into());
         if tensor.shape != [count] {
             let (name, found) = (tensor.name.clone(), tensor.shape.clone());
@@ -125,7 +125,10 @@ impl Part {
     }
 
     /// Fills `bytes` from a place that the header says is in the file.
-    pub fn read_exact_at(&self, file: &dyn ReadAt, bytes: &mut [u8], offset: u64) -> Result<(), WeightError> {
-        file.read_exact_at(bytes, offset).map_err(|error| failed(&self.path)(Failure::Io(error)))
+    pub fn read_exact_at(&self, file: &dyn ReadAt, bytes: &mut [u8], offset: u64) -> Result<(), FileError> {
+        file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => FileError::new(&self.path, FileFault::Changed),
+            _ => FileError::io(&self.path)(error),
+        })
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use super::tensors::GgufTensor;
 use super::{ALIGNMENT, GgufFileType, GgufOptions};
 use crate::config::{DecoderConfig, RopeScaling};
-use crate::formats::gguf::{GgufVocabulary, VocabularyError};
-use crate::weights::WeightError;
+use crate::formats::gguf::{GgufFault, GgufVocabulary, VocabularyError};
+use crate::error::InFile;
+use crate::formats::CheckpointError;
 
 /// Everything up to the first tensor, padding included.
 pub(super) fn header(
@@ -15,8 +16,8 @@ pub(super) fn header(
     options: &GgufOptions,
     tensors: &[GgufTensor],
     path: &Path,
-) -> Result<Vec<u8>, WeightError> {
-    let of_vocabulary = |source: VocabularyError| WeightError::Vocabulary { path: path.to_owned(), source };
+) -> Result<Vec<u8>, CheckpointError> {
+    let of_vocabulary = |fault: VocabularyError| InFile::new(path, fault);
     let vocabulary = vocabulary.filled_up_to(config.vocab_size).map_err(of_vocabulary)?;
     vocabulary.checked().map_err(of_vocabulary)?;
     let mut keys = Keys { bytes: Vec::new(), count: 0 };
@@ -74,7 +75,7 @@ impl Keys {
         self.set("general.quantization_version", Entry::U32(2));
     }
 
-    fn decoder(&mut self, config: &DecoderConfig, path: &Path) -> Result<(), WeightError> {
+    fn decoder(&mut self, config: &DecoderConfig, path: &Path) -> Result<(), CheckpointError> {
         let mut sizes = vec![
             ("llama.vocab_size", config.vocab_size),
             ("llama.context_length", config.max_position_embeddings),
@@ -94,7 +95,7 @@ impl Keys {
             ]);
         }
         for (key, found) in sizes {
-            let too_large = |_| WeightError::TooLargeForGguf { path: path.to_owned(), key, found };
+            let too_large = |_| InFile::new(path, Box::new(GgufFault::TooLarge { key, found }));
             self.set(key, Entry::U32(u32::try_from(found).map_err(too_large)?));
         }
         self.set("llama.rope.freq_base", Entry::F32(config.rope_theta as f32));

@@ -1,26 +1,25 @@
-//! The text of a `config.json` as Python writes it: JSON, but for NaN and infinities.
+//! Python's dialect of JSON, in which numbers may be NaN or infinite.
 //!
-//! One pass over the bytes, before any value is made of them, also bounds how deep and how many the values are.
+//! One pass over the bytes, before any value is made of them, also bounds the number of values and their nesting.
 
 use std::borrow::Cow;
-use std::path::Path;
 
-use crate::weights::WeightError;
+use super::fault::ConfigFault;
 
-/// Lists and objects in one another.
+/// Limit on nested lists and objects.
 const DEEPEST: usize = 64;
-/// Real files have hundreds; each value takes up to 100 bytes of memory.
+/// Limit on values. Real files have hundreds; each value takes up to 100 bytes of memory.
 const MOST_VALUES: usize = 100_000;
 
-/// JSON, in which a string stands for each number that is none.
+/// JSON, with non-finite numbers replaced by strings.
 pub(super) struct Lenient<'t> {
     pub text: Cow<'t, [u8]>,
-    /// The keys at the top level under which one stood.
+    /// The top-level keys that contained one.
     pub non_finite: Vec<String>,
 }
 
-/// Reads the text of the file at `path`; whether it is JSON otherwise is for the parser to say.
-pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, WeightError> {
+/// Replaces what is not JSON in Python's dialect; other errors are left to the parser.
+pub(super) fn read(text: &[u8]) -> Result<Lenient<'_>, ConfigFault> {
     let (mut depth, mut values) = (0usize, 1usize);
     let (mut last_string, mut key): (&[u8], &[u8]) = (b"", b"");
     let mut changed: Option<Vec<u8>> = None;
@@ -39,7 +38,7 @@ pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, Weigh
             b'{' | b'[' => {
                 depth += 1;
                 if depth > DEEPEST {
-                    return Err(WeightError::TooDeep { path: path.to_owned(), limit: DEEPEST });
+                    return Err(ConfigFault::TooDeep { limit: DEEPEST });
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
@@ -59,8 +58,7 @@ pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, Weigh
         }
     }
     if values > MOST_VALUES {
-        let path = path.to_owned();
-        return Err(WeightError::TooMany { path, what: "values", found: values, limit: MOST_VALUES });
+        return Err(ConfigFault::TooMany { found: values, limit: MOST_VALUES });
     }
     let text = match changed {
         None => Cow::Borrowed(text),
@@ -72,8 +70,7 @@ pub(super) fn read<'t>(path: &Path, text: &'t [u8]) -> Result<Lenient<'t>, Weigh
     Ok(Lenient { text, non_finite })
 }
 
-/// The key at the top level that the value at a place of the text belongs to, counted as serde_json counts: lines from
-/// 1, and bytes of the line.
+/// The top-level key of the value at a position, counted as in serde_json: lines from 1, and bytes of the line.
 pub(super) fn key_at(text: &[u8], line: usize, column: usize) -> Option<String> {
     let line_start: usize =
         text.split_inclusive(|byte| *byte == b'\n').take(line.checked_sub(1)?).map(<[u8]>::len).sum();
@@ -98,7 +95,7 @@ pub(super) fn key_at(text: &[u8], line: usize, column: usize) -> Option<String> 
     serde_json::from_slice(key.filter(|_| depth > 0)?).ok()
 }
 
-/// The place behind the closing quote of the string that starts at `start`.
+/// The index after the closing quote of the string that starts at `start`.
 fn end_of_string(text: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = text.get(at) {
@@ -111,7 +108,7 @@ fn end_of_string(text: &[u8], start: usize) -> usize {
     text.len()
 }
 
-/// What Python writes for a number that is not finite, if a word of the text at `start` is that.
+/// Python's word for a non-finite number, if one starts at `start`.
 fn non_finite_number(text: &[u8], start: usize) -> Option<&[u8]> {
     let in_a_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_+-.".contains(byte));
     let tokens: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
@@ -125,12 +122,12 @@ mod tests {
     use super::*;
 
     fn lenient(text: &str) -> (String, Vec<String>) {
-        let read = read(Path::new("config.json"), text.as_bytes()).unwrap();
+        let read = read(text.as_bytes()).unwrap();
         (String::from_utf8(read.text.into_owned()).unwrap(), read.non_finite)
     }
 
     #[test]
-    fn what_python_writes_for_numbers_that_are_none_becomes_a_string() {
+    fn non_finite_numbers_of_python_become_strings() {
         let (text, keys) = lenient(r#"{"a": NaN, "b": {"c": [0.0, Infinity, -Infinity]}, "d": 1}"#);
         assert_eq!(text, r#"{"a": "NaN", "b": {"c": [0.0, "Infinity", "-Infinity"]}, "d": 1}"#);
         assert_eq!(keys, ["a", "b"]);
@@ -146,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_belongs_to_the_key_before_it() {
+    fn a_position_belongs_to_the_key_before_it() {
         let text = b"{\"a\": 1,\n \"b\": {\"c\": -2}, \"d\": 3}";
         assert_eq!(key_at(text, 1, 7), Some("a".into()));
         assert_eq!(key_at(text, 2, 13), Some("b".into()));
@@ -156,12 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn depth_and_number_of_values_are_bounded() {
-        let path = Path::new("config.json");
+    fn nesting_and_number_of_values_are_bounded() {
         let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(read(path, nested(DEEPEST).as_bytes()).is_ok());
-        assert!(matches!(read(path, nested(1_000_000).as_bytes()), Err(WeightError::TooDeep { .. })));
+        assert!(read(nested(DEEPEST).as_bytes()).is_ok());
+        assert!(matches!(read(nested(1_000_000).as_bytes()), Err(ConfigFault::TooDeep { .. })));
         let many = format!("[{}0]", "0,".repeat(MOST_VALUES));
-        assert!(matches!(read(path, many.as_bytes()), Err(WeightError::TooMany { found: 100_001, .. })));
+        assert!(matches!(read(many.as_bytes()), Err(ConfigFault::TooMany { found: 100_001, .. })));
     }
 }

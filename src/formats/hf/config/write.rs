@@ -1,21 +1,21 @@
-//! A checked config as the keys of `config.json`.
+//! Writes a checked config as the keys of `config.json`.
 
 use serde_json::{Map, Value, json};
 
-use super::family_defaults;
+use super::defaults::family_defaults;
 use crate::config::{DecoderConfig, ModelType, RopeScaling};
 use crate::weights::Dtype;
 
-/// The keys of both dialects for a checkpoint of this config; other keys of `carried` are kept.
+/// The keys of both dialects for this config, and the other keys of `carried`.
 pub(in crate::formats::hf) fn to_json(
     config: &DecoderConfig,
     dtype: Dtype,
     carried: Map<String, Value>,
 ) -> Map<String, Value> {
     let mut keys = carried;
-    // Names Python code that is not written beside the weights.
+    // It names Python code that is not written beside the weights.
     keys.shift_remove("auto_map");
-    // Follows from `sliding_window`, and would have to follow the number of layers.
+    // It follows from `sliding_window`, and would have the wrong number of layers.
     keys.shift_remove("layer_types");
     let mut set = |key: &str, value: Value| keys.insert(key.to_owned(), value);
     set("architectures", json!([family_defaults(config.model_type).architecture]));
@@ -46,6 +46,7 @@ pub(in crate::formats::hf) fn to_json(
     } else {
         keys.insert("sliding_window".to_owned(), json!(config.sliding_window));
     }
+    keys.extend(config.unmodelled.clone());
     keys
 }
 

@@ -1,0 +1,71 @@
+//! Why a checkpoint could not be opened, read or written, in whichever format.
+
+use std::path::PathBuf;
+
+use super::gguf::{GgufFault, VocabularyError};
+use super::hf::{HfConfigError, HfError};
+use super::safetensors::SafetensorsError;
+use crate::error::{ErrorKind, FileError, InFile};
+use crate::weights::WeightError;
+
+/// Why a checkpoint could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A safetensors file breaks a rule.
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
+    /// A `config.json` breaks a rule.
+    #[error(transparent)]
+    Config(#[from] HfConfigError),
+    /// The files of a Hugging Face directory do not fit together.
+    #[error(transparent)]
+    Hf(#[from] HfError),
+    /// A GGUF file breaks a rule.
+    #[error(transparent)]
+    Gguf(#[from] InFile<Box<GgufFault>>),
+    /// A vocabulary breaks a rule, or does not fit the model.
+    #[error(transparent)]
+    Vocabulary(#[from] InFile<VocabularyError>),
+    /// The weights could not be read or converted.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// A directory holds a checkpoint in each of two formats.
+    #[error(
+        "both {gguf:?} and {safetensors:?} are there, expected one format: give the path of the GGUF file, or of the config.json for the safetensors"
+    )]
+    TwoFormats {
+        /// A GGUF file.
+        gguf: PathBuf,
+        /// A safetensors file.
+        safetensors: PathBuf,
+    },
+    /// A directory holds several GGUF files.
+    #[error("both {first:?} and {second:?} are there, expected one GGUF file: give the path of one")]
+    SeveralGgufs {
+        /// The first by name.
+        first: PathBuf,
+        /// The second.
+        second: PathBuf,
+    },
+}
+
+impl CheckpointError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::File(error) => error.kind(),
+            Self::Safetensors(error) => error.kind(),
+            Self::Hf(error) => error.kind(),
+            Self::Weights(error) => error.kind(),
+            Self::Config(_)
+            | Self::Gguf(_)
+            | Self::Vocabulary(_)
+            | Self::TwoFormats { .. }
+            | Self::SeveralGgufs { .. } => ErrorKind::Invalid,
+        }
+    }
+}
