@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use deepwide::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+use deepwide::formats::CheckpointError;
 use deepwide::formats::HfDirectory;
 use deepwide::formats::gguf::{
     GgufFileType, GgufOptions, GgufVocabulary, HfTokenizer, TokenType, gguf_size_bytes, write_gguf,
 };
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::output::disk::disk;
-use deepwide::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
+use deepwide::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightSource};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -62,7 +63,7 @@ impl Write for Memory {
     }
 }
 
-fn written(source: &impl WeightSource, file_type: GgufFileType) -> Result<Memory, WeightError> {
+fn written(source: &impl WeightSource, file_type: GgufFileType) -> Result<Memory, CheckpointError> {
     let mut file = Memory::default();
     let path = Path::new("tiny.gguf");
     write_gguf(source, &tiny_vocabulary(), &options(file_type), &mut file, path)?;
@@ -233,7 +234,7 @@ fn a_number_that_the_type_cannot_hold_is_refused() {
         (f32::MAX, GgufFileType::Bf16, "which BF16 cannot"),
     ] {
         let error = refusal(number, file_type).unwrap();
-        assert!(error.contains("Layer(0, Mlp(Up))") && error.contains(told), "{error}");
+        assert!(error.contains("model.layers.0.mlp.up_proj.weight") && error.contains(told), "{error}");
     }
     assert_eq!(refusal(8e6, GgufFileType::Q8_0), None);
     assert_eq!(refusal(65504.0, GgufFileType::F16), None);
@@ -311,7 +312,7 @@ fn a_full_disk_is_told_with_the_path() {
     write(size_bytes).unwrap();
     for space in [0, 100, size_bytes / 2, size_bytes - 1] {
         let result = write(space);
-        assert!(matches!(result, Err(WeightError::File(error)) if error.path == Path::new("out.gguf")), "{space}");
+        assert!(matches!(result, Err(CheckpointError::File(error)) if error.path == Path::new("out.gguf")), "{space}");
     }
 }
 

@@ -87,6 +87,7 @@ impl Golden {
             sliding_window: None,
             tie_word_embeddings: model.tied,
             moe: None,
+            unmodelled: serde_json::Map::new(),
         })
         .map_err(|error| error.to_string())?;
         let shapes = config.clone();

@@ -294,7 +294,8 @@ fn top_k(x: ArrayView1<f64>, k: usize) -> Vec<usize> {
 /// A rotary frequency stretched for longer contexts.
 fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
     match scaling {
-        RopeScaling::Default => frequency,
+        RopeScaling::Default | RopeScaling::Dynamic { .. } => frequency,
+        RopeScaling::Yarn { .. } => panic!("YaRN is compared with transformers"),
         RopeScaling::Linear { factor } => frequency / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
             let turns = original_max_position_embeddings as f64 * frequency / (2.0 * PI);

@@ -119,6 +119,7 @@ fn shapes() -> impl Strategy<Value = DecoderConfig> {
                 sliding_window: None,
                 tie_word_embeddings: tied,
                 moe: None,
+                unmodelled: serde_json::Map::new(),
             })
             .expect("a small Llama")
         })

@@ -1,6 +1,7 @@
 //! Why a model is not measured.
 
 use crate::error::ErrorKind;
+use crate::formats::CheckpointError;
 use crate::train::TrainError;
 use crate::weights::WeightError;
 
@@ -68,7 +69,10 @@ pub enum BenchError {
         /// Memory of the machine.
         available_bytes: u64,
     },
-    /// The model cannot be read.
+    /// The model's file cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightError),
     /// Training cannot start.

@@ -11,6 +11,7 @@ use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
 use crate::figure::FigureError;
+use crate::formats::CheckpointError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
 use crate::hub::HubError;
@@ -135,6 +136,7 @@ impl From<WeightError> for Failure {
         let hint = match error {
             WeightError::Overflow { .. } => " (--saturate writes its largest)",
             WeightError::NotFinite { .. } => " (--allow-nonfinite takes it)",
+            WeightError::NotWritable { .. } => " (--out-type gguf:bf16 and gguf:f32 have a wider one)",
             _ => "",
         };
         Self::of_kind(error.kind(), format_args!("{error}{hint}"))
@@ -147,6 +149,16 @@ impl From<OutputError> for Failure {
         match error {
             OutputError::Weights(error) => error.into(),
             OutputError::Exists { .. } => Self::invalid(format_args!("{error} (--force replaces what deepwide made)")),
+            _ => Self::of_kind(error.kind(), error),
+        }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Weights(error) => error.into(),
+            CheckpointError::Output(error) => error.into(),
             _ => Self::of_kind(error.kind(), error),
         }
     }

@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_model_of_the_hub_is_its_safetensors_though_a_gguf_lies_beside_them_in_the_cache() {
-        use crate::formats::{Checkpoint, write_hf_directory};
+        use crate::formats::{Checkpoint, CheckpointError, write_hf_directory};
         use crate::output::disk::disk;
         use crate::weights::MemoryWeights;
         let (cache, commit) = (tempfile::tempdir().unwrap(), "0a".repeat(20));
@@ -269,7 +269,7 @@ mod tests {
         assert!(checkpoint.notices()[0].contains("name-Q4_0.gguf"), "{:?}", checkpoint.notices());
         assert_eq!(located("org/name/name-Q4_0.gguf"), snapshot.join("name-Q4_0.gguf"));
         assert!(
-            matches!(opened(&snapshot), Err(crate::weights::WeightError::TwoFormats { .. })),
+            matches!(opened(&snapshot), Err(CheckpointError::TwoFormats { .. })),
             "the directory does not say which"
         );
     }

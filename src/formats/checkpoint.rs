@@ -1,4 +1,4 @@
-//! A checkpoint on disk, in whichever format it lies there.
+//! A checkpoint on disk, of either format.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,22 +23,22 @@ pub enum Checkpoint {
     Gguf(GgufFile),
 }
 
-/// A tensor as a file holds it.
+/// A tensor as stored in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoredTensor {
-    /// The file's name for it.
+    /// Its name in the file.
     pub name: String,
-    /// The file's name for its number format.
+    /// Its number format, as spelled by the file.
     pub format: String,
     /// Sizes of its axes, slowest first.
     pub shape: Vec<usize>,
-    /// Bytes that it takes.
+    /// Its size.
     pub size_bytes: u64,
 }
 
 impl Checkpoint {
-    /// Opens what lies at `path`: a GGUF file, a directory with one in it and no safetensors, or whatever
-    /// [`HfDirectory::open`] takes.
+    /// Opens `path`: a GGUF file, a directory with a GGUF file and no safetensors, or anything that
+    /// [`HfDirectory::open`] accepts.
     ///
     /// # Errors
     /// Those of [`HfDirectory::open`] and [`GgufFile::open`]; [`CheckpointError::SeveralGgufs`].
@@ -53,7 +53,7 @@ impl Checkpoint {
         }
     }
 
-    /// Where it lies.
+    /// Path of the directory or file.
     pub fn path(&self) -> &Path {
         match self {
             Self::Hf(directory) => directory.path(),
@@ -69,7 +69,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the format is called, in words.
+    /// The format, in words.
     pub fn format(&self) -> String {
         match self {
             Self::Hf(directory) => match directory.weight_files().len() {
@@ -83,7 +83,7 @@ impl Checkpoint {
         }
     }
 
-    /// Every tensor of its files.
+    /// All tensors of its files.
     pub fn stored_tensors(&self) -> Vec<StoredTensor> {
         match self {
             Self::Hf(directory) => directory.stored_tensors(),
@@ -91,7 +91,7 @@ impl Checkpoint {
         }
     }
 
-    /// What is worth knowing of it and no error.
+    /// Findings that are no errors.
     pub fn notices(&self) -> Vec<String> {
         match self {
             Self::Hf(directory) => directory.notices().iter().map(ToString::to_string).collect(),
@@ -114,22 +114,21 @@ impl Checkpoint {
         }
     }
 
-    /// The token that begins a text, if `tokenizer_config.json` names one.
+    /// The token at the beginning of a text, if `tokenizer_config.json` names one.
     ///
     /// # Errors
     /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
     pub fn bos_token(&self) -> Result<Option<String>, CheckpointError> {
         let config = self.inherited()?.tokenizer_config(&**self.disk())?;
         let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
-        // Bare, or with how it stands in a text.
+        // A string, or an object with it.
         Ok(token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned))
     }
 
-    /// Its vocabulary in the form that GGUF has for it.
+    /// Its vocabulary in GGUF's form.
     ///
     /// # Errors
-    /// [`CheckpointError::File`] if it has no tokenizer; [`CheckpointError::Vocabulary`] if GGUF cannot say it;
-    /// [`CheckpointError::File`].
+    /// [`CheckpointError::File`], also if it has no tokenizer; [`CheckpointError::Vocabulary`] if GGUF cannot express it.
     pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, CheckpointError> {
         match self {
             Self::Hf(directory) => {
@@ -149,7 +148,7 @@ impl Checkpoint {
         self.weight_files().iter().filter_map(|path| self.disk().stat(path).ok()).map(|stat| stat.size_bytes).sum()
     }
 
-    /// Name, size and hash of each weight file. `watch` is told of every run of bytes read.
+    /// Name, size and hash of each weight file. `watch` is called with the size of each run of bytes read.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -171,7 +170,7 @@ impl Checkpoint {
         }
     }
 
-    /// What a child has from this checkpoint besides weights.
+    /// The config keys and files that a child inherits besides weights.
     ///
     /// # Errors
     /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
@@ -182,7 +181,7 @@ impl Checkpoint {
         }
     }
 
-    /// Where it comes from, as far as it says.
+    /// Its licence and base models, if stated.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -193,7 +192,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the number types of its tensors are called together, if the file itself says so: `Q4_K - Medium`.
+    /// The name of its mix of number types, if the file states it: `Q4_K - Medium`.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -242,8 +241,8 @@ fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// The GGUF file of a directory without safetensors, or its first part; none if there is none. A directory with both is
-/// not chosen from here: [`HfDirectory`] refuses it.
+/// The GGUF file of a directory without safetensors, or its first part. A directory with both formats is left to
+/// [`HfDirectory`], which refuses it.
 fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, CheckpointError> {
     let mut names: Vec<PathBuf> =
         disk.list(directory).map_err(FileError::io(directory))?.into_iter().map(PathBuf::from).collect();
@@ -261,7 +260,7 @@ fn gguf_in(disk: &dyn Disk, directory: &Path) -> Result<Option<PathBuf>, Checkpo
     }
 }
 
-/// Whether a file is a part after the first of a split one: `name-00002-of-00003.gguf`.
+/// Whether a file is a later part of a split one: `name-00002-of-00003.gguf`.
 fn is_later_part(name: &Path) -> bool {
     let stem = name.file_stem().unwrap_or_default().to_string_lossy();
     part_name::split(&stem).is_some_and(|(_, number, _)| number != 1)

@@ -6,6 +6,7 @@ use super::gguf::{GgufFault, VocabularyError};
 use super::hf::{HfConfigError, HfError};
 use super::safetensors::SafetensorsError;
 use crate::error::{ErrorKind, FileError, InFile};
+use crate::output::OutputError;
 use crate::weights::WeightError;
 
 /// Why a checkpoint could not be opened, read or written.
@@ -32,7 +33,10 @@ pub enum CheckpointError {
     Vocabulary(#[from] InFile<VocabularyError>),
     /// The weights could not be read or converted.
     #[error(transparent)]
-    Weights(#[from] WeightError),
+    Weights(WeightError),
+    /// The output could not be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A directory holds a checkpoint in each of two formats.
     #[error(
         "both {gguf:?} and {safetensors:?} are there, expected one format: give the path of the GGUF file, or of the config.json for the safetensors"
@@ -53,6 +57,15 @@ pub enum CheckpointError {
     },
 }
 
+impl From<WeightError> for CheckpointError {
+    fn from(error: WeightError) -> Self {
+        match error {
+            WeightError::File(error) => Self::File(error),
+            _ => Self::Weights(error),
+        }
+    }
+}
+
 impl CheckpointError {
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
@@ -61,6 +74,7 @@ impl CheckpointError {
             Self::Safetensors(error) => error.kind(),
             Self::Hf(error) => error.kind(),
             Self::Weights(error) => error.kind(),
+            Self::Output(error) => error.kind(),
             Self::Config(_)
             | Self::Gguf(_)
             | Self::Vocabulary(_)

@@ -1,4 +1,4 @@
-//! JSON objects that remember every key: maps silently keep the last of two equal ones.
+//! JSON objects with duplicate keys, of which maps silently keep the last.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 pub(super) struct Pairs<V>(pub Vec<(String, V)>);
 
 impl<V> Pairs<V> {
-    /// A key that stands twice, if any does.
+    /// A duplicate key, if there is one.
     pub fn duplicate(&self) -> Option<&str> {
         let mut keys: Vec<&str> = self.0.iter().map(|(key, _)| key.as_str()).collect();
         keys.sort_unstable();
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_stands_twice_is_found_after_its_escapes_are_read() {
+    fn a_duplicate_key_is_found_after_its_escapes_are_decoded() {
         let pairs: Pairs<u32> = serde_json::from_str(r#"{"a": 1, "b": 2, "\u0061": 3}"#).unwrap();
         assert_eq!(pairs.duplicate(), Some("a"));
         let pairs: Pairs<u32> = serde_json::from_str(r#"{"a": 1, "b": 2, "c": 3}"#).unwrap();

@@ -1,47 +1,47 @@
-//! What a checkpoint says of where it comes from, for the model card of a child: its licence, and the models it was made of.
+//! The stated origin of a checkpoint, for the model card of a child: licence and base models.
 //!
-//! Only what can be taken as it stands counts: an id of the Hub, the name of a licence. The rest is left out, never guessed.
+//! Only an id of the Hub or the plain name of a licence is taken over. Everything else is left out, never guessed.
 
 use serde::Deserialize;
 
 use crate::hub::HubReference;
 
-/// The longest card that is read.
+/// Limit on the size of a model card.
 pub(super) const CARD_LIMIT_BYTES: u64 = 1 << 20;
 
-/// The most characters of a name or link.
+/// Limit on the characters of a name or link.
 const MOST_CHARS: usize = 256;
 
-/// Where a checkpoint comes from, as far as it says.
+/// The stated origin of a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// Its licence.
     pub license: Option<License>,
-    /// Ids on the Hub of the models that it was made of.
+    /// Base models, by their ids on the Hub.
     pub base_models: Vec<String>,
 }
 
-/// A licence, as model cards name it.
+/// A licence, as in model cards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct License {
-    /// Such as `apache-2.0`, or `other`.
+    /// `apache-2.0`, or `other`.
     pub id: String,
-    /// The name of another one.
+    /// Name of a licence with id `other`.
     pub name: Option<String>,
-    /// Where the text of another one is.
+    /// Link to the text of a licence with id `other`.
     pub link: Option<String>,
 }
 
 impl License {
-    /// A licence of this id, unless it is no plain word; what else is not plain is left out.
+    /// A licence, if its id is a plain word. A name or link that is not plain is left out.
     pub(super) fn new(id: String, name: Option<String>, link: Option<String>) -> Option<Self> {
-        let kept = |text: Option<String>| text.filter(|text| is_plain(text));
-        is_plain(&id).then(|| Self { id, name: kept(name), link: kept(link) })
+        let plain = |text: Option<String>| text.filter(|text| is_plain(text));
+        is_plain(&id).then(|| Self { id, name: plain(name), link: plain(link) })
     }
 }
 
 impl Origin {
-    /// What the front matter of a model card says; nothing where there is none or it is no such thing.
+    /// The origin in the front matter of a model card; empty if there is none or it is malformed.
     pub(super) fn of_card(card: &str) -> Self {
         #[derive(Deserialize)]
         struct Front {
@@ -60,11 +60,11 @@ impl Origin {
             _ => None,
         };
         let base_models = Vec::new();
-        Self { license, base_models }.made_of(front.base_model.map(Names::into_vec).unwrap_or_default())
+        Self { license, base_models }.with_base_models(front.base_model.map(Names::into_vec).unwrap_or_default())
     }
 
-    /// The same, made of these models as far as they are on the Hub.
-    pub(super) fn made_of(mut self, models: impl IntoIterator<Item = String>) -> Self {
+    /// Adds base models, of which only ids on the Hub are kept.
+    pub(super) fn with_base_models(mut self, models: impl IntoIterator<Item = String>) -> Self {
         self.base_models.extend(models.into_iter().filter(|model| is_hub_id(model)));
         self
     }
@@ -87,7 +87,7 @@ impl Names {
     }
 }
 
-/// Whether a text can stand in front matter without quotes.
+/// Whether a text needs no quotes in front matter.
 fn is_plain(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._+/~%".contains(c);
     let rest = text.strip_prefix("https://").unwrap_or(text);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_tells_licence_and_models_in_each_of_its_forms() {
+    fn licence_and_models_are_read_in_each_of_their_forms() {
         let card = "---\nlanguage: [en]\nlicense: apache-2.0\nbase_model: org/base\n---\n# A model\n";
         let expected = Origin { license: license("apache-2.0", None, None), base_models: vec!["org/base".to_owned()] };
         assert_eq!(Origin::of_card(card), expected);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_truly_known_is_left_out() {
+    fn everything_else_is_left_out() {
         for card in [
             "",
             "# A model without front matter",

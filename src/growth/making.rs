@@ -235,7 +235,7 @@ fn refuse_overflow(
         }
     }
     match wide.iter().zip(&narrow).position(|(w, n)| n.is_infinite() && w.is_finite()) {
-        Some(place) => Err(WeightError::Overflow { id, place: first + place, value: wide[place], dtype: to }),
+        Some(place) => Err(WeightError::Overflow { id, index: first + place, value: wide[place], dtype: to }),
         None => Ok(()),
     }
 }
@@ -371,7 +371,7 @@ mod tests {
         let big = |i| if i == PIECE_NUMBERS + 7 { 70_000.0 } else { 1.0 };
         let cast = [Step::Cast { dtype: Dtype::Float16 }];
         let error = made(&source_in(Dtype::Bfloat16, big), &cast).unwrap_err().to_string();
-        assert!(error.contains("holds 70144 at place 262151, beyond the range of float16"), "{error}");
+        assert!(error.contains("holds 70144 at index 262151, beyond the range of float16"), "{error}");
         let infinite = source_in(Dtype::Bfloat16, |i| if i == 7 { f32::INFINITY } else { 1.0 });
         assert!(made(&infinite, &cast).is_ok());
     }
@@ -393,11 +393,11 @@ mod tests {
         ];
         for step in steps {
             let error = made(&integers, &[step]).unwrap_err().to_string();
-            assert!(error.contains("holds int8, expected float"), "{error}");
+            assert!(error.contains("is int8, expected float"), "{error}");
         }
         let like = Like { id: UP, dtype: Dtype::Int8 };
         let steps = [Step::GivenRouter { rows: vec![1.0; 4].into(), shape: [2, 2], like }];
         let router = Making { source: &integers, id: None, steps: &steps };
-        assert!(router.stream(&mut |_| Ok(())).unwrap_err().to_string().contains("holds int8"));
+        assert!(router.stream(&mut |_| Ok(())).unwrap_err().to_string().contains("is int8"));
     }
 }

@@ -65,6 +65,7 @@ impl<F: FeedForward> Decoder<F> {
         precision: impl Into<Precision>,
         device: &Device,
     ) -> Result<Self, WeightError> {
+        source.config().computable()?;
         let loader = &Loader::new(source, precision, device);
         let config = loader.source().config().clone();
         let linear = |id| loader.weight(id).map(|weight| Linear { weight });

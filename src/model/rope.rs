@@ -27,12 +27,12 @@ impl Rotation {
         if let Some(position) = positions.iter().flatten().find(|position| **position >= max) {
             panic!("position {position} is not below max_position_embeddings {max}");
         }
-        let frequencies = inverse_frequencies(config);
+        let (frequencies, factor) = (inverse_frequencies(config), attention_factor(config));
         let shape = [positions.len(), positions.first().map_or(0, Vec::len), frequencies.len()];
         let table = |f: fn(f64) -> f64| {
             let row = |position: &usize| {
                 let position = *position as f64;
-                frequencies.iter().map(move |frequency| f(position * frequency) as f32)
+                frequencies.iter().map(move |frequency| (factor * f(position * frequency)) as f32)
             };
             Tensor::from_data(TensorData::new(positions.iter().flatten().flat_map(row).collect(), shape), device)
         };
@@ -54,7 +54,8 @@ fn inverse_frequencies(config: &DecoderConfig) -> Vec<f64> {
     let pairs = config.head_dim / 2;
     let plain = (0..pairs).map(|i| config.rope_theta.powf(-2.0 * i as f64 / config.head_dim as f64));
     match config.rope_scaling {
-        RopeScaling::Default => plain.collect(),
+        // Dynamic scaling only applies beyond `max_position_embeddings`.
+        RopeScaling::Default | RopeScaling::Dynamic { .. } => plain.collect(),
         RopeScaling::Linear { factor } => plain.map(|frequency| frequency / factor).collect(),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
             let original = original_max_position_embeddings as f64;
@@ -66,6 +67,30 @@ fn inverse_frequencies(config: &DecoderConfig) -> Vec<f64> {
                 })
                 .collect()
         }
+        RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, .. } => {
+            let original = original_max_position_embeddings as f64;
+            // The pair that rotates this often in the original context.
+            let pair = |rotations: f64| {
+                config.head_dim as f64 * (original / (rotations * TAU)).ln() / (2.0 * config.rope_theta.ln())
+            };
+            let (low, high) = (pair(beta_fast), pair(beta_slow));
+            let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(config.head_dim as f64 - 1.0));
+            let width = if low == high { 0.001 } else { high - low };
+            let scaled = |(i, frequency): (usize, f64)| {
+                let divided = ((i as f64 - low) / width).clamp(0.0, 1.0);
+                frequency * (1.0 - divided + divided / factor)
+            };
+            plain.enumerate().map(scaled).collect()
+        }
+    }
+}
+
+/// The factor of rotated queries and keys: YaRN's `attention_factor`, else 1.
+fn attention_factor(config: &DecoderConfig) -> f64 {
+    match config.rope_scaling {
+        RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+        _ => 1.0,
     }
 }
 
@@ -78,6 +103,46 @@ mod tests {
         let plain = inverse_frequencies(&DecoderConfig::pico());
         let config = DecoderConfig::pico().with(|f| f.rope_scaling = RopeScaling::Linear { factor: 4.0 }).unwrap();
         assert!(inverse_frequencies(&config).iter().zip(&plain).all(|(scaled, plain)| scaled * 4.0 == *plain));
+    }
+
+    /// The values of transformers 5.23, in single precision.
+    #[test]
+    fn yarn_scales_as_in_transformers() {
+        let scaling = |beta_fast, beta_slow, attention_factor, truncate| RopeScaling::Yarn {
+            factor: 16.0,
+            original_max_position_embeddings: 4096,
+            beta_fast,
+            beta_slow,
+            attention_factor,
+            truncate,
+        };
+        let cases = [
+            (
+                scaling(32.0, 1.0, 1.277_258_9, true),
+                [0.039_163_4, 0.014_811_738, 0.005_312_5, 0.001_740_596_1, 0.000_471_282_55],
+            ),
+            (
+                scaling(16.0, 2.0, 1.050_405, false),
+                [0.046_415_884, 0.020_278_329, 0.005_952_023_4, 0.001_156_536_4, 0.000_134_652_15],
+            ),
+        ];
+        for (scaling, ramp) in cases {
+            let config = DecoderConfig::pico().with(|f| f.rope_scaling = scaling).unwrap();
+            let kept = [1.0, 0.464_158_9, 0.215_443_45, 0.1];
+            let divided = [6.25e-5, 2.900_993_4e-5, 1.346_521_4e-5];
+            let expected = [&kept[..], &ramp, &divided].concat();
+            for (found, expected) in inverse_frequencies(&config).iter().zip(&expected) {
+                assert!((found / expected - 1.0).abs() < 1e-6, "{found} instead of {expected}");
+            }
+            let first = Rotation::new(&config, &[vec![0]], &Device::default()).cos.to_data();
+            assert!(first.iter::<f32>().all(|cos| cos == attention_factor(&config) as f32));
+        }
+    }
+
+    #[test]
+    fn dynamic_scaling_changes_nothing_within_the_context() {
+        let config = DecoderConfig::pico().with(|f| f.rope_scaling = RopeScaling::Dynamic { factor: 2.0 }).unwrap();
+        assert_eq!(inverse_frequencies(&config), inverse_frequencies(&DecoderConfig::pico()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum OutputError {
     File(#[from] FileError),
     /// The weights to write could not be read or converted.
     #[error(transparent)]
-    Weights(#[from] WeightError),
+    Weights(WeightError),
     /// A receipt breaks a rule.
     #[error(transparent)]
     Receipt(#[from] InFile<ReceiptFault>),
@@ -79,6 +79,15 @@ pub enum ReceiptFault {
         /// The name.
         name: String,
     },
+}
+
+impl From<WeightError> for OutputError {
+    fn from(error: WeightError) -> Self {
+        match error {
+            WeightError::File(error) => Self::File(error),
+            _ => Self::Weights(error),
+        }
+    }
 }
 
 impl OutputError {

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::flops::count_parameters;
 use crate::config::DecoderConfig;
-use crate::formats::{Checkpoint, StoredTensor};
-use crate::weights::{WeightError, WeightSource};
+use crate::formats::{Checkpoint, CheckpointError, StoredTensor};
+use crate::weights::WeightSource;
 
 /// What the headers of a checkpoint say.
 #[derive(Debug, Clone, Serialize)]
@@ -44,7 +44,7 @@ impl Inspection {
     ///
     /// # Errors
     /// If the file type of a GGUF file is unknown.
-    pub fn of(checkpoint: &Checkpoint) -> Result<Self, WeightError> {
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let parameters = count_parameters(checkpoint.config());
         let tensors = checkpoint.stored_tensors();
         let mut dtypes: BTreeMap<String, FormatUse> = BTreeMap::new();

@@ -1,11 +1,11 @@
-//! Runs of bytes, as they come, cut into the pieces that a streamed weight has.
+//! Cuts runs of bytes into the pieces of a streamed weight.
 
 use crate::weights::{Dtype, Sink, WeightError};
 
-/// Numbers in each piece of a streamed weight but its last.
+/// Numbers in a piece of a streamed weight; the last piece may have fewer.
 pub const PIECE_NUMBERS: usize = 1 << 18;
 
-/// Takes runs of bytes of any length and hands them on in pieces of [`PIECE_NUMBERS`] numbers.
+/// Receives runs of bytes of any length and passes them on in pieces of [`PIECE_NUMBERS`] numbers.
 pub struct Chunks<'a, 'b> {
     sink: &'a mut Sink<'b>,
     piece_bytes: usize,
@@ -13,15 +13,15 @@ pub struct Chunks<'a, 'b> {
 }
 
 impl<'a, 'b> Chunks<'a, 'b> {
-    /// For numbers of `dtype` on their way to `sink`.
+    /// Cuts numbers of `dtype` for `sink`.
     pub fn new(dtype: Dtype, sink: &'a mut Sink<'b>) -> Self {
         Self { sink, piece_bytes: PIECE_NUMBERS * dtype.size_bytes(), buffer: Vec::new() }
     }
 
-    /// The next bytes.
+    /// Receives the next bytes.
     ///
     /// # Errors
-    /// What the sink returns.
+    /// The error of the sink.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), WeightError> {
         while !bytes.is_empty() {
             if self.buffer.is_empty() && bytes.len() >= self.piece_bytes {
@@ -41,10 +41,10 @@ impl<'a, 'b> Chunks<'a, 'b> {
         Ok(())
     }
 
-    /// Hands on what is left.
+    /// Passes on the rest.
     ///
     /// # Errors
-    /// What the sink returns.
+    /// The error of the sink.
     pub fn finish(self) -> Result<(), WeightError> {
         if self.buffer.is_empty() { Ok(()) } else { (self.sink)(&self.buffer) }
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_bytes_come_they_leave_in_pieces() {
+    fn runs_of_any_length_become_pieces_of_one_length() {
         let bytes: Vec<u8> = (0..3 * PIECE_NUMBERS + 1000).map(|i| (i % 251) as u8).collect();
         for run in [7, 1000, PIECE_NUMBERS - 1, PIECE_NUMBERS, 2 * PIECE_NUMBERS + 5, bytes.len()] {
             let mut received: Vec<Vec<u8>> = Vec::new();
@@ -63,9 +63,9 @@ mod tests {
                 received.push(piece.to_vec());
                 Ok(())
             };
-            let mut pieces = Chunks::new(Dtype::Uint8, &mut sink);
-            bytes.chunks(run).for_each(|run| pieces.push(run).unwrap());
-            pieces.finish().unwrap();
+            let mut chunks = Chunks::new(Dtype::Uint8, &mut sink);
+            bytes.chunks(run).for_each(|run| chunks.push(run).unwrap());
+            chunks.finish().unwrap();
             let lengths: Vec<usize> = received.iter().map(Vec::len).collect();
             assert_eq!(lengths, [PIECE_NUMBERS, PIECE_NUMBERS, PIECE_NUMBERS, 1000], "runs of {run}");
             assert_eq!(received.concat(), bytes);

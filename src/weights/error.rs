@@ -61,7 +61,7 @@ pub enum WeightError {
         value: f64,
     },
     /// A number that the blocks to write cannot hold.
-    #[error("{id} holds {found}, expected a number within the range of {file_type}")]
+    #[error("{id} holds {found}, which {file_type} cannot represent")]
     NotWritable {
         /// The weight.
         id: TensorId,

@@ -1,4 +1,4 @@
-//! Weights held in memory: a model taken apart, or a source built by a test.
+//! Weights in memory: of a model, or made by a test.
 
 use std::collections::HashMap;
 
@@ -17,24 +17,24 @@ pub struct MemoryWeights {
 }
 
 impl MemoryWeights {
-    /// Takes each weight that `config` calls for from `tensor`.
+    /// Calls `tensor` for each weight that `config` calls for.
     ///
     /// # Panics
-    /// If `tensor` gives a shape other than [`TensorId::shape`].
+    /// If `tensor` returns another shape than [`TensorId::shape`].
     pub fn new(config: DecoderConfig, mut tensor: impl FnMut(TensorId) -> RawTensor) -> Self {
         let tensors = TensorId::all(&config)
             .into_iter()
             .map(|id| {
                 let tensor = tensor(id);
-                assert_eq!(tensor.shape(), id.shape(&config), "shape of {id:?}");
+                assert_eq!(tensor.shape(), id.shape(&config), "shape of {id}");
                 (id, tensor)
             })
             .collect();
         Self { config, tensors }
     }
 
-    /// A model that has learned nothing: matrices drawn from `N(0, std²)`, norm gains 1, in float32. Every weight
-    /// has a random stream of its own, so the numbers do not depend on the order of drawing.
+    /// An untrained model in float32: matrices drawn from `N(0, std²)`, norm gains 1. Each weight has its own random
+    /// stream, so the numbers do not depend on the order of drawing.
     pub fn untrained(config: DecoderConfig, std: f32, seed: u64) -> Self {
         let ids = TensorId::all(&config);
         let streams: HashMap<TensorId, u64> = ids.into_iter().zip(0..).collect();

@@ -1,7 +1,7 @@
-//! Named weights plus a config, wherever they are: in files, in memory, or grown from another source.
+//! Named weights with a config: in files, in memory, or grown from another source.
 //!
-//! [`WeightSource`] is the one door between checkpoints, growth and models. A source answers for exactly
-//! the weights that its config calls for ([`TensorId::all`]), each with the shape that the config gives.
+//! Checkpoints, growth and models meet in one trait, [`WeightSource`]. A source has exactly the weights that its config
+//! calls for ([`TensorId::all`]), each with the shape that follows from the config.
 
 mod chunks;
 mod error;
@@ -31,29 +31,29 @@ pub(crate) use tensor_name::indexed;
 
 use crate::config::DecoderConfig;
 
-/// Named tensors and the shape of the decoder they make.
+/// The weights of one decoder.
 pub trait WeightSource {
-    /// The decoder that these weights make.
+    /// The decoder that the weights belong to.
     fn config(&self) -> &DecoderConfig;
 
-    /// The type that [`read`](Self::read) will give for this weight, without reading it.
+    /// Number format of a weight, without reading it.
     ///
     /// # Panics
     /// If `id` is not in [`TensorId::all`] of [`config`](Self::config).
     fn dtype(&self, id: TensorId) -> Dtype;
 
-    /// Hands the bytes of the weight to `sink`, in order: row-major, little-endian, in pieces of [`PIECE_NUMBERS`] numbers
-    /// of [`dtype`](Self::dtype), of which only the last may be shorter. So memory is bounded whatever the weight's size;
-    /// [`Chunks`] cuts what comes otherwise.
+    /// Streams the bytes of a weight to `sink`: row-major, little-endian, in pieces of [`PIECE_NUMBERS`] numbers of
+    /// [`dtype`](Self::dtype), the last of which may be shorter. Memory is bounded whatever the size of the weight.
+    /// [`Chunks`] cuts runs of other lengths into such pieces.
     ///
     /// # Errors
-    /// [`WeightError::File`] if the file can no longer be read; what `sink` returns.
+    /// [`WeightError::File`] if a file can no longer be read; the error of `sink`.
     ///
     /// # Panics
     /// If `id` is not in [`TensorId::all`] of [`config`](Self::config).
     fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError>;
 
-    /// The whole weight, with the shape [`TensorId::shape`] of [`config`](Self::config).
+    /// A whole weight, with the shape [`TensorId::shape`] of [`config`](Self::config).
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
@@ -70,7 +70,7 @@ pub trait WeightSource {
         Ok(RawTensor::new(dtype, shape, bytes))
     }
 
-    /// The weight as blocks of integers, if that is how it is stored: whole rows, in the order of [`TensorId::shape`].
+    /// A weight as blocks of integers, if it is stored as such: whole rows, in the order of [`TensorId::shape`].
     ///
     /// # Errors
     /// As [`stream`](Self::stream).
@@ -88,16 +88,16 @@ pub trait WeightSource {
     }
 }
 
-/// A quantized weight as its file has it.
+/// A quantized weight as stored in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedTensor {
-    /// What the blocks are.
+    /// Format of the blocks.
     pub ty: GgmlType,
     /// The blocks, row by row.
     pub bytes: Vec<u8>,
 }
 
-/// What takes the pieces of a streamed weight; an error ends the stream.
+/// Receives the pieces of a streamed weight. An error ends the stream.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), WeightError> + 'a;
 
 impl<S: WeightSource + ?Sized> WeightSource for &S {

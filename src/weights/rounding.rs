@@ -1,18 +1,18 @@
-//! Numbers on their way to a file: rounded to its type, and known to be numbers.
+//! Rounds streamed numbers to the type of a file, and checks that they are finite.
 
 use crate::config::DecoderConfig;
 use crate::weights::{Dtype, Recipe, Sink, TensorId, WeightError, WeightSource, cast_bytes};
 
-/// What to do with values that no weight should have.
+/// How to treat values that a weight should not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Strictness {
-    /// Write infinities and what is not a number, instead of refusing them.
+    /// Write infinities and NaN instead of refusing them.
     pub allow_nonfinite: bool,
-    /// Write the largest number of the type in place of a larger one, instead of refusing it.
+    /// Write the largest number of the type in place of a larger one instead of refusing it.
     pub saturate: bool,
 }
 
-/// Takes the pieces of one tensor in turn.
+/// Rounds the pieces of one tensor in turn.
 #[derive(Debug)]
 pub(crate) struct Rounding {
     id: TensorId,
@@ -24,12 +24,12 @@ pub(crate) struct Rounding {
 }
 
 impl Rounding {
-    /// For this weight.
+    /// Rounds the weight `id`.
     pub fn new(id: TensorId, from: Dtype, to: Dtype, strictness: Strictness) -> Self {
         Self { id, from, to, strictness, position: 0, rounded: Vec::new() }
     }
 
-    /// The piece in the type to write: itself if that is the type it has.
+    /// The piece in the type to write; unchanged if it has that type.
     pub fn round<'b>(&'b mut self, piece: &'b [u8]) -> Result<&'b [u8], WeightError> {
         if !self.strictness.allow_nonfinite
             && let Some((index, value)) = first_not_finite(piece, self.from)
@@ -43,13 +43,13 @@ impl Rounding {
         }
         self.rounded.clear();
         cast_bytes(piece, self.from, self.to, &mut self.rounded);
-        self.mend_overflows(piece)?;
+        self.handle_overflows(piece)?;
         self.position += count;
         Ok(&self.rounded)
     }
 
-    /// What was finite and has become infinite.
-    fn mend_overflows(&mut self, piece: &[u8]) -> Result<(), WeightError> {
+    /// Handles finite numbers that rounding made infinite.
+    fn handle_overflows(&mut self, piece: &[u8]) -> Result<(), WeightError> {
         let (wide, narrow) = (self.from.size_bytes(), self.to.size_bytes());
         let mut at = 0;
         while let Some((index, infinite)) = first_not_finite(&self.rounded[at * narrow..], self.to) {
@@ -69,7 +69,7 @@ impl Rounding {
     }
 }
 
-/// A source whose weights are looked through for infinities and NaN as they are read, unless those are allowed.
+/// A source whose weights are checked for infinities and NaN while they are read, unless those are allowed.
 #[derive(Debug)]
 pub struct Finite<S> {
     source: S,
@@ -77,7 +77,7 @@ pub struct Finite<S> {
 }
 
 impl<S: WeightSource> Finite<S> {
-    /// Looks through the weights of `source`.
+    /// Checks the weights of `source`.
     pub fn new(source: S, allow_nonfinite: bool) -> Self {
         Self { source, strictness: Strictness { allow_nonfinite, saturate: false } }
     }
@@ -103,7 +103,7 @@ impl<S: WeightSource> WeightSource for Finite<S> {
     }
 }
 
-/// Place and value of the first infinity or NaN; integers have none.
+/// Index and value of the first infinity or NaN; integers have none.
 fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f64)> {
     let size = dtype.size_bytes();
     let index = match dtype {
@@ -118,12 +118,12 @@ fn first_not_finite(bytes: &[u8], dtype: Dtype) -> Option<(usize, f64)> {
     Some((index, value(&bytes[index * size..][..size], dtype)))
 }
 
-/// Looks at a run of numbers at once, without a branch for each, before it looks for the one.
+/// Scans whole runs without a branch per number, then finds the number in the run.
 fn position<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
     const RUN: usize = 1 << 12;
     let numbers = bytes.as_chunks::<N>().0;
     let run = numbers.chunks(RUN).position(|run| run.iter().fold(false, |any, &b| any | is_bad(b)))?;
-    numbers[run * RUN..].iter().position(|&b| is_bad(b)).map(|place| run * RUN + place)
+    numbers[run * RUN..].iter().position(|&b| is_bad(b)).map(|index| run * RUN + index)
 }
 
 fn value(bytes: &[u8], dtype: Dtype) -> f64 {
@@ -135,7 +135,7 @@ fn value(bytes: &[u8], dtype: Dtype) -> f64 {
     f64::from(wide[0])
 }
 
-/// The largest finite number, little-endian.
+/// The largest finite number of a type, little-endian.
 fn largest(dtype: Dtype, negative: bool) -> [u8; 4] {
     let sign = u32::from(negative);
     match dtype {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_no_number_is_found_where_it_is() {
+    fn a_non_finite_number_is_reported_with_its_index() {
         for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 let mut values = vec![1.0; 10_000];
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_type_cannot_hold_is_refused_or_becomes_its_largest_number() {
+    fn a_number_out_of_range_is_refused_or_becomes_the_largest() {
         let values = [65504.0, 65519.0, -65520.0, 1e30];
         let mut strict = Rounding::new(TensorId::Norm, Dtype::Bfloat16, Dtype::Float16, Strictness::default());
         let error = strict.round(&piece(Dtype::Bfloat16, &[1.0, -1e30])).unwrap_err();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn infinities_that_were_there_stay_when_they_are_allowed() {
+    fn infinities_of_the_source_stay_when_they_are_allowed() {
         let mut lenient = Rounding::new(TensorId::Norm, Dtype::Float32, Dtype::Float16, LENIENT);
         let rounded = lenient.round(&piece(Dtype::Float32, &[f32::INFINITY, f32::NAN, 1.0])).unwrap().to_vec();
         let read = RawTensor::new(Dtype::Float16, vec![3], rounded).to_f32();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_its_type_keeps_its_bytes() {
+    fn an_unchanged_type_keeps_the_bytes() {
         let bytes = [0x01, 0x80, 0xff, 0x00];
         let mut same = Rounding::new(TensorId::Norm, Dtype::Bfloat16, Dtype::Bfloat16, Strictness::default());
         assert_eq!(same.round(&bytes).unwrap(), bytes);

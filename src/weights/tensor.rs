@@ -1,4 +1,4 @@
-//! A weight as bytes: little-endian floats of one type, row-major, with their shape.
+//! A tensor as bytes: little-endian numbers of one type, row-major, with their shape.
 
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl Dtype {
         }
     }
 
-    /// Whether these are floating-point numbers, which can be widened to [`Dtype::Float32`].
+    /// Whether this is a floating-point type, which can be widened to [`Dtype::Float32`].
     pub fn is_float(self) -> bool {
         matches!(
             self,
@@ -63,20 +63,20 @@ impl Dtype {
         )
     }
 
-    /// Whether decoders compute with this type, so that numbers can be rounded to it.
+    /// Whether decoders compute with this type, so that weights can be rounded to it.
     pub fn is_computed_with(self) -> bool {
         matches!(self, Self::Float32 | Self::Float16 | Self::Bfloat16)
     }
 }
 
-/// As Hugging Face's files spell it: `float32`, `bfloat16`.
+/// The spelling of Hugging Face's files: `float32`, `bfloat16`.
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         self.serialize(f)
     }
 }
 
-/// A weight read from a source.
+/// A tensor in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawTensor {
     dtype: Dtype,
@@ -85,7 +85,7 @@ pub struct RawTensor {
 }
 
 impl RawTensor {
-    /// Bytes with the type and shape they have.
+    /// Bytes with their type and shape.
     ///
     /// # Panics
     /// If the number of bytes is not `shape.product() · dtype.size_bytes()`.
@@ -105,20 +105,20 @@ impl RawTensor {
         Self::new(dtype, shape, bytes)
     }
 
-    /// The numbers in single precision: exact, but for [`Dtype::Float64`], which is rounded.
+    /// The numbers in single precision. Exact except for [`Dtype::Float64`], which is rounded.
     ///
     /// # Panics
-    /// If these are no floating-point numbers.
+    /// If these are not floating-point numbers.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = Vec::with_capacity(self.shape.iter().product());
         widen_to_f32(&self.bytes, self.dtype, &mut values);
         values
     }
 
-    /// The same numbers in another type, rounded to nearest even; the bytes themselves if the type is the same.
+    /// The numbers rounded to another type, to nearest, ties to even. The bytes are unchanged if the type is the same.
     ///
     /// # Panics
-    /// If the type differs, and these are no floating-point numbers or decoders do not compute with `dtype`.
+    /// If the type differs, and these are not floating-point numbers or decoders do not compute with `dtype`.
     pub fn cast(self, dtype: Dtype) -> Self {
         if dtype == self.dtype {
             return self;
@@ -143,13 +143,13 @@ impl RawTensor {
         &self.bytes
     }
 
-    /// Takes the bytes out, without a copy.
+    /// The bytes, without a copy.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Appends the numbers in `bytes` to `values`; panics if they are no floating-point numbers.
+/// Appends the numbers in `bytes` to `values`. Panics if they are not floating-point numbers.
 pub(crate) fn widen_to_f32(bytes: &[u8], dtype: Dtype, values: &mut Vec<f32>) {
     let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
     match dtype {
@@ -159,21 +159,21 @@ pub(crate) fn widen_to_f32(bytes: &[u8], dtype: Dtype, values: &mut Vec<f32>) {
         Dtype::Bfloat16 => values.extend(pairs().map(|b| bf16::from_le_bytes(b).to_f32())),
         Dtype::Float8E4m3 => values.extend(bytes.iter().map(|&b| e4m3_to_f32(b))),
         Dtype::Float8E5m2 => values.extend(bytes.iter().map(|&b| f16::from_le_bytes([0, b]).to_f32())),
-        _ => panic!("{dtype} are no floating-point numbers"),
+        _ => panic!("{dtype} is not a floating-point type"),
     }
 }
 
-/// Appends `values` to `bytes`, rounded to nearest even; panics if decoders do not compute with `dtype`.
+/// Appends `values` to `bytes`, rounded to nearest even. Panics if decoders do not compute with `dtype`.
 pub(crate) fn round_f32(values: &[f32], dtype: Dtype, bytes: &mut Vec<u8>) {
     match dtype {
         Dtype::Float32 => bytes.extend(values.iter().flat_map(|v| v.to_le_bytes())),
         Dtype::Float16 => bytes.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes())),
         Dtype::Bfloat16 => bytes.extend(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes())),
-        _ => panic!("nothing is rounded to {dtype}"),
+        _ => panic!("decoders do not compute with {dtype}"),
     }
 }
 
-/// Appends the numbers in `bytes` to `out` in another type, each rounded once; panics as the two above do.
+/// Appends the numbers in `bytes` to `out` in another type, each rounded once. Panics as the two above.
 pub(crate) fn cast_bytes(bytes: &[u8], from: Dtype, to: Dtype, out: &mut Vec<u8>) {
     match (from, to) {
         _ if from == to => out.extend_from_slice(bytes),
@@ -193,8 +193,8 @@ fn doubles(bytes: &[u8]) -> impl Iterator<Item = f64> {
     bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b))
 }
 
-/// To single precision, inexact results to the neighbour with an odd last bit: rounded again to fewer bits, these are
-/// what the double would be (Boldo and Melquiond, 2008, doi:10.1109/TC.2007.70819).
+/// Rounds to single precision, to odd if inexact. Rounding the result again to fewer bits equals rounding the double once
+/// (Boldo and Melquiond, 2008, doi:10.1109/TC.2007.70819).
 fn rounded_to_odd(value: f64) -> f32 {
     let nearest = value as f32;
     if f64::from(nearest) == value || value.is_nan() {

@@ -59,12 +59,12 @@ impl Projection {
 }
 
 impl TensorId {
-    /// Every weight that a decoder of this shape has, in the order of the forward pass.
+    /// All weights of a decoder of this config, in the order of the forward pass.
     pub fn all(config: &DecoderConfig) -> Vec<Self> {
         Self::in_order(config).collect()
     }
 
-    /// The same one by one: a config that nobody has checked against a file may call for more than memory can list.
+    /// The same as an iterator: a config that is not checked against a file may call for more weights than memory can list.
     pub(crate) fn in_order(config: &DecoderConfig) -> impl Iterator<Item = Self> {
         let layers = (0..config.num_hidden_layers)
             .flat_map(|layer| LayerTensor::all(config).into_iter().map(move |tensor| Self::Layer(layer, tensor)));
@@ -72,7 +72,7 @@ impl TensorId {
         std::iter::once(Self::EmbedTokens).chain(layers).chain([Self::Norm]).chain(head)
     }
 
-    /// The shape that this weight has in a decoder of this config.
+    /// Shape of this weight in a decoder of this config.
     pub fn shape(&self, config: &DecoderConfig) -> Vec<usize> {
         match self {
             Self::EmbedTokens | Self::LmHead => vec![config.vocab_size, config.hidden_size],
@@ -81,7 +81,7 @@ impl TensorId {
         }
     }
 
-    /// The keys of `config.json` that [`shape`](Self::shape) is made of.
+    /// The keys of `config.json` that [`shape`](Self::shape) consists of.
     pub(crate) fn axes(&self) -> &'static str {
         match self {
             Self::EmbedTokens | Self::LmHead => "[vocab_size, hidden_size]",
@@ -92,7 +92,7 @@ impl TensorId {
 }
 
 impl LayerTensor {
-    /// Every weight of one layer, in the order of the forward pass.
+    /// All weights of one layer, in the order of the forward pass.
     pub fn all(config: &DecoderConfig) -> Vec<Self> {
         let mut tensors = vec![
             Self::InputLayernorm,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tied_head_is_not_a_weight_of_its_own() {
+    fn a_tied_head_is_not_a_separate_weight() {
         assert!(!TensorId::all(&DecoderConfig::pico()).contains(&TensorId::LmHead));
         assert!(TensorId::all(&DecoderConfig::mistral_7b()).contains(&TensorId::LmHead));
     }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use ::safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use deepwide::formats::safetensors::SafetensorsFile;
 use serde_json::{Value, json};
 
 use super::*;
@@ -54,6 +56,29 @@ fn with_bias(directory: &Path) {
     edit_header(directory, WEIGHTS, "lm_head.weight", "model.layers.0.self_attn.q_proj.bias");
 }
 
+/// A Llama whose tensors have this prefix in place of `model.`.
+fn with_prefix(directory: &Path, prefix: &str) {
+    llama(directory);
+    let names = SafetensorsFile::open(&directory.join(WEIGHTS)).unwrap();
+    for (name, _) in names.tensors().filter(|(name, _)| name.starts_with("model.")) {
+        edit_header(directory, WEIGHTS, &format!("\"{name}\""), &format!("\"{}\"", name.replacen("model.", prefix, 1)));
+    }
+}
+
+/// A Llama of which one matrix is of bytes, in a file of its own.
+fn one_integer(directory: &Path) {
+    llama(directory);
+    let path = directory.join(WEIGHTS);
+    let bytes = fs::read(&path).unwrap();
+    let read = SafeTensors::deserialize(&bytes).unwrap();
+    let up = "model.layers.1.mlp.up_proj.weight";
+    let integers = TensorView::new(Dtype::I8, read.tensor(up).unwrap().shape().to_vec(), &[7; 24]).unwrap();
+    let tensors =
+        read.tensors().into_iter().map(|(name, view)| if name == up { (name, integers.clone()) } else { (name, view) });
+    let file = serialize(tensors, None).unwrap();
+    fs::write(path, file).unwrap();
+}
+
 /// Changes the last bytes of the head.
 fn with_another_head(directory: &Path) {
     untied(directory);
@@ -82,14 +107,15 @@ pub fn rows() -> Vec<Row> {
         accepted("D5", "the rotary settings of transformers 5", |d| llama_with_rope(d, json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})), 0, "both dialects are read"),
         refused("D5", "two values of rope_theta", |d| llama_with(d, "rope_theta", json!(5e5)), "KeysDisagree"),
         refused("D5", "two scalings", |d| llama_with(d, "rope_scaling", json!({"rope_type": "linear", "factor": 4.0})), "KeysDisagree"),
-        refused("D6", "an unknown scaling", |d| llama_with(d, "rope_scaling", json!({"rope_type": "foo", "factor": 4.0})), "Unsupported"),
-        refused("D6", "a scaling that is not modelled", |d| llama_with(d, "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0, "beta_fast": 32})), "Unsupported"),
-        refused("D6", "the same under its old key", |d| llama_with(d, "rope_scaling", json!({"type": "dynamic", "factor": 4.0})), "Unsupported"),
+        accepted("D6", "an unknown scaling", |d| llama_with_rope(d, json!({"rope_scaling": {"rope_type": "foo", "factor": 4.0}})), 1, "growth copies it"),
+        accepted("D6", "a scaling that is not modelled", |d| llama_with_rope(d, json!({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0], "long_factor": [2.0]}})), 1, "growth copies it"),
+        accepted("D6", "the same under its old key", |d| llama_with_rope(d, json!({"rope_scaling": {"type": "su", "short_factor": [1.0]}})), 1, "growth copies it"),
+        refused("D6", "an unknown scaling beside another", |d| llama_with(d, "rope_scaling", json!({"rope_type": "foo", "factor": 4.0})), "KeysDisagree"),
         refused("D6", "a setting for each kind of layer", |d| llama_with(d, "rope_parameters", json!({"full_attention": {"rope_theta": 1e6}})), "Unsupported"),
         refused("D6", "a scaling without a type", |d| llama_with(d, "rope_scaling", json!({"factor": 4.0})), "MissingKey"),
         refused("D6", "a scaling without its factors", |d| llama_with(d, "rope_scaling", json!({"rope_type": "llama3", "factor": 4.0})), "MissingKey"),
         refused("D6", "a factor of 0", |d| llama_with_rope(d, json!({"rope_scaling": {"rope_type": "linear", "factor": 0}})), "Config"),
-        refused("D6", "a part of the head rotated", |d| llama_with(d, "partial_rotary_factor", json!(0.5)), "Unsupported"),
+        accepted("D6", "a part of the head rotated", |d| llama_with(d, "partial_rotary_factor", json!(0.5)), 1, "growth copies it"),
         refused("D7", "no layers", |d| llama_with(d, "num_hidden_layers", json!(0)), "Config"),
         refused("D7", "layers below zero", |d| llama_with(d, "num_hidden_layers", json!(-1)), "BadValue"),
         refused("D7", "2^31 layers", |d| llama_with(d, "num_hidden_layers", json!(1u64 << 31)), "LayerCount"),
@@ -118,6 +144,9 @@ pub fn rows() -> Vec<Row> {
         refused("D18", "an unknown model_type", |d| llama_with(d, "model_type", json!("gpt2")), "Unsupported"),
         refused("D18", "no model_type", |d| { llama(d); unset(d, &["model_type"]) }, "Unsupported"),
         refused("D18", "another architecture", |d| llama_with(d, "architectures", json!(["SolarForCausalLM"])), "Unsupported"),
+        accepted("D18", "no architecture", |d| llama_with(d, "architectures", json!([])), 1, "transformers chooses by model_type"),
+        accepted("D18", "the architecture in another case", |d| llama_with(d, "architectures", json!(["LLaMAForCausalLM"])), 1, "transformers chooses by model_type"),
+        accepted("D18", "the base class", |d| llama_with(d, "architectures", json!(["LlamaModel"])), 1, "transformers chooses by model_type"),
         refused("D18", "a model_type that is a number", |d| llama_with(d, "model_type", json!(7)), "Unsupported"),
         accepted("D19", "tied embeddings and no head", llama, 0, "the head is the embeddings"),
         refused("D20", "no tied embeddings and no head", |d| llama_with(d, "tie_word_embeddings", json!(false)), "MissingTensor"),
@@ -129,11 +158,12 @@ pub fn rows() -> Vec<Row> {
         refused("D23", "biases in attention, by the config", |d| llama_with(d, "attention_bias", json!(true)), "Unsupported"),
         refused("D23", "biases in the MLP, by the config", |d| llama_with(d, "mlp_bias", json!(true)), "Unsupported"),
         refused("D23", "a bias among the tensors", with_bias, "UnexpectedTensor"),
-        refused("D23", "another activation", |d| llama_with(d, "hidden_act", json!("gelu")), "Unsupported"),
+        accepted("D23", "another activation", |d| llama_with(d, "hidden_act", json!("gelu")), 1, "growth copies it"),
+        accepted("D23", "another name of the activation", |d| llama_with(d, "hidden_act", json!("swish")), 0, "it is the same function"),
         accepted("D24", "the attention of each layer, as it is", |d| llama_with(d, "layer_types", json!(["full_attention", "full_attention"])), 0, "it follows from sliding_window; a child does not have it"),
         refused("D24", "the attention of a layer too many", |d| llama_with(d, "layer_types", json!(["full_attention", "full_attention", "full_attention"])), "ListLength"),
         refused("D24", "layers of two kinds", |d| llama_with(d, "layer_types", json!(["sliding_attention", "full_attention"])), "Unsupported"),
-        refused("D24", "a window in a family without", |d| llama_with(d, "sliding_window", json!(4)), "Config"),
+        accepted("D24", "a window in a family without", |d| llama_with(d, "sliding_window", json!(4)), 1, "transformers ignores it"),
         refused("D25", "quantized weights", |d| llama_with(d, "quantization_config", json!({"quant_method": "gptq"})), "Unsupported"),
         refused("D26", "fewer embeddings than the vocabulary has", |d| llama_with(d, "vocab_size", json!(9)), "ShapeMismatch"),
         // transformers refuses it too: padded checkpoints have the padded size for their vocab_size.
@@ -149,6 +179,12 @@ pub fn rows() -> Vec<Row> {
         refused("D29", "2^40 experts", |d| mixtral_with(d, "num_local_experts", json!(1u64 << 40)), "Unsupported"),
         refused("D30", "an expert more than the file has", |d| { mixtral(d); edit_header(d, WEIGHTS, "experts.3.w2.weight", "experts.4.w2.weight") }, "MissingTensor"),
         refused("D30", "an expert less than the router has", |d| mixtral_with(d, "num_local_experts", json!(3)), "ShapeMismatch"),
+        accepted("D34", "tensors of the base class", |d| with_prefix(d, ""), 1, "transformers reads them"),
+        accepted("D34", "tensors of a compiled model", |d| with_prefix(d, "_orig_mod.model."), 1, "torch.compile adds the prefix"),
+        accepted("D34", "tensors of a compiled base class", |d| with_prefix(d, "_orig_mod."), 1, "torch.compile adds the prefix"),
+        refused("D34", "tensors of a part of a larger model", |d| with_prefix(d, "language_model.model."), "MissingTensor"),
+        refused("D35", "integers without their scales", |d| { one_integer(d) }, "Integers"),
+        refused("D36", "an adapter", |d| { fs::create_dir(d).unwrap(); fs::write(d.join("adapter_config.json"), r#"{"peft_type": "LORA", "base_model_name_or_path": "org/base"}"#).unwrap() }, "Adapter"),
         accepted("D31", "remote code", |d| llama_with(d, "auto_map", json!({"AutoModelForCausalLM": "modeling_evil.Evil"})), 1, "nothing is run, and the tensors are those of the family"),
         refused("D32", "a number beyond all numbers", |d| { llama_with_rope(d, json!({})); let text = fs::read_to_string(d.join(CONFIG)).unwrap(); fs::write(d.join(CONFIG), text.replacen('{', r#"{"rope_theta": 1e400,"#, 1)).unwrap() }, "Malformed"),
         refused("D33", "a file of 500 MB", |d| { llama(d); stretch(&d.join(CONFIG), 500 << 20) }, "TooLarge"),

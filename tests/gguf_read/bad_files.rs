@@ -6,9 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use deepwide::formats::CheckpointError;
 use deepwide::formats::gguf::GgufFile;
 use deepwide::output::disk::{Disk, disk};
-use deepwide::weights::{TensorId, WeightError, WeightSource};
+use deepwide::weights::{TensorId, WeightSource};
 
 use super::builder::*;
 
@@ -131,9 +132,9 @@ fn decoders() -> Vec<Row> {
         refused("C39", "YaRN", llama().with("llama.rope.scaling.type", text("yarn")).with("llama.rope.scaling.factor", f32_(4.0)), "Unsupported"),
         refused("C39", "65,537 experts", llama().with("llama.expert_count", u32_(65_537)), "Unsupported"),
         refused("C39", "a bias", llama().and_norm(b"blk.0.attn_q.bias"), "UnexpectedTensor"),
-        refused("C41", "a scale that is no number", scale(0x7e00), "NotFinite"),
-        refused("C41", "a scale that is infinite", scale(0xfc00), "NotFinite"),
-        split("no second part", [(FIRST, part(1))], Some("MissingShard")),
+        refused("C41", "a scale that is no number", scale(0x7e00), "Undecodable"),
+        refused("C41", "a scale that is infinite", scale(0xfc00), "Undecodable"),
+        split("no second part", [(FIRST, part(1))], Some("MissingParts")),
         split("parts that changed places", [(FIRST, part(2)), (SECOND, part(1))], Some("WrongPart")),
         split("the first part twice", [(FIRST, part(1)), (SECOND, part(1))], Some("WrongPart")),
         split("a second part of three", [(FIRST, part(1)), (SECOND, parts(3).swap_remove(1))], Some("WrongPart")),
@@ -148,17 +149,18 @@ fn decoders() -> Vec<Row> {
 }
 
 /// Opens a file and reads all that it has.
-pub fn read_all(disk: Arc<dyn Disk>, path: &Path) -> Result<(), WeightError> {
+pub fn read_all(disk: Arc<dyn Disk>, path: &Path) -> Result<(), CheckpointError> {
     let file = GgufFile::open_on(disk, path)?;
     file.inherited()?;
-    TensorId::all(file.config()).into_iter().try_for_each(|id| file.read(id).map(drop))
+    Ok(TensorId::all(file.config()).into_iter().try_for_each(|id| file.read(id).map(drop))?)
 }
 
-/// The broken rule: of the file, or else of the checkpoint.
-pub fn variant_of(error: &WeightError) -> String {
+/// The broken rule of the file, or the variant of the error.
+pub fn variant_of(error: &CheckpointError) -> String {
     let debug = match error {
-        WeightError::GgufFile { source, .. } => format!("{source:?}"),
-        WeightError::File(error) => format!("{:?}", error.fault),
+        CheckpointError::Gguf(error) => format!("{:?}", error.fault),
+        CheckpointError::File(error) => format!("{:?}", error.fault),
+        CheckpointError::Weights(error) => format!("{error:?}"),
         error => format!("{error:?}"),
     };
     debug.split([' ', '{', '(']).next().unwrap().to_owned()

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use deepwide::formats::CheckpointError;
 use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
 use deepwide::formats::hf::{HfOptions, HfWriter};
 use deepwide::formats::{Checkpoint, HfDirectory};
@@ -146,7 +147,7 @@ impl WriteFile for FailingFile<Box<dyn WriteFile>> {
 }
 
 /// The protocol of `grow`, on the given disk: open, grow deep and wide, write all files, receipt last.
-fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), OutputError> {
+fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), CheckpointError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;
     let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
     let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
@@ -159,11 +160,11 @@ fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Res
     inherited.write(&disk, &mut partial)?;
     let receipt = serde_json::json!({"parents": parents, "files": partial.files()}).to_string();
     partial.write(RECEIPT, receipt.as_bytes())?;
-    partial.commit()
+    Ok(partial.commit()?)
 }
 
 /// The same from a GGUF file to a GGUF file.
-fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), OutputError> {
+fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), CheckpointError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;
     let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
     let grown = Grown::new(&base, GrowthPlan::Splice(deep)).unwrap();
@@ -177,10 +178,10 @@ fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -
     let parents = base.weight_records(&mut |_| ())?;
     let receipt = serde_json::json!({"parents": parents, "files": partial.files()}).to_string();
     partial.write(RECEIPT, receipt.as_bytes())?;
-    partial.commit()
+    Ok(partial.commit()?)
 }
 
-type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), OutputError>;
+type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), CheckpointError>;
 
 /// Each form with a base of it.
 fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
@@ -215,7 +216,9 @@ fn at_every_failing_call_the_output_is_whole_or_not_there() {
 fn grow_when_free(grow: Grow, base: &Path, out: &Path) {
     for _ in 0..1000 {
         match grow(disk(), base, out, Existing::Keep) {
-            Err(OutputError::Busy { .. }) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            Err(CheckpointError::Output(OutputError::Busy { .. })) => {
+                std::thread::sleep(std::time::Duration::from_millis(1))
+            }
             result => return result.unwrap(),
         }
     }

@@ -4,15 +4,15 @@ use super::super::run_info::{COMMAND, words};
 use super::growth::Growth;
 use super::request::Request;
 use super::target::Target;
-use crate::formats::{License, Origin};
+use crate::formats::{CheckpointError, License, Origin};
 use crate::profile::flops::count_parameters;
-use crate::weights::{WeightError, WeightSource};
+use crate::weights::WeightSource;
 
 /// The model card, with the front matter that the hub reads.
 ///
 /// # Errors
-/// [`WeightError::File`].
-pub(super) fn card(request: &Request, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, WeightError> {
+/// If the card of a parent cannot be read.
+pub(super) fn card(request: &Request, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, CheckpointError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
     let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
@@ -51,7 +51,7 @@ fn capitalised(text: &str) -> String {
 }
 
 /// What is known of the parents: the models on the hub that they are or were made of, and the licence that all of them have.
-fn front_matter(request: &Request) -> Result<String, WeightError> {
+fn front_matter(request: &Request) -> Result<String, CheckpointError> {
     let origins = request.bases.iter().map(|base| base.origin()).collect::<Result<Vec<_>, _>>()?;
     let mut models: Vec<&String> = Vec::new();
     for (id, origin) in request.hub_ids.iter().zip(&origins) {

@@ -29,6 +29,7 @@ pub(super) struct Text {
 impl Text {
     /// Reads and tokenizes it, so that what is wrong with it is known before anything is written.
     pub fn read(base: &Checkpoint, file: Option<&Path>) -> Result<Self, Failure> {
+        base.config().computable().map_err(|error| Failure::invalid(error).for_option("--check"))?;
         let text = match file {
             None => PARAGRAPH.to_owned(),
             Some(path) => std::fs::read_to_string(path).map_err(Failure::reading(path))?,

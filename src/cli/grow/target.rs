@@ -10,9 +10,8 @@ use super::growth::Growth;
 use super::request::Request;
 use crate::formats::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::formats::hf::{HfOptions, HfWriter, Layout};
-use crate::formats::{Checkpoint, Sidecar};
+use crate::formats::{Checkpoint, CheckpointError, Sidecar};
 use crate::growth::Grown;
-use crate::output::OutputError;
 use crate::output::commit::{PartialDirectory, PartialFile};
 use crate::output::disk::Disk;
 use crate::weights::{Dtype, Finite, Strictness, WeightSource};
@@ -138,7 +137,7 @@ impl<'a> Target<'a> {
         disk: &Arc<dyn Disk>,
         partial: &mut PartialDirectory,
         watch: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<(), OutputError> {
+    ) -> Result<(), CheckpointError> {
         match self {
             Self::Hf { writer, inherited } => {
                 writer.write(partial, inherited, watch)?;

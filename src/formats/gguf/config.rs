@@ -61,6 +61,7 @@ pub(super) fn fields(keys: &Metadata<'_>, embeddings: Option<usize>, tied: bool)
         sliding_window: None,
         tie_word_embeddings: tied,
         moe,
+        unmodelled: serde_json::Map::new(),
     })
 }
 

@@ -20,6 +20,12 @@ pub enum GgufFault {
         /// Number of all parts.
         total: usize,
     },
+    /// A scaling of rotary frequencies that is not written.
+    #[error("rope_scaling is {found}, expected \"default\", \"dynamic\", \"linear\" or \"llama3\" for GGUF")]
+    RopeScaling {
+        /// The scaling.
+        found: String,
+    },
     /// A size that does not fit 32 bits, in which GGUF counts.
     #[error("{key} would be {found}, expected at most 4294967295")]
     TooLarge {

@@ -73,8 +73,7 @@ impl GgufFile {
         let embeddings = table.get("token_embd.weight").and_then(|&at| tensor(at).shape.first().copied());
         let config = parts[0]
             .with_metadata(&*disk, |keys| config::fields(keys, embeddings, !table.contains_key("output.weight")))?;
-        let mut config =
-            DecoderConfig::new(config).map_err(|error| fault(GgufFault::Config(error)))?;
+        let mut config = DecoderConfig::new(config).map_err(|error| fault(GgufFault::Config(error)))?;
         if let Some(&at) = table.get(ROPE_FACTORS) {
             let factors = parts[at.0].read_factors(&*disk, tensor(at), config.head_dim / 2)?;
             config = config::with_rope_factors(&config, &factors).map_err(fault)?;
@@ -179,9 +178,7 @@ impl GgufFile {
     }
 
     fn tokenizer_files(&self, vocabulary: &GgufVocabulary) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
-        let files = vocabulary
-            .tokenizer_files()
-            .map_err(InFile::at(self.path()))?;
+        let files = vocabulary.tokenizer_files().map_err(InFile::at(self.path()))?;
         Ok(files.into_iter().map(|file| (file.name.to_owned(), file.text.into_bytes())).collect())
     }
 

@@ -24,7 +24,7 @@ pub(super) fn origin(keys: &Metadata<'_>) -> Result<Origin, Failure> {
         let url = text(&format!("general.base_model.{i}.repo_url"))?;
         models.extend(url.as_deref().and_then(|url| url.strip_prefix(HUB)).map(str::to_owned));
     }
-    Ok(Origin { license, base_models: Vec::new() }.made_of(models))
+    Ok(Origin { license, base_models: Vec::new() }.with_base_models(models))
 }
 
 /// What llama.cpp calls the number types of the file together, if the file says which.

@@ -19,8 +19,8 @@ use self::keys::header;
 use self::tensors::{Content, GgufTensor, tensors};
 use super::GgufVocabulary;
 use crate::config::DecoderConfig;
-use crate::formats::CheckpointError;
 use crate::error::FileError;
+use crate::formats::CheckpointError;
 use crate::weights::GgmlType;
 use crate::weights::{WeightError, WeightSource};
 

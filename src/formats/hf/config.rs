@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 use self::defaults::{MIXTRAL_EXPERTS, family_defaults};
 pub use self::fault::{ConfigFault, HfConfigError};
 use self::lenient::Lenient;
-use self::rope::{RopeFields, agreed_rope};
+use self::rope::{RopeFields, RopeKeys, Scaling};
 pub(super) use self::write::to_json;
-use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig};
+use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig, RopeScaling};
 use crate::formats::Remark;
 use crate::formats::json::Pairs;
 
@@ -77,7 +77,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, ConfigFault> {
     refuse_other_tensors(&raw)?;
     let mut remarks = Vec::new();
     remarks.extend(architecture_remark(model_type, raw.architectures.as_deref())?);
-    let config = DecoderConfig::new(fields(model_type, raw, &mut remarks)?)?;
+    let config = DecoderConfig::new(fields(model_type, raw, &keys, &mut remarks)?)?;
     for key in non_finite {
         if keys.shift_remove(&key).is_some() {
             remarks.push(Remark::NonFiniteKey { key });
@@ -86,9 +86,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, ConfigFault> {
     if keys.get("auto_map").is_some_and(|value| !value.is_null()) {
         remarks.push(Remark::RemoteCode);
     }
-    remarks.extend(
-        config.unmodelled.iter().map(|(key, value)| Remark::Unmodelled { key: key.clone(), found: value.to_string() }),
-    );
+    // The rotary settings are there in both dialects.
+    let unmodelled = config.unmodelled.iter().filter(|(key, _)| *key != "rope_parameters");
+    remarks.extend(unmodelled.map(|(key, value)| Remark::Unmodelled { key: key.clone(), found: value.to_string() }));
     Ok(Parsed { config, keys, remarks })
 }
 
@@ -154,7 +154,12 @@ fn layer_types_agree(
     }
 }
 
-fn fields(model_type: ModelType, raw: HfConfig, remarks: &mut Vec<Remark>) -> Result<DecoderFields, ConfigFault> {
+fn fields(
+    model_type: ModelType,
+    raw: HfConfig,
+    keys: &Map<String, Value>,
+    remarks: &mut Vec<Remark>,
+) -> Result<DecoderFields, ConfigFault> {
     let defaults = family_defaults(model_type);
     let mut unmodelled = Map::new();
     // `swish` is another name of SiLU.
@@ -164,9 +169,27 @@ fn fields(model_type: ModelType, raw: HfConfig, remarks: &mut Vec<Remark>) -> Re
     if let Some(found) = raw.partial_rotary_factor.filter(|found| *found != 1.0) {
         unmodelled.insert("partial_rotary_factor".to_owned(), json!(found));
     }
-    let theta = (raw.rope_theta, defaults.rope_theta);
-    let (rope_theta, rope_scaling) =
-        agreed_rope(theta, raw.rope_scaling.as_ref(), raw.rope_parameters.as_ref(), &mut unmodelled)?;
+    let max_position_embeddings = raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
+    let rope = RopeKeys {
+        rope_theta: raw.rope_theta,
+        rope_scaling: raw.rope_scaling.as_ref(),
+        rope_parameters: raw.rope_parameters.as_ref(),
+        keys,
+        max_position_embeddings,
+    };
+    let (rope_theta, scaling) = rope.agreed()?;
+    let rope_theta = rope_theta.unwrap_or(defaults.rope_theta);
+    let rope_scaling = match scaling {
+        None => RopeScaling::Default,
+        Some(Scaling::Modelled(scaling)) => scaling,
+        Some(Scaling::Other(keys)) => {
+            let mut parameters = keys.clone();
+            parameters.insert("rope_theta".to_owned(), json!(rope_theta));
+            unmodelled.insert("rope_scaling".to_owned(), Value::Object(keys));
+            unmodelled.insert("rope_parameters".to_owned(), Value::Object(parameters));
+            RopeScaling::Default
+        }
+    };
     let heads = raw.num_attention_heads;
     let sliding_window = match raw.sliding_window.unwrap_or(defaults.sliding_window) {
         // A leftover of another family.
@@ -194,7 +217,7 @@ fn fields(model_type: ModelType, raw: HfConfig, remarks: &mut Vec<Remark>) -> Re
         num_attention_heads: heads,
         num_key_value_heads: raw.num_key_value_heads.unwrap_or(defaults.num_key_value_heads).unwrap_or(heads),
         head_dim: raw.head_dim.map_or_else(|| even_share(raw.hidden_size, heads), Ok)?,
-        max_position_embeddings: raw.max_position_embeddings.unwrap_or(defaults.max_position_embeddings),
+        max_position_embeddings,
         rms_norm_eps: raw.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
         rope_theta,
         rope_scaling,
@@ -224,7 +247,6 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::config::RopeScaling;
     use crate::weights::Dtype;
 
     fn parsed(text: &Value) -> Result<DecoderConfig, ConfigFault> {
@@ -248,6 +270,36 @@ mod tests {
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         }
+    }
+
+    fn yarn(factor: f64, attention_factor: f64) -> RopeScaling {
+        RopeScaling::Yarn {
+            factor,
+            original_max_position_embeddings: 4096,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            attention_factor,
+            truncate: true,
+        }
+    }
+
+    #[test]
+    fn absent_keys_of_yarn_have_the_defaults_of_transformers() {
+        let scaling = |keys: Value| {
+            let config = json!({"max_position_embeddings": 65536, "rope_scaling": keys});
+            parsed(&with(smallest("llama"), config)).unwrap().rope_scaling
+        };
+        let keys = json!({"type": "yarn", "factor": 16.0, "original_max_position_embeddings": 4096, "finetuned": true});
+        let attention_factor = 0.1 * 16f64.ln() + 1.0;
+        assert_eq!(scaling(keys), yarn(16.0, attention_factor));
+        let keys = json!({"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 4096});
+        assert_eq!(scaling(keys), yarn(16.0, attention_factor));
+        let keys = json!({"rope_type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "mscale": 0.707,
+            "mscale_all_dim": 0.5});
+        let ratio = (0.0707 * 40f64.ln() + 1.0) / (0.05 * 40f64.ln() + 1.0);
+        assert!(
+            matches!(scaling(keys), RopeScaling::Yarn { attention_factor, .. } if (attention_factor - ratio).abs() < 1e-12)
+        );
     }
 
     #[test]
@@ -292,7 +344,13 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_in_either_dialect() {
-        let scalings = [RopeScaling::Default, RopeScaling::Linear { factor: 4.0 }, llama3()];
+        let scalings = [
+            RopeScaling::Default,
+            RopeScaling::Linear { factor: 4.0 },
+            RopeScaling::Dynamic { factor: 2.0 },
+            llama3(),
+            yarn(16.0, 1.25),
+        ];
         let presets = [DecoderConfig::smollm2_135m(), DecoderConfig::mistral_7b(), DecoderConfig::mixtral_8x7b()];
         for (config, scaling) in presets.iter().flat_map(|config| scalings.map(|scaling| (config, scaling))) {
             let config = config.with(|fields| fields.rope_scaling = scaling).unwrap();
@@ -344,7 +402,10 @@ mod tests {
             (json!({"hidden_act": "gelu"}), json!({"hidden_act": "gelu"})),
             (json!({"partial_rotary_factor": 0.5}), json!({"partial_rotary_factor": 0.5})),
             (json!({"rope_theta": 5e5, "rope_scaling": yarn}), json!({"rope_scaling": yarn, "rope_parameters": five})),
-            (json!({"rope_parameters": five}), json!({"rope_scaling": yarn, "rope_parameters": five, "rope_theta": 5e5})),
+            (
+                json!({"rope_parameters": five}),
+                json!({"rope_scaling": yarn, "rope_parameters": five, "rope_theta": 5e5}),
+            ),
         ] {
             let text = with(smallest("llama"), found).to_string();
             let Parsed { config, keys, remarks } = parse(text.as_bytes()).unwrap();
@@ -356,7 +417,8 @@ mod tests {
             let read = parsed(&Value::Object(written)).unwrap();
             assert_eq!(read, config.with(|f| f.num_hidden_layers = 3).unwrap());
         }
-        let two = json!({"rope_scaling": {"type": "foo", "factor": 2}, "rope_parameters": {"rope_type": "foo", "factor": 4}});
+        let two =
+            json!({"rope_scaling": {"type": "foo", "factor": 2}, "rope_parameters": {"rope_type": "foo", "factor": 4}});
         let error = parsed(&with(smallest("llama"), two)).unwrap_err();
         assert!(matches!(error, ConfigFault::KeysDisagree { .. }), "{error}");
     }

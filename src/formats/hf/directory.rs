@@ -90,9 +90,12 @@ impl HfDirectory {
         let mut notices: Vec<Notice> = remarks.into_iter().map(|remark| Notice::new(&config_path, remark)).collect();
         let shards = shards::open(&disk, path, choice, &mut notices)?;
         let naming = Naming::of(shards.iter().flat_map(|shard| shard.tensors().map(|(name, _)| name)));
-        notices.extend(naming.unusual().map(|prefix| Remark::TensorPrefix { prefix: prefix.to_owned() }).map(
-            |remark| Notice::new(path, remark),
-        ));
+        notices.extend(
+            naming
+                .unusual()
+                .map(|prefix| Remark::TensorPrefix { prefix: prefix.to_owned() })
+                .map(|remark| Notice::new(path, remark)),
+        );
         let weights = locate(path, &config, &naming, &shards)?;
         notices.extend(declared_dtype(&keys, &shards).map(|remark| Notice::new(&config_path, remark)));
         Ok(Self { disk, path: path.to_owned(), config, raw_config: keys, shards, weights, notices })
@@ -162,7 +165,7 @@ impl HfDirectory {
         };
         let origin = Origin::of_card(&String::from_utf8_lossy(&card));
         let name = self.raw_config.get("_name_or_path").and_then(Value::as_str).map(str::to_owned);
-        Ok(if origin.base_models.is_empty() { origin.made_of(name) } else { origin })
+        Ok(if origin.base_models.is_empty() { origin.with_base_models(name) } else { origin })
     }
 
     /// SHA-256 of the concatenated weight files, in the order of their names, in hexadecimal. `watch` is called with the

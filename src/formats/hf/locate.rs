@@ -44,7 +44,8 @@ pub(super) fn locate(
         let Some(&(shard, info)) = tensors.get(name.as_str()) else {
             return Err(fault(HfFault::MissingTensor { name }).into());
         };
-        let dtype = checked_dtype(info, &name, id, &shape).map_err(|fault| HfError::new(shards[shard].path(), fault))?;
+        let dtype =
+            checked_dtype(info, &name, id, &shape).map_err(|fault| HfError::new(shards[shard].path(), fault))?;
         weights.insert(id, Stored { shard, begin: info.begin + first * dtype.size_bytes() as u64, dtype });
         expected.insert(name);
     }

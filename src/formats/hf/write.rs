@@ -1,4 +1,4 @@
-//! Writes a source of weights as a checkpoint directory, piece by piece.
+//! Writes a source of weights as a checkpoint directory, in bounded memory.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,20 +17,20 @@ use crate::output::disk::disk;
 use crate::weights::Rounding;
 use crate::weights::{Dtype, Strictness, TensorId, WeightError, WeightSource};
 
-/// How a checkpoint directory is written.
+/// How to write a checkpoint directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HfOptions {
-    /// The type of all numbers; or each as its source has it, its bytes untouched.
+    /// The type of all numbers; `None` keeps the type and bytes of each weight.
     pub dtype: Option<Dtype>,
-    /// Most bytes of tensors in a file; a larger tensor has a file of its own.
+    /// Limit on the bytes of tensors in a file; a larger tensor gets a file of its own.
     pub max_shard_bytes: u64,
-    /// How the experts of a mixture are stored.
+    /// Layout of the experts of a mixture.
     pub layout: Layout,
-    /// What to do with values that no weight should have.
+    /// How to treat values that a weight should not have.
     pub strictness: Strictness,
 }
 
-/// One file, each weight in its own type, an expert a tensor.
+/// One file, each weight in its own type, one tensor per expert matrix.
 impl Default for HfOptions {
     fn default() -> Self {
         let strictness = Strictness { allow_nonfinite: true, saturate: false };
@@ -38,7 +38,7 @@ impl Default for HfOptions {
     }
 }
 
-/// A checkpoint directory as it will be: every tensor in its file.
+/// A planned checkpoint directory, with each tensor assigned to a file.
 #[derive(Debug)]
 pub struct HfWriter<'a, S> {
     source: &'a S,
@@ -46,7 +46,7 @@ pub struct HfWriter<'a, S> {
     shards: Vec<Vec<Stored>>,
 }
 
-/// A tensor of a file: one weight, or several one after the other.
+/// A tensor to write: one weight, or several concatenated.
 #[derive(Debug)]
 struct Stored {
     spec: TensorSpec,
@@ -74,8 +74,8 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
         self.shards.iter().enumerate().map(|(i, shard)| (self.shard_name(i), size_bytes(shard))).collect()
     }
 
-    /// Writes the weights, their index if there are several files, `config.json`, and what is inherited. `watch` is told
-    /// of every run of bytes written.
+    /// Writes the weights, their index if there are several files, and `config.json` with the inherited keys. `watch` is
+    /// called with the size of each run of bytes written.
     ///
     /// # Errors
     /// [`OutputError::Weights`] with [`WeightError::NotFinite`], [`WeightError::Overflow`], [`WeightError::NotComputable`] or
@@ -145,7 +145,7 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
 
 /// Writes `config.json` and `model.safetensors` to the new directory `out`.
 ///
-/// Numbers are written as `dtype`, or each as its source has it; bytes whose type does not change are untouched.
+/// Numbers are written as `dtype`, or in their own type; bytes whose type does not change are copied.
 /// From `carry` come the tokenizer, the generation settings, the chat template, and the keys of `config.json` that
 /// [`DecoderConfig`](crate::config::DecoderConfig) does not know.
 ///
@@ -182,7 +182,7 @@ pub fn write_hf_shards(
     partial.commit()
 }
 
-/// Fills one shard after the other.
+/// Distributes the tensors over shards, in order.
 fn shards(tensors: Vec<Stored>, max_shard_bytes: u64) -> Vec<Vec<Stored>> {
     let (mut shards, mut filled_bytes) = (vec![Vec::new()], 0u64);
     for stored in tensors {
@@ -398,7 +398,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let weights = Failing(random(config(ModelType::Llama, |_| ()), Dtype::Float32));
         let error = write_hf_directory(&weights, None, None, &root.path().join("out")).unwrap_err();
-        assert!(matches!(error, OutputError::Weights(WeightError::File(_))), "{error}");
+        assert!(matches!(error, OutputError::File(_)), "{error}");
         assert!(files(root.path()).is_empty());
     }
 

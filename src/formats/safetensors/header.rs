@@ -59,9 +59,7 @@ fn parse(json: &[u8]) -> Result<Entries, SafetensorsFault> {
     let mut keys: Vec<&String> = entries.metadata.iter().map(|(key, _)| key).collect();
     keys.sort_unstable();
     match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => {
-            Err(SafetensorsFault::DuplicateKey { name: "__metadata__".to_owned(), key: pair[0].clone() })
-        }
+        Some(pair) => Err(SafetensorsFault::DuplicateKey { name: "__metadata__".to_owned(), key: pair[0].clone() }),
         None => Ok(entries),
     }
 }
@@ -103,8 +101,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io;
 
-    use ::safetensors::{Dtype as StoredDtype, SafeTensors};
     use ::safetensors::tensor::TensorView;
+    use ::safetensors::{Dtype as StoredDtype, SafeTensors};
     use rand::{Rng, RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

@@ -100,7 +100,12 @@ impl Part {
     }
 
     /// The factors of rotary frequencies.
-    pub fn read_factors(&self, disk: &dyn Disk, tensor: &TensorEntry, count: usize) -> Result<Vec<f32>, CheckpointError> {
+    pub fn read_factors(
+        &self,
+        disk: &dyn Disk,
+        tensor: &TensorEntry,
+        count: usize,
+    ) -> Result<Vec<f32>, CheckpointError> {
         let fault = |fault: GgufFault| failed(&self.path)(fault.into());
         if tensor.shape != [count] {
             let (name, found) = (tensor.name.clone(), tensor.shape.clone());

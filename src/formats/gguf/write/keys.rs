@@ -5,9 +5,9 @@ use std::path::Path;
 use super::tensors::GgufTensor;
 use super::{ALIGNMENT, GgufFileType, GgufOptions};
 use crate::config::{DecoderConfig, RopeScaling};
-use crate::formats::gguf::{GgufFault, GgufVocabulary, VocabularyError};
 use crate::error::InFile;
 use crate::formats::CheckpointError;
+use crate::formats::gguf::{GgufFault, GgufVocabulary, VocabularyError};
 
 /// Everything up to the first tensor, padding included.
 pub(super) fn header(
@@ -17,6 +17,7 @@ pub(super) fn header(
     tensors: &[GgufTensor],
     path: &Path,
 ) -> Result<Vec<u8>, CheckpointError> {
+    config.computable().map_err(|error| InFile::new(path, Box::new(GgufFault::Config(error))))?;
     let of_vocabulary = |fault: VocabularyError| InFile::new(path, fault);
     let vocabulary = vocabulary.filled_up_to(config.vocab_size).map_err(of_vocabulary)?;
     vocabulary.checked().map_err(of_vocabulary)?;
@@ -100,9 +101,17 @@ impl Keys {
         }
         self.set("llama.rope.freq_base", Entry::F32(config.rope_theta as f32));
         self.set("llama.attention.layer_norm_rms_epsilon", Entry::F32(config.rms_norm_eps as f32));
-        if let RopeScaling::Linear { factor } = config.rope_scaling {
-            self.set("llama.rope.scaling.type", Entry::Text("linear"));
-            self.set("llama.rope.scaling.factor", Entry::F32(factor as f32));
+        match config.rope_scaling {
+            RopeScaling::Linear { factor } => {
+                self.set("llama.rope.scaling.type", Entry::Text("linear"));
+                self.set("llama.rope.scaling.factor", Entry::F32(factor as f32));
+            }
+            scaling @ RopeScaling::Yarn { .. } => {
+                let fault = GgufFault::RopeScaling { found: serde_json::json!(scaling).to_string() };
+                return Err(InFile::new(path, Box::new(fault)).into());
+            }
+            // Llama 3's factors are a tensor; dynamic scaling only applies beyond the context.
+            RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Dynamic { .. } => {}
         }
         Ok(())
     }

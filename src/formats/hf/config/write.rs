@@ -55,7 +55,7 @@ fn rope_scaling_json(config: &DecoderConfig) -> Value {
         RopeScaling::Default => Value::Null,
         // Before 4.43, transformers takes exactly these two keys; later versions still read them.
         RopeScaling::Linear { factor } => json!({"type": "linear", "factor": factor}),
-        scaling @ RopeScaling::Llama3 { .. } => json!(scaling),
+        scaling => json!(scaling),
     }
 }
 
