@@ -128,7 +128,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, FigureError, FileError, HubError, TokenizerError);
+from_errors!(DataError, FigureError, FileError, HubError, PlanError, TokenizerError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {
@@ -161,12 +161,6 @@ impl From<CheckpointError> for Failure {
             CheckpointError::Output(error) => error.into(),
             _ => Self::of_kind(error.kind(), error),
         }
-    }
-}
-
-impl From<PlanError> for Failure {
-    fn from(error: PlanError) -> Self {
-        Self::invalid(error)
     }
 }
 
