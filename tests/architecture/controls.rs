@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::code::{has_word, tokens};
 use super::graph::{Module, Sources};
 use super::rules::{
-    faults_of_an_experiment, forbidden_uses, foreign_file_names, lines_before_tests, says_what_it_is, surroundings,
+    declared_in, faults_of_an_experiment, forbidden_uses, foreign_file_names, lines_before_tests, says_what_it_is,
+    surroundings,
 };
 
 /// What a snippet in `src/model/moe.rs` uses besides `config` and `kernel`.
@@ -155,6 +156,14 @@ fn a_parent_that_re_exports_its_children_is_no_circle() {
         let circles = circles_of(&[("a", parent), ("a/b", "pub fn g() {}"), ("a/c", text)]);
         assert!(circles.is_empty(), "{text}: {circles:?}");
     }
+}
+
+#[test]
+fn declared_modules_are_found() {
+    let home = |path: &str| path.split('/').map(str::to_owned).collect::<Module>();
+    let text = "mod b; // mod c;\npub mod d;\nmod e {}\n#[cfg(test)]\nmod tests;";
+    assert_eq!(declared_in(text, &home("a")), ["a/b", "a/d", "a/tests"].map(home));
+    assert_eq!(declared_in("pub mod a;", &home("lib")), [home("a")]);
 }
 
 #[test]

@@ -37,6 +37,17 @@ fn target(path: &[String], home: &[String]) -> Option<String> {
     }
 }
 
+/// The modules that a file at `home` declares as files of their own: `mod x;`.
+pub fn declared_in(text: &str, home: &[String]) -> Vec<Vec<String>> {
+    let parent = if home == ["lib"] { &[] } else { home };
+    let words = tokens(text);
+    let declared = words.windows(3).filter_map(|three| match three {
+        [Token::Word(keyword), Token::Word(name), Token::Mark(';')] if keyword == "mod" => Some(name.clone()),
+        _ => None,
+    });
+    declared.map(|name| [parent, &[name]].concat()).collect()
+}
+
 /// The rules that an experiment breaks.
 pub fn faults_of_an_experiment(text: &str) -> Vec<String> {
     let tokens = tokens(text);
