@@ -17,7 +17,7 @@ use deepwide::eval::mean_loss_nats;
 use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::model::DenseDecoder;
 use deepwide::tokenizer::Tokenizer;
-use deepwide::train::{AdamWConfig, Schedule, TrainConfig, Training};
+use deepwide::train::{AdamW, AdamWConfig, BatchSize, NextToken, Schedule, TrainConfig, Trainer, WindowBatches};
 use deepwide::weights::{Dtype, MemoryWeights};
 
 const SEED: u64 = 20_231_223;
@@ -32,23 +32,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let documents = |split| (0..).map(move |index| Language::builtin().document(split, index));
     let train = Windows::aligned(documents(Split::Train), SEQ_LENGTH, NUM_STEPS * BATCH_SIZE)?;
     let heldout = Windows::aligned(documents(Split::HeldOut), SEQ_LENGTH, 256)?;
-    let config = TrainConfig {
-        batch_size: BATCH_SIZE,
-        micro_batch_size: BATCH_SIZE,
-        schedule: Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0 },
-        optimizer: AdamWConfig::default(),
-        max_grad_norm: 1.0,
-    };
-    let untrained = MemoryWeights::untrained(DecoderConfig::pico(), 0.02, SEED);
-    let model = DenseDecoder::load(&untrained, &device)?;
-    let mut training = Training::new(model, &train, WindowOrder::new(train.len(), SEED), config, &device)?;
-    for _ in 0..NUM_STEPS {
-        let log = training.step();
+    let config = DecoderConfig::pico();
+    let size = BatchSize { batch_size: BATCH_SIZE, micro_batch_size: BATCH_SIZE };
+    let batches = WindowBatches::new(&train, WindowOrder::new(train.len(), SEED), size, &config, &device)?;
+    let model = DenseDecoder::load(&MemoryWeights::untrained(config, 0.02, SEED), &device)?;
+    let schedule = Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0 };
+    let config = TrainConfig { schedule, max_grad_norm: 1.0 };
+    let mut trainer = Trainer::new(model, NextToken, AdamW::new(AdamWConfig::default()), config);
+    for step in 0..NUM_STEPS {
+        let log = trainer.step(&batches.of_step(step));
         if log.step % 100 == 0 {
-            println!("step {} loss {:.4} grad_norm {:.3} {:.2} s", log.step, log.loss_nats, log.grad_norm, log.wall_s);
+            println!("step {} loss {:.4} grad_norm {:.3} {:.2} s", log.step, log.loss, log.grad_norm, log.wall_s);
         }
     }
-    write_hf_directory(&training.into_model().to_weights(), None, Some(Dtype::Bfloat16), out)?;
+    write_hf_directory(&trainer.into_model().to_weights(), None, Some(Dtype::Bfloat16), out)?;
     Tokenizer::word_level(language.vocab()).save(out)?;
     let written = HfDirectory::open(out)?;
     let plain = Device::flex();

@@ -31,10 +31,10 @@ impl Watcher {
             Progress::Step(log) => {
                 let message = format!(
                     "loss {:.4}  held-out {:.4}  lr {:.1e}{}",
-                    log.loss_nats,
+                    log.log.loss_nats,
                     self.heldout_nats,
                     log.learning_rate,
-                    router_in_words(log)
+                    router_in_words(&log.log)
                 );
                 match &self.bar {
                     Some(bar) => {
@@ -84,7 +84,7 @@ impl Drop for Watcher {
 }
 
 /// Balance of the experts, mean over layers: coefficient of variation and entropy of the load, experts without tokens.
-fn router_in_words(log: &crate::train::StepLog) -> String {
+fn router_in_words(log: &crate::train::NextTokenLog) -> String {
     if log.routers.is_empty() {
         return String::new();
     }

@@ -4,7 +4,6 @@
 
 use std::time::Instant;
 
-use burn::module::ModuleDisplay;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::flops::{forward_flops_cached, product};
@@ -12,7 +11,9 @@ use crate::config::DecoderConfig;
 use crate::data::{Document, WindowOrder, Windows};
 use crate::model::{CausalLm, KvCache};
 use crate::trace::span;
-use crate::train::{AdamWConfig, Schedule, TrainConfig, TrainError, Training};
+use crate::train::{
+    AdamW, AdamWConfig, BatchSize, NextToken, Schedule, TrainConfig, TrainError, Trainer, WindowBatches,
+};
 
 /// `n_prompt` tokens in one pass, then `n_gen` one at a time, of `batch_size` sequences that have `n_depth` tokens each
 /// before that.
@@ -105,15 +106,15 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
     }
 }
 
-/// Hands `work` a whole training step to repeat: forward and loss, backward, clipping, AdamW, on `batch_size` sequences of
-/// `seq_length` tokens, other ones in each of the first `num_steps` calls. Gives back what `work` does, and the model.
+/// Calls `work` with a training step to repeat: forward, loss, backward, clipping and AdamW on `batch_size` sequences of
+/// `seq_length` tokens, different ones in each of the first `num_steps` calls. Returns the result of `work`, and the model.
 ///
 /// # Errors
 /// [`TrainError`].
 ///
 /// # Panics
 /// If `device` does not record gradients, or a size is 0.
-pub fn train_runs<M: CausalLm + ModuleDisplay, R>(
+pub fn train_runs<M: CausalLm, R>(
     model: M,
     batch_size: usize,
     seq_length: usize,
@@ -122,24 +123,21 @@ pub fn train_runs<M: CausalLm + ModuleDisplay, R>(
     work: impl FnOnce(&mut dyn FnMut() -> RunTime) -> R,
 ) -> Result<(R, M), TrainError> {
     let windows = windows(model.config().vocab_size, seq_length, num_steps * batch_size);
-    let config = TrainConfig {
-        batch_size,
-        micro_batch_size: batch_size,
-        schedule: Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0 },
-        optimizer: AdamWConfig::default(),
-        max_grad_norm: 1.0,
-    };
-    let order = WindowOrder::new(windows.len(), 0);
-    let mut training = Training::new(model, &windows, order, config, device)?;
+    let size = BatchSize { batch_size, micro_batch_size: batch_size };
+    let batches = WindowBatches::new(&windows, WindowOrder::new(windows.len(), 0), size, model.config(), device)?;
+    let schedule = Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0 };
+    let optimizer = AdamW::new(AdamWConfig::default());
+    let mut trainer = Trainer::new(model, NextToken, optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
     let result = work(&mut || {
+        let batch = batches.of_step(trainer.optimizer().num_steps());
         sync(device);
         let _repetition = span("repetition");
         let start = Instant::now();
-        training.step();
+        trainer.step(&batch);
         sync(device);
         RunTime { first_ns: None, total_ns: elapsed_ns(start) }
     });
-    Ok((result, training.into_model()))
+    Ok((result, trainer.into_model()))
 }
 
 /// Windows of ids spread over the vocabulary.

@@ -15,7 +15,10 @@ use crate::profile::flops::train_flops;
 use crate::profile::heap::peak_bytes;
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
 use crate::report::{Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings};
-use crate::train::{AdamWConfig, RouterStats, Schedule, StepLog, TrainConfig, Training};
+use crate::train::{
+    AdamW, AdamWConfig, BatchSize, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig, Trainer,
+    WindowBatches,
+};
 use crate::weights::{Dtype, WeightSource};
 
 /// The text of a study.
@@ -44,7 +47,7 @@ pub enum Progress<'a> {
         loss_nats: f64,
     },
     /// An update is done.
-    Step(&'a StepLog),
+    Step(&'a StepLog<NextTokenLog>),
     /// The run has been scored, in nats.
     Scored(f64),
     /// An arm is being timed.
@@ -155,26 +158,29 @@ impl<S: WeightSource> Runner<'_, S> {
         };
         let loss_after_growth_nats = score(&model);
         watch(Progress::Run { arm: &plan.name, seed, num_steps: plan.num_steps, loss_nats: loss_after_growth_nats });
-        let config = train_config(self.options, plan.num_steps);
         let order = WindowOrder::new(data.train.len(), seed);
-        let mut training = Training::new(model, &data.train, order, config, &autodiff)?;
+        let size = BatchSize { batch_size: settings.batch_size, micro_batch_size: self.options.micro_batch_size };
+        let batches = WindowBatches::new(&data.train, order, size, &plan.config, &autodiff)?;
+        let optimizer = AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
+        let mut trainer = Trainer::new(model, NextToken, optimizer, train_config(settings, plan.num_steps));
         let update_flops = train_flops(&plan.config, settings.batch_size as u64, settings.seq_length as u64) as u64;
         let update_tokens = (settings.batch_size * settings.seq_length) as u64;
         let spent = |step: usize| (step as u64 * update_tokens, step as u64 * update_flops);
         let (mut curve, mut evals, mut routers) = (Vec::new(), Vec::new(), Vec::new());
         for step in 1..=plan.num_steps {
-            let log = training.step();
+            let log = trainer.step(&batches.of_step(step - 1));
             watch(Progress::Step(&log));
             let diverged = |what, value| StudyError::Diverged { arm: plan.name.clone(), step, what, value };
-            if !log.loss_nats.is_finite() {
-                return Err(diverged("loss", log.loss_nats));
+            let NextTokenLog { loss_nats: train_loss_nats, aux_loss, .. } = log.log;
+            if !train_loss_nats.is_finite() {
+                return Err(diverged("loss", train_loss_nats));
             }
             if !log.grad_norm.is_finite() {
                 return Err(diverged("norm of the gradient", log.grad_norm));
             }
             let (tokens, train_flops) = spent(step);
             if is_eval(step, plan.num_steps, self.options.num_evals) {
-                let heldout_loss_nats = score(training.model());
+                let heldout_loss_nats = score(trainer.model());
                 if !heldout_loss_nats.is_finite() {
                     return Err(diverged("held-out loss", heldout_loss_nats));
                 }
@@ -185,15 +191,15 @@ impl<S: WeightSource> Runner<'_, S> {
                 step,
                 tokens,
                 train_flops,
-                train_loss_nats: log.loss_nats,
+                train_loss_nats,
                 learning_rate: log.learning_rate,
                 grad_norm: log.grad_norm,
-                aux_loss: log.aux_loss,
+                aux_loss,
                 tokens_per_second: update_tokens as f64 / log.wall_s,
             });
-            routers = log.routers;
+            routers = log.log.routers;
         }
-        let model = training.into_model().valid();
+        let model = trainer.into_model().valid();
         let share = expert_load(&model, &data.heldout, data.topics.len(), self.options.micro_batch_size, self.device);
         let load = (!share.is_empty()).then(|| ExpertLoad { topics: data.topics.clone(), share });
         let run = SeedRun {
@@ -220,16 +226,10 @@ fn load_grown<S: WeightSource>(
     Ok(AnyDecoder::load_as(&Grown::all(base, growth)?, dtype, device)?)
 }
 
-fn train_config(options: &RunOptions, num_steps: usize) -> TrainConfig {
-    let settings = &options.settings;
+fn train_config(settings: &StudySettings, num_steps: usize) -> TrainConfig {
     let warmup_steps = (settings.warmup_fraction * num_steps as f64).ceil() as usize;
-    TrainConfig {
-        batch_size: settings.batch_size,
-        micro_batch_size: options.micro_batch_size,
-        schedule: Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1 },
-        optimizer: AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() },
-        max_grad_norm: 1.0,
-    }
+    let schedule = Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1 };
+    TrainConfig { schedule, max_grad_norm: 1.0 }
 }
 
 /// Whether the run is scored after `step`: `num_evals` times, evenly, and in any case after the last.

@@ -1,14 +1,15 @@
-//! AdamW over the parameters of a model, with PyTorch's semantics, and the global norm of a gradient.
+//! AdamW over the parameters of a module, with PyTorch's semantics, and the global norm of a gradient.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::param_path::ParamPath;
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, sum_of_squares};
 
-/// Constants of AdamW. Matrices decay; norm gains, which have one axis, do not.
+/// Hyperparameters of AdamW. Weight decay applies to matrices; norm gains, which have one axis, do not decay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
@@ -22,44 +23,69 @@ pub struct AdamWConfig {
 }
 
 impl Default for AdamWConfig {
-    /// What language models are usually pretrained with: `β = (0.9, 0.95)`, `ε = 1e-8`, decay 0.1.
+    /// The usual values for pretraining language models: `β = (0.9, 0.95)`, `ε = 1e-8`, decay 0.1.
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
     }
 }
 
-/// The moments of every parameter, by its id.
+/// The optimizer and its state, keyed by the Hugging Face name of each weight.
+///
+/// The experts of a mixture are stacked, one parameter a projection. Their key is the name of one expert's projection
+/// without the expert's number: `model.layers.0.block_sparse_moe.experts.w1.weight`.
 #[derive(Debug, Clone)]
 pub struct AdamW {
-    config: AdamWConfig,
-    /// First and second moment, flat.
-    moments: HashMap<ParamId, (Tensor<1>, Tensor<1>)>,
-    num_steps: u64,
+    pub(super) config: AdamWConfig,
+    pub(super) moments: BTreeMap<String, Moments>,
+    pub(super) num_steps: usize,
+}
+
+/// The moments of one parameter, flat.
+#[derive(Debug, Clone)]
+pub(super) struct Moments {
+    pub(super) first: Tensor<1>,
+    pub(super) second: Tensor<1>,
+    /// Shape of the parameter.
+    pub(super) shape: Vec<usize>,
 }
 
 impl AdamW {
-    /// An optimizer that has seen nothing.
+    /// An optimizer before its first step.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, moments: HashMap::new(), num_steps: 0 }
+        Self { config, moments: BTreeMap::new(), num_steps: 0 }
     }
 
-    /// One update of every parameter that has a gradient, the gradient times `gradient_scale`.
+    /// Updates so far.
+    pub fn num_steps(&self) -> usize {
+        self.num_steps
+    }
+
+    /// One update of every parameter that has a gradient; the gradient is multiplied by `gradient_scale` first.
     pub fn step<M: Module>(&mut self, model: M, grads: GradientsParams, learning_rate: f64, gradient_scale: f64) -> M {
         self.num_steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
-        let step = self.num_steps;
+        let step = self.num_steps as u64;
         let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, step, gradient_scale };
-        model.map(&mut Update { step, moments: &mut self.moments, grads })
+        model.map(&mut Update { step, moments: &mut self.moments, grads, path: ParamPath::default() })
     }
 }
 
 struct Update<'a> {
     step: AdamWStep,
-    moments: &'a mut HashMap<ParamId, (Tensor<1>, Tensor<1>)>,
+    moments: &'a mut BTreeMap<String, Moments>,
     grads: GradientsParams,
+    path: ParamPath,
 }
 
 impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (id, value, mapper) = param.consume();
         let Some(grad) = self.grads.remove::<D>(id) else {
@@ -68,12 +94,13 @@ impl ModuleMapper for Update<'_> {
         let shape = value.dims();
         let len = grad.shape().num_elements();
         let grad = grad.reshape([len]);
-        let zeros = || (grad.zeros_like(), grad.zeros_like());
-        let (moment1, moment2) = self.moments.remove(&id).unwrap_or_else(zeros);
+        let name = self.path.name();
+        let zeros = || Moments { first: grad.zeros_like(), second: grad.zeros_like(), shape: shape.to_vec() };
+        let Moments { first, second, .. } = self.moments.remove(&name).unwrap_or_else(zeros);
         let weight_decay = if D > 1 { self.step.weight_decay } else { 0.0 };
-        let state = AdamWState { param: value.inner().reshape([len]), moment1, moment2 };
+        let state = AdamWState { param: value.inner().reshape([len]), moment1: first, moment2: second };
         let state = adamw(state, grad, AdamWStep { weight_decay, ..self.step });
-        self.moments.insert(id, (state.moment1, state.moment2));
+        self.moments.insert(name, Moments { first: state.moment1, second: state.moment2, shape: shape.to_vec() });
         let value = Tensor::from_inner(state.param.reshape(shape)).require_grad();
         Param::from_mapped_value(id, value, mapper)
     }
