@@ -6,7 +6,7 @@ use super::{Accumulate, Objective};
 use crate::config::DecoderConfig;
 use crate::data::{WindowOrder, Windows};
 use crate::model::loss::mean;
-use crate::model::{CausalLm, HiddenStates};
+use crate::model::{CausalLm, HiddenStates, TokenBatch};
 use crate::trace::span;
 use crate::train::router::{RouterStats, load_balancing_loss};
 
@@ -15,12 +15,12 @@ use crate::train::router::{RouterStats, load_balancing_loss};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NextToken;
 
-/// Inputs and targets, each `[micro_batch_size, seq_length]`.
+/// Inputs and targets of a micro-batch.
 #[derive(Debug, Clone)]
-pub struct TokenBatch {
+pub struct NextTokenBatch {
     /// Token ids that the model reads.
-    pub inputs: Tensor<2, Int>,
-    /// The token after each input.
+    pub inputs: TokenBatch,
+    /// The token after each input, `[micro_batch_size, seq_length]`.
     pub targets: Tensor<2, Int>,
 }
 
@@ -46,14 +46,14 @@ impl Accumulate for NextTokenLog {
 }
 
 impl<M: CausalLm> Objective<M> for NextToken {
-    type Batch = TokenBatch;
+    type Batch = NextTokenBatch;
     type Log = NextTokenLog;
 
-    fn num_targets(&self, batch: &TokenBatch) -> usize {
+    fn num_targets(&self, batch: &NextTokenBatch) -> usize {
         batch.targets.shape().num_elements()
     }
 
-    fn loss(&self, model: &M, batch: &TokenBatch) -> (Tensor<1>, NextTokenLog) {
+    fn loss(&self, model: &M, batch: &NextTokenBatch) -> (Tensor<1>, NextTokenLog) {
         let HiddenStates { last, routing } = {
             let _span = span("forward");
             model.hidden_states(batch.inputs.clone(), None)
@@ -139,16 +139,16 @@ impl<'a> WindowBatches<'a> {
     }
 
     /// The micro-batches of the update after `step` others.
-    pub fn of_step(&self, step: usize) -> Vec<TokenBatch> {
+    pub fn of_step(&self, step: usize) -> Vec<NextTokenBatch> {
         let batch = self.order.batch(step, self.size.batch_size);
         batch.chunks(self.size.micro_batch_size).map(|windows| self.micro_batch(windows)).collect()
     }
 
-    fn micro_batch(&self, windows: &[usize]) -> TokenBatch {
+    fn micro_batch(&self, windows: &[usize]) -> NextTokenBatch {
         let gather = |row: &dyn Fn(usize) -> &'a [u32]| {
             let ids: Vec<i32> = windows.iter().flat_map(|&w| row(w)).map(|&id| id as i32).collect();
             Tensor::from_data(TensorData::new(ids, [windows.len(), self.windows.seq_length()]), &self.device)
         };
-        TokenBatch { inputs: gather(&|w| self.windows.inputs(w)), targets: gather(&|w| self.windows.targets(w)) }
+        NextTokenBatch { inputs: gather(&|w| self.windows.inputs(w)).into(), targets: gather(&|w| self.windows.targets(w)) }
     }
 }
