@@ -12,7 +12,9 @@ mod schedule;
 mod state;
 mod trainer;
 
-pub use objective::{Accumulate, BatchSize, NextToken, NextTokenLog, Objective, NextTokenBatch, TrainError, WindowBatches};
+pub use objective::{
+    Accumulate, BatchSize, NextToken, NextTokenBatch, NextTokenLog, Objective, TrainError, WindowBatches,
+};
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use router::{RouterStats, load_balancing_loss};
 pub use schedule::Schedule;

@@ -2,7 +2,7 @@
 
 mod next_token;
 
-pub use next_token::{BatchSize, NextToken, NextTokenLog, NextTokenBatch, TrainError, WindowBatches};
+pub use next_token::{BatchSize, NextToken, NextTokenBatch, NextTokenLog, TrainError, WindowBatches};
 
 use burn::tensor::Tensor;
 

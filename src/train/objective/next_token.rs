@@ -149,6 +149,9 @@ impl<'a> WindowBatches<'a> {
             let ids: Vec<i32> = windows.iter().flat_map(|&w| row(w)).map(|&id| id as i32).collect();
             Tensor::from_data(TensorData::new(ids, [windows.len(), self.windows.seq_length()]), &self.device)
         };
-        NextTokenBatch { inputs: gather(&|w| self.windows.inputs(w)).into(), targets: gather(&|w| self.windows.targets(w)) }
+        NextTokenBatch {
+            inputs: gather(&|w| self.windows.inputs(w)).into(),
+            targets: gather(&|w| self.windows.targets(w)),
+        }
     }
 }
