@@ -19,6 +19,7 @@ use crate::output::OutputError;
 use crate::report::RecordError;
 use crate::study::StudyError;
 use crate::tokenizer::TokenizerError;
+use crate::upscale::UpscaleError;
 use crate::weights::WeightError;
 
 /// Why a command failed.
@@ -128,7 +129,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, FigureError, FileError, HubError, PlanError, TokenizerError);
+from_errors!(DataError, FigureError, FileError, HubError, PlanError, TokenizerError, UpscaleError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {

@@ -9,6 +9,8 @@ use super::super::failure::Failure;
 use super::super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::ConfigError;
 use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
+use crate::upscale::{GrowthRequest, UpscaleError, WrittenAs};
+use crate::weights::Dtype;
 
 /// Experts that a token visits unless told: as Mixtral.
 const DEFAULT_TOP_K: usize = 2;
@@ -214,22 +216,33 @@ pub enum LayoutArg {
 }
 
 impl GrowthArgs {
-    /// The growth in depth.
-    pub(super) fn depth(&self) -> Option<GrowthPlan> {
-        let up_scaling = self.dus.map(|overlap| GrowthPlan::DepthUpScaling { overlap });
-        let stack = || self.stack.map(|copies| GrowthPlan::Stack { copies });
-        let blocks = || self.identity_blocks.map(|num_blocks| GrowthPlan::IdentityBlocks { num_blocks });
-        up_scaling.or_else(stack).or_else(blocks)
-    }
-
-    /// The upcycling asked for; a hidden router is the caller's to make.
+    /// The growths asked for.
     ///
     /// # Errors
-    /// If a standard deviation is given for another router.
-    pub(super) fn upcycle(&self) -> Result<Option<UpcyclePlan>, Failure> {
+    /// If options do not make sense together.
+    pub(in crate::cli) fn request(&self) -> Result<GrowthRequest, Failure> {
+        let is_hidden = self.router == Some(RouterArg::Hidden);
         if self.router_std.is_some() && !matches!(self.router, None | Some(RouterArg::Normal)) {
             return Err(Failure::usage("--router-std is for --router normal"));
         }
+        if is_hidden && self.prompts.is_none() {
+            let message = "--router hidden needs --prompts, a file with the prompt of one expert a line";
+            return Err(Failure::usage(message));
+        }
+        if self.prompts.is_some() && !is_hidden {
+            return Err(Failure::usage("--prompts is for --router hidden"));
+        }
+        let plans = [
+            self.dus.map(|overlap| GrowthPlan::DepthUpScaling { overlap }),
+            self.stack.map(|copies| GrowthPlan::Stack { copies }),
+            self.identity_blocks.map(|num_blocks| GrowthPlan::IdentityBlocks { num_blocks }),
+            self.moe.map(|experts| GrowthPlan::Upcycle(self.upcycle(experts))),
+            self.granularity.map(|num_parts| GrowthPlan::Granularity { num_parts }),
+        ];
+        Ok(GrowthRequest { plans: plans.into_iter().flatten().collect(), prompts: self.prompts.clone() })
+    }
+
+    fn upcycle(&self, experts: usize) -> UpcyclePlan {
         let init = match (self.noise, self.drop) {
             (Some(relative_std), _) => ExpertInit::Noise { relative_std },
             (None, Some(ratio)) => ExpertInit::Drop { ratio },
@@ -240,17 +253,19 @@ impl GrowthArgs {
             Some(RouterArg::Orthogonal) => RouterInit::Orthogonal,
             _ => self.router_std.map_or_else(RouterInit::default, |std| RouterInit::Normal { std }),
         };
-        let plan = |experts| UpcyclePlan {
-            init,
-            router,
-            seed: self.seed,
-            ..UpcyclePlan::new(experts, self.top_k.unwrap_or(DEFAULT_TOP_K))
-        };
-        Ok(self.moe.map(plan))
+        let top_k = self.top_k.unwrap_or(DEFAULT_TOP_K);
+        UpcyclePlan { init, router, seed: self.seed, ..UpcyclePlan::new(experts, top_k) }
     }
 
-    /// The failure of a plan, under the option that asked for it.
-    pub(super) fn blame(&self, source: PlanError) -> Failure {
+    /// The failure of a growth, under the option that asked for it.
+    pub(in crate::cli) fn blame(&self, error: UpscaleError) -> Failure {
+        match error {
+            UpscaleError::Plan(error) => self.blame_plan(error),
+            error => error.into(),
+        }
+    }
+
+    fn blame_plan(&self, source: PlanError) -> Failure {
         let given = |name: &str, value: &dyn Display| Some(format!("--{name} {value}"));
         let (moe, granularity) = (self.moe.unwrap_or_default(), self.granularity.unwrap_or_default());
         let option = match &source {
@@ -294,6 +309,18 @@ impl GrowArgs {
     /// Whether the base is to be written in another form, so that not growing it makes sense.
     pub(super) fn converts(&self) -> bool {
         self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4
+    }
+
+    /// How numbers are written.
+    pub(super) fn written_as(&self) -> WrittenAs {
+        match (self.out_type, self.dtype) {
+            (OutType::Gguf(GgufArg::Q8_0), _) => WrittenAs::Q8_0,
+            (OutType::Gguf(GgufArg::F32), _) => WrittenAs::Float(Dtype::Float32),
+            (OutType::Gguf(GgufArg::F16), _) => WrittenAs::Float(Dtype::Float16),
+            (OutType::Gguf(GgufArg::Bf16), _) => WrittenAs::Float(Dtype::Bfloat16),
+            (OutType::Hf, Some(dtype)) => WrittenAs::Float(dtype.dtype()),
+            (OutType::Hf, None) => WrittenAs::Stored,
+        }
     }
 
     /// Options of Hugging Face's format, which GGUF has no place for.

@@ -1,29 +1,28 @@
 //! The model card that lies beside grown weights.
 
 use super::super::run_info::{COMMAND, words};
-use super::growth::Growth;
-use super::request::Request;
 use super::target::Target;
 use crate::formats::{CheckpointError, License, Origin};
 use crate::profile::flops::count_parameters;
+use crate::upscale::{Growth, Sources};
 use crate::weights::WeightSource;
 
 /// The model card, with the front matter that the hub reads.
 ///
 /// # Errors
 /// If the card of a parent cannot be read.
-pub(super) fn card(request: &Request, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, CheckpointError> {
+pub(super) fn card(sources: &Sources, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, CheckpointError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
-    let names: Vec<String> = request.names.iter().map(|name| words(name)).collect();
-    let front = front_matter(request)?;
-    let parent = request.parent().config();
+    let names: Vec<String> = sources.names.iter().map(|name| words(name)).collect();
+    let front = front_matter(sources)?;
+    let parent = sources.parent().config();
     let deeper = config.num_hidden_layers != parent.num_hidden_layers;
     let wider = config.moe.is_some() && parent.moe.is_none();
     let kinds = [(deeper, "- depth-up-scaling\n"), (wider, "- sparse-upcycling\n")];
     let kind: String = kinds.into_iter().filter_map(|(is, tag)| is.then_some(tag)).collect();
     let kept: String = growth
-        .kept
+        .configs
         .iter()
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
@@ -51,10 +50,11 @@ fn capitalised(text: &str) -> String {
 }
 
 /// What is known of the parents: the models on the hub that they are or were made of, and the licence that all of them have.
-fn front_matter(request: &Request) -> Result<String, CheckpointError> {
-    let origins = request.bases.iter().map(|base| base.origin()).collect::<Result<Vec<_>, _>>()?;
+fn front_matter(sources: &Sources) -> Result<String, CheckpointError> {
+    let origins = sources.bases.iter().map(|base| base.origin()).collect::<Result<Vec<_>, _>>()?;
     let mut models: Vec<&String> = Vec::new();
-    for (id, origin) in request.hub_ids.iter().zip(&origins) {
+    let hub_ids = sources.hub_ids();
+    for (id, origin) in hub_ids.iter().zip(&origins) {
         for model in id.as_ref().map_or(&origin.base_models[..], std::slice::from_ref) {
             if !models.contains(&model) {
                 models.push(model);

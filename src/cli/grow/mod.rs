@@ -5,17 +5,9 @@
 
 mod args;
 mod card;
-mod check;
-mod gates;
-mod growth;
-mod layers;
-mod merge;
-mod noise;
 mod plan;
 mod record;
-mod request;
 mod target;
-mod vocabularies;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,29 +16,22 @@ use serde_json::{Value, json};
 
 pub use args::{GgufArg, GrowArgs, GrowthArgs, LayoutArg, OutType, RouterArg};
 
-use self::check::{Check, Text};
-pub(in crate::cli) use self::growth::{Growth, grown};
-
-use self::plan::Plan;
-use self::request::Request;
+use self::plan::{check_text, plan_text};
 use self::target::Target;
-use super::exit::finish;
 use super::failure::Failure;
 use super::progress::Bytes;
-use super::{console, interrupt, output};
+use super::{console, finish, hub, interrupt, output};
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::OutputError;
 use crate::output::commit::{Existing, PartialDirectory, check_target};
 use crate::output::disk::Disk;
 use crate::output::receipt::RECEIPT;
+use crate::upscale::{CheckText, Forecast, Growth, MAX_LAYERS, MergeOptions, Preservation, Request, Sources};
 use crate::weights::WeightSource;
 
 /// Room for the small files that are made beside the weights.
 const SLACK_BYTES: u64 = 1 << 20;
-
-/// Layers beyond which a plan is taken for a typing error.
-const MOST_LAYERS: usize = 1024;
 
 /// The distance between 1 and the next number of the narrowest type that is computed with.
 const COARSEST_EPSILON: f64 = 1.0 / 128.0;
@@ -67,24 +52,29 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
         }
         checked => checked.map(|()| None)?,
     };
-    let request = Request::open(args, &disk)?;
-    apart_from_inputs(&*disk, &out, &request.bases)?;
-    let is_growth = !args.growth.options().is_empty() || request.is_merge();
+    let sources = Sources::open(&disk, request(args, &*disk)?, hub::locate)?;
+    apart_from_inputs(&*disk, &out, &sources.bases)?;
+    let is_growth = !args.growth.options().is_empty() || sources.request.is_merge();
     if !is_growth && !args.converts() {
         return Err(Failure::usage(
             "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout",
         ));
     }
-    let text = args.check.then(|| Text::read(request.parent(), args.check_text.as_deref())).transpose()?;
-    let growth = request.growth(args)?;
+    let text = args.check.then(|| CheckText::read(&sources, args.check_text.as_deref())).transpose()?;
+    let growth = match sources.request.is_merge() {
+        true => {
+            Growth::of_merge(&sources, MergeOptions { seed: args.growth.seed, mergekit_compat: args.mergekit_compat })?
+        }
+        false => grown(&sources.bases[0], &sources.names[0], &args.growth)?,
+    };
     let num_layers = growth.source.config().num_hidden_layers;
-    if num_layers > MOST_LAYERS && !args.force {
+    if num_layers > MAX_LAYERS && !args.force {
         return Err(Failure::invalid(format_args!(
-            "the result would have {num_layers} layers, expected at most {MOST_LAYERS} (--force takes more)"
+            "the result would have {num_layers} layers, expected at most {MAX_LAYERS} (--force takes more)"
         )));
     }
-    let target = Target::new(args, &*disk, &request, &growth)?;
-    let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args));
+    let target = Target::new(args, &*disk, &sources, &growth)?;
+    let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args.written_as()));
     let refused = refusal.map(|error| format!("a run would be refused: {error}"));
     let warnings =
         growth.warnings.iter().cloned().chain(target.warnings(args, &growth)).chain(lost_noise).chain(refused);
@@ -95,21 +85,21 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
         return Err(Failure::invalid(format_args!("{warning} (refused because of --strict)")));
     }
     let free_bytes = free_bytes(&*disk, &out)?;
-    let plan = Plan::new(request.parent().config(), &growth, target.files()?, free_bytes, warnings);
+    let plan = Forecast::new(sources.parent().config(), &growth, target.files()?, free_bytes, warnings);
     if args.dry_run {
-        return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan.to_text() });
+        return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan_text(&plan) });
     }
-    for notice in request.bases.iter().flat_map(Checkpoint::notices) {
+    for notice in sources.bases.iter().flat_map(Checkpoint::notices) {
         console::tell(format_args!("note: {notice}"));
     }
-    let needed_bytes = plan.bytes_to_write() + target.inherited_bytes(&*disk)? + SLACK_BYTES;
+    let needed_bytes = plan.bytes_to_write + target.inherited_bytes(&*disk)? + SLACK_BYTES;
     if needed_bytes > free_bytes {
         return Err(OutputError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
-    console::tell(plan.to_text().trim_end());
+    console::tell(plan_text(&plan).trim_end());
     interrupt::catch();
     let partial = PartialDirectory::create(disk.clone(), &out, existing)?;
-    let output = Output { disk: &disk, request: &request, growth: &growth, target: &target };
+    let output = Output { disk: &disk, sources: &sources, growth: &growth, target: &target };
     let written = console::timed("written, hashed and on disk", || write(partial, &output, args, &plan));
     written.map_err(|error| match interrupt::caught() {
         Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
@@ -125,56 +115,81 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
             finish(Err(Failure::runtime(what)), json);
         };
         interrupt::at_once(tell, || {
-            Check::run(request.parent(), &Checkpoint::open_on(disk.clone(), &out)?, growth.preserves, rounded, text)
+            let grown = Checkpoint::open_on(disk.clone(), &out)?;
+            Ok::<_, Failure>(Preservation::measure(sources.parent(), &grown, growth.preserves, rounded, text)?)
         })
     };
     let checked = text.as_ref().map(|text| console::timed("checked", || check(text))).transpose()?;
     let mut summary = plan.to_json();
     summary["out"] = json!(args.out.to_string_lossy());
-    summary["check"] = checked.as_ref().map_or(Value::Null, Check::to_json);
+    summary["check"] = checked.as_ref().map_or(Value::Null, Preservation::to_json);
     let failed = checked.as_ref().filter(|check| !check.passed());
     // With --json, the error has the summary.
     if !args.json {
-        let text = checked.as_ref().map(Check::to_text).unwrap_or_default();
-        output::print(&format!("wrote {} ({})\n{text}", args.out.display(), output::size(plan.bytes_to_write())))?;
+        let text = checked.as_ref().map(check_text).unwrap_or_default();
+        output::print(&format!("wrote {} ({})\n{text}", args.out.display(), output::size(plan.bytes_to_write)))?;
     } else if failed.is_none() {
         output::print(&format!("{summary:#}\n"))?;
     }
     failed.map_or(Ok(()), |check| {
-        let moved = check.max_abs_logit();
-        let message = format!("growth was to preserve the function, but a logit moved by {moved:.3e}");
+        let moved = check.divergence.max_abs_logit;
+        let message = format!("growth should preserve the function, but a logit moved by {moved:.3e}");
         Err(Failure::check(message, summary))
     })
+}
+
+/// What is to be grown; a mergekit file excludes options that say how to grow a base.
+fn request(args: &GrowArgs, disk: &dyn Disk) -> Result<Request, Failure> {
+    let request = Request::read(disk, &args.source)?;
+    if !request.is_merge() && args.mergekit_compat {
+        let source = &args.source;
+        return Err(Failure::usage(format_args!("--mergekit-compat with {source:?}: it is for a mergekit file")));
+    }
+    for notice in request.notices() {
+        console::tell(format_args!("note: {:?}: {notice}", args.source));
+    }
+    match args.growth.options().first() {
+        Some(option) if request.is_merge() => {
+            let source = &args.source;
+            Err(Failure::usage(format_args!("{option} with {source:?}: a mergekit file says itself how to grow")))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// The grown view that options ask for, of a base called `name`.
+pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthArgs) -> Result<Growth<'a>, Failure> {
+    Growth::of_base(base, name, &args.request()?).map_err(|error| args.blame(error))
 }
 
 /// What goes into an output.
 struct Output<'a> {
     disk: &'a Arc<dyn Disk>,
-    request: &'a Request,
+    sources: &'a Sources,
     growth: &'a Growth<'a>,
     target: &'a Target<'a>,
 }
 
-fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Plan) -> Result<(), Failure> {
-    let Output { disk, request, growth, target } = *output;
+fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Forecast) -> Result<(), Failure> {
+    let Output { disk, sources, growth, target } = *output;
     for leftover in partial.leftovers() {
         console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
     }
-    let hashed: u64 = request.bases.iter().map(Checkpoint::weight_bytes).sum();
-    let bar = Bytes::new("writing and hashing", Some(plan.bytes_to_write() + hashed));
+    let hashed: u64 = sources.bases.iter().map(Checkpoint::weight_bytes).sum();
+    let bar = Bytes::new("writing and hashing", Some(plan.bytes_to_write + hashed));
     // The parents are hashed beside the writing, which keeps another core busy.
     let (parents, written) = std::thread::scope(|scope| {
-        let parents = scope.spawn(|| record::parents(request, &mut |bytes| bar.add(bytes)));
+        let parents = scope.spawn(|| record::parents(sources, &mut |bytes| bar.add(bytes)));
         let written = target.write(disk, &mut partial, &mut |bytes| bar.add(bytes));
         (parents.join().expect("hashing does not panic"), written)
     });
     written?;
     let mut receipt = record::receipt(parents?, growth, args.growth.seed);
     drop(bar);
-    for (name, bytes) in &growth.kept {
+    for (name, bytes) in &growth.configs {
         partial.write(name, bytes)?;
     }
-    partial.write("README.md", card::card(request, growth, target)?.as_bytes())?;
+    partial.write("README.md", card::card(sources, growth, target)?.as_bytes())?;
     receipt["files"] = json!(partial.files());
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
     Ok(partial.commit()?)

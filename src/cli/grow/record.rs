@@ -3,22 +3,21 @@
 use serde_json::{Value, json};
 
 use super::super::run_info::{COMMAND, words};
-use super::growth::Growth;
-use super::request::Request;
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::commit::FileRecord;
 use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::flops::count_parameters;
+use crate::upscale::{Growth, Sources};
 use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
 
 /// The weights that a growth came from, hashed. `watch` is told of every run of bytes read.
-pub(super) fn parents(request: &Request, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
+pub(super) fn parents(sources: &Sources, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
     let parent = |(name, base): (&String, &Checkpoint)| {
         let files: Vec<FileRecord> = base.weight_records(watch)?;
         Ok(json!({"name": words(name), "weights": files}))
     };
-    request.names.iter().zip(&request.bases).map(parent).collect()
+    sources.names.iter().zip(&sources.bases).map(parent).collect()
 }
 
 /// The receipt but for its files: the same bytes for the same command and the same parents, so without a date.

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use super::super::failure::Failure;
 use super::args::{GgufArg, GrowArgs, LayoutArg, OutType};
-use super::growth::Growth;
-use super::request::Request;
 use crate::formats::gguf::{GgufFileType, GgufOptions, GgufVocabulary, gguf_size_bytes, write_gguf};
 use crate::formats::hf::{HfOptions, HfWriter, Layout};
 use crate::formats::{Checkpoint, CheckpointError, Sidecar};
 use crate::growth::Grown;
 use crate::output::commit::{PartialDirectory, PartialFile};
 use crate::output::disk::Disk;
+use crate::upscale::{Growth, Sources};
 use crate::weights::{Dtype, Finite, Strictness, WeightSource};
 
 /// The weights of an output, planned and not read yet.
@@ -31,7 +30,7 @@ pub(super) enum Target<'a> {
 
 impl<'a> Target<'a> {
     /// Plans the files for what was asked.
-    pub fn new(args: &GrowArgs, disk: &dyn Disk, request: &Request, growth: &'a Growth<'a>) -> Result<Self, Failure> {
+    pub fn new(args: &GrowArgs, disk: &dyn Disk, sources: &Sources, growth: &'a Growth<'a>) -> Result<Self, Failure> {
         match args.out_type {
             OutType::Hf => {
                 let options = HfOptions {
@@ -43,7 +42,7 @@ impl<'a> Target<'a> {
                     },
                     strictness: Strictness { allow_nonfinite: args.allow_nonfinite, saturate: args.saturate },
                 };
-                Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: request.inherited(disk)? })
+                Ok(Self::Hf { writer: HfWriter::new(&growth.source, options), inherited: sources.sidecar(disk)? })
             }
             OutType::Gguf(number_type) => {
                 if let Some(option) = args.hf_options() {
@@ -61,7 +60,7 @@ impl<'a> Target<'a> {
                 let stem = stem.unwrap_or_else(|| "model".to_owned());
                 Ok(Self::Gguf {
                     source: Finite::new(&growth.source, args.allow_nonfinite),
-                    vocabulary: Box::new(request.gguf_vocabulary(disk)?),
+                    vocabulary: Box::new(sources.gguf_vocabulary(disk)?),
                     options: GgufOptions { file_type, name: Some(stem.clone()) },
                     name: format!("{stem}-{suffix}.gguf"),
                 })

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::fields::FieldFault;
-use super::yaml::YamlFault;
+use super::field_fault::FieldFault;
+use super::yaml_fault::YamlFault;
 use crate::error::{InFile, cut, quoted};
 use crate::growth::PlanError;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::error::MergeFault;
-use super::fields::FieldFault;
+use super::field_fault::FieldFault;
 use super::yaml::{Node, Value};
 
 /// A model: a path or a hub id, optionally at a revision. The caller opens it; a relative path is looked up beside the

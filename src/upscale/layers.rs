@@ -1,4 +1,4 @@
-//! Which layers of a base stand where in what grows from it.
+//! Which layers of the base the layers of the result come from.
 
 use std::fmt;
 
@@ -6,23 +6,23 @@ use serde::Serialize;
 
 use crate::weights::{LayerTensor, Recipe, Step, TensorId, WeightSource};
 
-/// Layers of the result, one after the other, that come from layers one after the other.
+/// Consecutive layers of the result that come from consecutive layers of a base.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct LayerRun {
-    /// The first of the result.
+pub struct LayerRun {
+    /// Index of the first in the result.
     first: usize,
     count: usize,
-    /// `None` for new ones.
+    /// `None` for created layers.
     source: Option<SourceLayers>,
-    /// Whether they add nothing to the residual stream yet.
+    /// Whether they add nothing to the residual stream.
     identity: bool,
 }
 
-/// Where they come from.
+/// The origin of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct SourceLayers {
     first: usize,
-    /// Where several models are merged.
+    /// The model, where several are merged.
     model: Option<String>,
 }
 
@@ -46,7 +46,7 @@ impl LayerRun {
     pub fn all(source: &dyn WeightSource) -> Vec<Self> {
         let mut runs: Vec<Self> = Vec::new();
         for next in (0..source.config().num_hidden_layers).map(|layer| Self::of(source, layer)) {
-            match runs.last_mut().filter(|run| run.goes_on_with(&next)) {
+            match runs.last_mut().filter(|run| run.continues_with(&next)) {
                 Some(run) => run.count += 1,
                 None => runs.push(next),
             }
@@ -54,7 +54,7 @@ impl LayerRun {
         runs
     }
 
-    fn goes_on_with(&self, next: &Self) -> bool {
+    fn continues_with(&self, next: &Self) -> bool {
         let follows = match (&self.source, &next.source) {
             (Some(own), Some(next)) => own.model == next.model && own.first + self.count == next.first,
             _ => false,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_block_says_that_it_is_one() {
+    fn an_identity_block_is_marked() {
         let blocks = runs(GrowthPlan::IdentityBlocks { num_blocks: 1 });
         let told: Vec<String> = blocks.iter().map(LayerRun::to_string).collect();
         assert_eq!(told, ["layers 0..8 ← 0..8", "layers 8..9 ← 7..8, adding nothing yet"]);

@@ -1,12 +1,13 @@
-//! Router rows made of prompts: what the router of each layer would see of them.
+//! Router rows computed from prompts: the mean input that the router of each layer would get.
 
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::super::failure::Failure;
-use super::check::within_vocabulary;
+use super::UpscaleError;
+use super::preservation::{tokenizer_of, within_vocabulary};
 use crate::device::device;
+use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::growth::mergekit::{GateMode, MoeMergeConfig, PromptTokens, cheap_embed};
 use crate::growth::{PlanError, RouterRows};
@@ -14,33 +15,31 @@ use crate::model::DenseDecoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
-/// Rows for `--router hidden`: line `e` of the file is what expert `e` should be good at; each token of it counts.
+/// Rows from a file whose line `e` is the prompt of expert `e`; all its tokens count.
 pub(super) fn from_file(
     file: &Path,
     source: &dyn WeightSource,
     base: &Checkpoint,
     num_experts: usize,
-) -> Result<RouterRows, Failure> {
-    let text = std::fs::read_to_string(file).map_err(Failure::reading(file))?;
+) -> Result<RouterRows, UpscaleError> {
+    let text = std::fs::read_to_string(file).map_err(FileError::io(file))?;
     let prompts: Vec<[Vec<String>; 2]> = text.lines().map(|line| [vec![line.to_owned()], Vec::new()]).collect();
     if prompts.len() != num_experts {
-        return Err(Failure::invalid(format_args!(
-            "{file:?} has {} prompts, expected {num_experts}, a line an expert",
-            prompts.len()
-        )));
+        return Err(UpscaleError::PromptCount { path: file.to_owned(), found: prompts.len(), expected: num_experts });
     }
-    dense(source)?;
     let prompts = tokens(prompts, base, |tokenizer, text| Ok(tokenizer.encode_with_special_tokens(text)?))?;
     rows(&prompts, source, Pooling::AllTokens)
 }
 
 /// Rows for a gate mode of mergekit-moe that reads prompts.
-pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<RouterRows, Failure> {
+pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<RouterRows, UpscaleError> {
     let base = &bases[config.base_model()];
-    dense(base)?;
+    if let Some(moe) = base.config().moe {
+        return Err(PlanError::AlreadySparse { num_local_experts: moe.num_local_experts }.into());
+    }
     let experts = config.experts().iter();
     let prompts = experts.map(|expert| [expert.positive_prompts.clone(), expert.negative_prompts.clone()]);
-    // As mergekit has it: the tokenizer's beginning of a text, whether or not the tokenizer puts it there, and nothing else.
+    // As in mergekit: the BOS token, whether or not the tokenizer adds it, and no other special token.
     let bos = base.bos_token()?;
     let prompts = tokens(prompts, base, |tokenizer, text| {
         let bos = bos.as_ref().and_then(|token| tokenizer.token_to_id(token));
@@ -56,29 +55,19 @@ pub(super) fn of_merge(config: &MoeMergeConfig, bases: &[Checkpoint]) -> Result<
     }
 }
 
-/// Refuses a source that has routers already.
-fn dense(source: &dyn WeightSource) -> Result<(), PlanError> {
-    match source.config().moe {
-        Some(moe) => Err(PlanError::AlreadySparse { num_local_experts: moe.num_local_experts }),
-        None => Ok(()),
-    }
-}
-
-/// The ids of every expert's prompts, the positive and the negative ones.
+/// The token ids of every expert's prompts, positive and negative.
 fn tokens(
     prompts: impl IntoIterator<Item = [Vec<String>; 2]>,
     base: &Checkpoint,
-    encode: impl Fn(&Tokenizer, &str) -> Result<Vec<u32>, Failure>,
-) -> Result<Vec<PromptTokens>, Failure> {
-    let tokenizer = Tokenizer::from_json(base.tokenizer_json()?.as_slice(), &base.path().join("tokenizer.json"))?;
+    encode: impl Fn(&Tokenizer, &str) -> Result<Vec<u32>, UpscaleError>,
+) -> Result<Vec<PromptTokens>, UpscaleError> {
+    let tokenizer = tokenizer_of(base)?;
     let mut experts = Vec::new();
     for (expert, texts) in prompts.into_iter().enumerate() {
-        let ids = |text: &String| -> Result<Vec<u32>, Failure> {
+        let ids = |text: &String| -> Result<Vec<u32>, UpscaleError> {
             let ids = encode(&tokenizer, text)?;
             if ids.is_empty() || text.trim().is_empty() {
-                return Err(Failure::invalid(format_args!(
-                    "a prompt of expert {expert} has no token, expected at least one"
-                )));
+                return Err(UpscaleError::EmptyPrompt { expert });
             }
             within_vocabulary(&ids, base.config())?;
             Ok(ids)
@@ -89,17 +78,17 @@ fn tokens(
     Ok(experts)
 }
 
-/// Which router inputs of a prompt become one vector.
+/// How the router inputs of a prompt become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pooling {
-    /// That of the last token.
+    /// The input of the last token.
     LastToken,
     /// The mean over all tokens.
     AllTokens,
 }
 
 /// Per layer and expert, the direction from the mean over negative prompts to that over positive ones.
-fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, Failure> {
+fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, UpscaleError> {
     let (config, device) = (source.config(), device("flex")?);
     let model = DenseDecoder::load(&source, &device)?;
     let mean = |prompts: &[Vec<u32>]| {

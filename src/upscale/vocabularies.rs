@@ -1,4 +1,4 @@
-//! Whether the tokenizers of merged models mean the same by the same ids.
+//! Whether the tokenizers of merged models give the same ids to the same tokens.
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::super::failure::Failure;
-use super::request::Request;
+use super::{Sources, UpscaleError};
+use crate::weights::WeightSource;
 
-/// Characters of a token that a message shows.
-const MOST_CHARS: usize = 64;
+/// Characters of a token in a message.
+const MAX_CHARS: usize = 64;
 
 /// Tokens by id, of a `tokenizer.json`.
 struct Vocabulary(HashMap<u32, String>);
@@ -27,7 +27,7 @@ struct Model {
     vocab: Tokens,
 }
 
-/// Ids by token, or with `Unigram` tokens in the order of their ids.
+/// Ids by token, or for `Unigram` tokens in the order of their ids.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Tokens {
@@ -53,35 +53,38 @@ impl Vocabulary {
         Some(Self(tokens))
     }
 
-    /// The first id that means one token here and another there.
+    /// The first id with two different tokens.
     fn first_difference<'a>(&'a self, other: &'a Self) -> Option<(u32, &'a str, &'a str)> {
         let both = self.0.iter().filter_map(|(id, token)| Some((*id, token.as_str(), other.0.get(id)?.as_str())));
         both.filter(|(_, token, other)| token != other).min_by_key(|(id, ..)| *id)
     }
 }
 
-/// Compares the tokenizer of every model with that of the parent, which the result has. A model without one has nothing to
-/// say.
+/// Compares the tokenizer of every model with that of the result, and returns warnings. Models without one are skipped.
 ///
 /// # Errors
-/// For an id that means two tokens. Anything else in which tokenizers differ is only
-/// warned of: the ids that one of them lacks, how a text is cut.
-pub(super) fn compare(request: &Request) -> Result<Vec<String>, Failure> {
-    let Ok(expected) = request.parent().tokenizer_json() else { return Ok(Vec::new()) };
-    let parent = &request.names[request.parent];
+/// [`UpscaleError::DifferentTokens`] for an id with two tokens, [`UpscaleError::IdBeyondVocabulary`] for a tokenizer of
+/// another model with more ids than the embeddings have rows. Other differences are warnings: ids that one tokenizer
+/// lacks, and how a text is split.
+pub(super) fn compare(sources: &Sources) -> Result<Vec<String>, UpscaleError> {
+    let Ok(expected) = sources.tokenizer().tokenizer_json() else { return Ok(Vec::new()) };
+    let tokenizer = sources.tokenizer_name();
     let expected_vocabulary = LazyCell::new(|| Vocabulary::parse(&expected));
     let mut warnings = Vec::new();
-    for (name, base) in request.names.iter().zip(&request.bases) {
+    for (name, base) in sources.names.iter().zip(&sources.bases) {
         let Some(found) = base.tokenizer_json().ok().filter(|found| *found != expected) else { continue };
-        if let (Some(found), Some(expected)) = (Vocabulary::parse(&found), &*expected_vocabulary)
-            && let Some((id, found, expected)) = found.first_difference(expected)
-        {
-            let [found, expected] = [found, expected].map(|token| token.chars().take(MOST_CHARS).collect::<String>());
-            return Err(Failure::invalid(format_args!(
-                "the vocabularies of {name:?} and {parent:?} differ at id {id}: {found:?} and {expected:?}, expected one tokenizer"
-            )));
+        if let (Some(found), Some(expected)) = (Vocabulary::parse(&found), &*expected_vocabulary) {
+            if let Some((id, found, expected)) = found.first_difference(expected) {
+                let [found, expected] = [found, expected].map(|token| token.chars().take(MAX_CHARS).collect());
+                let (first, other) = (name.clone(), tokenizer);
+                return Err(UpscaleError::DifferentTokens { first, other, id, found, expected });
+            }
+            let vocab_size = base.config().vocab_size;
+            if let Some(id) = expected.0.keys().copied().filter(|&id| id as usize >= vocab_size).min() {
+                return Err(UpscaleError::IdBeyondVocabulary { id, vocab_size });
+            }
         }
-        warnings.push(format!("the tokenizer of {name} is not that of {parent}, though no id means two tokens"));
+        warnings.push(format!("the tokenizer of {name} is not that of {tokenizer}, though no id means two tokens"));
     }
     Ok(warnings)
 }

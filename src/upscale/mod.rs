@@ -1,0 +1,27 @@
+//! Growing a checkpoint, from what was asked for to a view that can be written and checked.
+//!
+//! A [`Request`] names a base or a mergekit file; [`Sources`] are its checkpoints, opened; a [`Growth`] is their grown view
+//! with what is worth knowing before it is written: a [`Forecast`] of layers and costs, and warnings. Afterwards
+//! [`Preservation`] measures what growth changed.
+
+mod error;
+mod forecast;
+mod growth;
+mod layers;
+mod merge;
+mod noise;
+mod preservation;
+mod request;
+mod router_rows;
+mod sources;
+mod vocabularies;
+
+pub use error::UpscaleError;
+pub use forecast::{Cost, FileSize, Forecast};
+pub use growth::{Growth, GrowthRequest, MAX_LAYERS};
+pub use layers::LayerRun;
+pub use merge::MergeOptions;
+pub use noise::{NoiseSample, WrittenAs};
+pub use preservation::{CheckText, Preservation};
+pub use request::Request;
+pub use sources::Sources;
