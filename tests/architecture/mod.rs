@@ -72,9 +72,6 @@ const IN_CIRCLES: [&str; 11] = [
 /// Files that are still too long.
 const TOO_LONG: [&str; 1] = ["kernel/cpu/lanes/x86"];
 
-/// Files of `cli` that still compute.
-const COMPUTING: [&str; 0] = [];
-
 /// The longest file, in lines before its tests.
 const MAX_LINES: usize = 400;
 
@@ -148,9 +145,8 @@ fn files_are_short() {
 #[test]
 fn the_commands_hold_no_tensor() {
     for file in files_of("cli") {
-        let known = COMPUTING.iter().any(|known| home(&file)[1..].join("/").starts_with(known));
         let computes = has_word(&outside_tests(tokens(&read(&file))), "burn");
-        assert!(known || !computes, "{}: uses burn", file.display());
+        assert!(!computes, "{}: uses burn", file.display());
     }
 }
 
