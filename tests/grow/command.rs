@@ -49,7 +49,7 @@ const REFUSED: [Row; 37] = [
     ("E12", &["--moe", "100000000"], 3, "the result would have 100000000 experts per layer, expected at most 4096"),
     ("E12", &["--moe", "4096", "--granularity", "2"], 3, "the result would have 8192 experts per layer, expected at most 4096"),
     ("GG", &["--dus", "1", "--out-type", "gguf:f16", "--dtype", "float16"], 2, "--dtype beside --out-type gguf"),
-    ("CLI", &["--moe", "4", "--mergekit-compat"], 2, "expected it with a mergekit file alone"),
+    ("CLI", &["--moe", "4", "--mergekit-compat"], 2, "it is for a mergekit file"),
     ("H22", &["--dus", "1", "--out-shard-size", "0"], 2, "\"0\" is not a size of at least 1 byte"),
     ("CLI", &[], 2, "nothing to do: expected --dus"),
     ("CLI", &["--dus", "1", "--stack", "2"], 2, "cannot be used with"),
@@ -340,7 +340,7 @@ fn a_mergekit_file_is_carried_out_and_kept_to_the_byte() {
     assert_eq!((grown.config().num_hidden_layers, &grown.raw_config()["dtype"]), (3, &"float16".into()));
     let output = run(&["grow", "--dus", "1", config.to_str().unwrap(), root.path().join("b").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("--dus beside"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--dus with "));
 }
 
 #[test]

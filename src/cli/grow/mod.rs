@@ -53,6 +53,9 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
         checked => checked.map(|()| None)?,
     };
     let sources = Sources::open(&disk, request(args, &*disk)?, hub::locate)?;
+    for (name, base) in sources.names.iter().zip(&sources.bases) {
+        console::detail(format_args!("{name}: {}, {}", base.path().display(), base.format()));
+    }
     apart_from_inputs(&*disk, &out, &sources.bases)?;
     let is_growth = !args.growth.options().is_empty() || sources.request.is_merge();
     if !is_growth && !args.converts() {
