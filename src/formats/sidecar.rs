@@ -10,6 +10,7 @@ use crate::output::commit::PartialDirectory;
 use crate::output::disk::{Disk, open_regular, read_bounded, read_through};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
 pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
@@ -45,6 +46,14 @@ impl Sidecar {
     /// Whether a tokenizer is among the files.
     pub fn has_tokenizer(&self) -> bool {
         self.files.iter().any(|(name, _)| TOKENIZERS.contains(&name.as_str()))
+    }
+
+    /// The files about text of another checkpoint in place of its own; config keys and generation settings stay.
+    #[must_use]
+    pub fn with_tokenizer_of(mut self, other: Self) -> Self {
+        self.files.retain(|(name, _)| name == GENERATION_CONFIG);
+        self.files.extend(other.files.into_iter().filter(|(name, _)| name != GENERATION_CONFIG));
+        self
     }
 
     /// Puts a chat template, in Jinja, in the place of the parent's: transformers reads `chat_template.jinja` first, others

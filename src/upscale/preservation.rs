@@ -54,7 +54,7 @@ impl CheckText {
 
 /// The tokenizer of a checkpoint.
 pub(super) fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Tokenizer, UpscaleError> {
-    Ok(Tokenizer::from_json(&checkpoint.tokenizer_json()?, &checkpoint.path().join("tokenizer.json"))?)
+    Ok(Tokenizer::from_json(&checkpoint.tokenizer_json()?, checkpoint.path())?)
 }
 
 /// Refuses ids without a row in the embeddings.

@@ -74,11 +74,7 @@ impl Sources {
     pub fn sidecar(&self, disk: &dyn Disk) -> Result<Sidecar, UpscaleError> {
         let mut sidecar = self.parent().inherited()?;
         if !std::ptr::eq(self.tokenizer(), self.parent()) {
-            // Generation settings belong to the model, the other files to the tokenizer.
-            let is_of_model = |name: &str| name == "generation_config.json";
-            sidecar.files.retain(|(name, _)| is_of_model(name));
-            let files = self.tokenizer().inherited()?.files.into_iter();
-            sidecar.files.extend(files.filter(|(name, _)| !is_of_model(name)));
+            sidecar = sidecar.with_tokenizer_of(self.tokenizer().inherited()?);
         }
         if let Some(template) = self.chat_template(disk)? {
             sidecar.set_chat_template(disk, &template)?;
