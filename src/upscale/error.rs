@@ -1,7 +1,9 @@
 //! Why a checkpoint cannot be grown as asked.
 
+use crate::config::ConfigError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
+use crate::formats::CheckpointError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
 use crate::tokenizer::TokenizerError;
@@ -17,9 +19,15 @@ pub enum UpscaleError {
     /// The mergekit file breaks a rule.
     #[error(transparent)]
     Merge(#[from] MergeError),
-    /// A checkpoint cannot be opened or read.
+    /// A checkpoint cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightError),
+    /// The decoder cannot compute with a base that it can copy.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -95,6 +103,7 @@ impl UpscaleError {
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Checkpoint(error) => error.kind(),
             Self::Weights(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),

@@ -33,6 +33,7 @@ impl CheckText {
     /// # Errors
     /// [`UpscaleError`], also if the base cannot be computed with.
     pub fn read(sources: &Sources, file: Option<&Path>) -> Result<Self, UpscaleError> {
+        sources.parent().config().computable()?;
         let text = match file {
             None => PARAGRAPH.to_owned(),
             Some(path) => std::fs::read_to_string(path).map_err(FileError::io(path))?,

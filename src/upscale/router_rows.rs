@@ -90,6 +90,7 @@ enum Pooling {
 /// Per layer and expert, the direction from the mean over negative prompts to that over positive ones.
 fn rows(prompts: &[PromptTokens], source: &dyn WeightSource, pooling: Pooling) -> Result<RouterRows, UpscaleError> {
     let (config, device) = (source.config(), device("flex")?);
+    config.computable()?;
     let model = DenseDecoder::load(&source, &device)?;
     let mean = |prompts: &[Vec<u32>]| {
         let mut mean = vec![vec![0.0; config.hidden_size]; config.num_hidden_layers];

@@ -63,7 +63,8 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
             "nothing to do: expected --dus, --stack, --identity-blocks, --moe or --granularity, or another --dtype, --out-type or --moe-layout",
         ));
     }
-    let text = args.check.then(|| CheckText::read(&sources, args.check_text.as_deref())).transpose()?;
+    let text = args.check.then(|| CheckText::read(&sources, args.check_text.as_deref()));
+    let text = text.transpose().map_err(|error| Failure::from(error).for_option("--check"))?;
     let growth = match sources.request.is_merge() {
         true => {
             Growth::of_merge(&sources, MergeOptions { seed: args.growth.seed, mergekit_compat: args.mergekit_compat })?
