@@ -37,17 +37,18 @@ const DECODE_TOKENS: usize = 16;
 pub struct CompareArgs {
     /// Directory of a dense Llama or Mistral [default: built-in base]
     ///
-    /// Hugging Face directory of a dense Llama or Mistral; needs --data [default: the built-in base]
+    /// A Hugging Face directory; it needs --data.
     #[arg(long, value_name = "DIR", help_heading = "Base and data")]
     pub base: Option<PathBuf>,
     /// Text to train on, .txt or .jsonl [default: built-in language]
     ///
-    /// Text to train and score on, .txt or .jsonl with "text"; its last tenth is held out [default: the built-in language]
+    /// Each line of .jsonl has a "text". The last tenth is held out.
     #[arg(long, value_name = "FILE", help_heading = "Base and data")]
     pub data: Option<PathBuf>,
     /// Overlaps of further deep arms
     ///
-    /// Overlaps of further deep arms, besides the iso-FLOP one: layers dropped from each of the two copies
+    /// An overlap is the number of layers dropped from each of the two copies. One arm always has the overlap that matches the
+    /// FLOPs of the wide arm.
     #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Arms")]
     pub m: Vec<usize>,
     /// Experts per layer of the wide arm
@@ -58,18 +59,17 @@ pub struct CompareArgs {
     pub top_k: usize,
     /// Training FLOPs of each arm, such as 3e12 [default: 6e11]
     ///
-    /// Training FLOPs of each arm, such as 3e12 [default: 6e11, 1.5e11 with --quick]
+    /// With --quick, the default is 1.5e11.
     #[arg(long, value_parser = count, conflicts_with = "tokens", help_heading = "Training")]
     pub flops: Option<u64>,
     /// Training tokens of the control; other arms get equal FLOPs
     ///
-    /// Training budget as tokens of the dense control; the other arms get equal FLOPs [default with --base: 16384, 512 with
-    /// --quick]
+    /// With --base, the default budget is 16384 tokens, with --quick too 512.
     #[arg(long, value_parser = count, help_heading = "Training")]
     pub tokens: Option<u64>,
     /// Runs per arm; from 2 on with 95 % intervals [default: 3]
     ///
-    /// Runs per arm, with seeds 1 to K; from 2 on the table has 95 % intervals [default: 3, 1 with --quick or --base]
+    /// The seeds are 1 to K. With --quick or --base, the default is 1.
     #[arg(long, value_name = "K", help_heading = "Training")]
     pub seeds: Option<usize>,
     /// Peak learning rate [default: 2e-3, 1e-4 with --base]
@@ -82,19 +82,17 @@ pub struct CompareArgs {
     #[arg(long, help_heading = "Training")]
     pub seq_length: Option<usize>,
     /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
-    ///
-    /// Where to compute: flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Measuring")]
     pub device: String,
     /// float32, float16 or bfloat16, for timings and memory
     ///
-    /// Type of the weights in timings and memory: float32, float16 or bfloat16; training is in float32
+    /// Training is in float32.
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = DtypeArg::Float32, help_heading = "Measuring")]
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// Folder for results.json, results.md and the figures; files of these names in it are replaced [default:
-    /// figures/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results]
+    /// Files of these names in it are replaced. The default is figures/compare_dus_moe, with a suffix for --quick, for --base
+    /// and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// A short run: some twenty seconds; with --base 2 updates

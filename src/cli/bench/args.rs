@@ -30,12 +30,12 @@ pub struct BenchArgs {
 
     /// Prompt tokens in one pass (pp512) [default: 512]
     ///
-    /// Prompt tokens in one pass (pp512); 0 for no such test [default: 512, none with --train]
+    /// 0 is no such test. With --train there is none unless given.
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_prompt: Vec<Sizes>,
     /// Tokens decoded one at a time (tg128) [default: 128]
     ///
-    /// Tokens decoded one at a time (tg128); 0 for no such test [default: 128, none with --train]
+    /// 0 is no such test. With --train there is none unless given.
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_gen: Vec<Sizes>,
     /// A prompt, then decoding (pp512+tg128); also -pg
@@ -52,7 +52,7 @@ pub struct BenchArgs {
     pub threads: Vec<Sizes>,
     /// Training steps on B sequences of S tokens
     ///
-    /// Whole training steps in float32 on B sequences of S tokens: forward, loss, backward, clipping, AdamW
+    /// A step is forward, loss, backward, clipping and AdamW in float32.
     #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
     /// Timed repetitions of each test
@@ -73,13 +73,13 @@ pub struct BenchArgs {
     pub progress: bool,
     /// Where the time goes, as a Chrome trace
     ///
-    /// Write where the time of one more repetition of each test goes, as a Chrome trace for Perfetto or chrome://tracing
+    /// One more repetition of each test is traced, for Perfetto or chrome://tracing.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
     /// Type of the matrices: float32, float16, bfloat16
     ///
-    /// Type of the matrices: float32, float16, bfloat16 [default: quantized where a GGUF file has them so, else float32]
+    /// By default, matrices that a GGUF file has quantized stay quantized, and others are float32.
     #[arg(
         long,
         value_enum,
@@ -91,12 +91,10 @@ pub struct BenchArgs {
     pub dtype: Option<DtypeArg>,
     /// Quantize matrices to q8_0 or q4_0
     ///
-    /// Quantize matrices to q8_0 or q4_0; those that a GGUF file has quantized stay as they are
+    /// Matrices that a GGUF file has quantized stay as they are.
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
     pub quant: Option<QuantArg>,
     /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
-    ///
-    /// Where to compute: flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,
 

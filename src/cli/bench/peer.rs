@@ -111,9 +111,12 @@ impl Args for PeerArgs {
     fn augment_args(command: Command) -> Command {
         OPTIONS.iter().fold(command, |command, option| {
             let short = option.short.strip_prefix('-').and_then(|short| short.parse::<char>().ok());
-            let names = if option.short.is_empty() { String::new() } else { format!(" [{}]", option.short) };
+            let names = if option.short.len() > 2 { format!(" [also {}]", option.short) } else { String::new() };
             let arg = Arg::new(option.long).long(option.long).short(short).value_name("X");
-            let arg = arg.action(ArgAction::Append).allow_hyphen_values(true).help(format!("{}{names}", option.here));
+            let arg = arg
+                .action(ArgAction::Append)
+                .allow_hyphen_values(true)
+                .help(option.here[..1].to_uppercase() + &option.here[1..] + &names);
             command.arg(arg.help_heading("Options of llama-bench that change nothing"))
         })
     }

@@ -37,12 +37,12 @@ pub struct GrowArgs {
     pub dtype: Option<DtypeArg>,
     /// hf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0
     ///
-    /// hf, a Hugging Face directory; or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, a GGUF file in OUT
+    /// hf is a Hugging Face directory; with the others, OUT has a GGUF file with matrices of that type.
     #[arg(long, value_name = "TYPE", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
     pub out_type: OutType,
     /// Largest file of weights: 5000000000, 5GB, 500MB
     ///
-    /// Largest file of weights: 5000000000, 5GB, 500MB; GGUF is always one file
+    /// GGUF is always one file.
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = byte_count, help_heading = "Output")]
     pub out_shard_size: u64,
     /// Layout of the experts: v4, one tensor each, which all readers accept; v5, fused, as transformers 5 stores them
@@ -51,12 +51,12 @@ pub struct GrowArgs {
 
     /// Print what would be written, and write nothing
     ///
-    /// Print what would be written, from headers (and with noise the first weights), and write nothing
+    /// Only headers are read, and with noise the first weights.
     #[arg(long, help_heading = "Checks")]
     pub dry_run: bool,
     /// Run base and result on real text, and compare their logits
     ///
-    /// After writing, run base and result on real text, and print how growth changed the logits and the loss
+    /// The result is read back from the files. Growth that preserves the function must leave the logits equal up to rounding.
     #[arg(long, help_heading = "Checks")]
     pub check: bool,
     /// Text for --check [default: a built-in paragraph]
@@ -88,7 +88,7 @@ pub struct GrowArgs {
 pub struct GrowthArgs {
     /// Depth up-scaling with overlap M
     ///
-    /// Depth up-scaling: two copies of the base without the last M layers of the first and the first M of the second
+    /// Two copies of the base, without the last M layers of the first and the first M of the second.
     #[arg(long, value_name = "M", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub dus: Option<usize>,
     /// Stack K copies of the base
@@ -96,13 +96,13 @@ pub struct GrowthArgs {
     pub stack: Option<usize>,
     /// Insert K identity blocks (LLaMA-Pro)
     ///
-    /// Insert K evenly spaced blocks that are identities until they are trained (LLaMA-Pro)
+    /// The blocks are evenly spaced, and identities until they are trained.
     #[arg(long, value_name = "K", group = "depth", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Depth")]
     pub identity_blocks: Option<usize>,
 
     /// Sparse upcycling: E experts per layer
     ///
-    /// Sparse upcycling: each MLP becomes a mixture of E experts
+    /// Each MLP becomes a mixture of E experts.
     #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Width")]
     pub moe: Option<usize>,
     /// Experts per token [default: 2]
@@ -110,7 +110,7 @@ pub struct GrowthArgs {
     pub top_k: Option<usize>,
     /// Router: normal (std 0.02), zero, orthogonal, hidden
     ///
-    /// Initial router: normal (std 0.02), zero, orthogonal, or hidden (made from --prompts) [default: normal]
+    /// hidden makes it from the hidden states of --prompts. The default is normal.
     #[arg(long, value_enum, hide_possible_values = true, requires = "moe", help_heading = "Width")]
     pub router: Option<RouterArg>,
     /// Standard deviation of a normal router [default: 0.02]
@@ -131,7 +131,7 @@ pub struct GrowthArgs {
     pub noise: Option<f64>,
     /// Drop-upcycling: redraw a fraction R of the experts
     ///
-    /// Drop-upcycling: redraw a fraction R of each expert's intermediate dimensions
+    /// A fraction R of each expert's intermediate dimensions is redrawn.
     #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true, help_heading = "Width")]
     pub drop: Option<f64>,
     /// Split each expert into G finer ones; each token visits G times as many
