@@ -243,7 +243,7 @@ fn a_number_that_the_type_cannot_hold_is_refused() {
         RawTensor::new(Dtype::Int8, shape.clone(), vec![0; shape.iter().product()])
     });
     let error = written(&integers, GgufFileType::F16).err().unwrap().to_string();
-    assert!(error.contains("EmbedTokens holds int8"), "{error}");
+    assert!(error.contains("model.embed_tokens.weight is int8"), "{error}");
 }
 
 #[test]

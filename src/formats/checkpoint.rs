@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use crate::config::DecoderConfig;
 use crate::error::{FileError, FileFault, InFile};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
-use crate::formats::{CheckpointError, Origin, Sidecar};
+use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::commit::FileRecord;
 use crate::output::disk::{Disk, Kind, blake3, read_bounded};
 use crate::weights::{Dtype, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
@@ -21,19 +19,6 @@ pub enum Checkpoint {
     Hf(HfDirectory),
     /// A GGUF file, or several parts of one.
     Gguf(GgufFile),
-}
-
-/// A tensor as stored in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StoredTensor {
-    /// Its name in the file.
-    pub name: String,
-    /// Its number format, as spelled by the file.
-    pub format: String,
-    /// Sizes of its axes, slowest first.
-    pub shape: Vec<usize>,
-    /// Its size.
-    pub size_bytes: u64,
 }
 
 impl Checkpoint {

@@ -7,13 +7,16 @@ pub mod hf;
 mod json;
 mod origin;
 mod remark;
+pub(crate) mod repo_id;
 pub mod safetensors;
 mod sidecar;
+mod stored_tensor;
 
-pub use checkpoint::{Checkpoint, StoredTensor};
+pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
 pub use hf::{HfDirectory, write_hf_directory};
 pub use origin::{License, Origin};
 pub use remark::{Notice, Remark};
 pub(crate) use sidecar::TOKENIZERS;
 pub use sidecar::{Content, Sidecar};
+pub use stored_tensor::StoredTensor;

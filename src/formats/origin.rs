@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use crate::hub::HubReference;
+use super::repo_id;
 
 /// Limit on the size of a model card.
 pub(super) const CARD_LIMIT_BYTES: u64 = 1 << 20;
@@ -65,7 +65,7 @@ impl Origin {
 
     /// Adds base models, of which only ids on the Hub are kept.
     pub(super) fn with_base_models(mut self, models: impl IntoIterator<Item = String>) -> Self {
-        self.base_models.extend(models.into_iter().filter(|model| is_hub_id(model)));
+        self.base_models.extend(models.into_iter().filter(|model| repo_id::broken_rule(model).is_none()));
         self
     }
 }
@@ -95,10 +95,6 @@ fn is_plain(text: &str) -> bool {
         && text.len() <= MOST_CHARS
         && rest.starts_with(|c: char| c.is_ascii_alphanumeric())
         && rest.chars().all(plain)
-}
-
-fn is_hub_id(text: &str) -> bool {
-    text.parse().is_ok_and(|reference: HubReference| reference.repo() == text)
 }
 
 #[cfg(test)]

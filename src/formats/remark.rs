@@ -74,6 +74,9 @@ impl fmt::Display for Remark {
             Self::Unmodelled { key, found } => {
                 write!(f, "{key} is {}, which is copied but cannot be computed", cut(found))
             }
+            Self::TensorPrefix { prefix } if prefix.is_empty() => {
+                f.write_str("tensor names lack the prefix \"model.\"")
+            }
             Self::TensorPrefix { prefix } => {
                 write!(f, "tensor names begin with {}, read as \"model.\"", quoted(prefix))
             }

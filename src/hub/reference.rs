@@ -5,12 +5,10 @@ use std::str::FromStr;
 
 use super::HubError;
 use super::files::is_safe;
+use crate::formats::repo_id;
 
 /// The branch that is meant where none is named.
 const DEFAULT_REVISION: &str = "main";
-
-/// The most characters of `org/name`.
-const MAX_REPO_CHARS: usize = 96;
 
 /// A model of the Hub: `org/name[/file.gguf][@revision]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +46,9 @@ impl FromStr for HubReference {
             return Err(wrong("it has no `/`"));
         };
         let gguf = parts.next().map(str::to_owned);
-        for part in [org, name] {
-            broken_rule(part).map_or(Ok(()), |rule| Err(wrong(rule)))?;
-        }
-        if org.len() + 1 + name.len() > MAX_REPO_CHARS {
-            return Err(wrong("org/name has more than 96 characters"));
+        let repo = format!("{org}/{name}");
+        if let Some(rule) = repo_id::broken_rule(&repo) {
+            return Err(wrong(rule));
         }
         if gguf.as_deref().is_some_and(|file| !file.ends_with(".gguf") || !is_safe(file)) {
             return Err(wrong("what follows the second `/` is no GGUF file"));
@@ -60,7 +56,7 @@ impl FromStr for HubReference {
         if !is_revision(revision) {
             return Err(wrong("what follows `@` is no branch, tag or commit"));
         }
-        Ok(Self { repo: format!("{org}/{name}"), revision: revision.to_owned(), gguf })
+        Ok(Self { repo, revision: revision.to_owned(), gguf })
     }
 }
 
@@ -68,24 +64,6 @@ impl fmt::Display for HubReference {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let gguf = self.gguf.as_ref().map(|file| format!("/{file}")).unwrap_or_default();
         write!(f, "{}{gguf}@{}", self.repo, self.revision)
-    }
-}
-
-/// The rule of the Hub that one half of `org/name` breaks.
-fn broken_rule(part: &str) -> Option<&'static str> {
-    let edge = |c: char| c == '-' || c == '.';
-    if part.is_empty() {
-        Some("a part of org/name is empty")
-    } else if !part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        Some("org/name has a character other than A-Z, a-z, 0-9, `-`, `_` and `.`")
-    } else if part.starts_with(edge) || part.ends_with(edge) {
-        Some("a part of org/name starts or ends with `-` or `.`")
-    } else if part.contains("--") || part.contains("..") {
-        Some("org/name has `--` or `..`")
-    } else if part.ends_with(".git") {
-        Some("org/name ends with .git")
-    } else {
-        None
     }
 }
 

@@ -134,7 +134,7 @@ fn refuse_other_tensors(raw: &HfConfig) -> Result<(), ConfigFault> {
     }
 }
 
-/// Checks that the list of each layer's attention says the same as `sliding_window`.
+/// Checks the list of each layer's attention against `sliding_window`.
 fn layer_types_agree(
     layer_types: &[String],
     num_hidden_layers: usize,
@@ -389,7 +389,7 @@ mod tests {
         assert!(parsed(&with(smallest("llama"), json!({"architectures": ["MistralForCausalLM"]}))).is_err());
         let swish = parsed(&with(smallest("llama"), json!({"hidden_act": "swish"}))).unwrap();
         assert_eq!(swish.computable(), Ok(()));
-        // The window of a Mistral is not a leftover, whatever stands beside it.
+        // A Mistral has the window, whatever the other key.
         let window = json!({"sliding_window": 8, "use_sliding_window": false});
         assert_eq!(parsed(&with(smallest("mistral"), window)).unwrap().sliding_window, Some(8));
     }

@@ -55,7 +55,7 @@ impl HfDirectory {
     /// Reads `config.json` and the headers of the safetensors files, and checks one against the other.
     ///
     /// `path` is the directory, or its `config.json`, `model.safetensors` or `model.safetensors.index.json`: where a GGUF
-    /// file lies beside the safetensors, only the latter say which is meant.
+    /// file lies beside the safetensors, the path of one of these files is needed to choose.
     ///
     /// As in transformers, the rotary frequencies that old files store are ignored, and so is a head beside tied
     /// embeddings if it is a copy of them. For that, the head is read.
@@ -160,7 +160,7 @@ impl HfDirectory {
         let card = match read_bounded(&*self.disk, &self.path.join("README.md"), CARD_LIMIT_BYTES) {
             Ok(card) => card,
             Err(error @ InFile { fault: FileFault::Io(_), .. }) => return Err(error),
-            // A card that is absent or not a text says nothing.
+            // An absent or oversized card states nothing.
             Err(_) => Vec::new(),
         };
         let origin = Origin::of_card(&String::from_utf8_lossy(&card));

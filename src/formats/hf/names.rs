@@ -60,7 +60,7 @@ impl Place {
 /// How the names in a checkpoint differ from the published ones: by a prefix for `model.`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Naming {
-    /// What stands for `model.`.
+    /// Stands for `model.`.
     prefix: String,
 }
 

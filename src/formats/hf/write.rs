@@ -79,7 +79,7 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
     ///
     /// # Errors
     /// [`OutputError::Weights`] with [`WeightError::NotFinite`], [`WeightError::Overflow`], [`WeightError::NotComputable`] or
-    /// what the source returns; [`OutputError::File`].
+    /// the error of the source; [`OutputError::File`].
     pub fn write(
         &self,
         partial: &mut PartialDirectory,
@@ -150,8 +150,8 @@ impl<'a, S: WeightSource> HfWriter<'a, S> {
 /// [`DecoderConfig`](crate::config::DecoderConfig) does not know.
 ///
 /// # Errors
-/// [`OutputError::Exists`] if `out` is anything but absent or an empty directory; [`OutputError::Weights`] with what
-/// `source` returns; [`OutputError::File`]. `out` does not exist after an error.
+/// [`OutputError::Exists`] if `out` is anything but absent or an empty directory; [`OutputError::Weights`] with the
+/// error of `source`; [`OutputError::File`]. `out` does not exist after an error.
 pub fn write_hf_directory(
     source: &impl WeightSource,
     carry: Option<&HfDirectory>,

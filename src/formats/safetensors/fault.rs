@@ -36,7 +36,7 @@ pub enum SafetensorsFault {
     /// A server's answer was saved in place of the weights.
     #[error("is {found}, expected weights: download it again, logged in if the repository is gated")]
     NotWeights {
-        /// What it is, with an article.
+        /// Kind of file, with an article.
         found: &'static str,
     },
     /// A PyTorch pickle. Reading one can run code, so none is read.

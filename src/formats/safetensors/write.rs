@@ -29,7 +29,7 @@ impl TensorSpec {
 /// numbers. The header holds `{"format": "pt"}`, without which transformers refuses the file.
 ///
 /// # Errors
-/// What `stream` returns; [`WeightError::File`].
+/// The error of `stream`; [`WeightError::File`].
 ///
 /// # Panics
 /// If two specs have one name or one is named `__metadata__`; if `stream` writes another size than the spec's.

@@ -2,7 +2,7 @@
 
 use crate::config::{ModelType, MoeConfig};
 
-/// What the config class of a family fills in for absent keys.
+/// Values of absent keys, by the config class of a family.
 pub(super) struct FamilyDefaults {
     pub architecture: &'static str,
     pub num_key_value_heads: Option<usize>,
