@@ -1,4 +1,4 @@
-//! `verify`: does a grown checkpoint still have the bytes that its receipt names?
+//! `verify`: compares a checkpoint with its receipt.
 
 use std::path::PathBuf;
 
@@ -8,9 +8,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::progress::Bytes;
 use super::{console, interrupt, output};
-use crate::output::receipt::{Fault, verify};
+use crate::output::manifest::Mismatch;
+use crate::output::receipt::{Verification, verify};
 
-/// Hash every file of a checkpoint that deepwide wrote, and compare with its receipt, deepwide.json.
+/// Hash every file of a directory that deepwide wrote and compare it with the receipt, deepwide.json
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
     /// The directory
@@ -27,16 +28,17 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let bar = Bytes::new("hashing", None);
-    let (num_files, faults) = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)))?;
+    let verified = console::timed("hashed", || verify(&disk, &args.out, &mut |bytes| bar.add(bytes)));
+    let Verification { num_files, mismatches } = verified?;
     drop(bar);
-    if !faults.is_empty() {
-        let list = faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
-        let message = format!("{:?} is not what its receipt says: {list}", args.out);
-        return Err(Failure::check(message, json!({"files": num_files, "faults": faults})));
+    let found = json!({"files": num_files, "mismatches": mismatches});
+    if !mismatches.is_empty() {
+        let list = mismatches.iter().map(Mismatch::to_string).collect::<Vec<_>>().join("; ");
+        return Err(Failure::check(format_args!("{:?} is not what its receipt says: {list}", args.out), found));
     }
     output::print(&if args.json {
-        format!("{:#}\n", json!({"files": num_files, "faults": []}))
+        format!("{found:#}\n")
     } else {
-        format!("{num_files} files are as {:?} has them\n", args.out.join("deepwide.json"))
+        format!("{num_files} files match {:?}\n", args.out.join("deepwide.json"))
     })
 }

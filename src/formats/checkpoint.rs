@@ -8,8 +8,8 @@ use crate::error::{FileError, FileFault, InFile};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
-use crate::output::commit::FileRecord;
 use crate::output::disk::{Disk, Kind, blake3, read_bounded};
+use crate::output::manifest::FileRecord;
 use crate::weights::{Dtype, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.

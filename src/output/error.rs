@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, FileError, InFile, cut, quoted};
+use crate::output::manifest::Mismatch;
 use crate::weights::WeightError;
 
 /// Why an output could not be written, or a written one not be verified.
@@ -24,13 +25,29 @@ pub enum OutputError {
         /// The target.
         path: PathBuf,
     },
-    /// The target holds a file that is not in its receipt, so it is not replaced.
-    #[error("{path:?} holds {}, which no deepwide.json there names: expected only files written by deepwide", quoted(.stranger))]
+    /// The target holds something that deepwide did not write.
+    #[error("{path:?} holds {}, which no deepwide.json there names: expected only files written by deepwide", quoted(.foreign))]
     NotOurs {
         /// The target.
         path: PathBuf,
-        /// A file in it.
-        stranger: String,
+        /// A name in it.
+        foreign: String,
+    },
+    /// The target holds files of deepwide that were modified since, perhaps by training: no command makes them again.
+    #[error("{path:?} was modified after deepwide wrote it, and what it holds now may exist nowhere else: {}", list(.mismatches))]
+    Modified {
+        /// The target.
+        path: PathBuf,
+        /// How its files differ from the receipt.
+        mismatches: Vec<Mismatch>,
+    },
+    /// The output to replace changed after it was checked.
+    #[error("{path:?} changed during the run and is not replaced: see {}", quoted(.name))]
+    Changed {
+        /// The target.
+        path: PathBuf,
+        /// The first entry that changed.
+        name: String,
     },
     /// The directory to verify has no receipt.
     #[error("{path:?} has no deepwide.json: deepwide did not write it, so there is nothing to compare it with")]
@@ -97,10 +114,17 @@ impl OutputError {
             Self::File(error) => error.kind(),
             Self::Weights(error) => error.kind(),
             Self::NoReceipt { .. } => ErrorKind::NotFound,
-            Self::Receipt(_) | Self::Exists { .. } | Self::NotOurs { .. } | Self::MeetsInput { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::Receipt(_)
+            | Self::Exists { .. }
+            | Self::NotOurs { .. }
+            | Self::Modified { .. }
+            | Self::Changed { .. }
+            | Self::MeetsInput { .. } => ErrorKind::Invalid,
             Self::Busy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
         }
     }
+}
+
+fn list(mismatches: &[Mismatch]) -> String {
+    mismatches.iter().map(Mismatch::to_string).collect::<Vec<_>>().join("; ")
 }

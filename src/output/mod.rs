@@ -1,9 +1,10 @@
-//! Files on disk: the one seam to the file system, directories that appear whole or not at all, and their receipts.
+//! Files on disk: the one seam to the file system, directories that appear complete or not at all, and their receipts.
 
 pub mod commit;
 pub mod disk;
 mod error;
 mod file_name;
+pub mod manifest;
 pub mod receipt;
 
 pub use error::{OutputError, ReceiptFault};

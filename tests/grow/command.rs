@@ -290,7 +290,7 @@ fn a_check_that_fails_is_one_json_object_with_the_error_beside_what_was_found() 
     assert!(object["error"]["message"].as_str().unwrap().contains("but a logit moved by"));
     fs::write(out.join("stray"), "").unwrap();
     let object = failed(&["verify"]);
-    assert_eq!(object["faults"], serde_json::json!([{"kind": "unknown", "name": "stray"}]));
+    assert_eq!(object["mismatches"], serde_json::json!([{"kind": "unknown", "name": "stray"}]));
     assert_eq!(object["files"], names(&out).len() - 2, "all but the receipt itself and what it does not know");
 }
 

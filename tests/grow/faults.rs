@@ -198,7 +198,7 @@ fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
 }
 
 fn is_whole(out: &Path) -> bool {
-    verify(&disk(), out, &mut |_| ()).is_ok_and(|(_, faults)| faults.is_empty()) && {
+    verify(&disk(), out, &mut |_| ()).is_ok_and(|found| found.mismatches.is_empty()) && {
         let read = Checkpoint::open_on(disk(), out).unwrap();
         TensorId::all(read.config()).into_iter().all(|id| read.read(id).is_ok())
     }

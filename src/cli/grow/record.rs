@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::run_info::{COMMAND, words};
 use crate::error::FileError;
 use crate::formats::Checkpoint;
-use crate::output::commit::FileRecord;
+use crate::output::manifest::FileRecord;
 use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::flops::count_parameters;
 use crate::upscale::{Growth, Sources};

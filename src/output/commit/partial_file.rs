@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::FileRecord;
 use crate::error::FileError;
 use crate::output::disk::{Disk, WriteFile};
+use crate::output::manifest::FileRecord;
 
 /// A file under construction in a [`PartialDirectory`](super::PartialDirectory).
 pub struct PartialFile {
@@ -23,14 +23,14 @@ impl PartialFile {
         Ok(Self { path, name: name.to_owned(), file, size_bytes: 0, hash: blake3::Hasher::new() })
     }
 
-    /// Brings it to disk.
+    /// Syncs it to disk.
     pub(super) fn finish(mut self) -> Result<FileRecord, FileError> {
         self.file.flush().and_then(|()| self.file.sync()).map_err(FileError::io(&self.path))?;
         let blake3 = self.hash.finalize().to_hex().to_string();
         Ok(FileRecord { name: self.name, size_bytes: self.size_bytes, blake3 })
     }
 
-    /// The next bytes of the file.
+    /// Appends bytes.
     ///
     /// # Errors
     /// What the operating system reports.
@@ -38,13 +38,13 @@ impl PartialFile {
         self.write_all(bytes).map_err(FileError::io(&self.path))
     }
 
-    /// Where it is being written.
+    /// Its path while it is written.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Bytes are written and hashed at once, all of them.
+/// Writes and hashes all bytes in parallel.
 impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (file, hash) = (&mut self.file, &mut self.hash);
@@ -69,5 +69,5 @@ impl WriteFile for PartialFile {
     }
 }
 
-/// Below this, waking a second thread takes longer than hashing.
+/// Chunk size below which waking a second thread takes longer than hashing.
 pub(super) const WORTH_A_THREAD_BYTES: usize = 1 << 16;

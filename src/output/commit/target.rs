@@ -1,29 +1,145 @@
-//! The final place of an output: what may stand there, and what killed runs left beside it.
+//! The place of an output: whether one may be written there, and what killed runs left beside it.
 
-use std::ffi::OsString;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
 use crate::output::OutputError;
-use crate::output::disk::{Disk, Kind};
+use crate::output::disk::{Disk, Kind, Stat};
+use crate::output::manifest::{FileRecord, Mismatch};
 use crate::output::receipt::{self, RECEIPT};
 
-/// What to do with a directory that stands at the target already.
+/// What may happen to an output that is already at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse anything but an empty directory.
+    /// It stays: only an empty directory is accepted.
     Keep,
-    /// Put the new one in its place, if its receipt shows that it is of our making.
+    /// It is replaced if every file in it still has the hash of its receipt, so that the command in the receipt makes it again.
     Replace,
+    /// It is replaced even if files of its receipt were modified. Files that the receipt does not name still stop the run.
+    Discard,
 }
 
-/// What stands there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AtTarget {
+/// A place where an output may be written, and what was found there.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
+    found: Found,
+}
+
+#[derive(Debug)]
+pub(super) enum Found {
     Nothing,
     EmptyDirectory,
-    OurDirectory,
+    Output(Snapshot),
+}
+
+/// The entries of a directory. An entry without [`Stat`] is a symbolic link to nothing.
+type Snapshot = BTreeMap<OsString, Option<Stat>>;
+
+impl Target {
+    /// Checks that an output may be written to `path`. Writes nothing, and reads files only to compare those of an output that
+    /// is to be replaced with their receipt; `watch` receives the size of each chunk read.
+    ///
+    /// # Errors
+    /// [`OutputError::Exists`], [`OutputError::NotOurs`], [`OutputError::Modified`], [`OutputError::Receipt`],
+    /// [`OutputError::File`].
+    pub fn check(
+        disk: &dyn Disk,
+        path: &Path,
+        existing: Existing,
+        watch: &mut dyn FnMut(u64),
+    ) -> Result<Self, OutputError> {
+        let exists = || OutputError::Exists { path: path.to_owned() };
+        let target = |found| Self { path: path.to_owned(), found };
+        if path.file_name().is_none() {
+            return Err(exists());
+        }
+        match disk.stat(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(target(Found::Nothing)),
+            Err(error) => return Err(FileError::io(path)(error).into()),
+            Ok(stat) if stat.kind != Kind::Directory => return Err(exists()),
+            Ok(_) => {}
+        }
+        // Taken before the files are read, so that a change while they are read is seen at the end.
+        let snapshot = snapshot(disk, path)?;
+        if snapshot.is_empty() {
+            return Ok(target(Found::EmptyDirectory));
+        }
+        if existing == Existing::Keep {
+            return Err(exists());
+        }
+        refuse_foreign_files(disk, path, &snapshot)?;
+        if existing == Existing::Replace {
+            refuse_modified_files(disk, path, watch)?;
+        }
+        Ok(target(Found::Output(snapshot)))
+    }
+
+    /// The final path of the output.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn found(&self) -> &Found {
+        &self.found
+    }
+
+    /// Checks that an output that is to be replaced is as it was found: hours may have passed.
+    pub(super) fn check_unchanged(&self, disk: &dyn Disk) -> Result<(), OutputError> {
+        let Found::Output(before) = &self.found else { return Ok(()) };
+        let now = snapshot(disk, &self.path)?;
+        let changed = before.keys().chain(now.keys()).find(|name| before.get(*name) != now.get(*name));
+        changed.map_or(Ok(()), |name| Err(OutputError::Changed { path: self.path.clone(), name: shown(name) }))
+    }
+}
+
+fn shown(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+fn snapshot(disk: &dyn Disk, directory: &Path) -> Result<Snapshot, FileError> {
+    let entry = |name: OsString| {
+        let path = directory.join(&name);
+        match disk.stat(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((name, None)),
+            stat => stat.map(|stat| (name, Some(stat))).map_err(FileError::io(&path)),
+        }
+    };
+    disk.list(directory).map_err(FileError::io(directory))?.into_iter().map(entry).collect()
+}
+
+/// Refuses a directory that holds anything but the receipt and regular files that it names.
+fn refuse_foreign_files(disk: &dyn Disk, directory: &Path, snapshot: &Snapshot) -> Result<(), OutputError> {
+    let known = match snapshot.contains_key(OsStr::new(RECEIPT)) {
+        true => receipt::files(disk, directory)?,
+        false => Vec::new(),
+    };
+    let known: HashSet<&OsStr> = known.iter().map(|record| record.name.as_ref()).chain([RECEIPT.as_ref()]).collect();
+    let is_ours = |name: &OsString, stat: &Option<Stat>| {
+        known.contains(&**name) && stat.is_none_or(|stat| stat.kind == Kind::File)
+    };
+    let foreign = snapshot.iter().find(|(name, stat)| !is_ours(name, stat));
+    let refused = |name| OutputError::NotOurs { path: directory.to_owned(), foreign: shown(name) };
+    foreign.map_or(Ok(()), |(name, _)| Err(refused(name)))
+}
+
+/// Refuses a directory with a file that differs from its record: it may be the only copy, such as of weights trained in place.
+/// A missing file is no loss.
+fn refuse_modified_files(disk: &dyn Disk, directory: &Path, watch: &mut dyn FnMut(u64)) -> Result<(), OutputError> {
+    let records = receipt::files(disk, directory)?;
+    let refuse = |compare: &mut dyn FnMut(&FileRecord) -> Result<Option<Mismatch>, FileError>| {
+        let found = records.iter().filter_map(|record| compare(record).transpose());
+        let modified = found.filter(|found| !matches!(found, Ok(Mismatch::Missing { .. })));
+        let mismatches = modified.collect::<Result<Vec<_>, _>>()?;
+        let refused = |mismatches| OutputError::Modified { path: directory.to_owned(), mismatches };
+        if mismatches.is_empty() { Ok(()) } else { Err(refused(mismatches)) }
+    };
+    // Sizes come first: they cost nothing, and hashes read every byte.
+    refuse(&mut |record| record.size_mismatch(disk, directory))?;
+    refuse(&mut |record| record.mismatch(disk, directory, watch))
 }
 
 pub(crate) fn parent_of(path: &Path) -> &Path {
@@ -34,49 +150,7 @@ pub(super) fn partial_prefix(target: &Path) -> String {
     format!("{}.deepwide-partial-", target.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Checks that an output may go to `target`, as [`PartialDirectory::create`](super::PartialDirectory::create) does, and changes nothing.
-///
-/// # Errors
-/// [`OutputError::Exists`], [`OutputError::NotOurs`], [`OutputError::File`].
-pub fn check_target(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<(), OutputError> {
-    what_is_at(disk, target, existing).map(|_| ())
-}
-
-pub(super) fn what_is_at(disk: &dyn Disk, target: &Path, existing: Existing) -> Result<AtTarget, OutputError> {
-    let exists = || OutputError::Exists { path: target.to_owned() };
-    if target.file_name().is_none() {
-        return Err(exists());
-    }
-    let kind = match disk.stat(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(AtTarget::Nothing),
-        Err(error) => return Err(FileError::io(target)(error).into()),
-        Ok(stat) => stat.kind,
-    };
-    if kind != Kind::Directory {
-        return Err(exists());
-    }
-    let names = disk.list(target).map_err(FileError::io(target))?;
-    match existing {
-        _ if names.is_empty() => Ok(AtTarget::EmptyDirectory),
-        Existing::Keep => Err(exists()),
-        Existing::Replace => match stranger(disk, target, &names)? {
-            None => Ok(AtTarget::OurDirectory),
-            Some(stranger) => Err(OutputError::NotOurs { path: target.to_owned(), stranger }),
-        },
-    }
-}
-
-/// A name in a directory that its receipt does not know, or the receipt itself if there is none.
-fn stranger(disk: &dyn Disk, directory: &Path, names: &[OsString]) -> Result<Option<String>, OutputError> {
-    if !names.iter().any(|name| name == RECEIPT) {
-        return Ok(names.first().map(|name| name.to_string_lossy().into_owned()));
-    }
-    let known = receipt::files(disk, directory)?;
-    let is_known = |name: &&OsString| *name == RECEIPT || known.iter().any(|record| **name == *record.name);
-    Ok(names.iter().find(|name| !is_known(name)).map(|name| name.to_string_lossy().into_owned()))
-}
-
-/// Removes what killed runs left beside `target`; what a living process holds is not touched.
+/// Removes what killed runs left beside `target`, but nothing that a living process has locked.
 pub(super) fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, OutputError> {
     let (parent, prefix) = (parent_of(target), partial_prefix(target));
     let is_leftover = |name: &str| {
@@ -91,7 +165,7 @@ pub(super) fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<Pat
             continue;
         }
         let lock = match disk.try_lock(&path) {
-            // It went away meanwhile, or is no directory of ours, or nobody can tell whether somebody is at work in it.
+            // It has gone, or there are no locks here, so that it may be in use.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => continue,
             lock => lock.map_err(FileError::io(&path))?,
         };
