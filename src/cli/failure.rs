@@ -150,6 +150,7 @@ impl From<OutputError> for Failure {
         match error {
             OutputError::Weights(error) => error.into(),
             OutputError::Exists { .. } => Self::invalid(format_args!("{error} (--force replaces what deepwide made)")),
+            OutputError::Modified { .. } => Self::invalid(format_args!("{error} (--discard-modified replaces it)")),
             _ => Self::of_kind(error.kind(), error),
         }
     }

@@ -5,8 +5,8 @@
 //! output under its name. The next run removes what a killed one left beside it.
 
 mod atomic_file;
+mod destination;
 mod partial_file;
-mod target;
 
 use std::fmt;
 use std::io;
@@ -14,21 +14,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use atomic_file::write_file_atomically;
+pub use destination::{Destination, Existing};
 pub use partial_file::PartialFile;
-pub(crate) use target::parent_of;
-pub use target::{Existing, Target};
 
 use crate::error::{FileError, FileFault};
 use crate::output::OutputError;
-use crate::output::disk::{Disk, Lock};
+use crate::output::disk::{Disk, Lock, parent_of};
 use crate::output::manifest::FileRecord;
-use target::{Found, partial_prefix, remove_leftovers};
+use destination::{Found, partial_prefix, remove_leftovers};
 
 /// A directory under construction. Dropped before [`commit`](Self::commit), it is removed.
 pub struct PartialDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    target: Target,
+    target: Destination,
     files: Vec<FileRecord>,
     leftovers: Vec<PathBuf>,
     /// Tells other processes that this directory is in use.
@@ -37,12 +36,12 @@ pub struct PartialDirectory {
 }
 
 impl PartialDirectory {
-    /// [`Target::check`], then [`at`](Self::at).
+    /// [`Destination::check`], then [`at`](Self::at).
     ///
     /// # Errors
     /// Those of both.
     pub fn create(disk: Arc<dyn Disk>, target: &Path, existing: Existing) -> Result<Self, OutputError> {
-        let target = Target::check(&*disk, target, existing, &mut |_| ())?;
+        let target = Destination::check(&*disk, target, existing, &mut |_| ())?;
         Self::at(disk, target)
     }
 
@@ -51,11 +50,10 @@ impl PartialDirectory {
     /// # Errors
     /// [`OutputError::Busy`] if another process is writing to the same target; [`OutputError::File`], also if the parent does
     /// not exist.
-    pub fn at(disk: Arc<dyn Disk>, target: Target) -> Result<Self, OutputError> {
+    pub fn at(disk: Arc<dyn Disk>, target: Destination) -> Result<Self, OutputError> {
         let parent = parent_of(target.path());
         let leftovers = remove_leftovers(&*disk, target.path())?;
-        let path =
-            target.path().with_file_name(format!("{}{}", partial_prefix(target.path()), std::process::id()));
+        let path = target.path().with_file_name(format!("{}{}", partial_prefix(target.path()), std::process::id()));
         let busy = || OutputError::Busy { path: target.path().to_owned(), partial: path.clone() };
         disk.create_directory(&path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => busy(),
@@ -254,7 +252,8 @@ mod tests {
         let out = root.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "").unwrap();
-        let foreign = |error: &OutputError, file: &str| matches!(error, OutputError::NotOurs { foreign, .. } if foreign == file);
+        let foreign =
+            |error: &OutputError, file: &str| matches!(error, OutputError::NotOurs { foreign, .. } if foreign == file);
         for existing in [Existing::Replace, Existing::Discard] {
             assert!(foreign(&over(&out, existing).unwrap_err(), "mine"), "there is no receipt");
             fs::write(out.join(RECEIPT), r#"{"files": []}"#).unwrap();

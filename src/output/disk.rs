@@ -322,6 +322,11 @@ impl WriteFile for Writing {
     }
 }
 
+/// The directory that holds `path`; `.` for a bare name.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Opens a regular file; a pipe or a device might never end.
 ///
 /// # Errors

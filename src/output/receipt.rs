@@ -58,11 +58,7 @@ pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>
 ///
 /// # Errors
 /// [`OutputError::NoReceipt`], [`OutputError::Receipt`], [`OutputError::File`].
-pub fn verify(
-    disk: &Arc<dyn Disk>,
-    directory: &Path,
-    watch: &mut dyn FnMut(u64),
-) -> Result<Verification, OutputError> {
+pub fn verify(disk: &Arc<dyn Disk>, directory: &Path, watch: &mut dyn FnMut(u64)) -> Result<Verification, OutputError> {
     if disk.stat(directory).map_err(FileError::io(directory))?.kind != Kind::Directory {
         return Err(FileError::new(directory, FileFault::NotADirectory).into());
     }

@@ -152,6 +152,32 @@ fn only_what_deepwide_made_is_replaced() {
 }
 
 #[test]
+fn weights_trained_in_place_are_replaced_only_if_they_are_to_be_discarded() {
+    let root = tempfile::tempdir().unwrap();
+    let base = tiny_base(&root.path().join("base"));
+    let (base, out) = (base.to_str().unwrap(), root.path().join("out"));
+    let grow = |words: &[&str]| run(&[&["grow", "--dus", "1", base, out.to_str().unwrap()], words].concat());
+    assert!(grow(&[]).status.success());
+    let weights = out.join("model.safetensors");
+    let mut trained = fs::read(&weights).unwrap();
+    *trained.last_mut().unwrap() ^= 1;
+    fs::write(&weights, &trained).unwrap();
+    let refused = grow(&["--force"]);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{message}");
+    for part in ["may exist nowhere else", "\"model.safetensors\" has blake3 ", "--discard-modified"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let planned = grow(&["--force", "--dry-run"]);
+    assert!(planned.status.success() && String::from_utf8_lossy(&planned.stdout).contains("would be refused"));
+    assert_eq!(grow(&["--discard-modified"]).status.code(), Some(2), "it needs --force");
+    assert_eq!(fs::read(&weights).unwrap(), trained);
+    assert!(grow(&["--force", "--discard-modified"]).status.success());
+    assert_ne!(fs::read(&weights).unwrap(), trained);
+    assert!(grow(&["--force"]).status.success());
+}
+
+#[test]
 fn a_dry_run_writes_nothing_and_tells_the_bytes_that_a_run_writes() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));

@@ -9,6 +9,7 @@ use super::super::failure::Failure;
 use super::super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::ConfigError;
 use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
+use crate::output::commit::Existing;
 use crate::upscale::{GrowthRequest, UpscaleError, WrittenAs};
 use crate::weights::Dtype;
 
@@ -62,9 +63,14 @@ pub struct GrowArgs {
     /// Text for --check [default: a built-in paragraph]
     #[arg(long, value_name = "FILE", requires = "check", help_heading = "Checks")]
     pub check_text: Option<PathBuf>,
-    /// Replace OUT if deepwide made it
+    /// Replace OUT if it is as deepwide wrote it
+    ///
+    /// Replace OUT if deepwide wrote it and its files still have the hashes of its receipt
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
+    /// With --force, replace OUT even if its files were modified, as by training
+    #[arg(long, requires = "force", help_heading = "Output")]
+    pub discard_modified: bool,
     /// Write infinities and NaN instead of refusing them
     #[arg(long, help_heading = "Output")]
     pub allow_nonfinite: bool,
@@ -144,13 +150,14 @@ pub struct GrowthArgs {
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 8] = [
+    const RARE: [&str; 9] = [
         "router_std",
         "prompts",
         "granularity",
         "moe_layout",
         "allow_nonfinite",
         "saturate",
+        "discard_modified",
         "mergekit_compat",
         "check_text",
     ];
@@ -306,6 +313,15 @@ impl GrowthArgs {
 }
 
 impl GrowArgs {
+    /// What may happen to an output that is already at OUT.
+    pub(super) fn existing(&self) -> Existing {
+        match (self.force, self.discard_modified) {
+            (false, _) => Existing::Keep,
+            (true, false) => Existing::Replace,
+            (true, true) => Existing::Discard,
+        }
+    }
+
     /// Whether the base is to be written in another form, so that not growing it makes sense.
     pub(super) fn converts(&self) -> bool {
         self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4

@@ -24,7 +24,7 @@ use super::{console, finish, hub, interrupt, output};
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::OutputError;
-use crate::output::commit::{Existing, PartialDirectory, check_target};
+use crate::output::commit::{Destination, PartialDirectory};
 use crate::output::disk::Disk;
 use crate::output::receipt::RECEIPT;
 use crate::upscale::{CheckText, Forecast, Growth, MAX_LAYERS, MergeOptions, Preservation, Request, Sources};
@@ -43,14 +43,18 @@ const COARSEST_EPSILON: f64 = 1.0 / 128.0;
 /// is left. A `--check` that fails or is stopped by a signal leaves what it checks.
 pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
-    let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let out = absolute(&args.out)?;
-    let refusal = match check_target(&*disk, &out, existing) {
-        // A plan writes nothing, so nothing stands in its way.
-        Err(error @ (OutputError::Exists { .. } | OutputError::NotOurs { .. })) if args.dry_run => {
-            Some(Failure::from(error))
+    let bar = Bytes::new("comparing OUT with its receipt", None);
+    let destination = Destination::check(&*disk, &out, args.existing(), &mut |bytes| bar.add(bytes));
+    drop(bar);
+    let destination = match destination {
+        // A dry run writes nothing, so it only warns.
+        Err(error @ (OutputError::Exists { .. } | OutputError::NotOurs { .. } | OutputError::Modified { .. }))
+            if args.dry_run =>
+        {
+            Err(Failure::from(error))
         }
-        checked => checked.map(|()| None)?,
+        checked => Ok(checked?),
     };
     let sources = Sources::open(&disk, request(args, &*disk)?, hub::locate)?;
     for (name, base) in sources.names.iter().zip(&sources.bases) {
@@ -79,7 +83,7 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     }
     let target = Target::new(args, &*disk, &sources, &growth)?;
     let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args.written_as()));
-    let refused = refusal.map(|error| format!("a run would be refused: {error}"));
+    let refused = destination.as_ref().err().map(|error| format!("a run would be refused: {error}"));
     let warnings =
         growth.warnings.iter().cloned().chain(target.warnings(args, &growth)).chain(lost_noise).chain(refused);
     let warnings: Vec<String> = warnings.collect();
@@ -102,7 +106,7 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     }
     console::tell(plan_text(&plan).trim_end());
     interrupt::catch();
-    let partial = PartialDirectory::create(disk.clone(), &out, existing)?;
+    let partial = PartialDirectory::at(disk.clone(), destination?)?;
     let output = Output { disk: &disk, sources: &sources, growth: &growth, target: &target };
     let written = console::timed("written, hashed and on disk", || write(partial, &output, args, &plan));
     written.map_err(|error| match interrupt::caught() {

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use tempfile::Builder;
 
-use super::target::parent_of;
 use crate::error::{FileError, FileFault};
-use crate::output::disk::disk;
+use crate::output::disk::{disk, parent_of};
 
 /// Replaces the file at `path` by one with these bytes, or leaves it as it was.
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::FileError;
 use crate::output::OutputError;
-use crate::output::disk::{Disk, Kind, Stat};
+use crate::output::disk::{Disk, Kind, Stat, parent_of};
 use crate::output::manifest::{FileRecord, Mismatch};
 use crate::output::receipt::{self, RECEIPT};
 
@@ -24,7 +24,7 @@ pub enum Existing {
 
 /// A place where an output may be written, and what was found there.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     path: PathBuf,
     found: Found,
 }
@@ -39,7 +39,7 @@ pub(super) enum Found {
 /// The entries of a directory. An entry without [`Stat`] is a symbolic link to nothing.
 type Snapshot = BTreeMap<OsString, Option<Stat>>;
 
-impl Target {
+impl Destination {
     /// Checks that an output may be written to `path`. Writes nothing, and reads files only to compare those of an output that
     /// is to be replaced with their receipt; `watch` receives the size of each chunk read.
     ///
@@ -53,12 +53,12 @@ impl Target {
         watch: &mut dyn FnMut(u64),
     ) -> Result<Self, OutputError> {
         let exists = || OutputError::Exists { path: path.to_owned() };
-        let target = |found| Self { path: path.to_owned(), found };
+        let destination = |found| Self { path: path.to_owned(), found };
         if path.file_name().is_none() {
             return Err(exists());
         }
         match disk.stat(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(target(Found::Nothing)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination(Found::Nothing)),
             Err(error) => return Err(FileError::io(path)(error).into()),
             Ok(stat) if stat.kind != Kind::Directory => return Err(exists()),
             Ok(_) => {}
@@ -66,7 +66,7 @@ impl Target {
         // Taken before the files are read, so that a change while they are read is seen at the end.
         let snapshot = snapshot(disk, path)?;
         if snapshot.is_empty() {
-            return Ok(target(Found::EmptyDirectory));
+            return Ok(destination(Found::EmptyDirectory));
         }
         if existing == Existing::Keep {
             return Err(exists());
@@ -75,7 +75,7 @@ impl Target {
         if existing == Existing::Replace {
             refuse_modified_files(disk, path, watch)?;
         }
-        Ok(target(Found::Output(snapshot)))
+        Ok(destination(Found::Output(snapshot)))
     }
 
     /// The final path of the output.
@@ -140,10 +140,6 @@ fn refuse_modified_files(disk: &dyn Disk, directory: &Path, watch: &mut dyn FnMu
     // Sizes come first: they cost nothing, and hashes read every byte.
     refuse(&mut |record| record.size_mismatch(disk, directory))?;
     refuse(&mut |record| record.mismatch(disk, directory, watch))
-}
-
-pub(crate) fn parent_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(super) fn partial_prefix(target: &Path) -> String {
