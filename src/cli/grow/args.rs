@@ -65,7 +65,7 @@ pub struct GrowArgs {
     pub check_text: Option<PathBuf>,
     /// Replace OUT if it is as deepwide wrote it
     ///
-    /// Replace OUT if deepwide wrote it and its files still have the hashes of its receipt
+    /// Its files must still have the hashes of its receipt.
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
     /// With --force, replace OUT even if its files were modified, as by training
