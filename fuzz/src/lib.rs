@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use deepwide::weights::disk::{Disk, Kind, Lock, ReadAt, Stat, WriteFile};
+use deepwide::output::disk::{Disk, Kind, Lock, ReadAt, Stat, WriteFile};
 
 /// Where the files of a [`MemoryDisk`] lie.
 pub const DIRECTORY: &str = "checkpoint";
