@@ -55,7 +55,7 @@ const MAY_USE: [(&str, &str); 22] = [
 const WRONG_USES: [(&str, &str); 0] = [];
 
 /// Files, and folders of files, that still lie in a circle.
-const IN_CIRCLES: [&str; 9] = [
+const IN_CIRCLES: [&str; 8] = [
     "formats/gguf",
     "hub",
     "kernel/cpu",
@@ -63,7 +63,6 @@ const IN_CIRCLES: [&str; 9] = [
     "model/positions",
     "model/mlp",
     "model/moe",
-    "output",
     "tokenizer",
 ];
 
