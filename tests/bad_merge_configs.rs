@@ -260,6 +260,8 @@ fn e26_to_e30_yaml() {
         slices(&["[0, .nan]"]),
         slices(&["[0, 1e3]"]),
         slices(&["[0, \"8\"]"]),
+        slices(&["[0, \"08\"]"]),
+        slices(&["[0, \"\"]"]),
         slices(&["[0, 08]"]),
         slices(&["[0, 8.0]"]),
         slices(&["[-1, 8]"]),
@@ -276,6 +278,8 @@ fn e26_to_e30_yaml() {
         "- a\n- b\n".to_owned(),
         "[1, 2]: 3\n".to_owned(),
         format!("{DUS}parameters: {{scale: '0.5'}}\n"),
+        format!("{DUS}parameters: {{scale: 'half'}}\n"),
+        format!("{DUS}parameters: {{scale: ''}}\n"),
         format!("{DUS}parameters: {{scale: .inf}}\n"),
         format!("{DUS}parameters: {{scale: 1e400}}\n"),
         format!("{DUS}parameters: {{scale: [1, no]}}\n"),
@@ -300,7 +304,9 @@ note: line 2, column 55: key "layer_range" is given again, and replaces the one 
 "a.yml": line 2, column 48: layer_range is 0o10, expected a whole number of at least 0, in digits
 "a.yml": line 2, column 48: layer_range is .nan, expected a whole number of at least 0, in digits
 "a.yml": line 2, column 48: layer_range is 1e3, expected a whole number of at least 0, in digits
-"a.yml": line 2, column 48: layer_range is text "8", expected a whole number of at least 0, in digits
+org/base 0..8 (8 layers)
+"a.yml": line 2, column 48: layer_range is text "08", expected a whole number of at least 0, in digits
+"a.yml": line 2, column 48: layer_range is text "", expected a whole number of at least 0, in digits
 "a.yml": line 2, column 48: layer_range is 08, expected a whole number of at least 0, in digits
 "a.yml": line 2, column 48: layer_range is 8.0, expected a whole number of at least 0, in digits
 "a.yml": line 2, column 45: layer_range is -1, expected a whole number of at least 0, in digits
@@ -316,7 +322,9 @@ note: line 2, column 55: key "layer_range" is given again, and replaces the one 
 "a.yml": line 1, column 1: the config is nothing, expected a mapping
 "a.yml": line 1, column 1: the config is a list of 2, expected a mapping
 "a.yml": line 1, column 1: a key is a list of 2, expected text
-"a.yml": line 6, column 21: scale is text "0.5", expected a finite number
+org/base 0..6 ++ org/base 2..8 (12 layers)
+"a.yml": line 6, column 21: scale is text "half", expected a finite number
+"a.yml": line 6, column 21: scale is text "", expected a finite number
 "a.yml": line 6, column 21: scale is .inf, expected a finite number
 "a.yml": line 6, column 21: scale is 1e400, expected a finite number
 "a.yml": line 6, column 25: scale is no, expected a finite number
@@ -324,6 +332,32 @@ note: line 2, column 55: key "layer_range" is given again, and replaces the one 
 "a.yml": line 6, column 21: scale is 012, expected a finite number
 "####);
     assert_eq!(told(b"slices: \xff\n"), "\"a.yml\": line 1, column 9: byte 0xff is not UTF-8, expected YAML text");
+}
+
+#[test]
+fn a_key_at_the_top_that_holds_an_anchor_is_passed_over_and_another_is_not() {
+    let used = DUS.replace("dtype: bfloat16", "dtype: *type");
+    insta::assert_snapshot!(all(&[
+        format!("types: {{a: &type bfloat16}}\n{used}"),
+        format!("settings:\n  - &type bfloat16\n{used}"),
+        format!("unused: &x 1\n{DUS}"),
+        format!("experts_too: &x 1\n{MOE}"),
+        format!("parmeters: {{scale: 0}} # &x\n{DUS}"),
+        format!("note: 'R &D'\n{DUS}"),
+        DUS.replacen("{ model", "{ extra: &x 1, model", 1),
+    ]), @r####"
+org/base 0..6 ++ org/base 2..8 (12 layers)
+note: line 1, column 1: "types" is no key of mergekit, and is read for its anchors only
+org/base 0..6 ++ org/base 2..8 (12 layers)
+note: line 1, column 1: "settings" is no key of mergekit, and is read for its anchors only
+org/base 0..6 ++ org/base 2..8 (12 layers)
+note: line 1, column 1: "unused" is no key of mergekit, and is read for its anchors only
+MoeConfig { num_local_experts: 2, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 }
+note: line 1, column 1: "experts_too" is no key of mergekit, and is read for its anchors only
+"a.yml": line 1, column 1: "parmeters" is no key of the config; did you mean parameters?
+"a.yml": line 1, column 1: "note" is no key of the config
+"a.yml": line 2, column 16: "extra" is no key of a source
+"####);
 }
 
 #[test]

@@ -222,9 +222,6 @@ fn what_we_refuse_or_mergekit_does_is_refused_with_a_reason() {
         told.push(format!("{name}\n  mergekit: {theirs}\n  deepwide: {ours}"));
     }
     insta::assert_snapshot!(told.join("\n"), @r####"
-duplicate_key
-  mergekit: writes 75 tensors
-  deepwide: makes it
 empty_range
   mergekit: writes 3 tensors
   deepwide: "empty_range.yml": line 1, column 51: layer_range is [2, 2], which is empty, expected an end above the start
@@ -252,12 +249,6 @@ other_parameter
 out_of_bounds
   mergekit: RuntimeError: Tensor model.layers.6.input_layernorm.weight required but not present in model llama_a
   deepwide: "out_of_bounds.yml": line 1, column 51: layer_range is [4, 8], expected an end of at most 6, the layers of "llama_a"
-quoted_range
-  mergekit: writes 21 tensors
-  deepwide: "quoted_range.yml": line 1, column 52: layer_range is text "0", expected a whole number of at least 0, in digits
-quoted_scale
-  mergekit: writes 21 tensors
-  deepwide: "quoted_scale.yml": line 3, column 21: scale is text "0.5", expected a finite number
 reversed
   mergekit: writes 3 tensors
   deepwide: "reversed.yml": line 1, column 51: layer_range is [4, 2], which is reversed, expected an end above the start

@@ -4,6 +4,7 @@ mod command;
 mod faults;
 mod kills;
 mod memory;
+mod merges;
 mod records;
 mod routers;
 mod warnings;

@@ -32,11 +32,14 @@ impl Node {
         }
     }
 
-    /// A whole number of at least 0, in decimal digits: nothing that one YAML reads as a number and another as text.
+    /// A whole number of at least 0, in decimal digits, with or without quotes: nothing that one YAML reads as a number and
+    /// another as text.
     pub fn integer(&self, field: &str) -> Result<usize, MergeFault> {
-        let is_decimal = |raw: &str| raw.bytes().all(|b| b.is_ascii_digit()) && (raw == "0" || !raw.starts_with('0'));
+        let is_decimal = |raw: &str| {
+            !raw.is_empty() && raw.bytes().all(|b| b.is_ascii_digit()) && (raw == "0" || !raw.starts_with('0'))
+        };
         match &self.value {
-            Value::Plain(raw) if is_decimal(raw) => match raw.parse() {
+            Value::Plain(raw) | Value::Text(raw) if is_decimal(raw) => match raw.parse() {
                 Ok(number) => Ok(number),
                 Err(_) => self.wrong_type(field, "a smaller whole number"),
             },
@@ -44,7 +47,7 @@ impl Node {
         }
     }
 
-    /// A finite number, as JSON writes it, or with a sign or without a digit before or after the point.
+    /// A finite number, as JSON writes it, or with a sign or without a digit before or after the point; with or without quotes.
     pub fn number(&self, field: &str) -> Result<f64, MergeFault> {
         let is_number = |raw: &str| {
             let digits = raw.trim_start_matches(['+', '-']);
@@ -53,7 +56,7 @@ impl Node {
                 && (integer.len() < 2 || !integer.starts_with('0'))
         };
         match &self.value {
-            Value::Plain(raw) if is_number(raw) => match raw.parse::<f64>() {
+            Value::Plain(raw) | Value::Text(raw) if is_number(raw) => match raw.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(number),
                 _ => self.wrong_type(field, "a finite number"),
             },
