@@ -356,7 +356,7 @@ MoeConfig { num_local_experts: 2, num_experts_per_tok: 2, router_aux_loss_coef: 
 note: line 1, column 1: "experts_too" is no key of mergekit, and is read for its anchors only
 "a.yml": line 1, column 1: "parmeters" is no key of the config; did you mean parameters?
 "a.yml": line 1, column 1: "note" is no key of the config
-"a.yml": line 2, column 16: "extra" is no key of a source
+"a.yml": line 2, column 17: "extra" is no key of a source
 "####);
 }
 
