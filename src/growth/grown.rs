@@ -87,6 +87,14 @@ impl<S: WeightSource> Grown<S> {
         self.recipe_after(self.stages.len(), id)
     }
 
+    /// Checks that every weight can be computed from the types of the sources; reads no weight.
+    ///
+    /// # Errors
+    /// [`WeightError::NotComputable`].
+    pub fn check_types(&self) -> Result<(), WeightError> {
+        TensorId::all(self.config()).into_iter().try_for_each(|id| self.making(&self.recipe(id)).check())
+    }
+
     /// The recipe of a weight of the result of the first `num_stages` plans.
     fn recipe_after(&self, num_stages: usize, id: TensorId) -> Recipe {
         let Some(last) = num_stages.checked_sub(1) else { return Recipe::of(id) };

@@ -25,6 +25,22 @@ impl<S: WeightSource> Making<'_, S> {
         self.steps.iter().fold(stored, |shape, step| step.shape(shape))
     }
 
+    /// Checks, from types alone, that each step can compute with what it gets.
+    pub fn check(&self) -> Result<(), WeightError> {
+        let Some((last, steps)) = self.steps.split_last() else { return Ok(()) };
+        let before = Self { steps, ..*self };
+        before.check()?;
+        match last {
+            Step::Scale { .. } | Step::Noise { .. } | Step::RelativeNoise { .. } | Step::Drop { .. } => {
+                before.computable().map(drop)
+            }
+            Step::Part { projection: Projection::Down, .. } => before.computable().map(drop),
+            Step::Cast { .. } => before.castable(),
+            Step::Router { like, .. } | Step::GivenRouter { like, .. } => computable(like.id, like.dtype).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Hands the bytes to `sink`, in pieces as [`WeightSource::stream`] does; without a step, untouched.
     pub fn stream(&self, sink: &mut Sink<'_>) -> Result<(), WeightError> {
         let Some((last, steps)) = self.steps.split_last() else {
@@ -88,9 +104,7 @@ impl<S: WeightSource> Making<'_, S> {
     /// Rounds to another type; refuses to make a finite number infinite.
     fn cast(&self, to: Dtype, sink: &mut Sink<'_>) -> Result<(), WeightError> {
         let (from, id) = (self.dtype(), self.named());
-        if !from.is_float() {
-            return Err(WeightError::NotComputable { id, found: from, expected: "floating-point numbers to round" });
-        }
+        self.castable()?;
         let (mut first, mut rounded) = (0, Vec::new());
         self.stream(&mut |piece| {
             rounded.clear();
@@ -173,6 +187,11 @@ impl<S: WeightSource> Making<'_, S> {
     /// The type, if decoders compute in it.
     fn computable(&self) -> Result<Dtype, WeightError> {
         computable(self.named(), self.dtype())
+    }
+
+    fn castable(&self) -> Result<(), WeightError> {
+        let (id, found, expected) = (self.named(), self.dtype(), "floating-point numbers to round");
+        if found.is_float() { Ok(()) } else { Err(WeightError::NotComputable { id, found, expected }) }
     }
 
     /// The weight that an error names: as its file knows it.
@@ -391,13 +410,17 @@ mod tests {
             Step::RelativeNoise { relative_std: 0.1, values: VALUES },
             Step::Part { part: 1, num_parts: 2, projection: Projection::Down },
         ];
-        for step in steps {
-            let error = made(&integers, &[step]).unwrap_err().to_string();
+        for steps in steps.map(|step| [step]) {
+            let error = made(&integers, &steps).unwrap_err().to_string();
             assert!(error.contains("is int8, expected float"), "{error}");
+            let checked = Making { source: &integers, id: Some(UP), steps: &steps }.check();
+            assert_eq!(checked.unwrap_err().to_string(), error);
         }
         let like = Like { id: UP, dtype: Dtype::Int8 };
         let steps = [Step::GivenRouter { rows: vec![1.0; 4].into(), shape: [2, 2], like }];
         let router = Making { source: &integers, id: None, steps: &steps };
         assert!(router.stream(&mut |_| Ok(())).unwrap_err().to_string().contains("is int8"));
+        assert!(router.check().is_err());
+        assert!(Making { source: &integers, id: Some(UP), steps: &[Step::Copy] }.check().is_ok());
     }
 }

@@ -62,6 +62,7 @@ impl<'a> Growth<'a> {
                 plan => growth.then(plan.clone())?,
             };
         }
+        growth.source.check_types()?;
         if let [plan, ..] = &request.plans[..]
             && let Some(layers) = plan.layers(base.config().num_hidden_layers)?
         {

@@ -51,6 +51,7 @@ impl<'a> Growth<'a> {
         let preserves = configs.len() == 1 && plan.preserves_function(configs[0])?;
         let rounds = plan.rounds();
         let source = Grown::merge(models.clone(), [plan])?;
+        source.check_types()?;
         let sample = |(expert, std, still)| {
             let id = TensorId::Layer(0, LayerTensor::Expert(expert, Projection::Gate));
             let still = Grown::merge(models, [GrowthPlan::MergeExperts(still)])?;

@@ -1,6 +1,7 @@
 //! `deepwide grow`, `inspect` and `verify`, run as a user runs them.
 
 mod command;
+mod copied;
 mod faults;
 mod kills;
 mod memory;
