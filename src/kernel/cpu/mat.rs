@@ -1,9 +1,9 @@
-//! Matrices on borrowed slices, seen through strides.
+//! Strided f32 matrix views on borrowed slices, the operands of GEMM.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A matrix seen through strides.
+/// A strided matrix view.
 #[derive(Clone, Copy)]
 pub(in crate::kernel) struct Mat<'a, W = f32> {
     pub(super) data: &'a [W],
@@ -13,7 +13,7 @@ pub(in crate::kernel) struct Mat<'a, W = f32> {
     pub(super) col_stride: usize,
 }
 
-/// A matrix to write to, rows next to each other or `row_stride` apart.
+/// A mutable matrix view with rows `row_stride` apart.
 pub(in crate::kernel) struct MatMut<'a> {
     pub(super) data: &'a mut [f32],
     pub(super) rows: usize,
@@ -40,13 +40,13 @@ impl<'a, W> Mat<'a, W> {
         [self.rows, self.cols]
     }
 
-    /// All that lies from the first number of a row on, and how far the numbers of a row are apart.
+    /// The slice from the first element of a row on, and the stride between the elements of the row.
     #[inline(always)]
     pub(in crate::kernel) fn row(&self, row: usize) -> (&'a [W], usize) {
         (&self.data[row * self.row_stride..], self.col_stride)
     }
 
-    /// The transpose; nothing moves.
+    /// The transposed view.
     pub(in crate::kernel) fn t(self) -> Self {
         let Self { data, rows, cols, row_stride, col_stride } = self;
         Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
@@ -59,22 +59,22 @@ impl<'a> MatMut<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
-    /// `rows × cols` with rows `row_stride` apart; what lies between is untouched.
+    /// `rows × cols` with rows `row_stride` apart. Elements between the rows are not touched.
     pub(in crate::kernel) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(fits(data.len(), rows, cols, row_stride), "{rows}×{cols} by {row_stride} of {}", data.len());
-        assert!(row_stride >= cols, "rows of an output do not overlap");
+        assert!(row_stride >= cols, "rows of an output must not overlap");
         Self { data, rows, cols, row_stride }
     }
 }
 
-/// Whether every element of a strided matrix lies within `len`; no product or sum wraps.
+/// Whether every element of a strided matrix is within `len`, with overflow checked.
 fn fits(len: usize, rows: usize, cols: usize, row_stride: usize) -> bool {
     let last_row = rows.saturating_sub(1).checked_mul(row_stride);
     let end = last_row.and_then(|start| start.checked_add(cols));
     row_stride <= isize::MAX as usize && end.is_some_and(|end| rows == 0 || cols == 0 || end <= len)
 }
 
-/// A matrix that the tasks of a loop fill, each its own columns or tiles.
+/// A mutable matrix that parallel tasks write to, each its own columns or tiles.
 pub(in crate::kernel) struct SharedMat<'a> {
     data: *mut f32,
     rows: usize,
@@ -83,59 +83,59 @@ pub(in crate::kernel) struct SharedMat<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the pointer stands for the mutable borrow that `of` took; a writer is told to have its place alone.
-#[expect(unsafe_code, reason = "tasks on several threads write to distinct places of one borrowed matrix")]
+// SAFETY: the pointer is the mutable borrow that `new` took; writers must not overlap, by the contract of `row`.
+#[expect(unsafe_code, reason = "parallel tasks write to disjoint elements of one borrowed matrix")]
 unsafe impl Sync for SharedMat<'_> {}
 
 impl<'a> SharedMat<'a> {
-    /// All of a matrix.
-    pub(in crate::kernel) fn of(MatMut { data, rows, cols, row_stride }: MatMut<'a>) -> Self {
+    /// Shares a matrix.
+    pub(in crate::kernel) fn new(MatMut { data, rows, cols, row_stride }: MatMut<'a>) -> Self {
         Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
     }
 
     /// Some columns of a row.
     ///
     /// # Safety
-    /// Nobody else has any of these numbers while the slice lives.
+    /// No other reference to these elements exists while the slice lives.
     #[inline(always)]
-    #[expect(unsafe_code, clippy::mut_from_ref, reason = "that places are distinct is known to the caller alone")]
+    #[expect(unsafe_code, clippy::mut_from_ref, reason = "the caller guarantees disjoint elements")]
     pub(in crate::kernel) unsafe fn row(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
         assert!(row < self.rows && columns.end <= self.cols, "columns inside the matrix");
-        // SAFETY: `MatMut` has checked that row and columns lie inside the borrowed slice, which nobody else reads or writes
-        // before the borrow ends; nobody else has these numbers, says the caller.
+        // SAFETY: `MatMut` checked that the row is inside the borrowed slice, which stays borrowed; the caller guarantees that
+        // no other reference to these elements exists.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride + columns.start), columns.len()) }
     }
 
-    /// Writes `block`, one row behind the other, to `columns`.
+    /// Writes a row-major `block` to `columns`.
     ///
     /// # Safety
-    /// As [`row`](Self::row), in every row.
-    #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
-    pub(in crate::kernel) unsafe fn put(&self, columns: Range<usize>, block: &[f32]) {
-        // SAFETY: the caller's promise.
+    /// As [`row`](Self::row), for every row.
+    #[expect(unsafe_code, reason = "the caller guarantees disjoint columns")]
+    pub(in crate::kernel) unsafe fn write(&self, columns: Range<usize>, block: &[f32]) {
+        // SAFETY: the caller's guarantee.
         unsafe { self.each_row(columns, block, |row, block| row.copy_from_slice(block)) };
     }
 
-    /// Adds `block`, one row behind the other, to `columns`.
+    /// Adds a row-major `block` to `columns`.
     ///
     /// # Safety
-    /// As [`row`](Self::row), in every row.
-    #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
+    /// As [`row`](Self::row), for every row.
+    #[expect(unsafe_code, reason = "the caller guarantees disjoint columns")]
     pub(in crate::kernel) unsafe fn add(&self, columns: Range<usize>, block: &[f32]) {
         let add = |row: &mut [f32], block: &[f32]| row.iter_mut().zip(block).for_each(|(sum, term)| *sum += term);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's guarantee.
         unsafe { self.each_row(columns, block, add) };
     }
 
-    /// Calls `write` with some columns of every row and the row of a block that is meant for it.
+    /// Calls `write` with `columns` of each row and the matching row of `block`.
     ///
     /// # Safety
-    /// As [`row`](Self::row), in every row.
-    #[expect(unsafe_code, reason = "that columns are distinct is known to the caller alone")]
+    /// As [`row`](Self::row), for every row.
+    #[expect(unsafe_code, reason = "the caller guarantees disjoint columns")]
     unsafe fn each_row(&self, columns: Range<usize>, block: &[f32], write: impl Fn(&mut [f32], &[f32])) {
-        assert_eq!(block.len(), self.rows * columns.len(), "a block of whole columns");
+        assert_eq!(block.len(), self.rows * columns.len(), "a block has all rows of its columns");
         for (row, block) in block.chunks_exact(columns.len().max(1)).enumerate() {
-            // SAFETY: the caller's promise is that of `row`.
+            // SAFETY: the caller's guarantee is that of `row`.
             write(unsafe { self.row(row, columns.clone()) }, block);
         }
     }

@@ -1,11 +1,11 @@
-//! Elementwise functions that the compiler can vectorize, and the door to the widest vectors of this CPU.
+//! Elementwise functions that the compiler can vectorize, and [`vectorized!`], which compiles a loop for this CPU.
 
 use pulp::Arch;
 
-/// Runs an expression compiled for the widest vectors that this CPU has (AVX-512, AVX2 + FMA, NEON, or plain).
+/// Evaluates an expression compiled for the widest vectors of this CPU: AVX-512, AVX2 + FMA, NEON, or the baseline.
 ///
-/// A macro, since the closure that it makes must be inlined: one that stays a function of its own is compiled for the
-/// plainest CPU.
+/// A macro, because the closure must be `#[inline(always)]`: an outlined one is compiled for the baseline, which cost a third
+/// of the decoding speed.
 macro_rules! vectorized {
     ($body:expr) => {
         $crate::kernel::cpu::dispatch(
@@ -16,14 +16,14 @@ macro_rules! vectorized {
 }
 pub(in crate::kernel) use vectorized;
 
-/// What [`vectorized!`] calls.
+/// The function behind [`vectorized!`].
 #[inline(always)]
 pub(in crate::kernel) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(body)
 }
 
-/// `e^x` by range reduction to `[-ln2/2, ln2/2]` and a polynomial of degree 6: branch-free, within 2 units in the
-/// last place on [-87, 88]; saturates outside.
+/// `e^x` by range reduction to `[-ln2/2, ln2/2]` and a polynomial of degree 6: branch-free, within 2 ulp on [-87, 88],
+/// saturating outside.
 #[inline(always)]
 pub(in crate::kernel) fn exp(x: f32) -> f32 {
     // Adding 1.5·2^23 leaves the nearest integer in the low bits of the mantissa.
@@ -64,19 +64,18 @@ pub(in crate::kernel) fn silu_derivative(x: f32) -> (f32, f32) {
     (x * s, (x * s).mul_add(1.0 - s, s))
 }
 
-/// Sum in 16 interleaved lanes: the same order of additions for every vector width. For terms of an operation or
-/// two: the lanes are unrolled.
+/// Sum in 16 interleaved lanes, in the same order for every vector width. `term` should be cheap: it is unrolled 16 times.
 #[inline(always)]
 pub(in crate::kernel) fn sum_by(len: usize, term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; 16];
-    let whole = len / 16 * 16;
-    for start in (0..whole).step_by(16) {
+    let tail = len / 16 * 16;
+    for start in (0..tail).step_by(16) {
         for (lane, sum) in lanes.iter_mut().enumerate() {
             *sum += term(start + lane);
         }
     }
-    for i in whole..len {
-        lanes[i - whole] += term(i);
+    for i in tail..len {
+        lanes[i - tail] += term(i);
     }
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
@@ -100,7 +99,7 @@ fn max(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b))
 }
 
-/// `row = e^(row − max)`; gives `max` and the total.
+/// `row = e^(row − max)`; returns `max` and the sum.
 #[inline(always)]
 pub(in crate::kernel) fn exponentials_in_place(row: &mut [f32]) -> (f32, f32) {
     let max = max(row);
@@ -125,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_within_two_units_in_the_last_place() {
+    fn exp_is_within_two_ulp() {
         let worst = (0..2_000_000)
             .map(|i| -87.0 + 175.0 * i as f32 / 2_000_000.0)
             .map(|x| ((f64::from(exp(x)) - f64::from(x).exp()) / f64::from(x).exp()).abs())
@@ -140,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_vectorized_sum_has_the_bits_of_the_plain_one() {
+    fn a_vectorized_sum_equals_the_scalar_sum_bit_for_bit() {
         let values: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.37).sin()).collect();
         let plain = sum_by(values.len(), |i| values[i]);
         assert_eq!(vectorized!(sum_by(values.len(), |i| values[i])).to_bits(), plain.to_bits());
     }
 
     #[test]
-    fn softmax_is_the_exponential_over_the_sum_of_exponentials() {
+    fn softmax_divides_exponentials_by_their_sum() {
         let mut row: Vec<f32> = (0..37).map(|i| (i as f32).cos() * 5.0).collect();
         let total = row.iter().map(|v| f64::from(*v).exp()).sum::<f64>();
         let (largest, shifted) = exponentials_in_place(&mut row.clone());

@@ -1,18 +1,17 @@
-//! Memory that a thread uses again: a vector of its own would be made of zeros each time.
+//! Reused buffers of a thread, which need no zeroing.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Most numbers of a piece that is kept; larger ones are allocated, and made of zeros, in less time than they are used.
-const KEPT: usize = 1 << 19;
+/// Cap on the length of a cached buffer. For larger ones, allocating and zeroing is cheap compared with their use.
+const MAX_CACHED_LEN: usize = 1 << 19;
 
 thread_local! {
-    /// What the thread has used and will use again.
+    /// The cached buffers, latest last.
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Numbers of any value, lent to one piece of work; the latest that was given back is lent first, so that what is small and
-/// often wanted stays in the cache.
+/// A buffer of arbitrary values. The buffer dropped last is reused first, while it is still in cache.
 pub(in crate::kernel) struct Scratch {
     numbers: Vec<f32>,
     len: usize,
@@ -30,9 +29,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.numbers.len() <= KEPT {
+        if self.numbers.len() <= MAX_CACHED_LEN {
             let numbers = std::mem::take(&mut self.numbers);
-            // A thread that ends has nowhere to keep it.
+            // Fails while the thread exits; the buffer is then freed.
             let _ = FREE.try_with(|free| free.borrow_mut().push(numbers));
         }
     }
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_at_once_are_distinct_and_one_after_the_other_the_same_memory() {
+    fn live_buffers_are_distinct_and_dropped_ones_are_reused() {
         let (mut first, second) = (Scratch::new(5), Scratch::new(7));
         assert_eq!((first.len(), second.len()), (5, 7));
         assert_ne!(first.as_ptr(), second.as_ptr());
@@ -68,11 +67,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_is_kept_is_given_back() {
-        let kept = || FREE.with_borrow(|free| free.iter().map(Vec::capacity).collect::<Vec<_>>());
-        drop(Scratch::new(KEPT));
-        assert_eq!(kept(), vec![KEPT]);
-        drop(Scratch::new(KEPT + 1));
-        assert!(kept().is_empty());
+    fn larger_buffers_are_freed() {
+        let cached = || FREE.with_borrow(|free| free.iter().map(Vec::capacity).collect::<Vec<_>>());
+        drop(Scratch::new(MAX_CACHED_LEN));
+        assert_eq!(cached(), vec![MAX_CACHED_LEN]);
+        drop(Scratch::new(MAX_CACHED_LEN + 1));
+        assert!(cached().is_empty());
     }
 }

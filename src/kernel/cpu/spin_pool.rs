@@ -1,8 +1,8 @@
-//! Threads that share the tasks of one short loop.
+//! A thread pool for parallel loops of microseconds.
 //!
-//! A decoding step forks a hundred times for a few microseconds each. A thread pool that queues jobs and puts its
-//! callers to sleep costs more than that; here the caller works along, the helpers watch one word of memory between
-//! loops, read ahead meanwhile if they have been told what, and go to sleep only when nothing has come for a while.
+//! A decoding step forks a hundred times for a few microseconds each, which a pool that queues jobs and parks its callers
+//! cannot amortize. Here the caller takes tasks too. Helpers spin on one word between loops, run the [`Prefetcher`]
+//! meanwhile, and park only after a while without work.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -11,64 +11,66 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 
-use super::ahead::{Ahead, Reading, Share};
+use super::prefetcher::{HelperRanges, PrefetchCursor, Prefetcher};
 
-/// How often a thread looks for a change before it lets other threads run, and before a helper sleeps.
-const LOOKS_BEFORE_YIELDING: u32 = 2_000;
-const LOOKS_BEFORE_SLEEPING: u32 = LOOKS_BEFORE_YIELDING + 60;
-/// This bit of [`SpinPool::state`] is set while no loop is open. The bits below count the helpers at work; those above
-/// count the loops, so that adding this much opens a loop, and adding it again closes that loop.
+/// Polls before a waiting thread yields to the scheduler.
+const SPINS_BEFORE_YIELD: u32 = 2_000;
+/// Polls before a helper parks.
+const SPINS_BEFORE_PARK: u32 = SPINS_BEFORE_YIELD + 60;
+/// Bit of [`SpinPool::state`] that is set while no loop is open. The bits below count the active helpers, those above the
+/// loops: adding this once opens a loop, adding it again closes it.
 const CLOSED: u64 = 1 << 16;
 
-/// A task of the loop that is open.
+/// The body of a loop.
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
-/// The helpers of the process and the loop that they work on.
+/// The helpers of the process, and the loop that they work on.
 struct SpinPool {
     state: AtomicU64,
-    /// Of the open loop, a `&Task` on its caller's stack.
+    /// Body of the open loop: a `&Task` on the caller's stack.
     task: AtomicPtr<&'static Task<'static>>,
     len: AtomicUsize,
     next: AtomicUsize,
-    /// Most helpers that may join the open loop.
-    limit: AtomicUsize,
-    sleeping: AtomicBool,
+    /// Helpers that may join the open loop.
+    max_helpers: AtomicUsize,
+    /// Whether a helper may be parked.
+    parked: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Held by the thread whose loop is open.
+    /// Locked by the thread whose loop is open.
     caller: Mutex<()>,
     helpers: OnceLock<Vec<Thread>>,
-    ahead: Ahead,
+    prefetcher: Prefetcher,
 }
 
-static TEAM: SpinPool = SpinPool {
+static POOL: SpinPool = SpinPool {
     state: AtomicU64::new(CLOSED),
     task: AtomicPtr::new(std::ptr::null_mut()),
     len: AtomicUsize::new(0),
     next: AtomicUsize::new(0),
-    limit: AtomicUsize::new(0),
-    sleeping: AtomicBool::new(false),
+    max_helpers: AtomicUsize::new(0),
+    parked: AtomicBool::new(false),
     panic: Mutex::new(None),
     caller: Mutex::new(()),
     helpers: OnceLock::new(),
-    ahead: Ahead::new(),
+    prefetcher: Prefetcher::new(),
 };
 
 thread_local! {
-    /// Of a helper, from 1 on; 0 of every other thread.
-    static NUMBER: Cell<usize> = const { Cell::new(0) };
+    /// Index of a helper, from 1; 0 on all other threads.
+    static THREAD_INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether a product may use the whole thread pool or is one task of a parallel loop.
+/// The threads that a product may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Threads {
-    /// As many as there are, if the product is large enough to pay for the fork.
+    /// All, if the product is large enough to pay for the fork.
     Pool,
-    /// The calling thread.
+    /// The calling thread alone: the product is itself a task of a parallel loop.
     One,
 }
 
 impl Threads {
-    /// How many there are.
+    /// Number of threads.
     pub(in crate::kernel) fn count(self) -> usize {
         match self {
             Self::One => 1,
@@ -76,7 +78,7 @@ impl Threads {
         }
     }
 
-    /// Runs `task(0)`, …, `task(len − 1)`: on the calling thread in order, or as [`for_each`].
+    /// Runs `task(0)`, …, `task(len − 1)`, in order on one thread or by [`for_each`].
     pub(in crate::kernel) fn for_each(self, len: usize, task: impl Fn(usize) + Sync) {
         match self {
             Self::One => (0..len).for_each(task),
@@ -84,18 +86,17 @@ impl Threads {
         }
     }
 
-    /// The same, but each thread takes neighbouring indices, one after the other, as long as there are any: those from its
-    /// start to the next, of as many starts as there are threads, the caller's first. One that is done with its own goes on
-    /// with others'. The starts begin at 0 and ascend.
-    pub(in crate::kernel) fn for_each_in_shares(self, starts: &[usize], len: usize, task: impl Fn(usize) + Sync) {
-        assert_eq!(starts.first(), Some(&0), "the first share begins with the first task");
+    /// [`for_each`](Self::for_each) with work stealing: thread `t`, the caller being 0, takes the indices from `starts[t]` up to
+    /// `starts[t + 1]` in order, then steals from the others. `starts` ascends from 0.
+    pub(in crate::kernel) fn for_each_with_stealing(self, starts: &[usize], len: usize, task: impl Fn(usize) + Sync) {
+        assert_eq!(starts.first(), Some(&0), "starts ascend from 0");
         let next: Vec<_> = starts.iter().map(|start| AtomicUsize::new(*start)).collect();
         let end = |share: usize| starts.get(share + 1).copied().unwrap_or(len);
         self.for_each(next.len(), |_| {
-            let own = NUMBER.get() % next.len();
+            let own = THREAD_INDEX.get() % next.len();
             for share in (own..next.len()).chain(0..own) {
-                let taken = || Some(next[share].fetch_add(1, Ordering::Relaxed)).filter(|index| *index < end(share));
-                std::iter::from_fn(taken).for_each(&task);
+                let take = || Some(next[share].fetch_add(1, Ordering::Relaxed)).filter(|index| *index < end(share));
+                std::iter::from_fn(take).for_each(&task);
             }
         });
     }
@@ -103,45 +104,45 @@ impl Threads {
 
 /// Runs `task(0)`, …, `task(len − 1)`, each once, in any order, on as many threads as the caller's rayon pool has.
 ///
-/// While the team works for another thread, and inside one of its own tasks, the caller does all of it.
+/// The caller runs all tasks itself while the pool is busy with another loop, and inside a task.
 ///
 /// # Panics
-/// If a task does, once all that had begun have ended.
+/// If a task panics, after all running tasks have ended.
 fn for_each(len: usize, task: impl Fn(usize) + Sync) {
     let helpers = if len > 1 { rayon::current_num_threads() - 1 } else { 0 };
-    let caller = match TEAM.caller.try_lock() {
+    let caller = match POOL.caller.try_lock() {
         Ok(caller) => Some(caller),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     };
     match caller {
-        Some(_held) if helpers > 0 => TEAM.run(len, helpers, &task),
+        Some(_held) if helpers > 0 => POOL.run(len, helpers, &task),
         _ => (0..len).for_each(task),
     }
 }
 
-/// Has the helpers ask for what they will read next, while they wait for the next loop: see [`Ahead::announce`].
-pub(super) fn read_ahead(shares: &[Share]) {
-    TEAM.ahead.announce(shares);
+/// Publishes what the helpers should prefetch while they wait for the next loop.
+pub(super) fn publish_prefetch(ranges: &[HelperRanges]) {
+    POOL.prefetcher.publish(ranges);
 }
 
 impl SpinPool {
-    /// Opens a loop, works on it, closes it, and waits for the helpers that have joined.
+    /// Opens a loop, works on it, closes it, and waits for the helpers that joined.
     fn run(&'static self, len: usize, helpers: usize, task: &Task<'_>) {
         let threads = self.helpers.get_or_init(|| self.spawn(helpers));
         self.task.store((&raw const task).cast_mut().cast(), Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
-        self.limit.store(helpers, Ordering::Relaxed);
+        self.max_helpers.store(helpers, Ordering::Relaxed);
         self.state.fetch_add(CLOSED, Ordering::SeqCst);
-        if self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.parked.swap(false, Ordering::SeqCst) {
             threads.iter().for_each(Thread::unpark);
         }
         self.work(len, task);
         self.state.fetch_add(CLOSED, Ordering::Relaxed);
-        let mut looks = 0;
+        let mut spins = 0;
         while !self.state.load(Ordering::Acquire).is_multiple_of(CLOSED) {
-            look_again(&mut looks);
+            backoff(&mut spins);
         }
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(payload) = panic {
@@ -149,10 +150,10 @@ impl SpinPool {
         }
     }
 
-    /// Takes one index after another until none is left; a panic is kept for the caller and ends the loop.
+    /// Takes indices until none is left. A panic is stored for the caller and ends the loop.
     fn work(&self, len: usize, task: &Task<'_>) {
-        let taken = || Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < len);
-        let all = AssertUnwindSafe(|| std::iter::from_fn(taken).for_each(task));
+        let take = || Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < len);
+        let all = AssertUnwindSafe(|| std::iter::from_fn(take).for_each(task));
         if let Err(payload) = catch_unwind(all) {
             self.next.store(len, Ordering::Relaxed);
             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
@@ -162,50 +163,50 @@ impl SpinPool {
     fn spawn(&'static self, helpers: usize) -> Vec<Thread> {
         let start = |index| {
             let named = thread::Builder::new().name(format!("kernel {index}"));
-            named.spawn(move || self.help(index)).map(|handle| handle.thread().clone())
+            named.spawn(move || self.run_helper(index)).map(|handle| handle.thread().clone())
         };
-        // Where no thread can be had, there are fewer.
+        // If the system refuses a thread, there are fewer helpers.
         (0..helpers).map_while(|index| start(index).ok()).collect()
     }
 
-    /// The life of a helper: joins every loop that it sees open.
-    #[expect(unsafe_code, reason = "a helper borrows the task from the stack of the caller")]
-    fn help(&self, index: usize) {
-        NUMBER.set(index + 1);
+    /// Helper loop: joins every loop that it finds open, and prefetches in between.
+    #[expect(unsafe_code, reason = "a helper borrows the task from the caller's stack")]
+    fn run_helper(&self, index: usize) {
+        THREAD_INDEX.set(index + 1);
         let mut done = CLOSED;
-        let mut looks = 0;
-        let mut reading = Reading::of(index);
+        let mut spins = 0;
+        let mut cursor = PrefetchCursor::new(index);
         loop {
             let state = self.state.load(Ordering::Acquire);
             let (count, open) = ((state % CLOSED) as usize, state & CLOSED == 0);
-            if !open || state / CLOSED == done || count >= self.limit.load(Ordering::Relaxed) {
-                reading.go_on(&self.ahead);
-                look_again(&mut looks);
-                if looks > LOOKS_BEFORE_SLEEPING {
-                    self.sleeping.store(true, Ordering::SeqCst);
+            if !open || state / CLOSED == done || count >= self.max_helpers.load(Ordering::Relaxed) {
+                cursor.step(&self.prefetcher);
+                backoff(&mut spins);
+                if spins > SPINS_BEFORE_PARK {
+                    self.parked.store(true, Ordering::SeqCst);
                     if self.state.load(Ordering::SeqCst) / CLOSED == state / CLOSED {
                         thread::park();
                     }
-                    looks = 0;
+                    spins = 0;
                 }
             } else if self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                // SAFETY: the loop was open when this helper was counted in, so its caller does not return, and its
-                // task stays, until the helper is counted out below. The fields of the loop were written before it was
-                // opened, and this exchange has read the opening.
+                // SAFETY: the loop was open when this helper was counted in, so its caller does not return, and its task
+                // lives, until the helper is counted out below. The fields of the loop were written before it was opened,
+                // which happens before this exchange.
                 let task: &Task<'_> = unsafe { *self.task.load(Ordering::Relaxed) };
                 self.work(self.len.load(Ordering::Relaxed), task);
                 self.state.fetch_sub(1, Ordering::Release);
                 done = state / CLOSED;
-                looks = 0;
+                spins = 0;
             }
         }
     }
 }
 
-/// Waits a moment; after many moments, lets another thread run.
-fn look_again(looks: &mut u32) {
-    *looks += 1;
-    if *looks < LOOKS_BEFORE_YIELDING { std::hint::spin_loop() } else { thread::yield_now() }
+/// Spins once; yields to the scheduler after many spins.
+fn backoff(spins: &mut u32) {
+    *spins += 1;
+    if *spins < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { thread::yield_now() }
 }
 
 #[cfg(test)]
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn every_task_runs_once_whoever_else_uses_the_team() {
+    fn every_task_runs_once_while_other_threads_use_the_pool() {
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| (0..3000).for_each(|len| assert_eq!(runs_of_each(len % 67), vec![1; len % 67])));
@@ -230,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn every_index_of_every_share_runs_once() {
+    fn every_index_runs_once_with_stealing() {
         for (starts, len) in
             [(vec![0], 5), (vec![0, 3], 9), (vec![0, 0, 4, 4], 4), (vec![0, 1, 2, 50], 60), (vec![0], 0)]
         {
             for threads in [Threads::One, Threads::Pool] {
                 let runs: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
-                threads.for_each_in_shares(&starts, len, |index| {
+                threads.for_each_with_stealing(&starts, len, |index| {
                     runs[index].fetch_add(1, Ordering::Relaxed);
                 });
                 let runs: Vec<_> = runs.into_iter().map(AtomicUsize::into_inner).collect();
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_that_fell_asleep_are_woken() {
+    fn parked_helpers_are_woken() {
         for _ in 0..5 {
             thread::sleep(std::time::Duration::from_millis(3));
             assert_eq!(runs_of_each(100), vec![1; 100]);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_may_run_a_loop_of_its_own() {
+    fn a_task_may_run_a_loop() {
         let total = AtomicUsize::new(0);
         for_each(8, |_| {
             total.fetch_add(runs_of_each(5).len(), Ordering::Relaxed);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+    fn a_panic_reaches_the_caller_and_the_pool_survives() {
         let one_fails = || for_each(50, |index| assert!(index != 31, "task {index} fails"));
         let payload = catch_unwind(one_fails).expect_err("a task panicked");
         assert_eq!(payload.downcast_ref::<String>().map(String::as_str), Some("task 31 fails"));

@@ -1,4 +1,4 @@
-//! Weights in the type that the checkpoint keeps them in: f32, f16 or bf16, widened on the way to a register.
+//! Float weights in the type of the checkpoint, f32, f16 or bf16, widened when loaded into a register.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use super::lanes::Lanes;
 use super::vectorized;
 
-/// A number that weights are stored in.
+/// An element type of float weights.
 pub(in crate::kernel) trait Widen: bytemuck::Pod + Send + Sync {
     fn widen(self) -> f32;
     fn load<L: Lanes>(lanes: L, numbers: &[Self; 16]) -> L::Floats;
@@ -28,7 +28,7 @@ impl Widen for f32 {
 }
 
 impl Widen for bf16 {
-    // Not `to_f32`, whose branch for NaN keeps the loop from vectorizing.
+    // Not `to_f32`, whose NaN branch keeps the loop from vectorizing.
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -41,8 +41,8 @@ impl Widen for bf16 {
 }
 
 impl Widen for f16 {
-    // Not `to_f32`, whose branches and CPU detection keep the loop from vectorizing: shift the fields into place and
-    // let one exact product move the exponent's bias, subnormals included; infinity and NaN keep their exponent.
+    // Not `to_f32`, whose branches and CPU detection keep the loop from vectorizing. Shifts the fields into place, and rebiases
+    // the exponent by one exact product, subnormals included; infinity and NaN keep their exponent.
     #[inline(always)]
     fn widen(self) -> f32 {
         const BIAS: f32 = f32::from_bits((127 + 127 - 15) << 23);
@@ -59,7 +59,7 @@ impl Widen for f16 {
     }
 }
 
-/// Rows of a weight matrix in whatever type the checkpoint keeps them.
+/// Contiguous rows of a weight matrix, in the type of the checkpoint.
 #[derive(Clone, Copy)]
 pub(in crate::kernel) enum WeightRows<'a> {
     F32(&'a [f32]),
@@ -68,11 +68,11 @@ pub(in crate::kernel) enum WeightRows<'a> {
 }
 
 impl<'a> WeightRows<'a> {
-    /// All elements of a contiguous weight tensor.
+    /// The elements of a contiguous weight tensor.
     ///
     /// # Panics
     /// If it is strided or not a float of at most 32 bits.
-    pub(in crate::kernel) fn of(weight: &'a FlexTensor) -> Self {
+    pub(in crate::kernel) fn from_tensor(weight: &'a FlexTensor) -> Self {
         let contiguous = "weights are contiguous";
         match weight.dtype() {
             DType::F32 => Self::F32(weight.as_slice().expect(contiguous)),
@@ -82,7 +82,7 @@ impl<'a> WeightRows<'a> {
         }
     }
 
-    /// The elements from `start`, `len` of them.
+    /// `len` elements from `start` on.
     pub(in crate::kernel) fn slice(self, start: usize, len: usize) -> Self {
         match self {
             Self::F32(w) => Self::F32(&w[start..start + len]),
@@ -90,17 +90,13 @@ impl<'a> WeightRows<'a> {
             Self::Bf16(w) => Self::Bf16(&w[start..start + len]),
         }
     }
-}
 
-impl<'a> WeightRows<'a> {
-    /// Some rows of `k` elements.
+    /// The given rows of `k` elements.
     pub(super) fn rows(self, rows: Range<usize>, k: usize) -> Self {
         self.slice(rows.start * k, rows.len() * k)
     }
-}
 
-impl WeightRows<'_> {
-    /// Elements.
+    /// Number of elements.
     pub(in crate::kernel) fn len(self) -> usize {
         match self {
             Self::F32(w) => w.len(),
@@ -117,7 +113,7 @@ impl WeightRows<'_> {
         }
     }
 
-    /// The elements as f32.
+    /// Widens the elements to f32.
     ///
     /// # Panics
     /// If `out` has another length.
@@ -131,7 +127,7 @@ impl WeightRows<'_> {
 }
 
 fn widen<W: Widen>(narrow: &[W], out: &mut [f32]) {
-    assert_eq!(narrow.len(), out.len(), "a widened slice keeps its length");
+    assert_eq!(narrow.len(), out.len(), "lengths of a slice and its widened copy");
     vectorized!(out.iter_mut().zip(narrow).for_each(|(wide, narrow)| *wide = narrow.widen()));
 }
 
@@ -140,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_half_precision_number_is_widened_exactly() {
+    fn every_half_precision_value_is_widened_exactly() {
         for bits in 0..=u16::MAX {
             let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
             assert!(brain.widen() == brain.to_f32() || brain.is_nan() && brain.widen().is_nan(), "{bits:#x}");

@@ -12,7 +12,7 @@ impl Embedding for Flex {
         let (vocab_size, width) = (table.shape()[0], table.shape()[1]);
         let mut shape = tokens.shape().to_vec();
         shape.push(width);
-        let rows = WeightRows::of(&table);
+        let rows = WeightRows::from_tensor(&table);
         let mut out = vec![0.0; shape.iter().product()];
         for (token, out) in indices(&tokens).into_iter().zip(out.chunks_exact_mut(width)) {
             assert!(token < vocab_size, "embedding: id {token} of a vocabulary of {vocab_size}");

@@ -22,7 +22,7 @@ impl ExpertMlp for Flex {
                 let stacks = [gate, up, down].map(|stack| stack.to_contiguous());
                 let (num_experts, dims) = (stacks[0].shape()[0], [stacks[0].shape()[1], stacks[0].shape()[2]]);
                 let size = dims[0] * dims[1];
-                let matrix = |stack, index| Matrix::Rows(WeightRows::of(stack).slice(index * size, size));
+                let matrix = |stack, index| Matrix::Rows(WeightRows::from_tensor(stack).slice(index * size, size));
                 let visits = Visits::sort(&chosen, num_experts);
                 infer(&visits, x_values, weight_values, dims, |index| {
                     stacks.each_ref().map(|stack| matrix(stack, index))
@@ -71,7 +71,7 @@ pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexT
     let run = |threads: Threads| {
         move |((((expert, places), gate_out), up_out), y): Task<'_>| {
             let product = |x: &[f32], stack: &FlexTensor, out: &mut [f32], k: usize| {
-                let matrix = WeightRows::of(stack).slice(expert * width * hidden, width * hidden);
+                let matrix = WeightRows::from_tensor(stack).slice(expert * width * hidden, width * hidden);
                 matmul_nt(x, matrix, out, k, threads);
             };
             let x = visits.gather(values(x), hidden, places.clone());

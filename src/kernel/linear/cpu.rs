@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
-    self, Mat, MatMut, Matrix, Threads, WeightRows, dense, gemm, matmul_nt, tensor, values, whole,
+    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, gemm, matmul_nt, tensor, values,
 };
 
 impl LinearOps for Flex {
@@ -16,7 +16,7 @@ impl LinearOps for Flex {
         let last = shape.num_dims() - 1;
         shape[last] = n;
         let mut out = vec![0.0; shape.num_elements()];
-        matmul_nt(values(&x), WeightRows::of(&weight), &mut out, k, Threads::Pool);
+        matmul_nt(values(&x), WeightRows::from_tensor(&weight), &mut out, k, Threads::Pool);
         tensor(out, shape)
     }
 
@@ -35,7 +35,7 @@ impl LinearOps for Flex {
     }
 
     fn linear_add(residual: FlexTensor, x: FlexTensor, weight: Operand<Self>) -> FlexTensor {
-        let (mut out, x, weight) = (whole(residual), dense(x), weight.contiguous());
+        let (mut out, x, weight) = (compact(residual), dense(x), weight.contiguous());
         let k = last_size(&x);
         // In place if the residual has no other owner.
         let sums = out.storage_mut::<f32>();
@@ -94,7 +94,7 @@ impl Operand<Flex> {
     /// The rows of a [`contiguous`](Self::contiguous) operand.
     pub(in crate::kernel) fn matrix(&self) -> Matrix<'_> {
         match self {
-            Self::Float(weight) => Matrix::Rows(WeightRows::of(weight)),
+            Self::Float(weight) => Matrix::Rows(WeightRows::from_tensor(weight)),
             Self::Quantized(weight) => Matrix::Quantized(weight.panels()),
         }
     }

@@ -31,7 +31,7 @@ impl AttentionBackward for Flex {
         let visible = Visible::new(mask, sizes.num_queries);
         let d = sizes.head_dim;
         let mut dq = vec![0.0; values(&q).len()];
-        let dq_rows = SharedMat::of(MatMut::new(&mut dq, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+        let dq_rows = SharedMat::new(MatMut::new(&mut dq, sizes.batch_size * sizes.num_queries, sizes.query_width()));
         let parts: Vec<GroupGradients> = (0..sizes.batch_size * sizes.num_kv_heads)
             .into_par_iter()
             .map(|index| {

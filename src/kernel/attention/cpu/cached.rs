@@ -6,7 +6,7 @@ use burn::backend::{Flex, TensorMetadata};
 use super::super::{Mask, cached::CachedAttention};
 use super::forward::attend;
 use super::layout::{Sizes, Visible};
-use crate::kernel::cpu::{dense, tensor, values, whole};
+use crate::kernel::cpu::{compact, dense, tensor, values};
 use crate::kernel::rope::Rope;
 
 impl CachedAttention for Flex {
@@ -22,7 +22,7 @@ impl CachedAttention for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let [q, k] = [q, k].map(|x| Self::rope_forward(x, cos.clone(), sin.clone()));
         let v = dense(v);
-        let [mut keys, mut all_values] = [keys, cached_values].map(whole);
+        let [mut keys, mut all_values] = [keys, cached_values].map(compact);
         let sizes = Sizes::of(&q, &keys);
         let visible = Visible::new(mask, sizes.num_queries);
         for (buffer, new) in [(&mut keys, &k), (&mut all_values, &v)] {

@@ -66,8 +66,8 @@ pub fn one_query(sizes: Sizes, visible: &Visible, sequences: &[usize], [q, k, v]
     let width = heads * (head_dim + 2);
     let row = sizes.num_kv_heads * width;
     let mut found = Scratch::new(tasks * row);
-    let target = SharedMat::of(MatMut::new(&mut found, 1, tasks * row));
-    let means = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+    let target = SharedMat::new(MatMut::new(&mut found, 1, tasks * row));
+    let means = SharedMat::new(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
     let left: Vec<_> = cuts.iter().map(|cut| AtomicUsize::new(cut.num_parts())).collect();
     let place_of = |task: usize| {
         let index = cuts.partition_point(|cut| cut.first_task <= task) - 1;
@@ -115,7 +115,7 @@ pub fn one_query(sizes: Sizes, visible: &Visible, sequences: &[usize], [q, k, v]
     let is_short = sizes.query_width() * num_keys < CHUNK;
     let threads = if is_short { Threads::One } else { Threads::Pool };
     let starts: Vec<_> = (0..threads.count()).map(|thread| tasks * thread / threads.count()).collect();
-    threads.for_each_in_shares(&starts, tasks, task);
+    threads.for_each_with_stealing(&starts, tasks, task);
 }
 
 /// `out = Σ_p e^(m_p − m)·sum_p / Σ_p e^(m_p − m)·total_p` with `m = max_p m_p`, for every head. Of each key/value head, a

@@ -41,7 +41,7 @@ fn blocks(sizes: Sizes, visible: &Visible, sequences: &[usize], qkv: [&[f32]; 3]
         long.map(move |&batch| (batch, start..(start + BLOCK).min(visible.num_queries(batch))))
     };
     let blocks: Vec<_> = starts.flat_map(block).collect();
-    let target = SharedMat::of(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
+    let target = SharedMat::new(MatMut::new(out, sizes.batch_size * sizes.num_queries, sizes.query_width()));
     Threads::Pool.for_each(blocks.len() * sizes.num_kv_heads, |index| {
         let (batch, queries) = blocks[index / sizes.num_kv_heads].clone();
         let group = [batch, index % sizes.num_kv_heads];

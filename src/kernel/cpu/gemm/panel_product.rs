@@ -1,70 +1,74 @@
-//! Rows of a matrix, read where they lie, times a panel: the innermost product where only one operand is packed. (Where both
-//! are, as in [`tile`](super::tile), there are no pointers to rows, and so more sums at once.)
+//! Micro-kernel with one packed operand: rows of a matrix, read in place, times a packed panel.
+//!
+//! The pointers to rows take registers, so its tiles are smaller than those of [`tile`](super::tile), which reads two packed
+//! operands.
 
 use crate::kernel::cpu::lanes::Lanes;
 use crate::kernel::cpu::{Mat, sixteen};
 
-/// Numbers of a panel at one depth.
+/// Columns of a panel.
 pub(in crate::kernel) const PANEL_WIDTH: usize = super::tile::COLUMNS;
-/// The numbers of a panel at one depth.
+/// One depth of a panel.
 pub(in crate::kernel) type PanelRow = [f32; PANEL_WIDTH];
 
-/// Depths from a load to the loads that are asked for meanwhile: a panel may be larger than the first cache.
-const AHEAD: usize = 8;
+/// Prefetch distance in depths: a panel may not fit in L1.
+const PREFETCH_DEPTHS: usize = 8;
 
-/// `sums[i] = Σ_t a[i, t]·panel[t]`, plus the sums that were there times `kept`; of each row, at least the first `width`.
+/// `sums[i] = Σ_t a[i, t]·panel[t] + beta·sums[i]`, for at least the first `width` columns. Without `beta`, `sums` is only
+/// written.
 ///
 /// # Panics
-/// If `a` has not as many rows as `sums` and not as many columns as the panel.
+/// If `a` is not `[sums.len(), panel.len()]`.
 #[inline(always)]
 pub(in crate::kernel) fn panel_product<L: Lanes>(
     lanes: L,
     a: Mat<'_>,
     panel: &[PanelRow],
     width: usize,
-    kept: Option<&PanelRow>,
+    beta: Option<&PanelRow>,
     sums: &mut [PanelRow],
 ) {
     assert_eq!(a.dims(), [sums.len(), panel.len()], "sizes of a product");
     let mut row = 0;
     while row < sums.len() {
-        // Enough sums that none waits for the one before it, and no more rows than there are registers for pointers to them.
+        // Enough accumulators to hide the latency of FMA, and no more rows than registers for their pointers: twelve rows by
+        // two vectors spill and lose 30 %.
         row += match (L::REGISTERS == 32, width <= 16, sums.len() - row) {
-            (true, true, 8..) => tile::<L, 8, 1>(lanes, a, panel, kept, sums, [row, 0]),
-            (true, false, 8..) => tile::<L, 8, 2>(lanes, a, panel, kept, sums, [row, 0]),
-            (true, _, 4..) => tile::<L, 4, 2>(lanes, a, panel, kept, sums, [row, 0]),
-            (false, true, 6..) => tile::<L, 6, 1>(lanes, a, panel, kept, sums, [row, 0]),
+            (true, true, 8..) => tile::<L, 8, 1>(lanes, a, panel, beta, sums, [row, 0]),
+            (true, false, 8..) => tile::<L, 8, 2>(lanes, a, panel, beta, sums, [row, 0]),
+            (true, _, 4..) => tile::<L, 4, 2>(lanes, a, panel, beta, sums, [row, 0]),
+            (false, true, 6..) => tile::<L, 6, 1>(lanes, a, panel, beta, sums, [row, 0]),
             (false, false, 6..) => {
-                tile::<L, 6, 1>(lanes, a, panel, kept, sums, [row, 0]);
-                tile::<L, 6, 1>(lanes, a, panel, kept, sums, [row, 16])
+                tile::<L, 6, 1>(lanes, a, panel, beta, sums, [row, 0]);
+                tile::<L, 6, 1>(lanes, a, panel, beta, sums, [row, 16])
             }
             (false, _, 4..) => {
-                tile::<L, 4, 1>(lanes, a, panel, kept, sums, [row, 0]);
-                tile::<L, 4, 1>(lanes, a, panel, kept, sums, [row, 16])
+                tile::<L, 4, 1>(lanes, a, panel, beta, sums, [row, 0]);
+                tile::<L, 4, 1>(lanes, a, panel, beta, sums, [row, 16])
             }
-            _ => tile::<L, 1, 2>(lanes, a, panel, kept, sums, [row, 0]),
+            _ => tile::<L, 1, 2>(lanes, a, panel, beta, sums, [row, 0]),
         };
     }
 }
 
-/// `R` rows and `V` times sixteen columns of [`panel_product`], from `[row, column]` on; gives `R`.
+/// `R` rows by `V` vectors of [`panel_product`], from `[row, column]` on. Returns `R`.
 #[inline(always)]
-#[expect(unsafe_code, reason = "a check for each number would be as many instructions as products")]
+#[expect(unsafe_code, reason = "a bounds check per element would double the instructions")]
 fn tile<L: Lanes, const R: usize, const V: usize>(
     lanes: L,
     a: Mat<'_>,
     panel: &[PanelRow],
-    kept: Option<&PanelRow>,
+    beta: Option<&PanelRow>,
     sums: &mut [PanelRow],
     [row, column]: [usize; 2],
 ) -> usize {
     assert!(row + R <= a.dims()[0] && panel.len() == a.dims()[1], "sizes of a product");
     let mut totals = [[lanes.splat(0.0); V]; R];
-    if let Some(kept) = kept {
+    if let Some(beta) = beta {
         for (totals, sums) in totals.iter_mut().zip(&sums[row..row + R]) {
             for (v, total) in totals.iter_mut().enumerate() {
                 let at = column + v * 16;
-                *total = lanes.mul(lanes.load(sixteen(sums, at)), lanes.load(sixteen(kept, at)));
+                *total = lanes.mul(lanes.load(sixteen(sums, at)), lanes.load(sixteen(beta, at)));
             }
         }
     }
@@ -76,15 +80,15 @@ fn tile<L: Lanes, const R: usize, const V: usize>(
     let mut at = 0usize;
     for step in panel {
         for line in (column..column + V * 16).step_by(16) {
-            lanes.prefetch(step.as_ptr().wrapping_add(AHEAD * PANEL_WIDTH + line));
+            lanes.prefetch(step.as_ptr().wrapping_add(PREFETCH_DEPTHS * PANEL_WIDTH + line));
         }
         let mut numbers = [lanes.splat(0.0); V];
         for (v, numbers) in numbers.iter_mut().enumerate() {
             *numbers = lanes.load(sixteen(step, column + v * 16));
         }
-        for (totals, numbers_of_row) in totals.iter_mut().zip(rows) {
-            // SAFETY: the matrix, which is inside its slice, has as many columns as the panel has steps.
-            let left = lanes.splat(unsafe { *numbers_of_row.get_unchecked(at) });
+        for (totals, row_values) in totals.iter_mut().zip(rows) {
+            // SAFETY: the matrix is inside its slice and has as many columns as the panel has depths.
+            let left = lanes.splat(unsafe { *row_values.get_unchecked(at) });
             for (total, numbers) in totals.iter_mut().zip(numbers) {
                 *total = lanes.mul_add(left, numbers, *total);
             }
@@ -112,7 +116,7 @@ mod tests {
         a: Mat<'a>,
         panel: &'a [PanelRow],
         width: usize,
-        kept: Option<&'a PanelRow>,
+        beta: Option<&'a PanelRow>,
         found: &'a RefCell<Vec<Vec<PanelRow>>>,
     }
 
@@ -120,28 +124,28 @@ mod tests {
         #[inline(always)]
         fn with_lanes<L: Lanes>(self, lanes: L) {
             let mut sums = vec![[2.0; PANEL_WIDTH]; self.a.dims()[0]];
-            panel_product(lanes, self.a, self.panel, self.width, self.kept, &mut sums);
+            panel_product(lanes, self.a, self.panel, self.width, self.beta, &mut sums);
             self.found.borrow_mut().push(sums);
         }
     }
 
     #[test]
-    fn every_lanes_give_the_sums_one_after_the_other_for_any_number_of_rows() {
+    fn all_lanes_sum_in_order_for_any_number_of_rows() {
         let depth = 19;
-        let (numbers_of_a, panel, kept) = (numbers(27 * 25), numbers(depth * PANEL_WIDTH), [0.5; PANEL_WIDTH]);
+        let (numbers_of_a, panel, beta) = (numbers(27 * 25), numbers(depth * PANEL_WIDTH), [0.5; PANEL_WIDTH]);
         let (panel, _) = panel.as_chunks();
         for rows in 1..=25 {
             let along = Mat::strided(&numbers_of_a, rows, depth, 27);
             let across = Mat::strided(&numbers_of_a, depth, rows, 27).t();
-            for (a, kept) in [(along, None), (along, Some(&kept)), (across, None), (across, Some(&kept))] {
+            for (a, beta) in [(along, None), (along, Some(&beta)), (across, None), (across, Some(&beta))] {
                 for width in [1, 16, 17, 32] {
                     let found = RefCell::default();
-                    with_each_lanes(|| Product { a, panel, width, kept, found: &found });
+                    with_each_lanes(|| Product { a, panel, width, beta, found: &found });
                     let expected: Vec<Vec<f32>> = (0..rows)
                         .map(|row| {
                             let (numbers, stride) = a.row(row);
                             let sum = |column: usize| {
-                                let first = kept.map_or(0.0, |kept| 2.0 * kept[column]);
+                                let first = beta.map_or(0.0, |beta| 2.0 * beta[column]);
                                 (0..depth).fold(first, |sum, t| numbers[t * stride].mul_add(panel[t][column], sum))
                             };
                             (0..width).map(sum).collect()

@@ -1,4 +1,4 @@
-//! The innermost product: a tile of the result that stays in registers over the whole depth.
+//! Micro-kernel of packed operands: a tile of `C` stays in registers over the depth.
 
 use crate::kernel::cpu::lanes::Lanes;
 use crate::kernel::cpu::sixteen;
@@ -8,53 +8,53 @@ pub(super) const ROWS: usize = 12;
 /// Columns of a tile.
 pub(super) const COLUMNS: usize = 32;
 
-/// Depths from a load to the loads that are asked for meanwhile: the right panel is larger than the first cache.
-const AHEAD: usize = 8;
+/// Prefetch distance in depths: a panel of `B` does not fit in L1.
+const PREFETCH_DEPTHS: usize = 8;
 
-/// The sums of a tile.
+/// A tile of `C`.
 pub(super) type Sums = [[f32; COLUMNS]; ROWS];
 
-/// `sums = Σ_depth left[depth]ᵀ · right[depth]`, of a panel of [`ROWS`] lines and one of [`COLUMNS`]; of the rows, only the
-/// first `rows` are wanted.
+/// `sums = Σ_depth a[depth]ᵀ·b[depth]` of a panel of [`ROWS`] lines and one of [`COLUMNS`]. Only the first `rows` rows need be
+/// computed.
 #[inline(always)]
-pub(super) fn tile<L: Lanes>(lanes: L, left: &[f32], right: &[f32], rows: usize, sums: &mut Sums) {
-    // Twenty-four sums want thirty-two registers; where there are sixteen, twelve sums of half as many numbers.
+pub(super) fn tile<L: Lanes>(lanes: L, a: &[f32], b: &[f32], rows: usize, sums: &mut Sums) {
+    // 24 accumulators of 16 lanes need 32 registers. With 16 registers of 8 lanes: 12 accumulators.
     if L::REGISTERS == 32 {
         match rows {
-            9.. => part::<L, 12, 2>(lanes, left, right, [0, 0], sums),
-            5.. => part::<L, 8, 2>(lanes, left, right, [0, 0], sums),
-            _ => part::<L, 4, 2>(lanes, left, right, [0, 0], sums),
+            9.. => part::<L, 12, 2>(lanes, a, b, [0, 0], sums),
+            5.. => part::<L, 8, 2>(lanes, a, b, [0, 0], sums),
+            _ => part::<L, 4, 2>(lanes, a, b, [0, 0], sums),
         }
     } else {
         for row in (0..rows).step_by(6) {
-            part::<L, 6, 1>(lanes, left, right, [row, 0], sums);
-            part::<L, 6, 1>(lanes, left, right, [row, 16], sums);
+            part::<L, 6, 1>(lanes, a, b, [row, 0], sums);
+            part::<L, 6, 1>(lanes, a, b, [row, 16], sums);
         }
     }
 }
 
-/// `R` rows and `V` times sixteen columns of a tile, from `[row, column]` on.
+/// `R` rows by `V` vectors of a tile, from `[row, column]` on.
 #[inline(always)]
 fn part<L: Lanes, const R: usize, const V: usize>(
     lanes: L,
-    left: &[f32],
-    right: &[f32],
+    a: &[f32],
+    b: &[f32],
     [row, column]: [usize; 2],
     sums: &mut Sums,
 ) {
     let mut totals = [[lanes.splat(0.0); V]; R];
-    for (left, right) in left.as_chunks::<ROWS>().0.iter().zip(right.as_chunks::<COLUMNS>().0) {
+    for (a, b) in a.as_chunks::<ROWS>().0.iter().zip(b.as_chunks::<COLUMNS>().0) {
         for line in (column..column + V * 16).step_by(16) {
-            lanes.prefetch(right.as_ptr().wrapping_add(AHEAD * COLUMNS + line));
+            lanes.prefetch(b.as_ptr().wrapping_add(PREFETCH_DEPTHS * COLUMNS + line));
         }
         let mut columns = [lanes.splat(0.0); V];
         for (v, column_values) in columns.iter_mut().enumerate() {
-            *column_values = lanes.load(sixteen(right, column + v * 16));
+            *column_values = lanes.load(sixteen(b, column + v * 16));
         }
-        for (totals, left) in totals.iter_mut().zip(&left[row..row + R]) {
-            let left = lanes.splat(*left);
+        for (totals, a) in totals.iter_mut().zip(&a[row..row + R]) {
+            let a = lanes.splat(*a);
             for (total, column_values) in totals.iter_mut().zip(columns) {
-                *total = lanes.mul_add(left, column_values, *total);
+                *total = lanes.mul_add(a, column_values, *total);
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Lanes without any instructions of their own: the definition of each operation.
+//! Portable lanes: the definition of each operation.
 
 use half::f16;
 
-use super::Lanes;
+use super::traits::Lanes;
 
-/// Arrays, for any CPU.
+/// Lanes as arrays, for any CPU.
 #[derive(Clone, Copy)]
 pub(in crate::kernel) struct Plain;
 
@@ -67,9 +67,9 @@ impl Lanes for Plain {
 
     #[inline(always)]
     fn transpose(self, rows: &mut [[f32; 16]; 16]) {
-        let given = *rows;
+        let input = *rows;
         for (column, row) in rows.iter_mut().enumerate() {
-            row.iter_mut().zip(&given).for_each(|(to, from)| *to = from[column]);
+            row.iter_mut().zip(&input).for_each(|(to, from)| *to = from[column]);
         }
     }
 

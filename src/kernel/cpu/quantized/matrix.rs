@@ -1,4 +1,4 @@
-//! A weight matrix in blocks, interleaved for sixteen lanes.
+//! A quantized weight matrix, interleaved for sixteen lanes.
 
 use half::f16;
 
@@ -7,8 +7,7 @@ use crate::kernel::blocks::{Block, BlockFormat, Layout, Scales};
 
 /// `[rows, cols]` in blocks of a [`BlockFormat`], sixteen rows interleaved.
 ///
-/// Takes as much memory as the blocks of the file, except that 6-bit scales take a byte. Values are exactly those of the
-/// blocks.
+/// Takes the memory of the blocks in the file, except that 6-bit scales take a byte. Values are exactly those of the blocks.
 #[derive(Clone)]
 pub(in crate::kernel) struct QuantizedMatrix {
     format: BlockFormat,
@@ -16,9 +15,9 @@ pub(in crate::kernel) struct QuantizedMatrix {
     cols: usize,
     /// Bytes per panel.
     panel_bytes: usize,
-    /// For each panel, for each block: the head (float16 scales, then minima, one per lane), then for every 32 numbers
-    /// the scales of the sub-blocks and the bit planes of the codes. A plane of `p` bits takes `p` times 64 bytes, four per
-    /// lane: numbers `4g..4g+4` are in bytes `g % p`, from bit `p·(g / p)`.
+    /// For each panel and block: the head (float16 scales, then minima, one per lane), then for each unit of 32 elements the
+    /// scales of the sub-blocks and the bit planes of the codes. A plane of `p` bits takes `p·64` bytes, four per lane:
+    /// elements `4g..4g+4` are in bytes `g % p`, from bit `p·(g / p)`.
     panels: Vec<u8>,
 }
 
@@ -29,7 +28,7 @@ impl std::fmt::Debug for QuantizedMatrix {
 }
 
 impl QuantizedMatrix {
-    /// Reads rows of blocks as a file stores them.
+    /// Reads rows of blocks as GGUF stores them.
     ///
     /// # Panics
     /// If `cols` is not a multiple of the block length, or `bytes` has another size.
@@ -61,15 +60,15 @@ impl QuantizedMatrix {
         let mut matrix = Self { format, rows, cols, panel_bytes, panels: vec![0; rows.div_ceil(PANEL) * panel_bytes] };
         for row in 0..rows {
             for index in 0..cols / layout.block {
-                let place = matrix.place(row, index);
-                write_lane(layout, &mut matrix.panels[place..], row % PANEL, &block(row, index));
+                let offset = matrix.offset(row, index);
+                write_lane(layout, &mut matrix.panels[offset..], row % PANEL, &block(row, index));
             }
         }
         matrix
     }
 
     /// Offset of a block in `panels`.
-    fn place(&self, row: usize, index: usize) -> usize {
+    fn offset(&self, row: usize, index: usize) -> usize {
         row / PANEL * self.panel_bytes + index * self.format.layout().panel_block_bytes()
     }
 
@@ -81,7 +80,7 @@ impl QuantizedMatrix {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} numbers", out.len());
         let layout = self.format.layout();
         for (index, out) in out.chunks_exact_mut(layout.block).enumerate() {
-            read_lane(layout, &self.panels[self.place(row, index)..], row % PANEL).dequantize(self.format, out);
+            read_lane(layout, &self.panels[self.offset(row, index)..], row % PANEL).dequantize(self.format, out);
         }
     }
 
@@ -109,7 +108,7 @@ impl QuantizedMatrix {
         self.panels.len()
     }
 
-    /// Addresses of the panels.
+    /// Address range of the panels.
     pub(in crate::kernel) fn as_ptr_range(&self) -> std::ops::Range<*const u8> {
         self.panels.as_ptr_range()
     }
@@ -120,14 +119,14 @@ impl QuantizedMatrix {
     }
 }
 
-/// Byte and first bit of a code in a unit of 32 numbers, for each plane.
-fn code_places(layout: Layout, lane: usize, number: usize) -> [(usize, usize); 2] {
+/// Byte and lowest bit of a code in a unit of 32 elements, for each plane.
+fn code_positions(layout: Layout, lane: usize, number: usize) -> [(usize, usize); 2] {
     let (group, byte) = (number / 4, lane * 4 + number % 4);
-    let place = |bits: usize, start: usize| match bits {
+    let position = |bits: usize, start: usize| match bits {
         0 => (0, 0),
         _ => (start + group % bits * 64 + byte, group / bits * bits),
     };
-    [place(layout.bits[0], 0), place(layout.bits[1], layout.bits[0] * 64)]
+    [position(layout.bits[0], 0), position(layout.bits[1], layout.bits[0] * 64)]
 }
 
 fn write_lane(layout: Layout, panel: &mut [u8], lane: usize, block: &Block) {
@@ -150,7 +149,7 @@ fn write_lane(layout: Layout, panel: &mut [u8], lane: usize, block: &Block) {
             }
         }
         for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter().enumerate() {
-            let [(low, low_bit), (high, high_bit)] = code_places(layout, lane, number);
+            let [(low, low_bit), (high, high_bit)] = code_positions(layout, lane, number);
             codes[low] |= (code & mask(layout.bits[0])) << low_bit;
             if layout.bits[1] > 0 {
                 codes[high] |= code >> layout.bits[0] << high_bit;
@@ -178,7 +177,7 @@ fn read_lane(layout: Layout, panel: &[u8], lane: usize) -> Block {
             (block.scales[unit * subs + sub], block.minima[unit * subs + sub]) = (scale, minimum);
         }
         for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter_mut().enumerate() {
-            let [(low, low_bit), (high, high_bit)] = code_places(layout, lane, number);
+            let [(low, low_bit), (high, high_bit)] = code_positions(layout, lane, number);
             *code = codes[low] >> low_bit & mask(layout.bits[0]);
             if layout.bits[1] > 0 {
                 *code |= (codes[high] >> high_bit & mask(layout.bits[1])) << layout.bits[0];

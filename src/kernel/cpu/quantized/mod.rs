@@ -1,4 +1,4 @@
-//! Matrices in blocks of integers, laid out for sixteen lanes, and their product with activations rounded to 8 bits.
+//! Quantized weight matrices, interleaved for sixteen lanes, and their product with activations rounded to 8 bits.
 
 mod matrix;
 mod panel;

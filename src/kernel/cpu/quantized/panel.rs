@@ -1,11 +1,11 @@
-//! Sizes of the parts of a panel: [`PANEL`] interleaved rows.
+//! Sizes of the parts of a panel of [`PANEL`] interleaved rows.
 
 use crate::kernel::blocks::{Layout, Scales};
 
 /// Rows of a panel. Lane `r` of a kernel computes row `r`.
 pub(super) const PANEL: usize = 16;
 
-/// All sizes are those of the sixteen rows together.
+/// Sizes are for all sixteen rows together.
 impl Layout {
     /// Bytes of the float16 scales of one block.
     pub(super) const fn head_bytes(self) -> usize {
@@ -24,12 +24,12 @@ impl Layout {
         }
     }
 
-    /// Bytes of the codes of 32 numbers.
+    /// Bytes of the codes of a unit of 32 elements.
     pub(super) const fn code_bytes(self) -> usize {
         (self.bits[0] + self.bits[1]) * 64
     }
 
-    /// Bytes of 32 numbers, without the head.
+    /// Bytes of a unit of 32 elements, without the head.
     pub(super) const fn unit_bytes(self) -> usize {
         32 / self.sub_block * self.scale_bytes() + self.code_bytes()
     }

@@ -1,4 +1,4 @@
-//! Activations rounded to 8 bits times a matrix in blocks: integer sums within a block, float sums across blocks.
+//! Activations rounded to 8 bits times a quantized matrix: integer sums within a block, float sums across blocks.
 
 use rayon::prelude::*;
 
@@ -7,17 +7,17 @@ use super::panel::PANEL;
 use crate::kernel::blocks::{BlockFormat, Layout, Scales};
 use crate::kernel::cpu::{Lanes, PREFETCH_BYTES, WithLanes, sixteen, vectorized, with_lanes};
 
-/// Activations `d·q`, `q` in `−127..=127`, one `d` per 32 numbers of a row.
+/// Activations `d·q`, `q` in `−127..=127`, one `d` per 32 elements of a row.
 pub(in crate::kernel) struct QuantizedRows {
     cols: usize,
     codes: Vec<i8>,
-    /// `d`, one per 32 numbers.
+    /// `d`, one per 32 elements.
     scales: Vec<f32>,
     /// Sums of 16 codes each.
     sums: Vec<i32>,
 }
 
-/// One row, in units of 32 numbers.
+/// One row in units of 32 elements.
 #[derive(Clone, Copy, Default)]
 struct Row<'a> {
     codes: &'a [[[[i8; 4]; 4]; 2]],
@@ -25,12 +25,12 @@ struct Row<'a> {
     sums: &'a [[i32; 2]],
 }
 
-/// Numbers, and the destinations of their codes, scales and sums.
+/// Input and outputs of the rounding: values, codes, scales, sums.
 type Rounding<'a> = (((&'a [f32], &'a mut [i8]), &'a mut [f32]), &'a mut [i32]);
 
 impl QuantizedRows {
-    /// Rounds each 32 numbers of a row to 255 levels scaled by their largest magnitude. A non-finite input makes the
-    /// products non-finite.
+    /// Rounds each 32 elements of a row to 255 levels, scaled by their largest magnitude. A non-finite input gives
+    /// non-finite products.
     ///
     /// # Panics
     /// If `cols` is not a multiple of 32.
@@ -65,14 +65,15 @@ impl QuantizedRows {
     }
 }
 
-/// Loops run over arrays of constant length and check no overflow; the compiler does not vectorize them otherwise.
+/// Loops over arrays of constant length, without overflow checks: otherwise the compiler does not vectorize them, and rounding
+/// takes 3.5 instead of 1.0 ns per element.
 #[inline(always)]
 fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     // Adding 1.5·2^23 leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let (x, codes, sums) = (x.as_chunks::<32>().0, codes.as_chunks_mut::<32>().0, sums.as_chunks_mut::<2>().0);
     for (((x, codes), scale), sums) in x.iter().zip(codes).zip(scales).zip(sums) {
-        // Bit patterns of magnitudes sort like the magnitudes, non-finite ones last.
+        // The bits of magnitudes sort like the magnitudes, non-finite ones last.
         let largest = x.iter().fold(0, |largest, value| value.abs().to_bits().max(largest));
         let largest = f32::from_bits(largest);
         *scale = largest / 127.0;
@@ -92,7 +93,7 @@ fn round_blocks(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32
 
 /// `out[m, rows] = x · w[rows]ᵀ` for a range of rows that starts at a multiple of 16.
 ///
-/// Every sum runs over the blocks of a row in order, whatever the lane, tile or thread: results are deterministic.
+/// Blocks are summed in order in every lane, tile and thread, so results are deterministic.
 ///
 /// # Panics
 /// If the sizes disagree.
@@ -103,7 +104,7 @@ pub(in crate::kernel) fn multiply(
     out: &mut [f32],
 ) {
     assert_eq!(x.cols, w.dims()[1], "activations and weights of a row");
-    assert_eq!((rows.start % PANEL, out.len()), (0, x.len() * rows.len()), "rows of whole panels, and their products");
+    assert_eq!((rows.start % PANEL, out.len()), (0, x.len() * rows.len()), "whole panels, and an output of their size");
     macro_rules! for_format {
         ($($format:ident)*) => {
             match w.format() {
@@ -133,24 +134,31 @@ impl<const FORMAT: usize> WithLanes for Multiply<'_, FORMAT> {
             let panel = w.panel((rows.start + start) / PANEL);
             let mut row = 0;
             while row + 8 <= x.len() {
-                put(lanes, tile::<L, FORMAT, 8>(lanes, panel, x, row), out, row, start, n);
+                store(lanes, tile::<L, FORMAT, 8>(lanes, panel, x, row), out, row, start, n);
                 row += 8;
             }
             if row + 4 <= x.len() {
-                put(lanes, tile::<L, FORMAT, 4>(lanes, panel, x, row), out, row, start, n);
+                store(lanes, tile::<L, FORMAT, 4>(lanes, panel, x, row), out, row, start, n);
                 row += 4;
             }
             while row < x.len() {
-                put(lanes, tile::<L, FORMAT, 1>(lanes, panel, x, row), out, row, start, n);
+                store(lanes, tile::<L, FORMAT, 1>(lanes, panel, x, row), out, row, start, n);
                 row += 1;
             }
         }
     }
 }
 
-/// Stores a tile at `out[row.., start..]`; rows of `out` have `n` numbers.
+/// Stores a tile at `out[row.., start..]`; `out` has `n` columns.
 #[inline(always)]
-fn put<L: Lanes, const R: usize>(lanes: L, tile: [L::Floats; R], out: &mut [f32], row: usize, start: usize, n: usize) {
+fn store<L: Lanes, const R: usize>(
+    lanes: L,
+    tile: [L::Floats; R],
+    out: &mut [f32],
+    row: usize,
+    start: usize,
+    n: usize,
+) {
     let width = PANEL.min(n - start);
     for (r, sums) in tile.into_iter().enumerate() {
         let mut stored = [0.0; PANEL];
@@ -160,7 +168,7 @@ fn put<L: Lanes, const R: usize>(lanes: L, tile: [L::Floats; R], out: &mut [f32]
     }
 }
 
-/// Products of `R` rows of `x` with the rows of one panel.
+/// Micro-kernel: `R` rows of `x` by the sixteen rows of a panel.
 #[inline(always)]
 fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     lanes: L,
@@ -210,7 +218,7 @@ fn tile<L: Lanes, const FORMAT: usize, const R: usize>(
     totals
 }
 
-/// A total plus the products of a sub-block, in their scales.
+/// Adds the scaled dot products of a sub-block to the total.
 #[inline(always)]
 fn add_sub_block<L: Lanes>(
     lanes: L,
@@ -222,11 +230,11 @@ fn add_sub_block<L: Lanes>(
     x_sum: i32,
 ) -> L::Floats {
     let total = lanes.mul_add(lanes.to_floats(dot), lanes.mul(scale, lanes.splat(x_scale)), total);
-    let along = x_scale * x_sum as f32;
+    let scaled_sum = x_scale * x_sum as f32;
     match layout.scales {
         Scales::Plain | Scales::Signed => total,
-        Scales::WithMinimum => lanes.mul_add(minimum, lanes.splat(along), total),
-        Scales::TwoBytes | Scales::TwoNibbles => lanes.mul_add(minimum, lanes.splat(-along), total),
+        Scales::WithMinimum => lanes.mul_add(minimum, lanes.splat(scaled_sum), total),
+        Scales::TwoBytes | Scales::TwoNibbles => lanes.mul_add(minimum, lanes.splat(-scaled_sum), total),
     }
 }
 
@@ -249,7 +257,7 @@ fn scale_and_minimum<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8], [d, m]: [
     }
 }
 
-/// The codes of 32 numbers, four numbers per vector. Unrolled, so that shift counts are constants.
+/// Codes of 32 elements, four elements per vector. Unrolled, so that shift counts are constants.
 #[inline(always)]
 fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [[L::Bytes; 4]; 2] {
     let planes = bytes.as_chunks::<64>().0;
@@ -261,7 +269,7 @@ fn unpack<L: Lanes>(lanes: L, layout: Layout, bytes: &[u8]) -> [[L::Bytes; 4]; 2
     [codes![0 1 2 3], codes![4 5 6 7]]
 }
 
-/// The codes of numbers `4·group..4·group + 4`.
+/// Codes of the elements `4·group..4·group + 4`.
 #[inline(always)]
 fn code<L: Lanes>(lanes: L, layout: Layout, planes: &[[u8; 64]], group: usize) -> L::Bytes {
     let [low, high] = layout.bits;
@@ -271,8 +279,8 @@ fn code<L: Lanes>(lanes: L, layout: Layout, planes: &[[u8; 64]], group: usize) -
         return code;
     }
     let plane = lanes.load_bytes(&planes[low + group % high]);
-    let above = lanes.byte_bits(plane, (group / high * high) as u32, high as u32);
-    lanes.join(code, above, low as u32)
+    let upper = lanes.byte_bits(plane, (group / high * high) as u32, high as u32);
+    lanes.join(code, upper, low as u32)
 }
 
 #[cfg(test)]
@@ -310,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn every_format_gives_the_products_of_rounded_activations() {
+    fn every_format_multiplies_rounded_activations() {
         for format in BlockFormat::ALL {
             for (m, n) in [(1, 1), (1, 16), (2, 33), (5, 17), (13, 40)] {
                 let (x, w) = (QuantizedRows::round(&numbers(m * COLS, 3), COLS), matrix(format, n));
@@ -323,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_code_shows() {
+    fn one_wrong_code_changes_the_product() {
         for format in BlockFormat::ALL {
             let x = QuantizedRows::round(&numbers(COLS, 3), COLS);
             let mut bytes = blocks(format, COLS, 5);
@@ -337,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn products_have_the_bits_of_the_plain_lanes() {
+    fn products_equal_those_of_plain_lanes_bit_for_bit() {
         fn plain<const FORMAT: usize>(x: &QuantizedRows, w: &QuantizedMatrix) -> Vec<f32> {
             let mut out = vec![0.0; x.len() * w.dims()[0]];
             Multiply::<FORMAT> { x, w, rows: 0..w.dims()[0], out: &mut out }.with_lanes(Plain);
@@ -357,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_has_the_same_bits_alone_in_a_batch_and_in_a_part_of_the_matrix() {
+    fn a_row_has_the_same_bits_alone_in_a_batch_and_in_a_slice() {
         for format in BlockFormat::ALL {
             let (values, w) = (numbers(13 * COLS, 1), matrix(format, 40));
             let together = product(&QuantizedRows::round(&values, COLS), &w, 0..40);
@@ -370,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn activations_are_off_by_at_most_half_a_step() {
+    fn activations_are_rounded_to_the_nearest_step() {
         let values = numbers(40 * COLS, 2);
         let x = QuantizedRows::round(&values, COLS);
         for (i, value) in values.iter().enumerate() {
@@ -384,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_stays_so() {
+    fn non_finite_activations_give_non_finite_products() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = numbers(COLS, 4);
             values[70] = bad;

@@ -1,9 +1,9 @@
-//! `C = A·B (+ C)` on strided slices.
+//! GEMM: `C = A·B (+ C)` on strided matrices.
 //!
-//! Both operands are packed (but see [`unpacked`]) in the order in which they are read (Goto & van de Geijn, *Anatomy of High-Performance Matrix
-//! Multiplication*, 2008): `A` once, in panels of twelve rows, by all threads; `B` by the tasks, each its own columns in
-//! panels of thirty-two, where half precision is widened as well. A tile of 12×32 sums stays in registers.
-//! Every sum runs over the inner axis in one order, which no number of threads changes.
+//! Both operands are packed in the order in which the micro-kernel reads them (Goto & van de Geijn, *Anatomy of
+//! High-Performance Matrix Multiplication*, 2008), except in [`unpacked`]. `A` is packed once, by all threads, in panels of
+//! 12 rows. Each task packs its own columns of `B` in panels of 32, widening half precision. The micro-kernel keeps a 12×32
+//! tile of `C` in registers. The order of summation does not depend on the number of threads.
 
 mod panel_product;
 mod panels;
@@ -23,14 +23,14 @@ pub(in crate::kernel) use panels::pack;
 use tile::{COLUMNS, ROWS, Sums, tile};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
-/// Terms of a sum that are added in registers: as many lines of both panels as the second cache holds.
+/// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
-/// Rows of `A` that are packed at once.
+/// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 128 * ROWS;
-/// Columns of a task: panels of `B` that stay in the second cache while all of `A` passes by.
+/// Columns of a task (`nc`): its panels of `B` stay in L2 while all of `A` is read.
 const BLOCK_COLUMNS: usize = 3 * COLUMNS;
-/// Below so many products a second thread is not worth its wake.
-const WORTH_A_THREAD: usize = 64 * 64 * 64;
+/// Multiply-adds below which a product runs on one thread: waking a second costs more.
+const MIN_PARALLEL_WORK: usize = 64 * 64 * 64;
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
 pub(in crate::kernel) fn gemm<W: Widen>(
@@ -43,7 +43,7 @@ pub(in crate::kernel) fn gemm<W: Widen>(
     gemms(vec![(out, b)], accumulate, a, threads);
 }
 
-/// The same for several `b`, each with its own `out`: `a` is packed once, and no thread waits between two of them.
+/// [`gemm`] of one `a` with several `b`: `a` is packed once, and no thread waits between the products.
 pub(in crate::kernel) fn gemms<W: Widen>(
     mut products: Vec<(MatMut<'_>, Mat<'_, W>)>,
     accumulate: bool,
@@ -63,36 +63,36 @@ pub(in crate::kernel) fn gemms<W: Widen>(
     if m == 0 || k == 0 || n == 0 {
         return;
     }
-    let threads = if m.saturating_mul(n).saturating_mul(k) < WORTH_A_THREAD { Threads::One } else { threads };
-    let products: Vec<_> = products.into_iter().map(|(out, b)| (SharedMat::of(out), b)).collect();
-    for depths in parts(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
-        let terms = Terms { products: &products, accumulate: accumulate || depths.start > 0, a, depths };
-        for rows in parts(0..m, BLOCK_ROWS) {
-            PACKED_A.with_borrow_mut(|packed| terms.rows(&rows, packed, threads));
+    let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_PARALLEL_WORK { Threads::One } else { threads };
+    let products: Vec<_> = products.into_iter().map(|(out, b)| (SharedMat::new(out), b)).collect();
+    for depths in blocks(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
+        let block = DepthBlock { products: &products, accumulate: accumulate || depths.start > 0, a, depths };
+        for rows in blocks(0..m, BLOCK_ROWS) {
+            PACKED_A.with_borrow_mut(|packed| block.rows(&rows, packed, threads));
         }
     }
 }
 
 thread_local! {
-    /// Memory that is used again by every product of a thread.
+    /// Packing buffers, reused by the products of a thread.
     static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     static PACKED_B: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The terms `depths` of all sums of some products with one matrix.
-struct Terms<'a, W> {
+/// A block of the inner axis of several products with one `A`.
+struct DepthBlock<'a, W> {
     products: &'a [(SharedMat<'a>, Mat<'a, W>)],
     accumulate: bool,
     a: Mat<'a>,
     depths: Range<usize>,
 }
 
-impl<W: Widen> Terms<'_, W> {
-    /// Some rows of the result.
+impl<W: Widen> DepthBlock<'_, W> {
+    /// Computes some rows of all products.
     fn rows(&self, rows: &Range<usize>, packed: &mut Vec<f32>, threads: Threads) {
         let panel = ROWS * self.depths.len();
         packed.resize(rows.len().div_ceil(ROWS) * panel, 0.0);
-        let packs: Vec<_> = parts(rows.clone(), 8 * ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
+        let packs: Vec<_> = blocks(rows.clone(), 8 * ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
         threads.for_each(packs.len(), |index| {
             let mut pack_of_one = packs[index].lock().unwrap_or_else(PoisonError::into_inner);
             let (rows, panels) = &mut *pack_of_one;
@@ -102,61 +102,67 @@ impl<W: Widen> Terms<'_, W> {
         let columns: Vec<_> = self
             .products
             .iter()
-            .flat_map(|product| parts(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
+            .flat_map(|product| blocks(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
             .collect();
-        let wanted = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
-        let step = rows.len().div_ceil(wanted.div_ceil(columns.len())).max(4 * ROWS).next_multiple_of(ROWS);
-        let bands: Vec<_> = parts(rows.clone(), step).zip(packed.chunks(step / ROWS * panel)).collect();
+        let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
+        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len())).max(4 * ROWS).next_multiple_of(ROWS);
+        let bands: Vec<_> = blocks(rows.clone(), step).zip(packed.chunks(step / ROWS * panel)).collect();
         threads.for_each(bands.len() * columns.len(), |index| {
-            let (rows, left) = &bands[index / columns.len()];
+            let (rows, packed_a) = &bands[index / columns.len()];
             let (product, columns) = &columns[index % columns.len()];
-            self.tiles(product, rows.clone(), left, columns.clone());
+            self.tiles(product, rows.clone(), packed_a, columns.clone());
         });
     }
 
-    /// Some rows, packed, and some columns of one result.
-    fn tiles(&self, (out, b): &(SharedMat<'_>, Mat<'_, W>), rows: Range<usize>, left: &[f32], columns: Range<usize>) {
-        PACKED_B.with_borrow_mut(|right| {
-            right.resize(columns.len().next_multiple_of(COLUMNS) * self.depths.len(), 0.0);
-            pack::<W, COLUMNS>(b.t(), columns.clone(), self.depths.clone(), right);
+    /// Packs some columns of `B` and multiplies them with packed rows of `A`.
+    fn tiles(
+        &self,
+        (out, b): &(SharedMat<'_>, Mat<'_, W>),
+        rows: Range<usize>,
+        packed_a: &[f32],
+        columns: Range<usize>,
+    ) {
+        PACKED_B.with_borrow_mut(|packed_b| {
+            packed_b.resize(columns.len().next_multiple_of(COLUMNS) * self.depths.len(), 0.0);
+            pack::<W, COLUMNS>(b.t(), columns.clone(), self.depths.clone(), packed_b);
             let (accumulate, depth) = (self.accumulate, self.depths.len());
-            with_lanes(Tiles { out, accumulate, depth, rows, columns, left, right });
+            with_lanes(Tiles { out, accumulate, depth, rows, columns, packed_a, packed_b });
         });
     }
 }
 
-/// All tiles of two packed operands.
+/// Macro-kernel: all tiles of two packed blocks.
 struct Tiles<'a> {
     out: &'a SharedMat<'a>,
     accumulate: bool,
     depth: usize,
     rows: Range<usize>,
     columns: Range<usize>,
-    left: &'a [f32],
-    right: &'a [f32],
+    packed_a: &'a [f32],
+    packed_b: &'a [f32],
 }
 
 impl WithLanes for Tiles<'_> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
         let mut sums: Sums = [[0.0; COLUMNS]; ROWS];
-        for (left, rows) in self.left.chunks_exact(ROWS * self.depth).zip(parts(self.rows, ROWS)) {
-            for (right, columns) in
-                self.right.chunks_exact(COLUMNS * self.depth).zip(parts(self.columns.clone(), COLUMNS))
+        for (a_panel, rows) in self.packed_a.chunks_exact(ROWS * self.depth).zip(blocks(self.rows, ROWS)) {
+            for (b_panel, columns) in
+                self.packed_b.chunks_exact(COLUMNS * self.depth).zip(blocks(self.columns.clone(), COLUMNS))
             {
-                tile(lanes, left, right, rows.len(), &mut sums);
-                put(self.out, rows.clone(), columns, &sums, self.accumulate);
+                tile(lanes, a_panel, b_panel, rows.len(), &mut sums);
+                store(self.out, rows.clone(), columns, &sums, self.accumulate);
             }
         }
     }
 }
 
-/// Writes or adds the first sums of each row of a tile.
+/// Writes or accumulates a tile, cut to the given rows and columns.
 #[inline(always)]
-#[expect(unsafe_code, reason = "the tasks of a loop write to distinct tiles")]
-fn put(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &Sums, accumulate: bool) {
+#[expect(unsafe_code, reason = "parallel tasks write to disjoint tiles")]
+fn store(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &Sums, accumulate: bool) {
     for (row, sums) in rows.zip(sums) {
-        // SAFETY: `Terms::rows` pairs every band of rows with every part of the columns once.
+        // SAFETY: `DepthBlock::rows` pairs each band of rows with each block of columns once.
         let target = unsafe { out.row(row, columns.clone()) };
         match target.as_mut_array::<COLUMNS>() {
             Some(target) if !accumulate => *target = *sums,
@@ -167,8 +173,8 @@ fn put(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &Su
     }
 }
 
-/// A range cut into parts of `step`.
-fn parts(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+/// Splits a range into blocks of `step`.
+fn blocks(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(step).map(move |start| start..(start + step).min(end))
 }
@@ -182,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_product_of_strided_and_transposed_matrices_is_the_sum_over_the_inner_axis() {
+    fn strided_and_transposed_operands_are_multiplied() {
         for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 9, 33), (1, 40, 7), (29, 1600, 130), (200, 7, 250)] {
             let (a, b) = (numbers(m * (k + 3)), numbers(n * k));
             let mut out = vec![1.0; m * (n + 2)];
@@ -199,12 +205,12 @@ mod tests {
                     );
                 }
             }
-            assert!(m == 1 || out[n] == 1.0, "what lies between rows is untouched");
+            assert!(m == 1 || out[n] == 1.0, "elements between rows are not touched");
         }
     }
 
     #[test]
-    fn weights_read_where_they_lie_give_the_product_of_packed_ones() {
+    fn unpacked_weights_give_the_bits_of_packed_ones() {
         for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 9, 33), (32, 40, 6), (65, 1600, 50), (100, 70, 131)] {
             let (a, w) = (numbers(m * (k + 3)), numbers(2 * n * (k + 1)));
             let (first, second) = w.split_at(n * (k + 1));
@@ -227,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_inner_axis_gives_zeros() {
+    fn an_empty_inner_axis_sums_to_zero() {
         let mut out = vec![7.0; 6];
         gemm(MatMut::new(&mut out, 2, 3), false, Mat::new(&[], 2, 0), Mat::<f32>::new(&[], 0, 3), Threads::One);
         assert_eq!(out, [0.0; 6]);
