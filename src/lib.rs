@@ -59,3 +59,8 @@ pub mod trace;
 pub mod train;
 pub mod upscale;
 pub mod weights;
+
+/// The examples of the README, compiled and run by the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
