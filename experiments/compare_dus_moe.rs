@@ -6,7 +6,8 @@
 //! a dense continued-training control beside both; every arm sees the same windows in the same order.
 //! Result: `figures/compare_dus_moe/results.md`, the figures beside it, and all raw samples in `results.json`.
 //!
-//! `cargo run --example compare_dus_moe -- --help`
+//! `cargo run --example compare_dus_moe` writes to `out/compare_dus_moe`, which git ignores. To redraw the committed record and
+//! figures: `cargo run --example compare_dus_moe -- --out figures/compare_dus_moe`.
 
 use std::process::ExitCode;
 

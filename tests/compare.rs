@@ -146,6 +146,15 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (words(&["--flops", "1e12", "--tokens", "9"]), 2, &["--tokens"]),
         (words(&["--seq-length", "511"]), 3, &["511", "512"]),
         (words(&["--seeds", "0"]), 2, &["--seeds"]),
+        (words(&["--seeds", "18446744073709551615"]), 2, &["--seeds", "1000"]),
+        (words(&["--seeds", "4000000000"]), 2, &["--seeds"]),
+        (words(&["--tokens", "18446744073709551615"]), 3, &["windows"]),
+        (words(&["--flops", "18446744073709551615"]), 3, &["windows"]),
+        (words(&["--batch-size", "18446744073709551615"]), 3, &["dense control"]),
+        (words(&["--experts", "18446744073709551615"]), 3, &["--experts"]),
+        (words(&["--experts", "4000000000"]), 3, &["--experts"]),
+        (words(&["--top-k", "18446744073709551615"]), 3, &["--top-k"]),
+        (words(&["--m", "18446744073709551615"]), 2, &["--m"]),
         (words(&["--lr", "-1e-3"]), 2, &["-1e-3"]),
         (words(&["--lr", "nan"]), 2, &["nan"]),
         (words(&["--seq-length", "18446744073709551615"]), 3, &["512"]),
@@ -179,4 +188,62 @@ fn with_json_a_refusal_is_one_json_object_on_stdout() {
     assert_eq!(error["error"]["code"], 3);
     assert!(error["error"]["message"].as_str().unwrap().contains("m = 9"));
     assert_eq!(output.status.code(), Some(3));
+}
+
+/// The study without what differs from run to run: dates, command lines and times.
+fn without_times(mut study: Study) -> Study {
+    study.run.date.clear();
+    study.run.command.clear();
+    study.rounds.clear();
+    for arm in &mut study.arms {
+        arm.timings.clear();
+        arm.memory.train_peak_bytes = None;
+        arm.memory.inference_peak_bytes = None;
+        for run in &mut arm.runs {
+            run.wall_s = 0.0;
+            run.curve.iter_mut().for_each(|point| point.tokens_per_second = 0.0);
+        }
+    }
+    study
+}
+
+#[test]
+fn a_study_that_was_killed_goes_on_with_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let args =
+        |out: &Path| ["--quick", "--flops", "4e10", "--seeds", "2", "--out", out.to_str().unwrap()].map(str::to_owned);
+    let command = |out: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_deepwide"));
+        command.arg("compare").args(args(out));
+        command
+    };
+    let read = |out: &Path| {
+        without_times(Study::from_json(&std::fs::read_to_string(out.join("results.json")).unwrap()).unwrap())
+    };
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    assert!(command(&whole).output().unwrap().status.success());
+    assert!(!whole.join("units").exists(), "a complete study keeps no single runs");
+
+    let mut child = command(&killed).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let finished = || std::fs::read_dir(killed.join("units")).map_or(0, |files| files.count());
+    while finished() == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its first run was recorded");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!killed.join("results.json").exists());
+    let before = finished();
+    assert!((1..6).contains(&before), "{before} of 6 runs are recorded");
+
+    let changed = command(&killed).args(["--lr", "1e-4", "--json"]).output().unwrap();
+    assert!(changed.status.success() && !String::from_utf8_lossy(&changed.stderr).contains("finished before"));
+    assert_eq!(finished(), before, "runs with other settings are neither reused nor removed");
+
+    let output = command(&killed).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.matches("finished before, not run again").count() >= 1, "{told}");
+    assert_eq!(read(&killed), read(&whole));
+    assert!(!killed.join("units").exists());
 }

@@ -19,7 +19,7 @@ use crate::growth::PlanError;
 use crate::output::commit::write_file_atomically;
 use crate::profile::flops::train_flops;
 use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
-use crate::study::{self, Budget, PlanOptions, RunOptions, StudyData, StudyError, StudyPlan};
+use crate::study::{self, Budget, Outcome, PlanOptions, RunOptions, StudyData, StudyError, StudyPlan, Units};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
@@ -70,8 +70,8 @@ pub struct CompareArgs {
     /// Runs per arm; from 2 on with 95 % intervals [default: 3]
     ///
     /// The seeds are 1 to K. With --quick or --base, the default is 1.
-    #[arg(long, value_name = "K", help_heading = "Training")]
-    pub seeds: Option<usize>,
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Training")]
+    pub seeds: Option<u16>,
     /// Peak learning rate [default: 2e-3, 1e-4 with --base]
     #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
@@ -91,7 +91,7 @@ pub struct CompareArgs {
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// Files of these names in it are replaced. The default is figures/compare_dus_moe, with a suffix for --quick, for --base
+    /// Files of these names in it are replaced. The default is out/compare_dus_moe, with a suffix for --quick, for --base
     /// and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -106,12 +106,13 @@ pub struct CompareArgs {
 impl CompareArgs {
     /// Whether no option that changes results was given, `--quick` aside.
     fn is_as_it_comes(&self) -> bool {
-        let numbers = [self.seeds, self.batch_size, self.seq_length];
+        let numbers = [self.batch_size, self.seq_length];
         self.data.is_none()
             && self.m.is_empty()
             && (self.experts, self.top_k) == (8, 2)
             && (self.flops, self.tokens, self.lr) == (None, None, None)
-            && numbers == [None; 3]
+            && self.seeds.is_none()
+            && numbers == [None; 2]
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
     }
@@ -131,14 +132,14 @@ impl CompareArgs {
 /// Numbers that the arguments leave open, by what is asked: built-in or real base, quick or not.
 struct Defaults {
     budget: Budget,
-    seeds: usize,
+    seeds: u16,
     learning_rate: f64,
     batch_size: usize,
     seq_length: usize,
     micro_batch_size: usize,
     heldout_windows: usize,
     num_evals: usize,
-    repetitions: usize,
+    num_rounds: usize,
 }
 
 impl Defaults {
@@ -152,7 +153,7 @@ impl Defaults {
             micro_batch_size: 8,
             heldout_windows: 64,
             num_evals: 10,
-            repetitions: 9,
+            num_rounds: 9,
         };
         match (&args.base, args.quick) {
             (None, false) => builtin,
@@ -174,7 +175,7 @@ impl Defaults {
                 micro_batch_size: 1,
                 heldout_windows: if quick { 2 } else { 16 },
                 num_evals: if quick { 1 } else { 4 },
-                repetitions: 3,
+                num_rounds: 3,
             },
         }
     }
@@ -188,7 +189,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let defaults = Defaults::of(args);
     let seq_length = positive("seq-length", args.seq_length.unwrap_or(defaults.seq_length))?;
     let batch_size = positive("batch-size", args.batch_size.unwrap_or(defaults.batch_size))?;
-    let num_seeds = positive("seeds", args.seeds.unwrap_or(defaults.seeds))?;
+    let num_seeds = args.seeds.unwrap_or(defaults.seeds);
     let budget = match (args.flops, args.tokens) {
         (Some(flops), _) => Budget::Flops(flops),
         (None, Some(tokens)) => Budget::ControlTokens(tokens),
@@ -228,29 +229,32 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         learning_rate: args.lr.unwrap_or(defaults.learning_rate),
         warmup_fraction: 0.1,
         weight_decay: 0.1,
-        seeds: (1..=num_seeds as u64).collect(),
+        seeds: (1..=u64::from(num_seeds)).collect(),
         match_rule: plan.match_rule.clone(),
     };
+    let sha256 = base.weights_sha256(&mut |_| ())?;
     let options = RunOptions {
         settings: settings.clone(),
         micro_batch_size: (1..=defaults.micro_batch_size).rev().find(|n| batch_size.is_multiple_of(*n)).unwrap_or(1),
         num_evals: defaults.num_evals,
         dtype: args.dtype.dtype(),
         decode_tokens: DECODE_TOKENS,
-        repetitions: defaults.repetitions,
+        num_rounds: defaults.num_rounds,
+        identity: format!("{} {sha256}", build_hash()?),
     };
     let info = run_info(&args.device, &args.dtype.dtype().to_string());
     let mut watcher = Watcher::new();
-    let (arms, heldout_loss_nats) =
-        study::run(&base, &plan, &data, &options, &device, |progress| watcher.show(progress))?;
+    let units = Units::in_folder(out.join("units"));
+    let Outcome { arms, rounds, base_loss_nats } =
+        study::run(&base, &plan, &data, &options, &units, &device, |progress| watcher.show(progress))?;
     drop(watcher);
     let study = Study {
         run: info,
         base: BaseInfo {
             name: file_name(args.base.as_deref(), "pico (built-in)"),
-            sha256: Some(base.weights_sha256(&mut |_| ())?),
+            sha256: Some(sha256),
             config: base.config().clone(),
-            heldout_loss_nats,
+            heldout_loss_nats: base_loss_nats,
         },
         data: DataInfo {
             name: file_name(args.data.as_deref(), "built-in language"),
@@ -261,6 +265,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         },
         settings,
         arms,
+        rounds,
     };
     let json = study.to_json()?;
     write(&study, &json, &out)?;
@@ -271,6 +276,15 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         super::console::tell(format_args!("written to {}", out.display()));
     }
     Ok(())
+}
+
+/// Hash of this program: finished runs of another build are not reused.
+fn build_hash() -> Result<String, Failure> {
+    let program = std::env::current_exe().map_err(Failure::reading(Path::new("the program")))?;
+    let mut hash = blake3::Hasher::new();
+    hash.update_reader(std::fs::File::open(&program).map_err(Failure::reading(&program))?)
+        .map_err(Failure::reading(&program))?;
+    Ok(hash.finalize().to_hex().to_string())
 }
 
 fn positive(option: &'static str, number: usize) -> Result<usize, Failure> {
@@ -302,7 +316,7 @@ fn out_folder(args: &CompareArgs) -> Result<PathBuf, Failure> {
         let base = args.base.as_deref().map(|base| format!("_{}", file_name(Some(base), "base")));
         let quick = if args.quick { "_quick" } else { "" };
         let custom = if args.base.is_none() && !args.is_as_it_comes() { "_custom" } else { "" };
-        Path::new("figures").join(format!("compare_dus_moe{}{custom}{quick}", base.unwrap_or_default()))
+        Path::new("out").join(format!("compare_dus_moe{}{custom}{quick}", base.unwrap_or_default()))
     };
     let path = args.out.clone().unwrap_or_else(default);
     let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));

@@ -176,6 +176,7 @@ impl From<StudyError> for Failure {
     fn from(error: StudyError) -> Self {
         match error {
             StudyError::Weights(error) => error.into(),
+            StudyError::File(error) => error.into(),
             StudyError::Diverged { .. } | StudyError::BrokenBase { .. } => Self::runtime(error),
             _ => Self::invalid(error),
         }

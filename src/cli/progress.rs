@@ -49,9 +49,16 @@ impl Watcher {
                 }
             }
             Progress::Scored(loss) => self.heldout_nats = loss,
-            Progress::Timing(arm) => {
+            Progress::Resumed { arm, seed } => {
                 self.end();
-                tell(format_args!("{arm}: timing prefill and decoding"));
+                tell(format_args!("{arm} (seed {seed}): finished before, not run again"));
+            }
+            Progress::Timing { round, num_rounds } => {
+                self.end();
+                if self.last_line.elapsed() >= LINE_INTERVAL || round == 1 || round == num_rounds {
+                    tell(format_args!("timing prefill and decoding of all arms: round {round} of {num_rounds}"));
+                    self.last_line = Instant::now();
+                }
             }
         }
     }

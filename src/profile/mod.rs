@@ -5,5 +5,6 @@ pub mod heap;
 pub mod inspection;
 pub mod matching;
 pub mod memory;
+pub mod other_load;
 pub mod system_memory;
 pub mod throughput;

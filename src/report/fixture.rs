@@ -104,6 +104,7 @@ pub(crate) fn study(num_arms: usize, num_seeds: usize) -> Study {
             match_rule: "equal training FLOPs".to_owned(),
         },
         arms: SKETCHES[..num_arms].iter().map(|sketch| arm(sketch, &seeds)).collect(),
+        rounds: vec![TimingRound { other_load_cpus: Some(0.01) }; 7],
     }
 }
 

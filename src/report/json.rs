@@ -84,6 +84,8 @@ impl Study {
             return Err(RecordError::NoArms);
         }
         let settings = &self.settings;
+        let loads = self.rounds.iter().filter_map(|round| Some(("other_load_cpus", round.other_load_cpus?)));
+        all_finite("study", loads)?;
         all_finite(
             "study",
             [

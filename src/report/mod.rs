@@ -18,6 +18,6 @@ pub use json::RecordError;
 pub use provenance::build_number;
 pub use records::{
     Arm, ArmKind, BaseInfo, Cost, CurvePoint, DataInfo, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, RunInfo,
-    SeedRun, Study, StudySettings, Timing, Workload,
+    SeedRun, Study, StudySettings, Timing, TimingRound, Workload,
 };
 pub use verdict::{TIE_NATS, verdict};

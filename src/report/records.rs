@@ -43,6 +43,17 @@ pub struct Study {
     pub settings: StudySettings,
     /// The arms, the dense control first by convention.
     pub arms: Vec<Arm>,
+    /// The rounds of the timings: sample `i` of every [`Timing`] is from round `i`, in which every arm was timed once. Empty if
+    /// arms were timed one after another, whose speeds are then not compared.
+    #[serde(default)]
+    pub rounds: Vec<TimingRound>,
+}
+
+/// One round of timings, in which every arm had its turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimingRound {
+    /// CPUs that other processes kept busy on average meanwhile; `None` where the system does not report it.
+    pub other_load_cpus: Option<f64>,
 }
 
 /// The pretrained decoder that every arm was grown from.
@@ -251,7 +262,7 @@ pub struct Timing {
     pub workload: Workload,
     /// Tokens processed in each run, all sequences together.
     pub num_tokens: usize,
-    /// Wall-clock time of each run after warm-up, device synced. Never averaged here.
+    /// Wall-clock time of each run after warm-up, device synced, one per round.
     pub samples_s: Vec<f64>,
 }
 
@@ -280,6 +291,15 @@ impl Timing {
     pub fn tokens_per_second_quartiles(&self) -> (f64, f64) {
         let speed_at = |q| self.num_tokens as f64 / quantile(&self.samples_s, q);
         (speed_at(0.75), speed_at(0.25))
+    }
+
+    /// Interquartile range of the speed over its median.
+    ///
+    /// # Panics
+    /// If there are no samples; a checked [`Study`] has some.
+    pub fn relative_spread(&self) -> f64 {
+        let (low, high) = self.tokens_per_second_quartiles();
+        (high - low) / self.tokens_per_second()
     }
 
     /// Median time of one step, milliseconds: a decoding step gives one token to each sequence of the batch.

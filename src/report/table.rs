@@ -91,7 +91,8 @@ pub fn rows(study: &Study) -> Vec<Row> {
     let columns = columns(study);
     let cell = |arm: &Arm, column: Column| {
         let value = column.value(study, arm);
-        Cell { column, value, text: value.map_or_else(|| "–".to_owned(), |value| column.text(value)) }
+        let text = value.map_or_else(|| "–".to_owned(), |value| column.text(value) + &column.spread(arm));
+        Cell { column, value, text }
     };
     let row =
         |arm: &Arm| Row { arm: printable(&arm.name), cells: columns.iter().map(|column| cell(arm, *column)).collect() };
@@ -161,6 +162,13 @@ impl Column {
                 format!("{value:.4}")
             }
         }
+    }
+
+    /// Half the interquartile range of a speed, in percent of the median: ` ±3%`.
+    fn spread(self, arm: &Arm) -> String {
+        let Self::Speed(workload) = self else { return String::new() };
+        let timing = arm.timing(workload).filter(|timing| timing.samples_s.len() > 1);
+        timing.map_or_else(String::new, |timing| format!(" ±{:.0}%", 50.0 * timing.relative_spread()))
     }
 
     fn header(self) -> String {

@@ -1,7 +1,7 @@
 //! One sentence on what the study found: what was measured, in numbers, and nothing more.
 
-use super::records::{Arm, ArmKind, Study, Workload};
-use super::statistics::Estimate;
+use super::records::{Arm, ArmKind, Study, Timing, Workload};
+use super::statistics::{Estimate, median, quantile};
 use super::table::{printable, si};
 
 /// Smallest difference of held-out loss that a single seed may call a difference, nats per token.
@@ -9,6 +9,12 @@ pub const TIE_NATS: f64 = 0.005;
 
 /// Arms whose training FLOPs differ by more than this part are said to differ.
 const UNEQUAL_FLOPS: f64 = 0.02;
+
+/// CPUs that other processes may use while speeds are timed that are to be compared.
+const MOST_OTHER_LOAD_CPUS: f64 = 0.2;
+
+/// Largest ratio of the quartiles of two arms' speed ratio over the rounds at which one is called faster.
+const MOST_RATIO_SPREAD: f64 = 1.15;
 
 /// Updates of an arm below which its loss says nothing of its growth.
 const FEWEST_UPDATES: usize = 20;
@@ -158,25 +164,18 @@ fn budget(study: &Study, contenders: &[&Contender]) -> String {
     format!("unequal training compute ({})", each.collect::<Vec<_>>().join(", "))
 }
 
-/// How the two grown models differ in speed and size, where it was measured.
+/// What the two grown arms cost to run: decoding speed at the smallest batch, weights held.
 fn running_costs(study: &Study, deep: &Arm, wide: &Arm) -> String {
     let mut clauses = Vec::new();
     if let Some((workload, deep_timing, wide_timing)) =
         study.smallest_decode().and_then(|workload| Some((workload, deep.timing(workload)?, wide.timing(workload)?)))
     {
-        let (deep_low, deep_high) = deep_timing.tokens_per_second_quartiles();
-        let (wide_low, wide_high) = wide_timing.tokens_per_second_quartiles();
-        let ratio = deep_timing.tokens_per_second() / wide_timing.tokens_per_second();
         let batch = match workload {
             Workload::Decode { batch, .. } => batch,
             Workload::Prefill { .. } => 1,
         };
-        clauses.push(if deep_low <= wide_high && wide_low <= deep_high {
-            format!("both decode equally fast at batch {batch} (quartiles overlap)")
-        } else {
-            let (faster, ratio) = if ratio > 1.0 { (deep, ratio) } else { (wide, 1.0 / ratio) };
-            format!("{} decodes {ratio:.2}× faster at batch {batch}", printable(&faster.name))
-        });
+        let timings = [deep_timing, wide_timing];
+        clauses.push(speed_claim(study, [deep, wide].map(|arm| printable(&arm.name)), timings, batch));
     }
     let (deep_bytes, wide_bytes) = (deep.memory.weight_bytes as f64, wide.memory.weight_bytes as f64);
     if deep_bytes > 0.0 && wide_bytes > 0.0 {
@@ -185,6 +184,36 @@ fn running_costs(study: &Study, deep: &Arm, wide: &Arm) -> String {
         clauses.push(format!("{} holds {ratio:.2}× the weights", printable(&larger.name)));
     }
     clauses.iter().map(|clause| format!("; {clause}")).collect()
+}
+
+/// Compares the speed of two arms round by round. One is called faster only if it was so in every round, the ratios of the
+/// rounds agree, and no other process used the machine.
+fn speed_claim(study: &Study, [first, second]: [String; 2], [a, b]: [&Timing; 2], batch: usize) -> String {
+    let num_rounds = study.rounds.len();
+    if num_rounds < 2 || [a, b].iter().any(|timing| timing.samples_s.len() != num_rounds) {
+        return format!("decoding speeds at batch {batch} were not timed in turns: no claim");
+    }
+    let load = study.rounds.iter().filter_map(|round| round.other_load_cpus).fold(0.0, f64::max);
+    if load > MOST_OTHER_LOAD_CPUS {
+        return format!(
+            "no claim on decoding speed: other processes used up to {load:.1} CPUs while it was timed (limit {MOST_OTHER_LOAD_CPUS})"
+        );
+    }
+    // Samples are times, so this is how many times as fast the first arm is.
+    let ratios: Vec<f64> = a.samples_s.iter().zip(&b.samples_s).map(|(a, b)| b / a).collect();
+    let (low, middle, high) = (quantile(&ratios, 0.25), median(&ratios), quantile(&ratios, 0.75));
+    let rounds = format!("{num_rounds} rounds, quartiles {low:.2}–{high:.2}");
+    let agree = ratios.iter().all(|ratio| *ratio > 1.0) || ratios.iter().all(|ratio| *ratio < 1.0);
+    if !agree || high / low > MOST_RATIO_SPREAD {
+        return format!(
+            "no claim on decoding speed at batch {batch}: rounds disagree ({first} {middle:.2}× {second}, {rounds})"
+        );
+    }
+    let (faster, slower, ratio) = if middle > 1.0 { (first, second, middle) } else { (second, first, 1.0 / middle) };
+    let (low, high) = if middle > 1.0 { (low, high) } else { (1.0 / high, 1.0 / low) };
+    format!(
+        "{faster} decodes {ratio:.2}× as fast as {slower} at batch {batch} ({num_rounds} rounds, quartiles {low:.2}–{high:.2})"
+    )
 }
 
 #[cfg(test)]
@@ -280,19 +309,46 @@ mod tests {
     }
 
     #[test]
-    fn speed_and_size_are_named_from_the_record() {
+    fn speed_and_size_follow_from_the_record() {
         let study = ending_at([&[1.95], &[1.92], &[1.88]]);
         let said = verdict(&study);
         let ratio = study.arms[2].memory.weight_bytes as f64 / study.arms[1].memory.weight_bytes as f64;
         assert!(said.ends_with(&format!("; MoE 8×top-2 holds {ratio:.2}× the weights.")), "{said}");
-        assert!(said.contains("; DUS m = 2 decodes 1.") && said.contains("× faster at batch 1;"), "{said}");
+        let claim = "; DUS m = 2 decodes 1.33× as fast as MoE 8×top-2 at batch 1 (7 rounds, quartiles 1.33–1.33);";
+        assert!(said.contains(claim), "{said}");
+    }
+
+    /// The verdict when the decoding times of the wide arm are those of the deep arm times `ratios`, round by round.
+    fn with_ratios(ratios: [f64; 7]) -> String {
+        let mut study = ending_at([&[1.95], &[1.92], &[1.88]]);
+        let deep = study.arms[1].timings.clone();
+        for (timing, deep) in study.arms[2].timings.iter_mut().zip(deep) {
+            timing.samples_s = deep.samples_s.iter().zip(ratios).map(|(s, ratio)| s * ratio).collect();
+        }
+        verdict(&study)
     }
 
     #[test]
-    fn speeds_whose_quartiles_overlap_are_equal() {
+    fn an_arm_is_faster_only_if_every_round_says_so() {
+        let said = with_ratios([0.8, 0.81, 0.79, 0.8, 0.8, 0.8, 0.8]);
+        assert!(said.contains("MoE 8×top-2 decodes 1.25× as fast as DUS m = 2"), "{said}");
+        for ratios in [[1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 0.99], [2.4, 1.1, 2.3, 1.2, 2.4, 1.1, 1.1]] {
+            let said = with_ratios(ratios);
+            assert!(said.contains("no claim on decoding speed at batch 1: rounds disagree"), "{said}");
+            assert!(!said.contains("as fast as"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_loaded_machine_or_timings_one_after_another_support_no_claim_on_speed() {
         let mut study = ending_at([&[1.95], &[1.92], &[1.88]]);
-        study.arms[1].timings = study.arms[2].timings.clone();
-        assert!(verdict(&study).contains("both decode equally fast at batch 1 (quartiles overlap)"));
+        study.rounds[3].other_load_cpus = Some(0.9);
+        let said = verdict(&study);
+        assert!(said.contains("other processes used up to 0.9 CPUs while it was timed (limit 0.2)"), "{said}");
+        assert!(!said.contains("as fast as"), "{said}");
+        study.rounds.clear();
+        let said = verdict(&study);
+        assert!(said.contains("were not timed in turns: no claim") && !said.contains("as fast as"), "{said}");
     }
 
     #[test]

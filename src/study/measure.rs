@@ -29,30 +29,28 @@ pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> C
     }
 }
 
-/// Times prefill of `seq_length` tokens, and decoding of `decode_tokens` behind as many, batch by batch: once for warm-up,
-/// then `repetitions` times.
-pub(super) fn timings<M: CausalLm>(
-    model: &M,
-    seq_length: usize,
-    decode_tokens: usize,
-    repetitions: usize,
-    device: &Device,
-) -> Vec<Timing> {
-    let samples_s = |test| {
+/// Times each workload of [`timings`] once, after a warm-up: prefill of `seq_length` tokens, then decoding of `decode_tokens` after
+/// a context of as many, batch by batch.
+pub(super) fn time_once<M: CausalLm>(model: &M, timings: &mut [Timing], device: &Device) {
+    for Timing { workload, samples_s, .. } in timings {
+        let test = match *workload {
+            Workload::Prefill { tokens } => InferenceTest { n_prompt: tokens, n_gen: 0, n_depth: 0, batch_size: 1 },
+            Workload::Decode { batch, tokens, context } => {
+                InferenceTest { n_prompt: 0, n_gen: tokens, n_depth: context, batch_size: batch }
+            }
+        };
         let mut runs = InferenceRuns::new(model, test, device);
         runs.run();
-        (0..repetitions).map(|_| runs.run().total_ns as f64 / 1e9).collect()
-    };
-    let prefill = Timing {
-        workload: Workload::Prefill { tokens: seq_length },
-        num_tokens: seq_length,
-        samples_s: samples_s(InferenceTest { n_prompt: seq_length, n_gen: 0, n_depth: 0, batch_size: 1 }),
-    };
-    let context = seq_length.min(model.config().max_position_embeddings - decode_tokens);
-    let decode = DECODE_BATCHES.map(|batch| Timing {
-        workload: Workload::Decode { batch, tokens: decode_tokens, context },
-        num_tokens: batch * decode_tokens,
-        samples_s: samples_s(InferenceTest { n_prompt: 0, n_gen: decode_tokens, n_depth: context, batch_size: batch }),
-    });
+        samples_s.push(runs.run().total_ns as f64 / 1e9);
+    }
+}
+
+/// The workloads that an arm is timed on, without samples.
+pub(super) fn timings(config: &DecoderConfig, seq_length: usize, decode_tokens: usize) -> Vec<Timing> {
+    let context = seq_length.min(config.max_position_embeddings - decode_tokens);
+    let timing = |workload, num_tokens| Timing { workload, num_tokens, samples_s: Vec::new() };
+    let prefill = timing(Workload::Prefill { tokens: seq_length }, seq_length);
+    let decode = DECODE_BATCHES
+        .map(|batch| timing(Workload::Decode { batch, tokens: decode_tokens, context }, batch * decode_tokens));
     std::iter::once(prefill).chain(decode).collect()
 }

@@ -88,23 +88,26 @@ pub enum StudyError {
     /// Training refuses its settings.
     #[error(transparent)]
     Train(#[from] crate::train::TrainError),
+    /// A finished run could not be recorded.
+    #[error(transparent)]
+    File(#[from] crate::error::FileError),
     /// A weight could not be read.
     #[error(transparent)]
     Weights(#[from] crate::weights::WeightError),
 }
 
-/// One arm: how it grows from the base and how long it trains.
+/// One arm: how it grows from the base, and how long it trains.
 #[derive(Debug, Clone)]
-pub struct ArmPlan {
-    /// Name to show, unique in the study.
+pub struct ArmSpec {
+    /// Display name, unique in the study.
     pub name: String,
-    /// The way it grows.
+    /// Deep, wide, or the control.
     pub kind: ArmKind,
-    /// How it is made from the base; `None` for the control. The seed of fresh weights is set by the run.
-    pub growth: Option<GrowthPlan>,
+    /// How it is grown from the base, in order; empty for the control. A run sets the seed of fresh weights.
+    pub growth: Vec<GrowthPlan>,
     /// Shape after growth.
     pub config: DecoderConfig,
-    /// Updates that the budget pays for, rounded to the nearest.
+    /// Updates within the budget, rounded to nearest.
     pub num_steps: usize,
 }
 
@@ -112,7 +115,7 @@ pub struct ArmPlan {
 #[derive(Debug, Clone)]
 pub struct StudyPlan {
     /// The dense control first.
-    pub arms: Vec<ArmPlan>,
+    pub arms: Vec<ArmSpec>,
     /// Training FLOPs of each arm.
     pub budget_flops: u64,
     /// What is held equal, in words.
@@ -133,7 +136,7 @@ impl StudyPlan {
         let wide = GrowthPlan::Upcycle(upcycle);
         let moe = wide.config(base)?.moe.expect("upcycling makes experts");
         let matched = iso_flop_overlap(base, moe, Context::CausalMean(options.seq_length as u64))?;
-        let mut growths = vec![("dense control".to_owned(), ArmKind::Dense, None)];
+        let mut growths = vec![("dense control".to_owned(), ArmKind::Dense, Vec::new())];
         let mut overlaps = vec![matched.overlap];
         for &overlap in &options.overlaps {
             if overlaps[1..].contains(&overlap) {
@@ -146,10 +149,10 @@ impl StudyPlan {
         }
         for overlap in overlaps {
             let plan = LayerPlan::depth_up_scaling(base.num_hidden_layers, overlap)?;
-            growths.push((format!("DUS m={overlap}"), ArmKind::Deep, Some(GrowthPlan::Splice(plan))));
+            growths.push((format!("DUS m={overlap}"), ArmKind::Deep, vec![GrowthPlan::Splice(plan)]));
         }
         let name = format!("MoE {}×top-{}", moe.num_local_experts, moe.num_experts_per_tok);
-        growths.push((name, ArmKind::Wide, Some(wide)));
+        growths.push((name, ArmKind::Wide, vec![wide]));
         let update_flops =
             |config: &DecoderConfig| small(train_flops(config, options.batch_size as u64, options.seq_length as u64));
         let budget_flops = match options.budget {
@@ -159,14 +162,14 @@ impl StudyPlan {
                 small(u128::from(tokens) * u128::from(update_flops(base)) / per_update)
             }
         };
-        let arm = |(name, kind, growth): (String, ArmKind, Option<GrowthPlan>)| {
-            let config = growth.as_ref().map_or_else(|| Ok(base.clone()), |growth| growth.config(base))?;
+        let arm = |(name, kind, growth): (String, ArmKind, Vec<GrowthPlan>)| {
+            let config = growth.iter().try_fold(base.clone(), |config, plan| plan.config(&config))?;
             let update_flops = update_flops(&config);
             if budget_flops < update_flops {
                 return Err(StudyError::BudgetTooSmall { arm: name, budget_flops, update_flops });
             }
             let num_steps = (budget_flops as f64 / update_flops as f64).round() as usize;
-            Ok(ArmPlan { name, kind, growth, config, num_steps })
+            Ok(ArmSpec { name, kind, growth, config, num_steps })
         };
         let arms = growths.into_iter().map(arm).collect::<Result<Vec<_>, _>>()?;
         let match_rule = format!("equal training FLOPs; m={} is nearest, ratio {:.3}", matched.overlap, matched.ratio);
@@ -225,7 +228,7 @@ mod tests {
     #[test]
     fn the_iso_flop_overlap_is_not_run_twice() {
         let plan = StudyPlan::new(&DecoderConfig::pico(), &options()).unwrap();
-        let GrowthPlan::Splice(_) = plan.arms[1].growth.as_ref().unwrap() else { panic!("a deep arm") };
+        let [GrowthPlan::Splice(_)] = plan.arms[1].growth[..] else { panic!("a deep arm") };
         let overlap = 8 - plan.arms[1].config.num_hidden_layers / 2;
         let mut options = options();
         options.overlaps = vec![overlap];

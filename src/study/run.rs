@@ -1,12 +1,13 @@
-//! Running a plan: grow, score, train, score again, time.
+//! Running a plan: each arm is grown, scored, trained and scored again with each seed; then all arms are timed in turns.
 
 use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::measure::{DECODE_BATCHES, cost, timings};
-use super::{ArmPlan, StudyError, StudyPlan};
+use super::measure::{DECODE_BATCHES, cost, time_once, timings};
+use super::plan::{ArmSpec, StudyError, StudyPlan};
+use super::unit::{UnitRecord, Units};
 use crate::data::{WindowOrder, Windows};
 use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan};
@@ -14,7 +15,10 @@ use crate::model::AnyDecoder;
 use crate::profile::flops::train_flops;
 use crate::profile::heap::peak_bytes;
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
-use crate::report::{Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings};
+use crate::profile::other_load::OtherLoad;
+use crate::report::{
+    Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings, Timing, TimingRound,
+};
 use crate::train::{
     AdamW, AdamWConfig, BatchSize, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig, Trainer,
     WindowBatches,
@@ -32,7 +36,22 @@ pub struct StudyData {
     pub topics: Vec<String>,
 }
 
-/// What is happening, for somebody who watches.
+impl StudyData {
+    /// Hash of all tokens.
+    fn hash(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        for windows in [&self.train, &self.heldout] {
+            hash.update(&(windows.len() as u64).to_le_bytes());
+            for window in 0..windows.len() {
+                let ids = windows.inputs(window).iter().chain(windows.targets(window));
+                hash.update(&ids.flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
+            }
+        }
+        hash.finalize().to_hex().to_string()
+    }
+}
+
+/// What a study is doing, for a progress display.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
     /// A training run begins.
@@ -50,8 +69,20 @@ pub enum Progress<'a> {
     Step(&'a StepLog<NextTokenLog>),
     /// The run has been scored, in nats.
     Scored(f64),
-    /// An arm is being timed.
-    Timing(&'a str),
+    /// The run was finished before the study was interrupted.
+    Resumed {
+        /// The arm's name.
+        arm: &'a str,
+        /// The run's seed.
+        seed: u64,
+    },
+    /// A round of timings begins.
+    Timing {
+        /// Number of the round, from 1.
+        round: usize,
+        /// Rounds in all.
+        num_rounds: usize,
+    },
 }
 
 /// How arms are trained and timed.
@@ -67,32 +98,90 @@ pub struct RunOptions {
     pub dtype: Dtype,
     /// Tokens decoded per timing.
     pub decode_tokens: usize,
-    /// Timed runs per workload.
-    pub repetitions: usize,
+    /// Rounds of timings: every round times every arm once.
+    pub num_rounds: usize,
+    /// Identifies what the results depend on besides plan, data and options: the build and the weights of the base.
+    pub identity: String,
 }
 
-/// Runs every arm of `plan` from `base`, once per seed, and measures it. Returns the arms, and the loss of the base.
+/// What a study found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The arms, in the order of the plan.
+    pub arms: Vec<Arm>,
+    /// The rounds of their timings.
+    pub rounds: Vec<TimingRound>,
+    /// Held-out loss of the base, nats per token.
+    pub base_loss_nats: f64,
+}
+
+/// Runs every arm of `plan` from `base` once per seed, and times all arms in turns. Runs that `units` already holds are not
+/// repeated; new ones are recorded there as they finish.
 ///
 /// # Errors
-/// [`StudyError`], naming the arm that diverged or the weight that could not be read.
+/// [`StudyError`], naming the arm that diverged, the weight that could not be read, or the record that could not be written.
 pub fn run<S: WeightSource>(
     base: &S,
     plan: &StudyPlan,
     data: &StudyData,
     options: &RunOptions,
+    units: &Units,
     device: &Device,
     mut watch: impl FnMut(Progress<'_>),
-) -> Result<(Vec<Arm>, f64), StudyError> {
-    let base_loss = {
-        let model = AnyDecoder::load(base, device)?;
-        mean_loss_nats(&model, &data.heldout, options.micro_batch_size, device)
-    };
-    if !base_loss.is_finite() {
-        return Err(StudyError::BrokenBase { loss: base_loss });
+) -> Result<Outcome, StudyError> {
+    let study = Runner::new(base, data, options, device)?;
+    let mut records = Vec::new();
+    for spec in &plan.arms {
+        for &seed in &options.settings.seeds {
+            let key = study.key(spec, seed);
+            records.push(match units.find(&spec.name, seed, &key) {
+                Some(record) => {
+                    watch(Progress::Resumed { arm: &spec.name, seed });
+                    record
+                }
+                None => {
+                    let record = study.run_one(spec, seed, key, &mut watch)?;
+                    units.save(&record)?;
+                    record
+                }
+            });
+        }
     }
-    let study = Runner { base, data, options, device, base_loss };
-    let arms = plan.arms.iter().map(|arm| study.arm(arm, &mut watch)).collect::<Result<Vec<_>, _>>()?;
-    Ok((arms, base_loss))
+    let (timed, rounds) = study.time(&plan.arms, &mut watch)?;
+    let arms = merge(&plan.arms, &records, timed, options);
+    units.remove(&records);
+    Ok(Outcome { arms, rounds, base_loss_nats: study.base_loss })
+}
+
+/// Timings of an arm, and the peak of memory above its weights while they were taken.
+type Timed = (Vec<Timing>, Option<u64>);
+
+/// Puts the runs and the timings of every arm together.
+fn merge(specs: &[ArmSpec], records: &[UnitRecord], timed: Vec<Timed>, options: &RunOptions) -> Vec<Arm> {
+    let (seq_length, dtype) = (options.settings.seq_length, options.dtype);
+    let positions = (seq_length + options.decode_tokens) as u64;
+    let largest_batch = DECODE_BATCHES.into_iter().max().unwrap_or(1) as u64;
+    let arm = |(spec, (timings, working)): (&ArmSpec, Timed)| {
+        let units: Vec<&UnitRecord> = records.iter().filter(|record| record.arm == spec.name).collect();
+        let weight_bytes = weight_bytes(&spec.config, dtype.size_bytes() as u64) as u64;
+        Arm {
+            name: spec.name.clone(),
+            kind: spec.kind,
+            growth: growth_in_words(spec),
+            config: spec.config.clone(),
+            cost: cost(&spec.config, seq_length, dtype),
+            runs: units.iter().map(|unit| unit.run.clone()).collect(),
+            memory: MemoryRecord {
+                inference_peak_bytes: working.map(|working| weight_bytes + working),
+                train_peak_bytes: units.iter().filter_map(|unit| unit.train_peak_bytes).max(),
+                weight_bytes,
+                kv_cache_bytes: kv_cache_bytes(&spec.config, largest_batch, positions, 4) as u64,
+            },
+            timings,
+            expert_load: units.iter().find_map(|unit| unit.expert_load.clone()),
+        }
+    };
+    specs.iter().zip(timed).map(arm).collect()
 }
 
 struct Runner<'a, S> {
@@ -101,51 +190,74 @@ struct Runner<'a, S> {
     options: &'a RunOptions,
     device: &'a Device,
     base_loss: f64,
+    data_hash: String,
 }
 
-impl<S: WeightSource> Runner<'_, S> {
-    fn arm(&self, plan: &ArmPlan, watch: &mut impl FnMut(Progress<'_>)) -> Result<Arm, StudyError> {
-        let settings = &self.options.settings;
-        let mut runs = Vec::new();
-        let (mut train_peak_bytes, mut load) = (None, None);
-        for &seed in &settings.seeds {
-            let work = || self.seed_run(plan, seed, watch);
-            let (result, peak) = peak_bytes(self.device, work);
-            let (run, run_load) = result?;
-            runs.push(run);
-            train_peak_bytes = train_peak_bytes.max(peak);
-            load = load.or(run_load);
+impl<'a, S: WeightSource> Runner<'a, S> {
+    fn new(base: &'a S, data: &'a StudyData, options: &'a RunOptions, device: &'a Device) -> Result<Self, StudyError> {
+        let model = AnyDecoder::load(base, device)?;
+        let base_loss = mean_loss_nats(&model, &data.heldout, options.micro_batch_size, device);
+        if !base_loss.is_finite() {
+            return Err(StudyError::BrokenBase { loss: base_loss });
         }
-        watch(Progress::Timing(&plan.name));
-        let model = load_grown(self.base, plan, settings.seeds[0], self.options.dtype, self.device)?;
-        let RunOptions { decode_tokens, repetitions, .. } = *self.options;
-        let time = || timings(&model, settings.seq_length, decode_tokens, repetitions, self.device);
-        let (timings, working) = peak_bytes(self.device, time);
-        let positions = (settings.seq_length + self.options.decode_tokens) as u64;
-        let weight_bytes = weight_bytes(&plan.config, self.options.dtype.size_bytes() as u64) as u64;
-        let largest_batch = DECODE_BATCHES.into_iter().max().unwrap_or(1) as u64;
-        Ok(Arm {
-            name: plan.name.clone(),
-            kind: plan.kind,
-            growth: growth_in_words(plan),
-            config: plan.config.clone(),
-            cost: cost(&plan.config, settings.seq_length, self.options.dtype),
-            runs,
-            memory: MemoryRecord {
-                inference_peak_bytes: working.map(|working| weight_bytes + working),
-                train_peak_bytes,
-                weight_bytes,
-                kv_cache_bytes: kv_cache_bytes(&plan.config, largest_batch, positions, 4) as u64,
-            },
-            timings,
-            expert_load: load,
-        })
+        Ok(Self { base, data, options, device, base_loss, data_hash: data.hash() })
+    }
+
+    /// Hash of everything that the result of a run depends on.
+    fn key(&self, spec: &ArmSpec, seed: u64) -> String {
+        let RunOptions { settings, micro_batch_size, num_evals, identity, .. } = self.options;
+        // Neither other seeds nor what is held equal changes a run.
+        let settings = StudySettings { seeds: Vec::new(), match_rule: String::new(), ..settings.clone() };
+        let parts = format!(
+            "{identity} {} {:?} {settings:?} {micro_batch_size} {num_evals} {spec:?} {seed}",
+            self.data_hash, self.device
+        );
+        blake3::hash(parts.as_bytes()).to_hex().to_string()
+    }
+
+    /// One unit of the study: an arm with a seed.
+    fn run_one(
+        &self,
+        spec: &ArmSpec,
+        seed: u64,
+        key: String,
+        watch: &mut impl FnMut(Progress<'_>),
+    ) -> Result<UnitRecord, StudyError> {
+        let (result, train_peak_bytes) = peak_bytes(self.device, || self.seed_run(spec, seed, watch));
+        let (run, expert_load) = result?;
+        Ok(UnitRecord { key, arm: spec.name.clone(), run, train_peak_bytes, expert_load })
+    }
+
+    /// Times all arms, freshly grown, round by round. The first arm of a round is another one each time, and one model is in
+    /// memory at a time.
+    fn time(
+        &self,
+        specs: &[ArmSpec],
+        watch: &mut impl FnMut(Progress<'_>),
+    ) -> Result<(Vec<Timed>, Vec<TimingRound>), StudyError> {
+        let RunOptions { settings, decode_tokens, num_rounds, dtype, .. } = self.options;
+        let empty = |spec: &ArmSpec| (timings(&spec.config, settings.seq_length, *decode_tokens), None);
+        let mut timed: Vec<Timed> = specs.iter().map(empty).collect();
+        let mut rounds = Vec::new();
+        for round in 0..*num_rounds {
+            watch(Progress::Timing { round: round + 1, num_rounds: *num_rounds });
+            let load = OtherLoad::start();
+            for turn in 0..specs.len() {
+                let index = (round + turn) % specs.len();
+                let model = load_grown(self.base, &specs[index], settings.seeds[0], *dtype, self.device)?;
+                let (timings, working) = &mut timed[index];
+                let ((), peak) = peak_bytes(self.device, || time_once(&model, timings, self.device));
+                *working = (*working).max(peak);
+            }
+            rounds.push(TimingRound { other_load_cpus: load.cpus() });
+        }
+        Ok((timed, rounds))
     }
 
     /// Grows, scores, trains and scores one arm; the load of its experts at the end.
     fn seed_run(
         &self,
-        plan: &ArmPlan,
+        plan: &ArmSpec,
         seed: u64,
         watch: &mut impl FnMut(Progress<'_>),
     ) -> Result<(SeedRun, Option<ExpertLoad>), StudyError> {
@@ -217,12 +329,12 @@ impl<S: WeightSource> Runner<'_, S> {
 
 fn load_grown<S: WeightSource>(
     base: &S,
-    plan: &ArmPlan,
+    plan: &ArmSpec,
     seed: u64,
     dtype: Dtype,
     device: &Device,
 ) -> Result<AnyDecoder, StudyError> {
-    let growth = plan.growth.clone().map(|plan| plan.with_seed(seed));
+    let growth = plan.growth.iter().map(|plan| plan.clone().with_seed(seed));
     Ok(AnyDecoder::load_as(&Grown::all(base, growth)?, dtype, device)?)
 }
 
@@ -246,17 +358,21 @@ fn router_summary(routers: &[RouterStats]) -> RouterSummary {
     }
 }
 
-fn growth_in_words(plan: &ArmPlan) -> String {
-    match &plan.growth {
-        None => "none: the base, trained further".to_owned(),
-        Some(GrowthPlan::Splice(layers)) => format!("layers {layers}"),
-        Some(GrowthPlan::Upcycle(upcycle)) => {
+/// The growth of an arm in one line.
+fn growth_in_words(spec: &ArmSpec) -> String {
+    let words = |plan: &GrowthPlan| match plan {
+        GrowthPlan::Splice(layers) => format!("layers {layers}"),
+        GrowthPlan::Upcycle(upcycle) => {
             format!(
                 "{} copies of every MLP, top-{}, router {}",
                 upcycle.num_local_experts, upcycle.num_experts_per_tok, upcycle.router
             )
         }
-        Some(other) => other.to_string(),
+        other => other.to_string(),
+    };
+    match &spec.growth[..] {
+        [] => "none: the base, trained further".to_owned(),
+        plans => plans.iter().map(words).collect::<Vec<_>>().join(", then "),
     }
 }
 
