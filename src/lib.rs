@@ -19,6 +19,7 @@
 //! | [`growth`] | plans that view a source as a deeper or wider one, without touching a weight |
 //! | [`kernel`] | the operations that decide speed, each beside its reference |
 //! | [`device`], [`trace`] | devices by name; spans that show where the time of a pass goes |
+//! | [`load`] | weights of a source as parameters, and the memory that they take |
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
 //! | [`train`], [`eval`], [`profile`] | training; losses and comparisons; FLOPs, memory and speed |
@@ -49,6 +50,7 @@ pub mod formats;
 pub mod growth;
 pub mod hub;
 pub mod kernel;
+pub mod load;
 pub mod model;
 pub mod output;
 pub mod profile;

@@ -19,6 +19,7 @@ mod models;
 mod oracle;
 mod pico;
 mod plan_algebra;
+mod precision;
 mod published_numbers;
 mod quantized;
 mod ragged;

@@ -10,7 +10,6 @@ mod measure;
 mod printer;
 mod record;
 mod target;
-mod weights;
 
 pub use case::{Grid, Test, TestCase};
 pub use error::BenchError;

@@ -7,12 +7,12 @@ use burn::tensor::Device;
 use super::case::{Test, TestCase};
 use super::error::BenchError;
 use super::record::BenchModel;
-use super::weights::{LeastBytes, Weights};
 use crate::config::{DecoderConfig, ModelType};
 use crate::formats::Checkpoint;
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::quantized_weight::QuantizedWeight;
-use crate::model::{AnyDecoder, Footprint, Precision};
+use crate::load::{Footprint, Precision};
+use crate::model::AnyDecoder;
 use crate::profile::flops::count_parameters;
 use crate::profile::memory;
 use crate::profile::system_memory::total_memory_bytes;
@@ -28,8 +28,6 @@ pub struct Subject<'a> {
     pub source: &'a (dyn WeightSource + 'a),
     /// How it was grown; empty if it was not.
     pub growth: String,
-    /// Whether growth gives each expert random numbers of its own.
-    pub experts_differ: bool,
     /// Whether growth leaves every matrix in the number format of the file.
     pub keeps_formats: bool,
 }
@@ -40,7 +38,7 @@ pub struct Target<'a> {
     precision: Precision,
     /// llama.cpp's name for the number formats of the file, if they are kept.
     file_type: Option<&'static str>,
-    weights: LeastBytes,
+    weights: Footprint,
 }
 
 impl<'a> Target<'a> {
@@ -57,12 +55,7 @@ impl<'a> Target<'a> {
         let has_blocks = has_blocks(subject.checkpoint);
         let default = if has_blocks { Precision::Blocks(None) } else { Precision::FLOAT32 };
         let precision = precision.unwrap_or(default);
-        let stored = |id| match subject.checkpoint {
-            Checkpoint::Gguf(file) => BlockFormat::from_name(file.ggml_type(id).name),
-            Checkpoint::Hf(_) => None,
-        };
-        let (source, experts_differ) = (&subject.source, subject.experts_differ);
-        let weights = Weights { source, precision, stored: &stored, experts_differ }.least_bytes();
+        let weights = AnyDecoder::foresee(&subject.source, precision, device)?;
         let keeps_all = precision == Precision::Blocks(None) && subject.keeps_formats;
         let file_type = if keeps_all { subject.checkpoint.file_type()? } else { None };
         let target = Self { subject, precision, file_type, weights };
@@ -146,7 +139,10 @@ impl<'a> Target<'a> {
         match case.test {
             Test::Inference { .. } => {
                 let token = memory::kv_cache_bytes_per_token(config, 4);
-                [("weights", self.weights.loaded), ("cache", token * u128::from(batch) * u128::from(num_positions))]
+                [
+                    ("weights", self.weights.size_bytes().into()),
+                    ("cache", token * u128::from(batch) * u128::from(num_positions)),
+                ]
             }
             Test::Train { .. } => [
                 ("weights, gradients and moments", memory::train_state_bytes(config)),
@@ -158,9 +154,8 @@ impl<'a> Target<'a> {
     /// What the user should know before reading the numbers.
     pub fn notes(&self) -> Vec<Note> {
         let rounds = matches!(self.precision, Precision::Blocks(Some(_))) && has_blocks(self.subject.checkpoint);
-        let LeastBytes { apart, distinct_experts, .. } = self.weights;
-        let shared = self.config().moe.zip(distinct_experts).and_then(|(moe, num_copies)| {
-            let (num_experts, apart_bytes) = (moe.num_local_experts, apart);
+        let shared = self.config().moe.zip(self.weights.distinct_experts()).and_then(|(moe, num_copies)| {
+            let (num_experts, apart_bytes) = (moe.num_local_experts, self.weights.unshared_bytes().into());
             (num_copies < num_experts).then_some(Note::SharedExperts { num_experts, num_copies, apart_bytes })
         });
         rounds.then_some(Note::AlreadyQuantized).into_iter().chain(shared).collect()

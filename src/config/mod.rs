@@ -9,9 +9,11 @@ mod decoder;
 mod error;
 mod fields;
 mod presets;
+mod rope_frequencies;
 mod rope_scaling;
 
 pub use decoder::DecoderConfig;
 pub use error::ConfigError;
 pub use fields::{DecoderFields, ModelType, MoeConfig};
+pub use rope_frequencies::{attention_factor, inverse_frequencies};
 pub use rope_scaling::RopeScaling;

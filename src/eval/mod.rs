@@ -1,5 +1,4 @@
-//! What a model knows: its loss on held-out text, which experts its tokens visit, and how far its logits are from those of
-//! the model that it was grown from.
+//! Evaluation: the loss on held-out text, the load of experts, and the divergence of logits from those of the base.
 
 mod batch;
 mod expert_load;

@@ -1,4 +1,4 @@
-//! What growth changed: logits and loss of a model beside those of its base, on the same tokens.
+//! The divergence of a grown model from its base, on the same tokens.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

@@ -10,7 +10,7 @@ use crate::formats::hf::HfDirectory;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind, blake3, read_bounded};
 use crate::output::manifest::FileRecord;
-use crate::weights::{Dtype, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
+use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
 #[derive(Debug)]
@@ -211,6 +211,10 @@ impl WeightSource for Checkpoint {
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
         self.source().read(id)
+    }
+
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        self.source().packed_type(id)
     }
 
     fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {

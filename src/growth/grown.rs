@@ -5,7 +5,9 @@ use super::error::PlanError;
 use super::making::Making;
 use super::plan::GrowthPlan;
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, Like, PackedTensor, RawTensor, Recipe, Sink, Step, TensorId, WeightError, WeightSource};
+use crate::weights::{
+    Dtype, GgmlType, Like, PackedTensor, RawTensor, Recipe, Sink, Step, TensorId, WeightError, WeightSource,
+};
 
 /// A source grown by plans, which is again a source: nothing is read until a weight is.
 ///
@@ -152,6 +154,11 @@ impl<S: WeightSource> WeightSource for Grown<S> {
             Ok(())
         })?;
         Ok(RawTensor::new(dtype, shape, bytes))
+    }
+
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        let recipe = self.recipe(id);
+        self.sources[recipe.model].packed_type(recipe.copied()?)
     }
 
     fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {

@@ -96,6 +96,16 @@ impl QuantizedWeight {
         }
     }
 
+    /// [`size_bytes`](Self::size_bytes) of a weight of this format and shape.
+    pub fn bytes_of(format: BlockFormat, shape: [usize; 2], device: &Device) -> usize {
+        #[cfg(feature = "flex")]
+        if super::is_flex(device) {
+            return QuantizedMatrix::bytes_of(format, shape);
+        }
+        let _ = device;
+        shape.iter().product::<usize>() * 4
+    }
+
     /// The device that the weight is on.
     pub fn device(&self) -> Device {
         match &self.storage {

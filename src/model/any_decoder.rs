@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{CausalLm, DenseDecoder, Footprint, HiddenStates, KvCache, MoeDecoder, Precision, TokenBatch};
+use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatch};
 use crate::config::DecoderConfig;
+use crate::load::{Footprint, Precision};
 use crate::weights::{MemoryWeights, WeightError, WeightSource};
 
 /// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.
@@ -49,6 +50,21 @@ impl AnyDecoder {
             None => Self::Dense(DenseDecoder::load_as(source, precision, device)?),
             Some(_) => Self::Sparse(MoeDecoder::load_as(source, precision, device)?),
         })
+    }
+
+    /// The memory that loading would take, from headers alone.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn foresee<S: WeightSource>(
+        source: &S,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Footprint, WeightError> {
+        match source.config().moe {
+            None => DenseDecoder::foresee(source, precision, device),
+            Some(_) => MoeDecoder::foresee(source, precision, device),
+        }
     }
 
     /// The memory that the weights took right after loading.

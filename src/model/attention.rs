@@ -3,9 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{LayerCache, Linear, Loader, Positions};
+use super::{LayerCache, Linear, Positions};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::attention;
+use crate::load::Loader;
 use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
 

@@ -3,12 +3,12 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::load::{raw, raw_of};
 use super::{
-    Attention, CausalLm, Embedding, FeedForward, Footprint, GatedMlp, HiddenStates, KvCache, LayerCache, Linear,
-    Loader, Positions, Precision, RmsNorm, Routing, SparseMoe, TokenBatch,
+    Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
+    RmsNorm, Routing, SparseMoe, TokenBatch,
 };
 use crate::config::DecoderConfig;
+use crate::load::{Footprint, Loader, Precision, raw, raw_of};
 use crate::trace::{indexed_span, span};
 use crate::weights::{LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -27,12 +27,12 @@ pub struct Decoder<F: FeedForward> {
     lm_head: Option<Linear>,
     #[module(skip)]
     config: DecoderConfig,
-    /// As loaded.
+    /// After loading.
     #[module(skip)]
     footprint: Footprint,
 }
 
-/// Attention, then a feed-forward, each on the normalized stream and added back to it.
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
 #[derive(Module, Debug)]
 pub struct DecoderLayer<F: FeedForward> {
     input_layernorm: RmsNorm,
@@ -65,8 +65,26 @@ impl<F: FeedForward> Decoder<F> {
         precision: impl Into<Precision>,
         device: &Device,
     ) -> Result<Self, WeightError> {
-        source.config().computable()?;
-        let loader = &Loader::new(source, precision, device);
+        Self::load_by(&Loader::new(source, precision, device))
+    }
+
+    /// The memory that loading would take, from headers alone.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    ///
+    /// # Panics
+    /// As [`load_as`](Self::load_as).
+    pub fn foresee<S: WeightSource>(
+        source: &S,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Footprint, WeightError> {
+        Ok(Self::load_by(&Loader::dry(source, precision, device))?.footprint)
+    }
+
+    fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
+        loader.source().config().computable()?;
         let config = loader.source().config().clone();
         let linear = |id| loader.weight(id).map(|weight| Linear { weight });
         let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
@@ -78,7 +96,7 @@ impl<F: FeedForward> Decoder<F> {
         Ok(Self { embed_tokens, layers, norm, lm_head, config, footprint: loader.footprint() })
     }
 
-    /// What the feed-forward of each layer receives, the normalized stream, first layer first: in a mixture, the input of
+    /// The input of each feed-forward, the normalized residual stream, first layer first. In a mixture, it is the input of
     /// the router.
     ///
     /// # Shapes
@@ -105,7 +123,7 @@ impl<F: FeedForward> Decoder<F> {
         &self.footprint
     }
 
-    /// The weights of this model, copied out: a source for growth and for writing.
+    /// A copy of the weights, as a source for growth and for writing.
     pub fn to_weights(&self) -> MemoryWeights {
         MemoryWeights::new(self.config.clone(), |id| self.weight(id))
     }
@@ -197,7 +215,7 @@ where
         };
         let positions = {
             let _span = span("rotation");
-            Positions::new(&self.config, &tokens, cache.as_deref(), &x.device())
+            Positions::new(&self.config, &tokens, cache.as_deref().map(KvCache::lens), &x.device())
         };
         let mut caches = cache.map(|cache| cache.append(&tokens).iter_mut());
         let mut routing = Vec::new();

@@ -108,7 +108,7 @@ mod tests {
     fn attend(cache: &mut KvCache, config: &DecoderConfig, salt: i64, len: usize) -> Tensor<4> {
         let batch_size = cache.lens().len();
         let tokens = TokenBatch::from(Tensor::zeros([batch_size, len], &Device::flex()));
-        let positions = Positions::new(config, &tokens, Some(cache), &Device::flex());
+        let positions = Positions::new(config, &tokens, Some(cache.lens()), &Device::flex());
         cache.append(&tokens)[0].attend(new(config, salt, batch_size, len), &positions)
     }
 

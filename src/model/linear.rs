@@ -76,7 +76,7 @@ impl Embedding {
     /// If an id is not below `vocab_size`.
     pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         match &self.weight {
-            Weight::Float(table) => embedding(table.val(), tokens),
+            Weight::Float(table) | Weight::Mixed(table) => embedding(table.val(), tokens),
             Weight::Quantized(table) => table.rows(tokens),
         }
     }

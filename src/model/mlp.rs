@@ -3,9 +3,9 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 
-use super::load::raw_of;
-use super::{Linear, Loader, Routing};
+use super::{Linear, Routing};
 use crate::config::DecoderConfig;
+use crate::load::{Loader, raw_of};
 use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 

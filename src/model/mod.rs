@@ -1,6 +1,6 @@
-//! What a language model is, and the decoders that are one.
+//! Decoder-only language models, dense and sparse.
 //!
-//! [`Decoder`] is one architecture with one open place: what follows attention in a layer ([`FeedForward`]).
+//! [`Decoder`] is one architecture with one type parameter, the [`FeedForward`] of its layers.
 //! A [`GatedMlp`] there makes the dense decoder, a [`SparseMoe`] the mixture of experts.
 
 mod any_decoder;
@@ -8,13 +8,11 @@ mod attention;
 mod decoder;
 mod kv_cache;
 mod linear;
-mod load;
 pub mod loss;
 mod mlp;
 mod moe;
 mod norm;
 mod positions;
-mod precision;
 mod rope;
 mod token_batch;
 
@@ -23,12 +21,10 @@ pub use attention::Attention;
 pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
-pub use load::{Footprint, Loader};
 pub use mlp::{FeedForward, GatedMlp};
 pub use moe::{Router, Routing, SparseMoe};
 pub use norm::RmsNorm;
 pub use positions::Positions;
-pub use precision::Precision;
 pub use rope::Rotation;
 pub use token_batch::TokenBatch;
 
@@ -74,7 +70,7 @@ pub trait CausalLm: Module {
     }
 }
 
-/// What the layers of a model leave behind.
+/// The result of the layers of a model.
 #[derive(Debug, Clone)]
 pub struct HiddenStates {
     /// After the final norm, `[batch_size, seq_length, hidden_size]`.

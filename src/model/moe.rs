@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, activation::softmax};
 
-use super::load::{raw, raw_of};
-use super::{FeedForward, Linear, Loader};
+use super::{FeedForward, Linear};
 use crate::config::DecoderConfig;
 use crate::kernel::expert_mlp::{Experts, expert_mlp};
 use crate::kernel::linear::Weight;
+use crate::load::{Loader, raw, raw_of};
 use crate::trace::span;
 use crate::weights::{LayerTensor, RawTensor, TensorId, WeightError, WeightSource};
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::Device;
 
-use super::{KvCache, Rotation, TokenBatch};
+use super::{Rotation, TokenBatch};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Band, CausalMask};
 
@@ -18,14 +18,14 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Of tokens that continue the sequences of a cache, or start sequences.
+    /// Of tokens that start sequences, or continue sequences of `past` cached tokens each.
     ///
     /// # Panics
     /// If a position is not below `max_position_embeddings`, the cache has another batch size, or documents are packed
     /// behind cached tokens.
-    pub fn new(config: &DecoderConfig, tokens: &TokenBatch, cache: Option<&KvCache>, device: &Device) -> Self {
+    pub fn new(config: &DecoderConfig, tokens: &TokenBatch, past: Option<&[usize]>, device: &Device) -> Self {
         let [batch_size, seq_length] = tokens.ids.dims();
-        let past = cache.map_or_else(|| vec![0; batch_size], |cache| cache.lens().to_vec());
+        let past = past.map_or_else(|| vec![0; batch_size], <[_]>::to_vec);
         assert_eq!(past.len(), batch_size, "sequences of a cache and of a batch");
         let window = config.sliding_window;
         if tokens.documents().is_none()

@@ -18,15 +18,15 @@ impl From<Tensor<2, Int>> for TokenBatch {
 }
 
 impl TokenBatch {
-    /// Sequences of any lengths, padded on the right: for evaluation, and for decoding where sequences come and go. A
-    /// sequence may have no tokens in this pass. Padding has no influence on the tokens before it.
+    /// Sequences of any lengths, padded on the right: for evaluation and for continuous batching. A sequence may have no
+    /// tokens in this pass. Padding does not influence the tokens before it.
     pub fn padded<T: AsRef<[u32]>>(sequences: &[T], device: &Device) -> Self {
         let rows: Vec<&[T]> = sequences.iter().map(std::slice::from_ref).collect();
         Self::packed(&rows, device)
     }
 
-    /// Rows of several documents, one behind the other, padded on the right: for training. A document does not see those
-    /// before it, and its positions begin at 0.
+    /// Rows of consecutive documents, padded on the right: for training. A document does not see the ones before it, and its
+    /// positions start at 0.
     pub fn packed<R: AsRef<[T]>, T: AsRef<[u32]>>(rows: &[R], device: &Device) -> Self {
         let documents = rows.iter().map(|row| row.as_ref().iter().map(|text| text.as_ref().len()).collect());
         let documents: Vec<Vec<usize>> = documents.collect();

@@ -70,6 +70,15 @@ pub trait WeightSource {
         Ok(RawTensor::new(dtype, shape, bytes))
     }
 
+    /// The type of [`packed`](Self::packed) blocks, without reading them; `None` if the weight is not stored in blocks.
+    ///
+    /// # Panics
+    /// As [`stream`](Self::stream).
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        let _ = id;
+        None
+    }
+
     /// A weight as blocks of integers, if it is stored as such: whole rows, in the order of [`TensorId::shape`].
     ///
     /// # Errors
@@ -117,6 +126,10 @@ impl<S: WeightSource + ?Sized> WeightSource for &S {
         (**self).read(id)
     }
 
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        (**self).packed_type(id)
+    }
+
     fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
         (**self).packed(id)
     }
@@ -141,6 +154,10 @@ impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
 
     fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
         (**self).read(id)
+    }
+
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        (**self).packed_type(id)
     }
 
     fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {

@@ -22,7 +22,7 @@ use rules::{
 use tree::{files_of, home, module_of, modules, modules_of, read, sources};
 
 /// The modules that each module may use, in the order of the data flow: none uses a later row.
-const MAY_USE: [(&str, &str); 22] = [
+const MAY_USE: [(&str, &str); 23] = [
     ("error", ""),
     ("config", "error"),
     ("trace", ""),
@@ -33,20 +33,21 @@ const MAY_USE: [(&str, &str); 22] = [
     ("formats", "config error output tokenizer weights"),
     ("hub", "error formats output"),
     ("kernel", "error"),
-    ("model", "config error kernel trace weights"),
+    ("load", "config error kernel weights"),
+    ("model", "config error kernel load trace weights"),
     ("growth", "config error weights"),
     ("data", "error tokenizer"),
     ("train", "config data error kernel model trace weights"),
     ("eval", "config data error formats kernel model tokenizer weights"),
     ("profile", "config data error formats kernel model trace train weights"),
     ("report", "config error"),
-    ("bench", "config error formats kernel model profile report trace train weights"),
+    ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub model output profile tokenizer weights"),
     ("study", "config data error eval formats growth kernel model output profile report tokenizer trace train weights"),
     (
         "cli",
-        "bench config data device error eval figure formats growth hub kernel model output profile report study tokenizer \
+        "bench config data device error eval figure formats growth hub kernel load model output profile report study tokenizer \
          trace train upscale weights",
     ),
 ];

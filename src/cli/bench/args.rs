@@ -11,7 +11,7 @@ use super::peer::PeerArgs;
 use super::sizes::{Sizes, counts, one_count, prompt_and_gen, sizes, train_size};
 use crate::bench::{Format, Grid};
 use crate::kernel::blocks::BlockFormat;
-use crate::model::Precision;
+use crate::load::Precision;
 
 /// Measure speed: prefill, decoding, training steps; as llama-bench does
 ///

@@ -72,7 +72,6 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
                 checkpoint,
                 source: &grown.source,
                 growth: if is_grown { grown.title() } else { String::new() },
-                experts_differ,
                 keeps_formats: !experts_differ && args.growth.granularity.is_none(),
             };
             Ok(Target::new(subject, args.precision(), &cases, &device)?)

@@ -226,6 +226,10 @@ impl WeightSource for GgufFile {
         }
     }
 
+    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+        Some(self.ggml_type(id)).filter(|ty| ty.block_numbers > 1)
+    }
+
     fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
         Ok(self.read_packed(id)?.map(|(ty, bytes)| PackedTensor { ty, bytes }))
     }

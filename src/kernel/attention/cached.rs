@@ -3,7 +3,7 @@
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{Device, IndexingUpdateOp, Tensor};
 
 #[cfg(feature = "flex")]
 use super::Mask;
@@ -46,6 +46,11 @@ impl Cache {
     }
 }
 
+/// Whether this device has a kernel. Where gradients are recorded, the operation is composed of those that it consists of.
+pub fn has_kernel(device: &Device) -> bool {
+    crate::kernel::is_flex(device) && !device.is_autodiff()
+}
+
 /// [`rope`] of `q` and `k`; `k` and `v` written to the cache, each where the mask has its query; then [`attention`] to all
 /// keys of the cache that are visible. The cache is written to in place if it has no other owner.
 ///
@@ -68,7 +73,7 @@ pub fn cached_attention(
         assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
     }
     #[cfg(feature = "flex")]
-    if crate::kernel::is_flex(&q.device()) && !q.device().is_autodiff() {
+    if has_kernel(&q.device()) {
         crate::kernel::rope::assert_tables(&q, &cos, &sin);
         super::count(&q, mask);
         let (y, keys, values) = <Dispatch as CachedAttention>::cached_attention_forward(

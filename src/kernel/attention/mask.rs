@@ -40,7 +40,7 @@ impl CausalMask {
         Self::Band(Band { past, window })
     }
 
-    /// The keys that each query of each sequence sees; what a sequence has fewer of than the longest is padding behind it.
+    /// The keys that each query of each sequence sees. Shorter sequences are padded on the right.
     ///
     /// # Panics
     /// If there is no query at all, a query does not see itself, or the queries of a sequence are not consecutive keys.

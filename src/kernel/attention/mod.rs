@@ -15,7 +15,12 @@ use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Int, Tensor, activation::softmax};
+use burn::tensor::{Device, Int, Tensor, activation::softmax};
+
+/// Whether this device has a kernel.
+pub fn has_kernel(device: &Device) -> bool {
+    super::is_flex(device)
+}
 
 /// `softmax(q·kᵀ / √head_dim)·v` over the keys that each query may see (Vaswani et al., 2017, arXiv:1706.03762,
 /// §3.2.1), query head `h` reading key/value head `h / (num_heads / num_kv_heads)` (Ainslie et al., 2023,
@@ -34,7 +39,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) ->
     assert_sizes(&q, &k, &v, mask);
     count(&q, mask);
     #[cfg(feature = "flex")]
-    if super::is_flex(&q.device()) {
+    if has_kernel(&q.device()) {
         return Tensor::from_dispatch(<Dispatch as Attention>::attention_forward(
             q.into_dispatch(),
             k.into_dispatch(),
@@ -106,14 +111,14 @@ trait Attention: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
 trait AttentionBackward: Attention {
     /// The gradients of `q`, `k` and `v`.
     fn attention_backward(grad: FloatTensor<Self>, inputs: Inputs<Self>) -> [FloatTensor<Self>; 3];
 }
 
-/// What attention is computed from.
+/// The arguments of attention.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
 struct Inputs<B: Backend> {

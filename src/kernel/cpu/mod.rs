@@ -54,8 +54,9 @@ pub(super) use spin_pool::Threads;
 pub(super) use weight_rows::WeightRows;
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::{TensorData, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Flex, TensorData, TensorMetadata};
+use burn::tensor::{DType, FloatDType, Shape};
 use rayon::prelude::*;
 
 /// Elements per task of an elementwise loop. Fewer do not pay for a second thread.
@@ -80,6 +81,11 @@ pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize,
 pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
     assert_eq!(tensor.dtype(), DType::F32, "kernels compute in float32; cast activations first");
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+/// A weight with its elements next to each other, widened to float32.
+pub(super) fn widened(weight: FlexTensor) -> FlexTensor {
+    if weight.dtype() == DType::F32 { dense(weight) } else { Flex::float_cast(weight, FloatDType::F32) }
 }
 
 /// The elements of a [`dense`] tensor.

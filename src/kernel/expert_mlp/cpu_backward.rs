@@ -11,7 +11,9 @@ use rayon::prelude::*;
 use super::cpu::forward;
 use super::visits::{Visits, pieces};
 use super::{ExpertMlpBackward, Inputs};
-use crate::kernel::cpu::{Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized};
+use crate::kernel::cpu::{
+    Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized, widened,
+};
 
 /// Terms of the gradients, one row per visit, in sorted order.
 struct VisitGradients {
@@ -29,7 +31,7 @@ struct VisitGradients {
 
 impl ExpertMlpBackward for Flex {
     fn expert_mlp_saved(inputs: Inputs<Self>, experts: FlexTensor) -> [FlexTensor; 3] {
-        let [x, weights, gate, up, down] = inputs.map(dense);
+        let [x, weights, gate, up, down] = inputs.map(widened);
         let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
         let visits = Visits::sort(&experts, gate.shape()[0]);
         let forward = forward(&visits, &x, [&gate, &up, &down]);
@@ -45,7 +47,7 @@ impl ExpertMlpBackward for Flex {
         saved: [FlexTensor; 2],
     ) -> Inputs<Self> {
         let grad = dense(grad);
-        let inputs = inputs.map(dense);
+        let inputs = inputs.map(widened);
         let [x, weights, gate, up, down] = &inputs;
         let (num_experts, hidden) = (gate.shape()[0], gate.shape()[2]);
         let visits = Visits::sort(&experts, num_experts);

@@ -3,7 +3,7 @@
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -12,6 +12,8 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 pub enum Experts {
     /// In floats, trainable.
     Stacked(StackedExperts),
+    /// In float32 and trainable; products read them rounded to bfloat16, and give them float32 gradients.
+    Mixed(StackedExperts),
     /// In blocks of integers, frozen; one entry per expert. Equal matrices may share memory.
     Quantized(Vec<QuantizedExpert>),
 }
@@ -59,7 +61,7 @@ impl Experts {
     /// If there are no experts, or their sizes disagree.
     pub fn dims(&self) -> [usize; 3] {
         let all: Vec<[[usize; 2]; 3]> = match self {
-            Self::Stacked(experts) => {
+            Self::Stacked(experts) | Self::Mixed(experts) => {
                 let [gate, up, down] = experts.stacks().map(|stack| stack.val().dims());
                 assert_eq!([gate[0]; 2], [up[0], down[0]], "experts: number of gate, up and down matrices");
                 vec![[gate, up, down].map(|[_, rows, cols]| [rows, cols]); gate[0]]
@@ -78,7 +80,7 @@ impl Experts {
     /// Gate, up and down of one expert as float tensors, dequantized if necessary.
     pub fn floats(&self, index: usize) -> [Tensor<2>; 3] {
         match self {
-            Self::Stacked(experts) => experts.stacks().map(|stack| {
+            Self::Stacked(experts) | Self::Mixed(experts) => experts.stacks().map(|stack| {
                 let [_, rows, cols] = stack.val().dims();
                 stack.val().narrow(0, index, 1).reshape([rows, cols])
             }),
@@ -86,12 +88,17 @@ impl Experts {
         }
     }
 
+    /// A weight as products read it.
+    pub(super) fn read<const D: usize>(&self, weight: Tensor<D>) -> Tensor<D> {
+        if matches!(self, Self::Mixed(_)) { weight.cast(DType::BF16) } else { weight }
+    }
+
     /// The experts as an argument of an operation on a backend.
     #[cfg(feature = "flex")]
     pub(super) fn operand(&self) -> ExpertOperand<Dispatch> {
         match self {
-            Self::Stacked(experts) => {
-                let [gate, up, down] = experts.stacks().map(|stack| stack.val().into_dispatch());
+            Self::Stacked(experts) | Self::Mixed(experts) => {
+                let [gate, up, down] = experts.stacks().map(|stack| self.read(stack.val()).into_dispatch());
                 ExpertOperand::Stacked { gate, up, down }
             }
             Self::Quantized(experts) => ExpertOperand::Quantized(experts.clone()),

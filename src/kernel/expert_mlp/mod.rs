@@ -69,7 +69,7 @@ pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, 
     let [num_experts, _, _] = experts.dims();
     (0..num_experts).fold(x.zeros_like(), |y, index| {
         let weight = weights.clone().mask_fill(chosen.clone().not_equal_elem(index as i64), 0.0).sum_dim(1);
-        let [gate, up, down] = experts.floats(index);
+        let [gate, up, down] = experts.floats(index).map(|weight| experts.read(weight));
         let hidden = silu_mul_reference(linear_reference(x.clone(), gate), linear_reference(x.clone(), up));
         y + linear_reference(hidden, down) * weight
     })

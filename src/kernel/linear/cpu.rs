@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
-    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, gemm, matmul_nt, tensor, values,
+    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, gemm, matmul_nt, tensor, values, widened,
 };
 
 impl LinearOps for Flex {
@@ -109,7 +109,7 @@ impl Operand<Flex> {
 
 impl LinearBackward for Flex {
     fn input_gradient(grad: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (grad, weight) = (dense(grad), dense(weight));
+        let (grad, weight) = (dense(grad), widened(weight));
         let (n, k) = (weight.shape()[0], weight.shape()[1]);
         let mut shape = grad.shape();
         let m = shape.num_elements() / n;

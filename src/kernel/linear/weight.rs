@@ -3,7 +3,7 @@
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -12,6 +12,8 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 pub enum Weight {
     /// In float32, float16 or bfloat16. Float32 can be trained.
     Float(Param<Tensor<2>>),
+    /// In float32 and trainable; products read it rounded to bfloat16, and give it float32 gradients.
+    Mixed(Param<Tensor<2>>),
     /// In blocks of integers. Frozen: visitors of parameters skip it.
     Quantized(QuantizedWeight),
 }
@@ -20,15 +22,16 @@ impl Weight {
     /// `[out, in]`.
     pub fn dims(&self) -> [usize; 2] {
         match self {
-            Self::Float(weight) => weight.val().dims(),
+            Self::Float(weight) | Self::Mixed(weight) => weight.val().dims(),
             Self::Quantized(weight) => weight.dims(),
         }
     }
 
-    /// The values as a float tensor, dequantized if necessary.
+    /// The values that products read, as a float tensor, dequantized if necessary.
     pub fn float(&self) -> Tensor<2> {
         match self {
             Self::Float(weight) => weight.val(),
+            Self::Mixed(weight) => weight.val().cast(DType::BF16),
             Self::Quantized(weight) => weight.dequantize(),
         }
     }
@@ -37,7 +40,7 @@ impl Weight {
     #[cfg(feature = "flex")]
     pub(in crate::kernel) fn operand(&self) -> Operand<Dispatch> {
         match self {
-            Self::Float(weight) => Operand::Float(weight.val().into_dispatch()),
+            Self::Float(_) | Self::Mixed(_) => Operand::Float(self.float().into_dispatch()),
             Self::Quantized(weight) => Operand::Quantized(weight.clone()),
         }
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
 use crate::kernel::cpu::{
     Mat, MatMut, Matrix, Threads, dense, exponentials_in_place, gemm, indices, products, tensor, values, vectorized,
+    widened,
 };
 use crate::kernel::linear::Operand;
 
@@ -25,7 +26,7 @@ impl LinearCrossEntropyBackward for Flex {
         let Inputs { hidden, weight, targets } = inputs;
         let targets = indices(&targets);
         let upstream = vec![1.0 / targets.len() as f32; targets.len()];
-        let (losses, gradients) = with_gradients(&dense(hidden), &dense(weight), &targets, &upstream, of_weight);
+        let (losses, gradients) = with_gradients(&dense(hidden), &widened(weight), &targets, &upstream, of_weight);
         (tensor(losses, [targets.len()]), gradients)
     }
 
@@ -47,7 +48,7 @@ impl LinearCrossEntropyBackward for Flex {
         let some_targets: Vec<usize> = tokens.iter().map(|&token| targets[token]).collect();
         let some_upstream: Vec<f32> = tokens.iter().map(|&token| upstream[token]).collect();
         let (_, found) =
-            with_gradients(&states, &dense(weight), &some_targets, &some_upstream, of_mean.weight.is_some());
+            with_gradients(&states, &widened(weight), &some_targets, &some_upstream, of_mean.weight.is_some());
         let mut d_hidden = vec![0.0; values(&hidden).len()];
         for (&token, row) in tokens.iter().zip(values(&found.hidden).chunks_exact(hidden_size)) {
             d_hidden[of_token(token)].copy_from_slice(row);

@@ -14,11 +14,16 @@ use burn::backend::{
     Backend, Dispatch, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Int, Tensor, activation::log_softmax};
+use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 
 #[cfg(feature = "flex")]
 use super::linear::Operand;
 use super::linear::{Weight, linear_reference};
+
+/// Whether this device has a kernel.
+pub fn has_kernel(device: &Device) -> bool {
+    super::is_flex(device)
+}
 
 /// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats.
 ///
@@ -39,7 +44,7 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: &Weight, targets: Tensor<
     assert!(num_tokens > 0, "linear_cross_entropy: no tokens");
     super::flop_counter::add(num_tokens * vocab_size * hidden_size);
     #[cfg(feature = "flex")]
-    if super::is_flex(&hidden.device()) {
+    if has_kernel(&hidden.device()) {
         return Tensor::from_dispatch(<Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(
             hidden.into_dispatch(),
             weight.operand(),
@@ -69,7 +74,7 @@ trait LinearCrossEntropy: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
 trait LinearCrossEntropyBackward: LinearCrossEntropy {
     /// The losses, and the gradients of their mean.

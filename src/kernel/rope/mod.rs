@@ -7,7 +7,12 @@ mod cpu;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+
+/// Whether this device has a kernel.
+pub fn has_kernel(device: &Device) -> bool {
+    super::is_flex(device)
+}
 
 /// Rotates the pair `(x_i, x_{i + head_dim/2})` of token `t` by the angle whose cosine and sine are `cos[t, i]` and
 /// `sin[t, i]` (Su et al., 2021, arXiv:2104.09864, §3.2).
@@ -21,7 +26,7 @@ use burn::tensor::Tensor;
 pub fn rope(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4> {
     assert_tables(&x, &cos, &sin);
     #[cfg(feature = "flex")]
-    if super::is_flex(&x.device()) {
+    if has_kernel(&x.device()) {
         return Tensor::from_dispatch(<Dispatch as Rope>::rope_forward(
             x.into_dispatch(),
             cos.into_dispatch(),
@@ -55,7 +60,7 @@ pub(super) trait Rope: Backend {
     fn rope_forward(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
 trait RopeBackward: Rope {
     /// A rotation by the opposite angle.

@@ -1,4 +1,4 @@
-//! Gradients of attention: scores are computed again block by block, so that no matrix of them is kept.
+//! The gradients of attention. Scores are recomputed block by block, so that their matrix is never materialized.
 //!
 //! With `P = softmax(S)`, `S = scale·q·kᵀ`: `dV = Pᵀ·dO`, `dP = dO·Vᵀ`, `dS = P∘(dP − Σ_j P∘dP)`,
 //! `dQ = scale·dS·K`, `dK = scale·dSᵀ·Q` (Dao et al., 2022, arXiv:2205.14135, §B.2).
@@ -55,7 +55,7 @@ impl AttentionBackward for Flex {
 }
 
 impl Sizes {
-    /// Rows `queries` of all heads of `x` that read one key/value head of one sequence, one head behind the other.
+    /// Rows `queries` of all heads of `x` that read one key/value head of one sequence, head by head.
     fn gather(&self, x: &[f32], batch: usize, kv_head: usize, queries: Range<usize>) -> Vec<f32> {
         let mut gathered = Vec::with_capacity(self.group() * queries.len() * self.head_dim);
         for head in kv_head * self.group()..(kv_head + 1) * self.group() {
@@ -67,11 +67,11 @@ impl Sizes {
         gathered
     }
 
-    /// Writes rows that [`gather`](Self::gather) would give back.
+    /// The inverse of [`gather`](Self::gather).
     ///
     /// # Safety
-    /// Nobody else has these queries of these heads of `out` meanwhile.
-    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+    /// No other task accesses these queries of these heads of `out`.
+    #[expect(unsafe_code, reason = "only the caller knows that the places are distinct")]
     unsafe fn scatter(&self, rows: &[f32], out: &SharedMat<'_>, batch: usize, kv_head: usize, queries: Range<usize>) {
         for (index, numbers) in rows.chunks_exact(self.head_dim).enumerate() {
             let head = kv_head * self.group() + index / queries.len();
@@ -82,7 +82,7 @@ impl Sizes {
     }
 }
 
-/// The gradients of one group; those of its queries go to `dq_rows`.
+/// The gradients of one group; those of its queries are written to `dq_rows`.
 #[expect(unsafe_code, reason = "each group writes to its own heads")]
 fn group(
     sizes: Sizes,
@@ -129,10 +129,8 @@ fn group(
     out
 }
 
-/// `softmax` of the scaled scores of one block of queries, of one head behind the other, zero where a query does not see a
-/// key.
-///
-/// Returns the positions that the columns stand for.
+/// `softmax` of the scaled scores of a block of queries, head by head; zero where a query does not see a key. Returns the
+/// keys of the columns.
 fn probabilities(
     sizes: Sizes,
     visible: &Visible,

@@ -83,7 +83,7 @@ pub fn one_query(sizes: Sizes, visible: &Visible, sequences: &[usize], [q, k, v]
             let start = start + kv_head * head_dim;
             let query = query + kv_head * heads * head_dim;
             let place = task * row + kv_head * width;
-            // SAFETY: each task has a part of its own, and nobody else reads it while parts of the sequence are left.
+            // SAFETY: each task writes its own part, which is read only after all parts of the sequence are finished.
             let part = unsafe { target.row(0, place..place + width) };
             let (sums, tops) = part.split_at_mut(heads * head_dim);
             with_lanes(Part {
@@ -146,16 +146,16 @@ fn merge(found: &[f32], parts: usize, [heads, head_dim]: [usize; 2], out: &mut [
     }
 }
 
-/// How keys and values lie in memory.
+/// Strides of keys and values, in elements.
 #[derive(Clone, Copy)]
 struct Stream {
     /// From one key to the next.
     stride: usize,
-    /// From a key to that of the next task, which is asked for meanwhile.
+    /// From a key to that of the next task, which is prefetched.
     ahead: usize,
 }
 
-/// Some keys and values of one key/value head, for all heads that read it.
+/// A run of keys and values of one key/value head, for all heads that read it.
 struct Part<'a> {
     queries: &'a [f32],
     scale: f32,
@@ -169,7 +169,7 @@ struct Part<'a> {
     scores: &'a mut [f32],
     /// `sums[h] = Σ_t scores[h, t] · values[t]`.
     sums: &'a mut [f32],
-    /// Of each head the largest score and the total of the exponentials.
+    /// The largest score and the total of the exponentials of each head.
     tops: &'a mut [f32],
 }
 

@@ -1,10 +1,9 @@
 //! Attention of many queries, as in prefill and training: FlashAttention (Dao et al., 2022, arXiv:2205.14135, Algorithm 1).
 //!
-//! Thirty-two queries of a head fill the lanes of a panel, keys and values are broadcast from where they lie. So the
-//! scores of a panel, one key behind the other, are already in the order in which they are multiplied with the values,
-//! and the largest score and the total of each query stand in lanes of their own. The scores of a block of keys stay in
-//! the first cache; what they add to the means is rescaled when a larger score is met (Milakov & Gimelshein, 2018,
-//! arXiv:1805.02867, §3). Keys that no query of a panel sees are not multiplied.
+//! The lanes of a panel are thirty-two queries of a head; keys and values are broadcast from memory. So the scores of a
+//! panel, key by key, are in the order of the product with the values, and the largest score and the total of a query have
+//! lanes of their own. The scores of a block of keys stay in L1. The sums so far are rescaled when a larger score appears
+//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys that no query of a panel sees are skipped.
 
 use std::ops::Range;
 
@@ -13,13 +12,13 @@ use crate::kernel::cpu::{Lanes, PANEL_WIDTH, PanelRow, SharedMat, WithLanes, exp
 
 /// Queries of a panel.
 const QUERIES: usize = PANEL_WIDTH;
-/// Keys of a step. Their scores, and what they are made of, stay in the first or second cache.
+/// Keys of a step. Their scores, keys and values stay in L1 or L2.
 const KEYS: usize = 96;
 
-/// Some queries of one head, and what is known of their means.
+/// Some queries of one head, and their running sums.
 struct Panel {
     head: usize,
-    /// Up to [`QUERIES`]; lanes beyond them have zeros for a query and see what the last one sees.
+    /// Up to [`QUERIES`]; lanes beyond them hold a query of zeros that sees what the last one sees.
     queries: Range<usize>,
     /// `[head_dim]`, scaled.
     q: Vec<PanelRow>,
@@ -31,11 +30,11 @@ struct Panel {
     totals: PanelRow,
 }
 
-/// The means of some queries of one sequence, of all heads that read one key/value head, written to their places in `out`.
+/// Writes to `out` the results of some queries of one sequence, of all heads that read one key/value head.
 ///
 /// # Safety
-/// Nobody else has these queries of these heads of `out` meanwhile.
-#[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+/// No other task accesses these queries of these heads of `out`.
+#[expect(unsafe_code, reason = "only the caller knows that the places are distinct")]
 pub(super) unsafe fn block(
     sizes: Sizes,
     visible: &Visible,
@@ -82,8 +81,8 @@ impl Panel {
         panel
     }
 
-    /// Where the keys that each query sees start and end, if there is one among `keys` that some query does not see: at
-    /// the diagonal, and where a window begins.
+    /// Where the keys that each query sees start and end, if some query does not see all of `keys`: at the diagonal, and
+    /// where a window or a document begins.
     #[inline(always)]
     fn hidden(&self, visible: &Visible, batch: usize, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
         let [first, last] = [self.queries.start, self.queries.end - 1].map(|query| visible.keys(batch, query));
@@ -98,8 +97,8 @@ impl Panel {
     }
 
     /// # Safety
-    /// Nobody else has these queries of this head of `out` meanwhile.
-    #[expect(unsafe_code, reason = "that places are distinct is known to the caller alone")]
+    /// No other task accesses these queries of this head of `out`.
+    #[expect(unsafe_code, reason = "only the caller knows that the places are distinct")]
     unsafe fn write(self, sizes: Sizes, batch: usize, out: &SharedMat<'_>) {
         let head = self.head * sizes.head_dim..(self.head + 1) * sizes.head_dim;
         for (lane, query) in self.queries.clone().enumerate() {
@@ -110,7 +109,7 @@ impl Panel {
     }
 }
 
-/// The keys `keys`, and their values, for the queries of a panel.
+/// One step: keys `keys`, and their values, for the queries of a panel.
 struct Step<'a> {
     panel: &'a mut Panel,
     sizes: Sizes,
@@ -142,7 +141,7 @@ impl WithLanes for Step<'_> {
             row.iter_mut().zip(&largest).for_each(|(score, largest)| *score = exp(*score - largest));
         }
         if let Some(seen) = &hidden {
-            // `exp` saturates: it gives no zero.
+            // `exp` saturates above zero.
             hide(scores, keys, seen, 0.0);
         }
         let mut totals = [0.0; QUERIES];
@@ -159,7 +158,7 @@ impl WithLanes for Step<'_> {
     }
 }
 
-/// Puts `value` where a query does not see a key.
+/// Writes `value` where a query does not see a key.
 #[inline(always)]
 fn hide(scores: &mut [PanelRow], keys: Range<usize>, [starts, ends]: &[[usize; QUERIES]; 2], value: f32) {
     for (key, row) in keys.zip(scores) {

@@ -53,6 +53,12 @@ impl QuantizedMatrix {
         })
     }
 
+    /// Bytes in memory of a matrix of these sizes.
+    pub(in crate::kernel) fn bytes_of(format: BlockFormat, [rows, cols]: [usize; 2]) -> usize {
+        let layout = format.layout();
+        rows.div_ceil(PANEL) * (cols / layout.block * layout.panel_block_bytes())
+    }
+
     fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block) -> Self {
         let layout = format.layout();
         assert!(cols.is_multiple_of(layout.block), "a row of {cols} numbers in blocks of {}", layout.block);
