@@ -1,4 +1,4 @@
-//! Parameters, logits and gradients of decoders, laid open.
+//! Access to the parameters, logits and gradients of decoders.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
@@ -38,8 +38,8 @@ pub fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     x.into_data().iter::<f32>().map(f32::to_bits).collect()
 }
 
-/// The smallest distance between the last chosen and the first refused score of a token in any layer: rounding may
-/// decide closer calls either way.
+/// The smallest margin between the last chosen and the first rejected score of a token, over all layers. Rounding may
+/// decide smaller margins either way.
 pub fn margin(routing: &[Routing]) -> f64 {
     let of_layer = |routing: &Routing| {
         let k = routing.experts.dims()[1];
@@ -57,13 +57,13 @@ pub fn margin(routing: &[Routing]) -> f64 {
 /// A parameter of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter {
-    /// Under which gradients and moments are kept.
+    /// Key of its gradient and moments.
     pub id: ParamId,
-    /// How many numbers it holds.
+    /// Number of elements.
     pub len: usize,
 }
 
-/// All parameters of a module, as its visitors meet them.
+/// All parameters of a module, in the order of visitors.
 pub fn parameters(module: &impl Module) -> Vec<Parameter> {
     struct All(Vec<Parameter>);
 
@@ -78,7 +78,7 @@ pub fn parameters(module: &impl Module) -> Vec<Parameter> {
     all.0
 }
 
-/// Mean cross entropy of the tokens that follow the first in texts of one length, and the routing on the way.
+/// Mean cross entropy of all tokens but the first in texts of one length, and the routing of the pass.
 pub fn next_token_losses<T: AsRef<[u32]>>(
     model: &impl CausalLm,
     texts: &[T],
@@ -115,7 +115,7 @@ pub fn values(source: &impl WeightSource, id: TensorId) -> Vec<f32> {
     source.read(id).expect("weights in memory").to_f32()
 }
 
-/// The largest difference of two lists of numbers, in units of the largest of `expected`.
+/// The largest difference of two lists of numbers, relative to the largest of `expected`.
 pub fn relative(actual: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(actual.len(), expected.len(), "weights of different sizes");
     let largest = expected.iter().fold(f64::MIN_POSITIVE, |largest, v| largest.max(f64::from(v.abs())));

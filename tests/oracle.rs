@@ -166,8 +166,13 @@ impl Oracle {
         let half = self.config.head_dim / 2;
         let mut turned = head.to_owned();
         for (position, row) in head.rows().into_iter().enumerate() {
+            let factor = match self.config.rope_scaling {
+                RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+                _ => 1.0,
+            };
             for (i, frequency) in self.frequencies().into_iter().enumerate() {
                 let (sin, cos) = (position as f64 * frequency).sin_cos();
+                let (sin, cos) = (factor * sin, factor * cos);
                 turned[[position, i]] = row[i] * cos - row[i + half] * sin;
                 turned[[position, i + half]] = row[i + half] * cos + row[i] * sin;
             }
@@ -179,7 +184,8 @@ impl Oracle {
     fn frequencies(&self) -> Vec<f64> {
         let d = self.config.head_dim;
         let frequency = |i: usize| self.config.rope_theta.powf(-((2 * i) as f64) / d as f64);
-        (0..d / 2).map(|i| scaled(frequency(i), self.config.rope_scaling)).collect()
+        let yarn = |i: usize| yarn_divided(i, &self.config, frequency(i));
+        (0..d / 2).map(|i| yarn(i).unwrap_or_else(|| scaled(frequency(i), self.config.rope_scaling))).collect()
     }
 
     /// `down(silu(gate(x)) · up(x))`.
@@ -291,11 +297,31 @@ fn top_k(x: ArrayView1<f64>, k: usize) -> Vec<usize> {
     order
 }
 
+/// The frequency of pair `i` under YaRN: divided by the factor if the pair turns less than `beta_slow` times in the
+/// original context, kept if more than `beta_fast` times, blended in between by its index.
+fn yarn_divided(i: usize, config: &DecoderConfig, frequency: f64) -> Option<f64> {
+    let RopeScaling::Yarn { factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, .. } =
+        config.rope_scaling
+    else {
+        return None;
+    };
+    let index = |turns: f64| {
+        let wavelengths = original_max_position_embeddings as f64 / (2.0 * PI * turns);
+        wavelengths.log(config.rope_theta) * config.head_dim as f64 / 2.0
+    };
+    let (mut first, mut last) = (index(beta_fast), index(beta_slow));
+    if truncate {
+        (first, last) = (first.floor(), last.ceil());
+    }
+    let (first, last) = (first.max(0.0), last.min(config.head_dim as f64 - 1.0));
+    let blend = ((i as f64 - first) / (last - first)).clamp(0.0, 1.0);
+    Some((1.0 - blend) * frequency + blend * frequency / factor)
+}
+
 /// A rotary frequency stretched for longer contexts.
 fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
     match scaling {
-        RopeScaling::Default | RopeScaling::Dynamic { .. } => frequency,
-        RopeScaling::Yarn { .. } => panic!("YaRN is compared with transformers"),
+        RopeScaling::Default | RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } => frequency,
         RopeScaling::Linear { factor } => frequency / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
             let turns = original_max_position_embeddings as f64 * frequency / (2.0 * PI);

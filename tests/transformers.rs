@@ -20,7 +20,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::models::{bits, gradients, load, next_token_losses, relative, values};
 use crate::pico;
 
-/// What transformers or PyTorch computed: a file in a folder of `tests/golden`, beside the checkpoint if there is one.
+/// Values computed by transformers or PyTorch: a file in a folder of `tests/golden`, beside the checkpoint if there is one.
 struct Golden {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -42,7 +42,7 @@ impl Golden {
         models.iter().map(|path| Self::open(path.file_name().unwrap().to_str().unwrap())).collect()
     }
 
-    /// Those whose layers route.
+    /// The mixtures among them.
     fn mixtures() -> Vec<Self> {
         let mut mixtures = Self::models();
         mixtures.retain(|golden| golden.checkpoint().config().moe.is_some());
@@ -81,7 +81,7 @@ impl Golden {
         Tensor::from_data(self.tensor("input_ids"), device)
     }
 
-    /// The largest distance, over weights, of the gradients of `loss` from transformers', in units of the largest
+    /// The largest difference of the gradients of `loss` from transformers', over all weights, relative to the largest
     /// number of the weight's gradient.
     fn gradients_are_off_by(&self, model: &AnyDecoder, loss: Tensor<1>) -> f64 {
         let found = gradients(model, loss);
@@ -95,7 +95,7 @@ impl Golden {
 #[test]
 fn logits_equal_those_of_transformers() {
     let models = Golden::models();
-    assert!(models.len() >= 17, "found {} golden models", models.len());
+    assert!(models.len() >= 18, "found {} golden models", models.len());
     let device = pico::device();
     for golden in models {
         println!("{}", golden.path.display());
@@ -153,7 +153,7 @@ fn the_gradient_of_every_weight_of_a_mixture_equals_that_of_transformers_with_it
     assert!(unbalanced > 1e-3, "a missing balancing loss goes unnoticed: {unbalanced:e}");
 }
 
-/// What the golden trajectory trains. PyTorch decays both tensors; we do not decay what has one axis, so the bias has two.
+/// The model of the golden trajectory. PyTorch decays both tensors; we do not decay tensors of one axis, so the bias has two.
 #[derive(Module, Debug)]
 struct Pair {
     weight: Param<Tensor<2>>,
@@ -193,7 +193,7 @@ fn ten_clipped_steps_of_adamw_follow_pytorch() {
 }
 
 #[test]
-fn a_checkpoint_that_we_wrote_of_a_loaded_model_gives_the_logits_of_transformers_to_the_bit_of_the_model() {
+fn a_loaded_model_written_and_loaded_again_has_the_same_logits_to_the_bit() {
     let device = pico::device();
     let folder = tempfile::tempdir().unwrap();
     for golden in Golden::models() {
@@ -213,7 +213,7 @@ fn a_checkpoint_that_we_wrote_of_a_loaded_model_gives_the_logits_of_transformers
 fn both_layouts_of_experts_are_written_as_transformers_writes_them() {
     let folder = tempfile::tempdir().unwrap();
     for (name, layout) in [("mixtral_8x2", Layout::PerExpert), ("mixtral_8x2_fused", Layout::Fused)] {
-        // From the other layout, so that nothing is only copied.
+        // From the other layout, so that nothing is merely copied.
         let source =
             Golden::open(if layout == Layout::Fused { "mixtral_8x2" } else { "mixtral_8x2_fused" }).checkpoint();
         let out = folder.path().join(name);

@@ -41,7 +41,7 @@ pub fn llama(out: &Path) {
     write_hf_directory(&small_llama(), None, None, out).unwrap();
 }
 
-/// With a head that happens to be the embeddings.
+/// With an untied head that equals the embeddings.
 pub fn untied(out: &Path) {
     let weights = small(ModelType::Llama, |fields| fields.tie_word_embeddings = false);
     write_hf_directory(&weights, None, None, out).unwrap();
@@ -78,7 +78,7 @@ pub fn file_of(header: &[u8], data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header, data].concat()
 }
 
-/// Changes the text of a header and keeps its length right.
+/// Changes the text of a header and its length accordingly.
 pub fn edit_header(directory: &Path, file: &str, old: &str, new: &str) {
     let path = directory.join(file);
     let bytes = fs::read(&path).unwrap();
@@ -95,7 +95,7 @@ pub fn edit(directory: &Path, file: &str, change: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// Makes a file of this size without writing it.
+/// Extends a file to this size without writing.
 pub fn stretch(path: &Path, size_bytes: u64) {
     fs::File::options().write(true).open(path).unwrap().set_len(size_bytes).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Rows of the index and of the directory, and what is tested of them beside the table.
+//! Rows of the index and the directory, and further tests of them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -93,9 +93,9 @@ fn a_directory_whose_name_is_not_utf_8_is_read() {
     assert!(HfDirectory::open(&directory).unwrap_err().to_string().contains(r"\xFF\xFE"));
 }
 
-/// B18: on a disk that does not tell capitals apart, one of two such files would overwrite the other.
+/// B18: on a case-insensitive disk, one of two such files would overwrite the other.
 #[test]
-fn the_names_that_we_write_differ_in_more_than_capitals() {
+fn written_file_names_differ_in_more_than_case() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
     sharded(&directory);
@@ -107,7 +107,7 @@ fn the_names_that_we_write_differ_in_more_than_capitals() {
     assert_eq!(names.iter().map(|name| name.to_lowercase()).collect::<HashSet<_>>().len(), names.len());
 }
 
-/// A checkpoint with a file for each tensor, of which there are more than a process may open.
+/// A checkpoint with one file per tensor, more than a process may open.
 pub fn five_thousand_shards(directory: &Path) {
     llama(directory);
     fs::remove_file(directory.join(WEIGHTS)).unwrap();

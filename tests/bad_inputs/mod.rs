@@ -1,7 +1,7 @@
-//! Inputs that are wrong in one way each, or only look so: a table of rows, read in this process and by the program.
+//! Tables of inputs that are wrong in one way each, or only look wrong, read in this process and by the program.
 //!
-//! Of a row that is refused, the variant, the exit code and the whole message are held; of one that is accepted, the
-//! notices. The messages are in `snapshots/`, a file a table: `INSTA_UPDATE=always cargo test bad_inputs` writes them.
+//! For a refused row, the variant, the exit code and the whole message are tested; for an accepted one, the notices. The
+//! messages are in `snapshots/`, one file per table: `INSTA_UPDATE=always cargo test bad_inputs` writes them.
 
 mod checkpoint;
 mod config;
@@ -25,15 +25,15 @@ pub struct Row {
     pub input: &'static str,
     /// Makes the checkpoint at this path, whose parent is empty.
     pub make: fn(&Path),
-    /// What becomes of it.
+    /// The expected outcome.
     pub outcome: Outcome,
 }
 
-/// What becomes of an input.
+/// The outcome of reading an input.
 pub enum Outcome {
-    /// Refused, by this variant.
+    /// Refused with this variant.
     Refused(&'static str),
-    /// Read, with this many notices; and why a reader that is stricter would be wrong.
+    /// Read with this many notices, and the reason to accept it.
     Accepted(usize, &'static str),
 }
 
@@ -50,7 +50,7 @@ pub fn rows() -> Vec<(&'static str, Vec<Row>)> {
     vec![("safetensors", safetensors::rows()), ("index", index::rows()), ("config", config::rows())]
 }
 
-/// `message` without the place where the test ran.
+/// `message` without the temporary directory.
 pub fn without_place(message: &str, root: &Path) -> String {
     message.replace(&format!("{}/", root.display()), "")
 }
@@ -62,7 +62,7 @@ pub fn variant_of(error: &impl std::fmt::Debug) -> String {
     fault.trim_start_matches("File(").split([' ', '{', '(', ')']).next().unwrap().to_owned()
 }
 
-/// What became of a row: a line for the snapshot, or what is wrong.
+/// Reads a row: a line for the snapshot, or the unexpected outcome.
 fn read_row(row: &Row) -> Result<String, String> {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
@@ -106,27 +106,27 @@ fn every_row_of_the_tables_is_there() {
     let elsewhere = ["A35", "A37", "A38", "A40", "B15", "B16", "B18"].map(String::from);
     let there: Vec<String> = rows().iter().flat_map(|(_, rows)| rows.iter().map(|row| row.id.to_owned())).collect();
     for id in expected('A', 40).chain(expected('B', 20)).chain(expected('D', 36)) {
-        // The others are tests of their own: they are no inputs, or more than one.
+        // The others have tests of their own, as they are not one input each.
         assert_eq!(there.contains(&id), !elsewhere.contains(&id), "{id}");
     }
 }
 
 #[test]
-fn what_the_rows_are_made_of_is_sound() {
+fn the_checkpoints_that_the_rows_break_are_sound() {
     for sound in [llama, mixtral, sharded, |path: &Path| one_tensor(path, r#""a":E"#, &[0; 8])] {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("checkpoint");
         sound(&directory);
         match HfDirectory::open(&directory) {
             Ok(read) => assert!(read.notices().is_empty()),
-            // A sound file, in which a decoder finds none of its weights.
+            // A sound file without the weights of a decoder.
             Err(error) => assert_eq!(variant_of(&error), "MissingTensor", "{error}"),
         }
     }
 }
 
 #[test]
-fn output_never_mixes_with_what_is_there() {
+fn output_never_mixes_with_existing_files() {
     let root = tempfile::tempdir().unwrap();
     let out = root.path().join("checkpoint");
     llama(&out);

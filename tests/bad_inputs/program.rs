@@ -1,5 +1,5 @@
-//! The rows given to the program, as a user gives them: `deepwide inspect` and `deepwide grow` end in time, with the code
-//! and the message of the row, in bounded memory, and leave everything as it was.
+//! The rows run through the program: `deepwide inspect` and `deepwide grow` end in time, with the exit code and message of
+//! the row, in bounded memory, and change no file.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,18 +13,18 @@ use deepwide::formats::HfDirectory;
 use super::*;
 use crate::grow::{printed, run};
 
-/// What a row may take above what the program takes for a sound checkpoint.
+/// Limit on the memory of a row beyond that of a sound checkpoint.
 const MOST_MIB: u64 = 64;
-/// Headers and indexes that are as large as sound ones may be.
+/// The same for headers and indexes of the largest accepted size.
 const LARGE_MIB: u64 = 512;
 const LONGEST: Duration = Duration::from_secs(2);
 const HANGING: Duration = Duration::from_secs(20);
 
-/// Runs the program with so much memory, and so many files open at once; one that hangs is ended.
+/// Runs the program under limits on memory and open files. It is killed if it hangs.
 fn deepwide(arguments: &[&str], memory_mib: u64, open_files: u32) -> Output {
     let limits = format!("ulimit -d {} && ulimit -n {open_files} && exec \"$0\" \"$@\"", memory_mib << 10);
     let mut command = Command::new("sh");
-    // Without memory, a backtrace waits for itself.
+    // Out of memory, a backtrace deadlocks.
     command.args(["-c", &limits, env!("CARGO_BIN_EXE_deepwide")]).args(arguments).env_remove("RUST_BACKTRACE");
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
@@ -41,7 +41,7 @@ fn inspect(path: &Path, memory_mib: u64, open_files: u32) -> Output {
     deepwide(&["inspect", path.to_str().unwrap()], memory_mib, open_files)
 }
 
-/// What the program takes for a sound checkpoint, in steps of 2 MiB.
+/// Memory for a sound checkpoint, in steps of 2 MiB.
 fn idle_mib() -> u64 {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
@@ -51,7 +51,7 @@ fn idle_mib() -> u64 {
     (2..64).step_by(2).find(enough).expect("64 MiB are enough for a sound checkpoint")
 }
 
-/// Path, size, time of change, recursively, links not followed.
+/// Path, size and modification time of all files, without following links.
 fn tree(root: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
@@ -108,7 +108,7 @@ fn the_program_refuses_what_the_rows_refuse_within_bounds_and_writes_nothing() {
 
 /// B14.
 #[test]
-fn of_two_formats_in_a_directory_the_one_is_read_whose_file_is_named() {
+fn the_path_of_a_file_chooses_between_two_formats_in_a_directory() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
     llama(&directory);
@@ -133,6 +133,23 @@ fn of_two_formats_in_a_directory_the_one_is_read_whose_file_is_named() {
     assert!(!printed(&["inspect", directory.to_str().unwrap()]).contains("note:"));
 }
 
+#[test]
+fn a_file_name_without_a_directory_means_the_current_one() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("checkpoint");
+    sharded(&directory);
+    let there = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_deepwide")).args(arguments).current_dir(&directory).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    for name in [CONFIG, INDEX, "./config.json", "."] {
+        there(&["inspect", name]);
+    }
+    there(&["grow", "--dus", "1", CONFIG, "../grown"]);
+    there(&["bench", "-p", "2", "-n", "0", "-r", "1", INDEX]);
+}
+
 /// B15.
 #[test]
 fn a_checkpoint_of_more_files_than_may_be_open_is_read() {
@@ -146,7 +163,7 @@ fn a_checkpoint_of_more_files_than_may_be_open_is_read() {
 
 /// B16.
 #[test]
-fn a_file_that_is_not_what_its_receipt_says_is_found() {
+fn a_file_that_differs_from_its_receipt_is_found() {
     let root = tempfile::tempdir().unwrap();
     let [base, grown] = ["checkpoint", "grown"].map(|name| root.path().join(name));
     llama(&base);

@@ -1,4 +1,4 @@
-//! Rows of the safetensors format, and what is tested of it beside the table.
+//! Rows of the safetensors format, and further tests of it.
 
 use std::fs;
 use std::path::Path;
@@ -85,7 +85,7 @@ pub fn rows() -> Vec<Row> {
         refused("A33", "a name that colours the terminal", |d| one_tensor(d, r#""\u001b[31mred":E"#, &[0; 8]), "BadTensorName"),
         refused("A33", "a name of two lines", |d| one_tensor(d, r#""a\nb":E"#, &[0; 8]), "BadTensorName"),
         refused("A33", "a name that turns the direction of writing", |d| { llama(d); edit_header(d, WEIGHTS, "layers.1.mlp.up_proj", "layers.1.\\u202eevil") }, "MissingTensor"),
-        // Names are never paths here, and other programs do have tensors with slashes in their names.
+        // Names are never used as paths, and other programs write names with slashes.
         refused("A33", "a name that leads out, which is only one that no decoder has", |d| { untied(d); edit(d, CONFIG, |c| c["tie_word_embeddings"] = true.into()); edit_header(d, WEIGHTS, "lm_head.weight", "../../evil") }, "UnexpectedTensor"),
         refused("A34", "metadata that is a number", |d| one_tensor(d, r#""a":E,"__metadata__":{"format":1}"#, &[0; 8]), "BadMetadata"),
         refused("A34", "metadata that is a list", |d| one_tensor(d, r#""a":E,"__metadata__":[]"#, &[0; 8]), "BadMetadata"),
@@ -109,7 +109,7 @@ pub fn link(to: &str, path: &Path) {
 
 /// A36.
 #[test]
-fn data_that_begin_at_an_odd_byte_are_the_same_data() {
+fn data_at_an_odd_offset_is_read_unchanged() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
     llama(&directory);
@@ -118,9 +118,9 @@ fn data_that_begin_at_an_odd_byte_are_the_same_data() {
     assert_eq!(HfDirectory::open(&directory).unwrap().read(TensorId::EmbedTokens).unwrap(), aligned);
 }
 
-/// A37: nothing makes a `bool` of a byte.
+/// A37: a byte is never reinterpreted as a `bool`.
 #[test]
-fn truth_values_are_bytes_that_are_copied_and_not_computed_with() {
+fn booleans_are_copied_as_bytes_and_not_computed_with() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("checkpoint");
     one_tensor(&path, r#""a":{"dtype":"BOOL","shape":[2],"OFFSETS":[0,2]}"#, &[2, 255]);
@@ -131,7 +131,7 @@ fn truth_values_are_bytes_that_are_copied_and_not_computed_with() {
 
 /// A38.
 #[test]
-fn a_file_that_is_another_than_was_opened_is_not_read() {
+fn a_file_that_changed_after_it_was_opened_is_not_read() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("checkpoint");
     let changes: [fn(&Path); 3] = [
@@ -156,15 +156,15 @@ fn a_file_that_is_another_than_was_opened_is_not_read() {
     }
 }
 
-/// A35: the writer panics at such a name (its own test); no weight has it.
+/// A35: the writer panics at this name, which no weight has.
 #[test]
 fn no_weight_is_called_metadata() {
     assert!("__metadata__".parse::<TensorId>().is_err());
 }
 
-/// A40: a file has one order of bytes, whatever machine reads it.
+/// A40.
 #[test]
-fn numbers_are_little_endian_by_definition_and_not_by_machine() {
+fn numbers_are_little_endian_on_every_machine() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("checkpoint");
     one_tensor(&path, r#""a":E"#, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
@@ -173,7 +173,7 @@ fn numbers_are_little_endian_by_definition_and_not_by_machine() {
 }
 
 #[test]
-fn a_missing_tensor_is_asked_for_by_name() {
+fn reading_a_missing_tensor_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("checkpoint");
     one_tensor(&path, r#""a":E"#, &[0; 8]);

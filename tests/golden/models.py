@@ -63,6 +63,7 @@ def sizes(hidden: int, intermediate: int, heads: int, kv_heads: int, head_dim: i
 
 LLAMA3_SCALING = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                       original_max_position_embeddings=32)
+YARN_SCALING = dict(rope_type="yarn", factor=8.0, original_max_position_embeddings=16, beta_fast=1.0, beta_slow=0.05)
 ALWAYS = ("interleaved_rope", "unit_norm_gains", "swapped_norms", "gate_and_up_swapped", "no_causal_mask")
 GROUPED = ALWAYS + ("tiled_kv_heads",)
 ROUTED = GROUPED + ("softmax_before_top_k", "one_expert_more")
@@ -85,6 +86,9 @@ MODELS = [
     Model("llama_linear_rope", "linear rope scaling, under its old key `type`",
           llama(rope_scaling=dict(type="linear", factor=4.0), rope_theta=300.0) | sizes(32, 40, 4, 2, 8),
           GROUPED + ("no_rope_scaling", "rope_theta_10000"), sequence=32),
+    Model("llama_yarn", "YaRN with kept, ramped and divided dimensions and its factor of queries and keys; text of 40 beyond 16",
+          llama(rope_scaling=YARN_SCALING) | sizes(32, 40, 4, 2, 16), GROUPED + ("no_rope_scaling", "no_attention_factor"),
+          sequence=40),
     Model("llama_bfloat16", "weights stored as BF16, computed in float32",
           llama() | sizes(32, 40, 4, 2, 8), GROUPED + ("weights_not_rounded",), dtype=torch.bfloat16, dialect="v5"),
     Model("llama_float16_shards", "weights stored as F16 in three shards with an index",

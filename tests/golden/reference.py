@@ -25,10 +25,28 @@ def inverse_frequencies(f: dict, mistake: str) -> np.ndarray:
         return frequency
     if scaling.get("type", scaling.get("rope_type")) == "linear":
         return frequency / scaling["factor"]
+    if scaling["rope_type"] == "yarn":
+        return frequency * (1.0 - (1.0 - 1.0 / scaling["factor"]) * yarn_ramp(f))
     turns = scaling["original_max_position_embeddings"] * frequency / (2.0 * np.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return frequency * (kept + (1.0 - kept) / scaling["factor"])
+
+
+def yarn_ramp(f: dict) -> np.ndarray:
+    """0 for dimensions that YaRN keeps, 1 for those that it divides by the factor (arXiv:2309.00071, as in transformers)."""
+    scaling, size = f["rope_scaling"], f["head_dim"]
+    turning = lambda turns: size * np.log(scaling["original_max_position_embeddings"] / (2.0 * np.pi * turns)) / (2.0 * np.log(f["rope_theta"]))
+    low, high = np.floor(turning(scaling["beta_fast"])), np.ceil(turning(scaling["beta_slow"]))
+    low, high = max(low, 0), min(high, size - 1)
+    return np.clip((np.arange(size // 2) - low) / (high - low), 0.0, 1.0)
+
+
+def attention_factor(f: dict, mistake: str) -> float:
+    """Factor of rotated queries and keys."""
+    scaling = f["rope_scaling"]
+    is_yarn = scaling is not None and scaling.get("rope_type") == "yarn" and mistake not in ("no_rope_scaling", "no_attention_factor")
+    return 0.1 * np.log(scaling["factor"]) + 1.0 if is_yarn else 1.0
 
 
 def rotate(x: np.ndarray, frequency: np.ndarray, mistake: str) -> np.ndarray:
@@ -48,8 +66,9 @@ def attention(f: dict, w, x: np.ndarray, mistake: str) -> np.ndarray:
     heads, kv_heads = f["num_attention_heads"], f["num_key_value_heads"]
     split = lambda y, n: y.reshape(batch, sequence, n, f["head_dim"]).transpose(0, 2, 1, 3)
     frequency = inverse_frequencies(f, mistake)
-    q = rotate(split(x @ w("q_proj").T, heads), frequency, mistake)
-    k = rotate(split(x @ w("k_proj").T, kv_heads), frequency, mistake)
+    factor = attention_factor(f, mistake)
+    q = factor * rotate(split(x @ w("q_proj").T, heads), frequency, mistake)
+    k = factor * rotate(split(x @ w("k_proj").T, kv_heads), frequency, mistake)
     v = split(x @ w("v_proj").T, kv_heads)
     served = np.arange(heads) % kv_heads if mistake == "tiled_kv_heads" else np.arange(heads) // (heads // kv_heads)
     scores = q @ k[:, served].transpose(0, 1, 3, 2) / f["head_dim"] ** 0.5
