@@ -1,7 +1,7 @@
-//! Random numbers as a function: of the seed and of what they are for, never of what was drawn before.
+//! Random numbers as a function of the seed and their purpose, independent of earlier draws.
 //!
-//! Every [`RandomStream`] has a generator of its own, keyed by all that names it, and every block of numbers in it a stream
-//! of its own. So a weight comes out the same whatever is read before it, and on however many threads.
+//! Each [`RandomStream`] has its own generator, keyed by its fields, and each block of numbers its own stream of that
+//! generator. A weight is therefore the same in any order of reading and on any number of threads.
 
 use rand::RngExt;
 use rand::seq::index;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::weights::Projection;
 
-/// Numbers drawn from one stream: enough to outweigh the set-up of a generator.
+/// Numbers per stream, enough to amortize the set-up of a generator.
 const BLOCK: usize = 1 << 14;
 
 /// The random numbers for one purpose in one layer.
@@ -21,26 +21,26 @@ const BLOCK: usize = 1 << 14;
 pub struct RandomStream {
     /// The seed of the plan.
     pub seed: u64,
-    /// The layer they are for.
+    /// The layer.
     pub layer: usize,
-    /// What they decide there.
+    /// Their purpose in the layer.
     pub purpose: Purpose,
 }
 
-/// What random numbers decide.
+/// The purpose of random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Purpose {
     /// The rows of the router.
     Router,
-    /// Which intermediate dimensions of the expert with this index are re-drawn.
+    /// The choice of the re-drawn intermediate dimensions of the expert with this index.
     Dropped(usize),
     /// The values of a matrix of the expert with this index.
     Values(usize, Projection),
 }
 
 impl RandomStream {
-    /// Replaces each value `v` by `f(v, z)`, with `z` independent `N(0, 1)`: the numbers at the places from `first` on, the
-    /// same however they are divided among calls.
+    /// Replaces each value `v` by `f(v, z)`, with `z` independent `N(0, 1)`, from index `first` on. The result does not
+    /// depend on how the values are divided among calls.
     pub(crate) fn map_normal(&self, first: usize, values: &mut [f32], f: impl Fn(f32, f64) -> f32 + Sync) {
         let (head, rest) = values.split_at_mut(values.len().min(first.next_multiple_of(BLOCK) - first));
         let fill = |first: usize, values: &mut [f32]| {
@@ -65,16 +65,16 @@ impl RandomStream {
         });
     }
 
-    /// `count` of the numbers `0..length`, each set of them as likely as any other, in rising order.
+    /// A uniformly random subset of `0..length` of `count` numbers, in ascending order.
     pub(crate) fn choose(&self, length: usize, count: usize) -> Vec<usize> {
         let mut chosen = index::sample(&mut self.generator(0), length, count).into_vec();
         chosen.sort_unstable();
         chosen
     }
 
-    /// `rows` orthonormal vectors of `columns` dimensions, their orientation as likely as any other.
+    /// `rows` orthonormal vectors of `columns` dimensions, uniformly distributed.
     ///
-    /// Gaussian vectors, made orthonormal by Gram and Schmidt's method, twice so that rounding leaves no trace.
+    /// Gaussian vectors are orthonormalized by two passes of Gram–Schmidt, so that rounding errors stay negligible.
     pub(crate) fn orthonormal_rows(&self, rows: usize, columns: usize) -> Vec<Vec<f64>> {
         assert!(rows <= columns, "{rows} orthonormal rows of {columns} dimensions");
         let mut rng = self.generator(0);

@@ -52,7 +52,7 @@ pub(super) fn locate(
     let head = naming.in_file(&TensorId::LmHead.to_string());
     let is_ignored = |name: &str| {
         // Rotary frequencies that old files store, or a copy of the embeddings.
-        name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == head)
+        name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == head)
     };
     let mut all = shards.iter().flat_map(|shard| shard.tensors().map(move |(name, _)| (shard.path(), name)));
     if let Some((path, name)) = all.find(|(_, name)| !expected.contains(*name) && !is_ignored(name)) {
