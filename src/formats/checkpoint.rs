@@ -8,8 +8,9 @@ use crate::error::{FileError, FileFault, InFile};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
-use crate::output::disk::{Disk, Kind, blake3, read_bounded};
+use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
+use crate::output::read::{blake3, read_bounded};
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.

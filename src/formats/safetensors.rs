@@ -22,7 +22,8 @@ pub use tensor_info::TensorInfo;
 pub use write::{TensorSpec, safetensors_bytes, write_safetensors};
 
 use crate::error::{FileError, FileFault};
-use crate::output::disk::{Disk, ReadAt, Stat, disk, open_regular};
+use crate::output::disk::{Disk, ReadAt, Stat, disk};
+use crate::output::read::open_regular;
 use crate::weights::{Dtype, PIECE_NUMBERS, RawTensor, Sink, WeightError};
 
 /// A file with a checked header. It is opened again for each read: a checkpoint may have more files than a process may

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::error::FileError;
 use crate::output::commit::PartialDirectory;
-use crate::output::disk::{Disk, open_regular, read_bounded, read_through};
+use crate::output::disk::Disk;
+use crate::output::read::{open_regular, read_bounded, read_through};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";

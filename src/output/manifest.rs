@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FileError;
-use crate::output::disk::{Disk, Kind, blake3, open_regular};
+use crate::output::disk::{Disk, Kind};
+use crate::output::read::{blake3, open_regular};
 
 /// A file that was written completely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ pub mod disk;
 mod error;
 mod file_name;
 pub mod manifest;
+pub(crate) mod read;
 pub mod receipt;
 
 pub use error::{OutputError, ReceiptFault};

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::error::{FileError, FileFault, InFile};
-use crate::output::disk::{Disk, Kind, read_bounded};
+use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::{FileRecord, Mismatch};
+use crate::output::read::read_bounded;
 use crate::output::{OutputError, ReceiptFault, is_plain_file_name};
 
 /// The version of the records of a growth: the receipt, and the plan that `--dry-run` prints.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::UpscaleError;
 use crate::growth::mergekit::{MergeConfig, MergeNotice, ModelRef, TokenizerSource};
-use crate::output::disk::{Disk, read_bounded};
+use crate::output::disk::Disk;
+use crate::output::read::read_bounded;
 
 /// Size of the largest mergekit file.
 const CONFIG_LIMIT_BYTES: u64 = 1 << 20;

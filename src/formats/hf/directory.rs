@@ -20,7 +20,8 @@ use crate::formats::origin::CARD_LIMIT_BYTES;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
 use crate::formats::sidecar::Content;
 use crate::formats::{CheckpointError, Notice, Origin, Remark, Sidecar, StoredTensor};
-use crate::output::disk::{Disk, Kind, disk, exists, hexadecimal, parent_of, read_bounded, read_through};
+use crate::output::disk::{Disk, Kind, disk, parent_of};
+use crate::output::read::{exists, hexadecimal, read_bounded, read_through};
 use crate::weights::{Dtype, RawTensor, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint: the config is read and the shapes of all weights are checked, but no weight is read.

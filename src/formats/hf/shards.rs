@@ -9,8 +9,9 @@ use super::index::ShardIndex;
 use crate::error::FileError;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
 use crate::formats::{CheckpointError, Notice, Remark};
-use crate::output::disk::{Disk, exists, read_bounded};
+use crate::output::disk::Disk;
 use crate::output::is_plain_file_name;
+use crate::output::read::{exists, read_bounded};
 
 pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";

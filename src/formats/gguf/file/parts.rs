@@ -7,7 +7,8 @@ use crate::error::{FileError, FileFault};
 use crate::formats::CheckpointError;
 use crate::formats::gguf::header::{self, Header, TensorEntry};
 use crate::formats::gguf::part_name::suffix;
-use crate::output::disk::{Disk, ReadAt, Stat, open_regular};
+use crate::output::disk::{Disk, ReadAt, Stat};
+use crate::output::read::open_regular;
 use crate::weights::GgmlKind;
 
 /// A file with a checked header.

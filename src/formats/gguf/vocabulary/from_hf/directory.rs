@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::HfTokenizer;
 use crate::error::{FileError, FileFault, InFile};
-use crate::output::disk::{Disk, read_bounded};
+use crate::output::disk::Disk;
+use crate::output::read::read_bounded;
 
 const LIMIT_BYTES: u64 = 256 << 20;
 
