@@ -4,6 +4,7 @@
 //! directory are synced to disk before the rename, and the new name after it: no failure, kill or power cut leaves half an
 //! output under its name. The next run removes what a killed one left beside it.
 
+mod apart;
 mod atomic_file;
 mod destination;
 mod partial_file;
@@ -13,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use apart::check_apart;
 pub use atomic_file::write_file_atomically;
 pub use destination::{Destination, Existing};
 pub use partial_file::PartialFile;

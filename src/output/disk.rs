@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -323,6 +323,17 @@ impl WriteFile for Writing {
 /// The directory that holds `path`; `.` for a bare name.
 pub(crate) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// `path` from the root. A symbolic link at its end is followed, so that its target is replaced and the link stays.
+///
+/// # Errors
+/// [`FileFault::NotFound`] if the link leads to nothing; [`FileFault::Io`].
+pub fn absolute(path: &Path) -> Result<PathBuf, FileError> {
+    // Without a slash at the end, which would hide the link.
+    let path: PathBuf = path.components().collect();
+    let absolute = if path.is_symlink() { path.canonicalize() } else { std::path::absolute(&path) };
+    absolute.map_err(FileError::io(&path))
 }
 
 #[cfg(test)]

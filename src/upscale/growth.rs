@@ -120,8 +120,8 @@ impl<'a> Growth<'a> {
     }
 }
 
-/// The name of a file, without the place where somebody keeps it.
-fn name_in_record(file: &Path) -> String {
+/// The name of a file in a record; of an absolute path the last component.
+pub(super) fn name_in_record(file: &Path) -> String {
     match file.file_name() {
         Some(name) if file.is_absolute() => name.to_string_lossy().into_owned(),
         _ => file.to_string_lossy().into_owned(),

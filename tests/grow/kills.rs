@@ -162,7 +162,7 @@ fn a_signal_during_a_check_ends_it_at_once_and_what_was_written_stays() {
         let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(told["error"]["code"], code);
         let message = told["error"]["message"].as_str().unwrap();
-        assert!(message.contains("during --check") && message.contains("is written whole"), "{message}");
+        assert!(message.contains("during --check") && message.contains("is complete, but not checked"), "{message}");
         assert_eq!(names(&folder), ["out"]);
         printed(&["verify", out.to_str().unwrap()]);
     }

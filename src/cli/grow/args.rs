@@ -10,8 +10,7 @@ use super::super::values::{DtypeArg, count, not_negative, positive_real};
 use crate::config::ConfigError;
 use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
 use crate::output::commit::Existing;
-use crate::upscale::{GrowthRequest, UpscaleError, WrittenAs};
-use crate::weights::Dtype;
+use crate::upscale::{GrowthRequest, UpscaleError};
 
 /// Experts that a token visits unless told: as Mixtral.
 const DEFAULT_TOP_K: usize = 2;
@@ -325,18 +324,6 @@ impl GrowArgs {
     /// Whether the base is to be written in another form, so that not growing it makes sense.
     pub(super) fn converts(&self) -> bool {
         self.dtype.is_some() || self.out_type != OutType::Hf || self.moe_layout != LayoutArg::V4
-    }
-
-    /// How numbers are written.
-    pub(super) fn written_as(&self) -> WrittenAs {
-        match (self.out_type, self.dtype) {
-            (OutType::Gguf(GgufArg::Q8_0), _) => WrittenAs::Q8_0,
-            (OutType::Gguf(GgufArg::F32), _) => WrittenAs::Float(Dtype::Float32),
-            (OutType::Gguf(GgufArg::F16), _) => WrittenAs::Float(Dtype::Float16),
-            (OutType::Gguf(GgufArg::Bf16), _) => WrittenAs::Float(Dtype::Bfloat16),
-            (OutType::Hf, Some(dtype)) => WrittenAs::Float(dtype.dtype()),
-            (OutType::Hf, None) => WrittenAs::Stored,
-        }
     }
 
     /// Options of Hugging Face's format, which GGUF has no place for.

@@ -1,37 +1,29 @@
-//! `grow`: a checkpoint grown as files, at the speed of the disk.
+//! `grow`: writes a grown checkpoint.
 //!
-//! Everything that headers, configs and the disk can tell is checked before the first byte is written; what is written
-//! is there whole or not at all.
+//! Whatever headers, configs and the disk can tell is checked before the first byte is written; the output is complete or absent.
 
 mod args;
-mod card;
+mod format;
 mod plan;
-mod record;
-mod target;
-
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 pub use args::{GgufArg, GrowArgs, GrowthArgs, LayoutArg, OutType, RouterArg};
 
+use self::format::output_format;
 use self::plan::{check_text, plan_text};
-use self::target::Target;
 use super::failure::Failure;
 use super::progress::Bytes;
 use super::{console, finish, hub, interrupt, output};
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::OutputError;
-use crate::output::commit::{Destination, PartialDirectory};
-use crate::output::disk::Disk;
-use crate::output::receipt::RECEIPT;
-use crate::upscale::{CheckText, Forecast, Growth, MAX_LAYERS, MergeOptions, Preservation, Request, Sources};
+use crate::output::commit::{Destination, PartialDirectory, check_apart};
+use crate::output::disk::{Disk, absolute, parent_of};
+use crate::upscale::{
+    CheckText, Forecast, Growth, GrowthWriter, MAX_LAYERS, MergeOptions, Preservation, Provenance, Request, Sources,
+};
 use crate::weights::WeightSource;
-
-/// Room for the small files that are made beside the weights.
-const SLACK_BYTES: u64 = 1 << 20;
 
 /// The distance between 1 and the next number of the narrowest type that is computed with.
 const COARSEST_EPSILON: f64 = 1.0 / 128.0;
@@ -60,7 +52,10 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     for (name, base) in sources.names.iter().zip(&sources.bases) {
         console::detail(format_args!("{name}: {}, {}", base.path().display(), base.format()));
     }
-    apart_from_inputs(&*disk, &out, &sources.bases)?;
+    for base in &sources.bases {
+        check_apart(&*disk, &out, base.path())?;
+        base.weight_files().iter().try_for_each(|file| check_apart(&*disk, &out, file))?;
+    }
     let is_growth = !args.growth.options().is_empty() || sources.request.is_merge();
     if !is_growth && !args.converts() {
         return Err(Failure::usage(
@@ -81,45 +76,49 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
             "the result would have {num_layers} layers, expected at most {MAX_LAYERS} (--force takes more)"
         )));
     }
-    let target = Target::new(args, &*disk, &sources, &growth)?;
-    let lost_noise = growth.noise.as_ref().and_then(|noise| noise.warning(args.written_as()));
+    let name = args.out.file_name().map_or("model".into(), |name| name.to_string_lossy());
+    let writer = GrowthWriter::new(&*disk, &sources, &growth, output_format(args)?, &name)?;
     let refused = destination.as_ref().err().map(|error| format!("a run would be refused: {error}"));
-    let warnings =
-        growth.warnings.iter().cloned().chain(target.warnings(args, &growth)).chain(lost_noise).chain(refused);
-    let warnings: Vec<String> = warnings.collect();
+    let warnings: Vec<String> = growth.warnings.iter().cloned().chain(writer.warnings()).chain(refused).collect();
     if args.strict
         && let Some(warning) = warnings.first()
     {
         return Err(Failure::invalid(format_args!("{warning} (refused because of --strict)")));
     }
-    let free_bytes = free_bytes(&*disk, &out)?;
-    let plan = Forecast::new(sources.parent().config(), &growth, target.files()?, free_bytes, warnings);
+    let free_bytes = disk.free_bytes(parent_of(&out)).map_err(FileError::io(parent_of(&out)))?;
+    let plan = Forecast::new(sources.parent().config(), &growth, writer.files()?, free_bytes, warnings);
     if args.dry_run {
         return output::print(&if args.json { format!("{:#}\n", plan.to_json()) } else { plan_text(&plan) });
     }
     for notice in sources.bases.iter().flat_map(Checkpoint::notices) {
         console::tell(format_args!("note: {notice}"));
     }
-    let needed_bytes = plan.bytes_to_write + target.inherited_bytes(&*disk)? + SLACK_BYTES;
+    let needed_bytes = plan.bytes_to_write + writer.other_bytes(&*disk)?;
     if needed_bytes > free_bytes {
         return Err(OutputError::NoSpace { path: out, needed_bytes, free_bytes }.into());
     }
     console::tell(plan_text(&plan).trim_end());
     interrupt::catch();
     let partial = PartialDirectory::at(disk.clone(), destination?)?;
-    let output = Output { disk: &disk, sources: &sources, growth: &growth, target: &target };
-    let written = console::timed("written, hashed and on disk", || write(partial, &output, args, &plan));
+    for leftover in partial.leftovers() {
+        console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
+    }
+    let provenance = Provenance { command: super::run_info::command(), seed: args.growth.seed };
+    let bar = Bytes::new("writing and hashing", Some(writer.watched_bytes(plan.bytes_to_write)));
+    let written = console::timed("written, hashed and on disk", || {
+        writer.write(&disk, partial, &provenance, &|bytes| bar.add(bytes)).map_err(Failure::from)
+    });
+    drop(bar);
     written.map_err(|error| match interrupt::caught() {
         Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
         None => error,
     })?;
     // What was written is what is checked: read again, numbers rounded as they are in the files.
     let check = |text| {
-        let rounded = target.rounds_to(args).or(growth.rounds.then_some(COARSEST_EPSILON));
+        let rounded = writer.rounds_to().or(growth.rounds.then_some(COARSEST_EPSILON));
         let (written, json) = (out.clone(), args.json);
         let tell = move |signal| {
-            let what =
-                format!("stopped by signal {signal} during --check: {written:?} is written whole, and not checked");
+            let what = format!("stopped by signal {signal} during --check: {written:?} is complete, but not checked");
             finish(Err(Failure::runtime(what)), json);
         };
         interrupt::at_once(tell, || {
@@ -168,76 +167,4 @@ fn request(args: &GrowArgs, disk: &dyn Disk) -> Result<Request, Failure> {
 /// The grown view that options ask for, of a base called `name`.
 pub(in crate::cli) fn grown<'a>(base: &'a Checkpoint, name: &str, args: &GrowthArgs) -> Result<Growth<'a>, Failure> {
     Growth::of_base(base, name, &args.request()?).map_err(|error| args.blame(error))
-}
-
-/// What goes into an output.
-struct Output<'a> {
-    disk: &'a Arc<dyn Disk>,
-    sources: &'a Sources,
-    growth: &'a Growth<'a>,
-    target: &'a Target<'a>,
-}
-
-fn write(mut partial: PartialDirectory, output: &Output<'_>, args: &GrowArgs, plan: &Forecast) -> Result<(), Failure> {
-    let Output { disk, sources, growth, target } = *output;
-    for leftover in partial.leftovers() {
-        console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
-    }
-    let hashed: u64 = sources.bases.iter().map(Checkpoint::weight_bytes).sum();
-    let bar = Bytes::new("writing and hashing", Some(plan.bytes_to_write + hashed));
-    // The parents are hashed beside the writing, which keeps another core busy.
-    let (parents, written) = std::thread::scope(|scope| {
-        let parents = scope.spawn(|| record::parents(sources, &mut |bytes| bar.add(bytes)));
-        let written = target.write(disk, &mut partial, &mut |bytes| bar.add(bytes));
-        (parents.join().expect("hashing does not panic"), written)
-    });
-    written?;
-    let mut receipt = record::receipt(parents?, growth, args.growth.seed);
-    drop(bar);
-    for (name, bytes) in &growth.configs {
-        partial.write(name, bytes)?;
-    }
-    partial.write("README.md", card::card(sources, growth, target)?.as_bytes())?;
-    receipt["files"] = json!(partial.files());
-    partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
-    Ok(partial.commit()?)
-}
-
-/// The path from the root on, so that a parent can be named; of a symbolic link, with a slash behind it or none, where it
-/// leads, for it is not to be replaced.
-fn absolute(out: &Path) -> Result<PathBuf, Failure> {
-    let out: PathBuf = out.components().collect();
-    if out.is_symlink() {
-        return Ok(out.canonicalize().map_err(FileError::io(&out))?);
-    }
-    Ok(std::path::absolute(&out).map_err(FileError::io(&out))?)
-}
-
-/// Refuses an output that is, holds or lies in one of its inputs, by whatever path.
-fn apart_from_inputs(disk: &dyn Disk, out: &Path, bases: &[Checkpoint]) -> Result<(), Failure> {
-    let identities = |path: &Path| -> Vec<(u64, u64)> {
-        let resolved = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        resolved.ancestors().filter_map(|part| disk.stat(part).ok()).map(|stat| stat.identity).collect()
-    };
-    let parent = out.parent().unwrap_or(out);
-    let (out_itself, out_and_above) = (disk.stat(out).ok().map(|stat| stat.identity), {
-        let mut all = identities(parent);
-        all.extend(disk.stat(out).ok().map(|stat| stat.identity));
-        all
-    });
-    for base in bases {
-        let path = base.path();
-        let base_and_above = identities(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        let inside_base = base_and_above.first().is_some_and(|base| out_and_above.contains(base));
-        let around_base = out_itself.is_some_and(|out| base_and_above.contains(&out));
-        if inside_base || around_base {
-            return Err(OutputError::MeetsInput { path: out.to_owned(), input: path.to_owned() }.into());
-        }
-    }
-    Ok(())
-}
-
-fn free_bytes(disk: &dyn Disk, out: &Path) -> Result<u64, Failure> {
-    let parent = out.parent().unwrap_or(out);
-    Ok(disk.free_bytes(parent).map_err(FileError::io(parent))?)
 }

@@ -41,6 +41,11 @@ pub enum GgufFileType {
 }
 
 impl GgufFileType {
+    /// ggml's name, which ends the name of a file.
+    pub fn name(self) -> &'static str {
+        self.ggml().name
+    }
+
     /// The same as every reader knows it.
     fn ggml(self) -> GgmlType {
         match self {

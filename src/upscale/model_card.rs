@@ -1,27 +1,31 @@
-//! The model card that lies beside grown weights.
+//! The model card beside grown weights, with the front matter that the hub reads.
 
-use super::super::run_info::{COMMAND, words};
-use super::target::Target;
+use std::path::Path;
+
+use super::growth::{Growth, name_in_record};
+use super::sources::Sources;
 use crate::formats::{CheckpointError, License, Origin};
 use crate::profile::flops::count_parameters;
-use crate::upscale::{Growth, Sources};
 use crate::weights::WeightSource;
 
-/// The model card, with the front matter that the hub reads.
+/// The name of the program.
+const COMMAND: &str = env!("CARGO_PKG_NAME");
+
+/// The model card. `library` loads the weights, by its name on the hub.
 ///
 /// # Errors
 /// If the card of a parent cannot be read.
-pub(super) fn card(sources: &Sources, growth: &Growth<'_>, target: &Target<'_>) -> Result<String, CheckpointError> {
+pub(super) fn model_card(sources: &Sources, growth: &Growth<'_>, library: &str) -> Result<String, CheckpointError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
-    let names: Vec<String> = sources.names.iter().map(|name| words(name)).collect();
+    let names: Vec<String> = sources.names.iter().map(|name| name_in_record(Path::new(name))).collect();
     let front = front_matter(sources)?;
     let parent = sources.parent().config();
     let deeper = config.num_hidden_layers != parent.num_hidden_layers;
     let wider = config.moe.is_some() && parent.moe.is_none();
     let kinds = [(deeper, "- depth-up-scaling\n"), (wider, "- sparse-upcycling\n")];
     let kind: String = kinds.into_iter().filter_map(|(is, tag)| is.then_some(tag)).collect();
-    let kept: String = growth
+    let configs: String = growth
         .configs
         .iter()
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
@@ -32,10 +36,9 @@ pub(super) fn card(sources: &Sources, growth: &Growth<'_>, target: &Target<'_>) 
         "It does not compute what its parents compute, and needs training."
     };
     Ok(format!(
-        "---\n{front}library_name: {}\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
-         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{kept}\n\
+        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# Grown by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
+         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
-        target.library_name(),
         capitalised(&growth.title()),
         names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         config.num_hidden_layers,
@@ -49,7 +52,7 @@ fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// What is known of the parents: the models on the hub that they are or were made of, and the licence that all of them have.
+/// The models on the hub that the parents are or were made of, and the license if all parents have the same.
 fn front_matter(sources: &Sources) -> Result<String, CheckpointError> {
     let origins = sources.bases.iter().map(|base| base.origin()).collect::<Result<Vec<_>, _>>()?;
     let mut models: Vec<&String> = Vec::new();
@@ -66,7 +69,6 @@ fn front_matter(sources: &Sources) -> Result<String, CheckpointError> {
     Ok(base_model + &common_license(&origins).map(license_lines).unwrap_or_default())
 }
 
-/// The licence that each has, if it is one and the same.
 fn common_license(origins: &[Origin]) -> Option<&License> {
     let first = origins.first()?.license.as_ref()?;
     origins.iter().all(|origin| origin.license.as_ref() == Some(first)).then_some(first)

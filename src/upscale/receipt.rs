@@ -1,27 +1,38 @@
-//! The receipt: what grown weights were made of, and how.
+//! The receipt of a growth: its parents, its steps, and the source of every layer.
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::run_info::{COMMAND, words};
+use super::growth::{Growth, name_in_record};
+use super::sources::Sources;
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::manifest::FileRecord;
 use crate::output::receipt::RECORD_FORMAT;
 use crate::profile::flops::count_parameters;
-use crate::upscale::{Growth, Sources};
 use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
 
-/// The weights that a growth came from, hashed. `watch` is told of every run of bytes read.
+/// The run that grows, for the receipt.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// The words of the command, or none.
+    pub command: Vec<String>,
+    /// The seed of all random numbers.
+    pub seed: u64,
+}
+
+/// Hashes the weights of every parent. `watch` receives the size of each chunk read.
 pub(super) fn parents(sources: &Sources, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
     let parent = |(name, base): (&String, &Checkpoint)| {
         let files: Vec<FileRecord> = base.weight_records(watch)?;
-        Ok(json!({"name": words(name), "weights": files}))
+        Ok(json!({"name": name_in_record(Path::new(name)), "weights": files}))
     };
     sources.names.iter().zip(&sources.bases).map(parent).collect()
 }
 
-/// The receipt but for its files: the same bytes for the same command and the same parents, so without a date.
-pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, seed: u64) -> Value {
+/// The receipt without its list of files. It has no date: the same command on the same parents gives the same bytes.
+pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, provenance: &Provenance) -> Value {
     let config = growth.source.config();
     let layers: Vec<Value> = (0..config.num_hidden_layers)
         .map(|layer| {
@@ -41,9 +52,9 @@ pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, seed: u64) -> Va
     let parameters = count_parameters(config);
     json!({
         "format": RECORD_FORMAT,
-        COMMAND: env!("CARGO_PKG_VERSION"),
-        "command": super::super::run_info::command(),
-        "seed": seed,
+        env!("CARGO_PKG_NAME"): env!("CARGO_PKG_VERSION"),
+        "command": provenance.command,
+        "seed": provenance.seed,
         "growth": growth.record(),
         "parents": parents,
         "total_parameters": parameters.total,
