@@ -1,4 +1,4 @@
-//! A model argument: a path as it is, or a model of the Hub, with the environment variables of `huggingface_hub`.
+//! Model arguments: a path, or a hub id with the environment variables of `huggingface_hub`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::failure::Failure;
 use crate::error::{FileError, FileFault};
 use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 
-/// Where the model is that an argument of the command line names: an existing path; else in a snapshot in the cache; else
-/// what the Hub has, which is downloaded into the cache. Of a model of the Hub, it is the GGUF file or the `config.json`.
+/// The path of a model argument: an existing path, or a model in the cache, or one that is now downloaded into the cache. For a
+/// hub id this is the GGUF file or the `config.json`.
 ///
 /// # Errors
 /// If the argument is neither an existing path nor an id of the Hub, or the Hub does not provide the model.
@@ -32,7 +32,7 @@ pub fn locate_with(
     if path.exists() {
         return Ok(path.to_owned());
     }
-    // What looks like a path is one that does not exist; a slip in a name of the Hub is explained.
+    // A missing path; anything else is taken for a hub id, and its errors are explained.
     let looks_like_path = argument.starts_with(['.', '/', '~']) || !argument.contains('/');
     if looks_like_path {
         return Err(FileError::new(path, FileFault::NotFound).into());
@@ -40,17 +40,17 @@ pub fn locate_with(
     let reference: HubReference = argument.parse()?;
     let settings = settings()?;
     if let Some(path) = hub::cached(&reference, &settings) {
-        return Ok(meant(path));
+        return Ok(file_of(path));
     }
     if !settings.offline {
         tell(format_args!("{argument:?} is no path here: asking {} for it", settings.endpoint));
     }
     let mut watcher = Watcher::new(settings.progress_disabled || !tells());
-    Ok(meant(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?))
+    Ok(file_of(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?))
 }
 
-/// Who names no GGUF file of a model with safetensors means these, whatever else of the model is in the cache.
-fn meant(path: PathBuf) -> PathBuf {
+/// Names the config of a snapshot, so that a GGUF file beside the safetensors is ignored.
+fn file_of(path: PathBuf) -> PathBuf {
     if path.is_dir() { path.join("config.json") } else { path }
 }
 
@@ -59,7 +59,7 @@ fn meant(path: PathBuf) -> PathBuf {
 /// `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_PROGRESS_BARS`, and their older names. An empty variable counts as absent.
 ///
 /// # Errors
-/// [`HubError::Token`]; [`HubError::Io`] if a file with a token cannot be read, or there is no home to put a cache in.
+/// [`HubError::Token`]; [`HubError::File`] if a file with a token cannot be read, or there is no home to put a cache in.
 pub fn settings(
     variable: &dyn Fn(&str) -> Option<String>,
     home: Option<PathBuf>,
@@ -74,8 +74,8 @@ pub fn settings(
     };
     let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
     let Some(cache) = cache.or_else(|| Some(hub_home()?.join("hub"))) else {
-        let source = std::io::Error::other("there is no home directory, expected HF_HOME or HF_HUB_CACHE to be set");
-        return Err(HubError::Io { path: PathBuf::from("~/.cache/huggingface"), source });
+        let absent = std::io::Error::other("there is no home directory, expected HF_HOME or HF_HUB_CACHE to be set");
+        return Err(FileError::io(Path::new("~/.cache/huggingface"))(absent).into());
     };
     let mut settings = HubSettings::new(cache);
     if let Some(endpoint) = set("HF_ENDPOINT") {
@@ -93,7 +93,7 @@ pub fn settings(
     Ok(settings)
 }
 
-/// The token that `hf auth login` has left; none where there is no such file, or nothing in it.
+/// The token that `hf auth login` wrote, if any.
 fn token_in(path: PathBuf) -> Result<Option<Token>, HubError> {
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim().is_empty() => Ok(None),
@@ -101,16 +101,16 @@ fn token_in(path: PathBuf) -> Result<Option<Token>, HubError> {
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             Ok(None)
         }
-        Err(source) => Err(HubError::Io { path, source }),
+        Err(error) => Err(FileError::io(&path)(error).into()),
     }
 }
 
-/// What Python takes for true.
+/// Whether `huggingface_hub` takes a value for true.
 fn is_true(text: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&text.to_uppercase().as_str())
 }
 
-/// A path with `~` and `$NAME` or `${NAME}` replaced; what is not set stays as it is.
+/// A path with `~`, `$NAME` and `${NAME}` expanded; unset variables stay as they are.
 fn expanded(text: &str, variable: &dyn Fn(&str) -> Option<String>, home: Option<&Path>) -> PathBuf {
     let text = match (text.strip_prefix('~'), home) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", home.display()),
@@ -131,7 +131,7 @@ fn expanded(text: &str, variable: &dyn Fn(&str) -> Option<String>, home: Option<
     PathBuf::from(out)
 }
 
-/// Shows [`Progress`] on stderr: a bar on a terminal, a line a file elsewhere.
+/// Shows [`Progress`] on stderr: a bar on a terminal, otherwise a line per file.
 struct Watcher {
     quiet: bool,
     bar: Option<ProgressBar>,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_python_has_it() {
+    fn the_cache_is_that_of_python() {
         assert_eq!(cache_of(&[]), "/home/me/.cache/huggingface/hub");
         assert_eq!(cache_of(&[("XDG_CACHE_HOME", "/xdg")]), "/xdg/huggingface/hub");
         assert_eq!(cache_of(&[("XDG_CACHE_HOME", "/xdg"), ("HF_HOME", "~/hf")]), "/home/me/hf/hub");
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_the_variable_or_the_file_that_login_leaves() {
+    fn the_token_is_the_variable_or_the_file_of_login() {
         let home = tempfile::tempdir().unwrap();
         let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
         let hf_home = path("");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn switches_are_true_as_python_has_it() {
+    fn switches_are_true_as_in_python() {
         for (text, expected) in [("1", true), ("on", true), ("Yes", true), ("TRUE", true), ("0", false), ("2", false)] {
             let settings = settings_of(&[("HF_HUB_OFFLINE", text), ("HF_HUB_DISABLE_PROGRESS_BARS", text)]).unwrap();
             assert_eq!((settings.offline, settings.progress_disabled), (expected, expected), "{text}");
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_the_hub_is_its_safetensors_though_a_gguf_lies_beside_them_in_the_cache() {
+    fn a_gguf_in_the_cache_does_not_replace_the_safetensors() {
         use crate::formats::{Checkpoint, CheckpointError, write_hf_directory};
         use crate::output::disk::disk;
         use crate::weights::MemoryWeights;
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_taken_as_it_is_and_what_looks_like_one_is_never_asked_for() {
+    fn a_path_is_never_looked_up_on_the_hub() {
         let never = || -> Result<HubSettings, Failure> { panic!("no settings are needed") };
         let here = env!("CARGO_MANIFEST_DIR");
         assert_eq!(locate_with(here, never).unwrap(), Path::new(here));

@@ -1,10 +1,10 @@
-//! Addresses of the web: where a redirect leads, and whether it leaves the Hub.
+//! URLs: where a redirect leads, and whether it leaves the hub.
 
 use ureq::http::Uri;
 
-use super::HubError;
+use super::error::HubError;
 
-/// An absolute address of http or https.
+/// An absolute http or https URL.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     text: String,
@@ -14,7 +14,7 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// The Hub's own address, without a slash at its end.
+    /// The URL of a hub, without a slash at the end.
     ///
     /// # Errors
     /// [`HubError::Endpoint`].
@@ -28,7 +28,7 @@ impl Address {
     }
 
     /// # Errors
-    /// Where else the address leads.
+    /// What is wrong, to follow "redirects" or "leads".
     pub fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| "to what is no address".to_owned())?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -46,7 +46,7 @@ impl Address {
         Ok(Self { text: text.to_owned(), https, host: authority.host().to_ascii_lowercase(), port })
     }
 
-    /// Where a `Location` leads from here.
+    /// Resolves a `Location` header.
     ///
     /// # Errors
     /// Why it is not followed.
@@ -66,7 +66,7 @@ impl Address {
             let directory = path.rfind('/').map_or("/", |at| &path[..=at]);
             format!("{origin}{directory}{location}")
         };
-        // A fragment is for whoever reads, not for who sends.
+        // Fragments are not sent.
         let next = Self::parse(absolute.split('#').next().unwrap_or(&absolute))?;
         match self.https && !next.https {
             true => Err("from https to http".to_owned()),
@@ -74,12 +74,12 @@ impl Address {
         }
     }
 
-    /// Whether both have one scheme, host and port: then, and only then, they may share a token.
+    /// Whether scheme, host and port are equal. Only then may both get the token.
     pub fn same_origin(&self, other: &Self) -> bool {
         (self.https, &self.host, self.port) == (other.https, &other.host, other.port)
     }
 
-    /// An address below this one.
+    /// The URL of `path` below this one.
     pub fn join(&self, path: &str) -> String {
         format!("{}/{path}", self.text)
     }
@@ -89,12 +89,34 @@ impl Address {
     }
 }
 
+/// A URL without its query, which may be signed.
+pub(super) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// `text` with all bytes escaped but unreserved ones and those in `kept`.
+pub(super) fn percent_encoded(text: &str, kept: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_location_is_read_from_where_it_was_met() {
+    fn a_revision_is_one_segment_of_a_url_and_a_file_may_be_several() {
+        assert_eq!(percent_encoded("refs/pr/1", ""), "refs%2Fpr%2F1");
+        assert_eq!(percent_encoded("a/b c?.gguf", "/"), "a/b%20c%3F.gguf");
+    }
+
+    #[test]
+    fn a_signed_query_is_not_shown() {
+        assert_eq!(without_query("https://cdn.example/x?Signature=s#f"), "https://cdn.example/x");
+    }
+
+    #[test]
+    fn a_location_is_resolved() {
         let here = Address::parse("https://hub.example/a/b/c?x=1").unwrap();
         let cases = [
             ("https://cdn.example/z?s=1#f", "https://cdn.example/z?s=1"),
@@ -124,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_an_address_and_its_password_is_not_shown() {
+    fn the_password_of_an_endpoint_is_not_shown() {
         assert_eq!(Address::of_hub("https://hub.example/").unwrap().join("a"), "https://hub.example/a");
         for wrong in ["", "huggingface.co", "file:///x", "https://me:secret@hub.example", "https://hub.example/?a"] {
             let message = Address::of_hub(wrong).unwrap_err().to_string();

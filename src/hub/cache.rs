@@ -2,37 +2,39 @@
 //!
 //! ```text
 //! models--org--name/blobs/<etag>                   a file, by content: sha256 of Git LFS, else Git's own hash
-//! models--org--name/blobs/<etag>.incomplete        one on its way
-//! models--org--name/refs/main                      the commit that a branch or tag led to
+//! models--org--name/blobs/<etag>.incomplete        a partial download
+//! models--org--name/refs/main                      the commit of a branch or tag
 //! models--org--name/snapshots/<commit>/config.json symbolic link to ../../blobs/<etag>
 //! models--org--name/.no_exist/<commit>/<file>      the commit is known to lack this file
-//! .locks/models--org--name/<etag>.lock             held by who writes the blob
+//! .locks/models--org--name/<etag>.lock             held while the blob is written
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::files::{INDEX, SINGLE, missing};
-use super::reference::is_commit;
-use super::{HubError, HubReference, ggufs};
+use super::files::missing;
+use super::names::{INDEX, SINGLE, is_commit, only_gguf};
+use super::reference::HubReference;
+use crate::error::FileError;
 use crate::formats::TOKENIZERS;
+use crate::output::disk::parent_of;
 
-/// The part of the cache that belongs to one model.
+/// The cache of one model.
 #[derive(Debug)]
 pub(super) struct RepoCache {
     directory: PathBuf,
     locks: PathBuf,
 }
 
-/// A snapshot in the cache, whole or not.
+/// A snapshot in the cache, complete or not.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     /// Its directory.
     pub path: PathBuf,
-    /// The GGUF that is meant, named or the only one.
+    /// The GGUF of the reference, named or the only one.
     pub gguf: Option<String>,
-    /// The first file that it lacks to be loaded.
+    /// The first missing file of those that loading needs.
     pub missing: Option<String>,
     /// Whether it has a tokenizer, or its commit is known to have none.
     pub tokenizer_settled: bool,
@@ -44,7 +46,7 @@ impl RepoCache {
         Self { directory: cache.join(&name), locks: cache.join(".locks").join(name) }
     }
 
-    /// The snapshot that the cache has of a reference; `None` if its revision leads to none.
+    /// The snapshot of a reference; `None` if the cache has none of its revision.
     pub fn snapshot(&self, reference: &HubReference) -> Option<Snapshot> {
         let revision = reference.revision();
         let commit = match is_commit(revision) {
@@ -63,14 +65,14 @@ impl RepoCache {
         Some(Snapshot { path, gguf, missing, tokenizer_settled })
     }
 
-    /// The only GGUF of a snapshot whose commit is known to have no safetensors: elsewhere it is but one more file.
+    /// The only GGUF of a snapshot whose commit is known to have no safetensors. Beside safetensors, a GGUF must be named.
     fn only_gguf(&self, commit: &str) -> Option<String> {
         if !self.is_absent(commit, SINGLE) || !self.is_absent(commit, INDEX) {
             return None;
         }
         let entries = fs::read_dir(self.snapshot_of(commit)).ok()?;
         let names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-        ggufs::only(names.iter().map(String::as_str)).map(str::to_owned)
+        only_gguf(names.iter().map(String::as_str)).map(str::to_owned)
     }
 
     /// Whether a commit is known to lack a file.
@@ -78,34 +80,34 @@ impl RepoCache {
         self.directory.join(".no_exist").join(commit).join(file).is_file()
     }
 
-    /// Where the files of a commit are.
+    /// The directory of a commit.
     pub fn snapshot_of(&self, commit: &str) -> PathBuf {
         self.directory.join("snapshots").join(commit)
     }
 
-    /// Where a file of this content is.
+    /// The path of a content.
     pub fn blob(&self, etag: &str) -> PathBuf {
         self.directory.join("blobs").join(etag)
     }
 
-    /// Where a file of this content is put while it arrives.
+    /// The path of a content while it is downloaded.
     pub fn incomplete(&self, etag: &str) -> PathBuf {
         self.directory.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// Makes the directories that blobs go to.
-    pub fn create(&self) -> Result<PathBuf, HubError> {
+    /// Creates the directory of blobs.
+    pub fn create(&self) -> Result<PathBuf, FileError> {
         let blobs = self.directory.join("blobs");
         create_directories(&blobs)?;
         Ok(blobs)
     }
 
-    /// Waits until nobody else writes the blob, `huggingface_hub` included; `waiting` is called if somebody does.
-    pub fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File, HubError> {
+    /// Takes the lock of a blob, which `huggingface_hub` respects too. Calls `waiting` before it waits for another process.
+    pub fn lock(&self, etag: &str, waiting: impl FnOnce()) -> Result<File, FileError> {
         create_directories(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
         let file =
-            OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(HubError::io(&path))?;
+            OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(FileError::io(&path))?;
         let taken = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 waiting();
@@ -115,59 +117,59 @@ impl RepoCache {
             Ok(()) => Ok(()),
         };
         match taken {
-            // Without locks, hashes still tell whether two have written one file.
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(HubError::io(&path)(error)),
+            // Without locks, hashes still show whether two processes wrote one file.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(FileError::io(&path)(error)),
             _ => Ok(file),
         }
     }
 
-    /// Makes `file` of the snapshot lead to the blob.
-    pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
+    /// Links `file` of a snapshot to a blob.
+    pub fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), FileError> {
         let pointer = self.snapshot_of(commit).join(file);
-        let directory = pointer.parent().unwrap_or(&pointer);
+        let directory = parent_of(&pointer);
         create_directories(directory)?;
         let ups = "../".repeat(file.split('/').count() + 1);
         let target = PathBuf::from(format!("{ups}blobs/{etag}"));
         if fs::read_link(&pointer).is_ok_and(|leads_to| leads_to == target) {
             return Ok(());
         }
-        // Renamed into its place: whoever links or reads the same file meanwhile sees one link or the other.
+        // Renamed into place, so that another process sees the old link or the new one.
         let blob = self.blob(etag);
         let named = tempfile::Builder::new().make_in(directory, |name| {
-            // A file system without symbolic links: another name for the file, or a copy of it.
+            // Without symbolic links: a hard link, or a copy.
             symlink(&target, name).or_else(|_| fs::hard_link(&blob, name)).or_else(|_| fs::copy(&blob, name).map(drop))
         });
-        let named = named.map_err(HubError::io(&pointer))?;
-        named.persist(&pointer).map(drop).map_err(|failed| HubError::io(&pointer)(failed.error))
+        let named = named.map_err(FileError::io(&pointer))?;
+        named.persist(&pointer).map(drop).map_err(|failed| FileError::io(&pointer)(failed.error))
     }
 
-    /// Remembers which commit a branch or tag led to.
-    pub fn remember(&self, revision: &str, commit: &str) -> Result<(), HubError> {
+    /// Records the commit of a branch or tag.
+    pub fn remember(&self, revision: &str, commit: &str) -> Result<(), FileError> {
         if revision == commit {
             return Ok(());
         }
         let path = self.directory.join("refs").join(revision);
-        let directory = path.parent().unwrap_or(&path);
+        let directory = parent_of(&path);
         create_directories(directory)?;
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.suffix(".tmp").tempfile_in(directory).map_err(HubError::io(directory))?;
-        file.write_all(commit.as_bytes()).map_err(HubError::io(&path))?;
-        file.persist(&path).map(drop).map_err(|failed| HubError::io(&path)(failed.error))
+        let mut file = builder.suffix(".tmp").tempfile_in(directory).map_err(FileError::io(directory))?;
+        file.write_all(commit.as_bytes()).map_err(FileError::io(&path))?;
+        file.persist(&path).map(drop).map_err(|failed| FileError::io(&path)(failed.error))
     }
 
-    /// Remembers that a commit lacks a file.
-    pub fn remember_absent(&self, commit: &str, file: &str) -> Result<(), HubError> {
+    /// Records that a commit lacks a file.
+    pub fn remember_absent(&self, commit: &str, file: &str) -> Result<(), FileError> {
         let directory = self.directory.join(".no_exist").join(commit);
         create_directories(&directory)?;
         let path = directory.join(file);
-        fs::write(&path, "").map_err(HubError::io(&path))
+        fs::write(&path, "").map_err(FileError::io(&path))
     }
 }
 
-fn create_directories(path: &Path) -> Result<(), HubError> {
-    fs::create_dir_all(path).map_err(HubError::io(path))
+fn create_directories(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(FileError::io(path))
 }
 
 #[cfg(unix)]
@@ -207,7 +209,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_python_has_cached_is_found_by_branch_and_by_commit() {
+    fn a_cache_of_python_is_found_by_branch_and_commit() {
         let root = tempfile::tempdir().unwrap();
         let model = python_cache(root.path());
         for reference in ["org/name".to_owned(), format!("org/name@{COMMIT}")] {
@@ -223,7 +225,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_snapshot_without_tokenizer_is_settled_once_the_commit_is_known_to_have_none() {
+    fn a_commit_may_be_known_to_have_no_tokenizer() {
         let root = tempfile::tempdir().unwrap();
         let model = python_cache(root.path());
         fs::remove_file(model.join("snapshots").join(COMMIT).join("tokenizer.json")).unwrap();
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ref_that_is_no_commit_leads_nowhere() {
+    fn a_ref_must_be_a_commit() {
         let root = tempfile::tempdir().unwrap();
         let refs = root.path().join("models--org--name/refs");
         fs::create_dir_all(&refs).unwrap();
@@ -243,7 +245,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_is_relative_whatever_the_depth_of_the_file_and_replaces_a_wrong_one() {
+    fn a_link_is_relative_and_replaces_a_wrong_one() {
         let root = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(root.path(), "org/name");
         cache.create().unwrap();
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_link_one_file_at_once_leave_one_link_to_a_whole_blob() {
+    fn concurrent_links_of_one_file_leave_one_link() {
         let root = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(root.path(), "org/name");
         cache.create().unwrap();
@@ -279,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_with_a_slash_is_remembered_below_refs() {
+    fn a_revision_with_a_slash_is_a_path_below_refs() {
         let root = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(root.path(), "org/name");
         cache.remember("refs/pr/1", COMMIT).unwrap();
         cache.remember("refs/pr/1", COMMIT).unwrap();
         let refs = root.path().join("models--org--name/refs/refs/pr");
         assert_eq!(fs::read_to_string(refs.join("1")).unwrap(), COMMIT);
-        assert_eq!(fs::read_dir(refs).unwrap().count(), 1, "nothing half-written is left");
+        assert_eq!(fs::read_dir(refs).unwrap().count(), 1, "no partial file is left");
     }
 }

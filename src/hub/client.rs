@@ -1,38 +1,34 @@
-//! Requests to the Hub: redirects followed by hand, failures told apart, the token sent to the Hub alone.
-
-mod answer;
-mod lookup;
-mod refusal;
+//! Requests to the hub: redirects are followed by hand, and only the hub gets the token.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde::Deserialize;
-use ureq::http::Response;
 use ureq::http::header::{AUTHORIZATION, LOCATION};
+use ureq::http::{Response, StatusCode};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
-pub(super) use answer::{About, Answer, plain_etag, text_of};
-use lookup::{Lookup, NoSuchHost};
-use refusal::Subject;
-pub(super) use refusal::{Failure, Trouble};
+use super::address::{Address, percent_encoded, without_query};
+use super::error::HubError;
+use super::lookup::{Lookup, NoSuchHost};
+use super::names::{is_commit, is_safe};
+use super::progress::Progress;
+use super::reference::HubReference;
+use super::refusal::{Subject, message_of, refusal};
+use super::response::{Answer, Content, Watched, content_of, text_of};
+use super::retry::{Failure, Trouble, retry, retry_after};
+use super::settings::HubSettings;
 
-use super::address::Address;
-use super::files::is_safe;
-use super::reference::is_commit;
-use super::watched::Watched;
-use super::{HubError, HubReference, HubSettings, Progress};
-
-/// The most that is read of the list of a model's files.
+/// Cap on the list of a model's files.
 const MAX_LIST_BYTES: u64 = 32 << 20;
 
-/// The most redirects that are followed.
+/// Cap on redirects.
 const MAX_REDIRECTS: usize = 10;
 
-/// One who asks the Hub.
+/// Sends requests to one hub.
 pub(super) struct Client<'a> {
-    settings: &'a HubSettings,
+    pub settings: &'a HubSettings,
     agent: Agent,
     hub: Address,
 }
@@ -58,7 +54,7 @@ impl<'a> Client<'a> {
         Ok(Self { settings, agent, hub })
     }
 
-    /// The commit that a reference means now, and the files that it has.
+    /// The commit that a reference stands for now, and its files.
     pub fn resolve(
         &self,
         reference: &HubReference,
@@ -76,15 +72,16 @@ impl<'a> Client<'a> {
         }
         let revision = percent_encoded(reference.revision(), "");
         let url = self.hub.join(&format!("api/models/{}/revision/{revision}", reference.repo()));
-        let text = self.patiently(&url, progress, || {
+        let read = |_: &mut dyn FnMut(Progress<'_>)| {
             let answer = self.follow(false, &url, &[], Subject::Model(reference))?;
             let mut text = Vec::new();
             answer.body.take(MAX_LIST_BYTES + 1).read_to_end(&mut text).map_err(Trouble::again)?;
             Ok(text)
-        })?;
+        };
+        let text = retry(&self.settings.patience, progress, read).map_err(|stop| stop.of_request(url.clone()))?;
         let wrong = |found: String| {
             let expected = "a JSON object with a commit `sha` and a list of files";
-            HubError::Answer { url: shown(&url), found: self.redact(&found), expected }
+            HubError::Answer { url: url.clone(), found: self.redact(&found), expected }
         };
         if text.len() as u64 > MAX_LIST_BYTES {
             return Err(wrong(format!("more than {MAX_LIST_BYTES} bytes")));
@@ -100,115 +97,83 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// What the Hub tells about a file of a commit.
-    pub fn about(
+    /// The content of a file of a commit.
+    pub fn content(
         &self,
         repo: &str,
         commit: &str,
         file: &str,
         progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<About, HubError> {
-        let url = self.url_of(repo, commit, file);
-        let subject = Subject::File { repo, commit, file };
-        let about = self.patiently(&url, progress, || Ok(self.follow(true, &url, &[], subject)?.about))?;
-        match &about.commit {
-            Some(told) if told != commit => {
-                let found = self.redact(&format!("with commit {told:?}"));
-                Err(HubError::Answer { url: shown(&url), found, expected: "the commit that was asked for" })
-            }
-            _ => Ok(about),
+    ) -> Result<Content, HubError> {
+        let (url, subject) = (self.url_of(repo, commit, file), Subject::File { repo, commit, file });
+        let ask = |_: &mut dyn FnMut(Progress<'_>)| self.follow(true, &url, &[], subject);
+        let answer = retry(&self.settings.patience, progress, ask).map_err(|stop| stop.of_request(url.clone()))?;
+        let wrong = |found: &str, expected| HubError::Answer { url, found: self.redact(found), expected };
+        if let Some(other) = answer.commit.filter(|found| found != commit) {
+            return Err(wrong(&format!("with commit {other:?}"), "the requested commit"));
+        }
+        match answer.content {
+            None => Err(wrong("without an ETag", "one that names the content")),
+            Some(content) if content.is_safe() => Ok(content),
+            Some(Content { etag, .. }) => Err(HubError::UnsafeName { repo: repo.to_owned(), name: self.redact(&etag) }),
         }
     }
 
-    /// Begins to receive a file, from a position on or from its start, as the server likes.
+    /// Starts to receive a file from byte `from`; the server may start at 0 instead. `source` is the ETag of the bytes before.
     pub fn open(
         &self,
         repo: &str,
         commit: &str,
         file: &str,
         from: u64,
-        part_of: Option<&str>,
+        source: Option<&str>,
     ) -> Result<Answer, Trouble> {
         let range = format!("bytes={from}-");
         let mut headers = Vec::new();
         if from > 0 {
             headers.push(("Range", range.as_str()));
-            headers.extend(part_of.map(|etag| ("If-Range", etag)));
+            headers.extend(source.map(|etag| ("If-Range", etag)));
         }
         self.follow(false, &self.url_of(repo, commit, file), &headers, Subject::File { repo, commit, file })
     }
 
-    /// The address of a file, as shown to people and to the Hub.
-    fn url_of(&self, repo: &str, commit: &str, file: &str) -> String {
+    /// The URL of a file.
+    pub fn url_of(&self, repo: &str, commit: &str, file: &str) -> String {
         self.hub.join(&format!("{repo}/resolve/{commit}/{}", percent_encoded(file, "/")))
     }
 
-    /// Tries until it succeeds, no other try would, or patience is at its end.
-    fn patiently<T>(
-        &self,
-        url: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-        attempt: impl Fn() -> Result<T, Trouble>,
-    ) -> Result<T, HubError> {
-        for tries in 1.. {
-            match attempt() {
-                Ok(value) => return Ok(value),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(failure)) => {
-                    if !self.wait(tries, &failure, progress) {
-                        return Err(self.given_up(url, tries, failure));
-                    }
+    /// Sends a request and follows redirects. A `HEAD` request stops where the hub redirects to another host.
+    fn follow(&self, head: bool, url: &str, headers: &[(&str, &str)], subject: Subject<'_>) -> Result<Answer, Trouble> {
+        let refused =
+            |rule: String| HubError::Redirect { url: without_query(url).to_owned(), rule: self.redact(&rule) };
+        let mut address = Address::parse(url).map_err(refused)?;
+        let (mut content, mut commit) = (None, None);
+        for _ in 0..=MAX_REDIRECTS {
+            let is_hub = address.same_origin(&self.hub);
+            let response = self.send(head, &address, headers, is_hub)?;
+            let status = response.status();
+            if is_hub {
+                content = content_of(response.headers(), status);
+                commit = text_of(response.headers(), "x-repo-commit").map(str::to_owned);
+            }
+            let next = match response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
+                None => None,
+                Some(location) => {
+                    let location = location.to_str().map_err(|_| "to what is no address".to_owned());
+                    Some(location.and_then(|location| address.to(location)).map_err(refused)?)
+                }
+            };
+            match next {
+                Some(next) if !head || next.same_origin(&self.hub) => address = next,
+                next => {
+                    let (parts, body) = response.into_parts();
+                    let body = Watched::new(body.into_reader(), self.settings.patience.stall);
+                    let answer = Answer { status, headers: parts.headers, content, commit, body };
+                    return if next.is_some() { Ok(answer) } else { self.judge(answer, subject, url) };
                 }
             }
         }
-        unreachable!("patience ends before numbers do")
-    }
-
-    /// Waits before the next try; `false` if there should be none.
-    pub fn wait(&self, tries: u32, failure: &Failure, progress: &mut dyn FnMut(Progress<'_>)) -> bool {
-        let patience = &self.settings.patience;
-        let wait = failure.retry_after.unwrap_or_else(|| patience.first_wait.saturating_mul(1 << (tries - 1).min(16)));
-        if tries >= patience.tries || failure.retry_after.is_some_and(|asked| asked > patience.longest_wait) {
-            return false;
-        }
-        progress(Progress::Waiting { reason: &failure.reason, wait: Some(wait) });
-        (patience.sleep)(wait.min(patience.longest_wait));
-        true
-    }
-
-    fn given_up(&self, url: &str, tries: u32, failure: Failure) -> HubError {
-        let url = shown(url);
-        match failure.limited {
-            true => HubError::RateLimited { url, tries, retry_after: failure.retry_after },
-            false => HubError::Unreachable { url, tries, reason: failure.reason },
-        }
-    }
-
-    /// The failure of the last try of a file, if it says more than how many bytes arrived.
-    pub fn given_up_on_file(&self, repo: &str, commit: &str, file: &str, tries: u32, failure: Failure) -> HubError {
-        self.given_up(&self.url_of(repo, commit, file), tries, failure)
-    }
-
-    /// Asks, follows redirects and tells refusals apart. A `head` ends where the Hub sends away.
-    fn follow(&self, head: bool, url: &str, headers: &[(&str, &str)], subject: Subject<'_>) -> Result<Answer, Trouble> {
-        let mut address = Address::parse(url).map_err(|rule| self.no_redirect(url, rule))?;
-        let mut about = About { etag: None, size_bytes: None, commit: None };
-        for _ in 0..=MAX_REDIRECTS {
-            let own = address.same_origin(&self.hub);
-            let response = self.send(head, &address, headers, own)?;
-            if own {
-                about = About::of(response.headers(), response.status());
-            }
-            let location = response.headers().get(LOCATION).filter(|_| response.status().is_redirection());
-            let Some(location) = location else { return self.judge(response, about, subject, url) };
-            let next = location.to_str().map_err(|_| "to what is no address".to_owned());
-            let next = next.and_then(|location| address.to(location)).map_err(|rule| self.no_redirect(url, rule))?;
-            if head && !next.same_origin(&self.hub) {
-                return Ok(self.answer(response, about));
-            }
-            address = next;
-        }
-        Err(self.no_redirect(url, format!("more than {MAX_REDIRECTS} times")))
+        Err(refused(format!("more than {MAX_REDIRECTS} times")).into())
     }
 
     fn send(
@@ -216,17 +181,14 @@ impl<'a> Client<'a> {
         head: bool,
         address: &Address,
         headers: &[(&str, &str)],
-        own: bool,
+        is_hub: bool,
     ) -> Result<Response<Body>, Trouble> {
-        let mut request = match head {
-            true => self.agent.head(address.as_str()),
-            false => self.agent.get(address.as_str()),
-        };
-        request = request.header("Accept-Encoding", "identity");
+        let request = if head { self.agent.head(address.as_str()) } else { self.agent.get(address.as_str()) };
+        let mut request = request.header("Accept-Encoding", "identity");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(token) = self.settings.token.as_ref().filter(|_| own) {
+        if let Some(token) = self.settings.token.as_ref().filter(|_| is_hub) {
             request = request.header(AUTHORIZATION, token.authorization());
         }
         request.call().map_err(|error| match NoSuchHost::of(&error) {
@@ -235,44 +197,27 @@ impl<'a> Client<'a> {
         })
     }
 
-    fn answer(&self, response: Response<Body>, about: About) -> Answer {
-        let (parts, body) = response.into_parts();
-        let body = Watched::new(body.into_reader(), self.settings.patience.stall);
-        Answer { status: parts.status, headers: parts.headers, about, body }
-    }
-
-    fn no_redirect(&self, url: &str, rule: String) -> Trouble {
-        HubError::Redirect { url: shown(url), rule: self.redact(&rule) }.into()
+    /// Accepts an answer that can be used; others are retried or refused.
+    fn judge(&self, answer: Answer, subject: Subject<'_>, url: &str) -> Result<Answer, Trouble> {
+        let status = answer.status;
+        let usable = [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
+        if usable.contains(&status) {
+            return Ok(answer);
+        }
+        let retry_after = retry_after(&answer.headers);
+        let limited = status == StatusCode::TOO_MANY_REQUESTS;
+        let code = text_of(&answer.headers, "x-error-code").unwrap_or_default().to_owned();
+        let message = self.redact(&message_of(answer));
+        if limited || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() {
+            let reason = if message.is_empty() { status.to_string() } else { format!("{status}, {message}") };
+            return Err(Trouble::Again(Failure { reason, retry_after, limited, advanced: false }));
+        }
+        let with_token = self.settings.token.is_some();
+        Err(refusal(status.as_u16(), &code, message, with_token, subject, &self.hub, url).into())
     }
 
     /// `text` without the token.
-    pub fn redact(&self, text: &str) -> String {
+    fn redact(&self, text: &str) -> String {
         self.settings.token.as_ref().map_or_else(|| text.to_owned(), |token| token.redact(text))
-    }
-}
-
-/// An address without its query, which may be signed.
-fn shown(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or(url).to_owned()
-}
-
-fn percent_encoded(text: &str, kept: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_is_one_segment_of_an_address_and_a_file_may_be_several() {
-        assert_eq!(percent_encoded("refs/pr/1", ""), "refs%2Fpr%2F1");
-        assert_eq!(percent_encoded("a/b c?.gguf", "/"), "a/b%20c%3F.gguf");
-    }
-
-    #[test]
-    fn a_signed_query_is_not_shown() {
-        assert_eq!(shown("https://cdn.example/x?Signature=s#f"), "https://cdn.example/x");
     }
 }

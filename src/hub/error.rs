@@ -1,18 +1,18 @@
-//! What can go wrong between the Hub and a model on disk: one variant per rule.
+//! Why a model could not be downloaded.
 //!
-//! No message holds a token: what a server wrote passes [`Token::redact`](super::Token::redact) first, and addresses are
-//! shown without their query, which may be signed.
+//! No message contains a token: text of a server is redacted first, and URLs are shown without their query, which may be
+//! signed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{ErrorKind, cut, quoted};
+use crate::error::{ErrorKind, FileError, cut, quoted};
 
-/// Why a model could not be had from the Hub.
+/// Why a model could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// The argument does not name a model of the Hub.
+    /// The argument does not name a model on the Hub.
     #[error("{} is no model of the Hub: {rule}, expected org/name, org/name@revision or org/name/file.gguf", quoted(.found))]
     Reference {
         /// The argument.
@@ -20,16 +20,16 @@ pub enum HubError {
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// The address of the Hub is not one.
+    /// The endpoint is not a URL.
     #[error("the Hub's endpoint {rule}, expected an address like https://huggingface.co")]
     Endpoint {
         /// What is wrong with it; the address itself may hold a password.
         rule: String,
     },
-    /// The token has characters that no token has.
+    /// The token is empty or not printable ASCII.
     #[error("the Hub token has a character that is not printable ASCII, expected one line like hf_…")]
     Token,
-    /// The network may not be used, and the model is not in the cache.
+    /// The model is not in the cache, and the network may not be used.
     #[error("{reference} is not in the cache {cache:?} ({} is missing), and the network is off (HF_HUB_OFFLINE)", quoted(.missing))]
     Offline {
         /// What was asked for.
@@ -40,7 +40,7 @@ pub enum HubError {
         missing: String,
     },
 
-    /// The model's owner grants access one by one.
+    /// The model is gated.
     #[error("{repo} is gated ({status}): accept its terms at {page}, then {}", token_advice(.with_token))]
     Gated {
         /// The model.
@@ -52,7 +52,7 @@ pub enum HubError {
         /// Whether a token was sent.
         with_token: bool,
     },
-    /// The Hub does not accept the token, or wants one.
+    /// The Hub rejects the token, or requires one.
     #[error("{url} refuses access ({status}{}): {}", said(.message), token_advice(.with_token))]
     Unauthorized {
         /// What was asked for.
@@ -64,7 +64,7 @@ pub enum HubError {
         /// Whether a token was sent.
         with_token: bool,
     },
-    /// There is no such model, or it is private.
+    /// The model does not exist, or it is private.
     #[error("{endpoint} has no model {repo}, or it is private: {}", token_advice(.with_token))]
     NoRepo {
         /// The model.
@@ -105,7 +105,7 @@ pub enum HubError {
         pickles: bool,
     },
 
-    /// The Hub answers in a way that has no other variant here.
+    /// Any other error status.
     #[error("{url} answers {status}{}, expected 200", said(.message))]
     Status {
         /// What was asked for.
@@ -115,7 +115,7 @@ pub enum HubError {
         /// What the server says.
         message: String,
     },
-    /// Too many requests, for longer than it is reasonable to wait.
+    /// Too many requests, and the wait is too long.
     #[error("{url} answers 429 (too many requests) after {tries} tries{}", again_in(.retry_after))]
     RateLimited {
         /// What was asked for.
@@ -125,7 +125,7 @@ pub enum HubError {
         /// How long the server says to wait.
         retry_after: Option<Duration>,
     },
-    /// The Hub cannot be reached, or fails, time and again.
+    /// The Hub cannot be reached, or fails repeatedly.
     #[error("{url} cannot be had after {tries} tries: {}", cut(.reason))]
     Unreachable {
         /// What was asked for.
@@ -135,7 +135,7 @@ pub enum HubError {
         /// The last failure.
         reason: String,
     },
-    /// The name of a host leads nowhere.
+    /// The host is unknown.
     #[error(
         "no address of {} can be found: expected a network that knows it; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 stays in the cache",
         quoted(.host)
@@ -144,7 +144,7 @@ pub enum HubError {
         /// The host: the Hub's, the proxy's, or where the Hub leads to.
         host: String,
     },
-    /// A file did not arrive whole. What arrived is kept; a file with a sha256 goes on from it next time.
+    /// A file did not arrive completely. What arrived is kept; with a sha256, the next download resumes it.
     #[error("{}: {found_bytes} of {} bytes arrived in {tries} tries ({}): try again", quoted(.file), of(.expected_bytes), cut(.reason))]
     Incomplete {
         /// The file.
@@ -158,7 +158,7 @@ pub enum HubError {
         /// How the last try ended.
         reason: String,
     },
-    /// A file has the right size and the wrong content.
+    /// A file has the right size but the wrong hash.
     #[error("{} has sha256 {found}, expected {expected}: what arrived is kept apart as {kept:?}", quoted(.file))]
     Hash {
         /// The file.
@@ -170,7 +170,7 @@ pub enum HubError {
         /// Where what arrived lies now.
         kept: PathBuf,
     },
-    /// The Hub tells a name that would lead out of the cache.
+    /// A name would lead out of the cache.
     #[error("{repo} names a file {}, expected a relative path without `..`, `\\` or a drive", quoted(.name))]
     UnsafeName {
         /// The model.
@@ -186,7 +186,7 @@ pub enum HubError {
         /// Where it leads.
         rule: String,
     },
-    /// The Hub's answer is not what the protocol calls for.
+    /// The answer breaks the protocol.
     #[error("{url} answers {}, expected {expected}", cut(.found))]
     Answer {
         /// What was asked for.
@@ -197,7 +197,7 @@ pub enum HubError {
         expected: &'static str,
     },
 
-    /// The files would not fit.
+    /// The disk has too little free space.
     #[error("{path:?} has {free_bytes} bytes free, expected at least {needed_bytes} for what is still to download")]
     NoSpace {
         /// The directory of the cache.
@@ -207,29 +207,20 @@ pub enum HubError {
         /// What is needed.
         needed_bytes: u64,
     },
-    /// The operating system failed to read or write.
-    #[error("{path:?}: {source}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl HubError {
-    /// Which kind of failure this is.
+    /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io { .. } | Self::NoSpace { .. } => ErrorKind::Io,
+            Self::File(error) => error.kind(),
+            Self::NoSpace { .. } => ErrorKind::Io,
             Self::Hash { .. } | Self::UnsafeName { .. } | Self::NoSafetensors { .. } => ErrorKind::Invalid,
             _ => ErrorKind::NotFound,
         }
-    }
-
-    /// For `map_err`: the failure of an operation on `path`.
-    pub(super) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        |source| Self::Io { path: path.to_owned(), source }
     }
 }
 

@@ -1,22 +1,16 @@
-//! Which files of a repository a model needs: config, card, tokenizer, safetensors or one GGUF. Never a pickle.
+//! Which files of a repository a model needs, and which a snapshot lacks. Never a pickle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{HubError, HubReference, ggufs};
+use super::error::HubError;
+use super::names::{CONFIG, INDEX, SINGLE, gguf_parts, is_file_name, only_gguf};
+use super::reference::HubReference;
 
-/// The weights in one file.
-pub(super) const SINGLE: &str = "model.safetensors";
-
-/// The names of the files that the weights are in.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-
-/// What every checkpoint has.
-const CONFIG: &str = "config.json";
-
-/// What a checkpoint may have beside its weights, in the order of use.
+/// Files that a checkpoint may have beside its weights.
 const OPTIONAL: [&str; 11] = [
     "README.md",
     "generation_config.json",
@@ -31,14 +25,14 @@ const OPTIONAL: [&str; 11] = [
     "chat_template.json",
 ];
 
-/// The largest index that is read.
+/// Cap on the size of an index.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// The files to download before the weights, [`INDEX`] among them if the weights are in several, and the weights whose
-/// names are known already. A model without safetensors is its only GGUF.
+/// The files to download before the weights, and the weights as far as their names are known: those of shards are in
+/// [`INDEX`]. A model without safetensors is its only GGUF.
 ///
 /// # Errors
-/// [`HubError::NoFile`] without config or without the GGUF that is asked for; [`HubError::NoSafetensors`].
+/// [`HubError::NoFile`] without the config or the requested GGUF; [`HubError::NoSafetensors`].
 pub(super) fn wanted(
     reference: &HubReference,
     commit: &str,
@@ -50,9 +44,9 @@ pub(super) fn wanted(
         false => Err(HubError::NoFile { repo: repo.clone(), file: file.to_owned(), commit: commit.to_owned() }),
     };
     let single = listed.contains(SINGLE);
-    let only = || ggufs::only(listed.iter().map(String::as_str)).filter(|_| !single && !listed.contains(INDEX));
+    let only = || only_gguf(listed.iter().map(String::as_str)).filter(|_| !single && !listed.contains(INDEX));
     if let Some(gguf) = reference.gguf().or_else(only) {
-        let parts = ggufs::parts_of(gguf).map(|part| must_have(&part).map(|()| part));
+        let parts = gguf_parts(gguf).map(|part| must_have(&part).map(|()| part));
         return Ok((Vec::new(), parts.collect::<Result<_, _>>()?));
     }
     if !single && !listed.contains(INDEX) {
@@ -70,22 +64,22 @@ pub(super) fn wanted(
     Ok((small, Vec::new()))
 }
 
-/// The shards that an index names, each once; `None` if the text is not an index.
+/// The shards in an index, each once; `None` if the text is not an index.
 fn shards(index: &str) -> Option<Vec<String>> {
     #[derive(Deserialize)]
     struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
+        weight_map: BTreeMap<String, String>,
     }
     let index: Index = serde_json::from_str(index).ok()?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
     (!shards.is_empty()).then(|| shards.into_iter().collect())
 }
 
-/// The first file that a snapshot lacks to be loaded, if any: symbolic links must lead to a file.
+/// The first file that loading a snapshot needs and that is missing; a symbolic link to nothing counts as missing.
 pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Option<String> {
     let lacks = |name: &str| (!snapshot.join(name).is_file()).then(|| name.to_owned());
     if let Some(gguf) = gguf {
-        return ggufs::parts_of(gguf).find_map(|part| lacks(&part));
+        return gguf_parts(gguf).find_map(|part| lacks(&part));
     }
     if lacks(SINGLE).is_none() {
         return lacks(CONFIG);
@@ -99,21 +93,10 @@ pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Option<String> {
     }
 }
 
-/// The shards that the index at `path` names; `None` without such a file, or if it is not an index.
+/// The shards in the index at `path`; `None` without such a file, or if it is not an index.
 pub(super) fn read_index(path: &Path) -> Option<Vec<String>> {
     let readable = path.metadata().is_ok_and(|file| file.is_file() && file.len() <= MAX_INDEX_BYTES);
-    shards(&readable.then(|| std::fs::read_to_string(path).ok())??)
-}
-
-/// Whether a path of a repository stays inside it, under the rules of POSIX and of Windows.
-pub(super) fn is_safe(path: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']);
-    !path.contains(|c: char| c.is_control()) && path.split('/').all(plain)
-}
-
-/// Whether this names a file right in the directory.
-pub(super) fn is_file_name(name: &str) -> bool {
-    is_safe(name) && !name.contains('/')
+    shards(&readable.then(|| fs::read_to_string(path).ok())??)
 }
 
 fn is_pickle(name: &str) -> bool {
@@ -144,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_repository_lacks_is_named_with_what_it_has_instead() {
+    fn a_missing_file_is_named_with_the_alternatives() {
         let message = |reference, names: &[&str]| wanted_of(reference, names).unwrap_err().to_string();
         assert!(message("a/b", &["config.json", "pytorch_model.bin"]).contains("only PyTorch pickles"));
         assert!(message("a/b", &["m-Q4_0.gguf", "m-Q8_0.gguf"]).contains("org/name/m-Q4_0.gguf"));
@@ -156,20 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_stays_inside_under_posix_and_windows_rules() {
-        for safe in ["a", "a/b.c", "..a", "a..", "a b"] {
-            assert!(is_safe(safe), "{safe}");
-        }
-        for unsafe_ in
-            ["", "../a", "a/../b", "/a", "a//b", "a/", "./a", r"a\b", r"C:\a", "C:a", r"\\srv\x", "a\0", "a\n"]
-        {
-            assert!(!is_safe(unsafe_), "{unsafe_:?}");
-        }
-        assert!(is_file_name("model-1.safetensors") && !is_file_name("a/b"));
-    }
-
-    #[test]
-    fn a_snapshot_is_whole_with_config_and_every_shard() {
+    fn a_snapshot_is_complete_with_config_and_every_shard() {
         let snapshot = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(snapshot.path().join(name), text).unwrap();
         assert_eq!(missing(snapshot.path(), None).unwrap(), SINGLE);

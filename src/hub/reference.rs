@@ -1,16 +1,16 @@
-//! How a model of the Hub is named: `org/name`, a revision behind `@`, a GGUF file behind the name.
+//! Names of models on the hub: `org/name[/file.gguf][@revision]`.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::HubError;
-use super::files::is_safe;
+use super::error::HubError;
+use super::names::is_safe;
 use crate::formats::repo_id;
 
-/// The branch that is meant where none is named.
+/// The default branch.
 const DEFAULT_REVISION: &str = "main";
 
-/// A model of the Hub: `org/name[/file.gguf][@revision]`.
+/// A model on the hub: `org/name[/file.gguf][@revision]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubReference {
     repo: String,
@@ -24,12 +24,12 @@ impl HubReference {
         &self.repo
     }
 
-    /// A branch, a tag or a commit; `main` where none is named.
+    /// A branch, a tag or a commit; `main` by default.
     pub fn revision(&self) -> &str {
         &self.revision
     }
 
-    /// The GGUF file that is meant; otherwise the checkpoint of safetensors is, or the only GGUF where there is none.
+    /// The GGUF file. Without one, the reference means the safetensors, or the only GGUF of a model that has none.
     pub fn gguf(&self) -> Option<&str> {
         self.gguf.as_deref()
     }
@@ -67,14 +67,9 @@ impl fmt::Display for HubReference {
     }
 }
 
-/// Whether Git would take this as a name, and a file system as a path below `refs/`.
+/// Whether Git accepts this as a revision and a file system as a path below `refs/`.
 fn is_revision(text: &str) -> bool {
     is_safe(text) && text.len() <= 200 && !text.contains(|c: char| c.is_whitespace() || "~^:?*[@{".contains(c))
-}
-
-/// Whether this is a whole Git commit: 40 lower-case hexadecimal digits.
-pub(super) fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -82,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_has_a_name_a_revision_and_perhaps_a_file() {
+    fn a_reference_has_a_name_a_revision_and_perhaps_a_file() {
         let parse = |text: &str| text.parse::<HubReference>().unwrap();
         let model = parse("mistralai/Mistral-7B-v0.1");
         assert_eq!((model.repo(), model.revision(), model.gguf()), ("mistralai/Mistral-7B-v0.1", "main", None));
@@ -93,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_model_is_refused_with_the_rule_that_it_breaks() {
+    fn a_refused_name_is_shown_with_the_rule_it_breaks() {
         let cases = [
             ("gpt2", "no `/`"),
             ("", "no `/`"),
@@ -119,13 +114,5 @@ mod tests {
         }
         assert!(format!("a/{}", "b".repeat(95)).parse::<HubReference>().is_err());
         assert!(format!("a/{}", "b".repeat(94)).parse::<HubReference>().is_ok());
-    }
-
-    #[test]
-    fn a_commit_is_forty_hexadecimal_digits() {
-        assert!(is_commit(&"0a".repeat(20)));
-        for other in ["main", &"0a".repeat(19), &"0A".repeat(20), &"0g".repeat(20)] {
-            assert!(!is_commit(other), "{other}");
-        }
     }
 }

@@ -1,35 +1,35 @@
-//! Where the Hub is, who asks, where files go, and how patient to be: plain values, read from nowhere.
+//! Settings of the hub as plain values; the command line reads them from the environment.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::HubError;
+use super::error::HubError;
 
-/// How the Hub is used.
+/// Settings of the hub.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
-    /// The Hub's address.
+    /// URL of the hub.
     pub endpoint: String,
-    /// Who asks.
+    /// The access token.
     pub token: Option<Token>,
-    /// The cache shared with `huggingface_hub`, which holds `models--org--name`.
+    /// The cache, the directory of `models--org--name`.
     pub cache: PathBuf,
-    /// Whether the network must not be used at all.
+    /// Use no network.
     pub offline: bool,
-    /// Whether the hash of a file that is in the cache is checked, too; its size always is.
+    /// Also check hashes of files in the cache; sizes always are.
     pub verify: bool,
-    /// Whether nobody wants to see a progress bar.
+    /// Show no progress bar.
     pub progress_disabled: bool,
-    /// The proxy to go through.
+    /// The proxy.
     pub proxy: Option<ureq::Proxy>,
-    /// How failures of the network are met.
+    /// Retries and timeouts.
     pub patience: Patience,
 }
 
 impl HubSettings {
-    /// The public Hub without a token, and this cache.
+    /// The public hub without a token, and this cache.
     pub fn new(cache: PathBuf) -> Self {
         Self {
             endpoint: "https://huggingface.co".to_owned(),
@@ -44,18 +44,18 @@ impl HubSettings {
     }
 }
 
-/// How failures of the network are met.
+/// Retries and timeouts.
 #[derive(Clone)]
 pub struct Patience {
-    /// Tries without progress before giving up.
+    /// Attempts without progress before giving up.
     pub tries: u32,
-    /// The wait after the first failure; each further one is twice as long.
+    /// The wait after the first failure; it doubles with each further one.
     pub first_wait: Duration,
-    /// The longest wait that a server may ask for.
+    /// Cap on a wait, also on one that a server asks for.
     pub longest_wait: Duration,
-    /// How long a transfer may go without 1 KiB of progress.
+    /// How long a transfer may take for 1 KiB.
     pub stall: Duration,
-    /// What waits: [`std::thread::sleep`], or what a test puts in its place.
+    /// [`std::thread::sleep`], or a replacement in tests.
     pub sleep: Arc<dyn Fn(Duration) + Send + Sync>,
 }
 
@@ -78,12 +78,12 @@ impl fmt::Debug for Patience {
     }
 }
 
-/// A token of the Hub, which is shown nowhere.
+/// An access token, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
-    /// The token in a line of text; space around it is dropped.
+    /// The token in a line of text, trimmed.
     ///
     /// # Errors
     /// [`HubError::Token`] if it is empty or not printable ASCII.
@@ -95,12 +95,12 @@ impl Token {
         }
     }
 
-    /// What goes into a request.
+    /// The value of the `Authorization` header.
     pub(super) fn authorization(&self) -> String {
         format!("Bearer {}", self.0)
     }
 
-    /// `text` with every occurrence of the token replaced.
+    /// `text` with the token replaced.
     pub fn redact(&self, text: &str) -> String {
         text.replace(&self.0, "[token]")
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_trimmed_and_shown_nowhere() {
+    fn a_token_is_trimmed_and_never_shown() {
         let token = Token::new(" hf_secret\n").unwrap();
         assert_eq!(token.authorization(), "Bearer hf_secret");
         let mut settings = HubSettings::new(PathBuf::from("cache"));
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_split_a_header_is_no_token() {
+    fn a_token_cannot_split_a_header() {
         for text in ["", " \n", "a b", "a\r\nX: y", "tökén"] {
             let error = Token::new(text).unwrap_err();
             assert!(matches!(error, HubError::Token), "{text:?}");

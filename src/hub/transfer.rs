@@ -1,74 +1,60 @@
-//! One file from the Hub into the cache: resumed where it was cut, checked by size and hash, named only when whole.
+//! Downloads one file into the cache: resumed where it was cut, checked by size and hash, named only when complete.
 
 use std::io::Read;
 
 use ureq::http::StatusCode;
 
 use super::cache::RepoCache;
-use super::client::{About, Answer, Client, Failure, Trouble, plain_etag, text_of};
-use super::partial::{BUFFER_BYTES, Partial, sha256_of};
-use super::{HubError, Progress};
+use super::client::Client;
+use super::error::HubError;
+use super::partial::{Partial, sha256_of};
+use super::progress::Progress;
+use super::response::{Answer, Content, content_range, plain_etag, text_of};
+use super::retry::{Failure, Stop, Trouble, retry};
 
-/// A file that gains this much gets all its tries anew.
+/// Progress after which failures are counted from zero.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// What carries the files of one commit into the cache.
+/// Bytes read and written at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How often the content of a file in one commit may change.
+const MAX_CHANGES: usize = 5;
+
+/// Downloads the files of one commit.
 pub(super) struct Transfer<'a> {
     pub client: &'a Client<'a>,
     pub cache: &'a RepoCache,
     pub repo: &'a str,
     pub commit: &'a str,
-    /// Whether the hash of a file that is there already is checked, too.
-    pub verify: bool,
 }
 
-/// The content that a file should have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Content {
-    etag: String,
-    size_bytes: Option<u64>,
-}
-
-impl Content {
-    /// `None` if the ETag cannot name a file.
-    fn of(etag: String, size_bytes: Option<u64>) -> Option<Self> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let names = !etag.is_empty() && etag.len() <= 128 && etag.bytes().all(plain);
-        names.then_some(Self { etag, size_bytes })
-    }
-
-    /// The hash that Git LFS names its files by; other files are named by a hash of Git's own.
-    fn sha256(&self) -> Option<&str> {
-        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        Some(self.etag.as_str()).filter(|etag| etag.len() == 64 && etag.bytes().all(hexadecimal))
-    }
+/// The result of an attempt.
+enum Fetched {
+    Complete,
+    /// The hub now gives another content.
+    Changed,
 }
 
 impl Transfer<'_> {
-    /// What a file should be.
+    /// The content that a file should have.
     pub fn content(&self, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Content, HubError> {
-        let About { etag, size_bytes, .. } = self.client.about(self.repo, self.commit, file, progress)?;
-        let Some(etag) = etag else {
-            let (url, found) = (format!("{}/{file}", self.repo), "without an ETag".to_owned());
-            return Err(HubError::Answer { url, found, expected: "one that names the content" });
-        };
-        let unsafe_name = || HubError::UnsafeName { repo: self.repo.to_owned(), name: self.client.redact(&etag) };
-        Content::of(etag.clone(), size_bytes).ok_or_else(unsafe_name)
+        self.client.content(self.repo, self.commit, file, progress)
     }
 
-    /// Bytes of the file that are still to come.
+    /// Bytes of the file still to download.
     pub fn missing_bytes(&self, content: &Content) -> Result<u64, HubError> {
         let size = content.size_bytes.unwrap_or(0);
         let arrived = self.cache.incomplete(&content.etag).metadata().map_or(0, |file| file.len());
-        Ok(if self.holds(content, false)? { 0 } else { size.saturating_sub(arrived) })
+        Ok(if self.has(content, false)? { 0 } else { size.saturating_sub(arrived) })
     }
 
-    /// Makes the snapshot have the file.
+    /// Puts the file into the snapshot.
     pub fn fetch(&self, file: &str, content: Content, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), HubError> {
         let mut content = content;
-        for _ in 0..PIN_TRIES {
+        for _ in 0..MAX_CHANGES {
             match self.fetch_content(file, &content, progress)? {
-                Fetched::Whole => return self.cache.link(self.commit, file, &content.etag),
+                Fetched::Complete => return Ok(self.cache.link(self.commit, file, &content.etag)?),
                 Fetched::Changed => content = self.content(file, progress)?,
             }
         }
@@ -86,22 +72,22 @@ impl Transfer<'_> {
         let busy = "another download of this file is at work";
         let _lock = self.cache.lock(etag, || progress(Progress::Waiting { reason: busy, wait: None }))?;
         progress(Progress::File { name: file, size_bytes: content.size_bytes });
-        if self.holds(content, self.verify)? {
-            return Ok(Fetched::Whole);
+        if self.has(content, self.client.settings.verify)? {
+            return Ok(Fetched::Complete);
         }
-        // Only what a hash names can be told to be the beginning of the same file.
+        // Without a sha256 nothing shows that the bytes are of the same file.
         let partial = Partial::open(&self.cache.incomplete(etag), content.sha256().is_some())?;
-        let mut receiving =
-            Receiving { transfer: self, file, content, resumed: partial.len() > 0, partial, source: None };
-        if let Fetched::Changed = receiving.receive(progress)? {
+        let mut download =
+            Download { transfer: self, file, content, resumed: partial.len() > 0, partial, source: None };
+        if let Fetched::Changed = download.run(progress)? {
             return Ok(Fetched::Changed);
         }
-        receiving.partial.finish(&self.cache.blob(etag))?;
-        Ok(Fetched::Whole)
+        download.partial.finish(&self.cache.blob(etag))?;
+        Ok(Fetched::Complete)
     }
 
-    /// Whether the cache has the content: its size always counts, its hash where that is asked for.
-    fn holds(&self, content: &Content, verify: bool) -> Result<bool, HubError> {
+    /// Whether the cache has the content. The size is always compared, the hash only to `verify`.
+    fn has(&self, content: &Content, verify: bool) -> Result<bool, HubError> {
         let blob = self.cache.blob(&content.etag);
         let Ok(found) = blob.metadata() else { return Ok(false) };
         if !found.is_file() || content.size_bytes.is_some_and(|size| size != found.len()) {
@@ -114,73 +100,72 @@ impl Transfer<'_> {
     }
 }
 
-/// How often a file of one commit may change before that is called a fault.
-const PIN_TRIES: usize = 5;
-
-enum Fetched {
-    Whole,
-    /// The Hub tells another content now.
-    Changed,
-}
-
-/// One file while it is received.
-struct Receiving<'a> {
+/// The download of one file.
+struct Download<'a> {
     transfer: &'a Transfer<'a>,
     file: &'a str,
     content: &'a Content,
     partial: Partial,
-    /// Whether some of the bytes come from an earlier try.
+    /// Whether bytes of an earlier attempt are kept.
     resumed: bool,
-    /// The ETag of whoever sends the bytes, which need not be the Hub.
+    /// The ETag of the server that sent the bytes, which may not be the hub.
     source: Option<String>,
 }
 
-impl Receiving<'_> {
-    fn receive(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched, HubError> {
-        let (mut tries, mut best) = (0, self.partial.len());
-        loop {
-            let failure = match self.attempt(progress).and_then(|fetched| self.checked(fetched)) {
-                Ok(fetched) => return Ok(fetched),
-                Err(Trouble::Final(error)) => return Err(error),
-                Err(Trouble::Again(failure)) => failure,
-            };
-            if self.partial.len() >= best + PROGRESS_BYTES {
-                (best, tries) = (self.partial.len(), 0);
+impl Download<'_> {
+    fn run(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched, HubError> {
+        let mut best = self.partial.len();
+        let fetched = retry(&self.transfer.client.settings.patience, progress, |progress| {
+            let mut fetched = self.attempt(progress).and_then(|fetched| self.checked(fetched));
+            if let Err(Trouble::Again(failure)) = &mut fetched
+                && self.partial.len() >= best + PROGRESS_BYTES
+            {
+                (best, failure.advanced) = (self.partial.len(), true);
             }
-            tries += 1;
-            if !self.transfer.client.wait(tries, &failure, progress) {
-                return Err(self.given_up(tries, failure));
+            fetched
+        });
+        fetched.map_err(|stop| match stop {
+            Stop::GaveUp { tries, failure: Failure { reason, .. } } if self.partial.len() > 0 => HubError::Incomplete {
+                file: self.file.to_owned(),
+                found_bytes: self.partial.len(),
+                expected_bytes: self.content.size_bytes,
+                tries,
+                reason,
+            },
+            stop => {
+                let Transfer { client, repo, commit, .. } = self.transfer;
+                stop.of_request(client.url_of(repo, commit, self.file))
             }
-        }
+        })
     }
 
-    /// One request, from the end of what has arrived to the end of the file.
+    /// One request for the rest of the file.
     fn attempt(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched, Trouble> {
         let size = self.content.size_bytes;
         if size.is_some_and(|size| self.partial.len() > size) {
             self.partial.restart()?;
         }
         if size == Some(self.partial.len()) && self.partial.len() > 0 {
-            return Ok(Fetched::Whole);
+            return Ok(Fetched::Complete);
         }
         let Transfer { client, repo, commit, .. } = self.transfer;
         self.resumed = self.partial.len() > 0;
         let answer = client.open(repo, commit, self.file, self.partial.len(), self.source.as_deref())?;
-        match &answer.about.etag {
-            Some(etag) if *etag == self.content.etag => {}
+        match &answer.content {
+            Some(content) if content.etag == self.content.etag => {}
             Some(_) => return Ok(Fetched::Changed),
             None => return Err(Trouble::again("an answer without ETag")),
         }
-        self.place(&answer)?;
-        self.keep(answer, progress)?;
+        self.align(&answer)?;
+        self.receive(answer, progress)?;
         match size.filter(|size| *size != self.partial.len()) {
             Some(_) => Err(Trouble::again("the transfer ended early")),
-            None => Ok(Fetched::Whole),
+            None => Ok(Fetched::Complete),
         }
     }
 
-    /// Makes sure that the bytes to come go on from those that are there, or begins again.
-    fn place(&mut self, answer: &Answer) -> Result<(), Trouble> {
+    /// Checks that the bytes to come continue those on disk, or restarts.
+    fn align(&mut self, answer: &Answer) -> Result<(), Trouble> {
         let source = text_of(&answer.headers, "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
         let (from, size) = (self.partial.len(), self.content.size_bytes);
         let announced = match answer.status {
@@ -188,17 +173,17 @@ impl Receiving<'_> {
                 let range = text_of(&answer.headers, "content-range").and_then(content_range);
                 let other = |before: &String| source.as_ref().is_some_and(|now| plain_etag(now) != plain_etag(before));
                 if range.is_none_or(|(start, _)| start != from) || self.source.as_ref().is_some_and(other) {
-                    self.begin_again()?;
+                    self.restart()?;
                     return Err(Trouble::again("the part that came does not belong to the part that is there"));
                 }
                 range.and_then(|(_, total)| total)
             }
             StatusCode::OK => {
-                self.begin_again()?;
+                self.restart()?;
                 text_of(&answer.headers, "content-length").and_then(|text| text.parse().ok())
             }
             _ => {
-                self.begin_again()?;
+                self.restart()?;
                 return Err(Trouble::again(format!("{} for a range", answer.status)));
             }
         };
@@ -211,13 +196,13 @@ impl Receiving<'_> {
         }
     }
 
-    fn begin_again(&mut self) -> Result<(), HubError> {
+    fn restart(&mut self) -> Result<(), Trouble> {
         (self.resumed, self.source) = (false, None);
-        self.partial.restart()
+        Ok(self.partial.restart()?)
     }
 
     /// Writes the bytes as they come.
-    fn keep(&mut self, mut answer: Answer, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), Trouble> {
+    fn receive(&mut self, mut answer: Answer, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), Trouble> {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let count = answer.body.read(&mut buffer).map_err(Trouble::again)?;
@@ -225,7 +210,7 @@ impl Receiving<'_> {
                 return Ok(());
             }
             if self.content.size_bytes.is_some_and(|size| self.partial.len() + count as u64 > size) {
-                self.begin_again()?;
+                self.restart()?;
                 return Err(Trouble::again("more bytes came than the file has"));
             }
             self.partial.write(&buffer[..count])?;
@@ -233,10 +218,10 @@ impl Receiving<'_> {
         }
     }
 
-    /// Lets a whole file through if its hash is right. If not, parts of different tries may not fit: then once more.
+    /// Checks the hash of a complete file. If parts of two attempts do not fit together, the file is downloaded once more.
     fn checked(&mut self, fetched: Fetched) -> Result<Fetched, Trouble> {
         let expected = match (&fetched, self.content.sha256()) {
-            (Fetched::Whole, Some(expected)) => expected.to_owned(),
+            (Fetched::Complete, Some(expected)) => expected.to_owned(),
             _ => return Ok(fetched),
         };
         let found = self.partial.sha256();
@@ -244,45 +229,11 @@ impl Receiving<'_> {
             return Ok(fetched);
         }
         if self.resumed {
-            self.begin_again()?;
-            return Err(Trouble::again(format!("sha256 {found} after going on from an earlier part")));
+            self.restart()?;
+            return Err(Trouble::again(format!("sha256 {found} after resuming an earlier part")));
         }
         let kept = self.transfer.cache.blob(&format!("{}.damaged", self.content.etag));
         self.partial.put_aside(&kept)?;
         Err(HubError::Hash { file: self.file.to_owned(), found, expected, kept }.into())
-    }
-
-    fn given_up(&self, tries: u32, failure: Failure) -> HubError {
-        let Transfer { client, repo, commit, .. } = self.transfer;
-        if self.partial.len() == 0 {
-            return client.given_up_on_file(repo, commit, self.file, tries, failure);
-        }
-        HubError::Incomplete {
-            file: self.file.to_owned(),
-            found_bytes: self.partial.len(),
-            expected_bytes: self.content.size_bytes,
-            tries,
-            reason: failure.reason,
-        }
-    }
-}
-
-/// Start and, if told, total of `bytes 5-9/10`.
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
-    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
-    Some((range.split_once('-')?.0.parse().ok()?, total.parse().ok()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_has_a_start_and_perhaps_a_total() {
-        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(content_range("bytes 5-9/*"), Some((5, None)));
-        for wrong in ["bytes */10", "5-9/10", "bytes 5/10", ""] {
-            assert_eq!(content_range(wrong), None, "{wrong}");
-        }
     }
 }

@@ -6,12 +6,12 @@ use std::path::Path;
 use super::disk::{Disk, Kind, ReadAt};
 use crate::error::{FileError, FileFault};
 
-/// Opens a regular file; a pipe or a device might never end.
+/// Opens a regular file, no pipe or device, which might never end.
 ///
 /// # Errors
 /// [`FileFault::NotFound`], [`FileFault::NotAFile`], [`FileFault::Io`].
 pub(crate) fn open_regular(disk: &dyn Disk, path: &Path) -> Result<Box<dyn ReadAt>, FileError> {
-    // Checked before opening, which blocks on a pipe until there is a writer.
+    // Before opening, which blocks on a pipe without writer.
     if disk.stat(path).map_err(FileError::io(path))?.kind != Kind::File {
         return Err(FileError::new(path, FileFault::NotAFile));
     }
@@ -45,7 +45,7 @@ pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
     }
 }
 
-/// BLAKE3 of a whole file, in hexadecimal; `watch` is told of every run of bytes read.
+/// BLAKE3 of a whole file, in hexadecimal; `watch` receives the size of each chunk read.
 pub(crate) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
     let mut hash = ::blake3::Hasher::new();
     read_through(file, watch, &mut |bytes| {
@@ -54,7 +54,7 @@ pub(crate) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Resul
     Ok(hash.finalize().to_hex().to_string())
 }
 
-/// Hands a whole file to `sink`, run by run; `watch` is told of every run.
+/// Streams a whole file to `sink`; `watch` receives the size of each chunk.
 pub(crate) fn read_through(
     file: &dyn ReadAt,
     watch: &mut dyn FnMut(u64),

@@ -96,7 +96,7 @@ fn what_the_result_will_lack_or_what_is_said_in_vain_is_told() {
     let path = base.to_str().unwrap();
     assert_eq!(warnings(&[path, "--stack", "2"]), [""; 0]);
     assert_eq!(warnings(&[path, "--moe", "4", "--moe-layout", "v5"]), [""; 0]);
-    assert!(warnings(&[path, "--stack", "2", "--moe-layout", "v5"])[0].contains("there are none"));
+    assert!(warnings(&[path, "--stack", "2", "--moe-layout", "v5"])[0].contains("has no experts"));
     fs::remove_file(base.join("tokenizer.json")).unwrap();
     assert_eq!(
         warnings(&[path, "--stack", "2"]),

@@ -235,7 +235,7 @@ fn a_cache_that_cannot_be_made_is_a_failure_of_this_machine() {
     std::fs::write(&file, "").unwrap();
     client.settings.cache = file.join("hub");
     let (error, message) = client.failure("org/name");
-    assert!(matches!(error, HubError::Io { .. }) && message.contains("file/hub"), "{message}");
+    assert!(matches!(error, HubError::File(_)) && message.contains("file/hub"), "{message}");
     assert_eq!(Failure::from(error).code(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Where a host is: a name that nobody knows is told apart from an address that does not answer.
+//! Name resolution that distinguishes an unknown host from one that does not answer.
 
 use ureq::Error;
 use ureq::config::Config;
@@ -10,7 +10,7 @@ use ureq::unversioned::transport::NextTimeout;
 #[derive(Debug, Default)]
 pub(super) struct Lookup(DefaultResolver);
 
-/// The system knows no address of a host: it does not exist, or there is no network.
+/// The host does not exist, or there is no network.
 #[derive(Debug, thiserror::Error)]
 #[error("no address of {host}")]
 pub(super) struct NoSuchHost {
@@ -19,7 +19,7 @@ pub(super) struct NoSuchHost {
 }
 
 impl NoSuchHost {
-    /// The one in a failure of a request, if it failed by that.
+    /// The cause of a failed request, if it is this one.
     pub fn of(error: &Error) -> Option<&Self> {
         match error {
             Error::Other(error) => error.downcast_ref(),
