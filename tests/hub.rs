@@ -1,4 +1,4 @@
-//! Models from the Hub: a real client, a real server on this machine that fails when told to, a real cache on disk.
+//! Downloads with the real client from a local server that fails on request, into a real cache.
 
 mod faults;
 mod safety;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use deepwide::hub::{HubError, HubReference, HubSettings, Progress, Token, cached, download};
 use server::{COMMIT, Hub, Reply, Request, Server, etag_of};
 
-/// What no message may show.
+/// No message may contain it.
 const SECRET: &str = "hf_SecretOfTheTests";
 
 /// Weights of more than a few packets.
@@ -31,7 +31,7 @@ fn hub() -> Hub {
     ])
 }
 
-/// A cache of its own and the settings to reach one server; waits are noted down instead of waited.
+/// A cache and the settings to reach one server. Waits are recorded, not waited.
 struct Client {
     cache: tempfile::TempDir,
     settings: HubSettings,
@@ -63,7 +63,7 @@ impl Client {
         download(&reference.parse().unwrap(), &self.settings, &mut |_| {})
     }
 
-    /// The failure of a download, which has left nothing under a final name.
+    /// The error of a download, which left nothing under a final name.
     fn failure(&self, reference: &str) -> (HubError, String) {
         let error = self.download(reference).unwrap_err();
         for shown in [error.to_string(), format!("{error:?}")] {
@@ -90,14 +90,14 @@ impl Client {
         self.waits.lock().unwrap().iter().map(Duration::as_secs_f64).collect()
     }
 
-    /// The weights have arrived as they are on the Hub.
+    /// Asserts that the weights are those of the hub.
     fn has_weights(&self, snapshot: &Path) {
         assert_eq!(std::fs::read(snapshot.join("model.safetensors")).unwrap(), weights());
         assert!(self.cached("org/name").is_some_and(|path| path == snapshot));
     }
 }
 
-/// A server of `hub` where `fault` may answer first.
+/// A server of `hub`; `fault` may answer first.
 fn faulty(hub: Hub, fault: impl Fn(&Hub, &Request) -> Option<Reply> + Send + Sync + 'static) -> Server {
     Server::start(move |request| fault(&hub, request).unwrap_or_else(|| hub.reply(request)))
 }
@@ -110,7 +110,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_model_is_laid_out_as_python_lays_it_out() {
+fn the_cache_has_the_layout_of_python() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     assert_eq!(client.cached("org/name"), None);
@@ -128,7 +128,7 @@ fn a_model_is_laid_out_as_python_lays_it_out() {
 }
 
 #[test]
-fn what_is_in_the_cache_is_neither_asked_for_nor_fetched_again() {
+fn a_cached_model_is_not_downloaded_again() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let snapshot = client.download("org/name").unwrap();
@@ -170,7 +170,7 @@ fn a_sharded_model_is_its_index_and_the_shards_that_it_names() {
 }
 
 #[test]
-fn a_gguf_file_is_fetched_alone() {
+fn a_gguf_file_is_downloaded_alone() {
     let server =
         faulty(Hub::with(&[("q/m-Q4_0.gguf", b"GGUF"), ("m-Q8_0.gguf", b"GGUF8"), ("config.json", b"{}")]), |_, _| {
             None
@@ -204,7 +204,7 @@ fn the_only_gguf_of_a_model_without_safetensors_is_the_model() {
 }
 
 #[test]
-fn a_gguf_in_the_cache_does_not_stand_for_the_safetensors_of_its_model() {
+fn a_cached_gguf_does_not_replace_the_safetensors() {
     let server =
         faulty(Hub::with(&[("m.gguf", b"GGUF"), ("config.json", b"{}"), ("model.safetensors", b"one")]), |_, _| None);
     let client = Client::of(&server);
@@ -214,7 +214,7 @@ fn a_gguf_in_the_cache_does_not_stand_for_the_safetensors_of_its_model() {
 }
 
 #[test]
-fn who_watches_sees_the_commit_every_file_and_its_bytes() {
+fn progress_reports_the_commit_every_file_and_its_bytes() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let (mut commit, mut files, mut arrived) = (String::new(), Vec::new(), 0);

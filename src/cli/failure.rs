@@ -97,7 +97,7 @@ impl Failure {
         self
     }
 
-    /// The exit code, as the README lists them.
+    /// The exit code; `docs/exit-codes.md` lists them.
     pub fn code(&self) -> u8 {
         self.code
     }

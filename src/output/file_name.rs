@@ -1,21 +1,21 @@
-//! Names of files inside a checkpoint, which must not lead out of it.
+//! File names inside a checkpoint, which must not lead out of it.
 
 use std::path::{Component, Path};
 
-/// Names that Windows gives to devices, whatever their ending.
+/// Device names of Windows, with any extension.
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
-/// One normal path component under the rules of Unix and of Windows. Purely of the name: caches of checkpoints are
-/// full of symbolic links, which are fine.
+/// Whether this is one normal path component under the rules of Unix and Windows. Symbolic links are fine: the cache of the hub
+/// consists of them.
 pub(crate) fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let one = matches!((components.next(), components.next()), (Some(Component::Normal(part)), None) if part == name);
-    // Windows drops dots and spaces at the end, so that two names would be one.
+    // Windows drops trailing dots and spaces, so that two names would be the same.
     let ends = name.ends_with(['.', ' ']);
     one && !ends
         && !name.contains(['/', '\\', ':', '<', '>', '"', '|', '?', '*'])
         && !name.contains(char::is_control)
-        && { !is_device(name) }
+        && !is_device(name)
 }
 
 fn is_device(name: &str) -> bool {

@@ -56,8 +56,8 @@ const MAY_USE: [(&str, &str); 23] = [
 const WRONG_USES: [(&str, &str); 0] = [];
 
 /// Files, and folders of files, that still lie in a circle.
-const IN_CIRCLES: [&str; 8] =
-    ["formats/gguf", "hub", "kernel/cpu", "model/kv_cache", "model/positions", "model/mlp", "model/moe", "tokenizer"];
+const IN_CIRCLES: [&str; 7] =
+    ["formats/gguf", "kernel/cpu", "model/kv_cache", "model/positions", "model/mlp", "model/moe", "tokenizer"];
 
 /// Files that are still too long.
 const TOO_LONG: [&str; 1] = ["kernel/cpu/lanes/x86"];

@@ -1,4 +1,4 @@
-//! Growing on a disk that fails: at every call in turn, in every way, the output is whole or not there.
+//! Growing on a disk that fails at every call in turn, in every way: the output is complete or absent.
 
 use std::ffi::OsString;
 use std::fs;
@@ -21,22 +21,22 @@ use deepwide::weights::{TensorId, WeightSource};
 use super::{names, tiny_base};
 use crate::gguf_written::tiny_vocabulary;
 
-/// What the n-th call does instead of its work.
+/// How the n-th call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// The device has an error.
     Eio,
     /// The device is full.
     Enospc,
-    /// The call did a part of its work, which is no failure.
+    /// A partial read or write, which is no failure.
     Short,
-    /// A signal came, which is no failure either.
+    /// A signal, which is no failure either.
     Eintr,
-    /// From here on, nothing works, not even cleaning up: the process is gone.
+    /// From here on nothing works, not even cleanup, as after `kill -9`.
     Killed,
 }
 
-/// Counts the calls and fails one of them.
+/// Counts calls and fails one of them.
 #[derive(Debug)]
 struct Failing {
     inner: Arc<dyn Disk>,
@@ -51,7 +51,7 @@ struct State {
 }
 
 impl State {
-    /// Whether this call may do its work, and whether only a part of it.
+    /// Fails, or returns whether only a part of the work is done.
     fn call(&self) -> io::Result<bool> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         match self.fault {
@@ -64,8 +64,8 @@ impl State {
         }
     }
 
-    /// For calls that cannot be short, and that no signal interrupts.
-    fn whole_call(&self) -> io::Result<()> {
+    /// For calls that cannot be partial and that no signal interrupts.
+    fn plain_call(&self) -> io::Result<()> {
         match self.call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             result => result.map(|_| ()),
@@ -75,42 +75,42 @@ impl State {
 
 impl Disk for Failing {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
-        self.state.whole_call().and_then(|()| self.inner.stat(path))
+        self.state.plain_call().and_then(|()| self.inner.stat(path))
     }
     fn list(&self, directory: &Path) -> io::Result<Vec<OsString>> {
-        self.state.whole_call().and_then(|()| self.inner.list(directory))
+        self.state.plain_call().and_then(|()| self.inner.list(directory))
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
-        self.state.whole_call()?;
+        self.state.plain_call()?;
         Ok(Box::new(FailingFile { inner: self.inner.open(path)?, state: self.state.clone() }))
     }
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        self.state.whole_call()?;
+        self.state.plain_call()?;
         Ok(Box::new(FailingFile { inner: self.inner.create(path)?, state: self.state.clone() }))
     }
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.create_directory(path))
+        self.state.plain_call().and_then(|()| self.inner.create_directory(path))
     }
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.sync_directory(directory))
+        self.state.plain_call().and_then(|()| self.inner.sync_directory(directory))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.rename(from, to))
+        self.state.plain_call().and_then(|()| self.inner.rename(from, to))
     }
     fn exchange(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.exchange(from, to))
+        self.state.plain_call().and_then(|()| self.inner.exchange(from, to))
     }
     fn remove_empty(&self, directory: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.remove_empty(directory))
+        self.state.plain_call().and_then(|()| self.inner.remove_empty(directory))
     }
     fn remove_tree(&self, directory: &Path) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.remove_tree(directory))
+        self.state.plain_call().and_then(|()| self.inner.remove_tree(directory))
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.state.whole_call().and_then(|()| self.inner.free_bytes(path))
+        self.state.plain_call().and_then(|()| self.inner.free_bytes(path))
     }
     fn try_lock(&self, directory: &Path) -> io::Result<Option<Lock>> {
-        self.state.whole_call().and_then(|()| self.inner.try_lock(directory))
+        self.state.plain_call().and_then(|()| self.inner.try_lock(directory))
     }
 }
 
@@ -121,7 +121,7 @@ struct FailingFile<F> {
 
 impl ReadAt for FailingFile<Box<dyn ReadAt>> {
     fn stat(&self) -> io::Result<Stat> {
-        self.state.whole_call().and_then(|()| self.inner.stat())
+        self.state.plain_call().and_then(|()| self.inner.stat())
     }
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let is_short = self.state.call()?;
@@ -142,11 +142,11 @@ impl Write for FailingFile<Box<dyn WriteFile>> {
 
 impl WriteFile for FailingFile<Box<dyn WriteFile>> {
     fn sync(&mut self) -> io::Result<()> {
-        self.state.whole_call().and_then(|()| self.inner.sync())
+        self.state.plain_call().and_then(|()| self.inner.sync())
     }
 }
 
-/// The protocol of `grow`, on the given disk: open, grow deep and wide, write all files, receipt last.
+/// What `grow` does, on the given disk: opens, grows deep and wide, writes all files, the receipt last.
 fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), CheckpointError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;
     let deep = LayerPlan::depth_up_scaling(base.config().num_hidden_layers, 1).unwrap();
@@ -183,7 +183,7 @@ fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -
 
 type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), CheckpointError>;
 
-/// Each form with a base of it.
+/// Each format with a base.
 fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
     let (base, gguf) = (tiny_base(&root.join("base")), root.join("base.gguf"));
     let source = HfDirectory::open(&base).unwrap();
@@ -197,7 +197,7 @@ fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
     (Arc::new(Failing { inner: disk(), state: state.clone() }), state)
 }
 
-fn is_whole(out: &Path) -> bool {
+fn is_complete(out: &Path) -> bool {
     verify(&disk(), out, &mut |_| ()).is_ok_and(|found| found.mismatches.is_empty()) && {
         let read = Checkpoint::open_on(disk(), out).unwrap();
         TensorId::all(read.config()).into_iter().all(|id| read.read(id).is_ok())
@@ -205,14 +205,14 @@ fn is_whole(out: &Path) -> bool {
 }
 
 #[test]
-fn at_every_failing_call_the_output_is_whole_or_not_there() {
+fn at_every_failing_call_the_output_is_complete_or_absent() {
     let root = tempfile::tempdir().unwrap();
     for (grow, base) in forms(root.path()) {
-        whole_or_not_there(root.path(), grow, &base);
+        complete_or_absent(root.path(), grow, &base);
     }
 }
 
-/// Grows as soon as nobody holds the lock: a process that another test starts has it too, until it becomes another program.
+/// Grows as soon as the lock is free: a child process of another test inherits it until `exec`.
 fn grow_when_free(grow: Grow, base: &Path, out: &Path) {
     for _ in 0..1000 {
         match grow(disk(), base, out, Existing::Keep) {
@@ -225,7 +225,7 @@ fn grow_when_free(grow: Grow, base: &Path, out: &Path) {
     panic!("{} stays locked", out.display());
 }
 
-fn whole_or_not_there(root: &Path, grow: Grow, base: &Path) {
+fn complete_or_absent(root: &Path, grow: Grow, base: &Path) {
     let (counting, state) = failing(usize::MAX, Fault::Eio);
     grow(counting, base, &root.join("all"), Existing::Keep).unwrap();
     fs::remove_dir_all(root.join("all")).unwrap();
@@ -239,17 +239,17 @@ fn whole_or_not_there(root: &Path, grow: Grow, base: &Path) {
             let out = folder.join("out");
             let result = grow(failing(call, fault).0, base, &out, Existing::Keep);
             if result.is_ok() {
-                assert!(is_whole(&out), "{fault:?} at call {call} of {num_calls}: success, but half an output");
+                assert!(is_complete(&out), "{fault:?} at call {call} of {num_calls}: success, but an incomplete output");
                 successes += 1;
             } else {
-                // The new name may be there and only not known to be durable; then it is whole.
-                assert!(!out.exists() || is_whole(&out), "{fault:?} at call {call} of {num_calls}: half an output");
+                // If only the sync of the new name failed, the output is there and complete.
+                assert!(!out.exists() || is_complete(&out), "{fault:?} at call {call} of {num_calls}: an incomplete output");
                 failures += 1;
             }
-            // Whatever was left, the next run works, and leaves nothing beside its output.
+            // The next run works, and leaves nothing beside its output.
             if !out.exists() {
                 grow_when_free(grow, base, &out);
-                assert!(is_whole(&out));
+                assert!(is_complete(&out));
             }
             assert_eq!(names(&folder), ["out"], "{fault:?} at call {call}");
             fs::remove_dir_all(&folder).unwrap();
@@ -257,14 +257,14 @@ fn whole_or_not_there(root: &Path, grow: Grow, base: &Path) {
         match fault {
             Fault::Short | Fault::Eintr => assert_eq!(failures, 0, "{fault:?} is no failure"),
             Fault::Killed => assert_eq!(successes, 0),
-            // A call that only cleans up may fail without harm.
+            // A failed cleanup does no harm.
             Fault::Eio | Fault::Enospc => assert!(failures > num_calls * 9 / 10, "{failures} of {num_calls}"),
         }
     }
 }
 
 #[test]
-fn at_every_failing_call_a_replaced_output_is_the_old_one_or_the_new_one() {
+fn at_every_failing_call_a_replaced_output_is_the_old_or_the_new_one() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
     let out = root.path().join("out");
@@ -273,25 +273,25 @@ fn at_every_failing_call_a_replaced_output_is_the_old_one_or_the_new_one() {
     grow(counting, &base, &out, Existing::Replace).unwrap();
     for call in 0..state.calls.load(Ordering::SeqCst) {
         let _either = grow(failing(call, Fault::Killed).0, &base, &out, Existing::Replace);
-        assert!(is_whole(&out), "killed at call {call}");
+        assert!(is_complete(&out), "killed at call {call}");
     }
 }
 
-/// A control: the check above sees a protocol that writes in place.
+/// A control: the check above detects an output that is written in place.
 #[test]
-fn an_output_written_in_place_would_be_seen() {
+fn an_incomplete_output_is_detected() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
-    let whole = root.path().join("whole");
-    grow(disk(), &base, &whole, Existing::Keep).unwrap();
+    let complete = root.path().join("complete");
+    grow(disk(), &base, &complete, Existing::Keep).unwrap();
     let torn = root.path().join("torn");
     fs::create_dir(&torn).unwrap();
-    for name in names(&whole) {
-        fs::copy(whole.join(&name), torn.join(&name)).unwrap();
+    for name in names(&complete) {
+        fs::copy(complete.join(&name), torn.join(&name)).unwrap();
     }
-    assert!(is_whole(&torn));
+    assert!(is_complete(&torn));
     let victim = names(&torn).into_iter().find(|name| name.ends_with(".safetensors")).unwrap();
     let bytes = fs::read(torn.join(&victim)).unwrap();
     fs::write(torn.join(&victim), &bytes[..bytes.len() - 1]).unwrap();
-    assert!(!is_whole(&torn));
+    assert!(!is_complete(&torn));
 }

@@ -10,7 +10,7 @@ use deepwide::formats::HfDirectory;
 
 use super::{deepwide, names, printed, run, tiny_base};
 
-/// A base whose embeddings are a hole of `megabytes` in the file: no bytes on disk, but bytes to copy.
+/// A base whose embeddings are a hole of `megabytes` in the file: no disk space, but bytes to copy.
 fn sparse_base(path: &Path, megabytes: u64) -> PathBuf {
     tiny_base(path);
     let vocab_size = (megabytes << 20) / (32 * 2);
@@ -49,7 +49,7 @@ fn growing(base: &Path, out: &Path) -> Child {
     command.spawn().unwrap()
 }
 
-/// Waits until there is a partial directory with something in it, or the child has ended.
+/// Waits until a partial directory has an entry, or the child has ended.
 fn wait_for_partial(folder: &Path, child: &mut Child) {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none() {
@@ -64,13 +64,13 @@ fn wait_for_partial(folder: &Path, child: &mut Child) {
 }
 
 #[test]
-fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() {
+fn killed_at_any_moment_the_output_is_complete_or_absent() {
     let root = tempfile::tempdir().unwrap();
     let base = sparse_base(&root.path().join("base"), 24);
     let folder = root.path().join("run");
     let (mut killed_early, mut ended) = (0, 0);
     let start = Instant::now();
-    let whole_run = {
+    let full_run = {
         fs::create_dir(&folder).unwrap();
         assert!(growing(&base, &folder.join("out")).wait().unwrap().success());
         fs::remove_dir_all(&folder).unwrap();
@@ -81,7 +81,7 @@ fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() 
         fs::create_dir(&folder).unwrap();
         let out = folder.join("out");
         let mut child = growing(&base, &out);
-        std::thread::sleep(whole_run * i / kills);
+        std::thread::sleep(full_run * i / kills);
         let _too_late = child.kill();
         child.wait().unwrap();
         if out.exists() {
@@ -96,10 +96,10 @@ fn killed_at_any_moment_there_is_nothing_or_the_whole_thing_and_a_rerun_works() 
         assert_eq!(names(&folder), ["out"]);
         fs::remove_dir_all(&folder).unwrap();
     }
-    assert!(killed_early > 3, "{killed_early} of {} kills came while it worked", killed_early + ended);
+    assert!(killed_early > 3, "{killed_early} of {} kills came during the run", killed_early + ended);
 }
 
-/// As [`growing`], with signals as a terminal leaves them: whoever runs the tests may ignore some, as nohup does.
+/// As [`growing`], with the default action for signals, which the tests may inherit as ignored, as under nohup.
 #[cfg(target_os = "linux")]
 fn growing_for_signals(base: &Path, out: &Path) -> Child {
     let mut command = std::process::Command::new("env");
@@ -115,7 +115,7 @@ fn send(signal: &str, child: &Child) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
+fn an_interrupt_cleans_up_and_sets_the_exit_code() {
     let root = tempfile::tempdir().unwrap();
     let base = sparse_base(&root.path().join("base"), 4000);
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
@@ -135,7 +135,7 @@ fn an_interrupt_cleans_up_and_is_told_by_the_exit_code() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_during_a_check_ends_it_at_once_and_what_was_written_stays() {
+fn a_signal_during_a_check_ends_it_and_keeps_the_output() {
     let root = tempfile::tempdir().unwrap();
     // Forty times a million logits take longer to compare than a signal takes to arrive.
     let base = sparse_base(&root.path().join("base"), 64);
@@ -153,15 +153,15 @@ fn a_signal_during_a_check_ends_it_at_once_and_what_was_written_stays() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(50));
-        assert!(child.try_wait().unwrap().is_none(), "the check is still going on");
+        assert!(child.try_wait().unwrap().is_none(), "the check still runs");
         send(signal, &child);
         let start = Instant::now();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "after SIG{signal}");
         assert!(start.elapsed() < Duration::from_secs(1), "SIG{signal}: {:?}", start.elapsed());
-        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(told["error"]["code"], code);
-        let message = told["error"]["message"].as_str().unwrap();
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], code);
+        let message = object["error"]["message"].as_str().unwrap();
         assert!(message.contains("during --check") && message.contains("is complete, but not checked"), "{message}");
         assert_eq!(names(&folder), ["out"]);
         printed(&["verify", out.to_str().unwrap()]);
@@ -205,7 +205,7 @@ fn a_limit_on_the_size_of_files_is_an_error_and_not_a_signal() {
     let folder = root.path().join("run");
     fs::create_dir(&folder).unwrap();
     let program = env!("CARGO_BIN_EXE_deepwide");
-    // In blocks of 1024 bytes or of 512: below the size of the weights in either case.
+    // In blocks of 1024 or 512 bytes: less than the weights in either case.
     let script = format!("ulimit -f 4000; exec {program} grow --dus 0 '{}' '{}/out'", base.display(), folder.display());
     let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! What the network and the server can do wrong: refusals, overload, cuts, changes, silence.
+//! Faults of network and server: refusals, overload, cuts, changes, stalls.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn a_gated_model_says_where_to_accept_its_terms() {
 }
 
 #[test]
-fn a_refused_token_is_told_apart_from_a_gate() {
+fn a_refused_token_is_not_a_gate() {
     let server = refusing(Reply::new(401, "{\"error\": \"Invalid credentials\"}"));
     let (error, message) = Client::of(&server).failure("org/name");
     assert!(matches!(error, HubError::Unauthorized { .. }) && message.contains("Invalid credentials"), "{message}");
@@ -40,7 +40,7 @@ fn a_refused_token_is_told_apart_from_a_gate() {
 }
 
 #[test]
-fn a_missing_model_revision_and_file_are_three_things() {
+fn a_missing_model_revision_and_file_are_distinguished() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let (error, message) = client.failure("org/other");
@@ -61,7 +61,7 @@ fn a_missing_model_revision_and_file_are_three_things() {
 }
 
 #[test]
-fn a_busy_server_is_given_the_time_that_it_asks_for() {
+fn retry_after_is_respected() {
     let busy = |_: &Hub, request: &Request| {
         let wait = request.target.contains("/api/") && request.before < 2;
         wait.then(|| Reply::new(429, "slow down").with("Retry-After", 7))
@@ -73,7 +73,7 @@ fn a_busy_server_is_given_the_time_that_it_asks_for() {
 }
 
 #[test]
-fn a_server_that_stays_busy_is_left_alone_after_five_tries() {
+fn a_busy_server_is_given_up_after_five_tries() {
     let server = refusing(Reply::new(429, "slow down"));
     let client = Client::of(&server);
     let (error, message) = client.failure("org/name");
@@ -88,7 +88,7 @@ fn a_server_that_stays_busy_is_left_alone_after_five_tries() {
 }
 
 #[test]
-fn a_server_that_fails_is_asked_again() {
+fn server_errors_are_retried() {
     for status in [500, 502, 503, 504, 408] {
         let server = faulty(hub(), move |_, request| (request.before < 1).then(|| Reply::new(status, "sorry")));
         let client = Client::of(&server);
@@ -105,7 +105,7 @@ fn a_server_that_fails_is_asked_again() {
 }
 
 #[test]
-fn a_host_that_nobody_knows_is_told_at_once() {
+fn an_unknown_host_is_not_retried() {
     let client = Client::at("http://hub.invalid".to_owned());
     let (error, message) = client.failure("org/name");
     assert!(matches!(error, HubError::NoSuchHost { .. }) && error.kind() == ErrorKind::NotFound, "{message}");
@@ -117,7 +117,7 @@ fn a_host_that_nobody_knows_is_told_at_once() {
 }
 
 #[test]
-fn a_server_that_cannot_be_reached_is_named() {
+fn an_unreachable_server_is_named() {
     let closed = Client::at(format!("http://{}", {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -134,7 +134,7 @@ fn a_server_that_cannot_be_reached_is_named() {
 }
 
 #[test]
-fn a_cut_transfer_goes_on_where_it_was_cut() {
+fn a_cut_transfer_resumes() {
     let server = faulty(hub(), |hub, request| {
         let cut = request.is_get_of(WEIGHTS) && request.before == 0;
         cut.then(|| hub.reply(request).cut_after(100_000))
@@ -148,7 +148,7 @@ fn a_cut_transfer_goes_on_where_it_was_cut() {
 }
 
 #[test]
-fn what_a_cut_download_has_fetched_is_not_fetched_again_by_the_next() {
+fn the_next_download_resumes_a_cut_one() {
     let server = faulty(hub(), |hub, request| {
         let more = if request.header("Range").is_some() { 0 } else { 100_000 };
         (request.is_get_of(WEIGHTS) && request.before < 5).then(|| hub.reply(request).cut_after(more))
@@ -163,7 +163,7 @@ fn what_a_cut_download_has_fetched_is_not_fetched_again_by_the_next() {
 }
 
 #[test]
-fn a_body_that_is_shorter_than_the_file_is_not_the_file() {
+fn a_body_of_another_size_is_refused() {
     let server = faulty(hub(), |hub, request| {
         request.is_get_of(WEIGHTS).then(|| hub.reply(request).with_body(&weights()[..200_000]))
     });
@@ -180,7 +180,7 @@ fn a_body_that_is_shorter_than_the_file_is_not_the_file() {
 }
 
 #[test]
-fn a_server_that_ignores_the_range_does_not_double_the_file() {
+fn a_server_may_ignore_the_range() {
     let server = faulty(hub(), |hub, request| match request.is_get_of(WEIGHTS) {
         true if request.before == 0 => Some(hub.reply(request).cut_after(100_000)),
         true => Some(Reply::new(200, weights()).with("ETag", format!("\"{}\"", sha256(&weights())))),
@@ -193,7 +193,7 @@ fn a_server_that_ignores_the_range_does_not_double_the_file() {
 }
 
 #[test]
-fn a_part_that_starts_elsewhere_is_not_appended() {
+fn a_part_with_another_start_is_not_appended() {
     let server = faulty(hub(), |hub, request| {
         let shifted = request.is_get_of(WEIGHTS) && request.before == 1;
         let cut = request.is_get_of(WEIGHTS) && request.before == 0;
@@ -207,7 +207,7 @@ fn a_part_that_starts_elsewhere_is_not_appended() {
 }
 
 #[test]
-fn a_file_with_the_wrong_hash_is_kept_apart_and_never_named() {
+fn a_file_with_the_wrong_hash_is_put_aside() {
     let wrong = || weights().into_iter().rev().collect::<Vec<u8>>();
     let server = faulty(hub(), move |hub, request| {
         (request.is_get_of(WEIGHTS) && request.before == 0).then(|| hub.reply(request).with_body(wrong()))
@@ -225,7 +225,7 @@ fn a_file_with_the_wrong_hash_is_kept_apart_and_never_named() {
 }
 
 #[test]
-fn a_damaged_beginning_from_an_earlier_download_is_begun_again() {
+fn a_damaged_partial_file_is_restarted() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let blob = client.blob(WEIGHTS, &weights());
@@ -241,7 +241,7 @@ fn a_damaged_beginning_from_an_earlier_download_is_begun_again() {
 }
 
 #[test]
-fn parts_of_two_versions_in_the_storage_are_not_joined() {
+fn parts_of_two_versions_are_not_joined() {
     let storage = faulty(hub(), |hub, request| {
         let reply = hub.reply_of_storage(request);
         Some(match request.before {
@@ -259,7 +259,7 @@ fn parts_of_two_versions_in_the_storage_are_not_joined() {
 }
 
 #[test]
-fn a_file_that_changes_on_the_hub_is_fetched_as_it_is_now() {
+fn a_file_that_changes_on_the_hub_is_downloaded_anew() {
     let old = Hub { files: [(WEIGHTS.to_owned(), b"old".to_vec())].into(), ..Hub::default() };
     let server = faulty(hub(), move |_, request| {
         (request.method == "HEAD" && request.target.ends_with(WEIGHTS) && request.before == 0)
@@ -271,7 +271,7 @@ fn a_file_that_changes_on_the_hub_is_fetched_as_it_is_now() {
 }
 
 #[test]
-fn an_endless_answer_to_a_question_is_read_in_bounds() {
+fn endless_answers_are_read_up_to_a_limit() {
     for status in [404, 500, 200] {
         let server = refusing(Reply::new(status, "").endless());
         let mut client = Client::of(&server);
@@ -284,7 +284,7 @@ fn an_endless_answer_to_a_question_is_read_in_bounds() {
 }
 
 #[test]
-fn a_transfer_without_progress_is_ended() {
+fn a_stalled_transfer_ends() {
     let drip = |hub: &Hub, request: &Request| {
         request.is_get_of(WEIGHTS).then(|| hub.reply(request).dripping(Duration::from_millis(10)))
     };

@@ -1,4 +1,4 @@
-//! What must not happen whatever the Hub does: a leaked token, a file outside the cache, two halves of two models.
+//! What no answer of the hub may cause: a leaked token, a file outside the cache, a mix of two models.
 
 use std::fs::File;
 use std::sync::mpsc;
@@ -15,7 +15,7 @@ use super::{Client, SECRET, faulty, hub, names, weights};
 const WEIGHTS: &str = "model.safetensors";
 
 #[test]
-fn a_cached_file_is_checked_by_size_always_and_by_hash_when_asked() {
+fn cached_files_are_checked_by_size_and_on_request_by_hash() {
     let server = faulty(hub(), |_, _| None);
     let mut client = Client::of(&server);
     client.download("org/name").unwrap();
@@ -63,7 +63,7 @@ fn a_name_that_leads_out_of_the_cache_is_refused() {
 }
 
 #[test]
-fn the_token_goes_to_the_hub_and_nowhere_else() {
+fn only_the_hub_gets_the_token() {
     let storage = faulty(hub(), |hub, request| Some(hub.reply_of_storage(request)));
     let server = faulty(Hub { storage: Some(storage.url()), ..hub() }, |_, request| {
         // A model that has moved: the redirect stays on the Hub, and so may the token.
@@ -96,7 +96,7 @@ fn redirects_end() {
 }
 
 #[test]
-fn a_server_that_repeats_the_token_does_not_get_it_into_a_message() {
+fn no_message_contains_the_token() {
     for status in [400, 401, 403, 404, 418, 429, 500, 200] {
         for echo in
             [format!("{{\"error\": \"{SECRET} is wrong\"}}"), format!("{SECRET} is wrong"), format!("<{SECRET}>")]
@@ -126,7 +126,7 @@ fn a_server_that_repeats_the_token_does_not_get_it_into_a_message() {
 }
 
 #[test]
-fn without_network_nothing_is_asked() {
+fn offline_mode_sends_no_request() {
     let server = faulty(hub(), |_, _| None);
     let mut client = Client::of(&server);
     client.settings.offline = true;
@@ -146,7 +146,7 @@ fn without_network_nothing_is_asked() {
 }
 
 #[test]
-fn two_downloads_at_once_fetch_a_file_once() {
+fn concurrent_downloads_fetch_a_file_once() {
     let server = faulty(hub(), |hub, request| {
         if request.is_get_of(WEIGHTS) {
             std::thread::sleep(Duration::from_millis(200));
@@ -164,7 +164,7 @@ fn two_downloads_at_once_fetch_a_file_once() {
 }
 
 #[test]
-fn a_lock_that_python_holds_is_waited_for() {
+fn a_lock_of_python_is_respected() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let locks = client.settings.cache.join(".locks/models--org--name");
@@ -189,7 +189,7 @@ fn a_lock_that_python_holds_is_waited_for() {
 }
 
 #[test]
-fn every_file_is_of_the_commit_that_the_branch_meant_at_first() {
+fn every_file_is_of_one_commit() {
     let server = faulty(hub(), |_, _| None);
     Client::of(&server).download("org/name").unwrap();
     let files = server.asked().into_iter().filter(|request| request.target.contains("/resolve/"));
@@ -206,7 +206,7 @@ fn every_file_is_of_the_commit_that_the_branch_meant_at_first() {
 }
 
 #[test]
-fn a_pickle_is_never_fetched() {
+fn pickles_are_never_downloaded() {
     let pickles = Hub::with(&[("config.json", b"{}"), ("pytorch_model.bin", b"\x80\x02")]);
     let server = faulty(pickles, |_, _| None);
     let (error, message) = Client::of(&server).failure("org/name");
@@ -216,7 +216,7 @@ fn a_pickle_is_never_fetched() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_on_the_disk_is_not_begun() {
+fn a_model_that_does_not_fit_on_the_disk_is_refused() {
     let server = faulty(hub(), |hub, request| {
         let head = request.method == "HEAD" && request.target.ends_with(WEIGHTS);
         head.then(|| hub.reply(request).with("X-Linked-Size", 1u64 << 60))
@@ -228,7 +228,7 @@ fn a_model_that_does_not_fit_on_the_disk_is_not_begun() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_made_is_a_failure_of_this_machine() {
+fn a_cache_that_cannot_be_created_is_an_io_failure() {
     let server = faulty(hub(), |_, _| None);
     let mut client = Client::of(&server);
     let file = client.cache.path().join("file");
@@ -240,7 +240,7 @@ fn a_cache_that_cannot_be_made_is_a_failure_of_this_machine() {
 }
 
 #[test]
-fn an_answer_that_is_no_list_of_files_is_said_to_be_none() {
+fn a_malformed_answer_is_refused() {
     for (body, found) in [("<html>portal</html>", "expected value"), ("{\"sha\": \"main\"}", "main"), ("[]", "line 1")]
     {
         let server = faulty(hub(), move |_, request| request.target.contains("/api/").then(|| Reply::new(200, body)));
@@ -255,7 +255,7 @@ fn an_answer_that_is_no_list_of_files_is_said_to_be_none() {
 }
 
 #[test]
-fn an_argument_is_located_in_the_cache_first_and_on_the_hub_then() {
+fn the_cache_is_searched_before_the_hub() {
     let server = faulty(hub(), |_, _| None);
     let client = Client::of(&server);
     let locate = |argument: &str| locate_with(argument, || Ok(client.settings.clone()));
