@@ -239,11 +239,17 @@ fn complete_or_absent(root: &Path, grow: Grow, base: &Path) {
             let out = folder.join("out");
             let result = grow(failing(call, fault).0, base, &out, Existing::Keep);
             if result.is_ok() {
-                assert!(is_complete(&out), "{fault:?} at call {call} of {num_calls}: success, but an incomplete output");
+                assert!(
+                    is_complete(&out),
+                    "{fault:?} at call {call} of {num_calls}: success, but an incomplete output"
+                );
                 successes += 1;
             } else {
                 // If only the sync of the new name failed, the output is there and complete.
-                assert!(!out.exists() || is_complete(&out), "{fault:?} at call {call} of {num_calls}: an incomplete output");
+                assert!(
+                    !out.exists() || is_complete(&out),
+                    "{fault:?} at call {call} of {num_calls}: an incomplete output"
+                );
                 failures += 1;
             }
             // The next run works, and leaves nothing beside its output.
