@@ -108,7 +108,7 @@ impl PassthroughConfig {
         let top = scale(&fields)?;
         match one_input(&fields)? {
             ("slices", node) => config.slices = slices(node, &[top], &mut config.models)?,
-            ("models", node) => config.slices = whole(node, &[top], &mut config.models, config.base_model)?,
+            ("models", node) => config.slices = all_layers(node, &[top], &mut config.models, config.base_model)?,
             (_, node) => {
                 let modules = node.fields("modules", &["default"])?;
                 let inner = modules.required("default")?;
@@ -116,7 +116,7 @@ impl PassthroughConfig {
                 let outer = [scale(&inner)?, top];
                 config.slices = match one_input(&inner)? {
                     ("slices", node) => slices(node, &outer, &mut config.models)?,
-                    (_, node) => whole(node, &outer, &mut config.models, config.base_model)?,
+                    (_, node) => all_layers(node, &outer, &mut config.models, config.base_model)?,
                 };
             }
         }
@@ -133,7 +133,7 @@ fn method(fields: &Fields<'_>) -> Result<(), MergeFault> {
     }
 }
 
-/// The one of `slices`, `models` and `modules` that is there, and its value.
+/// Which of `slices`, `models` and `modules` is given, and its value.
 fn one_input<'n>(fields: &Fields<'n>) -> Result<(&'static str, &'n Node), MergeFault> {
     let is_empty = |node: &Node| matches!(&node.value, Value::List(items) if items.is_empty());
     let present = ["slices", "models", "modules"].into_iter().filter_map(|key| Some((key, fields.get(key)?)));
@@ -151,7 +151,7 @@ fn one_input<'n>(fields: &Fields<'n>) -> Result<(&'static str, &'n Node), MergeF
     }
 }
 
-/// The `scale` among the `parameters` of a mapping.
+/// The `scale` of the `parameters` of a mapping.
 fn scale(fields: &Fields<'_>) -> Result<Option<Setting>, MergeFault> {
     let Some(node) = fields.get("parameters") else { return Ok(None) };
     let parameters = node.fields("the parameters of passthrough", &["scale"])?;
@@ -201,8 +201,8 @@ fn layer_range(node: &Node) -> Result<Range<usize>, MergeFault> {
     }
 }
 
-/// One model as a whole.
-fn whole(
+/// All layers of one model.
+fn all_layers(
     node: &Node,
     outer: &[Option<Setting>],
     models: &mut Models,
