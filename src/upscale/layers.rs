@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn layers_that_follow_each_other_are_one_run() {
         let deep = runs(GrowthPlan::DepthUpScaling { overlap: 2 });
-        let told: Vec<String> = deep.iter().map(LayerRun::to_string).collect();
-        assert_eq!(told, ["layers 0..6 ← 0..6", "layers 6..12 ← 2..8"]);
+        let shown: Vec<String> = deep.iter().map(LayerRun::to_string).collect();
+        assert_eq!(shown, ["layers 0..6 ← 0..6", "layers 6..12 ← 2..8"]);
         let expected = json!({"first": 6, "count": 6, "source": {"first": 2, "model": null}, "identity": false});
         assert_eq!(json!(deep[1]), expected);
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn an_identity_block_is_marked() {
         let blocks = runs(GrowthPlan::IdentityBlocks { num_blocks: 1 });
-        let told: Vec<String> = blocks.iter().map(LayerRun::to_string).collect();
-        assert_eq!(told, ["layers 0..8 ← 0..8", "layers 8..9 ← 7..8, adding nothing yet"]);
+        let shown: Vec<String> = blocks.iter().map(LayerRun::to_string).collect();
+        assert_eq!(shown, ["layers 0..8 ← 0..8", "layers 8..9 ← 7..8, adding nothing yet"]);
     }
 }

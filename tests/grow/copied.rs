@@ -19,7 +19,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 fn a_rope_that_is_not_modelled_is_carried_over_with_a_notice_and_not_computed() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
-    let rope = json!({"rope_type": "dynamic", "factor": 2.0});
+    let rope = json!({"rope_type": "longrope", "short_factor": [1.0; 4], "long_factor": [2.0; 4]});
     edit(&base.join("config.json"), |config| {
         config.as_object_mut().unwrap().remove("rope_parameters");
         config["rope_theta"] = json!(10_000.0);
@@ -34,7 +34,7 @@ fn a_rope_that_is_not_modelled_is_carried_over_with_a_notice_and_not_computed() 
         let output = run(&[&["grow", base, out.to_str().unwrap()], words].concat());
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{words:?}: {message}");
-        assert!(message.contains("dynamic"), "{words:?}: {message}");
+        assert!(message.contains("longrope"), "{words:?}: {message}");
         assert_eq!(names(root.path()), before, "{words:?}: refused before any work");
     }
     for (name, words) in [("deep", ["--dus", "0"]), ("wide", ["--moe", "4"])] {
@@ -42,7 +42,7 @@ fn a_rope_that_is_not_modelled_is_carried_over_with_a_notice_and_not_computed() 
         let output = run(&[&["grow", base, out.to_str().unwrap()], &words[..]].concat());
         let message = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {message}");
-        assert!(message.contains("note: ") && message.contains("dynamic"), "{name}: {message}");
+        assert!(message.contains("note: ") && message.contains("longrope"), "{name}: {message}");
         let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
         assert_eq!(config["rope_scaling"], rope, "{name}");
     }

@@ -12,7 +12,7 @@ use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
 use crate::output::commit::Existing;
 use crate::upscale::{GrowthRequest, UpscaleError};
 
-/// Experts that a token visits unless told: as Mixtral.
+/// Default experts per token, as in Mixtral.
 const DEFAULT_TOP_K: usize = 2;
 
 /// Write a grown checkpoint: deep, wide, or both

@@ -167,7 +167,7 @@ pub enum MergeNotice {
         /// The key.
         key: String,
     },
-    /// A key stands twice in one mapping; the last counts.
+    /// A key is given twice in one mapping; the last counts.
     #[error("{at}: key {} is given again, and replaces the one above", quoted(.key))]
     RepeatedKey {
         /// The place of the later one.
