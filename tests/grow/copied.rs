@@ -19,7 +19,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 fn a_rope_that_is_not_modelled_is_carried_over_with_a_notice_and_not_computed() {
     let root = tempfile::tempdir().unwrap();
     let base = tiny_base(&root.path().join("base"));
-    let rope = json!({"rope_type": "longrope", "short_factor": [1.0; 4], "long_factor": [2.0; 4]});
+    let rope = json!({"rope_type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [2, 2, 2, 2]});
     edit(&base.join("config.json"), |config| {
         config.as_object_mut().unwrap().remove("rope_parameters");
         config["rope_theta"] = json!(10_000.0);
