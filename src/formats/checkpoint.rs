@@ -81,7 +81,7 @@ impl Checkpoint {
     pub fn notices(&self) -> Vec<String> {
         match self {
             Self::Hf(directory) => directory.notices().iter().map(ToString::to_string).collect(),
-            Self::Gguf(_) => Vec::new(),
+            Self::Gguf(file) => file.notices(),
         }
     }
 

@@ -147,6 +147,17 @@ impl GgufFile {
         self.parts[0].with_metadata(&*self.disk, super::vocabulary_keys::read)
     }
 
+    /// Findings that are not errors: ids of special tokens that name no token.
+    pub fn notices(&self) -> Vec<String> {
+        let Ok(Some(vocabulary)) = self.vocabulary() else { return Vec::new() };
+        let (path, count) = (self.path(), vocabulary.tokens.len());
+        let notice = |(key, id): &(&str, i64)| {
+            let id = if *id == i64::from(u32::MAX) { -1 } else { *id };
+            format!("{path:?}: {key} is {id}, which names none of the {count} tokens: ignored")
+        };
+        vocabulary.ignored_ids.iter().map(notice).collect()
+    }
+
     /// The text of `tokenizer.json`: the one that the file carries, or one made of its vocabulary.
     ///
     /// # Errors

@@ -193,11 +193,11 @@ impl Metadata<'_> {
         self.count(key)?.ok_or_else(|| GgufFault::MissingKey { key: key.to_owned() }.into())
     }
 
-    /// A token id.
-    pub fn id(&self, key: &str) -> Result<Option<u32>, Failure> {
-        self.get(key, "a u32", |entry| match entry {
-            Entry::Unsigned(value, _) => u32::try_from(value).ok(),
-            Entry::Signed(value, _) => u32::try_from(value).ok(),
+    /// A token id, which may name no token.
+    pub fn id(&self, key: &str) -> Result<Option<i64>, Failure> {
+        self.get(key, "an integer of at most 32 bits", |entry| match entry {
+            Entry::Unsigned(value, _) => u32::try_from(value).ok().map(i64::from),
+            Entry::Signed(value, _) => i32::try_from(value).ok().map(i64::from),
             _ => None,
         })
     }

@@ -50,6 +50,8 @@ pub struct GgufVocabulary {
     pub chat_template: Option<String>,
     /// `tokenizer.huggingface.json`: the whole `tokenizer.json` that the vocabulary was made of.
     pub huggingface_json: Option<String>,
+    /// Keys of special tokens whose ids name no token, with the ids: they were ignored.
+    pub ignored_ids: Vec<(&'static str, i64)>,
 }
 
 /// What a token is, as `tokenizer.ggml.token_type` numbers it.
