@@ -1,4 +1,4 @@
-//! Whole decoders on the CPU: prefill and decoding; dense against a mixture of equal active FLOPs.
+//! Prefill and decoding of whole decoders on the CPU, dense and sparse at equal active FLOPs.
 
 use std::time::Duration;
 

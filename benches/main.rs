@@ -1,4 +1,4 @@
-//! Timings for development, one module a subject: `cargo bench --profile dev` shares the build of the tests.
+//! Benchmarks for development. `cargo bench --profile dev` shares the build of the tests.
 
 mod decoder;
 mod operations;

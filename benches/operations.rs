@@ -1,4 +1,4 @@
-//! Single operations beside their references: cross entropy over a vocabulary, attention, products, experts.
+//! Single operations against their references: cross entropy, attention, products, experts.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ fn ids<const D: usize>(shape: [usize; D], below: usize, device: &Device) -> Tens
     Tensor::from_data(TensorData::new(ids, shape), device)
 }
 
-/// Times a kernel beside its reference, after checking that both agree within `tolerance`.
-fn beside<const D: usize>(
+/// Times a kernel and its reference, after checking that both agree within `tolerance`.
+fn compare<const D: usize>(
     criterion: &mut Criterion,
     name: &str,
     tolerance: f64,
@@ -51,10 +51,10 @@ fn cross_entropy(criterion: &mut Criterion) {
         let run = |f: fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>| {
             let losses = f(hidden.clone(), &weight.clone().into(), targets.clone());
             let grads = losses.mean().backward();
-            [&hidden, &weight].map(|leaf| leaf.grad(&grads).expect("asked for")).to_vec()
+            [&hidden, &weight].map(|leaf| leaf.grad(&grads).expect("a leaf")).to_vec()
         };
         let name = format!("cross entropy and gradients, 256 tokens of 576, {vocab_size} words");
-        beside(criterion, &name, 1e-3, || run(linear_cross_entropy), || run(linear_cross_entropy_reference));
+        compare(criterion, &name, 1e-3, || run(linear_cross_entropy), || run(linear_cross_entropy_reference));
     }
 }
 
@@ -67,14 +67,14 @@ fn self_attention(criterion: &mut Criterion) {
         type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, &CausalMask) -> Tensor<4>;
         let run = |f: Attention| vec![f(q.clone(), k.clone(), v.clone(), &mask)];
         let name = format!("attention, {batch_size} × {num_queries} queries after {past}, 9 heads on 3 of 64");
-        beside(criterion, &name, 1e-4, || run(attention), || run(attention_reference));
+        compare(criterion, &name, 1e-4, || run(attention), || run(attention_reference));
     }
 }
 
 /// A kernel of `linear_all`, or its reference.
 type LinearAll = fn(Tensor<2>, [&Weight; 1]) -> [Tensor<2>; 1];
 
-/// Weights that are streamed, read in place, and packed.
+/// Covers streamed, unpacked and packed weights.
 fn products(criterion: &mut Criterion) {
     let device = Device::flex();
     for dtype in [DType::F32, DType::BF16] {
@@ -83,7 +83,7 @@ fn products(criterion: &mut Criterion) {
             let x = random([num_tokens, 576], &device);
             let run = |f: LinearAll| f(x.clone(), [&weight]).to_vec();
             let name = format!("{dtype:?} [1536, 576], {num_tokens} tokens");
-            beside(criterion, &name, 1e-3, || run(linear_all), || run(linear_all_reference));
+            compare(criterion, &name, 1e-3, || run(linear_all), || run(linear_all_reference));
         }
     }
 }
@@ -100,11 +100,11 @@ fn experts(criterion: &mut Criterion) {
         type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
         let run = |f: ExpertMlp| vec![f(x.clone(), weights.clone(), chosen.clone(), &experts)];
         let name = format!("experts, {num_tokens} tokens to 2 of 8, 576 to 1536");
-        beside(criterion, &name, 1e-3, || run(expert_mlp), || run(expert_mlp_reference));
+        compare(criterion, &name, 1e-3, || run(expert_mlp), || run(expert_mlp_reference));
     }
 }
 
-/// The kernel rounds activations to 8 bits; its reference does not.
+/// The tolerance is wide because only the kernel rounds activations to 8 bits.
 fn blocks(criterion: &mut Criterion) {
     let device = Device::flex();
     let (rows, cols) = (1536, 576);
@@ -115,7 +115,7 @@ fn blocks(criterion: &mut Criterion) {
             let x = random([num_tokens, cols], &device);
             let name = format!("{format:?} [{rows}, {cols}], {num_tokens} tokens");
             let run = |f: LinearAll| f(x.clone(), [&weight]).to_vec();
-            beside(criterion, &name, 1.0, || run(linear_all), || run(linear_all_reference));
+            compare(criterion, &name, 1.0, || run(linear_all), || run(linear_all_reference));
         }
     }
 }

@@ -14,6 +14,7 @@ mod gguf_written;
 mod grow;
 mod growth_in_models;
 mod hub;
+mod linear_door;
 mod mergekit_bytes;
 mod models;
 mod oracle;

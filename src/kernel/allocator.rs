@@ -1,64 +1,63 @@
-//! Memory of tensors: large blocks are kept when they are freed, and lie in huge pages.
+//! A caching allocator for tensors, backed by huge pages.
 //!
-//! A forward pass asks for the same sizes again and again. Given back to the operating system between two operations,
-//! their pages are faulted in and cleared anew each time; and a matrix that is streamed from pages of 4 KiB misses the
-//! translation buffer at every page, which a virtual machine pays twice. So blocks of 64 KiB and more are cut from
-//! segments that ask for huge pages, begin at a cache line, and stay with the process, as in the caching allocators of
-//! device memory.
+//! A forward pass allocates the same sizes again and again. If the memory went back to the operating system in between, its
+//! pages would be faulted in and zeroed each time. And streaming a matrix from 4 KiB pages misses the TLB at every page, twice
+//! as costly in a virtual machine. So blocks of 64 KiB and more are cut from segments of huge pages and stay with the
+//! process, as in the caching allocators of GPUs.
 
-#![expect(unsafe_code, reason = "an allocator is an unsafe trait, and its blocks are raw memory")]
+#![expect(unsafe_code, reason = "`GlobalAlloc` is an unsafe trait on raw memory")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{null_mut, with_exposed_provenance_mut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Smaller blocks are the system's.
+/// Smaller blocks come from [`System`].
 const LARGE_BYTES: usize = 64 << 10;
-/// Where a large block begins, and what its size is a multiple of: a cache line.
+/// Alignment and granularity of large blocks: a cache line.
 const LINE_BYTES: usize = 64;
-/// What the processor maps with one entry, where the kernel grants it.
+/// Size of a huge page.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// What is asked of the system at once. What is not touched of it takes no memory.
+/// Allocation from the system. Untouched pages take no memory.
 const SEGMENT_BYTES: usize = 32 << 20;
 
-/// A [global allocator](GlobalAlloc) that keeps freed blocks of 64 KiB and more for the next use: the smallest that is
-/// large enough is taken, neighbours are joined. Smaller ones are [`System`]'s.
+/// A [global allocator](GlobalAlloc) that caches freed blocks of 64 KiB and more: best fit, adjacent free blocks merged.
+/// Smaller blocks come from [`System`].
 #[derive(Debug, Default)]
 pub struct CachingAllocator {
     free: Mutex<FreeBlocks>,
 }
 
 impl CachingAllocator {
-    /// An allocator that holds nothing yet.
+    /// An empty cache.
     pub const fn new() -> Self {
-        Self { free: Mutex::new(FreeBlocks { by_place: BTreeMap::new(), by_size: BTreeSet::new() }) }
+        Self { free: Mutex::new(FreeBlocks { by_address: BTreeMap::new(), by_size: BTreeSet::new() }) }
     }
 
-    /// Nodes of the maps are small, so nothing that is done under this lock asks for it again.
+    /// The nodes of the maps are small, so allocating them does not take this lock again.
     fn free(&self) -> MutexGuard<'_, FreeBlocks> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The size that a block of this layout has in a segment; `None` if it is the system's.
+/// Size of a block of this layout in a segment; `None` if it comes from [`System`].
 fn size_in_segment(layout: Layout) -> Option<usize> {
     (layout.size() >= LARGE_BYTES && layout.align() <= LINE_BYTES)
         .then(|| layout.size().checked_next_multiple_of(LINE_BYTES))
         .flatten()
 }
 
-// SAFETY: a block is handed out by exactly one of `System` and the free blocks, told apart by the layout alone, which is
-// the same when it comes back; a free block is removed from the maps before it is handed out, so no two live ones overlap.
+// SAFETY: the layout alone decides whether a block comes from `System` or from the free blocks, and it is the same when the
+// block is freed. A free block is removed from the maps before it is handed out, so live blocks do not overlap.
 unsafe impl GlobalAlloc for CachingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(size) = size_in_segment(layout) else {
-            // SAFETY: the caller's promise on the layout is passed on.
+            // SAFETY: the caller guarantees the layout.
             return unsafe { System.alloc(layout) };
         };
         let mut free = self.free();
-        if let Some(place) = free.take(size) {
-            return with_exposed_provenance_mut(place);
+        if let Some(address) = free.take(size) {
+            return with_exposed_provenance_mut(address);
         }
         let Some(segment) = new_segment(size) else { return null_mut() };
         free.put(segment.0, segment.1);
@@ -74,13 +73,13 @@ unsafe impl GlobalAlloc for CachingAllocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller promises a size that makes a layout.
+        // SAFETY: the caller guarantees a valid size.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         if size_in_segment(layout).is_none() && size_in_segment(new).is_none() {
-            // SAFETY: a block of this layout came from `System`, and stays there.
+            // SAFETY: a block of this layout came from `System`, as the new one will.
             return unsafe { System.realloc(block, layout, new_size) };
         }
-        // SAFETY: `alloc` gives other memory than `block`, which holds `layout.size()` bytes and is not used again.
+        // SAFETY: `alloc` returns memory disjoint from `block`, which holds `layout.size()` bytes and is not used again.
         unsafe {
             let moved = self.alloc(new);
             if !moved.is_null() {
@@ -92,7 +91,7 @@ unsafe impl GlobalAlloc for CachingAllocator {
     }
 }
 
-/// Place and size of new memory that holds `size` bytes: a segment, or more if a block does not fit one.
+/// Address and size of a new segment of at least `size` bytes.
 fn new_segment(size: usize) -> Option<(usize, usize)> {
     let at_least = |bytes: usize| {
         let layout = Layout::from_size_align(bytes.checked_next_multiple_of(HUGE_PAGE_BYTES)?, HUGE_PAGE_BYTES).ok()?;
@@ -101,62 +100,62 @@ fn new_segment(size: usize) -> Option<(usize, usize)> {
         if start.is_null() {
             return None;
         }
-        ask_for_huge_pages(start, layout.size());
+        advise_huge_pages(start, layout.size());
         Some((start.expose_provenance(), layout.size()))
     };
-    // Where memory is short, what is needed and no more.
+    // Under memory pressure, only what is needed.
     at_least(size.max(SEGMENT_BYTES)).or_else(|| at_least(size))
 }
 
-/// Tells the kernel; it is no failure if it does not listen.
-fn ask_for_huge_pages(_start: *mut u8, _bytes: usize) {
+/// Advises the kernel to use huge pages. Failure is harmless.
+fn advise_huge_pages(_start: *mut u8, _bytes: usize) {
     #[cfg(target_os = "linux")]
-    // SAFETY: the range is one allocation; the advice changes how it is mapped, never what it holds.
-    let _small_pages_do_as_well =
+    // SAFETY: the range is one allocation; the advice changes its mapping, never its contents.
+    let _small_pages_work_too =
         unsafe { rustix::mm::madvise(_start.cast(), _bytes, rustix::mm::Advice::LinuxHugepage) };
 }
 
-/// Free memory, disjoint and never adjacent: by address, and by size.
+/// Free blocks, disjoint and never adjacent, by address and by size.
 #[derive(Debug, Default)]
 struct FreeBlocks {
-    by_place: BTreeMap<usize, usize>,
+    by_address: BTreeMap<usize, usize>,
     by_size: BTreeSet<(usize, usize)>,
 }
 
 impl FreeBlocks {
-    /// Takes `size` bytes from the smallest block that holds them, the lowest of several.
+    /// Takes `size` bytes from the smallest block that fits; on ties, the lowest.
     fn take(&mut self, size: usize) -> Option<usize> {
-        let &(found, place) = self.by_size.range((size, 0)..).next()?;
-        self.remove(place, found);
+        let &(found, address) = self.by_size.range((size, 0)..).next()?;
+        self.remove(address, found);
         if found > size {
-            self.insert(place + size, found - size);
+            self.insert(address + size, found - size);
         }
-        Some(place)
+        Some(address)
     }
 
-    /// Puts a block back, joined with free neighbours.
-    fn put(&mut self, mut place: usize, mut size: usize) {
-        if let Some((&before, &length)) = self.by_place.range(..place).next_back()
-            && before + length == place
+    /// Returns a block, merged with adjacent free blocks.
+    fn put(&mut self, mut address: usize, mut size: usize) {
+        if let Some((&before, &length)) = self.by_address.range(..address).next_back()
+            && before + length == address
         {
             self.remove(before, length);
-            (place, size) = (before, length + size);
+            (address, size) = (before, length + size);
         }
-        if let Some(&length) = self.by_place.get(&(place + size)) {
-            self.remove(place + size, length);
+        if let Some(&length) = self.by_address.get(&(address + size)) {
+            self.remove(address + size, length);
             size += length;
         }
-        self.insert(place, size);
+        self.insert(address, size);
     }
 
-    fn insert(&mut self, place: usize, size: usize) {
-        self.by_place.insert(place, size);
-        self.by_size.insert((size, place));
+    fn insert(&mut self, address: usize, size: usize) {
+        self.by_address.insert(address, size);
+        self.by_size.insert((size, address));
     }
 
-    fn remove(&mut self, place: usize, size: usize) {
-        self.by_place.remove(&place);
-        self.by_size.remove(&(size, place));
+    fn remove(&mut self, address: usize, size: usize) {
+        self.by_address.remove(&address);
+        self.by_size.remove(&(size, address));
     }
 }
 
@@ -166,7 +165,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// A block that fills itself with a mark, and says whether it is still there.
+    /// A block filled with a mark, which is verified on drop.
     struct Block<'a> {
         heap: &'a CachingAllocator,
         start: *mut u8,
@@ -187,11 +186,11 @@ mod tests {
         }
 
         fn resize(&mut self, size: usize) {
-            let kept = self.layout.size().min(size);
+            let preserved = self.layout.size().min(size);
             // SAFETY: the block came from this allocator with this layout.
             unsafe {
                 self.start = self.heap.realloc(self.start, self.layout, size);
-                assert!(std::slice::from_raw_parts(self.start, kept).iter().all(|&byte| byte == self.mark));
+                assert!(std::slice::from_raw_parts(self.start, preserved).iter().all(|&byte| byte == self.mark));
                 self.start.write_bytes(self.mark, size);
             }
             self.layout = Layout::from_size_align(size, 4).unwrap();
@@ -203,7 +202,7 @@ mod tests {
             // SAFETY: as in `resize`; the block is not used again.
             unsafe {
                 let bytes = std::slice::from_raw_parts(self.start, self.layout.size());
-                assert!(bytes.iter().all(|&byte| byte == self.mark), "somebody wrote into a block of another");
+                assert!(bytes.iter().all(|&byte| byte == self.mark), "blocks overlap");
                 self.heap.dealloc(self.start, self.layout);
             }
         }
@@ -213,7 +212,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn blocks_never_overlap_and_keep_their_bytes_when_they_grow(
+        fn blocks_never_overlap_and_keep_their_bytes_when_resized(
             steps in prop::collection::vec((0_usize..24, 1_usize..300_000), 1..80),
         ) {
             let heap = CachingAllocator::new();
@@ -226,35 +225,34 @@ mod tests {
                 }
             }
             drop(blocks);
-            // All is joined again: what is free are whole segments.
+            // All blocks are merged into whole segments again.
             let free = heap.free();
-            prop_assert!(free.by_place.values().all(|size| size % HUGE_PAGE_BYTES == 0));
-            prop_assert_eq!(free.by_place.len(), free.by_size.len());
+            prop_assert!(free.by_address.values().all(|size| size % HUGE_PAGE_BYTES == 0));
+            prop_assert_eq!(free.by_address.len(), free.by_size.len());
         }
     }
 
     #[test]
-    fn a_freed_block_is_the_next_one_of_its_size() {
+    fn a_freed_block_is_reused_for_its_size() {
         let heap = CachingAllocator::new();
         let (one, _between) = (Block::new(&heap, 3 << 20, 1), Block::new(&heap, 1 << 20, 2));
-        let place = one.start;
+        let address = one.start;
         drop(one);
-        assert_eq!(Block::new(&heap, 3 << 20, 3).start, place);
+        assert_eq!(Block::new(&heap, 3 << 20, 3).start, address);
     }
 
     #[test]
-    fn large_blocks_begin_at_a_cache_line() {
+    fn large_blocks_are_aligned_to_cache_lines() {
         let heap = CachingAllocator::new();
         let blocks: Vec<Block> = (0..9).map(|i| Block::new(&heap, LARGE_BYTES + i * 4, 1)).collect();
         assert!(blocks.iter().all(|block| block.start.addr() % LINE_BYTES == 0));
     }
 
     #[test]
-    fn threads_share_it() {
+    fn threads_share_the_allocator() {
         let heap = CachingAllocator::new();
         std::thread::scope(|scope| {
             for mark in 1..5 {
-                // A `Block` checks its bytes when it is dropped.
                 let heap = &heap;
                 scope.spawn(move || (1..200).for_each(|i| drop(Block::new(heap, i * 1021, mark))));
             }

@@ -1,4 +1,4 @@
-//! The operations that decide the speed of a decoder, each beside a plain reference.
+//! The performance-critical operations of a decoder, each with a plain reference.
 //!
 //! One folder per operation:
 //!
@@ -6,11 +6,11 @@
 //!   `has_kernel` says on which devices the public function calls the trait; elsewhere it calls the reference, which
 //!   is composed of Burn's operations, runs on every backend and is differentiable by construction.
 //! - `autodiff.rs`: the gradient, once, generic over the backend below.
-//! - `cpu.rs`: the body for Flex, on slices, with the helpers of `cpu/`.
+//! - `cpu.rs`: the body for Flex, on slices, built from `cpu/`.
 //!
-//! Tests hold every body to the reference, gradients included. To add a backend, list it in the `backend_extension`
+//! Tests compare every body with the reference, gradients included. To add a backend, list it in the `backend_extension`
 //! attribute, implement the trait in a file beside `cpu.rs`, and extend `has_kernel`. Only public functions count FLOPs.
-//! Nothing here knows a layer or a config.
+//! Nothing here depends on layers or configs.
 //!
 //! Activations are float32. Weights may be float32, float16, bfloat16 or quantized, and are widened on the fly.
 

@@ -1,4 +1,4 @@
-//! A weight matrix in blocks of integers, in the layout that its device computes with.
+//! A quantized weight matrix, in the layout of its device.
 
 #[cfg(feature = "flex")]
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::cpu::QuantizedMatrix;
 
 /// A frozen weight `[out, in]`, quantized in blocks. Clones share the blocks.
 ///
-/// A device without a kernel for blocks keeps the weight in float32. Moving a weight to such a device widens it, which does
-/// not change its values.
+/// On a device without a kernel for blocks, the weight is dequantized to float32, also when it is moved there. Its values stay
+/// the same.
 #[derive(Debug, Clone)]
 pub struct QuantizedWeight {
     format: BlockFormat,
@@ -22,7 +22,7 @@ pub struct QuantizedWeight {
 
 #[derive(Debug, Clone)]
 enum Storage {
-    /// Interleaved for the lanes of the CPU.
+    /// Interleaved for CPU lanes.
     #[cfg(feature = "flex")]
     Panels(Arc<QuantizedMatrix>, Device),
     /// Dequantized.
@@ -55,7 +55,7 @@ impl QuantizedWeight {
         Self::widened(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
     }
 
-    /// Whether products on this device read the blocks. Elsewhere, and wherever gradients are recorded, they read float32.
+    /// Whether products on this device read the blocks. Elsewhere, and under autodiff, they read float32.
     pub fn has_kernel(device: &Device) -> bool {
         super::is_flex(device) && !device.is_autodiff()
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_with_a_quantized_weight_keeps_its_function_across_devices() {
+    fn module_moves_preserve_a_quantized_weight() {
         let (cpu, recording) = (Device::flex(), Device::flex().autodiff());
         let weight = QuantizedWeight::quantize(BlockFormat::Q8_0, [5, 64], &numbers(5 * 64, 1), &cpu);
         let layer = Layer { weight: weight.clone().into() };
@@ -276,14 +276,14 @@ mod tests {
         exact.assert_approx_eq::<f32>(&reference, burn::tensor::Tolerance::absolute(1e-4));
     }
 
-    /// What a device without a kernel keeps.
+    /// The weight on a device without a kernel.
     fn widened(format: BlockFormat, shape: [usize; 2], bytes: &[u8]) -> QuantizedWeight {
         let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
         QuantizedWeight::widened(format, shape, blocks, &Device::flex())
     }
 
     #[test]
-    fn a_device_without_a_kernel_keeps_the_same_values() {
+    fn a_device_without_a_kernel_has_the_same_values() {
         for format in BlockFormat::ALL {
             let bytes = blocks(format, 6 * 256, 2);
             let packed = QuantizedWeight::from_blocks(format, [6, 256], &bytes, &Device::flex());

@@ -7,11 +7,11 @@ use rayon::prelude::*;
 use super::{AdamWOps, AdamWStep};
 use crate::kernel::cpu::{CHUNK, dense, sum_by, tensor, values, vectorized};
 
-/// The tensor in a buffer of its own: the same if nothing shares it, else a copy.
+/// The tensor in an unshared buffer that it spans: copied if necessary.
 fn owned(x: FlexTensor) -> FlexTensor {
     let mut x = dense(x);
-    let whole = x.layout().contiguous_offsets() == Some((0, x.storage::<f32>().len()));
-    if whole && x.try_storage_mut::<f32>().is_some() {
+    let spans_buffer = x.layout().contiguous_offsets() == Some((0, x.storage::<f32>().len()));
+    if spans_buffer && x.try_storage_mut::<f32>().is_some() {
         return x;
     }
     tensor(values(&x).to_vec(), x.shape())

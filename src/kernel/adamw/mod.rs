@@ -1,4 +1,4 @@
-//! One AdamW update of one parameter, and the sum of squares that clipping needs.
+//! The AdamW update of one parameter, and the sum of squares for gradient clipping.
 
 #[cfg(feature = "flex")]
 mod cpu;
@@ -12,51 +12,52 @@ pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device)
 }
 
-/// The scalars of an update.
+/// The scalar inputs of an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate of this step, `γ`.
     pub learning_rate: f64,
-    /// Decay of the first moment, `β₁`.
+    /// Decay rate of the first moment, `β₁`.
     pub beta1: f64,
-    /// Decay of the second moment, `β₂`.
+    /// Decay rate of the second moment, `β₂`.
     pub beta2: f64,
-    /// Added to the root of the second moment, `ε`.
+    /// Term added to `√v̂` for stability, `ε`.
     pub epsilon: f64,
     /// Decoupled weight decay of this parameter, `λ`.
     pub weight_decay: f64,
-    /// Number of this update, from 1.
+    /// Step number `t`, from 1.
     pub step: u64,
-    /// Factor on the gradient: clipping.
+    /// Factor on the gradient, for clipping.
     pub gradient_scale: f64,
 }
 
 impl AdamWStep {
-    /// `1 / (1 − βᵗ)` of both moments.
+    /// Bias corrections `1 / (1 − βᵗ)` of both moments.
     fn corrections(&self) -> (f64, f64) {
         let correction = |beta: f64| 1.0 / (1.0 - beta.powf(self.step as f64));
         (correction(self.beta1), correction(self.beta2))
     }
 }
 
-/// A parameter with its moments.
+/// A parameter and its moments.
 #[derive(Debug, Clone)]
 pub struct AdamWState<const D: usize> {
     /// The parameter, `θ`.
     pub param: Tensor<D>,
-    /// Decaying mean of gradients, `m`.
+    /// Exponential moving average of gradients, `m`.
     pub moment1: Tensor<D>,
-    /// Decaying mean of squared gradients, `v`.
+    /// Exponential moving average of squared gradients, `v`.
     pub moment2: Tensor<D>,
 }
 
 /// `m ← β₁m + (1−β₁)g`, `v ← β₂v + (1−β₂)g²`, `θ ← θ − γλθ − γ·m̂ / (√v̂ + ε)` with `m̂ = m/(1−β₁ᵗ)`, `v̂ = v/(1−β₂ᵗ)`:
-/// PyTorch's `torch.optim.AdamW` (Loshchilov & Hutter, 2019, arXiv:1711.05101, Algorithm 2).
+/// PyTorch's `torch.optim.AdamW` (Loshchilov & Hutter, 2019, arXiv:1711.05101, Algorithm 2). `g` is the gradient times
+/// `gradient_scale`.
 ///
-/// Buffers without another owner are updated in place.
+/// Buffers that no other tensor shares are updated in place.
 ///
 /// # Panics
-/// If the shapes differ.
+/// If the shapes of parameter and gradient differ.
 pub fn adamw<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, step: AdamWStep) -> AdamWState<D> {
     assert_eq!(state.param.dims(), grad.dims(), "adamw: parameter and gradient");
     #[cfg(feature = "flex")]
@@ -89,7 +90,7 @@ pub fn adamw_reference<const D: usize>(state: AdamWState<D>, grad: Tensor<D>, st
     AdamWState { param, moment1, moment2 }
 }
 
-/// `Σ x²`, in float64 on the CPU, in an order that does not depend on the number of threads.
+/// `Σ x²`. The kernel sums chunks in float32 and their sums in float64, in an order independent of the number of threads.
 pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
     #[cfg(feature = "flex")]
     if has_kernel(&x.device()) {
@@ -99,11 +100,11 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
     f64::from(x.square().sum().into_scalar::<f32>())
 }
 
-/// The operations on a backend.
+/// The operations of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex)]
 trait AdamWOps: Backend {
-    /// One update: parameter and moments.
+    /// Updated parameter and moments.
     fn adamw_update(
         param: FloatTensor<Self>,
         moment1: FloatTensor<Self>,
@@ -112,7 +113,7 @@ trait AdamWOps: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Sums of squares of consecutive chunks, in order.
+    /// Sum of squares of each consecutive chunk.
     fn squares_by_chunk(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_follows_the_reference_over_several_steps() {
+    fn the_kernel_equals_the_reference_over_several_steps() {
         for len in [1, 37, 40_000] {
             let param = random(len);
             let (mut fast, mut plain) = (fresh(param.clone()), fresh(param));
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_somebody_else_holds_is_not_written_to() {
+    fn a_shared_parameter_is_not_overwritten() {
         let param = random(50);
         let before = param.to_data();
         adamw(fresh(param.clone()), random(50), STEP);
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_moves_by_the_learning_rate_against_the_sign_and_decays() {
+    fn the_first_step_is_signed_descent_with_decay() {
         let (param, grad) = (random(100), random(100));
         let step = AdamWStep { epsilon: 1e-12, ..STEP };
         let moved = adamw(fresh(param.clone()), grad.clone(), step).param;

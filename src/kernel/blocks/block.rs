@@ -101,7 +101,7 @@ impl Block {
         block
     }
 
-    /// `run` low nibbles, then the high nibbles of the same bytes; repeated.
+    /// Per `run` bytes: their low nibbles, then their high nibbles.
     fn set_nibbles(&mut self, bytes: &[u8], run: usize) {
         for (codes, bytes) in self.codes.chunks_exact_mut(2 * run).zip(bytes.chunks_exact(run)) {
             let (low, high) = codes.split_at_mut(run);
@@ -116,7 +116,7 @@ impl Block {
         }
     }
 
-    /// 32 bytes per half block, two bits of each for every run of 32 numbers.
+    /// 32 bytes per half block; each byte holds two bits for each run of 32 elements.
     fn set_pairs_of_bits(&mut self, bytes: &[u8]) {
         for (i, code) in self.codes.iter_mut().enumerate() {
             *code = bytes[i / 128 * 32 + i % 32] >> (2 * (i % 128 / 32)) & 3;
@@ -157,7 +157,7 @@ impl Block {
         }
     }
 
-    /// Quantizes 32 numbers.
+    /// Quantizes 32 values.
     ///
     /// # Panics
     /// If the format is neither [`BlockFormat::Q8_0`] nor [`BlockFormat::Q4_0`].
@@ -165,11 +165,11 @@ impl Block {
         match format {
             BlockFormat::Q8_0 => Self::quantize_q8_0(values),
             BlockFormat::Q4_0 => Self::quantize_q4_0(values),
-            other => panic!("numbers are quantized to Q8_0 or Q4_0, not to {other:?}"),
+            other => panic!("values are quantized to Q8_0 or Q4_0, not to {other:?}"),
         }
     }
 
-    /// Quantizes 32 numbers to [`BlockFormat::Q8_0`]: nearest of `d·(−127..=127)`, ties away from zero.
+    /// Quantizes 32 values to [`BlockFormat::Q8_0`]: nearest of `d·(−127..=127)`, ties away from zero.
     fn quantize_q8_0(values: &[f32]) -> Self {
         let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let d = largest / 127.0;
@@ -181,7 +181,7 @@ impl Block {
         block
     }
 
-    /// Quantizes 32 numbers to [`BlockFormat::Q4_0`]: the number of largest magnitude maps to −8.
+    /// Quantizes 32 values to [`BlockFormat::Q4_0`]: the value of largest magnitude maps to −8.
     fn quantize_q4_0(values: &[f32]) -> Self {
         let further = |far: f32, value: &f32| if value.abs() > far.abs() { *value } else { far };
         let d = values.iter().fold(0.0, further) / -8.0;

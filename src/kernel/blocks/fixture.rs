@@ -1,4 +1,4 @@
-//! Numbers and blocks for tests.
+//! Values and blocks for tests.
 
 use half::f16;
 
@@ -12,14 +12,14 @@ fn noise(salt: u64) -> impl FnMut() -> u32 {
     }
 }
 
-/// Numbers between −1 and 1, their blocks of 32 of different size, one block all zero.
+/// Values in `[−1, 1]`; each block of 32 has a magnitude of its own, and one is all zero.
 pub fn numbers(len: usize, salt: u64) -> Vec<f32> {
     let mut next = noise(salt);
     let size = |i: usize| if i / 32 == 3 { 0.0 } else { 0.1 + (i / 32 % 7) as f32 / 10.0 };
     (0..len).map(|i| (next() as f32 / (1u32 << 30) as f32 - 1.0) * size(i)).collect()
 }
 
-/// Blocks with random scales of moderate size, and random codes.
+/// Blocks of random codes, with random scales of moderate magnitude.
 pub fn blocks(format: BlockFormat, numbers: usize, salt: u64) -> Vec<u8> {
     let mut next = noise(salt);
     let count = numbers / format.block_len();

@@ -1,6 +1,6 @@
 //! The formats, and the layout of a block in each.
 
-/// A format of GGUF whose blocks are integers with a scale: `value = scale·(code − offset) + minimum`.
+/// A GGUF format of integer blocks: `value = scale·(code − offset) + minimum`.
 ///
 /// Bytes, codes and rounding are those of the reference implementation (ggml, `ggml-quants.c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,24 +24,24 @@ pub enum BlockFormat {
 pub(in crate::kernel) enum Scales {
     /// One float16 per block.
     Plain,
-    /// One float16 per block for the scale, one for the minimum, which is added.
+    /// Two float16 per block: the scale, and the minimum, which is added.
     WithMinimum,
-    /// A float16 per block times a signed byte per sub-block.
+    /// One float16 per block, times a signed byte per sub-block.
     Signed,
     /// Two float16 per block, each times a byte per sub-block; the minimum is subtracted.
     TwoBytes,
-    /// The same with four bits each.
+    /// As [`TwoBytes`](Self::TwoBytes), with four bits each.
     TwoNibbles,
 }
 
 /// The layout of a block.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernel) struct Layout {
-    /// Numbers per block.
+    /// Elements per block.
     pub block: usize,
-    /// Numbers that share a scale.
+    /// Elements that share a scale.
     pub sub_block: usize,
-    /// Bits of a code: lower plane, upper plane.
+    /// Bits of a code in the lower and in the upper plane.
     pub bits: [usize; 2],
     /// The code of zero.
     pub offset: u8,
@@ -68,7 +68,7 @@ impl BlockFormat {
         Self::ALL.into_iter().find(|format| format!("{format:?}") == name)
     }
 
-    /// Numbers per block: 32, or 256 for the formats that end in `_K`. A row is a whole number of blocks.
+    /// Elements per block: 32, or 256 for the formats that end in `_K`. A row is a whole number of blocks.
     pub const fn block_len(self) -> usize {
         self.layout().block
     }

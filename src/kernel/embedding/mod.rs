@@ -45,7 +45,7 @@ pub fn embedding_reference(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3
     rows.cast(DType::F32).reshape([batch_size, seq_length, hidden_size])
 }
 
-/// The operation on a backend.
+/// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
 trait Embedding: Backend {
@@ -53,7 +53,7 @@ trait Embedding: Backend {
     fn embedding_rows(table: FloatTensor<Self>, tokens: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait EmbeddingBackward: Embedding {
     /// `dtable[v] = Σ over tokens equal to v of dy`, dense.

@@ -1,4 +1,4 @@
-//! The gradients of experts in floats. Quantized experts are dequantized; they have no gradient.
+//! The gradients of float experts. Quantized experts are dequantized and have no gradient.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::visits::{Visits, pieces};
+use super::visits::{Visits, split_by_blocks};
 use super::{ExpertMlp, ExpertOperand};
 use crate::kernel::cpu::{
     CHUNK, Matrix, Scratch, Threads, WeightRows, dense, for_each_chunk, gated, matmul_nt, products, silu, tensor,
@@ -52,7 +52,7 @@ pub(super) struct Forward {
 /// A block of visits and its slices of [`Forward`].
 type Task<'a> = (((&'a (usize, Range<usize>), &'a mut [f32]), &'a mut [f32]), &'a mut [f32]);
 
-/// Runs every visit through its expert, keeping what the backward pass needs.
+/// Runs every visit through its expert, and saves the activations for the backward pass.
 pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 3]) -> Forward {
     let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
     let num_visits = visits.order.len();
@@ -64,9 +64,9 @@ pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexT
     let blocks = visits.blocks();
     let tasks: Vec<_> = blocks
         .iter()
-        .zip(pieces(&mut out.gate, width, &blocks))
-        .zip(pieces(&mut out.up, width, &blocks))
-        .zip(pieces(&mut out.y, hidden, &blocks))
+        .zip(split_by_blocks(&mut out.gate, width, &blocks))
+        .zip(split_by_blocks(&mut out.up, width, &blocks))
+        .zip(split_by_blocks(&mut out.y, hidden, &blocks))
         .collect();
     let run = |threads: Threads| {
         move |((((expert, places), gate_out), up_out), y): Task<'_>| {
@@ -90,7 +90,7 @@ pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexT
             product(&inner, down, y, width);
         }
     };
-    if visits.share_matrices([width, hidden]) {
+    if visits.parallel_within_products([width, hidden]) {
         tasks.into_iter().for_each(run(Threads::Pool));
     } else {
         tasks.into_par_iter().for_each(run(Threads::One));
@@ -98,8 +98,8 @@ pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexT
     out
 }
 
-/// Runs every visit through its expert, given by its three matrices. Returns the weighted sums per token, summed in the
-/// order of `j`.
+/// Runs every visit through its expert, given by gate, up and down. Returns the weighted sum of each token, in the order of
+/// `j`.
 fn infer<'a>(
     visits: &Visits,
     x: &[f32],
@@ -110,7 +110,7 @@ fn infer<'a>(
     let num_visits = visits.order.len();
     let mut y = vec![0.0; num_visits * hidden];
     let blocks = visits.blocks();
-    let tasks: Vec<_> = blocks.iter().zip(pieces(&mut y, hidden, &blocks)).collect();
+    let tasks: Vec<_> = blocks.iter().zip(split_by_blocks(&mut y, hidden, &blocks)).collect();
     let run = |threads: Threads| {
         let expert = &expert;
         move |((index, places), y): (&(usize, Range<usize>), &mut [f32])| {
@@ -121,7 +121,7 @@ fn infer<'a>(
             products(&inner, width, vec![(down, y)], false, threads);
         }
     };
-    if visits.share_matrices([width, hidden]) {
+    if visits.parallel_within_products([width, hidden]) {
         tasks.into_iter().for_each(run(Threads::Pool));
     } else {
         tasks.into_par_iter().for_each(run(Threads::One));

@@ -9,13 +9,13 @@ use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::cpu::forward;
-use super::visits::{Visits, pieces};
+use super::visits::{Visits, split_by_blocks};
 use super::{ExpertMlpBackward, Inputs};
 use crate::kernel::cpu::{
     Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized, widened,
 };
 
-/// Terms of the gradients, one row per visit, in sorted order.
+/// Gradients per visit, in sorted order.
 struct VisitGradients {
     /// `[num_visits, intermediate_size]`.
     dgate: Vec<f32>,
@@ -81,11 +81,12 @@ fn visit_gradients(
         dweight: vec![0.0; num_visits],
     };
     let blocks = visits.blocks();
-    let wide = pieces(&mut out.dgate, width, &blocks)
+    let wide = split_by_blocks(&mut out.dgate, width, &blocks)
         .into_iter()
-        .zip(pieces(&mut out.dup, width, &blocks))
-        .zip(pieces(&mut out.weighted, width, &blocks));
-    let narrow = pieces(&mut out.dx, hidden, &blocks).into_iter().zip(pieces(&mut out.dweight, 1, &blocks));
+        .zip(split_by_blocks(&mut out.dup, width, &blocks))
+        .zip(split_by_blocks(&mut out.weighted, width, &blocks));
+    let narrow =
+        split_by_blocks(&mut out.dx, hidden, &blocks).into_iter().zip(split_by_blocks(&mut out.dweight, 1, &blocks));
     let tasks: Vec<_> = blocks.iter().zip(wide.zip(narrow)).collect();
     tasks.into_par_iter().for_each(|((expert, places), (((dgate, dup), weighted), (dx, dweight)))| {
         let rows = places.len();
@@ -140,7 +141,7 @@ fn matrix_gradients(
         })
         .collect();
     tasks.into_par_iter().for_each(|(which, expert, out)| {
-        let places = visits.of(expert);
+        let places = visits.range_of(expert);
         let rows = places.len();
         let tokens = visits.gather(values(if which == 2 { grad } else { x }), hidden, places.clone());
         let tokens = Mat::new(&tokens, rows, hidden);

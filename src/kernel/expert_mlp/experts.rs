@@ -10,11 +10,11 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 /// The gated MLPs of a layer.
 #[derive(Module, Debug)]
 pub enum Experts {
-    /// In floats, trainable.
+    /// Float, trainable.
     Stacked(StackedExperts),
     /// In float32 and trainable; products read them rounded to bfloat16, and give them float32 gradients.
     Mixed(StackedExperts),
-    /// In blocks of integers, frozen; one entry per expert. Equal matrices may share memory.
+    /// Quantized, frozen; one entry per expert. Equal matrices may share memory.
     Quantized(Vec<QuantizedExpert>),
 }
 

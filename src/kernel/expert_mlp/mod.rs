@@ -1,4 +1,4 @@
-//! The experts of a sparse layer: every token passes the gated MLPs that its router chose. No token is dropped.
+//! The experts of a sparse layer: each token passes the gated MLPs chosen by its router. No token is dropped.
 
 #[cfg(feature = "flex")]
 mod autodiff;
@@ -35,7 +35,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// (Jiang et al., 2024, arXiv:2401.04088, §2.1).
 ///
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
-/// summed in the order of `j`, so they are the same bits on any number of threads. Quantized experts round their
+/// summed in the order of `j`, with the same bits on any number of threads. Quantized experts round their
 /// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`.
 ///
 /// # Shapes
@@ -64,7 +64,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     expert_mlp_reference(x, weights, chosen, experts)
 }
 
-/// The sum as written: every expert over every token, with weight zero where it was not chosen.
+/// [`expert_mlp`] by Burn's operations: every expert on every token, with weight zero if not chosen.
 pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
     let [num_experts, _, _] = experts.dims();
     (0..num_experts).fold(x.zeros_like(), |y, index| {
@@ -75,7 +75,7 @@ pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, 
     })
 }
 
-/// The operation on a backend.
+/// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
 trait ExpertMlp: Backend {
@@ -92,10 +92,10 @@ trait ExpertMlp: Backend {
 #[cfg(feature = "flex")]
 type Inputs<B> = [FloatTensor<B>; 5];
 
-/// What a backend adds to have gradients.
+/// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait ExpertMlpBackward: ExpertMlp {
-    /// The output, and `gate(x)` and `up(x)` of every visit.
+    /// The output, and `gate(x)` and `up(x)` of each visit.
     fn expert_mlp_saved(inputs: Inputs<Self>, chosen: IntTensor<Self>) -> [FloatTensor<Self>; 3];
 
     /// Gradients of the inputs.

@@ -8,7 +8,7 @@ use crate::kernel::blocks::BlockFormat;
 use crate::kernel::fixture::random;
 use crate::kernel::quantized_weight::QuantizedWeight;
 
-/// Token `t` visits `k` distinct experts; expert 1, if there are three or more, is visited by none.
+/// Each token visits `k` distinct experts. No token visits expert 1, if enough others exist.
 fn routing(tokens: usize, experts: usize, k: usize, device: &Device) -> Tensor<2, Int> {
     let live: Vec<i64> = (0..experts as i64).filter(|e| experts - k < 2 || *e != 1).collect();
     let chosen = (0..tokens).flat_map(|t| (0..k).map(move |j| (t * 5 + t / 3 + j, j)));
@@ -25,7 +25,7 @@ fn stacks(num_experts: usize, width: usize, hidden: usize, device: &Device) -> [
     ]
 }
 
-/// Parameters that are the given tensors, with their gradients.
+/// Experts of the given stacks, which keep their gradients.
 fn experts(stacks: [Tensor<3>; 3]) -> Experts {
     let [gate_proj, up_proj, down_proj] = stacks.map(|stack| Param::initialized(Default::default(), stack));
     Experts::Stacked(StackedExperts { gate_proj, up_proj, down_proj })
@@ -75,7 +75,7 @@ fn half_precision_experts_are_widened() {
 }
 
 #[test]
-fn a_token_costs_only_the_experts_that_it_visits() {
+fn flops_count_only_visited_experts() {
     let device = Device::flex();
     let (x, weights, chosen) = (random([9, 8], &device), random([9, 2], &device), routing(9, 4, 2, &device));
     let mlp = experts(stacks(4, 5, 8, &device));
@@ -86,14 +86,14 @@ fn a_token_costs_only_the_experts_that_it_visits() {
 
 #[test]
 #[should_panic(expected = "expert_mlp: expert 4 of 4")]
-fn an_expert_that_does_not_exist_is_refused() {
+fn an_unknown_expert_is_refused() {
     let device = Device::flex();
     let chosen = Tensor::from_data(TensorData::from([[4]]), &device);
     expert_mlp(random([1, 2], &device), random([1, 1], &device), chosen, &experts(stacks(4, 3, 2, &device)));
 }
 
 #[test]
-fn quantized_experts_give_the_output_of_the_reference_within_the_rounding_of_activations() {
+fn quantized_experts_equal_the_reference_within_rounding() {
     let device = Device::flex();
     for (tokens, k, hidden, width) in [(1, 2, 64, 96), (7, 3, 32, 64), (150, 2, 64, 32)] {
         let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);

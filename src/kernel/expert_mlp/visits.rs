@@ -8,12 +8,12 @@ use rayon::prelude::*;
 
 use crate::kernel::cpu::{CHUNK, Scratch, Threads, indices, vectorized};
 
-/// Visits of one expert per task.
+/// Cap on the visits per task, all to one expert.
 const BLOCK: usize = 256;
-/// Up to this many visits, reading an expert's matrices takes longer than multiplying them.
-const FEW_VISITS: usize = 12;
-/// Multiply-adds per thread of one expert's product from which on sharing it between threads pays for the barrier.
-const WORTH_A_WAIT: usize = 1 << 21;
+/// Visits up to which an expert is memory-bound.
+const MEMORY_BOUND_VISITS: usize = 12;
+/// Multiply-adds per thread above which parallelizing one product pays for the barrier.
+const MIN_SHARED_WORK: usize = 1 << 21;
 
 /// The visits of tokens to experts, sorted by expert. Visit `token · k + j` is the `j`-th choice of `token`.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Visits {
     }
 
     /// Range in `order` of the visits to one expert.
-    pub fn of(&self, expert: usize) -> Range<usize> {
+    pub fn range_of(&self, expert: usize) -> Range<usize> {
         self.starts[expert]..self.starts[expert + 1]
     }
 
@@ -64,18 +64,18 @@ impl Visits {
         let experts = 0..self.starts.len() - 1;
         experts
             .flat_map(|expert| {
-                let Range { start, end } = self.of(expert);
+                let Range { start, end } = self.range_of(expert);
                 (start..end).step_by(BLOCK).map(move |from| (expert, from..(from + BLOCK).min(end)))
             })
             .collect()
     }
 
-    /// Whether threads should share one matrix after another instead of taking experts of their own: either no expert has
-    /// enough visits to be compute-bound, or one has so many that the other threads would wait for it.
-    pub fn share_matrices(&self, [width, hidden]: [usize; 2]) -> bool {
+    /// Whether to parallelize within each product rather than across experts: if every expert is memory-bound, or one has so
+    /// many visits that the other threads would wait for it.
+    pub fn parallel_within_products(&self, [width, hidden]: [usize; 2]) -> bool {
         let most = self.starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         let products = most.saturating_mul(width).saturating_mul(hidden);
-        most <= FEW_VISITS || products / Threads::Pool.count() >= WORTH_A_WAIT
+        most <= MEMORY_BOUND_VISITS || products / Threads::Pool.count() >= MIN_SHARED_WORK
     }
 
     /// Gathers the rows of `x` for the visits at `places`.
@@ -109,8 +109,12 @@ impl Visits {
     }
 }
 
-/// Splits `data` by blocks, `width` numbers per visit.
-pub fn pieces<'a>(mut data: &'a mut [f32], width: usize, blocks: &[(usize, Range<usize>)]) -> Vec<&'a mut [f32]> {
+/// Splits `data` by blocks, with `width` elements per visit.
+pub fn split_by_blocks<'a>(
+    mut data: &'a mut [f32],
+    width: usize,
+    blocks: &[(usize, Range<usize>)],
+) -> Vec<&'a mut [f32]> {
     let cut = |(_, places): &(usize, Range<usize>)| {
         let (piece, rest) = std::mem::take(&mut data).split_at_mut(places.len() * width);
         data = rest;

@@ -168,8 +168,8 @@ fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
     super::flop_counter::add(shape.iter().product::<usize>() * out_features);
 }
 
-/// Products on a backend. A backend writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden
-/// where fusing pays.
+/// The products of a backend, which writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden where
+/// fusing pays.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
 trait LinearOps: Backend + SiluMul {
@@ -211,7 +211,7 @@ trait LinearOps: Backend + SiluMul {
     }
 }
 
-/// What a backend adds to have gradients.
+/// The gradients of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait LinearBackward: LinearOps + super::silu_mul::SiluMulBackward {
     /// `dx = dy·W`.

@@ -1,10 +1,11 @@
 //! Tests of products against their references.
 
-use burn::tensor::{DType, Device, Distribution, Tensor, Tolerance};
+use burn::backend::{Autodiff, Flex};
+use burn::tensor::{DType, Device, Distribution, Tensor, TensorData, Tolerance, read_sync};
 
 use super::*;
 use crate::kernel::blocks::BlockFormat;
-use crate::kernel::blocks::fixture::blocks;
+use crate::kernel::blocks::fixture::{blocks, numbers};
 use crate::kernel::fixture::random;
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -36,7 +37,7 @@ fn the_kernel_gives_the_product_and_gradients_of_the_reference() {
 }
 
 #[test]
-fn a_strided_input_is_read_through_its_strides() {
+fn a_strided_input_is_multiplied() {
     let device = Device::flex();
     let x = random::<3>([4, 6, 10], &device).swap_dims(0, 1).slice([0..6, 1..3, 0..10]);
     let weight = random([7, 10], &device);
@@ -113,7 +114,7 @@ fn a_residual_is_added_to_the_product() {
 }
 
 #[test]
-fn a_residual_with_other_owners_or_a_slice_keeps_its_numbers() {
+fn a_residual_that_is_shared_or_a_view_is_not_overwritten() {
     let device = Device::flex();
     let (x, weight) = (random::<2>([3, 32], &device), weight([8, 32], &device));
     let alone = random::<2>([3, 8], &device);
@@ -148,7 +149,7 @@ fn float_and_quantized_weights_mix_and_x_may_be_strided() {
 }
 
 #[test]
-fn a_gated_product_is_silu_of_one_product_times_the_other() {
+fn gated_linear_is_silu_of_one_product_times_the_other() {
     let device = Device::flex();
     for (shape, out) in [([1, 1, 1], 1), ([1, 3, 33], 50), ([2, 40, 20], 19)] {
         let (x, gate, up) =
@@ -243,5 +244,60 @@ fn gradients_reach_the_activations_of_a_quantized_weight() {
     for (i, found) in found.iter().enumerate() {
         let expected: f32 = (0..6).map(|row| values[row * 256 + i % 256]).sum();
         assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    }
+}
+
+/// Products by the operations of a backend itself, without the dispatch: three of one input, one added to a residual, gated.
+fn forms<B: LinearOps>() -> Vec<TensorData> {
+    let device = Default::default();
+    let tensor = |shape: [usize; 2], salt| {
+        B::float_from_data(TensorData::new(numbers(shape.iter().product(), salt), shape), &device)
+    };
+    let weight = |salt| Operand::<B>::Float(tensor([6, 64], salt));
+    let x = tensor([5, 64], 1);
+    let (first, second, third) = B::linear_three(x.clone(), weight(2), weight(3), weight(4));
+    let sum = B::linear_add(tensor([5, 6], 5), x.clone(), weight(6));
+    let hidden = B::gated_linear(x, weight(7), weight(8));
+    let read = |y| read_sync(B::float_into_data(y)).expect("a tensor on the host");
+    [first, second, third, sum, hidden].map(read).to_vec()
+}
+
+fn assert_close(found: &[TensorData], expected: &[TensorData]) {
+    for (found, expected) in found.iter().zip(expected) {
+        found.assert_approx_eq::<f32>(expected, Tolerance::absolute(1e-4));
+    }
+}
+
+/// [`Autodiff`] writes one product, [`LinearOps::linear_float`], and inherits all fused forms; [`Flex`] writes each.
+#[test]
+fn a_backend_that_writes_one_product_has_every_form() {
+    assert_close(&forms::<Autodiff<Flex>>(), &forms::<Flex>());
+}
+
+/// The extension traits on a backend without kernels of its own. Run by `cargo test --lib --features ndarray a_second_backend`;
+/// not part of CI, since it builds Burn and the crate once more.
+#[cfg(feature = "ndarray")]
+mod second_backend {
+    use burn::backend::NdArray;
+    use burn::backend::ops::{ActivationOps, FloatTensorOps};
+
+    use super::*;
+
+    impl SiluMul for NdArray {
+        fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+            let silu = Self::float_mul(gate.clone(), Self::sigmoid(gate));
+            Self::float_mul(silu, up)
+        }
+    }
+
+    impl LinearOps for NdArray {
+        fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+            Self::float_matmul(x, Self::float_swap_dims(weight, 0, 1))
+        }
+    }
+
+    #[test]
+    fn a_second_backend_needs_two_bodies() {
+        assert_close(&forms::<NdArray>(), &forms::<Flex>());
     }
 }

@@ -42,7 +42,7 @@ pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsil
     x * scale * weight.unsqueeze()
 }
 
-/// The operation on a backend.
+/// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
 trait RmsNorm: Backend {
@@ -50,7 +50,7 @@ trait RmsNorm: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait RmsNormBackward: RmsNorm {
     /// With `r = 1/√(mean(x²)+ε)` and `g = dy ∘ weight`: `dx = r·(g − x·r²·mean(g∘x))`, `dweight = Σ dy∘x·r`.

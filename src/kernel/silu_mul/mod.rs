@@ -35,7 +35,7 @@ pub fn silu_mul_reference<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Ten
     activation::silu(gate) * up
 }
 
-/// The operation on a backend.
+/// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, Autodiff)]
 pub(super) trait SiluMul: Backend {
@@ -43,7 +43,7 @@ pub(super) trait SiluMul: Backend {
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// What a backend adds to have gradients.
+/// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 pub(super) trait SiluMulBackward: SiluMul {
     /// `(dgate, dup) = (dy ∘ up ∘ silu'(gate), dy ∘ silu(gate))`.

@@ -1,15 +1,15 @@
-//! What the machine itself can do: multiply-adds of `f32` in registers, and reading memory.
+//! Machine limits: f32 multiply-adds in registers, and memory bandwidth.
 //!
-//! Both with the widest vectors that the processor has, on the given number of threads, each thread timed over the same
-//! span. Every figure that the comparison calls a limit is one of these, taken in the same run as what it limits.
+//! Both use the widest vectors of this CPU on the given number of threads. The comparison takes them in the same run as the
+//! figures that they bound.
 
 use std::sync::Barrier;
 use std::time::Instant;
 
-/// The names of the vector widths, by [`simd`].
+/// Names of the vector extensions, indexed by [`simd`].
 pub const SIMD_NAMES: [&str; 3] = ["baseline", "avx2+fma", "avx512f"];
 
-/// The widest vectors here, as an index of [`SIMD_NAMES`].
+/// Widest vector extension of this CPU, as an index into [`SIMD_NAMES`].
 pub fn simd() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
@@ -23,13 +23,13 @@ pub fn simd() -> usize {
     0
 }
 
-/// The best of several spans: what others on the machine take away is no limit of it.
+/// The best of five measurements: interference from other processes does not lower the limit.
 pub fn best_of(per_second: impl Fn() -> f64) -> f64 {
     (0..5).map(|_| per_second()).fold(0.0, f64::max)
 }
 
-/// Seconds from the first thread's start to the last one's end. Each takes its own times: a thread that waits for them may
-/// itself have to wait for a core, and would see too little.
+/// Seconds from the first thread's start to the last thread's end. Each thread takes its own times: a coordinating thread may
+/// itself wait for a core, and would measure too little.
 fn seconds_on(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     let barrier = Barrier::new(threads);
     let timed = |thread| {
@@ -111,7 +111,7 @@ pub fn fma_per_second(threads: usize) -> f64 {
     (2 * lanes * CHAINS * FMA_ROUNDS * threads) as f64 / seconds
 }
 
-/// A buffer far larger than any cache.
+/// A buffer much larger than any cache.
 pub struct Memory(Vec<u64>);
 
 impl Memory {
@@ -120,7 +120,7 @@ impl Memory {
         Self((0..bytes as u64 / 8).collect())
     }
 
-    /// Bytes a second that `threads` threads read, each its own part, four streams a thread.
+    /// Bytes per second read by `threads` threads, each its own part in four streams.
     pub fn read_per_second(&self, threads: usize) -> f64 {
         let part = self.0.len() / threads;
         let run: fn(&[u64]) -> u64 = match simd() {
@@ -139,7 +139,7 @@ impl Memory {
     }
 }
 
-/// Reads all of a slice, as four streams side by side.
+/// Reads a slice as four concurrent streams.
 #[inline(always)]
 fn read(part: &[u64]) -> u64 {
     const BLOCK: usize = 64;

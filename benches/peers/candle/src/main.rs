@@ -1,8 +1,8 @@
-//! The worker of `benches/peers/speed.py` that runs candle, and the probe of the machine's own limits.
+//! The candle worker of `benches/peers/speed.py`, which also measures the limits of the machine.
 //!
-//! Its first line of standard input is a request ([`Request`]); once that is loaded and warm it answers `{"ready": …}`.
-//! From then on every line asks for one measurement and is answered by one line of JSON. It works only when asked, so
-//! several workers can take turns on one machine. The number of threads is rayon's: set `RAYON_NUM_THREADS`.
+//! The first line on standard input is a [`Request`]; the worker loads and warms up, then answers `{"ready": …}`. Each further
+//! line requests one measurement, answered by one line of JSON. It is idle in between, so that workers can take turns on one
+//! machine. `RAYON_NUM_THREADS` sets the number of threads.
 
 mod limits;
 mod model;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::model::Model;
 
-/// What to time. The other peers' workers read the same document.
+/// A request, the same for all workers.
 #[derive(Deserialize)]
 struct Request {
     /// `prefill` | `decode` | `fma` | `stream`
@@ -27,10 +27,10 @@ struct Request {
     /// `float32` | `bfloat16`, for a directory.
     #[serde(default)]
     dtype: String,
-    /// The prompt, one row a sequence, all of one length.
+    /// Prompts of equal length, one row per sequence.
     #[serde(default)]
     ids: Vec<Vec<u32>>,
-    /// The tokens of each decoding step, one a sequence.
+    /// Tokens of each decoding step, one per sequence.
     #[serde(default)]
     steps: Vec<Vec<u32>>,
     #[serde(default)]
@@ -39,10 +39,10 @@ struct Request {
     moe: usize,
 }
 
-/// One measurement: its answer but for the memory.
+/// Takes one measurement; memory is added to its answer later.
 type Once = Box<dyn FnMut() -> Result<Value, Box<dyn Error>>>;
 
-/// Loads what the request names: what there is to say about it, and what does one measurement a call.
+/// Loads the model or buffer of a request. Returns its description and the function that takes one measurement.
 fn prepare(request: Request) -> Result<(Value, Once), Box<dyn Error>> {
     let about = json!({ "simd": limits::SIMD_NAMES[limits::simd()] });
     let threads = request.threads;
@@ -59,7 +59,7 @@ fn prepare(request: Request) -> Result<(Value, Once), Box<dyn Error>> {
         _ => {}
     }
     if request.moe != 0 {
-        return Err("this probe does not mix experts".into());
+        return Err("candle's Llama has no experts".into());
     }
     let mut model = Model::open(&request.model, &request.dtype)?;
     let Request { work, ids, steps, .. } = request;
@@ -74,19 +74,19 @@ fn prepare(request: Request) -> Result<(Value, Once), Box<dyn Error>> {
             Ok(json!({ "sample_ns": start.elapsed().as_nanos() as u64 }))
         }),
         "decode" => Box::new(move || {
-            let mut model = model.clone(); // shares the weights, and the prompt's keys and values
+            let mut model = model.clone(); // shares the weights and the prompt's K/V cache
             let start = Instant::now();
             for step in &steps {
                 model.forward(&step.iter().map(|&id| vec![id]).collect::<Vec<_>>())?;
             }
             Ok(json!({ "sample_ns": start.elapsed().as_nanos() as u64 }))
         }),
-        other => return Err(format!("candle is not asked for {other:?}").into()),
+        other => return Err(format!("unknown work {other:?}").into()),
     };
     Ok((about, once))
 }
 
-/// The peak of resident memory so far, in bytes, where the system tells.
+/// Peak resident memory in bytes, if the system reports it.
 fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! A Llama by candle-transformers: its dense model from safetensors, or its quantized one from a GGUF file.
+//! Llama in candle-transformers: dense from safetensors, or quantized from GGUF.
 
 use std::error::Error;
 use std::fs::File;
@@ -11,11 +11,11 @@ use candle_transformers::models::llama::{Cache, Config, Llama, LlamaConfig};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use serde_json::Value;
 
-/// A model and the keys and values of what it has read. Clones share tensors.
+/// A model with its K/V cache. Clones share tensors.
 #[derive(Clone)]
 pub struct Model {
     weights: Weights,
-    /// Tokens read, in each sequence.
+    /// Tokens read per sequence.
     position: usize,
 }
 
@@ -33,7 +33,7 @@ impl Model {
         Ok(Self { weights, position: 0 })
     }
 
-    /// Forgets what was read.
+    /// Clears the K/V cache.
     pub fn clear(&mut self) -> Result<(), Box<dyn Error>> {
         self.position = 0;
         match &mut self.weights {
@@ -43,7 +43,7 @@ impl Model {
         Ok(())
     }
 
-    /// Reads one row of ids a sequence; the logits of the last position of each, `[sequences, vocabulary]`.
+    /// Reads one row of ids per sequence. Returns the logits of the last position, `[sequences, vocabulary]`.
     pub fn forward(&mut self, ids: &[Vec<u32>]) -> Result<Tensor, Box<dyn Error>> {
         let (batch, length) = (ids.len(), ids[0].len());
         let ids = Tensor::from_vec(ids.concat(), (batch, length), &Device::Cpu)?;
@@ -60,7 +60,7 @@ impl Weights {
     fn dense(folder: &Path, dtype: &str) -> Result<Self, Box<dyn Error>> {
         let mut config: Value = serde_json::from_reader(File::open(folder.join("config.json"))?)?;
         if let Some(theta) = config["rope_parameters"].get("rope_theta").cloned() {
-            config["rope_theta"] = theta; // candle reads the older of the two spellings
+            config["rope_theta"] = theta; // candle reads only the older key
         }
         let config = serde_json::from_value::<LlamaConfig>(config)?.into_config(false);
         let dtype = match dtype {
