@@ -1,4 +1,4 @@
-"""The contenders, all behind one method: `measure`, one sample of one row."""
+"""The contenders. Each has one method, `measure`, which takes one sample of one row."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from rows import DECODED, Row
 
 HERE = Path(__file__).parent
 PATIENCE_S = 1800.0
-"""A contender that says nothing for so long is ended, and its row failed."""
+"""Timeout of a contender without output; its row then fails."""
 
 
 class Failed(Exception):
-    """Why a contender has no figure."""
+    """A contender failed on a row; the message says why."""
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -25,7 +25,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    """A process that has loaded what a request names and measures when asked; see worker.py."""
+    """A worker process: loads a request once, then takes measurements on demand; see worker.py."""
 
     def __init__(self, command: list[str], request: dict):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -88,7 +88,7 @@ class Peer:
         return answer
 
     def close(self) -> None:
-        """Ends the worker, so that the next row starts another."""
+        """Stops the worker; the next row starts a new one."""
         if self.worker is not None:
             self.worker.close()
         self.worker = None
@@ -99,7 +99,7 @@ class Peer:
 
 
 class Deepwide:
-    """The command of this crate, a process a sample."""
+    """The deepwide command, one process per sample."""
 
     def __init__(self, binary: str):
         self.binary = binary
@@ -127,11 +127,11 @@ class Deepwide:
         return {"sample_ns": result.pop("samples_ns")[-1], "peak_rss_bytes": result.get("peak_rss"), "about": result}
 
     def next_row(self) -> None:
-        """Nothing is kept."""
+        """No process outlives a sample."""
 
 
 def candle_probe(target: Path) -> str:
-    """Builds the probe; the path of its binary."""
+    """Builds the candle worker and returns the path of its binary."""
     subprocess.run(["cargo", "build", "--release", "--locked", "--target-dir", str(target)], cwd=HERE / "candle", check=True)
     return str(target / "release" / "candle-probe")
 

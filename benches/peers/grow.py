@@ -1,11 +1,11 @@
-"""Growing as files, against `cp` of the output and against mergekit, in turns.
+"""Times growing against `cp` of the output and against mergekit, in turns.
 
     python benches/peers/grow.py BASE --deepwide target/debug/deepwide --mergekit mergekit-yaml -r 5
 
 BASE is a Hugging Face directory. Each round runs, one after the other: deepwide writing the depth up-scaled model (with
 hashes and its receipt, all synced to disk), `cp -r` of that output, the same `cp` followed by a sync of the file system,
 and mergekit with the same slices. Printed are the medians, the spread, the peak of resident memory, and ratios of medians.
-Outputs lie beside BASE, on the same file system, and are deleted.
+Outputs are written next to BASE, on the same file system, and deleted.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def run(command):
 
 
 def peak_mib(command):
-    """Peak resident MiB of a command, run in a process that waits for nothing else."""
+    """Peak resident MiB of a command, run by a process that has no other children."""
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, capture_output=True);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"

@@ -1,7 +1,7 @@
 """The worker of speed.py that runs llama.cpp, through the C API that llama-cpp-python binds.
 
 Prefill is one llama_decode of the whole prompt with the logits of each sequence's last token; a decoding step is one
-llama_decode of a token a sequence. Keys and values are f16 and flash attention is chosen by llama.cpp, its defaults both.
+llama_decode of one token per sequence. The K/V cache is f16, and llama.cpp decides on flash attention: both are its defaults.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ def prepare(request: dict) -> tuple[dict, Callable[[], int]]:
     tokens = llama.llama_batch_init(options.n_batch, 0, 1)
 
     def read(rows: list[list[int]], position: int) -> None:
-        """Reads each row into its sequence, at most n_batch tokens a call."""
+        """Decodes each row into its sequence, at most n_batch tokens per call."""
         columns = options.n_batch // batch
         for start in range(0, len(rows[0]), columns):
             end = min(start + columns, len(rows[0]))

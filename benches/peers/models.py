@@ -25,15 +25,15 @@ EXPERTS, ACTIVE = 8, 2
 
 
 def overlap(layers: int) -> int:
-    """The layers that each copy leaves out."""
+    """Layers dropped from each copy."""
     return layers // 5
 
 
 class Models:
-    """Makes what is asked for, once."""
+    """Creates models on demand and caches them."""
 
     def __init__(self, folder: Path, base: Path, source: Path | None):
-        """`source` is a GGUF file to quantize from in place of one written from `base`."""
+        """Quantizes from the GGUF file `source`, if given, instead of one written from `base`."""
         self.folder, self.base, self.source = folder, base, source
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -43,7 +43,7 @@ class Models:
         return json.loads((self.directory(name) / "config.json").read_text()) | experts
 
     def directory(self, name: str) -> Path:
-        """The Hugging Face directory of a model; for `moe`, of what it is upcycled from."""
+        """Hugging Face directory of a model; for `moe`, of the model that it is upcycled from."""
         if name in ("base", "moe"):
             return self.base
         out = self.folder / name
@@ -113,7 +113,7 @@ class Models:
 
     @functools.cache
     def stored_bytes(self, name: str, kind: str) -> dict[str, int]:
-        """The bytes of the weights in a GGUF file, by their type."""
+        """Bytes of the weights in a GGUF file, by type."""
         by_type: dict[str, int] = {}
         for tensor in gguf.GGUFReader(self.gguf(name, kind)).tensors:
             by_type[tensor.tensor_type.name] = by_type.get(tensor.tensor_type.name, 0) + int(tensor.n_bytes)
@@ -121,7 +121,7 @@ class Models:
 
 
 def write_gguf(directory: Path, out: Path, experts: int) -> None:
-    """A Llama directory as f32 in GGUF; with `experts`, each layer's MLP that many times beside a small random router."""
+    """Writes a Llama directory as f32 GGUF; with `experts`, each MLP is copied that often behind a small random router."""
     config = json.loads((directory / "config.json").read_text())
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
@@ -192,7 +192,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, directory: Path, config: dict) -> No
 
 
 def quantize(source: Path, out: Path, kind: str) -> None:
-    """llama.cpp's own quantizer, every matrix in `kind` where its rows allow."""
+    """Quantizes by llama.cpp, every matrix to `kind` if its row length allows."""
     import llama_cpp as llama
 
     quiet = llama.llama_log_callback(lambda level, text, data: None)

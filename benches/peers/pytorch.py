@@ -27,11 +27,11 @@ HOPELESS = 3.0
 TRIED_STEPS = 4
 LONG_NS = 5e9
 BATCHED_TOKENS = 32
-"""The most tokens of a pass for which `batched_mm` is tried."""
+"""Cap on the tokens of a pass for which `batched_mm` is tried."""
 
 
 def upcycle(dense: torch.nn.Module, experts: int, top_k: int) -> torch.nn.Module:
-    """The Mixtral whose experts are copies of `dense`'s MLPs; `dense` loses them."""
+    """Mixtral whose experts are copies of the MLPs of `dense`, which are freed."""
     config = dense.config.to_dict()
     keys = ("vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim rms_norm_eps "
             "max_position_embeddings rope_parameters tie_word_embeddings bos_token_id eos_token_id").split()
@@ -123,7 +123,7 @@ def choose(model: torch.nn.Module, way: str) -> None:
 
 
 def fastest(model: torch.nn.Module, request: dict) -> str:
-    """The implementation of the least warm time, of those that work here.
+    """The fastest implementation, after warmup, of those that run here.
 
     Decoding is tried on a few of its steps. One that warms up `HOPELESS` times slower than another ran is not tried again,
     and `batched_mm`, which copies the experts' weights for every token, not where a pass has many.

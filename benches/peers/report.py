@@ -1,10 +1,10 @@
-"""results.json as Markdown: one table of all rows, and what only several rows together show."""
+"""Renders results.json as Markdown: a table of all rows, and comparisons across rows."""
 
 from statistics import median
 
 
 def speeds(row: dict, name: str) -> list[float]:
-    """Tokens a second of every sample of a contender; none where it failed or did not enter."""
+    """Tokens per second of each sample of a contender; empty if it failed or did not take part."""
     return [row["produced_tokens"] / ns * 1e9 for ns in row["contenders"].get(name, {}).get("samples_ns", [])]
 
 
@@ -13,18 +13,18 @@ def figure(value: float) -> str:
 
 
 def cell(values: list[float]) -> str:
-    """The median, and from the least to the greatest."""
+    """Median and range."""
     return f"{figure(median(values))} ({figure(min(values))}–{figure(max(values))})" if values else "–"
 
 
 def gib(row: dict, name: str) -> str:
-    """The least of the peaks: a process that also searched for its fastest implementation had more."""
+    """Smallest peak: a process that also searched for its fastest implementation used more."""
     peaks = [peak for peak in row["contenders"].get(name, {}).get("peak_rss_bytes", []) if peak]
     return f"{min(peaks) / 2**30:.2f}" if peaks else "–"
 
 
 def best_peer(row: dict) -> str | None:
-    """The peer of the highest median."""
+    """Peer with the highest median."""
     entered = [name for name in row["contenders"] if name != "deepwide" and speeds(row, name)]
     return max(entered, key=lambda name: median(speeds(row, name)), default=None)
 
@@ -35,7 +35,7 @@ def named(row: dict, name: str) -> str:
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table, all columns but the first to the right."""
+    """A Markdown table, with all columns but the first right-aligned."""
     rule = ["---"] + ["--:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines)) + "\n"
 
@@ -82,7 +82,7 @@ def against_dense(rows: list[dict]) -> str:
 
 
 def seconds(row: dict, name: str) -> float:
-    """The median of a contender's samples."""
+    """Median of a contender's samples."""
     return row["produced_tokens"] / median(speeds(row, name))
 
 
@@ -126,7 +126,7 @@ def batches(rows: list[dict]) -> str:
 
 
 def disagreements(rows: list[dict]) -> str:
-    """Peers that, in f32, give the prompt another next token: they would not compute the same function."""
+    """Peers that predict another next token in f32, and so do not compute the same function."""
     lines = []
     for row in rows:
         ids = {name: one["about"]["next_id"] for name, one in row["contenders"].items() if "next_id" in one.get("about", {})}
@@ -142,7 +142,7 @@ def failures(rows: list[dict]) -> str:
 
 
 def stored(rows: list[dict]) -> str:
-    """What types the quantized files really have."""
+    """Types in the quantized files."""
     by_file = {(row["model"], row["weights"]): row["stored_bytes_by_type"] for row in rows if row["stored_bytes_by_type"]}
     return table(["file", "MB of weights by type"], [
         [f"{model} {kind}", ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(by_type.items()))]

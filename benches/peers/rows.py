@@ -1,4 +1,4 @@
-"""What is timed, one row each, and the least that each costs in FLOPs and bytes."""
+"""The rows of the comparison, with a lower bound on the FLOPs and bytes of each."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from models import Models
 DENSE_PEERS = ("llama.cpp", "PyTorch", "candle")
 QUANTIZED = ("q8_0", "q4_0", "q4_1", "q4_k", "q6_k", "q2_k")
 DECODED = 32
-"""Tokens that a decoding sample takes for each sequence."""
+"""Decoding steps per sample."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One work on one model, for every contender the same."""
+    """One workload on one model, the same for every contender."""
 
     name: str
     work: str
@@ -22,7 +22,7 @@ class Row:
     weights: str
     """`float32` | `bfloat16` | a type of GGUF"""
     tokens: int
-    """Of the prompt of each sequence; for decoding, before the first decoded token."""
+    """Tokens of each sequence's prompt."""
     batch: int = 1
     peers: tuple[str, ...] = DENSE_PEERS
     goal: str = ""
@@ -37,18 +37,18 @@ class Row:
 
     @property
     def produced(self) -> int:
-        """Tokens that a sample counts."""
+        """Tokens produced per sample."""
         return self.batch * (DECODED if self.work == "decode" else self.tokens)
 
     def request(self, path: str, vocabulary: int, threads: int) -> dict:
-        """What a worker is asked for; the ids are spread over the vocabulary by a prime."""
+        """Request for a worker. A prime stride spreads the ids over the vocabulary."""
         ids = [[(at * 7919 + row * 104729) % vocabulary for at in range(self.tokens)] for row in range(self.batch)]
         steps = [[(at * 7907 + row * 104723) % vocabulary for row in range(self.batch)] for at in range(DECODED)]
         return {"work": self.work, "model": path, "dtype": self.weights, "ids": ids, "moe": self.experts,
                 "steps": steps if self.work == "decode" else [], "threads": threads}
 
     def cost(self, models: Models) -> tuple[float, float]:
-        """FLOPs and bytes of one sample, the least that the mathematics needs.
+        """Lower bound on the FLOPs and bytes of one sample.
 
         Matrices: two FLOPs a weight and token, the head only where logits are needed. Attention: 4 · heads · head_dim for
         each pair of a query and a key that it sees. Bytes: every weight that a pass uses once, as stored, and the keys and
@@ -67,12 +67,12 @@ class Row:
         all_weights = layers * (attention + experts * mlp + router) + head * (1 if c["tie_word_embeddings"] else 2)
 
         def passed(tokens: int, seen: int, logits: int) -> float:
-            """FLOPs of a forward pass of `tokens` that see `seen` keys in all."""
+            """FLOPs of a forward pass of `tokens` that attend to `seen` keys in total."""
             matrices = layers * (attention + active * mlp + router)
             return 2 * matrices * tokens + 4 * layers * wide * seen + 2 * head * logits
 
         def read(tokens: int) -> float:
-            """Bytes of the weights that a pass of so many tokens uses; of experts, how many are met on average."""
+            """Bytes of the weights that a pass reads, with the expected number of distinct experts."""
             met = experts * (1 - (1 - active / experts) ** tokens) if experts > 1 else 1
             if number is None:
                 return sum(models.stored_bytes(self.model, self.weights).values())
@@ -92,14 +92,14 @@ class Row:
         return flops, bytes_read
 
     def limit_s(self, models: Models, flops_per_s: float, bytes_per_s: float) -> float:
-        """The least seconds of a sample. A pass computes while it reads; the optimizer comes after the passes."""
+        """Lower bound on the seconds of a sample. Passes overlap compute and reads; the optimizer follows them."""
         flops, bytes_ = self.cost(models)
         both = (flops / flops_per_s, bytes_ / bytes_per_s)
         return sum(both) if self.work == "train" else max(both)
 
 
 def rows() -> list[Row]:
-    """The whole comparison, in the order of the table."""
+    """All rows, in the order of the table."""
     out = []
     for model in ("base", "dus"):
         out += [

@@ -1,4 +1,4 @@
-"""Times deepwide beside PyTorch, llama.cpp and candle, in turns, with the machine's limits taken in the same run.
+"""Times deepwide, PyTorch, llama.cpp and candle in turns, and measures the limits of the machine in the same run.
 
     python benches/peers/speed.py --deepwide target/release/deepwide --base smollm2 --out speed
     python benches/peers/speed.py --base smollm2 --out speed --without deepwide --only 'base decode' --rounds 2
@@ -26,7 +26,7 @@ SLOW_NS = 90e9
 
 
 def install(folder: Path) -> None:
-    """Makes an environment with the pinned peers and goes on in it."""
+    """Creates an environment with the pinned peers and re-executes in it."""
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -52,7 +52,7 @@ def arguments() -> argparse.Namespace:
 
 
 def output(*command: str) -> str:
-    """What a command prints, or nothing where it cannot run."""
+    """Output of a command; empty if it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -72,7 +72,7 @@ def run_info(options: argparse.Namespace) -> dict:
 
 
 def measure(row, contenders: dict, limits: dict, models, options: argparse.Namespace) -> dict:
-    """All rounds of a row; a contender that fails is asked no more, nor one after a sample longer than `SLOW_NS`."""
+    """Runs all rounds of a row. A contender drops out after a failure, or after a sample longer than `SLOW_NS`."""
     results = {name: {"samples_ns": [], "peak_rss_bytes": []} for name in contenders}
     machine = {name: [] for name in limits}
     load = []

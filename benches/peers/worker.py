@@ -1,8 +1,8 @@
-"""The conversation between speed.py and one of its workers, from the worker's side.
+"""The worker's side of the protocol between speed.py and its workers.
 
-The first line of standard input is a request (JSON; the keys are those of rows.Row.request). The worker loads, warms up and
-answers {"ready": …}; then each further line asks for one measurement and is answered by one line of JSON: {"sample_ns": …,
-"peak_rss_bytes": …}, or {"error": …}, after which the worker ends. It works only when asked.
+The first line on standard input is a request (JSON; see rows.Row.request). The worker loads, warms up and answers
+{"ready": …}. Each further line requests one measurement, answered by one line of JSON: {"sample_ns": …, "peak_rss_bytes": …},
+or {"error": …}, after which the worker exits. It is idle in between.
 """
 
 import json
@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 
 def serve(prepare: Callable[[dict], tuple[dict, Callable[[], int]]]) -> None:
-    """Answers on the real standard output; whatever a library prints goes to standard error.
+    """Answers on the original standard output; libraries print to standard error.
 
-    `prepare` loads and warms up what a request names, and returns what there is to say about it and the function that does
-    one measurement and returns its nanoseconds.
+    `prepare` loads and warms up a request. It returns a description, and a function that takes one measurement and returns
+    its nanoseconds.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -27,5 +27,5 @@ def serve(prepare: Callable[[dict], tuple[dict, Callable[[], int]]]) -> None:
             sample = once()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             print(json.dumps({"sample_ns": sample, "peak_rss_bytes": peak}), file=answers)
-    except Exception as error:  # whatever it is, it is the row's result
+    except Exception as error:  # any failure is the result of the row
         print(json.dumps({"error": f"{type(error).__name__}: {error}"[:500]}), file=answers)

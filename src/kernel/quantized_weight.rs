@@ -69,7 +69,7 @@ impl QuantizedWeight {
         let mut values = vec![0.0; shape.iter().product()];
         let mut places = values.chunks_exact_mut(format.block_len());
         blocks.zip(&mut places).for_each(|(block, place)| block.dequantize(format, place));
-        assert!(places.next().is_none(), "{shape:?} numbers have more blocks in {format:?}");
+        assert!(places.next().is_none(), "{shape:?} values take more blocks in {format:?}");
         Self { format, storage: Storage::Float(Tensor::from_data(TensorData::new(values, shape), device)) }
     }
 
@@ -140,7 +140,7 @@ impl QuantizedWeight {
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => matrix.dequantize(),
-            Storage::Float(weight) => weight.to_data().try_into_vec::<f32>().expect("kept in float32"),
+            Storage::Float(weight) => weight.to_data().try_into_vec::<f32>().expect("float32"),
         }
     }
 

@@ -138,7 +138,7 @@ impl Block {
     /// If `out` is not one block long.
     pub(in crate::kernel) fn dequantize(&self, format: BlockFormat, out: &mut [f32]) {
         let layout = format.layout();
-        assert_eq!(out.len(), layout.block, "numbers of a block of {format:?}");
+        assert_eq!(out.len(), layout.block, "values of a block of {format:?}");
         let (d, m) = (self.d.to_f32(), self.m.to_f32());
         for (sub_block, out) in out.chunks_exact_mut(layout.sub_block).enumerate() {
             let byte = self.scales[sub_block];

@@ -13,26 +13,26 @@ thread_local! {
 
 /// A buffer of arbitrary values. The buffer dropped last is reused first, while it is still in cache.
 pub(in crate::kernel) struct Scratch {
-    numbers: Vec<f32>,
+    values: Vec<f32>,
     len: usize,
 }
 
 impl Scratch {
     pub(in crate::kernel) fn new(len: usize) -> Self {
-        let mut numbers = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        if numbers.len() < len {
-            numbers = vec![0.0; len];
+        let mut values = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if values.len() < len {
+            values = vec![0.0; len];
         }
-        Self { numbers, len }
+        Self { values, len }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if self.numbers.len() <= MAX_CACHED_LEN {
-            let numbers = std::mem::take(&mut self.numbers);
+        if self.values.len() <= MAX_CACHED_LEN {
+            let values = std::mem::take(&mut self.values);
             // Fails while the thread exits; the buffer is then freed.
-            let _ = FREE.try_with(|free| free.borrow_mut().push(numbers));
+            let _ = FREE.try_with(|free| free.borrow_mut().push(values));
         }
     }
 }
@@ -41,13 +41,13 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.numbers[..self.len]
+        &self.values[..self.len]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.numbers[..self.len]
+        &mut self.values[..self.len]
     }
 }
 

@@ -83,7 +83,7 @@ fn last_size(x: &FlexTensor) -> usize {
 }
 
 impl Operand<Flex> {
-    /// The same with its numbers next to each other.
+    /// The operand, contiguous.
     pub(in crate::kernel) fn contiguous(self) -> Self {
         match self {
             Self::Float(weight) => Self::Float(weight.to_contiguous()),
@@ -91,7 +91,7 @@ impl Operand<Flex> {
         }
     }
 
-    /// The rows of a [`contiguous`](Self::contiguous) operand.
+    /// The weight of a [`contiguous`](Self::contiguous) operand.
     pub(in crate::kernel) fn matrix(&self) -> Matrix<'_> {
         match self {
             Self::Float(weight) => Matrix::Rows(WeightRows::from_tensor(weight)),

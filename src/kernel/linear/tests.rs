@@ -197,7 +197,7 @@ fn any_number_of_threads_gives_the_same_bits() {
     }
 }
 
-/// Bound on the error of `x_row · w_row` if each 32 numbers of `x` are rounded by up to half of `max |x| / 127`.
+/// Bound on the error of `x_row · w_row` if each 32 elements of `x` are rounded by up to half of `max |x| / 127`.
 fn bound(x: &[f32], w: &[f32]) -> f32 {
     let step = |x: &[f32]| x.iter().fold(0.0f32, |largest, x| largest.max(x.abs())) / 127.0;
     let blocks = x.chunks_exact(32).zip(w.chunks_exact(32));
@@ -247,7 +247,7 @@ fn gradients_reach_the_activations_of_a_quantized_weight() {
     }
 }
 
-/// Products by the operations of a backend itself, without the dispatch: three of one input, one added to a residual, gated.
+/// Every form of product by the trait of one backend, without dispatch.
 fn forms<B: LinearOps>() -> Vec<TensorData> {
     let device = Default::default();
     let tensor = |shape: [usize; 2], salt| {

@@ -14,7 +14,7 @@ pub(in crate::kernel) type PanelRow = [f32; PANEL_WIDTH];
 /// Prefetch distance in depths: a panel may not fit in L1.
 const PREFETCH_DEPTHS: usize = 8;
 
-/// `sums[i] = Σ_t a[i, t]·panel[t] + beta·sums[i]`, for at least the first `width` columns. Without `beta`, `sums` is only
+/// `sums[i] = Σ_t a[i, t]·panel[t] + beta ∘ sums[i]`, for at least the first `width` columns. Without `beta`, `sums` is only
 /// written.
 ///
 /// # Panics

@@ -34,7 +34,7 @@ impl QuantizedMatrix {
     /// If `cols` is not a multiple of the block length, or `bytes` has another size.
     pub fn from_blocks(format: BlockFormat, [rows, cols]: [usize; 2], bytes: &[u8]) -> Self {
         let row_bytes = cols / format.block_len() * format.block_bytes();
-        assert_eq!(bytes.len(), rows * row_bytes, "bytes of {rows}×{cols} numbers in {format:?}");
+        assert_eq!(bytes.len(), rows * row_bytes, "bytes of {rows}×{cols} values in {format:?}");
         Self::build(format, [rows, cols], |row, index| {
             let start = row * row_bytes + index * format.block_bytes();
             Block::parse(format, &bytes[start..start + format.block_bytes()])
@@ -46,7 +46,7 @@ impl QuantizedMatrix {
     /// # Panics
     /// If the format is another, `cols` is not a multiple of 32, or there are not `rows·cols` values.
     pub fn quantize(format: BlockFormat, [rows, cols]: [usize; 2], values: &[f32]) -> Self {
-        assert_eq!(values.len(), rows * cols, "numbers of {rows}×{cols}");
+        assert_eq!(values.len(), rows * cols, "values of {rows}×{cols}");
         Self::build(format, [rows, cols], |row, index| {
             let start = row * cols + index * 32;
             Block::quantize(format, &values[start..start + 32])
@@ -61,7 +61,7 @@ impl QuantizedMatrix {
 
     fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block) -> Self {
         let layout = format.layout();
-        assert!(cols.is_multiple_of(layout.block), "a row of {cols} numbers in blocks of {}", layout.block);
+        assert!(cols.is_multiple_of(layout.block), "a row of {cols} values in blocks of {}", layout.block);
         let panel_bytes = cols / layout.block * layout.panel_block_bytes();
         let mut matrix = Self { format, rows, cols, panel_bytes, panels: vec![0; rows.div_ceil(PANEL) * panel_bytes] };
         for row in 0..rows {
@@ -83,7 +83,7 @@ impl QuantizedMatrix {
     /// # Panics
     /// If the row does not exist or `out` has another length.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} numbers", out.len());
+        assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} values", out.len());
         let layout = self.format.layout();
         for (index, out) in out.chunks_exact_mut(layout.block).enumerate() {
             read_lane(layout, &self.panels[self.offset(row, index)..], row % PANEL).dequantize(self.format, out);

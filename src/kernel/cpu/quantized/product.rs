@@ -35,7 +35,7 @@ impl QuantizedRows {
     /// # Panics
     /// If `cols` is not a multiple of 32.
     pub(in crate::kernel) fn round(x: &[f32], cols: usize) -> Self {
-        assert!(cols.is_multiple_of(32) && x.len().is_multiple_of(cols), "rows of {cols} numbers in blocks of 32");
+        assert!(cols.is_multiple_of(32) && x.len().is_multiple_of(cols), "rows of {cols} values in blocks of 32");
         let mut rows =
             Self { cols, codes: vec![0; x.len()], scales: vec![0.0; x.len() / 32], sums: vec![0; x.len() / 16] };
         let (codes, scales, sums) = (&mut rows.codes, &mut rows.scales, &mut rows.sums);
