@@ -1,6 +1,7 @@
 //! The tests of one model after the other: loading, warming up, timing, tracing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, SystemTime};
 
 use burn::tensor::Device;
@@ -31,11 +32,10 @@ impl Pools {
     pub fn new(cases: &[TestCase]) -> Result<Self, BenchError> {
         let mut pools = BTreeMap::new();
         for num_threads in cases.iter().map(|case| case.n_threads) {
-            if !pools.contains_key(&num_threads) {
+            if let Entry::Vacant(pool) = pools.entry(num_threads) {
                 let builder = rayon::ThreadPoolBuilder::new().num_threads(num_threads).stack_size(STACK_BYTES);
                 let named = builder.thread_name(|index| format!("bench {index}"));
-                let pool = named.build().map_err(|source| BenchError::Threads { num_threads, source })?;
-                pools.insert(num_threads, pool);
+                pool.insert(named.build().map_err(|source| BenchError::Threads { num_threads, source })?);
             }
         }
         Ok(Self(pools))
