@@ -106,13 +106,11 @@ pub struct CompareArgs {
 impl CompareArgs {
     /// Whether no option that changes results was given, `--quick` aside.
     fn is_as_it_comes(&self) -> bool {
-        let numbers = [self.batch_size, self.seq_length];
         self.data.is_none()
             && self.m.is_empty()
             && (self.experts, self.top_k) == (8, 2)
-            && (self.flops, self.tokens, self.lr) == (None, None, None)
-            && self.seeds.is_none()
-            && numbers == [None; 2]
+            && (self.flops, self.tokens, self.lr, self.seeds) == (None, None, None, None)
+            && (self.batch_size, self.seq_length) == (None, None)
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
     }
@@ -281,17 +279,16 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
 /// Hash of this program: finished runs of another build are not reused.
 fn build_hash() -> Result<String, Failure> {
     let program = std::env::current_exe().map_err(Failure::reading(Path::new("the program")))?;
+    let file = std::fs::File::open(&program).map_err(Failure::reading(&program))?;
     let mut hash = blake3::Hasher::new();
-    hash.update_reader(std::fs::File::open(&program).map_err(Failure::reading(&program))?)
-        .map_err(Failure::reading(&program))?;
-    Ok(hash.finalize().to_hex().to_string())
+    Ok(hash.update_reader(file).map_err(Failure::reading(&program))?.finalize().to_hex().to_string())
 }
 
 fn positive(option: &'static str, number: usize) -> Result<usize, Failure> {
-    if number == 0 {
-        return Err(Failure::usage(format_args!("--{option} is 0, expected at least 1")));
+    match number {
+        0 => Err(Failure::usage(format_args!("--{option} is 0, expected at least 1"))),
+        _ => Ok(number),
     }
-    Ok(number)
 }
 
 /// Names the other forms in which a base may be given elsewhere.
@@ -390,7 +387,7 @@ fn file_name(path: Option<&Path>, otherwise: &str) -> String {
     name.map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// RandomStream everything first, then writes everything, the record last.
+/// Draws every figure first, then writes the files, the record last.
 fn write(study: &Study, json: &str, out: &Path) -> Result<(), Failure> {
     let figures = draw_study(study)?;
     std::fs::create_dir_all(out).map_err(Failure::writing(out))?;
@@ -400,6 +397,5 @@ fn write(study: &Study, json: &str, out: &Path) -> Result<(), Failure> {
     }
     let markdown = format!("{}\n{}\n", table::to_markdown(study), verdict(study));
     write_file_atomically(&out.join("results.md"), markdown.as_bytes())?;
-    write_file_atomically(&out.join("results.json"), json.as_bytes())?;
-    Ok(())
+    Ok(write_file_atomically(&out.join("results.json"), json.as_bytes())?)
 }
