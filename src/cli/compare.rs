@@ -359,11 +359,8 @@ fn windows_needed(
 fn builtin_data(seq_length: usize, num_windows: usize, heldout_windows: usize) -> Result<StudyData, DataError> {
     /// Documents before this one pretrained the built-in base.
     const FIRST_FRESH: u64 = 1 << 32;
-    let language = Language::builtin();
-    let documents = |split, first: u64| {
-        let language = &language;
-        (first..).map(move |index| language.document(split, index))
-    };
+    let language = &Language::builtin();
+    let documents = |split, first: u64| (first..).map(move |index| language.document(split, index));
     Ok(StudyData {
         train: Windows::aligned(documents(Split::Train, FIRST_FRESH), seq_length, num_windows)?,
         heldout: Windows::aligned(documents(Split::HeldOut, 0), seq_length, heldout_windows)?,

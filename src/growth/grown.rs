@@ -6,7 +6,8 @@ use super::making::Making;
 use super::plan::GrowthPlan;
 use crate::config::DecoderConfig;
 use crate::weights::{
-    Dtype, GgmlType, Like, PackedTensor, RawTensor, Recipe, Sink, Step, TensorId, WeightError, WeightSource,
+    Dtype, GgmlType, LayerTensor, Like, PackedTensor, RawTensor, Recipe, Sink, Step, TensorId, WeightError,
+    WeightSource,
 };
 
 /// A source grown by plans, which is again a source: nothing is read until a weight is.
@@ -94,7 +95,17 @@ impl<S: WeightSource> Grown<S> {
     /// # Errors
     /// [`WeightError::NotComputable`].
     pub fn check_types(&self) -> Result<(), WeightError> {
-        TensorId::all(self.config()).into_iter().try_for_each(|id| self.making(&self.recipe(id)).check())
+        let config = self.config();
+        // All experts of a dense base are made of one MLP, so the first stands for them: there may be a great many.
+        let is_upcycled = self.sources.len() == 1 && self.sources[0].config().moe.is_none();
+        let mut tensors = LayerTensor::all(config);
+        tensors.retain(|tensor| !(is_upcycled && matches!(tensor, LayerTensor::Expert(1.., _))));
+        let tensors = &tensors;
+        let layers = (0..config.num_hidden_layers)
+            .flat_map(|layer| tensors.iter().map(move |tensor| TensorId::Layer(layer, *tensor)));
+        let head = (!config.tie_word_embeddings).then_some(TensorId::LmHead);
+        let mut ids = std::iter::once(TensorId::EmbedTokens).chain(layers).chain([TensorId::Norm]).chain(head);
+        ids.try_for_each(|id| self.making(&self.recipe(id)).check())
     }
 
     /// The recipe of a weight of the result of the first `num_stages` plans.
@@ -180,7 +191,7 @@ impl<S: WeightSource> WeightSource for Grown<S> {
 mod tests {
     use super::super::{ExpertInit, UpcyclePlan};
     use super::*;
-    use crate::weights::{LayerTensor, MemoryWeights, Projection};
+    use crate::weights::{MemoryWeights, Projection};
 
     fn base() -> MemoryWeights {
         let config = DecoderConfig::pico();
