@@ -263,7 +263,7 @@ mod tests {
         let (cpu, recording) = (Device::flex(), Device::flex().autodiff());
         let weight = QuantizedWeight::quantize(BlockFormat::Q8_0, [5, 64], &numbers(5 * 64, 1), &cpu);
         let layer = Layer { weight: weight.clone().into() };
-        assert_eq!(layer.devices(), [cpu.clone()], "the weight is visible to module moves");
+        assert_eq!(layer.devices(), std::slice::from_ref(&cpu), "the weight is visible to module moves");
         let x = random::<2>([3, 64], &cpu);
         let run = |layer: &Layer, x: Tensor<2>| linear_all(x, [&layer.weight]).map(Tensor::into_data);
         let expected = run(&layer, x.clone());

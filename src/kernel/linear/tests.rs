@@ -277,6 +277,7 @@ fn a_backend_that_writes_one_product_has_every_form() {
 /// The extension traits on a backend without kernels of its own. Run by `cargo test --lib --features ndarray a_second_backend`;
 /// not part of CI, since it builds Burn and the crate once more.
 #[cfg(feature = "ndarray")]
+#[expect(deprecated, reason = "a backend for tests alone")]
 mod second_backend {
     use burn::backend::NdArray;
     use burn::backend::ops::{ActivationOps, FloatTensorOps};

@@ -9,6 +9,7 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// A weight `[out, in]`.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a few hundred per model")]
 pub enum Weight {
     /// In float32, float16 or bfloat16. Float32 can be trained.
     Float(Param<Tensor<2>>),
@@ -61,6 +62,7 @@ impl From<QuantizedWeight> for Weight {
 /// A [`Weight`] on a backend.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone, ExtensionType)]
+#[expect(clippy::large_enum_variant, reason = "one per product, on the stack")]
 pub(in crate::kernel) enum Operand<B: Backend> {
     /// `[out, in]`.
     Float(FloatTensor<B>),
