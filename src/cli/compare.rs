@@ -201,6 +201,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     }
     args.base.as_deref().map_or(Ok(()), is_local_directory)?;
     let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
+    base.config().computable().map_err(|error| Failure::invalid(format_args!("{:?}: {error}", base.path())))?;
     let plan_options = PlanOptions {
         overlaps: args.m.clone(),
         num_local_experts: args.experts,

@@ -10,7 +10,6 @@ use crate::weights::{MemoryWeights, WeightError, WeightSource};
 
 /// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per model")]
 pub enum AnyDecoder {
     /// Without experts.
     Dense(DenseDecoder),

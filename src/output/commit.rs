@@ -316,7 +316,8 @@ mod tests {
     fn an_output_that_changes_meanwhile_is_not_replaced() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let changes: [(&str, fn(&Path)); 3] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 3] = [
             ("trained", |out| fs::write(out.join("trained"), "").unwrap()),
             ("mine", |out| {
                 let file = fs::File::options().write(true).open(out.join("mine")).unwrap();

@@ -68,7 +68,12 @@ impl Units {
             let Some(path) = self.path(&record.arm, record.run.seed, &record.key) else { return };
             let _stays_if_it_cannot_be_removed = fs::remove_file(path);
         }
-        let _is_not_empty = self.folder.as_deref().map(fs::remove_dir);
+        let Some(folder) = self.folder.as_deref() else { return };
+        let Ok(left) = fs::read_dir(folder) else { return };
+        // A killed study may have left a record half written.
+        let partial = left.flatten().filter(|file| file.file_name().to_string_lossy().starts_with(".partial-"));
+        partial.for_each(|file| drop(fs::remove_file(file.path())));
+        let _is_not_empty = fs::remove_dir(folder);
     }
 
     fn path(&self, arm: &str, seed: u64, key: &str) -> Option<PathBuf> {

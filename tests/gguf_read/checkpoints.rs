@@ -191,7 +191,7 @@ fn an_id_that_names_no_token_means_that_there_is_no_such_token() {
     let with = |pad: builder::Value, eos: u32| {
         let bytes = builder::llama()
             .with("tokenizer.ggml.model", builder::text("llama"))
-            .with("tokenizer.ggml.tokens", builder::texts(&["a", "b", "c"]))
+            .with("tokenizer.ggml.tokens", builder::texts(&["a", "b", "c", "d"]))
             .with("tokenizer.ggml.padding_token_id", pad)
             .with("tokenizer.ggml.eos_token_id", builder::u32_(eos))
             .with("tokenizer.ggml.add_eos_token", builder::Value { kind: 7, bytes: vec![1] })
@@ -205,7 +205,7 @@ fn an_id_that_names_no_token_means_that_there_is_no_such_token() {
         let (vocabulary, notices) = with(pad, 32_000);
         assert_eq!((vocabulary.pad, vocabulary.eos, vocabulary.add_eos), (None, None, Some(false)));
         let [eos, pad] = &notices[..] else { panic!("{notices:?}") };
-        assert!(eos.contains("eos_token_id is 32000, which names none of the 3 tokens"), "{eos}");
+        assert!(eos.contains("eos_token_id is 32000, which names none of the 4 tokens"), "{eos}");
         assert!(pad.contains("padding_token_id is -1"), "{pad}");
     }
     let (vocabulary, notices) = with(builder::u32_(0), 2);

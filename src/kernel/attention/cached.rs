@@ -111,7 +111,7 @@ pub fn cached_attention_reference(
 #[backend_extension(Flex)]
 pub(super) trait CachedAttention: Backend {
     /// The result, keys and values.
-    #[expect(clippy::too_many_arguments, reason = "primitives cross the dispatch one by one")]
+    #[allow(clippy::too_many_arguments, reason = "primitives cross the dispatch one by one")]
     fn cached_attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,

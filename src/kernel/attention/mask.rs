@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Which keys each query sees: always a contiguous range that ends with its own, the last one.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one per pass")]
 pub enum CausalMask {
     /// The queries of every sequence are at the same positions.
     Band(Band),
