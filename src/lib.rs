@@ -23,7 +23,7 @@
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
 //! | [`train`], [`eval`], [`profile`] | training; losses and comparisons; FLOPs, memory and speed |
-//! | [`bench`] | speed measurements, as llama-bench makes and prints them |
+//! | [`bench`](mod@bench) | speed measurements, as llama-bench makes and prints them |
 //! | [`upscale`] | a checkpoint grown from a request: sources, view, forecast, check |
 //! | [`study`] | arms grown from one base, trained at matched FLOPs, measured alike |
 //! | [`report`], [`figure`] | records of a study; the table, the verdict and the figures made from them |

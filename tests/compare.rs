@@ -152,7 +152,7 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (words(&["--flops", "18446744073709551615"]), 3, &["windows"]),
         (words(&["--batch-size", "18446744073709551615"]), 3, &["dense control"]),
         (words(&["--experts", "18446744073709551615"]), 3, &["--experts"]),
-        (words(&["--experts", "4000000000"]), 3, &["--experts"]),
+        (words(&["--experts", "4000000000"]), 3, &["MoE 4000000000×top-2"]),
         (words(&["--top-k", "18446744073709551615"]), 3, &["--top-k"]),
         (words(&["--m", "18446744073709551615"]), 2, &["--m"]),
         (words(&["--lr", "-1e-3"]), 2, &["-1e-3"]),

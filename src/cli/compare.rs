@@ -70,8 +70,8 @@ pub struct CompareArgs {
     /// Runs per arm; from 2 on with 95 % intervals [default: 3]
     ///
     /// The seeds are 1 to K. With --quick or --base, the default is 1.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Training")]
-    pub seeds: Option<u16>,
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Training")]
+    pub seeds: Option<u64>,
     /// Peak learning rate [default: 2e-3, 1e-4 with --base]
     #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
@@ -81,7 +81,7 @@ pub struct CompareArgs {
     /// Tokens per window [default: 128, 256 with --base]
     #[arg(long, help_heading = "Training")]
     pub seq_length: Option<usize>,
-    /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
+    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Measuring")]
     pub device: String,
     /// float32, float16 or bfloat16, for timings and memory
@@ -130,7 +130,7 @@ impl CompareArgs {
 /// Numbers that the arguments leave open, by what is asked: built-in or real base, quick or not.
 struct Defaults {
     budget: Budget,
-    seeds: u16,
+    seeds: u64,
     learning_rate: f64,
     batch_size: usize,
     seq_length: usize,
@@ -228,7 +228,7 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
         learning_rate: args.lr.unwrap_or(defaults.learning_rate),
         warmup_fraction: 0.1,
         weight_decay: 0.1,
-        seeds: (1..=u64::from(num_seeds)).collect(),
+        seeds: (1..=num_seeds).collect(),
         match_rule: plan.match_rule.clone(),
     };
     let sha256 = base.weights_sha256(&mut |_| ())?;

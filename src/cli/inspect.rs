@@ -12,7 +12,7 @@ use crate::profile::inspection::Inspection;
 /// Print config, parameters and tensors of a checkpoint, from its headers
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// Hugging Face directory, .gguf file, or id on the hub: org/name[@revision]
+    /// Hugging Face directory, .gguf file, or id on the hub: org/name or org/name@revision
     pub path: String,
     /// List every tensor
     #[arg(long)]

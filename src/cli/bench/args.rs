@@ -21,7 +21,7 @@ use crate::load::Precision;
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct BenchArgs {
-    /// Hugging Face directories, .gguf files, or ids on the hub: org/name[@revision]
+    /// Hugging Face directories, .gguf files, or ids on the hub: org/name or org/name@revision
     #[arg(value_name = "MODEL", required_unless_present = "model")]
     pub models: Vec<String>,
     /// A further MODEL, as llama-bench takes it
@@ -94,7 +94,7 @@ pub struct BenchArgs {
     /// Matrices that a GGUF file has quantized stay as they are.
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
     pub quant: Option<QuantArg>,
-    /// flex; cuda[:N], vulkan, ndarray, tch:cpu in other builds
+    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,
 

@@ -17,7 +17,7 @@ const DEFAULT_TOP_K: usize = 2;
 
 /// Write a grown checkpoint: deep, wide, or both
 ///
-/// SOURCE is a base to grow (a Hugging Face directory, a .gguf file, or an id on the hub: org/name[@revision]), or a mergekit
+/// SOURCE is a base to grow (a Hugging Face directory, a .gguf file, or an id on the hub: org/name or org/name@revision), or a mergekit
 /// or mergekit-moe file (.yml, .yaml). With options of depth and width, depth comes first. OUT is the directory to write; it
 /// appears complete or not at all.
 #[derive(Debug, Clone, Args)]

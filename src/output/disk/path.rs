@@ -12,7 +12,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 /// `path` from the root. A symbolic link at its end is followed, so that its target is replaced and the link stays.
 ///
 /// # Errors
-/// [`FileFault::NotFound`] if the link leads to nothing; [`FileFault::Io`].
+/// `FileFault::NotFound` if the link leads to nothing; `FileFault::Io`.
 pub fn absolute(path: &Path) -> Result<PathBuf, FileError> {
     // Without a slash at the end, which would hide the link.
     let path: PathBuf = path.components().collect();
