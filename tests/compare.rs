@@ -192,7 +192,7 @@ fn with_json_a_refusal_is_one_json_object_on_stdout() {
 
 /// The study without what differs from run to run: dates, command lines and times.
 fn without_times(mut study: Study) -> Study {
-    study.run.date.clear();
+    (study.run.commit, study.run.date) = (None, String::new());
     study.run.command.clear();
     study.rounds.clear();
     for arm in &mut study.arms {
