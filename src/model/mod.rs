@@ -14,6 +14,7 @@ mod moe;
 mod norm;
 mod positions;
 mod rope;
+mod routing;
 mod token_batch;
 
 pub use any_decoder::AnyDecoder;
@@ -22,10 +23,11 @@ pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use mlp::{FeedForward, GatedMlp};
-pub use moe::{Router, Routing, SparseMoe};
+pub use moe::SparseMoe;
 pub use norm::RmsNorm;
 pub use positions::Positions;
 pub use rope::Rotation;
+pub use routing::{Router, Routing};
 pub use token_batch::TokenBatch;
 
 use burn::module::Module;
