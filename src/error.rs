@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 /// Longest excerpt of a name or value that a message shows, in characters.
 const SHOWN_CHARS: usize = 200;
 
@@ -113,6 +115,18 @@ impl<F: fmt::Display> fmt::Display for InFile<F> {
 impl<F: std::error::Error> std::error::Error for InFile<F> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.fault.source()
+    }
+}
+
+/// The type of a JSON value, in words.
+pub(crate) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
     }
 }
 

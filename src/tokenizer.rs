@@ -5,6 +5,7 @@
 //! end a text. What a document is, and how documents become windows, is left to `data`.
 
 mod error;
+mod message;
 mod special;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +18,7 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
 
 pub use error::TokenizerError;
+pub use message::{Message, NotAMessage};
 
 const TOKENIZER_LIMIT_BYTES: u64 = 256 << 20;
 const MODEL_TYPES: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];

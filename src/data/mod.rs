@@ -1,13 +1,15 @@
-//! Text as documents of token ids, and documents as windows of a fixed length.
+//! Text as documents of token ids, documents as windows of a fixed length, rows of files as training examples.
 
 mod document;
 mod error;
 pub mod language;
+mod record;
 pub mod text;
 mod window_order;
 mod windows;
 
 pub use document::{Document, check_vocabulary};
 pub use error::{DataError, LineFault, TextFault};
+pub use record::{MessageFault, Passage, Record, RecordFormat, RowFault, UnknownFormat};
 pub use window_order::WindowOrder;
 pub use windows::Windows;

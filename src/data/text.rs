@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::document::Document;
 use super::error::{DataError, LineFault, TextFault};
-use crate::error::{FileError, FileFault, InFile};
+use crate::error::{FileError, FileFault, InFile, type_name};
 use crate::tokenizer::Tokenizer;
 
 /// The documents of a text file as text.
@@ -134,17 +134,6 @@ fn jsonl_text(content: &str) -> Result<String, LineFault> {
                 None => LineFault::MissingText { found: keys.keys().cloned().collect() },
             })
         }
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 
