@@ -1,49 +1,16 @@
 //! What can be wrong with a tokenizer, or with what it is given: one variant per rule.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, FileError};
 
 /// Why a tokenizer could not be read, written or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    /// The file does not exist.
-    #[error("{path:?} does not exist")]
-    NotFound {
-        /// What is missing.
-        path: PathBuf,
-    },
-    /// The vocabulary is there only in a form that is not read.
-    #[error("{path:?} does not exist, only tokenizer.model beside it, a SentencePiece model, which is not read")]
-    OnlySentencePiece {
-        /// What is missing.
-        path: PathBuf,
-    },
-    /// A directory, a pipe or a device stands where a file should.
-    #[error("{path:?} is not a regular file, expected a tokenizer.json")]
-    NotAFile {
-        /// What was given.
-        path: PathBuf,
-    },
-    /// The operating system failed to read or write.
-    #[error("{path:?}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is larger than any real one.
-    #[error("{path:?} has {found_bytes} bytes, expected at most {limit_bytes}")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        found_bytes: u64,
-        /// The limit.
-        limit_bytes: u64,
-    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A pointer of Git LFS stands in place of the file.
     #[error("{path:?} is a Git LFS pointer, expected JSON: run `git lfs pull` where it came from")]
     LfsPointer {
@@ -163,20 +130,8 @@ impl TokenizerError {
     /// Which kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } | Self::OnlySentencePiece { .. } => ErrorKind::NotFound,
-            Self::Io { .. } => ErrorKind::Io,
+            Self::File(error) => error.kind(),
             _ => ErrorKind::Invalid,
-        }
-    }
-
-    /// For `map_err`: the failure of an operation on `path`, with absence told apart.
-    pub(super) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        |source| match source.kind() {
-            std::io::ErrorKind::NotFound if path.with_file_name("tokenizer.model").exists() => {
-                Self::OnlySentencePiece { path: path.to_owned() }
-            }
-            std::io::ErrorKind::NotFound => Self::NotFound { path: path.to_owned() },
-            _ => Self::Io { path: path.to_owned(), source },
         }
     }
 }

@@ -1,19 +1,21 @@
 //! Which ids begin and end a text: the settings of a checkpoint that lie beside its `tokenizer.json`.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Map, Value};
-
-use super::{Tokenizer, TokenizerError, read_text};
+use super::TokenizerError;
+use super::settings::Settings;
 
 /// The first `bos` and every `eos`, in the order in which `tokenizer_config.json`, `generation_config.json` and
 /// `config.json` name them.
-pub(super) fn read_beside(path: &Path, tokenizer: &Tokenizer) -> Result<(Option<u32>, Vec<u32>), TokenizerError> {
+pub(super) fn read_beside(
+    path: &Path,
+    id_of: impl Fn(&str) -> Option<u32>,
+) -> Result<(Option<u32>, Vec<u32>), TokenizerError> {
     let (mut bos, mut eos) = (Vec::new(), Vec::new());
     let settings = Settings::read(path.with_file_name("tokenizer_config.json"))?;
-    bos.extend(settings.token("bos_token", tokenizer)?);
-    eos.extend(settings.token("eos_token", tokenizer)?);
+    bos.extend(settings.token("bos_token", &id_of)?);
+    eos.extend(settings.token("eos_token", &id_of)?);
     for name in ["generation_config.json", "config.json"] {
         let settings = Settings::read(path.with_file_name(name))?;
         bos.extend(settings.ids("bos_token_id")?);
@@ -24,60 +26,12 @@ pub(super) fn read_beside(path: &Path, tokenizer: &Tokenizer) -> Result<(Option<
     Ok((bos.first().copied(), eos))
 }
 
-/// A settings file: a JSON object, empty if the file is not there.
-struct Settings {
-    path: PathBuf,
-    keys: Map<String, Value>,
-}
-
-impl Settings {
-    fn read(path: PathBuf) -> Result<Self, TokenizerError> {
-        if !path.exists() {
-            return Ok(Self { path, keys: Map::new() });
-        }
-        let keys = serde_json::from_str(&read_text(&path)?)
-            .map_err(|source| TokenizerError::Malformed { path: path.clone(), source })?;
-        Ok(Self { path, keys })
-    }
-
-    /// The id of a token that is given by its text, bare or as the `content` of an object.
-    fn token(&self, key: &'static str, tokenizer: &Tokenizer) -> Result<Option<u32>, TokenizerError> {
-        let value = match self.keys.get(key) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(value) => value,
-        };
-        let text = value.as_str().or_else(|| value.get("content")?.as_str());
-        match text.and_then(|text| tokenizer.token_to_id(text)) {
-            Some(id) => Ok(Some(id)),
-            None => Err(self.bad(key, value, "a token of tokenizer.json")),
-        }
-    }
-
-    /// One id or a list of ids.
-    fn ids(&self, key: &'static str) -> Result<Vec<u32>, TokenizerError> {
-        let values = match self.keys.get(key) {
-            None | Some(Value::Null) => return Ok(Vec::new()),
-            Some(Value::Array(values)) => values.as_slice(),
-            Some(value) => std::slice::from_ref(value),
-        };
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        values
-            .iter()
-            .map(|value| id(value).ok_or_else(|| self.bad(key, value, "a token id or a list of them")))
-            .collect()
-    }
-
-    fn bad(&self, key: &'static str, value: &Value, expected: &'static str) -> TokenizerError {
-        let found = value.to_string().chars().take(80).collect();
-        TokenizerError::BadSpecialToken { path: self.path.clone(), key, found, expected }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::tokenizer::Tokenizer;
 
     const WORDS: [&str; 4] = ["<s>", "</s>", "<turn>", "red"];
 

@@ -1,0 +1,118 @@
+//! The tokenizer: ids of a text, and the text of ids.
+
+use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
+
+use super::TokenizerError;
+use super::library::guarded;
+
+/// Text to token ids and back.
+///
+/// ```
+/// use deepwide::tokenizer::Tokenizer;
+///
+/// let words = ["<bos>", "red", "fox"].map(String::from);
+/// let tokenizer = Tokenizer::word_level(&words);
+/// let ids = tokenizer.encode("<bos> red red fox")?;
+/// assert_eq!(ids, [0, 1, 1, 2]);
+/// assert_eq!(tokenizer.decode(&ids)?, "<bos> red red fox");
+/// assert_eq!(tokenizer.bos(), Some(0));
+/// # Ok::<(), deepwide::tokenizer::TokenizerError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    pub(super) inner: tokenizers::Tokenizer,
+    pub(super) vocab_size: usize,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Vec<u32>,
+}
+
+impl Tokenizer {
+    /// A tokenizer without truncation, padding and random merges.
+    pub(super) fn wrap(mut inner: tokenizers::Tokenizer) -> tokenizers::Result<Self> {
+        inner.with_truncation(None::<TruncationParams>)?.with_padding(None::<PaddingParams>);
+        let random = match inner.get_model() {
+            ModelWrapper::BPE(bpe) if bpe.dropout.is_some() => Some(bpe.clone()),
+            _ => None,
+        };
+        if let Some(mut bpe) = random {
+            bpe.dropout = None;
+            inner.with_model(bpe);
+        }
+        let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        Ok(Self { inner, vocab_size, bos: None, eos: Vec::new() })
+    }
+
+    /// The ids of a text, and none that are not in the text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_with(text, false)
+    }
+
+    /// The ids of a text with those that `tokenizer.json` adds around one, such as a beginning of text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
+    pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_with(text, true)
+    }
+
+    fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = guarded(|| self.inner.encode_fast(text, special_tokens));
+        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|reason| self.explain(text, reason))
+    }
+
+    /// Says which word is unknown, where words are what there is to know.
+    fn explain(&self, text: &str, reason: String) -> TokenizerError {
+        let unknown = match self.inner.get_model() {
+            ModelWrapper::WordLevel(_) => text.split_whitespace().find(|word| self.token_to_id(word).is_none()),
+            _ => None,
+        };
+        match unknown {
+            Some(word) => TokenizerError::UnknownWord {
+                word: word.chars().take(80).collect(),
+                offset_bytes: word.as_ptr().addr() - text.as_ptr().addr(),
+                vocab_size: self.vocab_size,
+            },
+            None => TokenizerError::Encode { text_bytes: text.len(), reason },
+        }
+    }
+
+    /// The text of some ids, special tokens included.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownId`] for an id without a token, or [`TokenizerError::Decode`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        if let Some(position) = ids.iter().position(|id| self.inner.id_to_token(*id).is_none()) {
+            return Err(TokenizerError::UnknownId { id: ids[position], position, vocab_size: self.vocab_size });
+        }
+        guarded(|| self.inner.decode(ids, false))
+            .map_err(|reason| TokenizerError::Decode { num_tokens: ids.len(), reason })
+    }
+
+    /// One more than the largest id: the rows that an embedding table needs. A model may have more.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of a token, written as in `tokenizer.json`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The id that begins a text, if one does.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The ids that end a text: the tokenizer's own first, then others that generation stops at.
+    pub fn eos(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// What to write to `tokenizer.json`.
+    pub fn to_json(&self) -> String {
+        self.inner.to_string(true).expect("a tokenizer holds nothing that JSON cannot")
+    }
+}

@@ -1,0 +1,20 @@
+//! Text to token ids and back, as `tokenizer.json` says.
+//!
+//! A thin wrapper around Hugging Face's `tokenizers`, which does the work. It adds what that library leaves open: an error
+//! for every file that is not what it should be, no panic, no silent truncation, and the ids that begin and
+//! end a text. What a document is, and how documents become windows, is left to `data`.
+
+mod codec;
+mod error;
+mod file;
+mod json;
+mod library;
+mod message;
+mod settings;
+mod special;
+mod text;
+mod word_level;
+
+pub use codec::Tokenizer;
+pub use error::TokenizerError;
+pub use message::{Message, NotAMessage};
