@@ -4,6 +4,7 @@ mod document;
 mod error;
 pub mod language;
 mod record;
+pub mod source;
 pub mod text;
 mod window_order;
 mod windows;

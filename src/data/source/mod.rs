@@ -1,0 +1,20 @@
+//! Files of data as rows: `.txt`, `.jsonl`, `.json`, `.csv` and `.parquet`, in memory that does not depend on their size.
+
+mod csv;
+mod error;
+mod files;
+mod format;
+mod input;
+mod json;
+mod json_lines;
+mod parquet;
+mod row;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use error::{RowFault, SourceError, SourceFault};
+pub use files::data_files;
+pub use row::{Row, RowNumber};
+pub use rows::Rows;
