@@ -7,7 +7,8 @@ use csv::{Error, ErrorKind, Reader, ReaderBuilder, StringRecord};
 
 use super::error::{RowFault, SourceFault};
 use super::input::Limited;
-use super::row::{MAX_ROW_BYTES, Row, RowNumber};
+use super::number::RowNumber;
+use super::row::{MAX_ROW_BYTES, Row};
 
 /// The rows of a `.csv` file.
 pub(super) struct Csv<R> {
@@ -36,7 +37,7 @@ impl<R: Read> Csv<R> {
         if !self.reader.read_record(&mut self.record).map_err(|error| fault(error, &self.reader))? {
             return Ok(None);
         }
-        let number = RowNumber::Line(self.record.position().map_or(0, csv::Position::line));
+        let number = number(self.record.position().map_or(0, csv::Position::record));
         let fields = self.names.iter().zip(&self.record);
         Ok(Some(Row { number, fields: fields.map(|(name, field)| (name.to_owned(), field.into())).collect() }))
     }
@@ -51,7 +52,7 @@ impl<R: Read> Iterator for Csv<R> {
 }
 
 fn fault<R: Read>(error: Error, reader: &Reader<Limited<R>>) -> SourceFault {
-    let line = error.position().map_or_else(|| reader.position().line(), csv::Position::line);
+    let record = error.position().map_or_else(|| reader.position().record(), csv::Position::record);
     let fault = match error.into_kind() {
         ErrorKind::Io(_) if reader.get_ref().is_spent() => RowFault::TooLong { limit_bytes: MAX_ROW_BYTES },
         ErrorKind::Io(error) => return error.into(),
@@ -59,5 +60,10 @@ fn fault<R: Read>(error: Error, reader: &Reader<Limited<R>>) -> SourceFault {
         ErrorKind::Utf8 { err, .. } => RowFault::BadField { field: err.field() + 1 },
         other => return std::io::Error::other(format!("{other:?}")).into(),
     };
-    fault.at(RowNumber::Line(line))
+    fault.at(number(record))
+}
+
+/// The header is record 0. Lines are not counted: of a file with carriage returns, the reader counts them wrongly.
+fn number(record: u64) -> RowNumber {
+    if record == 0 { RowNumber::Line(1) } else { RowNumber::Row(record) }
 }

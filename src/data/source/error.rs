@@ -2,9 +2,8 @@
 
 use std::io;
 
+use super::number::RowNumber;
 use crate::error::{ErrorKind, FileFault, InFile, cut, listed, quoted};
-
-use super::row::RowNumber;
 
 /// A fault of a file of data.
 pub type SourceError = InFile<SourceFault>;

@@ -7,7 +7,8 @@ use serde_json::{Deserializer, Value};
 
 use super::error::{RowFault, SourceFault};
 use super::input::Limited;
-use super::row::{Fields, MAX_ROW_BYTES, Row, RowNumber};
+use super::number::RowNumber;
+use super::row::{Fields, MAX_ROW_BYTES, Row};
 use crate::error::type_name;
 
 /// The rows of a `.json` file, read one at a time.

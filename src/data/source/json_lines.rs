@@ -3,7 +3,8 @@
 use std::io::{BufRead, Read};
 
 use super::error::{RowFault, SourceFault};
-use super::row::{Fields, MAX_ROW_BYTES, Row, RowNumber};
+use super::number::RowNumber;
+use super::row::{Fields, MAX_ROW_BYTES, Row};
 use crate::error::type_name;
 
 /// The rows of a `.jsonl` file. Blank lines are skipped, but counted.

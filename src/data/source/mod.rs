@@ -7,6 +7,7 @@ mod format;
 mod input;
 mod json;
 mod json_lines;
+mod number;
 mod parquet;
 mod row;
 mod rows;
@@ -16,5 +17,6 @@ mod text;
 
 pub use error::{RowFault, SourceError, SourceFault};
 pub use files::data_files;
-pub use row::{Row, RowNumber};
+pub use number::RowNumber;
+pub use row::Row;
 pub use rows::Rows;

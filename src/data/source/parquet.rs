@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 
 use super::error::SourceFault;
 use super::input::open_file;
-use super::row::{Row, RowNumber};
+use super::number::RowNumber;
+use super::row::Row;
 
 /// The rows of a `.parquet` file.
 pub(super) struct Parquet {

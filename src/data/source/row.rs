@@ -1,4 +1,4 @@
-//! A row: its fields, and where it is in its file.
+//! A row of a file of data.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::error::RowFault;
+use super::number::RowNumber;
 use crate::error::type_name;
 
 /// Longest row in bytes: longer than any real document, short enough to bound memory.
@@ -18,24 +19,6 @@ pub struct Row {
     pub number: RowNumber,
     /// Its fields, in the order of the file.
     pub fields: Map<String, Value>,
-}
-
-/// Where a row is in its file. Displays as `line 3` or `row 3`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RowNumber {
-    /// The line where it starts, from 1, in a `.txt`, `.jsonl` or `.csv` file.
-    Line(u64),
-    /// Its place among the rows, from 1, of a `.json` or `.parquet` file.
-    Row(u64),
-}
-
-impl fmt::Display for RowNumber {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Line(number) => write!(f, "line {number}"),
-            Self::Row(number) => write!(f, "row {number}"),
-        }
-    }
 }
 
 impl Row {

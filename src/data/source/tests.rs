@@ -70,9 +70,9 @@ fn each_format_gives_its_rows() {
     assert_eq!(shown("a.txt", "red\r\n\ngreen"), [json!(["line 1", {"text": "red\n\ngreen"}])]);
     let table = "text,id\nred,1\n\"two\nlines, \"\"é\"\"\",\r\nblue,3\n";
     let expected = [
-        json!(["line 2", {"text": "red", "id": "1"}]),
-        json!(["line 3", {"text": "two\nlines, \"é\"", "id": ""}]),
-        json!(["line 5", {"text": "blue", "id": "3"}]),
+        json!(["row 1", {"text": "red", "id": "1"}]),
+        json!(["row 2", {"text": "two\nlines, \"é\"", "id": ""}]),
+        json!(["row 3", {"text": "blue", "id": "3"}]),
     ];
     assert_eq!(shown("a.csv", table), expected);
 }
@@ -154,11 +154,11 @@ fn an_array_ends_where_it_should() {
 
 #[test]
 fn columns_are_named_once_and_records_are_as_long_as_the_header() {
-    let fault = row_fault("a.csv", RowNumber::Line(3), "a,b\n1,2\n1\n");
+    let fault = row_fault("a.csv", RowNumber::Row(2), "a,b\n1,2\n1\n");
     assert!(matches!(fault, RowFault::FieldCount { found: 1, expected: 2 }), "{fault}");
     let fault = row_fault("a.csv", RowNumber::Line(1), "a,b,a\n1,2,3\n");
     assert!(matches!(&fault, RowFault::RepeatedColumn { name } if name == "a"), "{fault}");
-    let fault = row_fault("a.csv", RowNumber::Line(2), b"a,b\n1,\xff\n");
+    let fault = row_fault("a.csv", RowNumber::Row(1), b"a,b\n1,\xff\n");
     assert!(matches!(fault, RowFault::BadField { field: 2 }), "{fault}");
 }
 
@@ -182,7 +182,7 @@ fn a_row_that_is_too_long_is_refused_in_bounded_memory() {
     for (name, start, number) in [
         ("a.jsonl", "{}\n{\"a\": \"", RowNumber::Line(2)),
         ("a.json", "[{},{\"a\": \"", RowNumber::Row(2)),
-        ("a.csv", "a\n1\n\"", RowNumber::Line(3)),
+        ("a.csv", "a\n1\n\"", RowNumber::Row(2)),
     ] {
         let fault = row_fault(name, number, long(start));
         assert!(matches!(fault, RowFault::TooLong { limit_bytes: MAX_ROW_BYTES }), "{name}: {fault}");

@@ -6,7 +6,8 @@ use serde_json::Map;
 
 use super::error::SourceFault;
 use super::json_lines::utf8;
-use super::row::{Row, RowNumber};
+use super::number::RowNumber;
+use super::row::Row;
 
 /// Longest document of a text file in bytes, longer than *War and Peace*.
 pub(super) const MAX_DOCUMENT_BYTES: usize = 4 << 20;
