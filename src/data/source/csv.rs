@@ -56,7 +56,9 @@ fn fault<R: Read>(error: Error, reader: &Reader<Limited<R>>) -> SourceFault {
     let fault = match error.into_kind() {
         ErrorKind::Io(_) if reader.get_ref().is_spent() => RowFault::TooLong { limit_bytes: MAX_ROW_BYTES },
         ErrorKind::Io(error) => return error.into(),
-        ErrorKind::UnequalLengths { expected_len: expected, len: found, .. } => RowFault::FieldCount { found, expected },
+        ErrorKind::UnequalLengths { expected_len: expected, len: found, .. } => {
+            RowFault::FieldCount { found, expected }
+        }
         ErrorKind::Utf8 { err, .. } => RowFault::BadField { field: err.field() + 1 },
         other => return std::io::Error::other(format!("{other:?}")).into(),
     };

@@ -52,7 +52,9 @@ impl<R: BufRead> Json<R> {
                 return self.read_row();
             }
             (State::Next, Some(b',')) => self.stream.consume(1),
-            (State::Next | State::End, _) => return Err(RowFault::NoSeparator { found }.at(RowNumber::Row(self.number))),
+            (State::Next | State::End, _) => {
+                return Err(RowFault::NoSeparator { found }.at(RowNumber::Row(self.number)));
+            }
             _ => {}
         }
         if self.state == State::First {

@@ -246,7 +246,8 @@ fn files_that_hold_no_data_are_told_apart() {
 
 #[test]
 fn a_text_is_taken_from_its_field() {
-    let mut row = Row { number: RowNumber::Row(1), fields: json!({"text": "red", "id": 1}).as_object().unwrap().clone() };
+    let mut row =
+        Row { number: RowNumber::Row(1), fields: json!({"text": "red", "id": 1}).as_object().unwrap().clone() };
     assert_eq!(row.take_text("text").unwrap(), "red");
     assert_eq!(row.take_text("id").unwrap_err().to_string(), "\"id\" is a number, expected a string");
     let fault = row.take_text("body").unwrap_err();
