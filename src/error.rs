@@ -42,6 +42,9 @@ pub enum FileFault {
     /// Something else where a directory should be.
     #[error("is not a directory")]
     NotADirectory,
+    /// A name that would lead elsewhere, at least on some systems.
+    #[error("has an unsafe name, expected one that every system takes for a plain file name")]
+    UnsafeName,
     /// The file was replaced, truncated or written to after it was opened.
     #[error("changed while it was being read")]
     Changed,
@@ -63,7 +66,7 @@ impl FileFault {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound => ErrorKind::NotFound,
-            Self::NotAFile | Self::NotADirectory | Self::TooLarge { .. } => ErrorKind::Invalid,
+            Self::NotAFile | Self::NotADirectory | Self::UnsafeName | Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::Changed | Self::Io(_) => ErrorKind::Io,
         }
     }

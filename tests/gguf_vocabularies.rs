@@ -1,5 +1,6 @@
 //! Vocabularies of GGUF files against the ids that transformers and llama.cpp give, and there and back.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use deepwide::formats::gguf::{GgufVocabulary, HfTokenizer, TokenType, TokenizerFile, VocabularyError};
@@ -35,7 +36,9 @@ pub fn vocabulary(keys: &Value) -> GgufVocabulary {
 
 fn save(files: &[TokenizerFile], directory: &Path) -> PathBuf {
     for TokenizerFile { name, text } in files {
-        std::fs::write(directory.join(name), text).unwrap();
+        let path = directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
     directory.join("tokenizer.json")
 }
@@ -50,8 +53,19 @@ fn hf(files: &[TokenizerFile]) -> HfTokenizer {
     HfTokenizer {
         tokenizer_json: text("tokenizer.json").unwrap(),
         tokenizer_config_json: text("tokenizer_config.json"),
-        chat_template: None,
+        ..HfTokenizer::default()
     }
+}
+
+/// What a directory with these files is read as.
+fn read_back(files: &[TokenizerFile]) -> HfTokenizer {
+    let directory = tempfile::tempdir().unwrap();
+    save(files, directory.path());
+    HfTokenizer::open_on(&*disk(), directory.path()).unwrap()
+}
+
+fn by_name(templates: &[(&str, &str)]) -> BTreeMap<String, String> {
+    templates.iter().map(|(name, template)| ((*name).to_owned(), (*template).to_owned())).collect()
 }
 
 /// The texts to which a tokenizer gives other ids than expected.
@@ -264,6 +278,55 @@ fn the_files_of_a_directory_are_read_as_far_as_they_are_there() {
     let read = HfTokenizer::open_on(&*disk(), directory.path()).unwrap();
     assert_eq!(read, HfTokenizer { chat_template: Some("{{ hello }}".to_owned()), ..hf(&files) });
     assert_eq!(GgufVocabulary::from_hf(&read).unwrap().chat_template.as_deref(), Some("{{ hello }}"));
+}
+
+#[test]
+fn several_chat_templates_survive_the_way_to_hugging_face_and_back() {
+    let plain = vocabulary(&golden("byte_level.json"));
+    let named = by_name(&[("rag", "{{ documents }}"), ("tool_use", "{{ tools }}")]);
+    for chat_template in [Some("{{ messages }}".to_owned()), None] {
+        let vocabulary = GgufVocabulary { named_chat_templates: named.clone(), chat_template, ..plain.clone() };
+        let files = vocabulary.tokenizer_files().unwrap();
+        let config = files.iter().find(|file| file.name == "tokenizer_config.json").unwrap();
+        assert!(!config.text.contains("chat_template"), "transformers reads the files: {}", config.text);
+        let back = GgufVocabulary::from_hf(&read_back(&files)).unwrap();
+        assert_eq!(back.named_chat_templates, vocabulary.named_chat_templates);
+        assert_eq!(back.chat_template, vocabulary.chat_template);
+    }
+    for name in ["../../escape", "a/b", "a\\b", "con"] {
+        let named_chat_templates = by_name(&[(name, "")]);
+        let error = GgufVocabulary { named_chat_templates, ..plain.clone() }.tokenizer_files().unwrap_err();
+        assert!(matches!(&error, VocabularyError::UnsafeTemplateName { name: found } if found == name), "{error}");
+    }
+}
+
+#[test]
+fn chat_templates_have_the_names_that_gguf_py_gives_them() {
+    let files = read_back(&vocabulary(&golden("byte_level.json")).tokenizer_files().unwrap());
+    let read = |templates: Value, jinja: Option<&str>, named: &[(&str, &str)]| {
+        let mut config: Value = serde_json::from_str(files.tokenizer_config_json.as_ref().unwrap()).unwrap();
+        config["chat_template"] = templates;
+        let vocabulary = GgufVocabulary::from_hf(&HfTokenizer {
+            tokenizer_config_json: Some(config.to_string()),
+            chat_template: jinja.map(str::to_owned),
+            named_chat_templates: by_name(named),
+            ..files.clone()
+        });
+        vocabulary.map(|read| (read.chat_template, read.named_chat_templates))
+    };
+    let listed = json!([{"name": "default", "template": "D"}, {"name": "tool-use v2é", "template": "T"}]);
+    let (default, named) = read(listed, Some("ignored"), &[("rag", "R")]).unwrap();
+    assert_eq!((default.as_deref(), named), (Some("D"), by_name(&[("rag", "R"), ("tool_use_v2_", "T")])));
+    let (default, named) = read(Value::Null, Some("J"), &[("tool_use", "T")]).unwrap();
+    assert_eq!((default.as_deref(), named), (Some("J"), by_name(&[("tool_use", "T")])));
+    let (default, named) = read(json!([{"name": "rag", "template": "R"}]), None, &[]).unwrap();
+    assert_eq!((default, named), (None, by_name(&[("rag", "R")])));
+    let error = read(Value::Null, None, &[("tool-use", ""), ("tool_use", "")]).unwrap_err().to_string();
+    assert!(error.contains(r#""tool-use" and "tool_use" would have one key"#), "{error}");
+    for malformed in [json!(5), json!([{"name": "rag"}]), json!([{"template": "R"}]), json!(["R"])] {
+        let error = read(malformed, None, &[]).unwrap_err().to_string();
+        assert!(error.contains("expected a template, or a list of objects with a name and a template"), "{error}");
+    }
 }
 
 /// For `tests/golden/gguf/check_vocabularies.py`: the files of every vocabulary that it left as JSON.

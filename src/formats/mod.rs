@@ -1,5 +1,6 @@
 //! Checkpoint formats: safetensors, Hugging Face directories and GGUF files, and [`Checkpoint`], which opens any of them.
 
+pub(crate) mod chat_templates;
 mod checkpoint;
 mod error;
 pub mod gguf;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::error::FileError;
+use crate::formats::chat_templates::{self, CHAT_TEMPLATE};
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
 use crate::output::read::{open_regular, read_bounded, read_through};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
-const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
 pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 /// Of a file of text that is read whole.
@@ -57,13 +57,14 @@ impl Sidecar {
         self
     }
 
-    /// Puts a chat template, in Jinja, in the place of the parent's: transformers reads `chat_template.jinja` first, others
+    /// Puts a chat template, in Jinja, in the place of all that the parent has: transformers reads `chat_template.jinja` first, others
     /// read the key of `tokenizer_config.json` first, so both say the same. The latter is left alone if it is no JSON object.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn set_chat_template(&mut self, disk: &dyn Disk, template: &str) -> Result<(), FileError> {
-        self.files.retain(|(name, _)| ![CHAT_TEMPLATE, "chat_template.json"].contains(&name.as_str()));
+        let replaced = |name: &str| [CHAT_TEMPLATE, "chat_template.json"].contains(&name);
+        self.files.retain(|(name, _)| !replaced(name) && chat_templates::name_of(name).is_none());
         if let Some(mut keys) = self.tokenizer_config(disk)?.filter(|keys| keys.contains_key("chat_template")) {
             keys["chat_template"] = template.into();
             let text = format!("{:#}\n", Value::Object(keys)).into_bytes();

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::error::HubError;
 use super::names::{CONFIG, INDEX, SINGLE, gguf_parts, is_file_name, only_gguf};
 use super::reference::HubReference;
+use crate::formats::chat_templates;
 
 /// Files that a checkpoint may have beside its weights.
 const OPTIONAL: [&str; 11] = [
@@ -56,7 +57,8 @@ pub(super) fn wanted(
     }
     must_have(CONFIG)?;
     let optional = OPTIONAL.into_iter().filter(|name| listed.contains(*name));
-    let mut small: Vec<String> = [CONFIG].into_iter().chain(optional).map(str::to_owned).collect();
+    let templates = listed.iter().map(String::as_str).filter(|name| chat_templates::name_of(name).is_some());
+    let mut small: Vec<String> = [CONFIG].into_iter().chain(optional).chain(templates).map(str::to_owned).collect();
     if single {
         return Ok((small, vec![SINGLE.to_owned()]));
     }
@@ -122,6 +124,10 @@ mod tests {
         assert_eq!(small, ["config.json", "README.md", "tokenizer.json"]);
         assert_eq!(weights, ["model.safetensors"]);
         assert_eq!(wanted_of("a/b/x.gguf", &names).unwrap(), (vec![], vec!["x.gguf".to_owned()]));
+        let templates = ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"];
+        let others = ["additional_chat_templates/x.py", "additional_chat_templates/old/x.jinja"];
+        let names = [&["config.json", "model.safetensors"], &templates[..], &others].concat();
+        assert_eq!(wanted_of("a/b", &names).unwrap().0[1..], templates);
         let (small, weights) = wanted_of("a/b", &["config.json", INDEX, "model-1.safetensors"]).unwrap();
         assert_eq!((small.last().unwrap().as_str(), weights.len()), (INDEX, 0));
     }

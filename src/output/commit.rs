@@ -20,9 +20,9 @@ pub use destination::{Destination, Existing};
 pub use partial_file::PartialFile;
 
 use crate::error::{FileError, FileFault};
-use crate::output::OutputError;
 use crate::output::disk::{Disk, Lock, parent_of};
 use crate::output::manifest::FileRecord;
+use crate::output::{OutputError, TEMPLATES_FOLDER, is_output_name};
 use destination::{Found, partial_prefix, remove_leftovers};
 
 /// A directory under construction. Dropped before [`commit`](Self::commit), it is removed.
@@ -83,11 +83,21 @@ impl PartialDirectory {
         &self.leftovers
     }
 
-    /// Begins a file, whose name must be free.
+    /// Begins a file, whose name must be free: a plain file name, or `additional_chat_templates/NAME.jinja`.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// [`FileFault::UnsafeName`]; what the operating system reports.
     pub fn begin(&self, name: &str) -> Result<PartialFile, FileError> {
+        if !is_output_name(name) {
+            return Err(FileError::new(self.path.join(name), FileFault::UnsafeName));
+        }
+        if let Some((folder, _)) = name.split_once('/') {
+            let folder = self.path.join(folder);
+            match self.disk.create_directory(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created.map_err(FileError::io(&folder))?,
+            }
+        }
         PartialFile::create(&*self.disk, &self.path, name)
     }
 
@@ -103,7 +113,7 @@ impl PartialDirectory {
     /// Writes a small file.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// As [`begin`](Self::begin).
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
         let mut file = self.begin(name)?;
         file.push(bytes)?;
@@ -124,7 +134,11 @@ impl PartialDirectory {
     pub fn commit(mut self) -> Result<(), OutputError> {
         let target = self.target.path();
         let failed = FileError::io(target);
-        self.disk.sync_directory(&self.path).map_err(FileError::io(&self.path))?;
+        let folder = self.path.join(TEMPLATES_FOLDER);
+        let has_folder = self.files.iter().any(|file| file.name.contains('/'));
+        for directory in has_folder.then_some(&folder).into_iter().chain([&self.path]) {
+            self.disk.sync_directory(directory).map_err(FileError::io(directory))?;
+        }
         let replaced = match self.target.found() {
             Found::Nothing => {
                 self.disk.rename(&self.path, target).map_err(&failed)?;
@@ -271,6 +285,53 @@ mod tests {
         partial.commit().unwrap();
         assert_eq!(names(&out), ["new"]);
         assert_eq!(names(root.path()), ["out"]);
+    }
+
+    #[test]
+    fn the_folder_of_templates_is_replaced_like_a_file() {
+        const TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let written = |existing| {
+            let mut partial = PartialDirectory::create(disk(), &out, existing)?;
+            for name in [TEMPLATE, "additional_chat_templates/rag.jinja"] {
+                partial.write(name, name.as_bytes())?;
+            }
+            let receipt = serde_json::json!({"files": partial.files()}).to_string();
+            partial.write(RECEIPT, receipt.as_bytes())?;
+            partial.commit()
+        };
+        written(Existing::Keep).unwrap();
+        assert_eq!(fs::read_to_string(out.join(TEMPLATE)).unwrap(), TEMPLATE);
+        assert!(matches!(written(Existing::Keep), Err(OutputError::Exists { .. })));
+        fs::remove_file(out.join(TEMPLATE)).unwrap();
+        written(Existing::Replace).unwrap();
+        assert!(out.join(TEMPLATE).exists(), "a missing file is no loss");
+        fs::write(out.join(TEMPLATE), "mine").unwrap();
+        assert!(matches!(written(Existing::Replace), Err(OutputError::Modified { .. })));
+        written(Existing::Discard).unwrap();
+        for stray in ["additional_chat_templates/stray.jinja", "additional_chat_templates/stray"] {
+            fs::write(out.join(stray), "").unwrap();
+            let error = written(Existing::Discard).unwrap_err();
+            assert!(matches!(&error, OutputError::NotOurs { foreign, .. } if foreign == stray), "{error}");
+            fs::remove_file(out.join(stray)).unwrap();
+        }
+        let partial = PartialDirectory::create(disk(), &out, Existing::Replace).unwrap();
+        fs::write(out.join(TEMPLATE), "changed meanwhile").unwrap();
+        let error = partial.commit().unwrap_err();
+        assert!(matches!(&error, OutputError::Changed { name, .. } if name == TEMPLATE), "{error}");
+    }
+
+    #[test]
+    fn no_file_is_written_outside_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let mut partial = create(&root.path().join("out")).unwrap();
+        for name in ["../escaped", "other/file", "additional_chat_templates/../../escaped.jinja", "/tmp/escaped"] {
+            let error = partial.write(name, b"").unwrap_err();
+            assert!(matches!(error.fault, FileFault::UnsafeName), "{error}");
+        }
+        partial.commit().unwrap();
+        assert_eq!((names(root.path()), names(&root.path().join("out")).len()), (vec!["out".to_owned()], 0));
     }
 
     #[test]

@@ -5,6 +5,17 @@ use std::path::{Component, Path};
 /// Device names of Windows, with any extension.
 const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
+/// The folder of named chat templates: the only one that an output may contain.
+pub(crate) const TEMPLATES_FOLDER: &str = "additional_chat_templates";
+
+/// Whether an output may contain a file of this name: a plain file name, or `additional_chat_templates/NAME.jinja`.
+pub(crate) fn is_output_name(name: &str) -> bool {
+    match name.split_once('/') {
+        Some((folder, file)) => folder == TEMPLATES_FOLDER && file.ends_with(".jinja") && is_plain_file_name(file),
+        None => is_plain_file_name(name),
+    }
+}
+
 /// Whether this is one normal path component under the rules of Unix and Windows. Symbolic links are fine: the cache of the hub
 /// consists of them.
 pub(crate) fn is_plain_file_name(name: &str) -> bool {
@@ -47,6 +58,22 @@ mod tests {
         for name in ["CON", "con.safetensors", "nul .safetensors", "COM1", "lpt9.bin", "com¹", "a.", "a ", "a?", "a*b"]
         {
             assert!(!is_plain_file_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn an_output_has_plain_files_and_named_chat_templates() {
+        for name in
+            ["model.safetensors", "additional_chat_templates/tool_use.jinja", "additional_chat_templates/é.jinja"]
+        {
+            assert!(is_output_name(name), "{name}");
+        }
+        for file in ["..", "../a.jinja", "a/b.jinja", "/a.jinja", "a\\b.jinja", "a.txt", "", "nul.jinja", "a\n.jinja"] {
+            assert!(!is_output_name(&format!("{TEMPLATES_FOLDER}/{file}")), "{file:?}");
+        }
+        for name in ["templates/a.jinja", "../additional_chat_templates/a.jinja", "/additional_chat_templates/a.jinja"]
+        {
+            assert!(!is_output_name(name), "{name}");
         }
     }
 }

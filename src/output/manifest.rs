@@ -96,7 +96,9 @@ impl FileRecord {
     pub(super) fn size_mismatch(&self, disk: &dyn Disk, directory: &Path) -> Result<Option<Mismatch>, FileError> {
         let (name, path) = (self.name.clone(), directory.join(&self.name));
         let stat = match disk.stat(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Mismatch::Missing { name })),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Some(Mismatch::Missing { name }));
+            }
             stat => stat.map_err(FileError::io(&path))?,
         };
         let (found_bytes, expected_bytes) = (stat.size_bytes, self.size_bytes);

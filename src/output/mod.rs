@@ -9,4 +9,4 @@ pub(crate) mod read;
 pub mod receipt;
 
 pub use error::{OutputError, ReceiptFault};
-pub(crate) use file_name::is_plain_file_name;
+pub(crate) use file_name::{TEMPLATES_FOLDER, is_output_name, is_plain_file_name};

@@ -45,6 +45,17 @@ pub(crate) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// Whether a directory exists at `path`.
+///
+/// # Errors
+/// [`FileFault::Io`].
+pub(crate) fn is_directory(disk: &dyn Disk, path: &Path) -> Result<bool, FileError> {
+    match disk.stat(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        stat => Ok(stat.map_err(FileError::io(path))?.kind == Kind::Directory),
+    }
+}
+
 /// BLAKE3 of a whole file, in hexadecimal; `watch` receives the size of each chunk read.
 pub(crate) fn blake3(file: &dyn ReadAt, watch: &mut dyn FnMut(u64)) -> io::Result<String> {
     let mut hash = ::blake3::Hasher::new();

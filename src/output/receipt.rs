@@ -2,7 +2,8 @@
 //!
 //! It is written last, so a directory with a receipt is complete, and [`verify`] can tell later whether it still is.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use serde::Deserialize;
 use crate::error::{FileError, FileFault, InFile};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::{FileRecord, Mismatch};
-use crate::output::read::read_bounded;
-use crate::output::{OutputError, ReceiptFault, is_plain_file_name};
+use crate::output::read::{is_directory, read_bounded};
+use crate::output::{OutputError, ReceiptFault, TEMPLATES_FOLDER, is_output_name};
 
 /// The version of the records of a growth: the receipt, and the plan that `--dry-run` prints.
 pub const RECORD_FORMAT: u32 = 2;
@@ -49,10 +50,30 @@ pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>
     })?;
     let files: Result<Files, _> = serde_json::from_slice(&text);
     let files = files.map_err(|error| InFile::new(&path, ReceiptFault::Malformed(error)))?.files;
-    match files.iter().find(|record| !is_plain_file_name(&record.name)) {
+    match files.iter().find(|record| !is_output_name(&record.name)) {
         Some(record) => Err(InFile::new(path, ReceiptFault::UnsafeFileName { name: record.name.clone() }).into()),
         None => Ok(files),
     }
+}
+
+/// What each entry of an output is, by the files that its receipt names.
+pub(super) fn expected(files: &[FileRecord]) -> HashMap<&OsStr, Kind> {
+    let kinds = files.iter().flat_map(|record| {
+        let folder = record.name.split_once('/').map(|(folder, _)| (OsStr::new(folder), Kind::Directory));
+        [(OsStr::new(&record.name), Kind::File)].into_iter().chain(folder)
+    });
+    kinds.chain([(OsStr::new(RECEIPT), Kind::File)]).collect()
+}
+
+/// The names in an output, those in its folder of chat templates included.
+pub(super) fn entries(disk: &dyn Disk, directory: &Path) -> Result<Vec<OsString>, FileError> {
+    let list = |path: &Path| disk.list(path).map_err(FileError::io(path));
+    let (mut names, folder) = (list(directory)?, directory.join(TEMPLATES_FOLDER));
+    if is_directory(disk, &folder)? {
+        let inside = |file: OsString| [OsStr::new(TEMPLATES_FOLDER), OsStr::new("/"), &file].into_iter().collect();
+        names.extend(list(&folder)?.into_iter().map(inside).collect::<Vec<OsString>>());
+    }
+    Ok(names)
 }
 
 /// Hashes every file of a directory and compares it with the receipt. `watch` receives the size of each chunk read.
@@ -68,11 +89,11 @@ pub fn verify(disk: &Arc<dyn Disk>, directory: &Path, watch: &mut dyn FnMut(u64)
     for record in &files {
         mismatches.extend(record.mismatch(&**disk, directory, watch)?);
     }
-    let known: HashSet<&str> = files.iter().map(|record| record.name.as_str()).chain([RECEIPT]).collect();
-    let mut names = disk.list(directory).map_err(FileError::io(directory))?;
+    let known = expected(&files);
+    let mut names = entries(&**disk, directory)?;
     names.sort();
-    let unknown = names.iter().map(|name| name.to_string_lossy()).filter(|name| !known.contains(name.as_ref()));
-    mismatches.extend(unknown.map(|name| Mismatch::Unknown { name: name.into_owned() }));
+    let unknown = names.iter().filter(|name| !known.contains_key(name.as_os_str()));
+    mismatches.extend(unknown.map(|name| Mismatch::Unknown { name: name.to_string_lossy().into_owned() }));
     Ok(Verification { num_files: files.len(), mismatches })
 }
 
@@ -120,6 +141,26 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_of_templates_is_verified_too() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let template = |name: &str| format!("{TEMPLATES_FOLDER}/{name}.jinja");
+        let mut partial = PartialDirectory::create(disk(), &out, Existing::Keep).unwrap();
+        partial.write(&template("a"), b"a").unwrap();
+        let receipt = serde_json::json!({"files": partial.files()}).to_string();
+        partial.write(RECEIPT, receipt.as_bytes()).unwrap();
+        partial.commit().unwrap();
+        let found = || verify(&disk(), &out, &mut |_| ()).unwrap().mismatches;
+        assert_eq!(found(), []);
+        fs::write(out.join(template("b")), "").unwrap();
+        assert_eq!(found(), [Mismatch::Unknown { name: template("b") }]);
+        fs::remove_dir_all(out.join(TEMPLATES_FOLDER)).unwrap();
+        assert_eq!(found(), [Mismatch::Missing { name: template("a") }]);
+        fs::write(out.join(TEMPLATES_FOLDER), "").unwrap();
+        assert_eq!(found(), [Mismatch::Missing { name: template("a") }]);
+    }
+
+    #[test]
     fn a_directory_without_receipt_is_not_verified() {
         let root = tempfile::tempdir().unwrap();
         let refused = |path: &Path| verify(&disk(), path, &mut |_| ()).unwrap_err();
@@ -138,12 +179,14 @@ mod tests {
     #[test]
     fn a_receipt_cannot_name_files_outside_its_directory() {
         let root = tempfile::tempdir().unwrap();
-        let file = FileRecord { name: "../secret".to_owned(), size_bytes: 0, blake3: String::new() };
-        fs::write(root.path().join(RECEIPT), serde_json::json!({"files": [file]}).to_string()).unwrap();
-        let error = verify(&disk(), root.path(), &mut |_| ()).unwrap_err();
-        assert!(
-            matches!(error, OutputError::Receipt(InFile { fault: ReceiptFault::UnsafeFileName { .. }, .. })),
-            "{error}"
-        );
+        for name in ["../secret", "additional_chat_templates/../../secret.jinja", "folder/secret"] {
+            let file = FileRecord { name: name.to_owned(), size_bytes: 0, blake3: String::new() };
+            fs::write(root.path().join(RECEIPT), serde_json::json!({"files": [file]}).to_string()).unwrap();
+            let error = verify(&disk(), root.path(), &mut |_| ()).unwrap_err();
+            assert!(
+                matches!(error, OutputError::Receipt(InFile { fault: ReceiptFault::UnsafeFileName { .. }, .. })),
+                "{error}"
+            );
+        }
     }
 }

@@ -90,6 +90,7 @@ impl Sources {
         let mut vocabulary = self.tokenizer().gguf_vocabulary()?;
         if let Some(template) = self.chat_template(disk)? {
             vocabulary.chat_template = Some(template);
+            vocabulary.named_chat_templates.clear();
         }
         Ok(vocabulary)
     }

@@ -183,9 +183,17 @@ fn grow_gguf(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -
 
 type Grow = fn(Arc<dyn Disk>, &Path, &Path, Existing) -> Result<(), CheckpointError>;
 
+/// A base with a chat template in the only folder that an output may contain.
+fn base_with_template(path: &Path) -> PathBuf {
+    let base = tiny_base(path);
+    fs::create_dir(base.join("additional_chat_templates")).unwrap();
+    fs::write(base.join("additional_chat_templates/tool_use.jinja"), "{{ tools }}").unwrap();
+    base
+}
+
 /// Each format with a base.
 fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
-    let (base, gguf) = (tiny_base(&root.join("base")), root.join("base.gguf"));
+    let (base, gguf) = (base_with_template(&root.join("base")), root.join("base.gguf"));
     let source = HfDirectory::open(&base).unwrap();
     let options = GgufOptions { file_type: GgufFileType::F16, name: None };
     write_gguf(&source, &tiny_vocabulary(), &options, &mut fs::File::create(&gguf).unwrap(), &gguf).unwrap();
@@ -272,7 +280,7 @@ fn complete_or_absent(root: &Path, grow: Grow, base: &Path) {
 #[test]
 fn at_every_failing_call_a_replaced_output_is_the_old_or_the_new_one() {
     let root = tempfile::tempdir().unwrap();
-    let base = tiny_base(&root.path().join("base"));
+    let base = base_with_template(&root.path().join("base"));
     let out = root.path().join("out");
     grow(disk(), &base, &out, Existing::Keep).unwrap();
     let (counting, state) = failing(usize::MAX, Fault::Eio);

@@ -8,6 +8,7 @@ mod memory;
 mod merges;
 mod records;
 mod routers;
+mod templates;
 mod warnings;
 
 use std::fs;

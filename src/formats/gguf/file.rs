@@ -190,7 +190,7 @@ impl GgufFile {
 
     fn tokenizer_files(&self, vocabulary: &GgufVocabulary) -> Result<Vec<(String, Vec<u8>)>, CheckpointError> {
         let files = vocabulary.tokenizer_files().map_err(InFile::at(self.path()))?;
-        Ok(files.into_iter().map(|file| (file.name.to_owned(), file.text.into_bytes())).collect())
+        Ok(files.into_iter().map(|file| (file.name, file.text.into_bytes())).collect())
     }
 
     /// The blocks of a quantized weight as they are, whole rows in the order of [`TensorId::shape`]; `None` for one that

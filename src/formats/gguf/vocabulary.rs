@@ -11,7 +11,7 @@ mod pre_tokenizer;
 mod to_hf;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub use error::VocabularyError;
 pub use from_hf::HfTokenizer;
@@ -48,6 +48,8 @@ pub struct GgufVocabulary {
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`, in Jinja.
     pub chat_template: Option<String>,
+    /// `tokenizer.chat_template.NAME`, by name: templates beside the default, such as `tool_use`.
+    pub named_chat_templates: BTreeMap<String, String>,
     /// `tokenizer.huggingface.json`: the whole `tokenizer.json` that the vocabulary was made of.
     pub huggingface_json: Option<String>,
     /// Keys of special tokens whose ids name no token, with the ids: they were ignored.

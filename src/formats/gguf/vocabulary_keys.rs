@@ -35,6 +35,11 @@ pub(super) fn read(keys: &Metadata<'_>) -> Result<Option<GgufVocabulary>, Failur
     let added = |asked: Option<bool>, key| if is_ignored(key) { asked.map(|_| false) } else { asked };
     let add_bos = added(keys.bool("tokenizer.ggml.add_bos_token")?, "tokenizer.ggml.bos_token_id");
     let add_eos = added(keys.bool("tokenizer.ggml.add_eos_token")?, "tokenizer.ggml.eos_token_id");
+    // The list tokenizer.chat_templates says no more than the keys themselves, which llama.cpp looks up.
+    let template = |key: &String| -> Option<Result<(String, String), Failure>> {
+        let name = key.strip_prefix("tokenizer.chat_template.")?.to_owned();
+        keys.text(key).transpose().map(|text| text.map(|text| (name, text)))
+    };
     Ok(Some(GgufVocabulary {
         model,
         pre: keys.text("tokenizer.ggml.pre")?,
@@ -49,6 +54,7 @@ pub(super) fn read(keys: &Metadata<'_>) -> Result<Option<GgufVocabulary>, Failur
         add_eos,
         add_space_prefix: keys.bool("tokenizer.ggml.add_space_prefix")?,
         chat_template: keys.text("tokenizer.chat_template")?,
+        named_chat_templates: keys.entries.keys().filter_map(template).collect::<Result<_, Failure>>()?,
         huggingface_json: keys.text("tokenizer.huggingface.json")?,
         ignored_ids,
         tokens,

@@ -16,6 +16,7 @@ use super::names::Naming;
 use super::shards::{self, Choice};
 use crate::config::DecoderConfig;
 use crate::error::{ErrorKind, FileError, FileFault, InFile};
+use crate::formats::chat_templates;
 use crate::formats::origin::CARD_LIMIT_BYTES;
 use crate::formats::safetensors::{SafetensorsFile, TensorInfo};
 use crate::formats::sidecar::Content;
@@ -140,15 +141,20 @@ impl HfDirectory {
     /// The keys and files that a child inherits besides weights.
     ///
     /// # Errors
-    /// If a file cannot be read.
+    /// If a file cannot be read, or a chat template has an unsafe name.
     pub fn inherited(&self) -> Result<Sidecar, FileError> {
         let mut files = Vec::new();
         for name in INHERITED_FILES {
-            let path = self.path.join(name);
-            if exists(&*self.disk, &path)? {
-                files.push((name.to_owned(), Content::Copied(path)));
+            if exists(&*self.disk, &self.path.join(name))? {
+                files.push(name.to_owned());
             }
         }
+        files.extend(chat_templates::files_in(&*self.disk, &self.path)?);
+        let copied = |name: String| {
+            let path = self.path.join(&name);
+            (name, Content::Copied(path))
+        };
+        let files = files.into_iter().map(copied).collect();
         Ok(Sidecar { config_keys: self.raw_config.clone(), files })
     }
 

@@ -1,6 +1,6 @@
 //! The place of an output: whether one may be written there, and what killed runs left beside it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,18 +108,18 @@ fn snapshot(disk: &dyn Disk, directory: &Path) -> Result<Snapshot, FileError> {
             stat => stat.map(|stat| (name, Some(stat))).map_err(FileError::io(&path)),
         }
     };
-    disk.list(directory).map_err(FileError::io(directory))?.into_iter().map(entry).collect()
+    receipt::entries(disk, directory)?.into_iter().map(entry).collect()
 }
 
 /// Refuses a directory that holds anything but the receipt and regular files that it names.
 fn refuse_foreign_files(disk: &dyn Disk, directory: &Path, snapshot: &Snapshot) -> Result<(), OutputError> {
-    let known = match snapshot.contains_key(OsStr::new(RECEIPT)) {
+    let records = match snapshot.contains_key(OsStr::new(RECEIPT)) {
         true => receipt::files(disk, directory)?,
         false => Vec::new(),
     };
-    let known: HashSet<&OsStr> = known.iter().map(|record| record.name.as_ref()).chain([RECEIPT.as_ref()]).collect();
+    let known = receipt::expected(&records);
     let is_ours = |name: &OsString, stat: &Option<Stat>| {
-        known.contains(&**name) && stat.is_none_or(|stat| stat.kind == Kind::File)
+        known.get(&**name).is_some_and(|kind| stat.is_none_or(|stat| stat.kind == *kind))
     };
     let foreign = snapshot.iter().find(|(name, stat)| !is_ours(name, stat));
     let refused = |name| OutputError::NotOurs { path: directory.to_owned(), foreign: shown(name) };

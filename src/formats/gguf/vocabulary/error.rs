@@ -140,4 +140,18 @@ pub enum VocabularyError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// GGUF keeps only letters and digits of the name of a chat template.
+    #[error("the chat templates {} and {} would have one key in GGUF, expected names that differ in letters or digits", quoted(.first), quoted(.second))]
+    OneTemplateKey {
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The name of a chat template cannot name a file.
+    #[error("tokenizer.chat_template.NAME has the name {}, expected one that every system takes for a plain file name", quoted(.name))]
+    UnsafeTemplateName {
+        /// The name.
+        name: String,
+    },
 }

@@ -21,7 +21,12 @@ pub struct HfTokenizer {
     pub tokenizer_config_json: Option<String>,
     /// `chat_template.jinja`, where the template is not in `tokenizer_config.json`.
     pub chat_template: Option<String>,
+    /// `additional_chat_templates/NAME.jinja`, by name.
+    pub named_chat_templates: BTreeMap<String, String>,
 }
+
+/// The name of the template that is used where none is asked for.
+const DEFAULT: &str = "default";
 
 /// More would not be a vocabulary.
 const MOST_TOKENS: u32 = 1 << 24;
@@ -35,7 +40,8 @@ impl GgufVocabulary {
     /// # Errors
     /// [`VocabularyError::Malformed`]; [`VocabularyError::NotRepresentable`], [`VocabularyError::NotByScore`] or
     /// [`VocabularyError::MissingByte`] for what GGUF cannot say, which includes `Unigram`: llama.cpp joins the pieces of
-    /// `llama` by score and does not search for the best segmentation; [`VocabularyError::IdTwice`].
+    /// `llama` by score and does not search for the best segmentation; [`VocabularyError::IdTwice`];
+    /// [`VocabularyError::OneTemplateKey`].
     pub fn from_hf(files: &HfTokenizer) -> Result<Self, VocabularyError> {
         let form: Form = parsed("tokenizer.json", &files.tokenizer_json)?;
         let config: TokenizerConfig = match &files.tokenizer_config_json {
@@ -71,12 +77,29 @@ impl GgufVocabulary {
         (vocabulary.add_bos, vocabulary.add_eos) =
             (adds(begin, config.add_bos_token, bos), adds(end, config.add_eos_token, eos));
         (vocabulary.bos, vocabulary.eos, vocabulary.unk, vocabulary.pad) = (bos, eos, unk, pad);
-        vocabulary.chat_template = config.chat_template()?.or_else(|| files.chat_template.clone());
+        vocabulary.named_chat_templates = chat_templates(&config, files)?;
+        vocabulary.chat_template = vocabulary.named_chat_templates.remove(DEFAULT);
         if let (Some(unk), true) = (unk, form.model.byte_fallback) {
             vocabulary.token_types[unk as usize] = TokenType::Unknown;
         }
         Ok(vocabulary)
     }
+}
+
+/// The chat templates by the names that they have in GGUF. Where a name is given twice, `tokenizer_config.json` says which
+/// template is meant, as for llama.cpp's converter.
+fn chat_templates(config: &TokenizerConfig, files: &HfTokenizer) -> Result<BTreeMap<String, String>, VocabularyError> {
+    let default = files.chat_template.iter().map(|template| (DEFAULT, template.as_str()));
+    let named = files.named_chat_templates.iter().map(|(name, template)| (name.as_str(), template.as_str()));
+    let templates: BTreeMap<&str, &str> = default.chain(named).chain(config.chat_templates()?).collect();
+    let mut keys: BTreeMap<String, &str> = BTreeMap::new();
+    for name in templates.keys() {
+        let key: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        if let Some(first) = keys.insert(key, name) {
+            return Err(VocabularyError::OneTemplateKey { first: first.to_owned(), second: (*name).to_owned() });
+        }
+    }
+    Ok(keys.into_iter().map(|(key, name)| (key, templates[name].to_owned())).collect())
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(file: &'static str, text: &str) -> Result<T, VocabularyError> {

@@ -6,12 +6,14 @@ use serde_json::{Map, Value, json};
 use super::merges::{self, Merge};
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufVocabulary, Model, TokenType, VocabularyError};
+use crate::formats::chat_templates::{self, CHAT_TEMPLATE};
+use crate::output::is_output_name;
 
 /// One file of a Hugging Face directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFile {
     /// Its name in the directory.
-    pub name: &'static str,
+    pub name: String,
     /// Its text.
     pub text: String,
 }
@@ -51,8 +53,8 @@ fn ids_by_token<S: Serializer>(tokens: &&[String], serializer: S) -> Result<S::O
 }
 
 impl GgufVocabulary {
-    /// `tokenizer.json`, `tokenizer_config.json` (with the chat template), `special_tokens_map.json` and
-    /// `generation_config.json`: the tokenizer that transformers makes of the GGUF file, where the two agree with
+    /// `tokenizer.json`, `tokenizer_config.json` (with the chat template, if there is one), `special_tokens_map.json`,
+    /// `generation_config.json`, and a file for each of several chat templates: the tokenizer that transformers makes of the GGUF file, where the two agree with
     /// llama.cpp; digits of `smollm` and the like, and `default`, are split as llama.cpp splits them, which transformers
     /// forgets.
     ///
@@ -61,11 +63,12 @@ impl GgufVocabulary {
     /// # Errors
     /// The first broken rule, as its [`VocabularyError`].
     pub fn tokenizer_files(&self) -> Result<Vec<TokenizerFile>, VocabularyError> {
-        let pretty = |name, value: Value| TokenizerFile { name, text: format!("{value:#}\n") };
+        let file = |name: &str, text: String| TokenizerFile { name: name.to_owned(), text };
+        let pretty = |name, value: Value| file(name, format!("{value:#}\n"));
         let (add_bos, add_eos) = self.added()?;
         let tokenizer = match &self.huggingface_json {
-            Some(text) => TokenizerFile { name: "tokenizer.json", text: self.carried(text)?.to_owned() },
-            None => TokenizerFile { name: "tokenizer.json", text: self.tokenizer_json(add_bos, add_eos)? },
+            Some(text) => file("tokenizer.json", self.carried(text)?.to_owned()),
+            None => file("tokenizer.json", self.tokenizer_json(add_bos, add_eos)?),
         };
         let named: Map<String, Value> = self
             .meanings()
@@ -80,16 +83,35 @@ impl GgufVocabulary {
         });
         let keys = config.as_object_mut().expect("it was made one");
         keys.extend(named.clone());
-        keys.extend(self.chat_template.as_ref().map(|template| ("chat_template".to_owned(), json!(template))));
+        let templates = self.template_files()?;
+        // Beside files of templates, transformers ignores this key.
+        let only = self.chat_template.as_ref().filter(|_| templates.is_empty());
+        keys.extend(only.map(|template| ("chat_template".to_owned(), json!(template))));
         let ids = [("bos_token_id", self.bos), ("eos_token_id", self.eos), ("pad_token_id", self.pad)];
         let generation: Map<String, Value> =
             ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), json!(id?)))).collect();
-        Ok(vec![
+        let mut files = vec![
             tokenizer,
             pretty("tokenizer_config.json", config),
             pretty("special_tokens_map.json", Value::Object(named)),
             pretty("generation_config.json", Value::Object(generation)),
-        ])
+        ];
+        files.extend(templates);
+        Ok(files)
+    }
+
+    /// A file for each chat template, if there are more than the default.
+    fn template_files(&self) -> Result<Vec<TokenizerFile>, VocabularyError> {
+        let named = self.named_chat_templates.iter().map(|(name, text)| {
+            let file = chat_templates::file_of(name);
+            let unsafe_name = || VocabularyError::UnsafeTemplateName { name: name.clone() };
+            is_output_name(&file).then(|| (file, text)).ok_or_else(unsafe_name)
+        });
+        let mut files = named.collect::<Result<Vec<_>, _>>()?;
+        if !files.is_empty() {
+            files.extend(self.chat_template.as_ref().map(|text| (CHAT_TEMPLATE.to_owned(), text)));
+        }
+        Ok(files.into_iter().map(|(name, text)| TokenizerFile { name, text: text.clone() }).collect())
     }
 
     /// Whether a text begins with [`bos`](Self::bos) and ends with [`eos`](Self::eos).

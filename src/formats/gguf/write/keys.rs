@@ -151,6 +151,14 @@ impl Keys {
                 self.set(key, Entry::Bool(asked));
             }
         }
+        let templates = &vocabulary.named_chat_templates;
+        if !templates.is_empty() {
+            let names: Vec<String> = templates.keys().cloned().collect();
+            self.set("tokenizer.chat_templates", Entry::Texts(&names));
+        }
+        for (name, template) in templates {
+            self.set(&format!("tokenizer.chat_template.{name}"), Entry::Text(template));
+        }
         for (key, text) in [
             ("tokenizer.chat_template", &vocabulary.chat_template),
             ("tokenizer.huggingface.json", &vocabulary.huggingface_json),

@@ -5,25 +5,32 @@ use std::path::Path;
 
 use super::HfTokenizer;
 use crate::error::{FileError, FileFault, InFile};
+use crate::formats::chat_templates::{self, CHAT_TEMPLATE};
 use crate::output::disk::Disk;
 use crate::output::read::read_bounded;
 
 const LIMIT_BYTES: u64 = 256 << 20;
 
 impl HfTokenizer {
-    /// Reads `tokenizer.json`, and `tokenizer_config.json` and `chat_template.jinja` as far as they are there.
+    /// Reads `tokenizer.json`, and `tokenizer_config.json` and the chat templates as far as they are there.
     ///
     /// # Errors
-    /// If there is no `tokenizer.json`, or a file cannot be read or is not UTF-8.
+    /// If there is no `tokenizer.json`, a file cannot be read or is not UTF-8, or a template has an unsafe name.
     pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, FileError> {
         let optional = |name: &str| match text(disk, &directory.join(name)) {
             Err(InFile { fault: FileFault::NotFound, .. }) => Ok(None),
             result => result.map(Some),
         };
+        let named = |file: String| {
+            let name = chat_templates::name_of(&file).unwrap_or_default().to_owned();
+            Ok((name, text(disk, &directory.join(file))?))
+        };
+        let named_chat_templates = chat_templates::files_in(disk, directory)?.into_iter().map(named);
         Ok(Self {
             tokenizer_json: text(disk, &directory.join("tokenizer.json"))?,
             tokenizer_config_json: optional("tokenizer_config.json")?,
-            chat_template: optional("chat_template.jinja")?,
+            chat_template: optional(CHAT_TEMPLATE)?,
+            named_chat_templates: named_chat_templates.collect::<Result<_, FileError>>()?,
         })
     }
 }

@@ -159,18 +159,18 @@ impl ModelForm {
 }
 
 impl TokenizerConfig {
-    /// The template, or the one called `default` of several.
-    pub fn chat_template(&self) -> Result<Option<String>, VocabularyError> {
-        match &self.chat_template {
-            Value::Null => Ok(None),
-            Value::String(template) => Ok(Some(template.clone())),
-            several => {
-                let default = several.as_array().into_iter().flatten().find(|entry| entry["name"] == "default");
-                let template = default.and_then(|entry| entry["template"].as_str());
-                let none = || refused("chat_template", several, "a template, or one with the name default");
-                template.map(|template| Some(template.to_owned())).ok_or_else(none)
+    /// The chat templates by name; a single one is called `default`.
+    pub fn chat_templates(&self) -> Result<Vec<(&str, &str)>, VocabularyError> {
+        let templates: Option<Vec<_>> = match &self.chat_template {
+            Value::Null => Some(Vec::new()),
+            Value::String(template) => Some(vec![(super::DEFAULT, template.as_str())]),
+            Value::Array(several) => {
+                several.iter().map(|one| Some((one["name"].as_str()?, one["template"].as_str()?))).collect()
             }
-        }
+            _ => None,
+        };
+        let expected = "a template, or a list of objects with a name and a template";
+        templates.ok_or_else(|| refused("chat_template", &self.chat_template, expected))
     }
 }
 
