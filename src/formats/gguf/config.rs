@@ -1,7 +1,7 @@
 //! The keys `llama.*` as the sizes of a decoder. What is absent has llama.cpp's default.
 
 use super::GgufFault;
-use super::cursor::Failure;
+use super::failure::Failure;
 use super::metadata::Metadata;
 use super::write::rope_factors;
 use crate::config::{DecoderConfig, DecoderFields, ModelType, MoeConfig, RopeScaling};

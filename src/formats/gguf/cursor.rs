@@ -1,24 +1,8 @@
 //! Reads a header front to back, 64 KiB at a time, and nothing past the end of the file.
 
-use std::io;
-
 use super::GgufFault;
+use super::failure::Failure;
 use crate::output::disk::ReadAt;
-
-/// Why a header could not be read.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The operating system failed.
-    Io(io::Error),
-    /// The file breaks a rule.
-    Fault(Box<GgufFault>),
-}
-
-impl From<GgufFault> for Failure {
-    fn from(fault: GgufFault) -> Self {
-        Self::Fault(Box::new(fault))
-    }
-}
 
 const BUFFER_BYTES: usize = 64 << 10;
 

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::cursor::{Cursor, Failure};
-use super::metadata::Metadata;
+use super::failure::Failure;
 use super::names::{Layout, Place, ROPE_FACTORS};
 use super::{GgufFault, GgufVocabulary, config, dequantize};
 use crate::config::DecoderConfig;
@@ -61,7 +60,7 @@ impl GgufFile {
     /// As [`open`](Self::open).
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, CheckpointError> {
         let parts = parts::open(&*disk, path)?;
-        let fault = |fault: GgufFault| failed(path)(fault.into());
+        let fault = |fault: GgufFault| Failure::at(path)(fault.into());
         let table: HashMap<&str, (usize, usize)> = parts
             .iter()
             .enumerate()
@@ -303,17 +302,5 @@ fn locate(
     match table.keys().filter(|name| !expected.contains(**name)).min() {
         Some(name) => Err(GgufFault::UnexpectedTensor { name: (*name).to_owned() }),
         None => Ok(weights),
-    }
-}
-
-/// For `map_err`: what went wrong in the file at `path`.
-fn failed(path: &Path) -> impl Fn(Failure) -> CheckpointError + '_ {
-    move |failure| match failure {
-        Failure::Fault(fault) => InFile::new(path, fault).into(),
-        // Nothing is read beyond what the file's size allows.
-        Failure::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            FileError::new(path, FileFault::Changed).into()
-        }
-        Failure::Io(error) => FileError::io(path)(error).into(),
     }
 }

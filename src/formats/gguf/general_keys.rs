@@ -1,6 +1,6 @@
 //! The keys `general.*` of a GGUF file that say where it comes from and how it was quantized.
 
-use super::cursor::Failure;
+use super::failure::Failure;
 use super::file_type;
 use super::metadata::Metadata;
 use crate::formats::origin::{License, Origin};

@@ -6,7 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::GgufFault;
-use super::cursor::{Cursor, Failure};
+use super::cursor::Cursor;
+use super::failure::Failure;
 use super::metadata::{Entry, ValueType};
 use super::types::unread_name;
 use crate::output::disk::ReadAt;

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use super::GgufFault;
-use super::cursor::{Cursor, Failure};
+use super::cursor::Cursor;
+use super::failure::Failure;
 use crate::output::disk::ReadAt;
 
 /// What a key is.

@@ -5,6 +5,7 @@
 mod config;
 mod cursor;
 mod dequantize;
+mod failure;
 mod fault;
 mod file;
 mod file_type;

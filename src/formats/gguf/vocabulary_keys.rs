@@ -1,6 +1,6 @@
 //! The keys `tokenizer.*` of a GGUF file as its vocabulary.
 
-use super::cursor::Failure;
+use super::failure::Failure;
 use super::metadata::Metadata;
 use super::{GgufFault, GgufVocabulary, TokenType};
 

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Cursor, Failure, GgufFault, Metadata, failed};
 use crate::error::{FileError, FileFault};
 use crate::formats::CheckpointError;
+use crate::formats::gguf::GgufFault;
+use crate::formats::gguf::cursor::Cursor;
+use crate::formats::gguf::failure::Failure;
 use crate::formats::gguf::header::{self, Header, TensorEntry};
+use crate::formats::gguf::metadata::Metadata;
 use crate::formats::gguf::part_name::suffix;
 use crate::output::disk::{Disk, ReadAt, Stat};
 use crate::output::read::open_regular;
@@ -22,7 +25,7 @@ pub(super) struct Part {
 /// Opens the file, and the other parts if it is the first of several.
 pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Vec<Part>, CheckpointError> {
     let first = Part::open(disk, path)?;
-    let fault = |fault: GgufFault| failed(path)(fault.into());
+    let fault = |fault: GgufFault| Failure::at(path)(fault.into());
     let count = match first.split(disk)? {
         Some((_, count, _)) if count > 1 => count,
         _ => return Ok(vec![first]),
@@ -51,10 +54,10 @@ fn agree(disk: &dyn Disk, parts: &[Part], count: u64) -> Result<(), CheckpointEr
         let (number, of, _) = part.split(disk)?.unwrap_or((0, 1, None));
         if (number + 1, of) != (expected, count) {
             let fault = GgufFault::WrongPart { found: number + 1, count: of, expected, expected_count: count };
-            return Err(failed(&part.path)(fault.into()));
+            return Err(Failure::at(&part.path)(fault.into()));
         }
     }
-    let fault = |fault: GgufFault| failed(&parts[0].path)(fault.into());
+    let fault = |fault: GgufFault| Failure::at(&parts[0].path)(fault.into());
     let mut names = std::collections::HashSet::new();
     for tensor in parts.iter().flat_map(|part| &part.header.tensors) {
         if !names.insert(&tensor.name) {
@@ -72,7 +75,7 @@ impl Part {
     fn open(disk: &dyn Disk, path: &Path) -> Result<Self, CheckpointError> {
         let file = open_regular(disk, path)?;
         let stat = file.stat().map_err(FileError::io(path))?;
-        let header = header::read(&*file, stat.size_bytes).map_err(failed(path))?;
+        let header = header::read(&*file, stat.size_bytes).map_err(Failure::at(path))?;
         Ok(Self { path: path.to_owned(), stat, header })
     }
 
@@ -97,7 +100,7 @@ impl Part {
     ) -> Result<T, CheckpointError> {
         let file = self.reopened(disk)?;
         let keys = Metadata { entries: &self.header.entries, file: &*file, file_bytes: self.stat.size_bytes };
-        ask(&keys).map_err(failed(&self.path))
+        ask(&keys).map_err(Failure::at(&self.path))
     }
 
     /// The factors of rotary frequencies.
@@ -107,7 +110,7 @@ impl Part {
         tensor: &TensorEntry,
         count: usize,
     ) -> Result<Vec<f32>, CheckpointError> {
-        let fault = |fault: GgufFault| failed(&self.path)(fault.into());
+        let fault = |fault: GgufFault| Failure::at(&self.path)(fault.into());
         if tensor.shape != [count] {
             let (name, found) = (tensor.name.clone(), tensor.shape.clone());
             return Err(fault(GgufFault::ShapeMismatch { name, found, expected: vec![count] }));
@@ -118,7 +121,7 @@ impl Part {
         let file = self.reopened(disk)?;
         let mut cursor = Cursor::new(&*file, self.stat.size_bytes, tensor.begin);
         let factors: Result<Vec<f32>, Failure> = (0..count).map(|_| cursor.array().map(f32::from_le_bytes)).collect();
-        factors.map_err(failed(&self.path))
+        factors.map_err(Failure::at(&self.path))
     }
 
     /// The file again, if it still is the one whose header was checked.

@@ -1,5 +1,7 @@
 //! What can be wrong with a vocabulary, or keep it from being said in the other format: one variant per rule.
 
+use serde_json::Value;
+
 use crate::error::{cut, quoted};
 
 /// Why a vocabulary cannot be used or translated.
@@ -154,4 +156,9 @@ pub enum VocabularyError {
         /// The name.
         name: String,
     },
+}
+
+/// [`VocabularyError::NotRepresentable`].
+pub(super) fn not_representable(key: &'static str, found: &Value, expected: &str) -> VocabularyError {
+    VocabularyError::NotRepresentable { key, found: found.to_string(), expected: expected.to_owned() }
 }

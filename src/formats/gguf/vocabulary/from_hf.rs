@@ -5,9 +5,10 @@ mod form;
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use self::form::{Form, ModelForm, TokenizerConfig, added_around};
+use self::form::{DEFAULT, Form, ModelForm, TokenizerConfig, added_around};
+use super::error::not_representable;
 use super::merges::{self, Merge};
 use super::pre_tokenizer::PreTokenizer;
 use super::{GgufVocabulary, TokenType, VocabularyError};
@@ -24,9 +25,6 @@ pub struct HfTokenizer {
     /// `additional_chat_templates/NAME.jinja`, by name.
     pub named_chat_templates: BTreeMap<String, String>,
 }
-
-/// The name of the template that is used where none is asked for.
-const DEFAULT: &str = "default";
 
 /// More would not be a vocabulary.
 const MOST_TOKENS: u32 = 1 << 24;
@@ -59,11 +57,10 @@ impl GgufVocabulary {
         let ids: HashMap<&str, u32> = vocabulary.tokens.iter().map(String::as_str).zip(0..).collect();
         let id = |key: &'static str, token: Option<&str>| match token {
             None => Ok(None),
-            Some(token) => ids.get(token).copied().map(Some).ok_or_else(|| VocabularyError::NotRepresentable {
-                key,
-                found: json!(token).to_string(),
-                expected: "one of the tokens".to_owned(),
-            }),
+            Some(token) => {
+                let unknown = || not_representable(key, &json!(token), "one of the tokens");
+                ids.get(token).copied().map(Some).ok_or_else(unknown)
+            }
         };
         let (begin, end) = added_around(&form.post_processor)?;
         let says_nothing = form.post_processor.is_null();
@@ -106,21 +103,17 @@ fn parsed<T: serde::de::DeserializeOwned>(file: &'static str, text: &str) -> Res
     serde_json::from_str(text).map_err(|source| VocabularyError::Malformed { file, source })
 }
 
-fn refused(key: &'static str, found: &Value, expected: &str) -> VocabularyError {
-    VocabularyError::NotRepresentable { key, found: found.to_string(), expected: expected.to_owned() }
-}
-
 /// Refuses models other than BPE, and words whose parts are marked.
 fn plain_bpe(model: &ModelForm) -> Result<(), VocabularyError> {
     if model.r#type.as_deref().is_some_and(|found| found != "BPE") {
-        return Err(refused("model.type", &json!(model.r#type), "\"BPE\""));
+        return Err(not_representable("model.type", &json!(model.r#type), "\"BPE\""));
     }
     for (key, mark) in [
         ("model.continuing_subword_prefix", &model.continuing_subword_prefix),
         ("model.end_of_word_suffix", &model.end_of_word_suffix),
     ] {
         if mark.as_ref().is_some_and(|mark| !mark.is_empty()) {
-            return Err(refused(key, &json!(mark), "none"));
+            return Err(not_representable(key, &json!(mark), "none"));
         }
     }
     Ok(())
@@ -141,11 +134,11 @@ fn tokens_by_id(form: &Form) -> Result<(Vec<String>, Vec<TokenType>), Vocabulary
     }
     if let Some(token) = form.added_tokens.iter().find(|token| token.takes_what_is_beside_it()) {
         let expected = "lstrip, rstrip and single_word false";
-        return Err(refused("added_tokens", &json!(token.content), expected));
+        return Err(not_representable("added_tokens", &json!(token.content), expected));
     }
     let count = tokens.last_key_value().map_or(0, |(id, _)| *id + 1);
     if count > MOST_TOKENS {
-        return Err(refused("model.vocab", &json!(count), "at most 16777216 ids"));
+        return Err(not_representable("model.vocab", &json!(count), "at most 16777216 ids"));
     }
     let filled = |id| match tokens.get(&id) {
         Some((token, kind)) => ((*token).to_owned(), *kind),
@@ -162,7 +155,7 @@ fn byte_level(
     merges: Vec<Merge<'_>>,
 ) -> Result<GgufVocabulary, VocabularyError> {
     if !form.normalizer.is_null() {
-        return Err(refused("normalizer", &form.normalizer, "none beside byte-level BPE"));
+        return Err(not_representable("normalizer", &form.normalizer, "none beside byte-level BPE"));
     }
     let pre_tokenizer = PreTokenizer::of_json(&form.pre_tokenizer, form.model.ignore_merges)?;
     Ok(GgufVocabulary {
@@ -181,7 +174,7 @@ fn sentencepiece(
     merges: Vec<Merge<'_>>,
 ) -> Result<GgufVocabulary, VocabularyError> {
     if form.model.ignore_merges {
-        return Err(refused("model.ignore_merges", &json!(true), "false beside byte_fallback"));
+        return Err(not_representable("model.ignore_merges", &json!(true), "false beside byte_fallback"));
     }
     let ids: HashMap<&str, usize> = tokens.iter().map(String::as_str).zip(0..).collect();
     for byte in 0..=u8::MAX {
@@ -207,7 +200,7 @@ fn sentencepiece(
 /// Merges with a space between, which no left part may have inside.
 fn joined(merges: &[Merge<'_>]) -> Result<Vec<String>, VocabularyError> {
     let one = |(left, right): &Merge<'_>| match left.chars().skip(1).any(|c| c == ' ') {
-        true => Err(refused("model.merges", &json!([left, right]), "no space within a token")),
+        true => Err(not_representable("model.merges", &json!([left, right]), "no space within a token")),
         false => Ok(format!("{left} {right}")),
     };
     merges.iter().map(one).collect()

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::VocabularyError;
+use super::error::not_representable;
 
 /// One way to split, and what llama.cpp takes with the name.
 #[derive(Debug)]
@@ -129,11 +130,7 @@ impl PreTokenizer {
     /// # Errors
     /// [`VocabularyError::NotRepresentable`] if llama.cpp knows no such way.
     pub fn of_json(pre_tokenizer: &Value, ignore_merges: bool) -> Result<&'static Self, VocabularyError> {
-        let refused = |found: &Value, expected: &str| VocabularyError::NotRepresentable {
-            key: "pre_tokenizer",
-            found: found.to_string(),
-            expected: expected.to_owned(),
-        };
+        let refused = |found: &Value, expected: &str| not_representable("pre_tokenizer", found, expected);
         let one = std::slice::from_ref(pre_tokenizer);
         let steps = match pre_tokenizer["type"].as_str() {
             Some("Sequence") => pre_tokenizer["pretokenizers"].as_array().map_or(one, Vec::as_slice),

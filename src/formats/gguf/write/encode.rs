@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::GgufFileType;
+use super::options::GgufFileType;
 use crate::weights::GgmlType;
 use crate::weights::{Dtype, Sink, TensorId, WeightError, cast_bytes, widen_to_f32};
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use super::options::{ALIGNMENT, GgufFileType, GgufOptions};
 use super::tensors::GgufTensor;
-use super::{ALIGNMENT, GgufFileType, GgufOptions};
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::error::InFile;
 use crate::formats::CheckpointError;

@@ -1,7 +1,7 @@
 //! Which tensors a GGUF file of a decoder has, in the order in which they are written.
 
-use super::GgufFileType;
 use super::encode::Head;
+use super::options::GgufFileType;
 use super::rope_factors::rope_factors;
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::formats::gguf::names::{LAYER_NAMES, MLP_NAMES, ROPE_FACTORS};

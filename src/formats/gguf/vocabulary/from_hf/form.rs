@@ -7,9 +7,12 @@ use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::super::error::not_representable;
 use super::super::merges::Merge;
 use super::super::{TokenType, VocabularyError};
-use super::refused;
+
+/// The name of the chat template that is used where none is asked for.
+pub(super) const DEFAULT: &str = "default";
 
 /// `tokenizer.json`.
 #[derive(Debug, Deserialize)]
@@ -163,14 +166,14 @@ impl TokenizerConfig {
     pub fn chat_templates(&self) -> Result<Vec<(&str, &str)>, VocabularyError> {
         let templates: Option<Vec<_>> = match &self.chat_template {
             Value::Null => Some(Vec::new()),
-            Value::String(template) => Some(vec![(super::DEFAULT, template.as_str())]),
+            Value::String(template) => Some(vec![(DEFAULT, template.as_str())]),
             Value::Array(several) => {
                 several.iter().map(|one| Some((one["name"].as_str()?, one["template"].as_str()?))).collect()
             }
             _ => None,
         };
         let expected = "a template, or a list of objects with a name and a template";
-        templates.ok_or_else(|| refused("chat_template", &self.chat_template, expected))
+        templates.ok_or_else(|| not_representable("chat_template", &self.chat_template, expected))
     }
 }
 
@@ -188,7 +191,7 @@ impl Form {
                 match metaspace["prepend_scheme"].as_str() {
                     Some("first" | "always") if plain => Ok(true),
                     Some("never") if plain => Ok(false),
-                    _ => Err(refused(
+                    _ => Err(not_representable(
                         "pre_tokenizer",
                         metaspace,
                         "a Metaspace of ▁ with split false and a prepend_scheme",
@@ -198,9 +201,9 @@ impl Form {
             (normalizer, Value::Null) if *normalizer == both => Ok(true),
             (normalizer, Value::Null) if *normalizer == replace => Ok(false),
             (normalizer, Value::Null) => {
-                Err(refused("normalizer", normalizer, "▁ for spaces, with or without one before"))
+                Err(not_representable("normalizer", normalizer, "▁ for spaces, with or without one before"))
             }
-            (_, pre_tokenizer) => Err(refused("pre_tokenizer", pre_tokenizer, "none beside a normalizer")),
+            (_, pre_tokenizer) => Err(not_representable("pre_tokenizer", pre_tokenizer, "none beside a normalizer")),
         }
     }
 }
@@ -228,10 +231,12 @@ pub(super) fn added_around(processor: &Value) -> Result<(Option<&str>, Option<&s
                 [begin, sequence, end] if special(begin) && special(end) && !special(sequence) => {
                     Ok((token(begin), token(end)))
                 }
-                _ => Err(refused("post_processor", processor, "at most one token before and one after a text")),
+                _ => {
+                    Err(not_representable("post_processor", processor, "at most one token before and one after a text"))
+                }
             }
         }
-        _ => Err(refused("post_processor", processor, "ByteLevel or TemplateProcessing")),
+        _ => Err(not_representable("post_processor", processor, "ByteLevel or TemplateProcessing")),
     }
 }
 
