@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, verify};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -27,6 +27,7 @@ enum Command {
     Grow(Box<grow::GrowArgs>),
     Inspect(inspect::InspectArgs),
     Verify(verify::VerifyArgs),
+    Tokenize(tokenize::TokenizeArgs),
     Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
+        Command::Tokenize(args) => finish(tokenize::run(&args), args.json),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),

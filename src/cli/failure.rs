@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::bench::BenchError;
 use crate::data::DataError;
+use crate::data::shards::TokenizeError;
+use crate::data::source::SourceError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
 use crate::figure::FigureError;
@@ -129,7 +131,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, FigureError, FileError, HubError, PlanError, TokenizerError, UpscaleError);
+from_errors!(DataError, FigureError, FileError, HubError, PlanError, SourceError, TokenizerError, UpscaleError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {
@@ -151,6 +153,17 @@ impl From<OutputError> for Failure {
             OutputError::Weights(error) => error.into(),
             OutputError::Exists { .. } => Self::invalid(format_args!("{error} (--force replaces what deepwide made)")),
             OutputError::Modified { .. } => Self::invalid(format_args!("{error} (--discard-modified replaces it)")),
+            _ => Self::of_kind(error.kind(), error),
+        }
+    }
+}
+
+/// The message names the option that chooses the field.
+impl From<TokenizeError> for Failure {
+    fn from(error: TokenizeError) -> Self {
+        match error {
+            TokenizeError::Output(error) => error.into(),
+            _ if error.lacks_text() => Self::invalid(format_args!("{error} (--text-field names another)")),
             _ => Self::of_kind(error.kind(), error),
         }
     }

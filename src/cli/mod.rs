@@ -17,6 +17,7 @@ pub mod man;
 mod output;
 mod progress;
 mod run_info;
+pub mod tokenize;
 mod values;
 pub mod verify;
 

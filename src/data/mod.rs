@@ -2,8 +2,12 @@
 
 mod document;
 mod error;
+mod heldout;
 pub mod language;
+pub mod packing;
+mod permutation;
 mod record;
+pub mod shards;
 pub mod source;
 pub mod text;
 mod window_order;
@@ -11,6 +15,8 @@ mod windows;
 
 pub use document::{Document, check_vocabulary};
 pub use error::{DataError, LineFault, TextFault};
+pub use heldout::HeldOut;
+pub use permutation::Permutation;
 pub use record::{MessageFault, Passage, Record, RecordFormat, RowFault, UnknownFormat};
 pub use window_order::WindowOrder;
 pub use windows::Windows;

@@ -105,8 +105,20 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
     pub fn bos_token(&self) -> Result<Option<String>, CheckpointError> {
+        self.special_token("bos_token")
+    }
+
+    /// The token at the end of a text, if `tokenizer_config.json` names one.
+    ///
+    /// # Errors
+    /// As of [`bos_token`](Self::bos_token).
+    pub fn eos_token(&self) -> Result<Option<String>, CheckpointError> {
+        self.special_token("eos_token")
+    }
+
+    fn special_token(&self, key: &str) -> Result<Option<String>, CheckpointError> {
         let config = self.inherited()?.tokenizer_config(&**self.disk())?;
-        let Some(token) = config.as_ref().and_then(|keys| keys.get("bos_token")) else { return Ok(None) };
+        let Some(token) = config.as_ref().and_then(|keys| keys.get(key)) else { return Ok(None) };
         // A string, or an object with it.
         Ok(token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned))
     }

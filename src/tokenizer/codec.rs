@@ -1,9 +1,11 @@
 //! The tokenizer: ids of a text, and the text of ids.
 
+use sha2::{Digest, Sha256};
 use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
 
 use super::TokenizerError;
 use super::library::guarded;
+use crate::output::read::hexadecimal;
 
 /// Text to token ids and back.
 ///
@@ -109,6 +111,11 @@ impl Tokenizer {
     /// The ids that end a text: the tokenizer's own first, then others that generation stops at.
     pub fn eos(&self) -> &[u32] {
         &self.eos
+    }
+
+    /// SHA-256 of [`to_json`](Self::to_json), in hexadecimal: tokenizers with equal ones give equal ids.
+    pub fn sha256(&self) -> String {
+        hexadecimal(&Sha256::digest(self.to_json()))
     }
 
     /// What to write to `tokenizer.json`.

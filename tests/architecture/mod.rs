@@ -36,7 +36,7 @@ const MAY_USE: [(&str, &str); 23] = [
     ("load", "config error kernel weights"),
     ("model", "config error kernel load trace weights"),
     ("growth", "config error weights"),
-    ("data", "error tokenizer"),
+    ("data", "error output tokenizer"),
     ("train", "config data error kernel model trace weights"),
     ("eval", "config data error formats kernel model tokenizer weights"),
     ("profile", "config data error formats kernel model trace train weights"),

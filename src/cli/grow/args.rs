@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
-use super::super::values::{DtypeArg, count, not_negative, positive_real};
+use super::super::values::{DtypeArg, byte_count, not_negative, positive_real};
 use crate::config::ConfigError;
 use crate::growth::{ExpertInit, GrowthPlan, PlanError, RouterInit, UpcyclePlan};
 use crate::output::commit::Existing;
@@ -337,33 +337,9 @@ impl GrowArgs {
     }
 }
 
-/// Bytes, with a decimal or binary unit if any.
-fn byte_count(text: &str) -> Result<u64, String> {
-    let units = [("KIB", 1u64 << 10), ("MIB", 1 << 20), ("GIB", 1 << 30), ("TIB", 1 << 40)];
-    let decimal = [("KB", 1_000u64), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
-    let short = [("K", 1_000u64), ("M", 1_000_000), ("G", 1_000_000_000), ("B", 1_000_000_000)];
-    let upper = text.to_ascii_uppercase();
-    let unit = units.into_iter().chain(decimal).chain(short).find(|(name, _)| upper.ends_with(name));
-    let (digits, scale) = unit.map_or((upper.as_str(), 1), |(name, scale)| (&upper[..upper.len() - name.len()], scale));
-    let refused = || format!("{text:?} is not a size of at least 1 byte, such as 5GB");
-    let number = count(digits.trim()).map_err(|_| refused())?;
-    number.checked_mul(scale).ok_or_else(refused)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(byte_count("5GB").unwrap(), 5_000_000_000);
-        assert_eq!(byte_count("5B").unwrap(), 5_000_000_000, "mergekit's billions");
-        assert_eq!(byte_count("1MiB").unwrap(), 1 << 20);
-        assert_eq!(byte_count("700").unwrap(), 700);
-        for refused in ["0", "-1", "GB", "1e30", "20000000TB", "five"] {
-            assert!(byte_count(refused).is_err(), "{refused}");
-        }
-    }
 
     #[test]
     fn what_to_write_has_one_spelling() {

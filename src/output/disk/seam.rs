@@ -51,7 +51,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
 }
 
 /// A file to read from, at any offset.
-pub trait ReadAt: Send {
+pub trait ReadAt: Send + Sync {
     /// Describes the open file as it is now.
     ///
     /// # Errors
@@ -146,20 +146,20 @@ mod tests {
 
     #[test]
     fn short_and_interrupted_reads_continue() {
-        struct Halting(std::cell::Cell<bool>);
+        struct Halting(std::sync::atomic::AtomicBool);
         impl ReadAt for Halting {
             fn stat(&self) -> io::Result<Stat> {
                 unreachable!("not called")
             }
             fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-                if self.0.replace(!self.0.get()) {
+                if self.0.fetch_not(std::sync::atomic::Ordering::Relaxed) {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 bytes[0] = offset as u8;
                 Ok(usize::from(offset < 9))
             }
         }
-        let file = Halting(std::cell::Cell::new(true));
+        let file = Halting(true.into());
         let mut bytes = [0; 4];
         file.read_exact_at(&mut bytes, 5).unwrap();
         assert_eq!(bytes, [5, 6, 7, 8]);
