@@ -99,7 +99,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     }
     let bar = Bytes::new("tokenizing", Some(total_bytes));
     let tokenized = console::timed("tokenized", || {
-        tokenize(&*disk, &files, &tokenizer, &options, partial, &|bytes| bar.add(bytes))
+        tokenize(&files, &tokenizer, &options, partial, &|bytes| bar.add(bytes))
     });
     drop(bar);
     let tokenized = tokenized.map_err(|error| match interrupt::caught() {

@@ -1,7 +1,8 @@
 //! The texts of files of data, one after the other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::record::SourceRecord;
 use crate::data::source::{RowNumber, Rows, SourceError, SourceFault};
 use crate::error::InFile;
 
@@ -17,9 +18,11 @@ pub(super) struct DocumentText {
 pub(super) struct DocumentTexts<'a> {
     files: &'a [PathBuf],
     field: &'a str,
-    /// Index of the current file.
-    file: usize,
     rows: Option<Rows>,
+    /// The files that were read to their end; the next is the current one.
+    finished: Vec<SourceRecord>,
+    /// The row that broke a rule, behind texts that were returned.
+    failed: Option<SourceError>,
     /// Bytes of the current file that were reported.
     reported_bytes: u64,
     progress: &'a (dyn Fn(u64) + Sync),
@@ -28,30 +31,40 @@ pub(super) struct DocumentTexts<'a> {
 impl<'a> DocumentTexts<'a> {
     /// `progress` is called with the bytes of the files as they are read.
     pub(super) fn new(files: &'a [PathBuf], field: &'a str, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Self { files, field, file: 0, rows: None, reported_bytes: 0, progress }
+        Self { files, field, rows: None, finished: Vec::new(), failed: None, reported_bytes: 0, progress }
     }
 
-    /// The next texts, at least one and at least `size_bytes` of them; none at the end.
+    /// The next texts, at least one and `size_bytes` of them if there are so many; none at the end.
     ///
     /// # Errors
-    /// [`SourceError`] for the first row that breaks a rule.
+    /// [`SourceError`] for the first row that breaks a rule, once the texts before it were returned.
     pub(super) fn take(&mut self, size_bytes: usize) -> Result<Vec<DocumentText>, SourceError> {
         let (mut texts, mut found_bytes) = (Vec::new(), 0);
-        while found_bytes < size_bytes && self.file < self.files.len() {
-            match self.next()? {
-                Some(document) => {
+        while self.failed.is_none() && found_bytes < size_bytes && self.finished.len() < self.files.len() {
+            match self.next() {
+                Ok(None) => {}
+                Ok(Some(document)) => {
                     found_bytes += document.text.len();
                     texts.push(document);
                 }
-                None => (self.file, self.rows, self.reported_bytes) = (self.file + 1, None, 0),
+                Err(error) => self.failed = Some(error),
             }
         }
-        Ok(texts)
+        match self.failed.take_if(|_| texts.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(texts),
+        }
     }
 
-    /// The next text of the current file.
+    /// The files that were read to their end.
+    pub(super) fn finished(self) -> Vec<SourceRecord> {
+        self.finished
+    }
+
+    /// The next text of the current file; `None` at its end.
     fn next(&mut self) -> Result<Option<DocumentText>, SourceError> {
-        let path = &self.files[self.file];
+        let file = self.finished.len();
+        let path = &self.files[file];
         let rows = match &mut self.rows {
             Some(rows) => rows,
             none => none.insert(Rows::open(path)?),
@@ -59,11 +72,22 @@ impl<'a> DocumentTexts<'a> {
         let row = rows.next().transpose()?;
         (self.progress)(rows.read_bytes() - self.reported_bytes);
         self.reported_bytes = rows.read_bytes();
-        let Some(mut row) = row else { return Ok(None) };
-        let (file, number) = (self.file, row.number);
+        let Some(mut row) = row else {
+            let source = SourceRecord { name: recorded(path), size_bytes: self.reported_bytes, blake3: rows.blake3()? };
+            self.finished.push(source);
+            (self.rows, self.reported_bytes) = (None, 0);
+            return Ok(None);
+        };
+        let number = row.number;
         match row.take_text(self.field) {
             Ok(text) => Ok(Some(DocumentText { file, number, text })),
             Err(fault) => Err(InFile::new(path, SourceFault::Row { number, fault })),
         }
     }
+}
+
+/// A path without the folders in which a user keeps files.
+fn recorded(path: &Path) -> String {
+    let name = path.file_name().filter(|_| path.is_absolute()).unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }

@@ -61,7 +61,7 @@ impl Place {
 
     fn write(&self, tokenizer: &Tokenizer, options: &TokenizeOptions) -> Result<Tokenized, TokenizeError> {
         let partial = PartialDirectory::create(disk(), &self.out(), Existing::Keep)?;
-        tokenize(&*disk(), &self.files, tokenizer, options, partial, &|_| ())
+        tokenize(&self.files, tokenizer, options, partial, &|_| ())
     }
 
     /// The files written, by name.
@@ -110,8 +110,11 @@ fn documents_are_read_as_they_were_written() {
     assert_eq!(bytes["tokens-00000.bin"], [1_u8, 0, 2, 0, 3, 0, 9, 0, 4, 0, 9, 0]);
     assert_eq!(bytes["documents-00000.bin"], [0_u64, 4, 6].map(u64::to_le_bytes).concat());
     assert!(verify(&disk(), &place.out(), &mut |_| ()).unwrap().mismatches.is_empty());
-    let sources: Vec<(&str, u64)> = written.record.sources.iter().map(|source| (source.name.as_str(), source.size_bytes)).collect();
-    assert_eq!(sources, files.map(|(name, text)| (name, text.len() as u64)));
+    let source = |(name, text): (&str, &str)| {
+        let blake3 = blake3::hash(text.as_bytes()).to_hex().to_string();
+        SourceRecord { name: name.to_owned(), size_bytes: text.len() as u64, blake3 }
+    };
+    assert_eq!(written.record.sources, files.map(source));
 }
 
 #[test]
@@ -127,11 +130,11 @@ fn large_vocabularies_have_four_bytes_per_id() {
 
 #[test]
 fn the_number_of_threads_changes_no_byte() {
-    // More than two batches of five threads.
-    let many: Vec<Vec<u32>> = (0..30_000).map(|index| vec![index % 9; 1 + (index as usize * 7) % 400]).collect();
-    let place = Place::of_documents(&many);
+    // More than two batches of five threads, with few tokens in much white space.
+    let line = |index: usize| format!("{{\"text\": \"{} {}{}\"}}\n", index % 9, " ".repeat(index * 7 % 800), index / 9 % 9);
+    let place = Place::new(&[("a.jsonl", &(0..30_000).map(line).collect::<String>())]);
     let heldout = Some(HeldOut { fraction: 0.1, seed: 1 });
-    let options = TokenizeOptions { shard_size_bytes: 3_000_000, heldout, ..options() };
+    let options = TokenizeOptions { shard_size_bytes: 30_000, heldout, ..options() };
     let written = [1, 2, 5].map(|num_threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().unwrap();
         pool.install(|| place.write(&words(10), &options)).unwrap();
@@ -176,6 +179,8 @@ fn bad_data_is_refused_and_nothing_is_left() {
     assert!(error.to_string().ends_with("a.jsonl\": line 2: found the fields [\"body\"], expected \"text\""), "{error}");
     let error = refused(&[("a.csv", "text\n1\n1 x\ny\n")], &options());
     assert!(error.to_string().contains("a.csv\": row 2: word \"x\""), "{error}");
+    let error = refused(&[("a.csv", "text,id\n1,1\nx,2\n3\n")], &options());
+    assert!(error.to_string().contains("a.csv\": row 2: word \"x\""), "before row 3, which lacks a field: {error}");
     let error = refused(&[("a.jsonl", "{\"text\": \"\"}\n{\"text\": \" \"}\n")], &options());
     assert!(matches!(error, TokenizeError::NoTokens { num_rows: 2 }), "{error}");
     let heldout = Some(HeldOut { fraction: 0.5, seed: 1 });
@@ -195,7 +200,7 @@ fn an_output_is_replaced_on_request_only() {
     place.write(&words(10), &options()).unwrap();
     assert!(matches!(place.write(&words(10), &options()), Err(TokenizeError::Output(OutputError::Exists { .. }))));
     let partial = PartialDirectory::create(disk(), &place.out(), Existing::Replace).unwrap();
-    tokenize(&*disk(), &place.files, &words(10), &TokenizeOptions { eos: None, ..options() }, partial, &|_| ()).unwrap();
+    tokenize(&place.files, &words(10), &TokenizeOptions { eos: None, ..options() }, partial, &|_| ()).unwrap();
     assert_eq!(documents(&TokenShards::open(&place.out()).unwrap()), [[1]]);
 }
 

@@ -1,19 +1,17 @@
 //! Files of data to token shards, on all cores.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde_json::json;
 
 use super::documents::{DocumentText, DocumentTexts};
 use super::error::{DocumentFault, TokenizeError};
-use super::record::{DATASET, DatasetRecord, FORMAT, HeldOutRecord, SourceRecord, TokenDtype};
+use super::record::{DATASET, DatasetRecord, FORMAT, HeldOutRecord, TokenDtype};
 use super::split_writer::SplitWriter;
 use crate::data::heldout::HeldOut;
-use crate::error::{FileError, FileFault, InFile};
+use crate::error::InFile;
 use crate::output::commit::PartialDirectory;
-use crate::output::disk::{Disk, Stat};
-use crate::output::read::{blake3, open_regular};
 use crate::output::receipt::RECEIPT;
 use crate::tokenizer::Tokenizer;
 
@@ -54,22 +52,13 @@ type Encoded = Vec<(Vec<u8>, bool)>;
 /// # Errors
 /// The variants of [`TokenizeError`]; of several bad rows, the first is named. The target is then as it was before.
 pub fn tokenize(
-    disk: &dyn Disk,
     files: &[PathBuf],
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
     mut partial: PartialDirectory,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Tokenized, TokenizeError> {
-    let before = stats(disk, files)?;
-    let written = || write_documents(files, tokenizer, options, &mut partial, progress);
-    let hashed = || files.par_iter().zip(&before).map(|(path, stat)| source_record(disk, path, stat)).collect();
-    let (written, sources): (_, Result<Vec<SourceRecord>, FileError>) = rayon::join(written, hashed);
-    let (record, num_empty) = written?;
-    let record = DatasetRecord { sources: sources?, ..record };
-    if let Some(changed) = files.iter().zip(before.iter().zip(stats(disk, files)?)).find(|(_, (before, now))| *before != now) {
-        return Err(FileError::new(changed.0, FileFault::Changed).into());
-    }
+    let (record, num_empty) = write_documents(files, tokenizer, options, &mut partial, progress)?;
     partial.write(DATASET, format!("{:#}\n", json!(record)).as_bytes())?;
     let receipt = json!({env!("CARGO_PKG_NAME"): env!("CARGO_PKG_VERSION"), "files": partial.files()});
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
@@ -77,17 +66,7 @@ pub fn tokenize(
     Ok(Tokenized { record, num_empty })
 }
 
-fn stats(disk: &dyn Disk, files: &[PathBuf]) -> Result<Vec<Stat>, FileError> {
-    files.iter().map(|path| disk.stat(path).map_err(FileError::io(path))).collect()
-}
-
-fn source_record(disk: &dyn Disk, path: &Path, stat: &Stat) -> Result<SourceRecord, FileError> {
-    let blake3 = blake3(&*open_regular(disk, path)?, &mut |_| ()).map_err(FileError::io(path))?;
-    let name = path.file_name().filter(|_| path.is_absolute()).unwrap_or(path.as_os_str());
-    Ok(SourceRecord { name: name.to_string_lossy().into_owned(), size_bytes: stat.size_bytes, blake3 })
-}
-
-/// Writes the shards. Returns the record without sources, and how many rows have no token.
+/// Writes the shards. Returns their record, and how many rows have no token.
 fn write_documents(
     files: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -138,7 +117,7 @@ fn write_documents(
         shard_size_bytes: options.shard_size_bytes,
         train,
         heldout: options.heldout.map(|share| HeldOutRecord { share, split: heldout }),
-        sources: Vec::new(),
+        sources: texts.finished(),
     };
     Ok((record, num_rows - num_written))
 }

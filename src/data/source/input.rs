@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -33,17 +33,36 @@ pub(super) fn open_file(path: &Path) -> Result<File, SourceFault> {
     Ok(File::open(path)?)
 }
 
-/// Opens a file as a stream of decompressed bytes, without a byte-order mark at its start. Bytes read from disk are added to
-/// `read_bytes`.
+/// What was read of a file so far.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) read_bytes: AtomicU64,
+    hash: Mutex<blake3::Hasher>,
+}
+
+impl Tally {
+    fn add(&self, bytes: &[u8]) {
+        self.read_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+    }
+
+    /// BLAKE3 of the bytes, in hexadecimal.
+    pub(super) fn blake3(&self) -> String {
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).finalize().to_hex().to_string()
+    }
+}
+
+/// Opens a file as a stream of decompressed bytes, without a byte-order mark at its start. Bytes read from disk are counted and
+/// hashed in `tally`.
 ///
 /// # Errors
 /// As [`open_file`]; [`SourceFault::BadCompression`].
 pub(super) fn open(
     path: &Path,
     compression: Compression,
-    read_bytes: &Arc<AtomicU64>,
+    tally: &Arc<Tally>,
 ) -> Result<Box<dyn BufRead + Send>, SourceFault> {
-    let file = BufReader::with_capacity(BUFFER_BYTES, Counted(open_file(path)?, Arc::clone(read_bytes)));
+    let file = BufReader::with_capacity(BUFFER_BYTES, Tallied(open_file(path)?, Arc::clone(tally)));
     let mut stream: Box<dyn BufRead + Send> = match compression {
         Compression::None => Box::new(file),
         Compression::Gzip => decompressed(MultiGzDecoder::new(file), "gzip"),
@@ -61,13 +80,13 @@ fn decompressed(stream: impl Read + Send + 'static, expected: &'static str) -> B
     Box::new(BufReader::with_capacity(BUFFER_BYTES, Decompressed { stream, expected }))
 }
 
-/// Counts the bytes that are read.
-struct Counted(File, Arc<AtomicU64>);
+/// Tallies the bytes that are read.
+struct Tallied(File, Arc<Tally>);
 
-impl Read for Counted {
+impl Read for Tallied {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.0.read(buffer)?;
-        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        self.1.add(&buffer[..count]);
         Ok(count)
     }
 }

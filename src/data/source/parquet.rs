@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
@@ -11,7 +11,7 @@ use parquet::record::{self, Field};
 use serde_json::{Map, Value};
 
 use super::error::SourceFault;
-use super::input::open_file;
+use super::input::{Tally, open_file};
 use super::number::RowNumber;
 use super::row::Row;
 
@@ -21,22 +21,22 @@ pub(super) struct Parquet {
     number: u64,
     num_rows: u64,
     size_bytes: u64,
-    read_bytes: Arc<AtomicU64>,
+    tally: Arc<Tally>,
 }
 
 impl Parquet {
-    /// Reads the metadata of a file. `read_bytes` advances with the rows, up to the size of the file.
+    /// Reads the metadata of a file. The bytes of `tally` advance with the rows, up to the size of the file.
     ///
     /// # Errors
     /// [`SourceFault::File`], [`SourceFault::LfsPointer`], [`SourceFault::BadParquet`].
-    pub(super) fn open(path: &Path, read_bytes: &Arc<AtomicU64>) -> Result<Self, SourceFault> {
+    pub(super) fn open(path: &Path, tally: &Arc<Tally>) -> Result<Self, SourceFault> {
         let file = open_file(path)?;
         let size_bytes = file.metadata()?.len();
         guarded(|| {
             let reader = SerializedFileReader::new(file)?;
             let num_rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
             let rows = RowIter::from_file_into(Box::new(reader));
-            Ok(Self { rows, number: 0, num_rows, size_bytes, read_bytes: Arc::clone(read_bytes) })
+            Ok(Self { rows, number: 0, num_rows, size_bytes, tally: Arc::clone(tally) })
         })
     }
 }
@@ -48,7 +48,7 @@ impl Iterator for Parquet {
         let row = guarded(|| self.rows.next().transpose()).transpose()?;
         self.number += 1;
         let share = self.number as f64 / self.num_rows.max(1) as f64;
-        self.read_bytes.store((self.size_bytes as f64 * share.min(1.0)) as u64, Ordering::Relaxed);
+        self.tally.read_bytes.store((self.size_bytes as f64 * share.min(1.0)) as u64, Ordering::Relaxed);
         Some(row.map(|row| Row { number: RowNumber::Row(self.number), fields: fields(&row) }))
     }
 }

@@ -1,14 +1,15 @@
 //! The rows of a file, whatever its format.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::csv::Csv;
 use super::error::{SourceError, SourceFault};
 use super::format::{Format, format_of};
-use super::input;
+use super::input::{self, Tally};
 use super::json::Json;
 use super::json_lines::JsonLines;
 use super::parquet::Parquet;
@@ -43,8 +44,8 @@ use crate::error::InFile;
 /// ```
 pub struct Rows {
     path: PathBuf,
-    rows: Option<Box<dyn Iterator<Item = Result<Row, SourceFault>> + Send>>,
-    read_bytes: Arc<AtomicU64>,
+    rows: Option<Boxed>,
+    tally: Arc<Tally>,
 }
 
 impl Rows {
@@ -53,28 +54,50 @@ impl Rows {
     /// # Errors
     /// [`SourceFault::UnknownFormat`], [`SourceFault::File`], [`SourceFault::LfsPointer`]; a header that breaks a rule.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let read_bytes = Arc::default();
-        let rows = rows(path, &read_bytes).map_err(InFile::at(path))?;
-        Ok(Self { path: path.to_owned(), rows: Some(rows), read_bytes })
+        let tally = Arc::default();
+        let rows = rows(path, &tally).map_err(InFile::at(path))?;
+        Ok(Self { path: path.to_owned(), rows: Some(rows), tally })
     }
 
     /// Bytes of the file that were read so far, for progress; of a `.parquet` file the share of its rows.
     pub fn read_bytes(&self) -> u64 {
-        self.read_bytes.load(Ordering::Relaxed)
+        self.tally.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// BLAKE3 of the file, in hexadecimal, as `b3sum` prints it. It was computed while the rows were read; a `.parquet` file is read
+    /// once more.
+    ///
+    /// # Errors
+    /// [`SourceFault::File`].
+    ///
+    /// # Panics
+    /// If rows are left.
+    pub fn blake3(&self) -> Result<String, SourceError> {
+        assert!(self.rows.is_none(), "a hash of a file with rows that were not read");
+        match format_of(&self.path) {
+            Ok((Format::Parquet, _)) => blake3_of(&self.path).map_err(|error| InFile::new(&self.path, error.into())),
+            _ => Ok(self.tally.blake3()),
+        }
     }
 }
 
 type Boxed = Box<dyn Iterator<Item = Result<Row, SourceFault>> + Send>;
 
-fn rows(path: &Path, read_bytes: &Arc<AtomicU64>) -> Result<Boxed, SourceFault> {
+fn blake3_of(path: &Path) -> io::Result<String> {
+    let mut hash = blake3::Hasher::new();
+    io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().to_hex().to_string())
+}
+
+fn rows(path: &Path, tally: &Arc<Tally>) -> Result<Boxed, SourceFault> {
     let (format, compression) = format_of(path)?;
-    let open = || input::open(path, compression, read_bytes);
+    let open = || input::open(path, compression, tally);
     Ok(match format {
         Format::Text => Box::new(Text::new(open()?)),
         Format::JsonLines => Box::new(JsonLines::new(open()?)),
         Format::Json => Box::new(Json::new(open()?)),
         Format::Csv => Box::new(Csv::new(open()?)?),
-        Format::Parquet => Box::new(Parquet::open(path, read_bytes)?),
+        Format::Parquet => Box::new(Parquet::open(path, tally)?),
     })
 }
 

@@ -25,9 +25,13 @@ fn rows(path: &Path) -> Result<Vec<Row>, SourceError> {
 
 /// The rows of a file as `["line 1", {…}]`.
 fn shown(name: &str, bytes: impl AsRef<[u8]>) -> Vec<Value> {
-    let (_folder, path) = written(name, bytes);
+    let (_folder, path) = written(name, &bytes);
     let row = |row: Row| json!([row.number.to_string(), row.fields]);
-    rows(&path).unwrap().into_iter().map(row).collect()
+    let mut rows = Rows::open(&path).unwrap();
+    let shown = rows.by_ref().map(|found| row(found.unwrap())).collect();
+    assert_eq!(rows.read_bytes(), bytes.as_ref().len() as u64, "{name} is read to its end");
+    assert_eq!(rows.blake3().unwrap(), blake3::hash(bytes.as_ref()).to_hex().as_str());
+    shown
 }
 
 fn refusal(name: &str, bytes: impl AsRef<[u8]>) -> SourceFault {
@@ -102,7 +106,9 @@ fn parquet_files_of_pyarrow_give_its_rows() {
         assert_eq!((first.number, &first.fields), (RowNumber::Row(1), &expected[0]), "{codec}");
         let rest: Vec<_> = found.by_ref().map(|row| row.unwrap().fields).collect();
         assert_eq!(rest, expected[1..], "{codec}");
-        assert_eq!(found.read_bytes(), fs::metadata(&path).unwrap().len());
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(found.read_bytes(), bytes.len() as u64);
+        assert_eq!(found.blake3().unwrap(), blake3::hash(&bytes).to_hex().as_str());
     }
     let other = rows(&folder.join("other.parquet")).unwrap();
     assert_eq!(json!(other[0].fields), json!({"when": "2024-02-29 12:00:00.000 +00:00", "plain": "text"}));
