@@ -132,7 +132,7 @@ fn stream_in_a_process_of_its_own() {
     };
     let written = |name: &str| {
         let partial = PartialDirectory::create(disk(), &folder.join(name).with_extension("out"), Existing::Keep).unwrap();
-        tokenize(&*disk(), &[folder.join(name)], &tokenizer, &options, partial, &|_| ()).unwrap();
+        tokenize(&[folder.join(name)], &tokenizer, &options, partial, &|_| ()).unwrap();
     };
     written("small.jsonl");
     grown("tokenize", &|| written("large.jsonl"));
