@@ -35,7 +35,12 @@ impl Place {
 
     /// Exit code, stdout and stderr of `tokenize` with these words, run in the folder.
     fn run(&self, words: &[&str]) -> (Option<i32>, String, String) {
-        let output = deepwide().current_dir(self.0.path()).args(["tokenize", "--tokenizer", "base"]).args(words).output().unwrap();
+        let output = deepwide()
+            .current_dir(self.0.path())
+            .args(["tokenize", "--tokenizer", "base"])
+            .args(words)
+            .output()
+            .unwrap();
         let [stdout, stderr] = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
         (output.status.code(), stdout, stderr)
     }
@@ -54,7 +59,10 @@ fn a_directory_of_text_becomes_shards_that_verify() {
     let (code, stdout, stderr) = place.run(&["data", "out"]);
     assert_eq!((code, stdout.as_str()), (Some(0), "wrote out (9 tokens in 3 documents)\n"), "{stderr}");
     assert_eq!(place.tokens("out"), [3, 4, 1, 5, 1, 6, 7, 8, 1]);
-    assert_eq!(names(&place.0.path().join("out")), ["dataset.json", "deepwide.json", "documents-00000.bin", "tokens-00000.bin"]);
+    assert_eq!(
+        names(&place.0.path().join("out")),
+        ["dataset.json", "deepwide.json", "documents-00000.bin", "tokens-00000.bin"]
+    );
     let out = place.0.path().join("out");
     assert!(run(&["verify", out.to_str().unwrap()]).status.success());
     let (code, stdout, _) = place.run(&["--no-eos", "--json", "data/*.jsonl", "--text-field", "text", "json"]);
@@ -67,7 +75,10 @@ fn a_directory_of_text_becomes_shards_that_verify() {
     assert_eq!(code, Some(2), "given twice: {stderr}");
     let words = ["tokenize", "--tokenizer", "base/tokenizer.json", "data", "alone"];
     assert!(deepwide().current_dir(place.0.path()).args(words).status().unwrap().success());
-    assert_eq!(fs::read(out.join("dataset.json")).unwrap(), fs::read(place.0.path().join("alone/dataset.json")).unwrap());
+    assert_eq!(
+        fs::read(out.join("dataset.json")).unwrap(),
+        fs::read(place.0.path().join("alone/dataset.json")).unwrap()
+    );
 }
 
 #[test]
@@ -80,7 +91,11 @@ fn tokenizing_refuses_what_it_cannot_read_and_leaves_nothing() {
         (&["data/*.parquet", "out"], 4, "data/*.parquet\": matches no file"),
         (&["absent.txt", "out"], 4, "absent.txt\": does not exist"),
         (&["data/bad.csv", "out"], 3, "bad.csv\": row 1: found 1 fields, expected the 2 of the header"),
-        (&["data/a.jsonl", "out", "--text-field", "body"], 3, "line 1: found the fields [\"text\", \"id\"], expected \"body\" (--text-field names another)"),
+        (
+            &["data/a.jsonl", "out", "--text-field", "body"],
+            3,
+            "line 1: found the fields [\"text\", \"id\"], expected \"body\" (--text-field names another)",
+        ),
         (&["data/a.jsonl", "data/a.jsonl", "out"], 3, "is given twice"),
         (&["data/a.jsonl", "data"], 3, "--force"),
         (&["data/a.jsonl", "out", "--heldout", "1"], 2, "above 0 and below 1"),
@@ -124,14 +139,16 @@ fn stream_in_a_process_of_its_own() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let tokenizer = Tokenizer::word_level(&["<unk>".to_owned(), "<eos>".to_owned()]);
-    let options = TokenizeOptions { text_field: "text".to_owned(), eos: Some(1), shard_size_bytes: 1000, heldout: None };
+    let options =
+        TokenizeOptions { text_field: "text".to_owned(), eos: Some(1), shard_size_bytes: 1000, heldout: None };
     let grown = |what: &str, work: &dyn Fn()| {
         let before = peak_bytes();
         work();
         println!("{what} {}", peak_bytes() - before);
     };
     let written = |name: &str| {
-        let partial = PartialDirectory::create(disk(), &folder.join(name).with_extension("out"), Existing::Keep).unwrap();
+        let partial =
+            PartialDirectory::create(disk(), &folder.join(name).with_extension("out"), Existing::Keep).unwrap();
         tokenize(&[folder.join(name)], &tokenizer, &options, partial, &|_| ()).unwrap();
     };
     written("small.jsonl");

@@ -83,7 +83,9 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     let (tokenizer, eos) = tokenizer(&disk, &args.tokenizer)?;
     if eos.is_none() && !args.no_eos {
         let model = &args.tokenizer;
-        return Err(Failure::invalid(format_args!("{model:?} names no end-of-text token, expected one (--no-eos goes without)")));
+        return Err(Failure::invalid(format_args!(
+            "{model:?} names no end-of-text token, expected one (--no-eos goes without)"
+        )));
     }
     let options = TokenizeOptions {
         text_field: args.text_field.clone(),
@@ -98,9 +100,8 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
         console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
     }
     let bar = Bytes::new("tokenizing", Some(total_bytes));
-    let tokenized = console::timed("tokenized", || {
-        tokenize(&files, &tokenizer, &options, partial, &|bytes| bar.add(bytes))
-    });
+    let tokenized =
+        console::timed("tokenized", || tokenize(&files, &tokenizer, &options, partial, &|bytes| bar.add(bytes)));
     drop(bar);
     let tokenized = tokenized.map_err(|error| match interrupt::caught() {
         Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),

@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn the_share_never_moves() {
         let share = HeldOut { fraction: 0.5, seed: 1 };
-        let held_out: Vec<&str> = ["a", "b", "c", "d", "e", "f"].into_iter().filter(|text| share.contains(text.as_bytes())).collect();
+        let held_out: Vec<&str> =
+            ["a", "b", "c", "d", "e", "f"].into_iter().filter(|text| share.contains(text.as_bytes())).collect();
         assert_eq!(held_out, ["b", "d", "e"]);
     }
 }

@@ -28,7 +28,9 @@ pub enum TokenizeError {
         num_rows: u64,
     },
     /// All documents are in one of the splits.
-    #[error("found {num_train} documents to train on and {num_heldout} held out at a fraction of {fraction}, expected at least one of each")]
+    #[error(
+        "found {num_train} documents to train on and {num_heldout} held out at a fraction of {fraction}, expected at least one of each"
+    )]
     EmptySplit {
         /// Documents to train on.
         num_train: u64,

@@ -118,8 +118,12 @@ impl TokenDtype {
     /// Decodes as many ids as `ids` has.
     pub(super) fn decode(self, bytes: &[u8], ids: &mut [u32]) {
         match self {
-            Self::Uint16 => ids.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| *id = u16::from_le_bytes(*bytes).into()),
-            Self::Uint32 => ids.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| *id = u32::from_le_bytes(*bytes)),
+            Self::Uint16 => {
+                ids.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| *id = u16::from_le_bytes(*bytes).into())
+            }
+            Self::Uint32 => {
+                ids.iter_mut().zip(bytes.as_chunks().0).for_each(|(id, bytes)| *id = u32::from_le_bytes(*bytes))
+            }
         }
     }
 }

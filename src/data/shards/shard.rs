@@ -57,7 +57,13 @@ impl Shard {
     }
 
     /// Reads tokens from `start` of the shard on.
-    pub(super) fn read(&self, start: u64, ids: &mut [u32], dtype: TokenDtype, vocab_size: usize) -> Result<(), ShardError> {
+    pub(super) fn read(
+        &self,
+        start: u64,
+        ids: &mut [u32],
+        dtype: TokenDtype,
+        vocab_size: usize,
+    ) -> Result<(), ShardError> {
         let width_bytes = dtype.width_bytes();
         let mut bytes = vec![0; ids.len() * width_bytes as usize];
         self.tokens.read(&mut bytes, start * width_bytes)?;

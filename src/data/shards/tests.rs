@@ -95,10 +95,12 @@ fn documents_are_read_as_they_were_written() {
     let written = place.write(&words(10), &options()).unwrap();
     assert_eq!((written.record.train.num_tokens, written.record.train.num_documents, written.num_empty), (23, 5, 1));
     let shards = TokenShards::open(&place.out()).unwrap();
-    let expected = [vec![1, 2, 3, EOS], vec![4, EOS], vec![5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, EOS], vec![0, 0, EOS], vec![1, EOS]];
+    let expected =
+        [vec![1, 2, 3, EOS], vec![4, EOS], vec![5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, EOS], vec![0, 0, EOS], vec![1, EOS]];
     assert_eq!(documents(&shards), expected);
     // Shards of 16 bytes hold eight ids, and the long document has one of its own.
-    let counts: Vec<_> = written.record.train.shards.iter().map(|shard| (shard.num_tokens, shard.num_documents)).collect();
+    let counts: Vec<_> =
+        written.record.train.shards.iter().map(|shard| (shard.num_tokens, shard.num_documents)).collect();
     assert_eq!(counts, [(6, 2), (12, 1), (5, 2)]);
     let mut all = vec![0; 23];
     shards.read(0, &mut all).unwrap();
@@ -131,7 +133,8 @@ fn large_vocabularies_have_four_bytes_per_id() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     // More than two batches of five threads, with few tokens in much white space.
-    let line = |index: usize| format!("{{\"text\": \"{} {}{}\"}}\n", index % 9, " ".repeat(index * 7 % 800), index / 9 % 9);
+    let line =
+        |index: usize| format!("{{\"text\": \"{} {}{}\"}}\n", index % 9, " ".repeat(index * 7 % 800), index / 9 % 9);
     let place = Place::new(&[("a.jsonl", &(0..30_000).map(line).collect::<String>())]);
     let heldout = Some(HeldOut { fraction: 0.1, seed: 1 });
     let options = TokenizeOptions { shard_size_bytes: 30_000, heldout, ..options() };
@@ -154,12 +157,14 @@ fn held_out_documents_stay_where_they_are_when_data_is_added() {
     let split = |documents: &[Vec<u32>]| {
         let place = Place::of_documents(documents);
         place.write(&words(10), &options).unwrap();
-        [Split::Train, Split::HeldOut].map(|split| super::tests::documents(&TokenShards::open_on(&*disk(), &place.out(), split).unwrap()))
+        [Split::Train, Split::HeldOut]
+            .map(|split| super::tests::documents(&TokenShards::open_on(&*disk(), &place.out(), split).unwrap()))
     };
     let [train, kept] = split(&many);
     assert_eq!(train.len() + kept.len(), many.len());
     assert!((30..=90).contains(&kept.len()), "{}", kept.len());
-    let added: Vec<Vec<u32>> = many.iter().rev().cloned().chain((0..50).map(|index| vec![8, 8, 8, index % 9])).collect();
+    let added: Vec<Vec<u32>> =
+        many.iter().rev().cloned().chain((0..50).map(|index| vec![8, 8, 8, index % 9])).collect();
     let [_, more] = split(&added);
     assert!(kept.iter().all(|document| more.contains(document)));
     assert!(train.iter().all(|document| !more.contains(document)));
@@ -176,7 +181,10 @@ fn bad_data_is_refused_and_nothing_is_left() {
     };
     let error = refused(&[("a.jsonl", "{\"text\": \"1\"}\n{\"body\": \"2\"}\n")], &options());
     assert!(error.lacks_text());
-    assert!(error.to_string().ends_with("a.jsonl\": line 2: found the fields [\"body\"], expected \"text\""), "{error}");
+    assert!(
+        error.to_string().ends_with("a.jsonl\": line 2: found the fields [\"body\"], expected \"text\""),
+        "{error}"
+    );
     let error = refused(&[("a.csv", "text\n1\n1 x\ny\n")], &options());
     assert!(error.to_string().contains("a.csv\": row 2: word \"x\""), "{error}");
     let error = refused(&[("a.csv", "text,id\n1,1\nx,2\n3\n")], &options());
@@ -229,7 +237,8 @@ fn changed(change: impl Fn(&Path)) -> ShardFault {
 fn files_of_another_size_are_refused() {
     for (name, size_bytes) in [("tokens-00000.bin", 16), ("documents-00000.bin", 32)] {
         for found in [size_bytes - 1, size_bytes + 1, 0] {
-            let resize = |out: &Path| fs::File::options().write(true).open(out.join(name)).unwrap().set_len(found).unwrap();
+            let resize =
+                |out: &Path| fs::File::options().write(true).open(out.join(name)).unwrap().set_len(found).unwrap();
             let fault = changed(resize);
             let is_size = matches!(fault, ShardFault::Size { found_bytes, expected_bytes } if (found_bytes, expected_bytes) == (found, size_bytes.into()));
             assert!(is_size, "{name}: {fault}");
@@ -239,11 +248,14 @@ fn files_of_another_size_are_refused() {
 
 #[test]
 fn bad_tokens_and_offsets_are_refused() {
-    let ids = |ids: [u16; 8]| move |out: &Path| fs::write(out.join("tokens-00000.bin"), ids.map(u16::to_le_bytes).concat()).unwrap();
+    let ids = |ids: [u16; 8]| {
+        move |out: &Path| fs::write(out.join("tokens-00000.bin"), ids.map(u16::to_le_bytes).concat()).unwrap()
+    };
     let outside = changed(ids([1, 2, 9, 3, 9, 4, 10, 9]));
     assert!(matches!(outside, ShardFault::IdOutsideVocabulary { id: 10, position: 6, vocab_size: 10 }), "{outside}");
     for offsets in [[0_u64, 3, 3, 8], [0, 5, 3, 8], [0, 3, 9, 8], [1, 3, 5, 8], [0, 3, 5, 7], [0, 3, u64::MAX, 8]] {
-        let write = |out: &Path| fs::write(out.join("documents-00000.bin"), offsets.map(u64::to_le_bytes).concat()).unwrap();
+        let write =
+            |out: &Path| fs::write(out.join("documents-00000.bin"), offsets.map(u64::to_le_bytes).concat()).unwrap();
         let fault = changed(write);
         assert!(matches!(fault, ShardFault::BadOffset { num_tokens: 8, .. }), "{offsets:?}: {fault}");
     }
@@ -258,11 +270,17 @@ fn a_bad_record_is_refused() {
             fs::write(out.join(DATASET), text.replacen(from, to, 1)).unwrap();
         })
     };
-    assert!(matches!(with("\"format\": 1", "\"format\": 2, \"other\": 0"), ShardFault::OtherFormat { found: 2, expected: 1 }));
+    assert!(matches!(
+        with("\"format\": 1", "\"format\": 2, \"other\": 0"),
+        ShardFault::OtherFormat { found: 2, expected: 1 }
+    ));
     assert!(matches!(with("\"uint16\"", "\"int8\""), ShardFault::Malformed(_)));
     assert!(matches!(with("{", "["), ShardFault::Malformed(_)));
     assert!(matches!(with("\"tokens-00000.bin\"", "\"../tokens\""), ShardFault::UnsafeFileName { .. }));
-    assert!(matches!(with("\"num_tokens\": 8", "\"num_tokens\": 9"), ShardFault::OtherSum { what: "tokens", found: 8, expected: 9 }));
+    assert!(matches!(
+        with("\"num_tokens\": 8", "\"num_tokens\": 9"),
+        ShardFault::OtherSum { what: "tokens", found: 8, expected: 9 }
+    ));
     assert!(matches!(with("\"uint16\"", "\"uint32\""), ShardFault::Size { .. }));
 }
 
@@ -273,13 +291,19 @@ fn shards_know_their_tokenizer() {
     let shards = TokenShards::open(&place.out()).unwrap();
     shards.check_tokenizer(&words(10)).unwrap();
     let error = shards.check_tokenizer(&words(11)).unwrap_err();
-    assert!(matches!(&error, ShardError::Shard(error) if matches!(error.fault, ShardFault::OtherTokenizer { .. })), "{error}");
+    assert!(
+        matches!(&error, ShardError::Shard(error) if matches!(error.fault, ShardFault::OtherTokenizer { .. })),
+        "{error}"
+    );
     let error = TokenShards::open_on(&*disk(), &place.out(), Split::HeldOut).unwrap_err();
     assert!(matches!(&error, ShardError::Shard(error) if matches!(error.fault, ShardFault::NoHeldOut)), "{error}");
     let error = TokenShards::open(place.folder.path()).unwrap_err();
     assert!(matches!(&error, ShardError::File(error) if matches!(error.fault, FileFault::NotFound)), "{error}");
     let error = TokenWindows::new(shards, 2).unwrap_err();
-    assert!(matches!(&error, ShardError::Shard(error) if matches!(error.fault, ShardFault::TooFewTokens { found: 2, expected: 3 })), "{error}");
+    assert!(
+        matches!(&error, ShardError::Shard(error) if matches!(error.fault, ShardFault::TooFewTokens { found: 2, expected: 3 })),
+        "{error}"
+    );
 }
 
 proptest! {

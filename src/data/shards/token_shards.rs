@@ -123,7 +123,12 @@ impl TokenShards {
     /// # Panics
     /// If there are fewer tokens.
     pub fn read(&self, start: u64, mut ids: &mut [u32]) -> Result<(), ShardError> {
-        assert!(start + ids.len() as u64 <= self.num_tokens, "{} tokens from {start} of {}", ids.len(), self.num_tokens);
+        assert!(
+            start + ids.len() as u64 <= self.num_tokens,
+            "{} tokens from {start} of {}",
+            ids.len(),
+            self.num_tokens
+        );
         let mut start = start;
         while !ids.is_empty() {
             let shard = self.shard_of(start);
@@ -211,6 +216,9 @@ fn split_of(record: &DatasetRecord, split: Split) -> Result<&SplitRecord, ShardF
 impl std::fmt::Debug for TokenShards {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let fields = (&self.directory, self.num_tokens, self.num_documents);
-        f.debug_struct("TokenShards").field("directory", fields.0).field("num_tokens", &fields.1).finish_non_exhaustive()
+        f.debug_struct("TokenShards")
+            .field("directory", fields.0)
+            .field("num_tokens", &fields.1)
+            .finish_non_exhaustive()
     }
 }

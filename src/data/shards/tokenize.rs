@@ -85,7 +85,8 @@ fn write_documents(
     while !batch.is_empty() || !encoded.is_empty() {
         num_rows += batch.len() as u64;
         num_written += encoded.len() as u64;
-        let encode = || batch.par_iter().filter_map(|text| encoded_document(text, files, tokenizer, dtype, options)).collect();
+        let encode =
+            || batch.par_iter().filter_map(|text| encoded_document(text, files, tokenizer, dtype, options)).collect();
         let write = || {
             encoded.iter().try_for_each(|(document, is_heldout)| {
                 if *is_heldout { &mut heldout } else { &mut train }.push(partial, document)
