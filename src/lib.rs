@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`config`] | the checked shape of a decoder; presets by published name |
 //! | [`weights`] | [`WeightSource`](weights::WeightSource): named tensors, in memory or in files |
+//! | [`lora`] | low-rank adapters: which matrices they update, and by what |
 //! | [`formats`] | Hugging Face directories, safetensors, GGUF: reading and writing |
 //! | [`output`] | atomic writes to disk, receipts of written checkpoints |
 //! | [`hub`] | files of the Hugging Face Hub, in the cache that Python uses |
@@ -51,6 +52,7 @@ pub mod growth;
 pub mod hub;
 pub mod kernel;
 pub mod load;
+pub mod lora;
 pub mod model;
 pub mod output;
 pub mod profile;

@@ -15,6 +15,7 @@ mod grow;
 mod growth_in_models;
 mod hub;
 mod linear_door;
+mod lora;
 mod mergekit_bytes;
 mod models;
 mod oracle;

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatch};
 use crate::config::DecoderConfig;
 use crate::load::{Footprint, Precision};
+use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::weights::{MemoryWeights, WeightError, WeightSource};
 
 /// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.
@@ -71,7 +72,41 @@ impl AnyDecoder {
         either!(self, decoder => decoder.footprint())
     }
 
-    /// A copy of the weights, as a source for growth and for writing.
+    /// With a new adapter, which changes nothing until it is trained. Its parameters are the only ones that are trained.
+    ///
+    /// # Errors
+    /// Those of [`LoraConfig::targets`].
+    pub fn with_lora(self, config: LoraConfig, seed: u64) -> Result<Self, LoraError> {
+        let adapter = LoraAdapter::initial(config, self.config(), seed)?;
+        self.with_adapter(&adapter)
+    }
+
+    /// With an adapter; see [`Decoder::with_adapter`](super::Decoder::with_adapter).
+    ///
+    /// # Errors
+    /// Those of [`LoraAdapter::check`].
+    pub fn with_adapter(self, adapter: &LoraAdapter) -> Result<Self, LoraError> {
+        Ok(match self {
+            Self::Dense(decoder) => Self::Dense(decoder.with_adapter(adapter)?),
+            Self::Sparse(decoder) => Self::Sparse(decoder.with_adapter(adapter)?),
+        })
+    }
+
+    /// The base without its adapter. Its parameters stay frozen.
+    #[must_use]
+    pub fn without_adapter(self) -> Self {
+        match self {
+            Self::Dense(decoder) => Self::Dense(decoder.without_adapter()),
+            Self::Sparse(decoder) => Self::Sparse(decoder.without_adapter()),
+        }
+    }
+
+    /// The current values of the adapter, if there is one.
+    pub fn adapter(&self) -> Option<LoraAdapter> {
+        either!(self, decoder => decoder.adapter())
+    }
+
+    /// A copy of the weights, as a source for growth and for writing, with the updates of an adapter.
     pub fn to_weights(&self) -> MemoryWeights {
         either!(self, decoder => decoder.to_weights())
     }

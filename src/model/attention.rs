@@ -3,10 +3,12 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use super::lora::update_of;
 use super::{LayerCache, Linear, Positions};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::attention;
 use crate::load::Loader;
+use crate::lora::LoraAdapter;
 use crate::trace::span;
 use crate::weights::{LayerTensor, TensorId, WeightError, WeightSource};
 
@@ -30,7 +32,7 @@ impl Attention {
         loader: &Loader<'_, S>,
         layer: usize,
     ) -> Result<Self, WeightError> {
-        let linear = |tensor| loader.weight(TensorId::Layer(layer, tensor)).map(|weight| Linear { weight });
+        let linear = |tensor| loader.weight(TensorId::Layer(layer, tensor)).map(Linear::from);
         Ok(Self {
             q_proj: linear(LayerTensor::QProj)?,
             k_proj: linear(LayerTensor::KProj)?,
@@ -38,6 +40,18 @@ impl Attention {
             o_proj: linear(LayerTensor::OProj)?,
             head_dim: config.head_dim,
         })
+    }
+
+    /// With the updates of an adapter in this layer, in place of any earlier ones.
+    pub(super) fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {
+        let update = |tensor| update_of(adapter, TensorId::Layer(layer, tensor));
+        Self {
+            q_proj: self.q_proj.adapted(update(LayerTensor::QProj)),
+            k_proj: self.k_proj.adapted(update(LayerTensor::KProj)),
+            v_proj: self.v_proj.adapted(update(LayerTensor::VProj)),
+            o_proj: self.o_proj.adapted(update(LayerTensor::OProj)),
+            head_dim: self.head_dim,
+        }
     }
 
     /// `residual + attention(x)`: the tokens of `x` attend to each other and to those of `cache` as `positions` says. All

@@ -3,12 +3,14 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Int, Tensor};
 
+use super::lora::{Freeze, Lora, update_of};
 use super::{
     Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
     RmsNorm, Routing, SparseMoe, TokenBatch,
 };
 use crate::config::DecoderConfig;
 use crate::load::{Footprint, Loader, Precision, raw, raw_of};
+use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::trace::{indexed_span, span};
 use crate::weights::{LayerTensor, MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -27,6 +29,9 @@ pub struct Decoder<F: FeedForward> {
     lm_head: Option<Linear>,
     #[module(skip)]
     config: DecoderConfig,
+    /// Hyperparameters of the adapter, if there is one.
+    #[module(skip)]
+    lora: Option<LoraConfig>,
     /// After loading.
     #[module(skip)]
     footprint: Footprint,
@@ -86,14 +91,14 @@ impl<F: FeedForward> Decoder<F> {
     fn load_by<S: WeightSource>(loader: &Loader<'_, S>) -> Result<Self, WeightError> {
         loader.source().config().computable()?;
         let config = loader.source().config().clone();
-        let linear = |id| loader.weight(id).map(|weight| Linear { weight });
+        let linear = |id| loader.weight(id).map(Linear::from);
         let embed_tokens = Embedding { weight: loader.weight(TensorId::EmbedTokens)? };
         let layers = (0..config.num_hidden_layers)
             .map(|layer| DecoderLayer::load(&config, loader, layer))
             .collect::<Result<_, _>>()?;
         let norm = RmsNorm::new(loader.param(TensorId::Norm)?, config.rms_norm_eps);
         let lm_head = (!config.tie_word_embeddings).then(|| linear(TensorId::LmHead)).transpose()?;
-        Ok(Self { embed_tokens, layers, norm, lm_head, config, footprint: loader.footprint() })
+        Ok(Self { embed_tokens, layers, norm, lm_head, config, lora: None, footprint: loader.footprint() })
     }
 
     /// The input of each feed-forward, the normalized residual stream, first layer first. In a mixture, it is the input of
@@ -123,14 +128,52 @@ impl<F: FeedForward> Decoder<F> {
         &self.footprint
     }
 
-    /// A copy of the weights, as a source for growth and for writing.
+    /// With an adapter, whose parameters are the only ones that are trained. Replaces an earlier adapter.
+    ///
+    /// # Errors
+    /// Those of [`LoraAdapter::check`].
+    pub fn with_adapter(self, adapter: &LoraAdapter) -> Result<Self, LoraError> {
+        adapter.check(&self.config)?;
+        let frozen = self.without_adapter().map(&mut Freeze);
+        Ok(Self { lora: Some(adapter.config().clone()), ..frozen.adapted(Some(adapter)) })
+    }
+
+    /// The base without its adapter. Its parameters stay frozen.
+    #[must_use]
+    pub fn without_adapter(self) -> Self {
+        Self { lora: None, ..self.adapted(None) }
+    }
+
+    /// The current values of the adapter, if there is one.
+    pub fn adapter(&self) -> Option<LoraAdapter> {
+        let config = self.lora.clone()?;
+        let updates =
+            TensorId::all(&self.config).into_iter().filter_map(|id| Some((id, self.lora_of(id)?.low_rank().into())));
+        Some(LoraAdapter::new(config, &self.config, updates.collect()).expect("it was checked when it was attached"))
+    }
+
+    fn adapted(self, adapter: Option<&LoraAdapter>) -> Self {
+        let layers = self.layers.into_iter().enumerate();
+        let lm_head = self.lm_head.map(|head| head.adapted(update_of(adapter, TensorId::LmHead)));
+        Self { layers: layers.map(|(index, layer)| layer.adapted(adapter, index)).collect(), lm_head, ..self }
+    }
+
+    fn lora_of(&self, id: TensorId) -> Option<&Lora> {
+        match id {
+            TensorId::EmbedTokens | TensorId::Norm => None,
+            TensorId::Layer(layer, tensor) => self.layers[layer].lora(tensor),
+            TensorId::LmHead => self.lm_head.as_ref()?.lora.as_ref(),
+        }
+    }
+
+    /// A copy of the weights, as a source for growth and for writing, with the updates of an adapter.
     pub fn to_weights(&self) -> MemoryWeights {
         MemoryWeights::new(self.config.clone(), |id| self.weight(id))
     }
 
     /// The head, which shares its weight with the embeddings if it is tied.
     fn head(&self) -> Linear {
-        self.lm_head.clone().unwrap_or_else(|| Linear { weight: self.embed_tokens.weight.clone() })
+        self.lm_head.clone().unwrap_or_else(|| self.embed_tokens.weight.clone().into())
     }
 
     fn weight(&self, id: TensorId) -> RawTensor {
@@ -138,7 +181,7 @@ impl<F: FeedForward> Decoder<F> {
             TensorId::EmbedTokens => raw_of(&self.embed_tokens.weight),
             TensorId::Layer(layer, tensor) => self.layers[layer].weight(tensor),
             TensorId::Norm => raw(self.norm.weight.val()),
-            TensorId::LmHead => raw_of(&self.lm_head.as_ref().expect("an untied model has a head").weight),
+            TensorId::LmHead => self.lm_head.as_ref().expect("an untied model has a head").raw(),
         }
     }
 }
@@ -157,6 +200,22 @@ impl<F: FeedForward> DecoderLayer<F> {
             post_attention_layernorm: norm(LayerTensor::PostAttentionLayernorm)?,
             mlp: F::load(config, loader, layer)?,
         })
+    }
+
+    fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {
+        let (self_attn, mlp) = (self.self_attn.adapted(adapter, layer), self.mlp.adapted(adapter, layer));
+        Self { self_attn, mlp, ..self }
+    }
+
+    fn lora(&self, tensor: LayerTensor) -> Option<&Lora> {
+        match tensor {
+            LayerTensor::InputLayernorm | LayerTensor::PostAttentionLayernorm => None,
+            LayerTensor::QProj => self.self_attn.q_proj.lora.as_ref(),
+            LayerTensor::KProj => self.self_attn.k_proj.lora.as_ref(),
+            LayerTensor::VProj => self.self_attn.v_proj.lora.as_ref(),
+            LayerTensor::OProj => self.self_attn.o_proj.lora.as_ref(),
+            LayerTensor::Mlp(_) | LayerTensor::Router | LayerTensor::Expert(..) => self.mlp.lora(tensor),
+        }
     }
 
     fn attend(&self, x: Tensor<3>, positions: &Positions, cache: Option<&mut LayerCache>) -> Tensor<3> {
@@ -189,10 +248,10 @@ impl<F: FeedForward> DecoderLayer<F> {
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
             LayerTensor::InputLayernorm => raw(self.input_layernorm.weight.val()),
-            LayerTensor::QProj => raw_of(&self.self_attn.q_proj.weight),
-            LayerTensor::KProj => raw_of(&self.self_attn.k_proj.weight),
-            LayerTensor::VProj => raw_of(&self.self_attn.v_proj.weight),
-            LayerTensor::OProj => raw_of(&self.self_attn.o_proj.weight),
+            LayerTensor::QProj => self.self_attn.q_proj.raw(),
+            LayerTensor::KProj => self.self_attn.k_proj.raw(),
+            LayerTensor::VProj => self.self_attn.v_proj.raw(),
+            LayerTensor::OProj => self.self_attn.o_proj.raw(),
             LayerTensor::PostAttentionLayernorm => raw(self.post_attention_layernorm.weight.val()),
             LayerTensor::Mlp(_) | LayerTensor::Router | LayerTensor::Expert(..) => self.mlp.weight(tensor),
         }

@@ -3,9 +3,11 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::Tensor;
 
+use super::lora::{Lora, update_of};
 use super::{Linear, Routing};
 use crate::config::DecoderConfig;
-use crate::load::{Loader, raw_of};
+use crate::load::Loader;
+use crate::lora::LoraAdapter;
 use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -25,7 +27,13 @@ pub trait FeedForward: Module + ModuleDisplay {
     /// `[batch_size, seq_length, hidden_size]`.
     fn forward(&self, residual: Tensor<3>, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
 
-    /// The value of one of the weights.
+    /// With the updates of an adapter in this layer, in place of any earlier ones.
+    fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self;
+
+    /// The adapter of one of the weights, if it has one.
+    fn lora(&self, tensor: LayerTensor) -> Option<&Lora>;
+
+    /// The value of one of the weights, with the update of its adapter.
     ///
     /// # Panics
     /// If there is no such weight.
@@ -53,7 +61,7 @@ impl FeedForward for GatedMlp {
     ) -> Result<Self, WeightError> {
         let linear = |projection| {
             let id = TensorId::Layer(layer, LayerTensor::Mlp(projection));
-            loader.weight(id).map(|weight| Linear { weight })
+            loader.weight(id).map(Linear::from)
         };
         Ok(Self {
             gate_proj: linear(Projection::Gate)?,
@@ -71,12 +79,36 @@ impl FeedForward for GatedMlp {
         (self.down_proj.forward_add(residual, hidden), None)
     }
 
+    fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {
+        let update = |projection| update_of(adapter, TensorId::Layer(layer, LayerTensor::Mlp(projection)));
+        Self {
+            gate_proj: self.gate_proj.adapted(update(Projection::Gate)),
+            up_proj: self.up_proj.adapted(update(Projection::Up)),
+            down_proj: self.down_proj.adapted(update(Projection::Down)),
+        }
+    }
+
+    fn lora(&self, tensor: LayerTensor) -> Option<&Lora> {
+        self.linear(tensor)?.lora.as_ref()
+    }
+
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
+        self.linear(tensor).unwrap_or_else(|| panic!("a dense MLP has no {tensor:?}")).raw()
+    }
+}
+
+impl GatedMlp {
+    /// The map without a residual.
+    pub(super) fn output<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.down_proj.forward(Linear::forward_gated(&self.gate_proj, &self.up_proj, x))
+    }
+
+    fn linear(&self, tensor: LayerTensor) -> Option<&Linear> {
         match tensor {
-            LayerTensor::Mlp(Projection::Gate) => raw_of(&self.gate_proj.weight),
-            LayerTensor::Mlp(Projection::Up) => raw_of(&self.up_proj.weight),
-            LayerTensor::Mlp(Projection::Down) => raw_of(&self.down_proj.weight),
-            other => panic!("a dense MLP has no {other:?}"),
+            LayerTensor::Mlp(Projection::Gate) => Some(&self.gate_proj),
+            LayerTensor::Mlp(Projection::Up) => Some(&self.up_proj),
+            LayerTensor::Mlp(Projection::Down) => Some(&self.down_proj),
+            _ => None,
         }
     }
 }

@@ -3,11 +3,13 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::{FeedForward, Linear, Router, Routing};
+use super::lora::{ExpertLora, Lora, merged, update_of};
+use super::{FeedForward, GatedMlp, Linear, Router, Routing};
 use crate::config::DecoderConfig;
-use crate::kernel::expert_mlp::{Experts, expert_mlp};
+use crate::kernel::expert_mlp::{Experts, expert_mlp, expert_mlp_grouped};
 use crate::kernel::linear::Weight;
-use crate::load::{Loader, raw, raw_of};
+use crate::load::{Loader, raw};
+use crate::lora::LoraAdapter;
 use crate::trace::span;
 use crate::weights::{LayerTensor, RawTensor, TensorId, WeightError, WeightSource};
 
@@ -18,6 +20,30 @@ pub struct SparseMoe {
     pub router: Router,
     /// The gated MLPs.
     pub experts: Experts,
+    /// The adapters of each expert; none if no expert is adapted.
+    pub lora: Vec<ExpertLora>,
+}
+
+impl SparseMoe {
+    /// The weighted sum of the chosen experts, fused unless they have adapters.
+    fn experts(&self, x: Tensor<2>, routing: &Routing) -> Tensor<2> {
+        let (weights, chosen) = (routing.weights.clone(), routing.experts.clone());
+        if self.lora.is_empty() {
+            return expert_mlp(x, weights, chosen, &self.experts);
+        }
+        expert_mlp_grouped(x, weights, chosen, self.lora.len(), |index, x| self.expert(index).output(x))
+    }
+
+    /// One expert as an MLP.
+    fn expert(&self, index: usize) -> GatedMlp {
+        let [gate_proj, up_proj, down_proj] = self.experts.weights(index).map(Linear::from);
+        let ExpertLora { w1, w2, w3 } = self.lora[index].clone();
+        GatedMlp {
+            gate_proj: Linear { lora: w1, ..gate_proj },
+            up_proj: Linear { lora: w3, ..up_proj },
+            down_proj: Linear { lora: w2, ..down_proj },
+        }
+    }
 }
 
 impl FeedForward for SparseMoe {
@@ -29,9 +55,9 @@ impl FeedForward for SparseMoe {
         layer: usize,
     ) -> Result<Self, WeightError> {
         let moe = config.moe.expect("a sparse decoder is loaded from a source with experts");
-        let gate = Linear { weight: Weight::Float(loader.param(TensorId::Layer(layer, LayerTensor::Router))?) };
+        let gate = Weight::Float(loader.param(TensorId::Layer(layer, LayerTensor::Router))?).into();
         let router = Router { gate, num_experts_per_tok: moe.num_experts_per_tok };
-        Ok(Self { router, experts: loader.experts(layer, moe.num_local_experts)? })
+        Ok(Self { router, experts: loader.experts(layer, moe.num_local_experts)?, lora: Vec::new() })
     }
 
     fn forward(&self, residual: Tensor<3>, x: Tensor<3>) -> (Tensor<3>, Option<Routing>) {
@@ -43,16 +69,39 @@ impl FeedForward for SparseMoe {
         };
         let y = {
             let _span = span("experts");
-            expert_mlp(tokens, routing.weights.clone(), routing.experts.clone(), &self.experts)
+            self.experts(tokens, &routing)
         };
         let _span = span("residual");
         (residual + y.reshape(shape), Some(routing))
     }
 
+    fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {
+        let update = |tensor| update_of(adapter, TensorId::Layer(layer, tensor));
+        let device = self.router.gate.weight.device();
+        let expert = |index| ExpertLora::new(|of| update(LayerTensor::Expert(index, of)), &device);
+        let [num_experts, _, _] = self.experts.dims();
+        let mut lora: Vec<ExpertLora> = (0..num_experts).map(expert).collect();
+        if lora.iter().all(ExpertLora::is_empty) {
+            lora.clear();
+        }
+        let router = Router { gate: self.router.gate.adapted(update(LayerTensor::Router)), ..self.router };
+        Self { router, experts: self.experts, lora }
+    }
+
+    fn lora(&self, tensor: LayerTensor) -> Option<&Lora> {
+        match tensor {
+            LayerTensor::Router => self.router.gate.lora.as_ref(),
+            LayerTensor::Expert(index, projection) => self.lora.get(index)?.of(projection),
+            _ => None,
+        }
+    }
+
     fn weight(&self, tensor: LayerTensor) -> RawTensor {
         match tensor {
-            LayerTensor::Router => raw_of(&self.router.gate.weight),
-            LayerTensor::Expert(index, projection) => raw(self.experts.floats(index)[projection as usize].clone()),
+            LayerTensor::Router => self.router.gate.raw(),
+            LayerTensor::Expert(index, projection) => {
+                merged(raw(self.experts.floats(index)[projection as usize].clone()), self.lora(tensor))
+            }
             other => panic!("a mixture of experts has no {other:?}"),
         }
     }

@@ -3,12 +3,16 @@
 /// Module paths within a decoder and the Hugging Face names they stand for, where the two differ.
 ///
 /// A mixture keeps the experts of a layer stacked, one parameter a projection. Its name is that of one expert's
-/// projection in Mixtral without the expert's number.
-const RENAMED: [(&str, &str); 4] = [
+/// projection in Mixtral without the expert's number. Adapters have PEFT's names; each expert has its own.
+const RENAMED: [(&str, &str); 8] = [
     (".mlp.router.gate.", ".block_sparse_moe.gate."),
     (".mlp.experts.gate_proj", ".block_sparse_moe.experts.w1.weight"),
     (".mlp.experts.down_proj", ".block_sparse_moe.experts.w2.weight"),
     (".mlp.experts.up_proj", ".block_sparse_moe.experts.w3.weight"),
+    (".mlp.lora.", ".block_sparse_moe.experts."),
+    (".lora.lora_", ".lora_"),
+    (".lora_a", ".lora_A.weight"),
+    (".lora_b", ".lora_B.weight"),
 ];
 
 /// Modules that Hugging Face keeps under `model.`.

@@ -80,7 +80,7 @@ impl AdamW {
         safetensors::serialize_to_file(moments, Some(metadata), path).map_err(malformed).map_err(InFile::at(path))
     }
 
-    /// Reads the state of `model` that [`write`](Self::write) wrote. The next step is to the bit the one that would have
+    /// Reads the state of `model`, as it is trained, that [`write`](Self::write) wrote. The next step is to the bit the one that would have
     /// followed.
     ///
     /// # Errors
@@ -140,7 +140,7 @@ fn malformed(error: SafeTensorError) -> StateError {
     }
 }
 
-/// Shape and device of every parameter, by name.
+/// Shape and device of every parameter that is trained, by name.
 #[derive(Default)]
 struct Parameters {
     path: ParamPath,
@@ -158,6 +158,9 @@ impl ModuleVisitor for Parameters {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
+        if !value.is_require_grad() {
+            return;
+        }
         self.found.insert(self.path.name(), (value.dims().to_vec(), value.device().without_autodiff()));
     }
 }

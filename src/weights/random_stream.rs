@@ -11,7 +11,7 @@ use rand_distr::StandardNormal;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::weights::Projection;
+use crate::weights::{LayerTensor, Projection, TensorId};
 
 /// Numbers per stream, enough to amortize the set-up of a generator.
 const BLOCK: usize = 1 << 14;
@@ -36,6 +36,8 @@ pub enum Purpose {
     Dropped(usize),
     /// The values of a matrix of the expert with this index.
     Values(usize, Projection),
+    /// The factor `A` of the update of this matrix; its layer is that of the stream, or 0.
+    LoraA(TensorId),
 }
 
 impl RandomStream {
@@ -99,6 +101,20 @@ impl RandomStream {
             Purpose::Values(expert, Projection::Gate) => (2, expert),
             Purpose::Values(expert, Projection::Up) => (3, expert),
             Purpose::Values(expert, Projection::Down) => (4, expert),
+            Purpose::LoraA(TensorId::Layer(_, tensor)) => match tensor {
+                LayerTensor::QProj => (5, 0),
+                LayerTensor::KProj => (6, 0),
+                LayerTensor::VProj => (7, 0),
+                LayerTensor::OProj => (8, 0),
+                LayerTensor::Mlp(projection) => (9 + projection as u64, 0),
+                LayerTensor::Router => (12, 0),
+                LayerTensor::Expert(expert, projection) => (13 + projection as u64, expert),
+                LayerTensor::InputLayernorm => (16, 0),
+                LayerTensor::PostAttentionLayernorm => (17, 0),
+            },
+            Purpose::LoraA(TensorId::LmHead) => (18, 0),
+            Purpose::LoraA(TensorId::EmbedTokens) => (19, 0),
+            Purpose::LoraA(TensorId::Norm) => (20, 0),
         };
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([self.seed, self.layer as u64, expert as u64, purpose]) {

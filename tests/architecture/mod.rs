@@ -22,19 +22,20 @@ use rules::{
 use tree::{files_of, home, module_of, modules, modules_of, read, sources};
 
 /// The modules that each module may use, in the order of the data flow: none uses a later row.
-const MAY_USE: [(&str, &str); 23] = [
+const MAY_USE: [(&str, &str); 24] = [
     ("error", ""),
     ("config", "error"),
     ("trace", ""),
     ("device", "error"),
     ("weights", "config error"),
+    ("lora", "config error weights"),
     ("output", "error weights"),
     ("tokenizer", "error output"),
     ("formats", "config error output tokenizer weights"),
     ("hub", "error formats output"),
     ("kernel", "error"),
     ("load", "config error kernel weights"),
-    ("model", "config error kernel load trace weights"),
+    ("model", "config error kernel load lora trace weights"),
     ("growth", "config error weights"),
     ("data", "error output tokenizer"),
     ("train", "config data error kernel model trace weights"),

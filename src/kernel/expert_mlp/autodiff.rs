@@ -25,7 +25,9 @@ impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
             fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
                 let (inputs, chosen, saved) = ops.state;
-                let gradients = B::expert_mlp_backward(grad, inputs, chosen, saved);
+                let of_matrices = ops.parents[2..].iter().any(Option::is_some);
+                let (of_tokens, of_matrices) = B::expert_mlp_backward(grad, inputs, chosen, saved, of_matrices);
+                let gradients = of_tokens.into_iter().chain(of_matrices.into_iter().flatten());
                 for (node, gradient) in ops.parents.into_iter().zip(gradients) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::cpu::forward;
 use super::visits::{Visits, split_by_blocks};
-use super::{ExpertMlpBackward, Inputs};
+use super::{ExpertMlpBackward, Gradients, Inputs};
 use crate::kernel::cpu::{
     Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized, widened,
 };
@@ -45,7 +45,8 @@ impl ExpertMlpBackward for Flex {
         inputs: Inputs<Self>,
         experts: FlexTensor,
         saved: [FlexTensor; 2],
-    ) -> Inputs<Self> {
+        of_matrices: bool,
+    ) -> Gradients<Self> {
         let grad = dense(grad);
         let inputs = inputs.map(widened);
         let [x, weights, gate, up, down] = &inputs;
@@ -54,14 +55,11 @@ impl ExpertMlpBackward for Flex {
         let per_visit = visit_gradients(&visits, &grad, &inputs, &saved);
         let dx = visits.scatter(&per_visit.dx, hidden, |_| 1.0);
         let dweights = visits.place.iter().map(|&place| per_visit.dweight[place]).collect();
-        let [dgate, dup, ddown] = matrix_gradients(&visits, &grad, x, &per_visit, num_experts);
-        [
-            tensor(dx, x.shape()),
-            tensor(dweights, weights.shape()),
-            tensor(dgate, gate.shape()),
-            tensor(dup, up.shape()),
-            tensor(ddown, down.shape()),
-        ]
+        let of_matrices = of_matrices.then(|| {
+            let [dgate, dup, ddown] = matrix_gradients(&visits, &grad, x, &per_visit, num_experts);
+            [tensor(dgate, gate.shape()), tensor(dup, up.shape()), tensor(ddown, down.shape())]
+        });
+        ([tensor(dx, x.shape()), tensor(dweights, weights.shape())], of_matrices)
     }
 }
 

@@ -5,6 +5,7 @@ use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatT
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
+use crate::kernel::linear::Weight;
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// The gated MLPs of a layer.
@@ -85,6 +86,14 @@ impl Experts {
                 stack.val().narrow(0, index, 1).reshape([rows, cols])
             }),
             Self::Quantized(experts) => experts[index].matrices().map(QuantizedWeight::dequantize),
+        }
+    }
+
+    /// Gate, up and down of one expert, as products read them. Stacks keep their gradients.
+    pub fn weights(&self, index: usize) -> [Weight; 3] {
+        match self {
+            Self::Stacked(_) | Self::Mixed(_) => self.floats(index).map(|weight| self.read(weight).into()),
+            Self::Quantized(experts) => experts[index].matrices().map(|weight| weight.clone().into()),
         }
     }
 

@@ -7,6 +7,7 @@ mod cpu;
 #[cfg(feature = "flex")]
 mod cpu_backward;
 mod experts;
+mod grouped;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 #[cfg(feature = "flex")]
@@ -15,6 +16,7 @@ mod visits;
 #[cfg(feature = "flex")]
 use experts::ExpertOperand;
 pub use experts::{Experts, QuantizedExpert, StackedExperts};
+pub use grouped::expert_mlp_grouped;
 
 #[cfg(feature = "flex")]
 use burn::backend::{
@@ -92,17 +94,22 @@ trait ExpertMlp: Backend {
 #[cfg(feature = "flex")]
 type Inputs<B> = [FloatTensor<B>; 5];
 
+/// The gradients of `x` and `weights`, and those of `gate`, `up` and `down`.
+#[cfg(feature = "flex")]
+type Gradients<B> = ([FloatTensor<B>; 2], Option<[FloatTensor<B>; 3]>);
+
 /// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait ExpertMlpBackward: ExpertMlp {
     /// The output, and `gate(x)` and `up(x)` of each visit.
     fn expert_mlp_saved(inputs: Inputs<Self>, chosen: IntTensor<Self>) -> [FloatTensor<Self>; 3];
 
-    /// Gradients of the inputs.
+    /// Gradients of `x` and `weights`, and of the matrices if they are asked for.
     fn expert_mlp_backward(
         grad: FloatTensor<Self>,
         inputs: Inputs<Self>,
         chosen: IntTensor<Self>,
         saved: [FloatTensor<Self>; 2],
-    ) -> Inputs<Self>;
+        of_matrices: bool,
+    ) -> Gradients<Self>;
 }

@@ -1,11 +1,14 @@
 //! Tests of the experts against their reference.
 
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Distribution, Tensor, TensorData, Tolerance};
 
 use super::*;
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::fixture::random;
+use crate::kernel::linear::{gated_linear, linear_all};
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// Each token visits `k` distinct experts. No token visits expert 1, if enough others exist.
@@ -56,6 +59,75 @@ fn the_kernel_gives_the_output_and_gradients_of_the_reference() {
             found
         };
         for (found, expected) in run(expert_mlp).iter().zip(&run(expert_mlp_reference)) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(2e-4, 2e-3));
+        }
+    }
+}
+
+/// Grouped experts, each by the products of its weights.
+fn grouped(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
+    expert_mlp_grouped(x, weights, chosen, experts.dims()[0], |index, x| {
+        let [gate, up, down] = experts.weights(index);
+        let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
+        y
+    })
+}
+
+#[test]
+fn frozen_experts_have_no_gradient_and_x_and_weights_keep_theirs() {
+    let device = Device::flex().autodiff();
+    for f in [expert_mlp as ExpertMlpFn, grouped] {
+        let chosen = routing(9, 4, 2, &device);
+        let (x, weights) = (random([9, 8], &device).require_grad(), random([9, 2], &device).require_grad());
+        let stacks = stacks(4, 5, 8, &device);
+        let run = |stacks: [Tensor<3>; 3]| {
+            let grads = f(x.clone(), weights.clone(), chosen.clone(), &experts(stacks.clone())).sum().backward();
+            let of_inputs = [&x, &weights].map(|leaf| leaf.grad(&grads).unwrap().into_data());
+            (of_inputs, stacks.map(|stack| stack.grad(&grads).is_some()))
+        };
+        let (expected, trained) = run(stacks.clone().map(Tensor::require_grad));
+        let (found, frozen) = run(stacks);
+        assert_eq!((trained, frozen), ([true; 3], [false; 3]));
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn no_gradient_of_a_matrix_is_computed_unless_it_is_asked_for() {
+    let device = Device::flex();
+    let data = |tensor: Tensor<3>| FlexTensor::from_data(tensor.into_data());
+    let [gate, up, down] = stacks(4, 5, 8, &device).map(data);
+    let tokens = |shape| FlexTensor::from_data(random::<2>(shape, &device).into_data());
+    let (x, weights, grad) = (tokens([9, 8]), tokens([9, 2]), tokens([9, 8]));
+    let chosen = FlexTensor::from_data(routing(9, 4, 2, &device).into_data());
+    let inputs: Inputs<Flex> = [x, weights, gate, up, down];
+    let [_, gate_out, up_out] = Flex::expert_mlp_saved(inputs.clone(), chosen.clone());
+    let run = |of_matrices| {
+        let saved = [gate_out.clone(), up_out.clone()];
+        Flex::expert_mlp_backward(grad.clone(), inputs.clone(), chosen.clone(), saved, of_matrices).1.is_some()
+    };
+    assert!(run(true) && !run(false));
+}
+
+#[test]
+fn grouped_experts_equal_the_fused_ones_with_their_gradients() {
+    let device = Device::flex().autodiff();
+    for (tokens, num_experts, k, hidden, width) in CASES {
+        let chosen = routing(tokens, num_experts, k, &device);
+        let scale = random([tokens, hidden], &device);
+        let leaves = stacks(num_experts, width, hidden, &device).map(Tensor::require_grad);
+        let (x, weights) =
+            (random([tokens, hidden], &device).require_grad(), random([tokens, k], &device).require_grad());
+        let run = |f: ExpertMlpFn| {
+            let y = f(x.clone(), weights.clone(), chosen.clone(), &experts(leaves.clone()));
+            let grads = (y.clone() * scale.clone()).sum().backward();
+            let mut found = vec![y.inner().into_data()];
+            found.extend([&x, &weights].map(|leaf| leaf.grad(&grads).unwrap().into_data()));
+            // Also of an expert that no token visits.
+            found.extend(leaves.each_ref().map(|leaf| leaf.grad(&grads).unwrap().into_data()));
+            found
+        };
+        for (found, expected) in run(grouped).iter().zip(&run(expert_mlp)) {
             found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(2e-4, 2e-3));
         }
     }

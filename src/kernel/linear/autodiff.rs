@@ -14,16 +14,17 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         struct Step;
 
         impl<B: LinearBackward> Backward<B, 2> for Step {
-            type State = (FloatTensor<B>, FloatTensor<B>);
+            /// `x` if the weight has a gradient, and the weight if `x` has one.
+            type State = [Option<FloatTensor<B>>; 2];
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let (x, weight) = ops.state;
+                let [x, weight] = ops.state;
                 let [x_node, weight_node] = ops.parents;
-                if let Some(node) = weight_node {
+                if let (Some(node), Some(x)) = (weight_node, x) {
                     grads.register::<B>(node.id, B::weight_gradient(grad.clone(), x));
                 }
-                if let Some(node) = x_node {
+                if let (Some(node), Some(weight)) = (x_node, weight) {
                     grads.register::<B>(node.id, B::input_gradient(grad, weight));
                 }
             }
@@ -31,8 +32,10 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
 
         match Step.prepare::<C>([x.node(), weight.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
+                let (of_x, of_weight) = (x.is_tracked(), weight.is_tracked());
                 let (x, weight) = (x.into_primitive(), weight.into_primitive());
-                prep.finish((x.clone(), weight.clone()), B::linear_float(x, weight))
+                let saved = [of_weight.then(|| x.clone()), of_x.then(|| weight.clone())];
+                prep.finish(saved, B::linear_float(x, weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
         }

@@ -178,6 +178,20 @@ fn gradients_reach_x_and_every_weight() {
 }
 
 #[test]
+fn a_frozen_weight_has_no_gradient_and_the_others_keep_theirs() {
+    let device = Device::flex().autodiff();
+    let (x, weight) = (random::<2>([5, 12], &device), random::<2>([9, 12], &device));
+    let run = |x: Tensor<2>, weight: Tensor<2>| {
+        let grads = linear(x.clone(), weight.clone()).powi_scalar(2).sum().backward();
+        [x.grad(&grads).map(Tensor::into_data), weight.grad(&grads).map(Tensor::into_data)]
+    };
+    let [of_x, of_weight] = run(x.clone().require_grad(), weight.clone().require_grad());
+    assert!(of_x.is_some() && of_weight.is_some());
+    assert_eq!(run(x.clone().require_grad(), weight.clone()), [of_x, None]);
+    assert_eq!(run(x, weight.require_grad()), [None, of_weight]);
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let device = Device::flex();
     let quantized = q8_0([700, 96], &device);

@@ -3,7 +3,7 @@
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -25,6 +25,14 @@ impl Weight {
         match self {
             Self::Float(weight) | Self::Mixed(weight) => weight.val().dims(),
             Self::Quantized(weight) => weight.dims(),
+        }
+    }
+
+    /// The device that the weight is on.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Float(weight) | Self::Mixed(weight) => weight.val().device(),
+            Self::Quantized(weight) => weight.device(),
         }
     }
 

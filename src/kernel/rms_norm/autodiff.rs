@@ -19,9 +19,10 @@ impl<B: RmsNormBackward, C: CheckpointStrategy> RmsNorm for Autodiff<B, C> {
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
                 let (x, weight, epsilon) = ops.state;
-                let (dx, dweight) = B::rms_norm_backward(grad, x, weight, epsilon);
-                for (node, gradient) in ops.parents.into_iter().zip([dx, dweight]) {
-                    if let Some(node) = node {
+                let [x_node, weight_node] = ops.parents;
+                let (dx, dweight) = B::rms_norm_backward(grad, x, weight, epsilon, weight_node.is_some());
+                for (node, gradient) in [(x_node, Some(dx)), (weight_node, dweight)] {
+                    if let (Some(node), Some(gradient)) = (node, gradient) {
                         grads.register::<B>(node.id, gradient);
                     }
                 }

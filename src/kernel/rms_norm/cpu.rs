@@ -44,7 +44,8 @@ impl RmsNormBackward for Flex {
         x: FlexTensor,
         weight: FlexTensor,
         epsilon: f32,
-    ) -> (FlexTensor, FlexTensor) {
+        of_weight: bool,
+    ) -> (FlexTensor, Option<FlexTensor>) {
         let (grad, x, weight) = (dense(grad), dense(x), dense(weight));
         let (w, width) = (values(&weight), values(&weight).len());
         let mut dx = vec![0.0; values(&x).len()];
@@ -60,19 +61,27 @@ impl RmsNormBackward for Flex {
                     for (dx, (grad, x)) in dx.chunks_exact_mut(width).zip(rows) {
                         let scale = inverse_rms(x, epsilon);
                         let along = sum_by(width, |i| grad[i] * w[i] * x[i]) / width as f32 * scale * scale;
-                        for i in 0..width {
-                            dx[i] = scale * (grad[i] * w[i] - x[i] * along);
-                            dw[i] += grad[i] * x[i] * scale;
+                        let dx_at = |i: usize| scale * (grad[i] * w[i] - x[i] * along);
+                        if of_weight {
+                            for i in 0..width {
+                                dx[i] = dx_at(i);
+                                dw[i] += grad[i] * x[i] * scale;
+                            }
+                        } else {
+                            (0..width).for_each(|i| dx[i] = dx_at(i));
                         }
                     }
                 });
                 dw
             })
             .collect();
-        let mut dw = vec![0.0; width];
-        for partial in partial {
-            dw.iter_mut().zip(partial).for_each(|(sum, term)| *sum += term);
-        }
-        (tensor(dx, x.shape()), tensor(dw, weight.shape()))
+        let dw = of_weight.then(|| {
+            let mut dw = vec![0.0; width];
+            for partial in partial {
+                dw.iter_mut().zip(partial).for_each(|(sum, term)| *sum += term);
+            }
+            tensor(dw, weight.shape())
+        });
+        (tensor(dx, x.shape()), dw)
     }
 }

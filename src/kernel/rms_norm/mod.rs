@@ -53,13 +53,15 @@ trait RmsNorm: Backend {
 /// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
 trait RmsNormBackward: RmsNorm {
-    /// With `r = 1/√(mean(x²)+ε)` and `g = dy ∘ weight`: `dx = r·(g − x·r²·mean(g∘x))`, `dweight = Σ dy∘x·r`.
+    /// With `r = 1/√(mean(x²)+ε)` and `g = dy ∘ weight`: `dx = r·(g − x·r²·mean(g∘x))`, and `dweight = Σ dy∘x·r` if it is
+    /// asked for.
     fn rms_norm_backward(
         grad: FloatTensor<Self>,
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+        of_weight: bool,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
 }
 
 #[cfg(test)]
@@ -86,6 +88,19 @@ mod tests {
                 found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-4));
             }
         }
+    }
+
+    #[test]
+    fn a_frozen_gain_has_no_gradient_and_x_keeps_its() {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<2>::random([40, 17], Distribution::Normal(0.5, 2.0), &device).require_grad();
+        let weight = Tensor::<2>::random([1, 17], Distribution::Normal(0.5, 2.0), &device).reshape([17]).detach();
+        let run = |weight: Tensor<1>| {
+            let grads = rms_norm(x.clone(), weight.clone(), 1e-5).powi_scalar(2).sum().backward();
+            (x.grad(&grads).unwrap().into_data(), weight.grad(&grads).is_some())
+        };
+        let (expected, _) = run(weight.clone().require_grad());
+        assert_eq!(run(weight), (expected, false));
     }
 
     #[test]

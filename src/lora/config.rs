@@ -1,0 +1,124 @@
+//! The hyperparameters of an adapter.
+
+use super::LoraError;
+use super::modules::{Modules, Pattern, kinds, module_name};
+use crate::config::DecoderConfig;
+use crate::weights::TensorId;
+
+/// Which matrices are adapted, and how. Fields have the names and meaning of PEFT's `LoraConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraConfig {
+    /// Rank of the updates.
+    pub r: usize,
+    /// The scale of an update is `lora_alpha / r`.
+    pub lora_alpha: f64,
+    /// Whether the scale is `lora_alpha / √r` instead (Kalajdzievski, 2023, arXiv:2312.03732).
+    pub use_rslora: bool,
+    /// The matrices to adapt.
+    pub target_modules: Modules,
+    /// Matrices to leave out.
+    pub exclude_modules: Option<Modules>,
+    /// Layers to adapt; all if `None`. Without effect if the targets are a pattern.
+    pub layers_to_transform: Option<Vec<usize>>,
+    /// Ranks of matrices whose name ends in a match of a pattern, instead of [`r`](Self::r). The first match counts.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// The same for [`lora_alpha`](Self::lora_alpha).
+    pub alpha_pattern: Vec<(String, f64)>,
+}
+
+/// A matrix to adapt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoraTarget {
+    /// The matrix.
+    pub id: TensorId,
+    /// Rank of its update.
+    pub rank: usize,
+    /// Scale of its update.
+    pub scale: f64,
+}
+
+impl Default for LoraConfig {
+    /// PEFT's: rank 8, alpha 8; of all linear maps of the layers.
+    fn default() -> Self {
+        Self {
+            r: 8,
+            lora_alpha: 8.0,
+            use_rslora: false,
+            target_modules: Modules::AllLinear,
+            exclude_modules: None,
+            layers_to_transform: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+        }
+    }
+}
+
+impl LoraConfig {
+    /// The matrices of a decoder that are adapted, in the order of the forward pass.
+    ///
+    /// # Errors
+    /// [`LoraError`], if a number or pattern is not valid, no matrix is a target, or the decoder has no such update.
+    pub fn targets(&self, decoder: &DecoderConfig) -> Result<Vec<LoraTarget>, LoraError> {
+        let patterns = Patterns::new(self)?;
+        let targets: Vec<LoraTarget> = TensorId::in_order(decoder)
+            .filter_map(|id| module_name(id).map(|name| (id, name)))
+            .filter(|(id, name)| self.adapts(*id, name))
+            .map(|(id, name)| {
+                let rank =
+                    patterns.ranks.iter().find(|(pattern, _)| pattern.matches(&name)).map_or(self.r, |(_, r)| *r);
+                let alpha = patterns.alphas.iter().find(|(pattern, _)| pattern.matches(&name));
+                let alpha = alpha.map_or(self.lora_alpha, |(_, alpha)| *alpha);
+                let scale = if self.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
+                LoraTarget { id, rank, scale }
+            })
+            .collect();
+        if targets.is_empty() {
+            return Err(LoraError::NoTarget { targets: self.target_modules.to_string(), modules: kinds(decoder) });
+        }
+        Ok(targets)
+    }
+
+    fn adapts(&self, id: TensorId, name: &str) -> bool {
+        if self.exclude_modules.as_ref().is_some_and(|excluded| excluded.contain(id, name)) {
+            return false;
+        }
+        // As in PEFT: a whole name, and a pattern, hold in every layer.
+        let holds_in_any = match &self.target_modules {
+            Modules::Named(names) => names.iter().any(|whole| whole == name),
+            Modules::Matching(_) => true,
+            Modules::AllLinear => false,
+        };
+        let in_layer = |layers: &Vec<usize>| matches!(id, TensorId::Layer(layer, _) if layers.contains(&layer));
+        let layers = self.layers_to_transform.as_ref().filter(|layers| !layers.is_empty());
+        self.target_modules.contain(id, name) && (holds_in_any || layers.is_none_or(in_layer))
+    }
+}
+
+/// The compiled patterns of a config.
+struct Patterns {
+    ranks: Vec<(Pattern, usize)>,
+    alphas: Vec<(Pattern, f64)>,
+}
+
+impl Patterns {
+    fn new(config: &LoraConfig) -> Result<Self, LoraError> {
+        let ends_in = ["^(?:.*\\.)?(?:", ")$"];
+        let ranks = config.rank_pattern.iter().map(|(text, rank)| match rank {
+            0 => Err(LoraError::Rank { pattern: Some(text.clone()) }),
+            rank => Ok((Pattern::new("rank_pattern", text, ends_in)?, *rank)),
+        });
+        let alphas = config
+            .alpha_pattern
+            .iter()
+            .map(|(text, alpha)| Ok((Pattern::new("alpha_pattern", text, ends_in)?, finite(*alpha)?)));
+        if config.r == 0 {
+            return Err(LoraError::Rank { pattern: None });
+        }
+        finite(config.lora_alpha)?;
+        Ok(Self { ranks: ranks.collect::<Result<_, _>>()?, alphas: alphas.collect::<Result<_, LoraError>>()? })
+    }
+}
+
+fn finite(alpha: f64) -> Result<f64, LoraError> {
+    if alpha.is_finite() { Ok(alpha) } else { Err(LoraError::Alpha { found: alpha }) }
+}

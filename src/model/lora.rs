@@ -1,0 +1,108 @@
+//! Low-rank adapters of linear maps and of stacked experts, as parameters.
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::kernel::linear::{Weight, linear_add, linear_all};
+use crate::lora::LoraAdapter;
+use crate::weights::{LowRank, Projection, RawTensor, TensorId};
+
+/// `s·(xA)B`, added to the product of a frozen weight (Hu et al., 2021, arXiv:2106.09685, §4.1). `A` and `B` are never
+/// multiplied with each other.
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// `A`, `[rank, in]`, float32.
+    pub lora_a: Weight,
+    /// `B`, `[out, rank]`, float32.
+    pub lora_b: Weight,
+    scale: f64,
+}
+
+impl Lora {
+    /// The update as trainable parameters on a device.
+    pub fn new(update: &LowRank, device: &Device) -> Self {
+        let [rows, columns] = update.dims();
+        let factor = |values: &Vec<f32>, shape: [usize; 2]| {
+            Weight::Float(Param::from_tensor(Tensor::from_data(TensorData::new(values.clone(), shape), device)))
+        };
+        Self {
+            lora_a: factor(&update.a, [update.rank, columns]),
+            lora_b: factor(&update.b, [rows, update.rank]),
+            scale: update.scale,
+        }
+    }
+
+    /// `y + s·(xA)B`.
+    ///
+    /// # Shapes
+    /// - `y`, result: `[.., out]`
+    /// - `x`: `[.., in]`
+    ///
+    /// # Panics
+    /// If the sizes disagree.
+    pub fn add<const D: usize>(&self, y: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        let [inner] = linear_all(x, [&self.lora_a]);
+        linear_add(y, inner * self.scale, &self.lora_b)
+    }
+
+    /// The values of the update.
+    pub fn low_rank(&self) -> LowRank {
+        let values = |weight: &Weight| weight.float().into_data().try_into_vec::<f32>().expect("float32");
+        LowRank { a: values(&self.lora_a), b: values(&self.lora_b), rank: self.lora_a.dims()[0], scale: self.scale }
+    }
+}
+
+/// The adapters of one expert. Fields have Mixtral's names.
+#[derive(Module, Debug)]
+pub struct ExpertLora {
+    /// Of gate.
+    pub w1: Option<Lora>,
+    /// Of down.
+    pub w2: Option<Lora>,
+    /// Of up.
+    pub w3: Option<Lora>,
+}
+
+impl ExpertLora {
+    /// The adapters with these values, if there are any.
+    pub(super) fn new<'a>(update: impl Fn(Projection) -> Option<&'a LowRank>, device: &Device) -> Self {
+        let [w1, w3, w2] = Projection::ALL.map(|of| update(of).map(|update| Lora::new(update, device)));
+        Self { w1, w2, w3 }
+    }
+
+    /// The adapter of one matrix.
+    pub fn of(&self, projection: Projection) -> Option<&Lora> {
+        match projection {
+            Projection::Gate => self.w1.as_ref(),
+            Projection::Up => self.w3.as_ref(),
+            Projection::Down => self.w2.as_ref(),
+        }
+    }
+
+    /// Whether no matrix is adapted.
+    pub(super) fn is_empty(&self) -> bool {
+        Projection::ALL.iter().all(|of| self.of(*of).is_none())
+    }
+}
+
+/// The update of a matrix in an adapter, if there is one.
+pub(super) fn update_of(adapter: Option<&LoraAdapter>, id: TensorId) -> Option<&LowRank> {
+    adapter?.get(id).map(|update| &**update)
+}
+
+/// The weight with the update of its adapter, in the type of the weight.
+pub(super) fn merged(weight: RawTensor, lora: Option<&Lora>) -> RawTensor {
+    let Some(lora) = lora else { return weight };
+    let mut values = weight.to_f32();
+    lora.low_rank().add_to(0, &mut values);
+    RawTensor::from_f32(weight.dtype(), weight.shape().to_vec(), &values)
+}
+
+/// Stops the training of every parameter.
+pub(super) struct Freeze;
+
+impl ModuleMapper for Freeze {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.set_require_grad(false)
+    }
+}
