@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::gguf::{GgufFault, VocabularyError};
 use super::hf::{HfConfigError, HfError};
+use super::peft::PeftError;
 use super::safetensors::SafetensorsError;
 use crate::error::{ErrorKind, FileError, InFile};
 use crate::output::OutputError;
@@ -25,6 +26,9 @@ pub enum CheckpointError {
     /// The files of a Hugging Face directory do not fit together.
     #[error(transparent)]
     Hf(#[from] HfError),
+    /// An adapter breaks a rule.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
     /// A GGUF file breaks a rule.
     #[error(transparent)]
     Gguf(#[from] InFile<Box<GgufFault>>),
@@ -77,6 +81,7 @@ impl CheckpointError {
             Self::Output(error) => error.kind(),
             Self::Config(_)
             | Self::Gguf(_)
+            | Self::Peft(_)
             | Self::Vocabulary(_)
             | Self::TwoFormats { .. }
             | Self::SeveralGgufs { .. } => ErrorKind::Invalid,

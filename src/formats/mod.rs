@@ -1,4 +1,5 @@
-//! Checkpoint formats: safetensors, Hugging Face directories and GGUF files, and [`Checkpoint`], which opens any of them.
+//! Checkpoint formats: safetensors, Hugging Face directories and GGUF files, and [`Checkpoint`], which opens any of them;
+//! adapter directories of PEFT.
 
 pub(crate) mod chat_templates;
 mod checkpoint;
@@ -7,6 +8,7 @@ pub mod gguf;
 pub mod hf;
 mod json;
 mod origin;
+pub mod peft;
 mod remark;
 pub(crate) mod repo_id;
 pub mod safetensors;

@@ -56,6 +56,16 @@ pub enum Remark {
     RemoteCode,
     /// A GGUF file beside the safetensors that were named.
     GgufAside,
+    /// A key that is not known.
+    UnknownKey {
+        /// The key.
+        key: String,
+    },
+    /// An adapter holds a copy of a matrix of its base.
+    BaseCopy {
+        /// The matrix.
+        name: String,
+    },
 }
 
 impl fmt::Display for Remark {
@@ -80,6 +90,8 @@ impl fmt::Display for Remark {
             Self::TensorPrefix { prefix } => {
                 write!(f, "tensor names begin with {}, read as \"model.\"", quoted(prefix))
             }
+            Self::UnknownKey { key } => write!(f, "{} is not known, and not used", quoted(key)),
+            Self::BaseCopy { name } => write!(f, "holds a copy of {}, which is not read: the base's counts", quoted(name)),
             Self::RemoteCode => f.write_str("auto_map names Python code, which is not run"),
             Self::GgufAside => {
                 f.write_str("lies beside safetensors, which are read: give the path of this file to read it instead")

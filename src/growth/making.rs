@@ -31,9 +31,11 @@ impl<S: WeightSource> Making<'_, S> {
         let before = Self { steps, ..*self };
         before.check()?;
         match last {
-            Step::Scale { .. } | Step::Noise { .. } | Step::RelativeNoise { .. } | Step::Drop { .. } => {
-                before.computable().map(drop)
-            }
+            Step::Scale { .. }
+            | Step::Noise { .. }
+            | Step::RelativeNoise { .. }
+            | Step::Drop { .. }
+            | Step::LowRank { .. } => before.computable().map(drop),
             Step::Part { projection: Projection::Down, .. } => before.computable().map(drop),
             Step::Cast { .. } => before.castable(),
             Step::Router { like, .. } | Step::GivenRouter { like, .. } => computable(like.id, like.dtype).map(drop),
@@ -54,6 +56,7 @@ impl<S: WeightSource> Making<'_, S> {
                 let factor = *factor as f32;
                 before.map(sink, |_, values| values.iter_mut().for_each(|w| *w *= factor))
             }
+            Step::LowRank { update, .. } => before.map(sink, |first, values| update.add_to(first, values)),
             Step::Noise { std, values } => before.map(sink, |first, weight| {
                 values.map_normal(first, weight, |w, z| (f64::from(w) + std * z) as f32);
             }),

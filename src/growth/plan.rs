@@ -1,6 +1,7 @@
 //! One growth of a decoder, as plain data.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -12,7 +13,8 @@ use super::merge_layers::LayerMerge;
 use super::routers::RouterRows;
 use super::width::{ExpertInit, UpcyclePlan};
 use crate::config::DecoderConfig;
-use crate::weights::{Dtype, Like, Recipe, Step, TensorId};
+use crate::lora::LoraAdapter;
+use crate::weights::{Dtype, Like, LowRank, Recipe, Step, TensorId};
 
 /// One growth of a decoder. Growths in a list are applied in order; a merge can only be the first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,6 +58,14 @@ pub enum GrowthPlan {
         /// The type.
         dtype: Dtype,
     },
+    /// The updates of an adapter are added to the matrices.
+    Lora {
+        /// The adapter.
+        #[serde(skip)]
+        adapter: Arc<LoraAdapter>,
+        /// Its name.
+        name: String,
+    },
     /// Layers of several models, one on the other.
     #[serde(rename = "mergekit_passthrough")]
     MergeLayers(LayerMerge),
@@ -77,6 +87,7 @@ impl GrowthPlan {
             Self::Upcycle(plan) => plan.config(source),
             Self::Granularity { num_parts } => granularity::config(source, *num_parts),
             Self::Routers { rows, .. } => rows.fit(source).map(|()| source.clone()),
+            Self::Lora { adapter, .. } => Ok(adapter.check(source).map(|()| source.clone())?),
             Self::Cast { dtype } if !dtype.is_computed_with() => Err(PlanError::BadType { found: *dtype }),
             Self::MergeLayers(plan) => Ok(plan.config.clone()),
             Self::MergeExperts(plan) => Ok(plan.config.clone()),
@@ -173,6 +184,13 @@ impl GrowthPlan {
             (Self::Upcycle(plan), _) => plan.recipe(source, &like_only, id),
             (Self::Routers { rows, .. }, _) => rows.recipe(source, &like_only, id),
             (Self::Granularity { num_parts }, _) => granularity::recipe(*num_parts, id),
+            (Self::Lora { adapter, .. }, _) => {
+                let step = |update: &Arc<LowRank>| {
+                    let LowRank { rank, scale, .. } = **update;
+                    Recipe::of(id).then(Step::LowRank { rank, scale, update: update.clone() })
+                };
+                adapter.get(id).map_or_else(|| Recipe::of(id), step)
+            }
             (Self::Cast { dtype }, _) => Recipe::of(id).then(Step::Cast { dtype: *dtype }),
             (Self::MergeLayers(plan), _) => plan.recipe(id),
             (Self::MergeExperts(plan), _) => plan.recipe(like, id),
@@ -204,6 +222,7 @@ impl fmt::Display for GrowthPlan {
             Self::Routers { prompts: None, .. } => f.write_str("given routers"),
             Self::Granularity { num_parts } => write!(f, "experts in {num_parts} part{}", plural(*num_parts)),
             Self::Cast { dtype } => write!(f, "rounded to {dtype}"),
+            Self::Lora { name, .. } => write!(f, "adapter {} merged in", crate::error::cut(name)),
             Self::MergeLayers(plan) => write!(f, "mergekit passthrough: {plan}"),
             Self::MergeExperts(plan) => {
                 write!(f, "mergekit-moe: {} experts, gates {}", plan.experts.len(), plan.gate_mode)

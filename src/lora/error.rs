@@ -4,7 +4,7 @@ use crate::error::{ErrorKind, cut, quoted};
 use crate::weights::TensorId;
 
 /// Why an adapter cannot be made, or does not fit a decoder.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoraError {
     /// A rank of 0.
@@ -27,7 +27,7 @@ pub enum LoraError {
         /// The pattern.
         pattern: String,
         /// What is wrong with it.
-        error: Box<fancy_regex::Error>,
+        error: String,
     },
     /// No matrix of the decoder is a target.
     #[error("found no linear map of the decoder in {targets}, expected some of {}", .modules.join(", "))]

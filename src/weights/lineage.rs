@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::random_stream::RandomStream;
-use super::{Dtype, Projection, TensorId};
+use super::{Dtype, LowRank, Projection, TensorId};
 
 /// How a weight is made: a weight of a source, and the steps applied to it in order.
 ///
@@ -145,6 +145,16 @@ pub enum Step {
     RepeatRows {
         /// How often each row occurs.
         times: usize,
+    },
+    /// `w + scale · B·A` in single precision, the update of an adapter.
+    LowRank {
+        /// Rank of the update.
+        rank: usize,
+        /// Factor of the product.
+        scale: f64,
+        /// The update.
+        #[serde(skip)]
+        update: Arc<LowRank>,
     },
     /// Rounded to a type, to nearest, ties to even.
     Cast {
@@ -289,6 +299,7 @@ impl fmt::Display for Step {
             Self::GivenRouter { .. } => f.write_str("router given"),
             Self::Part { part, num_parts, .. } => write!(f, "part {part} of {num_parts}"),
             Self::RepeatRows { times } => write!(f, "rows {times} times"),
+            Self::LowRank { rank, .. } => write!(f, "update of rank {rank}"),
             Self::Cast { dtype } => write!(f, "cast {dtype}"),
         }
     }
