@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, verify};
+use deepwide::cli::{
+    Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify,
+};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -26,6 +28,7 @@ struct Cli {
 enum Command {
     Grow(Box<grow::GrowArgs>),
     Inspect(inspect::InspectArgs),
+    MergeLora(merge_lora::MergeLoraArgs),
     Verify(verify::VerifyArgs),
     Tokenize(tokenize::TokenizeArgs),
     Bench(Box<bench::BenchArgs>),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Grow(args) => finish(grow::run(&args), args.json),
         Command::Inspect(args) => finish(inspect::run(&args), args.json),
+        Command::MergeLora(args) => finish(merge_lora::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
         Command::Tokenize(args) => finish(tokenize::run(&args), args.json),
         Command::Bench(args) => bench::run(&args),

@@ -19,6 +19,7 @@ mod lora;
 mod mergekit_bytes;
 mod models;
 mod oracle;
+mod peft;
 mod pico;
 mod plan_algebra;
 mod precision;

@@ -14,12 +14,14 @@ pub mod hub;
 pub mod inspect;
 mod interrupt;
 pub mod man;
+pub mod merge_lora;
 mod output;
 mod progress;
 mod run_info;
 pub mod tokenize;
 mod values;
 pub mod verify;
+mod writing;
 
 pub use console::Verbosity;
 pub use exit::finish;

@@ -91,7 +91,9 @@ impl fmt::Display for Remark {
                 write!(f, "tensor names begin with {}, read as \"model.\"", quoted(prefix))
             }
             Self::UnknownKey { key } => write!(f, "{} is not known, and not used", quoted(key)),
-            Self::BaseCopy { name } => write!(f, "holds a copy of {}, which is not read: the base's counts", quoted(name)),
+            Self::BaseCopy { name } => {
+                write!(f, "holds a copy of {}, which is not read: the base's counts", quoted(name))
+            }
             Self::RemoteCode => f.write_str("auto_map names Python code, which is not run"),
             Self::GgufAside => {
                 f.write_str("lies beside safetensors, which are read: give the path of this file to read it instead")

@@ -2,6 +2,7 @@
 
 use crate::config::ConfigError;
 use crate::error::ErrorKind;
+use crate::lora::LoraError;
 
 /// A broken rule of a growth plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -144,6 +145,9 @@ pub enum PlanError {
     /// A merge starts from models, not from a growth.
     #[error("the merge of models follows another growth, expected it to be the first")]
     LateMerge,
+    /// The adapter does not fit the source.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// The config after growth breaks a rule of every config.
     #[error(transparent)]
     Config(#[from] ConfigError),

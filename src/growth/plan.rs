@@ -65,6 +65,8 @@ pub enum GrowthPlan {
         adapter: Arc<LoraAdapter>,
         /// Its name.
         name: String,
+        /// The hash of its file, BLAKE3 in hexadecimal.
+        blake3: String,
     },
     /// Layers of several models, one on the other.
     #[serde(rename = "mergekit_passthrough")]

@@ -29,7 +29,8 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles an expression that `before` and `after` surround.
     pub(super) fn new(key: &'static str, text: &str, [before, after]: [&str; 2]) -> Result<Self, LoraError> {
-        let error = |error: fancy_regex::Error| LoraError::Pattern { key, pattern: text.to_owned(), error: error.to_string() };
+        let error =
+            |error: fancy_regex::Error| LoraError::Pattern { key, pattern: text.to_owned(), error: error.to_string() };
         let regex = Regex::new(&format!("{before}{text}{after}")).map_err(error)?;
         Ok(Self { text: text.to_owned(), regex })
     }

@@ -1,12 +1,14 @@
 //! The grown view of a request.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::noise::NoiseSample;
 use super::{UpscaleError, router_rows};
 use crate::formats::Checkpoint;
+use crate::formats::peft::PeftDirectory;
 use crate::growth::mergekit::passthrough_yaml;
 use crate::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
 use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
@@ -69,6 +71,23 @@ impl<'a> Growth<'a> {
             growth.configs.push(("mergekit_config.yml".to_owned(), passthrough_yaml(name, &layers, None).into_bytes()));
         }
         Ok(growth)
+    }
+
+    /// Adds the updates of an adapter to its base.
+    ///
+    /// # Errors
+    /// [`UpscaleError`], also if the adapter does not fit the base.
+    pub fn of_adapter(base: &'a Checkpoint, adapter: &PeftDirectory) -> Result<Self, UpscaleError> {
+        let name = name_in_record(adapter.path());
+        let (adapter, blake3) = (Arc::new(adapter.read(base.config())?), adapter.blake3()?);
+        let plans = vec![GrowthPlan::Lora { adapter, name, blake3 }];
+        Self::of_base(base, "", &GrowthRequest { plans, prompts: None })
+    }
+
+    /// Whether it is nothing but an adapter added to its base.
+    pub(super) fn is_merged_adapter(&self) -> bool {
+        let mut plans = self.source.plans().peekable();
+        plans.peek().is_some() && plans.all(|plan| matches!(plan, GrowthPlan::Lora { .. }))
     }
 
     /// The growths in words.

@@ -1,5 +1,10 @@
 //! A low-rank update of a matrix, as LoRA trains it.
 
+use rayon::prelude::*;
+
+/// Elements per task.
+const BLOCK: usize = 1 << 14;
+
 /// `ΔW = scale · B·A` of a matrix `[out, in]` (Hu et al., 2021, arXiv:2106.09685, §4.1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LowRank {
@@ -25,23 +30,28 @@ impl LowRank {
     /// # Panics
     /// If the elements reach beyond the matrix.
     pub fn add_to(&self, first: usize, values: &mut [f32]) {
+        values
+            .par_chunks_mut(BLOCK)
+            .enumerate()
+            .for_each(|(block, values)| self.add_block(first + block * BLOCK, values));
+    }
+
+    fn add_block(&self, first: usize, values: &mut [f32]) {
         let [_, columns] = self.dims();
         let scale = self.scale as f32;
-        let mut rest = values;
-        let mut at = first;
-        let mut product = Vec::with_capacity(columns);
+        let (mut rest, mut at, mut product) = (values, first, Vec::with_capacity(columns));
         while !rest.is_empty() {
             let (row, column) = (at / columns, at % columns);
-            let count = (columns - column).min(rest.len());
-            let (here, after) = rest.split_at_mut(count);
+            let (here, after) = rest.split_at_mut((columns - column).min(rest.len()));
             product.clear();
-            product.resize(count, 0.0f32);
+            product.resize(here.len(), 0.0f32);
             let factors = &self.b[row * self.rank..(row + 1) * self.rank];
             for (factor, a) in factors.iter().zip(self.a.chunks_exact(columns)) {
                 product.iter_mut().zip(&a[column..]).for_each(|(sum, a)| *sum += factor * a);
             }
             here.iter_mut().zip(&product).for_each(|(w, update)| *w += scale * update);
-            (rest, at) = (after, at + count);
+            at += here.len();
+            rest = after;
         }
     }
 }

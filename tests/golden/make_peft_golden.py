@@ -35,7 +35,8 @@ CASES = {
 
 
 def load(name: str) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32, attn_implementation="eager").eval()
+    eager = dict(attn_implementation="eager") | (dict(experts_implementation="eager") if "mixtral" in name else {})
+    return AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32, **eager).eval()
 
 
 def draw(name: str, tensor: torch.Tensor) -> None:

@@ -14,14 +14,14 @@ use self::format::output_format;
 use self::plan::{check_text, plan_text};
 use super::failure::Failure;
 use super::progress::Bytes;
-use super::{console, finish, hub, interrupt, output};
+use super::{console, finish, hub, interrupt, output, writing};
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::OutputError;
-use crate::output::commit::{Destination, PartialDirectory, check_apart};
+use crate::output::commit::{Destination, check_apart};
 use crate::output::disk::{Disk, absolute, parent_of};
 use crate::upscale::{
-    CheckText, Forecast, Growth, GrowthWriter, MAX_LAYERS, MergeOptions, Preservation, Provenance, Request, Sources,
+    CheckText, Forecast, Growth, GrowthWriter, MAX_LAYERS, MergeOptions, Preservation, Request, Sources,
 };
 use crate::weights::WeightSource;
 
@@ -93,26 +93,8 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
     for notice in sources.bases.iter().flat_map(Checkpoint::notices) {
         console::tell(format_args!("note: {notice}"));
     }
-    let needed_bytes = plan.bytes_to_write + writer.other_bytes(&*disk)?;
-    if needed_bytes > free_bytes {
-        return Err(OutputError::NoSpace { path: out, needed_bytes, free_bytes }.into());
-    }
     console::tell(plan_text(&plan).trim_end());
-    interrupt::catch();
-    let partial = PartialDirectory::at(disk.clone(), destination?)?;
-    for leftover in partial.leftovers() {
-        console::tell(format_args!("note: removed {leftover:?}, which a run that was killed had left"));
-    }
-    let provenance = Provenance { command: super::run_info::command(), seed: args.growth.seed };
-    let bar = Bytes::new("writing and hashing", Some(writer.watched_bytes(plan.bytes_to_write)));
-    let written = console::timed("written, hashed and on disk", || {
-        writer.write(&disk, partial, &provenance, &|bytes| bar.add(bytes)).map_err(Failure::from)
-    });
-    drop(bar);
-    written.map_err(|error| match interrupt::caught() {
-        Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
-        None => error,
-    })?;
+    writing::write(&disk, &writer, &plan, destination?, args.growth.seed)?;
     // What was written is what is checked: read again, numbers rounded as they are in the files.
     let check = |text| {
         let rounded = writer.rounds_to().or(growth.rounds.then_some(COARSEST_EPSILON));

@@ -56,7 +56,8 @@ const VARIANTS: [&str; 16] = [
 ];
 
 /// Initializations that change the base weights too, so that the adapter belongs to a base that is not there.
-const CHANGES_BASE: &str = "true, false, \"gaussian\", \"eva\" or \"orthogonal\": others change the weights of the base";
+const CHANGES_BASE: &str =
+    "true, false, \"gaussian\", \"eva\" or \"orthogonal\": others change the weights of the base";
 
 /// Parses the text of an `adapter_config.json`.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
@@ -80,7 +81,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
         return Err(PeftFault::Unsupported { key: "bias", found: bias, expected: "\"none\"" });
     }
     let init = keys.shift_remove("init_lora_weights").unwrap_or_default();
-    if !matches!(&init, Value::Null | Value::Bool(_)) && !["gaussian", "eva", "orthogonal"].iter().any(|name| init == *name) {
+    if !matches!(&init, Value::Null | Value::Bool(_))
+        && !["gaussian", "eva", "orthogonal"].iter().any(|name| init == *name)
+    {
         return Err(PeftFault::Unsupported { key: "init_lora_weights", found: init, expected: CHANGES_BASE });
     }
     let mut remarks = Vec::new();

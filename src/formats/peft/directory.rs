@@ -8,12 +8,12 @@ use super::config::{Parsed, parse};
 use super::fault::{PeftError, PeftFault};
 use super::{CONFIG, MODEL, PREFIX, factor_names};
 use crate::config::DecoderConfig;
-use crate::error::InFile;
+use crate::error::{FileError, InFile};
 use crate::formats::safetensors::SafetensorsFile;
 use crate::formats::{CheckpointError, Notice, Remark};
 use crate::lora::{LoraAdapter, LoraConfig, LoraTarget, module_name};
 use crate::output::disk::{Disk, disk};
-use crate::output::read::read_bounded;
+use crate::output::read::{blake3, read_bounded};
 use crate::weights::{LowRank, TensorId};
 
 /// Size of the largest config.
@@ -25,6 +25,7 @@ const COPIES: [&str; 3] = ["lm_head.base_layer.weight", "lm_head.weight", "model
 /// An adapter directory, its config and the header of its factors read.
 #[derive(Debug)]
 pub struct PeftDirectory {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     config: LoraConfig,
     base: Option<String>,
@@ -49,11 +50,14 @@ impl PeftDirectory {
         let config_path = path.join(CONFIG);
         let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
         let Parsed { config, base, remarks } = parse(&text).map_err(PeftError::at(&config_path))?;
-        let factors = SafetensorsFile::open_on(disk, &path.join(MODEL))?;
+        let factors = SafetensorsFile::open_on(disk.clone(), &path.join(MODEL))?;
         let mut notices: Vec<Notice> = remarks.into_iter().map(|remark| InFile::new(&config_path, remark)).collect();
-        let copies = factors.tensors().filter_map(|(name, _)| copied(name)).map(|name| Remark::BaseCopy { name: name.to_owned() });
+        let copies = factors
+            .tensors()
+            .filter_map(|(name, _)| copied(name))
+            .map(|name| Remark::BaseCopy { name: name.to_owned() });
         notices.extend(copies.map(|remark| InFile::new(factors.path(), remark)));
-        Ok(Self { path: path.to_owned(), config, base, factors, notices })
+        Ok(Self { disk, path: path.to_owned(), config, base, factors, notices })
     }
 
     /// The directory.
@@ -76,9 +80,14 @@ impl PeftDirectory {
         &self.notices
     }
 
-    /// The file with the factors.
-    pub fn weight_file(&self) -> &Path {
-        self.factors.path()
+    /// The hash of the file with the factors, BLAKE3 in hexadecimal.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn blake3(&self) -> Result<String, FileError> {
+        let failed = || FileError::io(self.factors.path());
+        let file = self.disk.open(self.factors.path()).map_err(failed())?;
+        blake3(&*file, &mut |_| ()).map_err(failed())
     }
 
     /// Reads the adapter, in float32, for a decoder.
@@ -95,7 +104,8 @@ impl PeftDirectory {
         for (name, info) in self.factors.tensors().filter(|(name, _)| copied(name).is_some()) {
             let expected = TensorId::EmbedTokens.shape(decoder);
             if info.shape != expected {
-                let (name, found, axes) = (name.to_owned(), info.shape.clone(), "[vocab_size, hidden_size] of the base");
+                let (name, found, axes) =
+                    (name.to_owned(), info.shape.clone(), "[vocab_size, hidden_size] of the base");
                 return Err(self.fault(PeftFault::Shape { name, found, expected, axes }).into());
             }
         }
@@ -107,7 +117,9 @@ impl PeftDirectory {
             let [a, b] = factor_names(&module);
             self.check(&a, [target.rank, columns], "[rank, in_features]")?;
             self.check(&b, [rows, target.rank], "[out_features, rank]")?;
-            [&a, &b].map(|name| unexpected.remove(name.as_str()));
+            for name in [&a, &b] {
+                unexpected.remove(name.as_str());
+            }
             found.push((target, [a, b]));
         }
         if let Some(name) = unexpected.first() {
@@ -122,7 +134,8 @@ impl PeftDirectory {
     }
 
     fn check(&self, name: &str, expected: [usize; 2], axes: &'static str) -> Result<(), PeftError> {
-        let info = self.factors.info(name).ok_or_else(|| self.fault(PeftFault::MissingTensor { name: name.to_owned() }))?;
+        let info =
+            self.factors.info(name).ok_or_else(|| self.fault(PeftFault::MissingTensor { name: name.to_owned() }))?;
         if info.shape != expected {
             let (name, found, expected) = (name.to_owned(), info.shape.clone(), expected.to_vec());
             return Err(self.fault(PeftFault::Shape { name, found, expected, axes }));

@@ -39,9 +39,9 @@ pub fn write_peft(
     let mut factors = factors.into_iter();
     write_safetensors(&mut file, &specs, |_, sink| {
         let values = factors.next().expect("a factor for each spec");
-        values.chunks(PIECE_NUMBERS).try_for_each(|piece| {
-            sink(&piece.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
-        })
+        values
+            .chunks(PIECE_NUMBERS)
+            .try_for_each(|piece| sink(&piece.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()))
     })?;
     partial.finish(file)?;
     Ok(partial.write(CONFIG, format!("{:#}\n", to_json(adapter, base)).as_bytes())?)
