@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use deepwide::cli::{
-    Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify,
-};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
