@@ -17,7 +17,7 @@ use deepwide::eval::mean_loss_nats;
 use deepwide::formats::{HfDirectory, write_hf_directory};
 use deepwide::model::DenseDecoder;
 use deepwide::tokenizer::Tokenizer;
-use deepwide::train::{AdamW, AdamWConfig, BatchSize, NextToken, Schedule, TrainConfig, Trainer, WindowBatches};
+use deepwide::train::{AdamW, AdamWConfig, BatchSize, Decay, NextToken, Schedule, TrainConfig, Trainer, WindowBatches};
 use deepwide::weights::{Dtype, MemoryWeights};
 
 const SEED: u64 = 20_231_223;
@@ -36,9 +36,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let size = BatchSize { batch_size: BATCH_SIZE, micro_batch_size: BATCH_SIZE };
     let batches = WindowBatches::new(&train, WindowOrder::new(train.len(), SEED), size, &config, &device)?;
     let model = DenseDecoder::load(&MemoryWeights::untrained(config, 0.02, SEED), &device)?;
-    let schedule = Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0 };
+    let schedule = Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0, decay: Decay::Constant };
     let config = TrainConfig { schedule, max_grad_norm: 1.0 };
-    let mut trainer = Trainer::new(model, NextToken, AdamW::new(AdamWConfig::default()), config);
+    let mut trainer = Trainer::new(model, NextToken::default(), AdamW::new(AdamWConfig::default()), config);
     for step in 0..NUM_STEPS {
         let log = trainer.step(&batches.of_step(step));
         if log.step % 100 == 0 {

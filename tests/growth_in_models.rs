@@ -288,7 +288,7 @@ fn signals(base: &MemoryWeights, plan: UpcyclePlan) -> Signals {
     let (unused, routing) = losses();
     Signals {
         language: gradients(&wide, losses().0),
-        balancing: gradients(&wide, unused * 0.0 + load_balancing_loss(&routing)),
+        balancing: gradients(&wide, unused * 0.0 + load_balancing_loss(&routing, None)),
         dense: gradients(&dense, next_token_losses(&dense, &texts, &device).0),
     }
 }

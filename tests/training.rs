@@ -11,7 +11,7 @@ use deepwide::error::ErrorKind;
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, UpcyclePlan};
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::train::{
-    AdamW, AdamWConfig, BatchSize, NextToken, NextTokenLog, Objective, Schedule, StepLog, TrainConfig, TrainError,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, Objective, Schedule, StepLog, TrainConfig, TrainError,
     Trainer, WindowBatches,
 };
 use deepwide::weights::{MemoryWeights, RawTensor, TensorId, WeightSource};
@@ -35,7 +35,7 @@ const SETTINGS: Settings = Settings {
     train: TrainConfig { schedule: SCHEDULE, max_grad_norm: 1.0 },
 };
 
-const SCHEDULE: Schedule = Schedule { peak: 3e-3, warmup_steps: 2, num_steps: 20, final_fraction: 0.1 };
+const SCHEDULE: Schedule = Schedule { peak: 3e-3, warmup_steps: 2, num_steps: 20, final_fraction: 0.1, decay: Decay::Cosine };
 
 impl Settings {
     fn with_peak(self, peak: f64) -> Self {
@@ -76,7 +76,7 @@ fn windows(num_windows: usize, seq_length: usize) -> Windows {
 /// A fresh trainer of a source.
 fn trainer(source: &impl WeightSource, settings: Settings) -> Trainer<AnyDecoder, NextToken> {
     let model = load(source, &pico::device().autodiff());
-    Trainer::new(model, NextToken, AdamW::new(settings.optimizer), settings.train)
+    Trainer::new(model, NextToken::default(), AdamW::new(settings.optimizer), settings.train)
 }
 
 /// Takes some steps, from where the trainer stands.
@@ -335,7 +335,7 @@ fn a_run_that_is_read_back_continues_to_the_bit() {
         let weights = stopped.into_model().to_weights();
         let resumed = |optimizer: AdamW| {
             let model = load(&weights, &pico::device().autodiff());
-            let mut resumed = Trainer::new(model, NextToken, optimizer, SETTINGS.train);
+            let mut resumed = Trainer::new(model, NextToken::default(), optimizer, SETTINGS.train);
             (advance(&mut resumed, &windows, SETTINGS.size, 2), all_bytes(&resumed.into_model().to_weights()))
         };
         let model = load(&weights, &pico::device().autodiff());
@@ -434,5 +434,5 @@ fn windows_are_not_longer_than_the_context_of_the_model() {
 #[should_panic(expected = "training needs a device that records gradients")]
 fn a_device_that_records_no_gradients_is_refused() {
     let model = load(&dense(), &pico::device());
-    let _ = Trainer::new(model, NextToken, AdamW::new(SETTINGS.optimizer), SETTINGS.train);
+    let _ = Trainer::new(model, NextToken::default(), AdamW::new(SETTINGS.optimizer), SETTINGS.train);
 }

@@ -117,11 +117,11 @@ fn router_logits_and_balancing_losses_equal_those_of_transformers() {
             let expected = golden.tensor(&format!("router_logits.{layer}"));
             routing.scores.to_data().assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
             let expected = golden.values(&format!("aux_loss.{layer}"))[0];
-            let loss = load_balancing_loss(std::slice::from_ref(routing)).into_scalar::<f32>();
+            let loss = load_balancing_loss(std::slice::from_ref(routing), None).into_scalar::<f32>();
             assert!((loss - expected).abs() <= 1e-5, "layer {layer}: balancing loss {loss}, not {expected}");
             expected_mean += expected / golden.checkpoint().config().num_hidden_layers as f32;
         }
-        let mean = load_balancing_loss(&routing).into_scalar::<f32>();
+        let mean = load_balancing_loss(&routing, None).into_scalar::<f32>();
         assert!((mean - expected_mean).abs() <= 1e-5, "balancing loss {mean}, not {expected_mean}");
     }
 }
@@ -145,7 +145,7 @@ fn the_gradient_of_every_weight_of_a_mixture_equals_that_of_transformers_with_it
     let losses = || next_token_losses(&model, &golden.texts(), &device);
     let (loss, routing) = losses();
     assert!((loss.clone().into_scalar::<f32>() - golden.values("cross_entropy")[0]).abs() <= 1e-5);
-    let loss = loss + load_balancing_loss(&routing) * 0.02;
+    let loss = loss + load_balancing_loss(&routing, None) * 0.02;
     assert!((loss.clone().into_scalar::<f32>() - golden.values("loss")[0]).abs() <= 1e-5);
     let off = golden.gradients_are_off_by(&model, loss);
     assert!(off <= 1e-5, "{off:e}");

@@ -1,6 +1,6 @@
 //! The tokens of a pass.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Token ids of a pass, a row per sequence. A plain tensor is a batch of sequences of one length.
 #[derive(Debug, Clone)]
@@ -39,6 +39,17 @@ impl TokenBatch {
         let is_full = documents.iter().all(|lens| *lens == [seq_length]);
         let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), seq_length]), device);
         Self { ids, documents: (!is_full).then_some(documents) }
+    }
+
+    /// Which of the `batch_size · seq_length` positions hold a token; `None` if all do.
+    pub fn token_mask(&self) -> Option<Tensor<1, Bool>> {
+        let [batch_size, seq_length] = self.ids.dims();
+        let lens = self.lens();
+        if lens.iter().all(|len| *len == seq_length) {
+            return None;
+        }
+        let mask: Vec<bool> = lens.into_iter().flat_map(|len| (0..seq_length).map(move |at| at < len)).collect();
+        Some(Tensor::from_data(TensorData::new(mask, [batch_size * seq_length]), &self.ids.device()))
     }
 
     /// Lengths of the documents of each row; `None` if every row is one document without padding.

@@ -12,7 +12,7 @@ use crate::data::{Document, WindowOrder, Windows};
 use crate::model::{CausalLm, KvCache};
 use crate::trace::span;
 use crate::train::{
-    AdamW, AdamWConfig, BatchSize, NextToken, Schedule, TrainConfig, TrainError, Trainer, WindowBatches,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, Schedule, TrainConfig, TrainError, Trainer, WindowBatches,
 };
 
 /// `n_prompt` tokens in one pass, then `n_gen` one at a time, of `batch_size` sequences that have `n_depth` tokens each
@@ -125,9 +125,9 @@ pub fn train_runs<M: CausalLm, R>(
     let windows = windows(model.config().vocab_size, seq_length, num_steps * batch_size);
     let size = BatchSize { batch_size, micro_batch_size: batch_size };
     let batches = WindowBatches::new(&windows, WindowOrder::new(windows.len(), 0), size, model.config(), device)?;
-    let schedule = Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0 };
+    let schedule = Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0, decay: Decay::Constant };
     let optimizer = AdamW::new(AdamWConfig::default());
-    let mut trainer = Trainer::new(model, NextToken, optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
+    let mut trainer = Trainer::new(model, NextToken::default(), optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
     let result = work(&mut || {
         let batch = batches.of_step(trainer.optimizer().num_steps());
         sync(device);

@@ -20,7 +20,7 @@ use crate::report::{
     Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings, Timing, TimingRound,
 };
 use crate::train::{
-    AdamW, AdamWConfig, BatchSize, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig, Trainer,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig, Trainer,
     WindowBatches,
 };
 use crate::weights::{Dtype, WeightSource};
@@ -274,7 +274,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         let size = BatchSize { batch_size: settings.batch_size, micro_batch_size: self.options.micro_batch_size };
         let batches = WindowBatches::new(&data.train, order, size, &plan.config, &autodiff)?;
         let optimizer = AdamW::new(AdamWConfig { weight_decay: settings.weight_decay, ..AdamWConfig::default() });
-        let mut trainer = Trainer::new(model, NextToken, optimizer, train_config(settings, plan.num_steps));
+        let mut trainer = Trainer::new(model, NextToken::default(), optimizer, train_config(settings, plan.num_steps));
         let update_flops = train_flops(&plan.config, settings.batch_size as u64, settings.seq_length as u64) as u64;
         let update_tokens = (settings.batch_size * settings.seq_length) as u64;
         let spent = |step: usize| (step as u64 * update_tokens, step as u64 * update_flops);
@@ -340,7 +340,7 @@ fn load_grown<S: WeightSource>(
 
 fn train_config(settings: &StudySettings, num_steps: usize) -> TrainConfig {
     let warmup_steps = (settings.warmup_fraction * num_steps as f64).ceil() as usize;
-    let schedule = Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1 };
+    let schedule = Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1, decay: Decay::Cosine };
     TrainConfig { schedule, max_grad_norm: 1.0 }
 }
 

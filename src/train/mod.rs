@@ -6,6 +6,7 @@
 
 mod objective;
 mod optimizer;
+mod param_groups;
 mod param_path;
 mod router;
 mod schedule;
@@ -13,10 +14,12 @@ mod state;
 mod trainer;
 
 pub use objective::{
-    Accumulate, BatchSize, NextToken, NextTokenBatch, NextTokenLog, Objective, TrainError, WindowBatches,
+    Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch, Targets, TrainDocument, TrainError, TrainPair,
+    WindowBatches, initial_loss,
 };
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
-pub use router::{RouterStats, load_balancing_loss};
-pub use schedule::Schedule;
+pub use param_groups::ParamGroups;
+pub use router::{RouterLoss, RouterStats, load_balancing_loss, router_z_loss};
+pub use schedule::{Decay, Schedule};
 pub use state::StateError;
 pub use trainer::{StepLog, TrainConfig, Trainer};

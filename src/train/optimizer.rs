@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
+use super::param_groups::ParamGroups;
 use super::param_path::ParamPath;
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, sum_of_squares};
 
@@ -38,6 +39,7 @@ pub struct AdamW {
     pub(super) config: AdamWConfig,
     pub(super) moments: BTreeMap<String, Moments>,
     pub(super) num_steps: usize,
+    pub(super) groups: ParamGroups,
 }
 
 /// The moments of one parameter, flat.
@@ -52,7 +54,13 @@ pub(super) struct Moments {
 impl AdamW {
     /// An optimizer before its first step.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, moments: BTreeMap::new(), num_steps: 0 }
+        Self { config, moments: BTreeMap::new(), num_steps: 0, groups: ParamGroups::default() }
+    }
+
+    /// Multiplies the learning rate of each parameter by that of its group.
+    #[must_use]
+    pub fn with_groups(self, groups: ParamGroups) -> Self {
+        Self { groups, ..self }
     }
 
     /// Updates so far.
@@ -66,7 +74,8 @@ impl AdamW {
         let AdamWConfig { beta1, beta2, epsilon, weight_decay } = self.config;
         let step = self.num_steps as u64;
         let step = AdamWStep { learning_rate, beta1, beta2, epsilon, weight_decay, step, gradient_scale };
-        model.map(&mut Update { step, moments: &mut self.moments, grads, path: ParamPath::default() })
+        let path = ParamPath::default();
+        model.map(&mut Update { step, moments: &mut self.moments, grads, groups: &self.groups, path })
     }
 }
 
@@ -74,6 +83,7 @@ struct Update<'a> {
     step: AdamWStep,
     moments: &'a mut BTreeMap<String, Moments>,
     grads: GradientsParams,
+    groups: &'a ParamGroups,
     path: ParamPath,
 }
 
@@ -99,7 +109,8 @@ impl ModuleMapper for Update<'_> {
         let Moments { first, second, .. } = self.moments.remove(&name).unwrap_or_else(zeros);
         let weight_decay = if D > 1 { self.step.weight_decay } else { 0.0 };
         let state = AdamWState { param: value.inner().reshape([len]), moment1: first, moment2: second };
-        let state = adamw(state, grad, AdamWStep { weight_decay, ..self.step });
+        let learning_rate = self.step.learning_rate * self.groups.multiplier(&name);
+        let state = adamw(state, grad, AdamWStep { learning_rate, weight_decay, ..self.step });
         self.moments.insert(name, Moments { first: state.moment1, second: state.moment2, shape: shape.to_vec() });
         let value = Tensor::from_inner(state.param.reshape(shape)).require_grad();
         Param::from_mapped_value(id, value, mapper)

@@ -1,8 +1,11 @@
-//! Learning rate over the steps: a linear re-warm-up, then half a cosine.
+//! Learning rate over the steps: a linear warm-up, then a decay.
 
-/// `peak · (step+1)/warmup_steps` while warming up, then from `peak` down to `final_fraction · peak` along half a
-/// cosine (Loshchilov & Hutter, 2017, arXiv:1608.03983, §3), reached at `num_steps`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+/// `peak · (step+1)/warmup_steps` while warming up, then from `peak` along `decay`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Largest learning rate.
     pub peak: f64,
@@ -10,8 +13,27 @@ pub struct Schedule {
     pub warmup_steps: usize,
     /// All steps.
     pub num_steps: usize,
-    /// Last learning rate over the peak.
+    /// Last learning rate over the peak. A constant rate ignores it.
     pub final_fraction: f64,
+    /// The way from the peak to the last learning rate.
+    pub decay: Decay,
+}
+
+/// Shape of the learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// The peak, to the end.
+    Constant,
+    /// A straight line.
+    Linear,
+    /// Half a cosine (Loshchilov & Hutter, 2017, arXiv:1608.03983, §3).
+    Cosine,
+    /// Warm-up, stable, decay: the peak, then a straight line over the last steps (Hu et al., 2024, arXiv:2404.06395, §4).
+    WarmupStableDecay {
+        /// Steps of the line.
+        decay_steps: usize,
+    },
 }
 
 impl Schedule {
@@ -20,10 +42,18 @@ impl Schedule {
         if step < self.warmup_steps {
             return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
         }
-        let rest = self.num_steps.saturating_sub(self.warmup_steps).max(1);
-        let progress = ((step - self.warmup_steps) as f64 / rest as f64).min(1.0);
-        let cosine = (1.0 + (std::f64::consts::PI * progress).cos()) / 2.0;
-        self.peak * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
+        let start = match self.decay {
+            Decay::WarmupStableDecay { decay_steps } => self.num_steps.saturating_sub(decay_steps).max(self.warmup_steps),
+            _ => self.warmup_steps,
+        };
+        let length = self.num_steps.saturating_sub(start).max(1);
+        let progress = (step.saturating_sub(start) as f64 / length as f64).min(1.0);
+        let remaining = match self.decay {
+            Decay::Constant => return self.peak,
+            Decay::Cosine => (1.0 + (PI * progress).cos()) / 2.0,
+            Decay::Linear | Decay::WarmupStableDecay { .. } => 1.0 - progress,
+        };
+        self.peak * (self.final_fraction + (1.0 - self.final_fraction) * remaining)
     }
 }
 
@@ -31,7 +61,8 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    const SCHEDULE: Schedule = Schedule { peak: 2e-3, warmup_steps: 10, num_steps: 110, final_fraction: 0.1 };
+    const SCHEDULE: Schedule =
+        Schedule { peak: 2e-3, warmup_steps: 10, num_steps: 110, final_fraction: 0.1, decay: Decay::Cosine };
 
     #[test]
     fn the_rate_rises_linearly_to_the_peak() {
@@ -42,9 +73,28 @@ mod tests {
 
     #[test]
     fn the_rate_falls_to_its_last_fraction_and_stays() {
-        assert!((SCHEDULE.learning_rate(60) - 2e-3 * 0.55).abs() < 1e-12);
-        assert!((SCHEDULE.learning_rate(110) - 2e-4).abs() < 1e-12);
-        assert_eq!(SCHEDULE.learning_rate(500), SCHEDULE.learning_rate(110));
+        for decay in [Decay::Cosine, Decay::Linear] {
+            let schedule = Schedule { decay, ..SCHEDULE };
+            assert!((schedule.learning_rate(60) - 2e-3 * 0.55).abs() < 1e-12, "{decay:?}");
+            assert!((schedule.learning_rate(110) - 2e-4).abs() < 1e-12, "{decay:?}");
+            assert_eq!(schedule.learning_rate(500), schedule.learning_rate(110), "{decay:?}");
+        }
+    }
+
+    #[test]
+    fn a_constant_rate_stays_at_the_peak() {
+        let schedule = Schedule { decay: Decay::Constant, ..SCHEDULE };
+        assert_eq!(schedule.learning_rate(10), schedule.learning_rate(109));
+    }
+
+    #[test]
+    fn a_stable_rate_decays_over_the_last_steps_only() {
+        let schedule = Schedule { decay: Decay::WarmupStableDecay { decay_steps: 20 }, final_fraction: 0.0, ..SCHEDULE };
+        assert_eq!(schedule.learning_rate(90), 2e-3);
+        assert!((schedule.learning_rate(100) - 1e-3).abs() < 1e-12);
+        assert_eq!(schedule.learning_rate(110), 0.0);
+        let all_decay = Schedule { decay: Decay::WarmupStableDecay { decay_steps: 500 }, ..schedule };
+        assert_eq!(all_decay.learning_rate(60), Schedule { decay: Decay::Linear, ..all_decay }.learning_rate(60));
     }
 
     #[test]

@@ -157,6 +157,10 @@ impl ModuleVisitor for Parameters {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // A frozen parameter has no moments.
+        if !param.is_require_grad() {
+            return;
+        }
         let value = param.val();
         if !value.is_require_grad() {
             return;

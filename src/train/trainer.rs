@@ -32,6 +32,8 @@ pub struct StepLog<L> {
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
+    /// Whether the update was made. One with a loss or gradient that is not finite is not.
+    pub is_updated: bool,
     /// Wall-clock time of the update.
     pub wall_s: f64,
     /// What the objective reports.
@@ -80,7 +82,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         self.model.expect(IN_PLACE)
     }
 
-    /// One update from the gradients of all micro-batches, each weighted by its share of the targets.
+    /// One update from the gradients of all micro-batches, each weighted by its share of the targets. If the loss or the
+    /// gradient is not finite, neither the model nor the state of the optimizer changes.
     ///
     /// # Panics
     /// If no micro-batch has a target.
@@ -112,16 +115,20 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         // As PyTorch's `clip_grad_norm_`.
         let scale = if grad_norm > max_norm { max_norm / (grad_norm + 1e-6) } else { 1.0 };
         let learning_rate = self.config.schedule.learning_rate(self.optimizer.num_steps());
-        {
+        let is_updated = loss.is_finite() && grad_norm.is_finite();
+        self.model = Some(if is_updated {
             let _span = span("optimizer");
-            self.model = Some(self.optimizer.step(model, grads, learning_rate, scale));
-        }
+            self.optimizer.step(model, grads, learning_rate, scale)
+        } else {
+            model
+        });
         StepLog {
             step: self.optimizer.num_steps(),
             num_targets,
             loss,
             grad_norm,
             learning_rate,
+            is_updated,
             wall_s: start.elapsed().as_secs_f64(),
             log,
         }

@@ -1,8 +1,12 @@
 //! What training minimizes: a micro-batch in, a loss and a log out.
 
+mod dpo;
 mod next_token;
+mod targets;
 
+pub use dpo::{Dpo, DpoLog, DpoLoss, PairBatch, TrainPair, initial_loss};
 pub use next_token::{BatchSize, NextToken, NextTokenBatch, NextTokenLog, TrainError, WindowBatches};
+pub use targets::{Targets, TrainDocument};
 
 use burn::tensor::Tensor;
 

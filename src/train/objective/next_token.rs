@@ -1,27 +1,31 @@
 //! Language modeling: cross entropy of the next token, and the load-balancing loss of a sparse model.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Accumulate, Objective};
+use super::{Accumulate, Objective, Targets};
 use crate::config::DecoderConfig;
 use crate::data::{WindowOrder, Windows};
 use crate::model::loss::mean;
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 use crate::trace::span;
-use crate::train::router::{RouterStats, load_balancing_loss};
+use crate::train::router::{RouterLoss, RouterStats};
 
-/// `mean(−ln p(target)) + router_aux_loss_coef · balance`, the second term for sparse models only
-/// ([`load_balancing_loss`], taken per micro-batch: it depends on how a batch is split, the cross entropy does not).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NextToken;
+/// `mean(−ln p(target)) + aux_loss_coef · balance + z_loss_coef · z`, the router's terms for sparse models only
+/// ([`RouterLoss`]). These are taken per micro-batch, without padding: they depend on how a batch
+/// is split, the cross entropy does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct NextToken {
+    /// The terms of the router.
+    pub router: RouterLoss,
+}
 
 /// Inputs and targets of a micro-batch.
 #[derive(Debug, Clone)]
 pub struct NextTokenBatch {
     /// Token ids that the model reads.
     pub inputs: TokenBatch,
-    /// The token after each input, `[micro_batch_size, seq_length]`.
-    pub targets: Tensor<2, Int>,
+    /// The tokens to predict.
+    pub targets: Targets,
 }
 
 /// Losses and routing of one update, before its weights changed.
@@ -50,7 +54,7 @@ impl<M: CausalLm> Objective<M> for NextToken {
     type Log = NextTokenLog;
 
     fn num_targets(&self, batch: &NextTokenBatch) -> usize {
-        batch.targets.shape().num_elements()
+        batch.targets.len()
     }
 
     fn loss(&self, model: &M, batch: &NextTokenBatch) -> (Tensor<1>, NextTokenLog) {
@@ -58,16 +62,15 @@ impl<M: CausalLm> Objective<M> for NextToken {
             let _span = span("forward");
             model.hidden_states(batch.inputs.clone(), None)
         };
-        let _span = span("loss");
-        let loss = mean(model.token_losses(last, batch.targets.clone()));
+        let loss = mean(batch.targets.losses(model, last));
         let loss_nats = scalar(&loss);
         let Some(moe) = model.config().moe else {
             return (loss, NextTokenLog { loss_nats, ..NextTokenLog::default() });
         };
-        let balance = load_balancing_loss(&routing);
-        let log =
-            NextTokenLog { loss_nats, aux_loss: Some(scalar(&balance)), routers: RouterStats::of_layers(&routing) };
-        (loss + balance * moe.router_aux_loss_coef, log)
+        let tokens = batch.inputs.token_mask();
+        let (router_loss, aux_loss) = self.router.of(&routing, tokens.as_ref(), moe.router_aux_loss_coef);
+        let routers = RouterStats::of_layers(&routing, tokens.as_ref());
+        (loss + router_loss, NextTokenLog { loss_nats, aux_loss: Some(aux_loss), routers })
     }
 }
 
@@ -151,7 +154,7 @@ impl<'a> WindowBatches<'a> {
         };
         NextTokenBatch {
             inputs: gather(&|w| self.windows.inputs(w)).into(),
-            targets: gather(&|w| self.windows.targets(w)),
+            targets: Targets::All(gather(&|w| self.windows.targets(w))),
         }
     }
 }

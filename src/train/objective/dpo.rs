@@ -1,0 +1,264 @@
+//! Direct preference optimization (Rafailov et al., 2023, arXiv:2305.18290).
+
+use burn::tensor::activation::log_sigmoid;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::{Accumulate, Objective, Targets, TrainDocument};
+use crate::model::{CausalLm, HiddenStates, TokenBatch};
+use crate::trace::span;
+use crate::train::router::{RouterLoss, RouterStats};
+
+/// The loss of a pair as a function of `h = (π_chosen − ref_chosen) − (π_rejected − ref_rejected)`, where each term is the
+/// log-probability of a completion.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DpoLoss {
+    /// `−(1 − ε)·ln σ(β·h) − ε·ln σ(−β·h)` with label smoothing `ε` (Mitchell, 2023, for `ε > 0`).
+    #[default]
+    Sigmoid,
+    /// `(h − 1/(2β))²`, with log-probabilities averaged over the tokens of a completion (Azar et al., 2023,
+    /// arXiv:2310.12036, eq. 17).
+    Ipo,
+    /// `max(0, 1 − β·h)` (Zhao et al., 2023, arXiv:2305.10425, §2.2).
+    Hinge,
+}
+
+/// The mean of [`DpoLoss`] over pairs, and the terms of the router.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dpo {
+    /// The loss of a pair.
+    pub loss: DpoLoss,
+    /// `β`: how strongly the policy is held to the reference.
+    pub beta: f64,
+    /// `ε`: probability that a label is wrong.
+    pub label_smoothing: f64,
+    /// The terms of the router.
+    pub router: RouterLoss,
+}
+
+/// A prompt with two completions, of which the first is preferred. Only the completions are targets.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainPair<'a> {
+    /// Prompt and preferred completion.
+    pub chosen: TrainDocument<'a>,
+    /// Prompt and other completion.
+    pub rejected: TrainDocument<'a>,
+}
+
+/// Pairs as one batch: the sequences with the chosen completions, then those with the rejected ones.
+#[derive(Debug, Clone)]
+pub struct PairBatch {
+    inputs: TokenBatch,
+    targets: Targets,
+    /// `[num_targets, 2 · num_pairs]`: 1 where a target belongs to a sequence.
+    membership: Tensor<2>,
+    /// Targets of each sequence, `[2 · num_pairs]`.
+    lens: Tensor<1>,
+    /// Log-probabilities of the completions under the reference, `[2 · num_pairs]`.
+    reference: Option<Tensor<1>>,
+    num_pairs: usize,
+}
+
+impl PairBatch {
+    /// Batches pairs.
+    ///
+    /// # Panics
+    /// If there is no pair, or a completion has no token.
+    pub fn new(pairs: &[TrainPair<'_>], device: &Device) -> Self {
+        let rows: Vec<Vec<TrainDocument<'_>>> = pairs
+            .iter()
+            .map(|pair| vec![pair.chosen])
+            .chain(pairs.iter().map(|pair| vec![pair.rejected]))
+            .collect();
+        let lens: Vec<f32> = rows.iter().map(|row| row[0].num_targets() as f32).collect();
+        assert!(lens.iter().all(|len| *len > 0.0) && !lens.is_empty(), "a completion needs a token");
+        let (inputs, targets) = Targets::packed(&rows, device);
+        let Targets::Some { rows: target_rows, .. } = &targets else { unreachable!("packed targets are listed") };
+        let mut membership = vec![0.0f32; target_rows.len() * rows.len()];
+        target_rows.iter().enumerate().for_each(|(target, row)| membership[target * rows.len() + row] = 1.0);
+        let membership = Tensor::from_data(TensorData::new(membership, [target_rows.len(), rows.len()]), device);
+        let num_sequences = rows.len();
+        let lens = Tensor::from_data(TensorData::new(lens, [num_sequences]), device);
+        Self { inputs, targets, membership, lens, reference: None, num_pairs: pairs.len() }
+    }
+
+    /// Adds the log-probabilities of the completions under the reference: those of the chosen ones, then of the rejected ones.
+    ///
+    /// # Panics
+    /// If there are not two for each pair.
+    #[must_use]
+    pub fn with_reference(self, log_probabilities: Vec<f32>) -> Self {
+        assert_eq!(log_probabilities.len(), 2 * self.num_pairs, "two completions of each pair");
+        let data = TensorData::new(log_probabilities, [2 * self.num_pairs]);
+        Self { reference: Some(Tensor::from_data(data, &self.lens.device())), ..self }
+    }
+
+    /// `ln p(completion | prompt)` of each sequence under `model`, `[2 · num_pairs]`, and the routing.
+    pub fn log_probabilities<M: CausalLm>(&self, model: &M) -> (Tensor<1>, HiddenStates) {
+        let states = {
+            let _span = span("forward");
+            model.hidden_states(self.inputs.clone(), None)
+        };
+        let losses = self.targets.losses(model, states.last.clone());
+        (-losses.matmul(self.membership.clone()).reshape([2 * self.num_pairs]), states)
+    }
+}
+
+/// Rewards and log-probabilities of one update, means over its pairs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DpoLog {
+    /// `β·(π_chosen − ref_chosen)`.
+    pub reward_chosen: f64,
+    /// `β·(π_rejected − ref_rejected)`.
+    pub reward_rejected: f64,
+    /// Share of pairs whose chosen reward is the larger one.
+    pub accuracy: f64,
+    /// `ln p` of the chosen completions.
+    pub logp_chosen: f64,
+    /// `ln p` of the rejected completions.
+    pub logp_rejected: f64,
+    /// Load-balancing loss before its coefficient; `None` for a dense model.
+    pub aux_loss: Option<f64>,
+    /// Visits to the experts of each sparse layer.
+    pub routers: Vec<RouterStats>,
+}
+
+impl DpoLog {
+    /// Chosen less rejected reward.
+    pub fn margin(&self) -> f64 {
+        self.reward_chosen - self.reward_rejected
+    }
+}
+
+impl Accumulate for DpoLog {
+    fn add(&mut self, pass: Self, share: f64) {
+        self.reward_chosen += share * pass.reward_chosen;
+        self.reward_rejected += share * pass.reward_rejected;
+        self.accuracy += share * pass.accuracy;
+        self.logp_chosen += share * pass.logp_chosen;
+        self.logp_rejected += share * pass.logp_rejected;
+        if let Some(aux_loss) = pass.aux_loss {
+            *self.aux_loss.get_or_insert(0.0) += share * aux_loss;
+        }
+        RouterStats::add(&mut self.routers, pass.routers);
+    }
+}
+
+impl Dpo {
+    /// The loss of each pair, `[num_pairs]`, from the margins `h`.
+    fn pair_losses(&self, margins: Tensor<1>) -> Tensor<1> {
+        let (beta, smoothing) = (self.beta, self.label_smoothing);
+        match self.loss {
+            DpoLoss::Sigmoid if smoothing == 0.0 => -log_sigmoid(margins * beta),
+            DpoLoss::Sigmoid => {
+                let logits = margins * beta;
+                -(log_sigmoid(logits.clone()) * (1.0 - smoothing) + log_sigmoid(-logits) * smoothing)
+            }
+            DpoLoss::Ipo => {
+                let off = margins - 1.0 / (2.0 * beta);
+                off.clone() * off
+            }
+            DpoLoss::Hinge => (margins * -beta + 1.0).clamp_min(0.0),
+        }
+    }
+}
+
+impl<M: CausalLm> Objective<M> for Dpo {
+    type Batch = PairBatch;
+    type Log = DpoLog;
+
+    fn num_targets(&self, batch: &PairBatch) -> usize {
+        batch.num_pairs
+    }
+
+    /// # Panics
+    /// If the batch has no reference.
+    fn loss(&self, model: &M, batch: &PairBatch) -> (Tensor<1>, DpoLog) {
+        let n = batch.num_pairs;
+        let (policy, states) = batch.log_probabilities(model);
+        let reference = batch.reference.clone().expect("a reference");
+        let log_ratios = policy.clone() - reference;
+        let compared = if self.loss == DpoLoss::Ipo { log_ratios.clone() / batch.lens.clone() } else { log_ratios.clone() };
+        let margins = compared.clone().narrow(0, 0, n) - compared.narrow(0, n, n);
+        let loss = self.pair_losses(margins).mean();
+        let values = |tensor: Tensor<1>| -> Vec<f64> {
+            tensor.into_data().iter::<f32>().map(f64::from).collect()
+        };
+        let (logps, ratios) = (values(policy), values(log_ratios));
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / n as f64;
+        let wins = ratios[..n].iter().zip(&ratios[n..]).filter(|(chosen, rejected)| chosen > rejected).count();
+        let mut log = DpoLog {
+            reward_chosen: self.beta * mean(&ratios[..n]),
+            reward_rejected: self.beta * mean(&ratios[n..]),
+            accuracy: wins as f64 / n as f64,
+            logp_chosen: mean(&logps[..n]),
+            logp_rejected: mean(&logps[n..]),
+            aux_loss: None,
+            routers: Vec::new(),
+        };
+        let Some(moe) = model.config().moe else { return (loss, log) };
+        let tokens = batch.inputs.token_mask();
+        let (router_loss, aux_loss) = self.router.of(&states.routing, tokens.as_ref(), moe.router_aux_loss_coef);
+        log.aux_loss = Some(aux_loss);
+        log.routers = RouterStats::of_layers(&states.routing, tokens.as_ref());
+        (loss + router_loss, log)
+    }
+}
+
+/// The value that [`DpoLoss`] has when the policy is the reference: `ln 2`, `1/(4β²)`, 1.
+pub fn initial_loss(objective: &Dpo) -> f64 {
+    match objective.loss {
+        DpoLoss::Sigmoid => std::f64::consts::LN_2,
+        DpoLoss::Ipo => (1.0 / (2.0 * objective.beta)).powi(2),
+        DpoLoss::Hinge => 1.0,
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "flex")]
+mod tests {
+    use super::*;
+
+    fn losses(loss: DpoLoss, label_smoothing: f64, margins: &[f32]) -> Vec<f32> {
+        let objective = Dpo { loss, beta: 0.1, label_smoothing, router: RouterLoss::default() };
+        let margins = Tensor::from_data(TensorData::new(margins.to_vec(), [margins.len()]), &Device::flex());
+        objective.pair_losses(margins).into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn a_policy_that_is_its_reference_has_the_initial_loss() {
+        for loss in [DpoLoss::Sigmoid, DpoLoss::Ipo, DpoLoss::Hinge] {
+            let objective = Dpo { loss, beta: 0.1, label_smoothing: 0.0, router: RouterLoss::default() };
+            let expected = initial_loss(&objective);
+            assert!((f64::from(losses(loss, 0.0, &[0.0])[0]) - expected).abs() <= 1e-6 * expected, "{loss:?}");
+            if loss != DpoLoss::Ipo {
+                assert!((f64::from(losses(loss, 0.0, &[5.0])[0]) - expected).abs() > 0.1, "{loss:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_sigmoid_loss_keeps_its_identities() {
+        let h = [-37.5f32, -1.0, 0.25, 12.0];
+        let mirrored: Vec<f32> = h.iter().map(|h| -h).collect();
+        let (a, b) = (losses(DpoLoss::Sigmoid, 0.0, &h), losses(DpoLoss::Sigmoid, 0.0, &mirrored));
+        for ((h, a), b) in h.iter().zip(&a).zip(&b) {
+            // L(z) − L(−z) = −z, and σ(z) + σ(−z) = 1.
+            assert!((a - b + 0.1 * h).abs() < 1e-5, "{h}");
+            assert!(((-a).exp() + (-b).exp() - 1.0).abs() < 1e-6, "{h}");
+        }
+        let smoothed = losses(DpoLoss::Sigmoid, 0.25, &h);
+        for ((smoothed, a), b) in smoothed.iter().zip(&a).zip(&b) {
+            assert!((smoothed - 0.75 * a - 0.25 * b).abs() < 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_loss_of_extreme_margins_is_finite() {
+        for loss in [DpoLoss::Sigmoid, DpoLoss::Hinge] {
+            let [low, high] = [-1e5f32, 1e5].map(|margin| losses(loss, 0.0, &[margin])[0]);
+            assert!((low - 1e4).abs() <= 2.0 && (0.0..1e-6).contains(&high), "{loss:?}: {low} {high}");
+        }
+    }
+}
