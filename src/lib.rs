@@ -47,6 +47,7 @@ pub mod device;
 pub mod error;
 pub mod eval;
 pub mod figure;
+pub mod finetune;
 pub mod formats;
 pub mod growth;
 pub mod hub;

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, verify};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, train, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]
@@ -29,6 +31,7 @@ enum Command {
     MergeLora(merge_lora::MergeLoraArgs),
     Verify(verify::VerifyArgs),
     Tokenize(tokenize::TokenizeArgs),
+    Train(Box<train::TrainArgs>),
     Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::MergeLora(args) => finish(merge_lora::run(&args), args.json),
         Command::Verify(args) => finish(verify::run(&args), args.json),
         Command::Tokenize(args) => finish(tokenize::run(&args), args.json),
+        Command::Train(args) => finish(train::run(&args), args.training.json),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),

@@ -84,7 +84,7 @@ impl Failure {
         move |error| Self::runtime(format_args!("cannot write {path:?}: {error}"))
     }
 
-    fn of_kind(kind: ErrorKind, message: impl Display) -> Self {
+    pub(super) fn of_kind(kind: ErrorKind, message: impl Display) -> Self {
         match kind {
             ErrorKind::NotFound => Self::not_found(message),
             ErrorKind::Invalid => Self::invalid(message),

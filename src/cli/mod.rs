@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod run_info;
 pub mod tokenize;
+pub mod train;
 mod values;
 pub mod verify;
 mod writing;

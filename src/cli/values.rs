@@ -45,6 +45,14 @@ pub(super) fn positive_real(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a finite number of at least 0.
+pub(super) fn non_negative_real(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err(format!("{text:?} is not a finite number of at least 0")),
+    }
+}
+
 /// Parses a count of at least 1, which may be written as `3e12`.
 pub(super) fn count(text: &str) -> Result<u64, String> {
     let expected = |found: &dyn Display| format!("{found} is not a whole number of at least 1");

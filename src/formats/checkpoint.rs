@@ -10,7 +10,7 @@ use crate::formats::hf::HfDirectory;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
-use crate::output::read::{blake3, read_bounded};
+use crate::output::read::read_bounded;
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -151,14 +151,7 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read.
     pub fn weight_records(&self, watch: &mut dyn FnMut(u64)) -> Result<Vec<FileRecord>, FileError> {
-        let record = |path: PathBuf| {
-            let file = self.disk().open(&path).map_err(FileError::io(&path))?;
-            let size_bytes = file.stat().map_err(FileError::io(&path))?.size_bytes;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let blake3 = blake3(&*file, watch).map_err(FileError::io(&path))?;
-            Ok(FileRecord { name, size_bytes, blake3 })
-        };
-        self.weight_files().into_iter().map(record).collect()
+        self.weight_files().iter().map(|path| FileRecord::read(&**self.disk(), path, watch)).collect()
     }
 
     fn disk(&self) -> &Arc<dyn Disk> {

@@ -8,6 +8,7 @@ use crate::config::DecoderConfig;
 use crate::load::{Footprint, Precision};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::weights::{MemoryWeights, WeightError, WeightSource};
+use crate::weights::{MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.
 #[derive(Module, Debug)]
@@ -109,6 +110,10 @@ impl AnyDecoder {
     /// A copy of the weights, as a source for growth and for writing, with the updates of an adapter.
     pub fn to_weights(&self) -> MemoryWeights {
         either!(self, decoder => decoder.to_weights())
+    }
+
+    pub(super) fn weight(&self, id: TensorId) -> RawTensor {
+        either!(self, decoder => decoder.weight(id))
     }
 
     /// The normalized input of each feed-forward; see [`Decoder::mlp_inputs`](super::Decoder::mlp_inputs).

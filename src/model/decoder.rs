@@ -176,7 +176,7 @@ impl<F: FeedForward> Decoder<F> {
         self.lm_head.clone().unwrap_or_else(|| self.embed_tokens.weight.clone().into())
     }
 
-    fn weight(&self, id: TensorId) -> RawTensor {
+    pub(super) fn weight(&self, id: TensorId) -> RawTensor {
         match id {
             TensorId::EmbedTokens => raw_of(&self.embed_tokens.weight),
             TensorId::Layer(layer, tensor) => self.layers[layer].weight(tensor),

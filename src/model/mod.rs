@@ -17,6 +17,7 @@ mod positions;
 mod rope;
 mod routing;
 mod token_batch;
+mod weights;
 
 pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
@@ -31,6 +32,7 @@ pub use positions::Positions;
 pub use rope::Rotation;
 pub use routing::{Router, Routing};
 pub use token_batch::TokenBatch;
+pub use weights::DecoderWeights;
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};

@@ -21,6 +21,28 @@ pub struct FileRecord {
     pub blake3: String,
 }
 
+impl FileRecord {
+    /// Syncs a file to disk and hashes it.
+    ///
+    /// # Errors
+    /// What the operating system reports.
+    pub(super) fn of_written(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
+        std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(FileError::io(path))?;
+        Self::read(disk, path, &mut |_| ())
+    }
+
+    /// Hashes a file. `watch` is called with the size of each run of bytes read.
+    ///
+    /// # Errors
+    /// What the operating system reports.
+    pub fn read(disk: &dyn Disk, path: &Path, watch: &mut dyn FnMut(u64)) -> Result<Self, FileError> {
+        let file = disk.open(path).map_err(FileError::io(path))?;
+        let size_bytes = file.stat().map_err(FileError::io(path))?.size_bytes;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { name, size_bytes, blake3: blake3(&*file, watch).map_err(FileError::io(path))? })
+    }
+}
+
 /// A file that differs from its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::param_groups::ParamGroups;
 use super::param_path::ParamPath;
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, sum_of_squares};
 
 /// Hyperparameters of AdamW. Weight decay applies to matrices; norm gains, which have one axis, do not decay.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamWConfig {
     /// Decay of the first moment.
     pub beta1: f64,

@@ -115,7 +115,7 @@ impl RouterStats {
     }
 
     /// Adds the visits of a pass, layer by layer; `sum` is empty before the first.
-    pub(super) fn add(sum: &mut Vec<Self>, pass: Vec<Self>) {
+    pub fn add(sum: &mut Vec<Self>, pass: Vec<Self>) {
         if sum.is_empty() {
             *sum = pass;
             return;

@@ -11,11 +11,17 @@ use crate::weights::WeightSource;
 /// The name of the program.
 const COMMAND: &str = env!("CARGO_PKG_NAME");
 
-/// The model card. `library` loads the weights, by its name on the hub.
+/// The model card. `library` loads the weights, by its name on the hub. `training` is a sentence on what was trained, if
+/// anything was.
 ///
 /// # Errors
 /// If the card of a parent cannot be read.
-pub(super) fn model_card(sources: &Sources, growth: &Growth<'_>, library: &str) -> Result<String, CheckpointError> {
+pub fn model_card(
+    sources: &Sources,
+    growth: &Growth<'_>,
+    library: &str,
+    training: Option<&str>,
+) -> Result<String, CheckpointError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
     let names: Vec<String> = sources.names.iter().map(|name| name_in_record(Path::new(name))).collect();
@@ -40,6 +46,14 @@ pub(super) fn model_card(sources: &Sources, growth: &Growth<'_>, library: &str) 
     let made = if growth.is_merged_adapter() { "Merged" } else { "Grown" };
     Ok(format!(
         "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {made} by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
+    let status = match training {
+        Some(training) => training,
+        None if growth.preserves => "It computes what its parent computes, up to rounding, until it is trained.",
+        None => "It does not compute what its parents compute, and needs training.",
+    };
+    let verb = if training.is_some() { "Trained" } else { "Grown" };
+    Ok(format!(
+        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{}, from {}. {status}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
         capitalised(&growth.title()),

@@ -23,7 +23,10 @@ pub struct Provenance {
 }
 
 /// Hashes the weights of every parent. `watch` receives the size of each chunk read.
-pub(super) fn parents(sources: &Sources, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn parents(sources: &Sources, watch: &mut dyn FnMut(u64)) -> Result<Vec<Value>, FileError> {
     let parent = |(name, base): (&String, &Checkpoint)| {
         let files: Vec<FileRecord> = base.weight_records(watch)?;
         Ok(json!({"name": name_in_record(Path::new(name)), "weights": files}))
@@ -32,7 +35,7 @@ pub(super) fn parents(sources: &Sources, watch: &mut dyn FnMut(u64)) -> Result<V
 }
 
 /// The receipt without its list of files. It has no date: the same command on the same parents gives the same bytes.
-pub(super) fn receipt(parents: Vec<Value>, growth: &Growth<'_>, provenance: &Provenance) -> Value {
+pub fn receipt(parents: Vec<Value>, growth: &Growth<'_>, provenance: &Provenance) -> Value {
     let config = growth.source.config();
     let layers: Vec<Value> = (0..config.num_hidden_layers)
         .map(|layer| {

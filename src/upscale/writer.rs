@@ -186,7 +186,7 @@ impl<'a> GrowthWriter<'a> {
             Weights::Hf { .. } => "transformers",
             Weights::Gguf { .. } => "gguf",
         };
-        partial.write("README.md", model_card(self.sources, self.growth, library)?.as_bytes())?;
+        partial.write("README.md", model_card(self.sources, self.growth, library, None)?.as_bytes())?;
         receipt["files"] = json!(partial.files());
         partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
         Ok(partial.commit()?)

@@ -25,7 +25,7 @@ pub enum DpoLoss {
 }
 
 /// The mean of [`DpoLoss`] over pairs, and the terms of the router.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Dpo {
     /// The loss of a pair.
     pub loss: DpoLoss,
@@ -108,6 +108,8 @@ impl PairBatch {
 /// Rewards and log-probabilities of one update, means over its pairs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DpoLog {
+    /// Mean of [`DpoLoss`], without the terms of routers.
+    pub loss: f64,
     /// `β·(π_chosen − ref_chosen)`.
     pub reward_chosen: f64,
     /// `β·(π_rejected − ref_rejected)`.
@@ -133,6 +135,7 @@ impl DpoLog {
 
 impl Accumulate for DpoLog {
     fn add(&mut self, pass: Self, share: f64) {
+        self.loss += share * pass.loss;
         self.reward_chosen += share * pass.reward_chosen;
         self.reward_rejected += share * pass.reward_rejected;
         self.accuracy += share * pass.accuracy;
@@ -189,6 +192,7 @@ impl<M: CausalLm> Objective<M> for Dpo {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / n as f64;
         let wins = ratios[..n].iter().zip(&ratios[n..]).filter(|(chosen, rejected)| chosen > rejected).count();
         let mut log = DpoLog {
+            loss: f64::from(loss.clone().into_scalar::<f32>()),
             reward_chosen: self.beta * mean(&ratios[..n]),
             reward_rejected: self.beta * mean(&ratios[n..]),
             accuracy: wins as f64 / n as f64,

@@ -1,0 +1,87 @@
+//! Progress of training: a bar with an ETA on a terminal, the lines of the log elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::cli::console::{shows_bars, tell};
+use crate::finetune::{Event, LogEntry};
+
+/// Shows the [`Event`]s of a run.
+pub(super) struct Watcher {
+    bar: Option<ProgressBar>,
+    start: Instant,
+    num_tokens: u64,
+    update_s: f64,
+    heldout: Option<f64>,
+}
+
+/// How fast a run was.
+pub(super) struct Summary {
+    pub(super) runtime_s: f64,
+    pub(super) tokens_per_second: f64,
+}
+
+impl Watcher {
+    /// For a run of `num_steps` updates, of which `done` were made before.
+    pub(super) fn new(num_steps: usize, done: usize) -> Self {
+        let bar = shows_bars().then(|| {
+            let template = "{bar:24} {pos}/{len} {elapsed} ETA {eta}  {msg}";
+            let style = ProgressStyle::with_template(template).expect("a template of known keys");
+            let bar = ProgressBar::new(num_steps as u64).with_style(style).with_position(done as u64);
+            bar.reset_eta();
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { bar, start: Instant::now(), num_tokens: 0, update_s: 0.0, heldout: None }
+    }
+
+    pub(super) fn show(&mut self, event: Event<'_>) {
+        match event {
+            Event::Updated { loss, num_tokens, wall_s, .. } => {
+                self.num_tokens += num_tokens;
+                self.update_s += wall_s;
+                if let Some(bar) = &self.bar {
+                    let heldout = self.heldout.map(|loss| format!("  held-out {loss:.4}")).unwrap_or_default();
+                    bar.set_message(format!("loss {loss:.4}{heldout}  {:.0} tok/s", num_tokens as f64 / wall_s));
+                    bar.inc(1);
+                }
+            }
+            Event::Logged(entry) => {
+                self.heldout = entry.get("eval_loss").and_then(Value::as_f64).or(self.heldout);
+                self.line(in_words(entry));
+            }
+            Event::Saved(path) => self.line(format!("saved {}", path.display())),
+            Event::Skipped { step } => self.line(format!("step {step}: not finite, left out")),
+        }
+    }
+
+    fn line(&self, line: String) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
+        }
+    }
+
+    pub(super) fn finish(self) -> Summary {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let tokens_per_second = if self.update_s > 0.0 { self.num_tokens as f64 / self.update_s } else { 0.0 };
+        Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second }
+    }
+}
+
+/// A line of the log without the load of each expert.
+fn in_words(entry: &LogEntry) -> String {
+    let value = |value: &Value| match value.as_f64() {
+        Some(number) if value.is_f64() && number.abs() < 1e-3 && number != 0.0 => format!("{number:.2e}"),
+        Some(number) if value.is_f64() => format!("{number:.4}"),
+        _ => value.to_string(),
+    };
+    let step = entry.get("step").map(Value::to_string).unwrap_or_default();
+    let words = entry.iter().filter(|(key, _)| *key != "step" && !key.starts_with("moe/load/"));
+    let words: Vec<String> = words.map(|(key, number)| format!("{key} {}", value(number))).collect();
+    format!("step {step}  {}", words.join("  "))
+}

@@ -1,0 +1,233 @@
+//! Checkpoints of a run: everything that the next update depends on, in a directory that is complete or absent.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::log::{LogEntry, LogWindow};
+use super::{FinetuneError, Settings};
+use crate::error::FileError;
+use crate::formats::Sidecar;
+use crate::formats::hf::{HfOptions, HfWriter};
+use crate::model::{AnyDecoder, DecoderWeights};
+use crate::output::commit::{Existing, PartialDirectory};
+use crate::output::disk::Disk;
+use crate::output::read::read_bounded;
+use crate::output::receipt::{RECEIPT, verify};
+use crate::train::AdamW;
+
+/// State of the optimizer.
+pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
+/// State of the run, with the keys of transformers' trainer.
+const STATE: &str = "trainer_state.json";
+/// Cap on the size of [`STATE`].
+const STATE_LIMIT_BYTES: u64 = 1 << 30;
+/// The version of [`Saved`].
+const FORMAT: u32 = 1;
+const PREFIX: &str = "checkpoint-";
+
+/// Everything of a run besides its model and its optimizer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// Updates made.
+    pub step: usize,
+    /// Tokens read.
+    pub num_tokens: u64,
+    /// Updates left out because they were not finite.
+    pub num_skipped: u64,
+    /// Sums for the next line of the log.
+    pub window: LogWindow,
+    /// Lines of the log so far.
+    pub history: Vec<LogEntry>,
+    /// The best held-out loss, and its step.
+    pub best: Option<(f64, usize)>,
+    /// Evaluations since the best one.
+    pub num_evals_since_best: usize,
+    /// Log-probabilities of the reference, in preference learning.
+    pub reference: HashMap<u64, [f32; 2]>,
+}
+
+/// What [`STATE`] holds beside the keys of transformers.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    format: u32,
+    settings: Settings,
+    num_tokens: u64,
+    num_skipped: u64,
+    window: LogWindow,
+    best: Option<(f64, usize)>,
+    num_evals_since_best: usize,
+    reference: Vec<(u64, [f32; 2])>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    global_step: usize,
+    log_history: Vec<LogEntry>,
+    deepwide: Saved,
+}
+
+/// The directory with the checkpoints of a run.
+#[derive(Clone)]
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    /// Checkpoints that stay beside the best one; all if `None`.
+    limit: Option<usize>,
+}
+
+/// A checkpoint to continue from.
+#[derive(Debug)]
+pub struct Resumed {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// The settings that it was saved with.
+    pub settings: Settings,
+    /// The state of its run.
+    pub progress: Progress,
+}
+
+impl Checkpoints {
+    /// Checkpoints in `directory`, of which the last `limit` and the best stay.
+    pub fn new(disk: Arc<dyn Disk>, directory: &Path, limit: Option<usize>) -> Self {
+        Self { disk, directory: directory.to_owned(), limit }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Saves a checkpoint, then removes those that are too many.
+    ///
+    /// # Errors
+    /// What the disk reports; earlier checkpoints then stay.
+    pub fn save(
+        &self,
+        model: &AnyDecoder,
+        optimizer: &AdamW,
+        settings: &Settings,
+        progress: &Progress,
+        sidecar: &Sidecar,
+    ) -> Result<PathBuf, FinetuneError> {
+        std::fs::create_dir_all(&self.directory).map_err(FileError::io(&self.directory))?;
+        let path = self.path(progress.step);
+        let mut partial = PartialDirectory::create(self.disk.clone(), &path, Existing::Keep)?;
+        let weights = DecoderWeights::new(model);
+        HfWriter::new(&weights, HfOptions::default()).write(&mut partial, sidecar, &mut |_| ())?;
+        sidecar.write(&self.disk, &mut partial)?;
+        partial.write_with(OPTIMIZER, |path| optimizer.write(path).map_err(FinetuneError::from))?;
+        partial.write(STATE, format!("{:#}\n", state(settings, progress)).as_bytes())?;
+        let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});
+        partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
+        partial.commit()?;
+        self.prune(progress.best.map(|(_, step)| step))?;
+        Ok(path)
+    }
+
+    /// The path of the checkpoint after `step` updates.
+    pub fn path(&self, step: usize) -> PathBuf {
+        self.directory.join(format!("{PREFIX}{step}"))
+    }
+
+    /// The newest checkpoint that is as it was written. `refuse` is called with every newer one, and why it is not used.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn newest(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
+        for step in self.steps()?.into_iter().rev() {
+            let path = self.path(step);
+            match self.open(&path) {
+                Ok(resumed) if resumed.progress.step == step => return Ok(Some(resumed)),
+                Ok(resumed) => refuse(&path, format!("its state is of step {}", resumed.progress.step)),
+                Err(error) => refuse(&path, error.to_string()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(&self, path: &Path) -> Result<Resumed, FinetuneError> {
+        let state_path = path.join(STATE);
+        let invalid = |reason: String| FinetuneError::State { path: state_path.clone(), reason };
+        let found = verify(&self.disk, path, &mut |_| ())?;
+        if let Some(mismatch) = found.mismatches.first() {
+            return Err(FinetuneError::State { path: path.to_owned(), reason: mismatch.to_string() });
+        }
+        let text = read_bounded(&*self.disk, &state_path, STATE_LIMIT_BYTES)?;
+        let State { global_step, log_history, deepwide } =
+            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+        if deepwide.format != FORMAT {
+            return Err(invalid(format!("found format {}, expected {FORMAT}", deepwide.format)));
+        }
+        let Saved { settings, num_tokens, num_skipped, window, best, num_evals_since_best, reference, .. } = deepwide;
+        let reference = reference.into_iter().collect();
+        let progress = Progress {
+            step: global_step,
+            num_tokens,
+            num_skipped,
+            window,
+            history: log_history,
+            best,
+            num_evals_since_best,
+            reference,
+        };
+        Ok(Resumed { path: path.to_owned(), settings, progress })
+    }
+
+    /// The steps of all checkpoints, ascending.
+    pub fn steps(&self) -> Result<Vec<usize>, FinetuneError> {
+        let names = match self.disk.list(&self.directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(FileError::io(&self.directory))?,
+        };
+        let step = |name: &std::ffi::OsString| name.to_str()?.strip_prefix(PREFIX)?.parse().ok();
+        let mut steps: Vec<usize> = names.iter().filter_map(step).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    fn prune(&self, best: Option<usize>) -> Result<(), FinetuneError> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        let steps = self.steps()?;
+        for step in &steps[..steps.len().saturating_sub(limit.max(1))] {
+            if Some(*step) != best {
+                let path = self.path(*step);
+                self.disk.remove_tree(&path).map_err(FileError::io(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The state in the form of transformers' `trainer_state.json`.
+fn state(settings: &Settings, progress: &Progress) -> Value {
+    let mut reference: Vec<_> = progress.reference.iter().map(|(index, values)| (*index, *values)).collect();
+    reference.sort_unstable_by_key(|(index, _)| *index);
+    let epoch = progress.history.last().and_then(|entry| entry.get("epoch")).cloned();
+    json!({
+        "best_global_step": progress.best.map(|(_, step)| step),
+        "best_metric": progress.best.map(|(loss, _)| loss),
+        "best_model_checkpoint": progress.best.map(|(_, step)| format!("{PREFIX}{step}")),
+        "epoch": epoch,
+        "global_step": progress.step,
+        "is_hyper_param_search": false,
+        "is_local_process_zero": true,
+        "is_world_process_zero": true,
+        "log_history": progress.history,
+        "max_steps": settings.schedule.num_steps,
+        "train_batch_size": settings.micro_batch_size,
+        "deepwide": Saved {
+            format: FORMAT,
+            settings: settings.clone(),
+            num_tokens: progress.num_tokens,
+            num_skipped: progress.num_skipped,
+            window: progress.window.clone(),
+            best: progress.best,
+            num_evals_since_best: progress.num_evals_since_best,
+            reference,
+        },
+    })
+}

@@ -1,0 +1,114 @@
+//! Why a run cannot start or go on.
+
+use std::path::PathBuf;
+
+use super::settings::Change;
+use crate::data::DataError;
+use crate::error::{ErrorKind, FileError, InFile};
+use crate::formats::CheckpointError;
+use crate::output::OutputError;
+use crate::tokenizer::TokenizerError;
+use crate::train::StateError;
+use crate::upscale::UpscaleError;
+use crate::weights::WeightError;
+
+/// Why a run cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinetuneError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A directory cannot be written or verified.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A checkpoint cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The base cannot be grown as asked.
+    #[error(transparent)]
+    Upscale(#[from] UpscaleError),
+    /// A weight cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The tokenizer cannot be read, or cannot encode a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The state of the optimizer cannot be read or written.
+    #[error(transparent)]
+    Optimizer(#[from] InFile<StateError>),
+    /// A checkpoint has no state of a run that this version reads.
+    #[error("{path:?}: {reason}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The settings differ from those of the checkpoint.
+    #[error("{path:?} was saved with other settings:{}", listed(.changes))]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        changes: Vec<Change>,
+    },
+    /// A loss or a gradient is not finite; the model was not updated.
+    #[error("step {step}: loss {loss}, gradient norm {grad_norm}, expected finite numbers; the update was not made. Rows: {}{}", .rows.join(", "), last_good(.last_checkpoint))]
+    NotFinite {
+        /// The update, from 1.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// The norm of its gradient.
+        grad_norm: f64,
+        /// Where its rows come from.
+        rows: Vec<String>,
+        /// The last checkpoint before it.
+        last_checkpoint: Option<PathBuf>,
+    },
+    /// The first loss of a preference run shows that the reference is another model than the policy.
+    #[error("the first loss is {found}, expected {expected}: the reference and the policy must be the same model at the start")]
+    InitialLoss {
+        /// The loss.
+        found: f64,
+        /// The loss of a policy that is its reference.
+        expected: f64,
+    },
+    /// There is nothing to train on.
+    #[error("{0}")]
+    NoData(String),
+    /// A pattern of parameter names is no regular expression.
+    #[error("{0}")]
+    Pattern(#[from] regex::Error),
+}
+
+impl FinetuneError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::File(error) => error.kind(),
+            Self::Output(error) => error.kind(),
+            Self::Checkpoint(error) => error.kind(),
+            Self::Upscale(error) => error.kind(),
+            Self::Weights(error) => error.kind(),
+            Self::Data(error) => error.kind(),
+            Self::Tokenizer(error) => error.kind(),
+            Self::Optimizer(error) => error.fault.kind(),
+            Self::State { .. } | Self::Changed { .. } | Self::NoData(_) | Self::Pattern(_) => ErrorKind::Invalid,
+            Self::NotFinite { .. } | Self::InitialLoss { .. } => ErrorKind::Io,
+        }
+    }
+}
+
+fn listed(changes: &[Change]) -> String {
+    let line = |change: &Change| format!("\n  {}: found {}, expected {}", change.name, change.now, change.saved);
+    changes.iter().map(line).collect()
+}
+
+fn last_good(checkpoint: &Option<PathBuf>) -> String {
+    checkpoint.as_ref().map_or_else(String::new, |path| format!(". The last checkpoint is {path:?}"))
+}

@@ -1,0 +1,89 @@
+//! Language modeling: continued pretraining and supervised fine-tuning, which differ in their rows only.
+
+use burn::tensor::Device;
+
+use super::rows::{Row, Rows};
+use super::task::{Report, Task, Update};
+use super::{FinetuneError, Settings};
+use crate::data::RowOrder;
+use crate::model::loss::mean;
+use crate::model::{AnyDecoder, CausalLm};
+use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets, TrainDocument};
+
+/// Next-token prediction on rows.
+pub struct LanguageModeling<'a> {
+    rows: &'a dyn Rows,
+    heldout: Vec<Row>,
+    order: RowOrder,
+    settings: &'a Settings,
+    device: Device,
+}
+
+impl<'a> LanguageModeling<'a> {
+    /// Trains on `rows`, and evaluates on `heldout`.
+    ///
+    /// # Panics
+    /// If there is no row.
+    pub fn new(rows: &'a dyn Rows, heldout: Vec<Row>, settings: &'a Settings, device: &Device) -> Self {
+        let order = RowOrder::new(rows.len(), settings.seed);
+        Self { rows, heldout, order, settings, device: device.clone() }
+    }
+
+    fn indices(&self, step: usize) -> impl Iterator<Item = u64> + use<'_> {
+        let batch_size = self.settings.batch_size as u64;
+        let first = step as u64 * batch_size;
+        (first..first + batch_size).map(|position| self.order.row(position))
+    }
+}
+
+fn borrowed(rows: &[Row]) -> Vec<Vec<TrainDocument<'_>>> {
+    rows.iter().map(|row| row.iter().map(|text| text.borrow()).collect()).collect()
+}
+
+impl Task for LanguageModeling<'_> {
+    type Objective = NextToken;
+
+    fn objective(&self) -> NextToken {
+        NextToken { router: self.settings.router }
+    }
+
+    fn update(&self, step: usize) -> Result<Update<NextTokenBatch>, FinetuneError> {
+        let rows = self.indices(step).map(|index| self.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
+        let num_tokens = rows.iter().flatten().map(|text| text.ids.len().saturating_sub(1) as u64).sum();
+        let batch = |rows: &[Row]| {
+            let (inputs, targets) = Targets::packed(&borrowed(rows), &self.device);
+            NextTokenBatch { inputs, targets }
+        };
+        Ok(Update { batches: rows.chunks(self.settings.micro_batch_size).map(batch).collect(), num_tokens })
+    }
+
+    fn epoch(&self, step: usize) -> f64 {
+        (step * self.settings.batch_size) as f64 / self.rows.len() as f64
+    }
+
+    fn report(log: &StepLog<NextTokenLog>) -> Report {
+        let mut entries = vec![("loss", log.log.loss_nats)];
+        entries.extend(log.log.aux_loss.map(|aux_loss| ("aux_loss", aux_loss)));
+        Report { entries, routers: log.log.routers.clone() }
+    }
+
+    fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
+        let device = self.device.clone().without_autodiff();
+        let (mut sum, mut num_targets) = (0.0, 0usize);
+        for rows in self.heldout.chunks(self.settings.micro_batch_size) {
+            let (inputs, targets) = Targets::packed(&borrowed(rows), &device);
+            if targets.is_empty() {
+                continue;
+            }
+            let hidden = model.hidden_states(inputs, None).last;
+            let loss = f64::from(mean(targets.losses(model, hidden)).into_scalar::<f32>());
+            sum += loss * targets.len() as f64;
+            num_targets += targets.len();
+        }
+        Ok((num_targets > 0).then(|| sum / num_targets as f64))
+    }
+
+    fn names(&self, step: usize) -> Vec<String> {
+        self.indices(step).map(|index| self.rows.name(index)).collect()
+    }
+}

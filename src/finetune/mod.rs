@@ -1,0 +1,26 @@
+//! Training a checkpoint from files to files: what `train`, `sft` and `dpo` do.
+//!
+//! A [`Task`] turns data into batches and an objective; [`Run`] makes the updates, logs them, and saves checkpoints from which
+//! it continues exactly; [`write_model`] writes the result as `grow` does.
+
+mod checkpoint;
+mod error;
+mod language_modeling;
+mod log;
+mod preference;
+mod rows;
+mod run;
+mod settings;
+mod task;
+mod writer;
+
+pub use checkpoint::{Checkpoints, Progress, Resumed};
+pub use error::FinetuneError;
+pub use language_modeling::LanguageModeling;
+pub use log::LogEntry;
+pub use preference::{Pair, Preference};
+pub use rows::{Row, Rows, TextRows, TrainText};
+pub use run::{Control, Ended, Event, Run};
+pub use settings::{Change, Settings};
+pub use task::Task;
+pub use writer::{Trained, write_model};

@@ -1,0 +1,156 @@
+//! Preference learning by DPO.
+
+use std::collections::HashMap;
+
+use burn::module::Module;
+use burn::tensor::Device;
+
+use super::task::{Report, Task, Update};
+use super::{FinetuneError, Settings, TrainText};
+use crate::data::RowOrder;
+use crate::model::AnyDecoder;
+use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, TrainPair, initial_loss};
+
+/// Two completions of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Prompt and preferred completion; the completion is trained.
+    pub chosen: TrainText,
+    /// Prompt and other completion; the completion is trained.
+    pub rejected: TrainText,
+    /// Where it comes from, for messages.
+    pub name: String,
+}
+
+impl Pair {
+    fn borrow(&self) -> TrainPair<'_> {
+        TrainPair { chosen: self.chosen.borrow(), rejected: self.rejected.borrow() }
+    }
+}
+
+/// DPO on pairs. The log-probabilities of the reference are computed before the first update, so that one model is in memory.
+pub struct Preference<'a> {
+    pairs: &'a [Pair],
+    heldout: &'a [Pair],
+    /// Of a pair's chosen and rejected completion, by its index: those of `pairs`, then those of `heldout`.
+    reference: HashMap<u64, [f32; 2]>,
+    objective: Dpo,
+    order: RowOrder,
+    settings: &'a Settings,
+    device: Device,
+}
+
+impl<'a> Preference<'a> {
+    /// Trains on `pairs` and evaluates on `heldout`, with the reference log-probabilities of earlier or none.
+    ///
+    /// # Panics
+    /// If there is no pair, or the settings have no DPO.
+    pub fn new(
+        pairs: &'a [Pair],
+        heldout: &'a [Pair],
+        reference: HashMap<u64, [f32; 2]>,
+        settings: &'a Settings,
+        device: &Device,
+    ) -> Self {
+        let order = RowOrder::new(pairs.len() as u64, settings.seed);
+        let objective = settings.dpo.expect("settings of DPO");
+        Self { pairs, heldout, reference, objective, order, settings, device: device.clone() }
+    }
+
+    /// Computes the log-probabilities of the pairs that the run will meet under `reference`. `watch` is called with the number
+    /// of pairs done and of all.
+    pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
+        let reference = reference.valid();
+        let device = self.device.clone().without_autodiff();
+        let mut needed: Vec<u64> = (0..self.settings.schedule.num_steps).flat_map(|step| self.indices(step)).collect();
+        needed.extend((0..self.heldout.len() as u64).map(|index| self.pairs.len() as u64 + index));
+        needed.sort_unstable();
+        needed.dedup();
+        needed.retain(|index| !self.reference.contains_key(index));
+        for (done, index) in needed.iter().enumerate() {
+            let batch = PairBatch::new(&[self.pair(*index).borrow()], &device);
+            let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();
+            self.reference.insert(*index, [values[0], values[1]]);
+            watch(done + 1, needed.len());
+        }
+    }
+
+    /// The log-probabilities of the reference, for a checkpoint.
+    pub fn reference(&self) -> &HashMap<u64, [f32; 2]> {
+        &self.reference
+    }
+
+    fn pair(&self, index: u64) -> &'a Pair {
+        let index = index as usize;
+        self.pairs.get(index).unwrap_or_else(|| &self.heldout[index - self.pairs.len()])
+    }
+
+    fn indices(&self, step: usize) -> Vec<u64> {
+        let batch_size = self.settings.batch_size as u64;
+        let first = step as u64 * batch_size;
+        (first..first + batch_size).map(|position| self.order.row(position)).collect()
+    }
+
+    fn batch(&self, indices: &[u64], device: &Device) -> PairBatch {
+        let pairs: Vec<TrainPair<'_>> = indices.iter().map(|index| self.pair(*index).borrow()).collect();
+        let of = |side: usize| indices.iter().map(move |index| self.reference[index][side]);
+        PairBatch::new(&pairs, device).with_reference(of(0).chain(of(1)).collect())
+    }
+}
+
+impl Task for Preference<'_> {
+    type Objective = Dpo;
+
+    fn objective(&self) -> Dpo {
+        self.objective
+    }
+
+    fn update(&self, step: usize) -> Result<Update<PairBatch>, FinetuneError> {
+        let indices = self.indices(step);
+        let len = |index: &u64| {
+            let pair = self.pair(*index);
+            (pair.chosen.ids.len() + pair.rejected.ids.len()) as u64 - 2
+        };
+        let num_tokens = indices.iter().map(len).sum();
+        let batches = indices.chunks(self.settings.micro_batch_size).map(|indices| self.batch(indices, &self.device));
+        Ok(Update { batches: batches.collect(), num_tokens })
+    }
+
+    fn epoch(&self, step: usize) -> f64 {
+        (step * self.settings.batch_size) as f64 / self.pairs.len() as f64
+    }
+
+    fn report(log: &StepLog<DpoLog>) -> Report {
+        let DpoLog { loss, reward_chosen, reward_rejected, accuracy, logp_chosen, logp_rejected, aux_loss, routers } = &log.log;
+        let mut entries = vec![
+            ("loss", *loss),
+            ("rewards/chosen", *reward_chosen),
+            ("rewards/rejected", *reward_rejected),
+            ("rewards/accuracies", *accuracy),
+            ("rewards/margins", log.log.margin()),
+            ("logps/chosen", *logp_chosen),
+            ("logps/rejected", *logp_rejected),
+        ];
+        entries.extend(aux_loss.map(|aux_loss| ("aux_loss", aux_loss)));
+        Report { entries, routers: routers.clone() }
+    }
+
+    fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
+        let device = self.device.clone().without_autodiff();
+        let first = self.pairs.len() as u64;
+        let losses = (first..first + self.heldout.len() as u64).map(|index| {
+            let (loss, _) = self.objective.loss(model, &self.batch(&[index], &device));
+            f64::from(loss.into_scalar::<f32>())
+        });
+        let sum: f64 = losses.sum();
+        Ok((!self.heldout.is_empty()).then(|| sum / self.heldout.len() as f64))
+    }
+
+    fn names(&self, step: usize) -> Vec<String> {
+        self.indices(step).iter().map(|index| self.pair(*index).name.clone()).collect()
+    }
+
+    fn initial_loss(&self) -> Option<f64> {
+        Some(initial_loss(&self.objective))
+    }
+}

@@ -1,0 +1,140 @@
+//! Rows of training data: documents of token ids with marks of what is trained.
+
+use super::FinetuneError;
+use crate::data::Document;
+use crate::train::TrainDocument;
+
+/// A document of a row: token ids, and whether each is a target of the loss.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrainText {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Whether each is a target.
+    pub trained: Vec<bool>,
+}
+
+impl TrainText {
+    /// All tokens are targets.
+    pub fn all(ids: Vec<u32>) -> Self {
+        Self { trained: vec![true; ids.len()], ids }
+    }
+
+    /// As training borrows it.
+    pub fn borrow(&self) -> TrainDocument<'_> {
+        TrainDocument { ids: &self.ids, trained: &self.trained }
+    }
+}
+
+/// Packed documents, which do not attend to each other.
+pub type Row = Vec<TrainText>;
+
+/// A set of rows that can be read in any order.
+pub trait Rows {
+    /// Number of rows.
+    fn len(&self) -> u64;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A row by its index.
+    ///
+    /// # Errors
+    /// If a file can no longer be read.
+    fn row(&self, index: u64) -> Result<Row, FinetuneError>;
+
+    /// Where a row comes from, for messages.
+    fn name(&self, index: u64) -> String;
+}
+
+/// Documents in memory, concatenated and cut into windows: window `i` starts at token `i · max_length` and has `max_length + 1`
+/// tokens, the last of which only is a target.
+#[derive(Debug, Clone)]
+pub struct TextRows {
+    ids: Vec<u32>,
+    /// The first token of each document, ascending.
+    starts: Vec<usize>,
+    max_length: usize,
+}
+
+impl TextRows {
+    /// Concatenates documents, each followed by `eos` if there is one. A last window of less than two tokens is left out.
+    ///
+    /// # Panics
+    /// If `max_length` is 0.
+    pub fn new(documents: &[Document], eos: Option<u32>, max_length: usize) -> Self {
+        assert!(max_length > 0, "windows of no tokens");
+        let (mut ids, mut starts) = (Vec::new(), Vec::new());
+        for document in documents {
+            starts.push(ids.len());
+            ids.extend(&document.ids);
+            ids.extend(eos);
+        }
+        Self { ids, starts, max_length }
+    }
+}
+
+impl Rows for TextRows {
+    fn len(&self) -> u64 {
+        (self.ids.len().saturating_sub(1)).div_ceil(self.max_length) as u64
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        let start = index as usize * self.max_length;
+        let end = (start + self.max_length + 1).min(self.ids.len());
+        let first = self.starts.partition_point(|at| *at <= start);
+        let cuts = self.starts[first..].iter().copied().take_while(|at| *at < end);
+        let mut row = Vec::new();
+        let mut from = start;
+        for cut in cuts.chain([end]) {
+            row.push(TrainText::all(self.ids[from..cut].to_vec()));
+            from = cut;
+        }
+        Ok(row)
+    }
+
+    fn name(&self, index: u64) -> String {
+        let start = index * self.max_length as u64;
+        format!("tokens {start} to {}", start + self.max_length as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(lens: &[u32], max_length: usize) -> TextRows {
+        let mut next = 0..;
+        let documents: Vec<Document> = lens
+            .iter()
+            .map(|len| Document { ids: next.by_ref().take(*len as usize).collect(), logprobs: None, topic: None })
+            .collect();
+        TextRows::new(&documents, None, max_length)
+    }
+
+    #[test]
+    fn every_token_but_the_first_of_a_document_is_a_target_once() {
+        let lens = [3, 1, 6, 2, 9];
+        for max_length in 1..=22 {
+            let rows = rows(&lens, max_length);
+            let mut targets = Vec::new();
+            for index in 0..rows.len() {
+                for document in rows.row(index).unwrap() {
+                    targets.extend(document.ids.iter().skip(1).copied());
+                }
+            }
+            // Tokens 0, 3, 4, 10 and 12 begin documents.
+            let expected: Vec<u32> = (0..21).filter(|id| ![0, 3, 4, 10, 12].contains(id)).collect();
+            assert_eq!(targets, expected, "windows of {max_length}");
+        }
+    }
+
+    #[test]
+    fn a_window_has_no_more_inputs_than_the_context() {
+        let rows = rows(&[7, 5], 4);
+        assert_eq!(rows.len(), 3);
+        let lens = |index| rows.row(index).unwrap().iter().map(|text| text.ids.len()).collect::<Vec<_>>();
+        assert_eq!([lens(0), lens(1), lens(2)], [vec![5], vec![3, 2], vec![4]]);
+    }
+}

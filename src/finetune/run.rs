@@ -1,0 +1,227 @@
+//! The loop of a run: updates, log lines, evaluations, checkpoints.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+
+use super::checkpoint::{Checkpoints, Progress};
+use super::log::{LogEntry, eval_entry, to_jsonl};
+use super::task::Task;
+use super::{FinetuneError, Settings};
+use crate::formats::Sidecar;
+use crate::model::AnyDecoder;
+use crate::error::FileError;
+use crate::output::commit::write_file_atomically;
+use crate::train::{AdamW, TrainConfig, Trainer};
+
+/// The file of the log, a line per entry.
+const LOG: &str = "log.jsonl";
+
+/// When a run logs, evaluates, saves and stops. Nothing of it changes an update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Control {
+    /// Updates between two lines of the log.
+    pub logging_steps: usize,
+    /// Updates between two evaluations; `None` evaluates at the end only.
+    pub eval_steps: Option<usize>,
+    /// Updates between two checkpoints; `None` saves at the end only.
+    pub save_steps: Option<usize>,
+    /// Leave out updates that are not finite instead of stopping.
+    pub skip_nonfinite: bool,
+    /// Stop after so many evaluations without a better one.
+    pub early_stopping_patience: Option<usize>,
+    /// Stop, with a checkpoint, after so many seconds.
+    pub max_time_s: Option<f64>,
+}
+
+/// What a run does, for a progress display.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// An update was made.
+    Updated {
+        /// Updates so far.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// Tokens that it read.
+        num_tokens: u64,
+        /// Its wall-clock time.
+        wall_s: f64,
+    },
+    /// A line was logged.
+    Logged(&'a LogEntry),
+    /// A checkpoint was saved.
+    Saved(&'a Path),
+    /// An update was left out because it is not finite.
+    Skipped {
+        /// The update, from 1.
+        step: usize,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// All updates were made.
+    Complete,
+    /// The held-out loss stopped falling.
+    Early,
+    /// It was interrupted, or its time was over; the checkpoint continues it.
+    Stopped(PathBuf),
+}
+
+/// A run under way.
+pub struct Run<'a, T: Task> {
+    task: &'a T,
+    settings: &'a Settings,
+    control: Control,
+    checkpoints: &'a Checkpoints,
+    sidecar: &'a Sidecar,
+    trainer: Trainer<AnyDecoder, T::Objective>,
+    progress: Progress,
+    last_checkpoint: Option<PathBuf>,
+}
+
+impl<'a, T: Task> Run<'a, T> {
+    /// Continues `progress`, which may be the start, with a model and an optimizer in that state.
+    ///
+    /// # Errors
+    /// [`FinetuneError::Pattern`].
+    pub fn new(
+        task: &'a T,
+        settings: &'a Settings,
+        control: Control,
+        checkpoints: &'a Checkpoints,
+        sidecar: &'a Sidecar,
+        (model, optimizer, progress): (AnyDecoder, AdamW, Progress),
+    ) -> Result<Self, FinetuneError> {
+        let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
+        let optimizer = optimizer.with_groups(settings.param_groups()?);
+        let trainer = Trainer::new(model, task.objective(), optimizer, config);
+        Ok(Self { task, settings, control, checkpoints, sidecar, trainer, progress, last_checkpoint: None })
+    }
+
+    /// Makes the updates that are left. `stop` is asked after each.
+    ///
+    /// # Errors
+    /// [`FinetuneError`]; checkpoints saved before stay.
+    pub fn finish(
+        mut self,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(AnyDecoder, Progress, Ended), FinetuneError> {
+        let start = std::time::Instant::now();
+        let num_steps = self.settings.schedule.num_steps;
+        self.begin_log()?;
+        while self.progress.step < num_steps {
+            self.update(watch)?;
+            let step = self.progress.step;
+            let is_last = step == num_steps;
+            if due(step, Some(self.control.logging_steps)) || is_last {
+                self.log(watch)?;
+            }
+            let mut is_early = false;
+            if due(step, self.control.eval_steps) || is_last {
+                self.evaluate(watch)?;
+                let patience = self.control.early_stopping_patience;
+                is_early = !is_last && patience.is_some_and(|limit| self.progress.num_evals_since_best >= limit);
+            }
+            let is_over = self.control.max_time_s.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
+            let is_stopped = !is_last && !is_early && (stop() || is_over);
+            if due(step, self.control.save_steps) || is_last || is_early || is_stopped {
+                let path = self.save(watch)?;
+                if is_stopped {
+                    return Ok((self.trainer.into_model(), self.progress, Ended::Stopped(path)));
+                }
+            }
+            if is_early {
+                return Ok((self.trainer.into_model(), self.progress, Ended::Early));
+            }
+        }
+        Ok((self.trainer.into_model(), self.progress, Ended::Complete))
+    }
+
+    fn update(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+        let before = self.progress.step;
+        let update = self.task.update(before)?;
+        let log = self.trainer.step(&update.batches);
+        let step = before + 1;
+        if !log.is_updated && !self.control.skip_nonfinite {
+            return Err(FinetuneError::NotFinite {
+                step,
+                loss: log.loss,
+                grad_norm: log.grad_norm,
+                rows: self.task.names(before),
+                last_checkpoint: self.last_checkpoint.clone(),
+            });
+        }
+        self.progress.step = step;
+        self.progress.num_tokens += update.num_tokens;
+        if !log.is_updated {
+            self.progress.num_skipped += 1;
+            watch(Event::Skipped { step });
+            return Ok(());
+        }
+        let report = T::report(&log);
+        let loss = report.entries.first().map_or(log.loss, |(_, loss)| *loss);
+        if let (0, Some(expected)) = (before, self.task.initial_loss())
+            && (loss - expected).abs() > 1e-5 * expected.max(1.0)
+        {
+            return Err(FinetuneError::InitialLoss { found: loss, expected });
+        }
+        self.progress.window.add(report, log.grad_norm, log.learning_rate);
+        watch(Event::Updated { step, loss, num_tokens: update.num_tokens, wall_s: log.wall_s });
+        Ok(())
+    }
+
+    fn log(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+        if self.progress.window.is_empty() {
+            return Ok(());
+        }
+        let Progress { step, num_tokens, .. } = self.progress;
+        let entry = std::mem::take(&mut self.progress.window).entry(step, self.task.epoch(step), num_tokens);
+        self.push(entry, watch)
+    }
+
+    fn evaluate(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+        let Some(loss) = self.task.evaluate(&self.trainer.model().valid())? else { return Ok(()) };
+        let Progress { step, num_tokens, best, .. } = self.progress;
+        if best.is_none_or(|(best, _)| loss < best) {
+            self.progress.best = Some((loss, step));
+            self.progress.num_evals_since_best = 0;
+        } else {
+            self.progress.num_evals_since_best += 1;
+        }
+        self.push(eval_entry(loss, step, self.task.epoch(step), num_tokens), watch)
+    }
+
+    fn push(&mut self, entry: LogEntry, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+        let path = self.checkpoints.directory().join(LOG);
+        let mut file = OpenOptions::new().append(true).open(&path).map_err(FileError::io(&path))?;
+        file.write_all(to_jsonl(std::slice::from_ref(&entry)).as_bytes()).map_err(FileError::io(&path))?;
+        self.progress.history.push(entry);
+        watch(Event::Logged(self.progress.history.last().expect("pushed")));
+        Ok(())
+    }
+
+    /// Writes the log of the updates before this process, over lines of updates that are made again.
+    fn begin_log(&self) -> Result<(), FinetuneError> {
+        let directory = self.checkpoints.directory();
+        std::fs::create_dir_all(directory).map_err(FileError::io(directory))?;
+        Ok(write_file_atomically(&directory.join(LOG), to_jsonl(&self.progress.history).as_bytes())?)
+    }
+
+    fn save(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<PathBuf, FinetuneError> {
+        let (model, optimizer) = (self.trainer.model(), self.trainer.optimizer());
+        let path = self.checkpoints.save(model, optimizer, self.settings, &self.progress, self.sidecar)?;
+        watch(Event::Saved(&path));
+        self.last_checkpoint = Some(path.clone());
+        Ok(path)
+    }
+}
+
+fn due(step: usize, interval: Option<usize>) -> bool {
+    interval.is_some_and(|interval| step.is_multiple_of(interval))
+}

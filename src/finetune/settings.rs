@@ -1,0 +1,91 @@
+//! The settings of a run, as its checkpoints record them.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
+
+/// Everything that the weights of a run depend on besides its base and its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Seed of the order of the data.
+    pub seed: u64,
+    /// Tokens of a row, at most.
+    pub max_length: usize,
+    /// Rows per update.
+    pub batch_size: usize,
+    /// Rows per forward and backward pass.
+    pub micro_batch_size: usize,
+    /// The optimizer.
+    pub adamw: AdamWConfig,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// Largest global norm of the gradient.
+    pub max_grad_norm: f64,
+    /// The terms of routers.
+    pub router: RouterLoss,
+    /// Groups of parameters: a pattern of names, and the multiplier of their learning rate.
+    pub groups: Vec<(String, f64)>,
+    /// The preference loss; `None` in language modeling.
+    pub dpo: Option<Dpo>,
+    /// Hash of the data, its tokenization included.
+    pub data: String,
+}
+
+/// A setting that differs between a checkpoint and the run that is to continue it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Its name.
+    pub name: String,
+    /// Its value in the checkpoint.
+    pub saved: Value,
+    /// Its value now.
+    pub now: Value,
+}
+
+impl Settings {
+    /// The groups of parameters.
+    ///
+    /// # Errors
+    /// The first pattern that is no regular expression.
+    pub fn param_groups(&self) -> Result<ParamGroups, regex::Error> {
+        let mut groups = ParamGroups::default();
+        for (pattern, multiplier) in &self.groups {
+            groups.push(Regex::new(pattern)?, *multiplier);
+        }
+        Ok(groups)
+    }
+
+    /// What differs from the settings of a checkpoint, by name.
+    pub fn changes_from(&self, saved: &Self) -> Vec<Change> {
+        let (now, saved) = (leaves(self), leaves(saved));
+        let names = now.keys().chain(saved.keys().filter(|name| !now.contains_key(*name)));
+        let value = |of: &BTreeMap<String, Value>, name: &String| of.get(name).cloned().unwrap_or(Value::Null);
+        let changes = names.map(|name| Change { name: name.clone(), saved: value(&saved, name), now: value(&now, name) });
+        changes.filter(|change| change.saved != change.now).collect()
+    }
+}
+
+/// The numbers and strings of the settings by their path.
+fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
+    fn collect(value: Value, path: String, leaves: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    collect(value, path, leaves);
+                }
+            }
+            value => {
+                leaves.insert(path, value);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    let value = serde_json::to_value(settings).expect("settings are finite numbers and strings");
+    collect(value, String::new(), &mut found);
+    found
+}

@@ -1,0 +1,69 @@
+//! Writes a trained model as `grow` writes a grown one: weights, tokenizer, model card, receipt.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::checkpoint::Progress;
+use super::log::to_jsonl;
+use super::{FinetuneError, Settings};
+use crate::formats::hf::{HfOptions, HfWriter};
+use crate::model::{AnyDecoder, DecoderWeights};
+use crate::output::commit::PartialDirectory;
+use crate::output::disk::Disk;
+use crate::output::receipt::RECEIPT;
+use crate::upscale::{Growth, Provenance, Sources, model_card, parents, receipt};
+
+/// A trained model and where it comes from.
+pub struct Trained<'a> {
+    /// The checkpoints that it was grown from.
+    pub sources: &'a Sources,
+    /// What it was before training.
+    pub growth: &'a Growth<'a>,
+    /// The model.
+    pub model: &'a AnyDecoder,
+    /// The settings of its training.
+    pub settings: &'a Settings,
+    /// The state at the end of its training.
+    pub progress: &'a Progress,
+}
+
+/// Writes and commits the directory. `watch` receives the size of each chunk written or hashed.
+///
+/// # Errors
+/// [`FinetuneError`]; the directory is then removed.
+pub fn write_model(
+    disk: &Arc<dyn Disk>,
+    mut partial: PartialDirectory,
+    trained: &Trained<'_>,
+    options: HfOptions,
+    provenance: &Provenance,
+    watch: &mut dyn FnMut(u64),
+) -> Result<(), FinetuneError> {
+    let Trained { sources, growth, model, settings, progress } = trained;
+    let weights = DecoderWeights::new(model);
+    let sidecar = sources.sidecar(&**disk)?;
+    HfWriter::new(&weights, options).write(&mut partial, &sidecar, watch)?;
+    sidecar.write(disk, &mut partial)?;
+    for (name, bytes) in &growth.configs {
+        partial.write(name, bytes)?;
+    }
+    partial.write("log.jsonl", to_jsonl(&progress.history).as_bytes())?;
+    let method = if settings.dpo.is_some() { "preference optimization (DPO)" } else { "next-token prediction" };
+    let training = format!(
+        "It was trained by {method} for {} updates on {} tokens; `log.jsonl` has the losses.",
+        progress.step, progress.num_tokens
+    );
+    partial.write("README.md", model_card(sources, growth, "transformers", Some(&training))?.as_bytes())?;
+    let mut receipt = receipt(parents(sources, watch)?, growth, provenance);
+    receipt["training"] = json!({
+        "steps": progress.step,
+        "num_tokens": progress.num_tokens,
+        "skipped_updates": progress.num_skipped,
+        "best_eval_loss": progress.best.map(|(loss, _)| loss),
+        "settings": settings,
+    });
+    receipt["files"] = json!(partial.files());
+    partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
+    Ok(partial.commit()?)
+}
