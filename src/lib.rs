@@ -28,6 +28,7 @@
 //! | [`upscale`] | a checkpoint grown from a request: sources, view, forecast, check |
 //! | [`study`] | arms grown from one base, trained at matched FLOPs, measured alike |
 //! | [`report`], [`figure`] | records of a study; the table, the verdict and the figures made from them |
+//! | [`finetune`] | training from files to files: runs, checkpoints, exact resume |
 //! | [`cli`] | the commands: arguments, output, exit codes |
 //! | [`error`] | what all error types share |
 //!

@@ -46,9 +46,10 @@ const MAY_USE: [(&str, &str); 24] = [
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub lora model output profile tokenizer weights"),
     ("study", "config data error eval formats growth kernel model output profile report tokenizer trace train weights"),
+    ("finetune", "data error formats model output tokenizer train upscale weights"),
     (
         "cli",
-        "bench config data device error eval figure formats growth hub kernel load model output profile report study tokenizer \
+        "bench config data device error eval figure finetune formats growth hub kernel load model output profile report study tokenizer \
          trace train upscale weights",
     ),
 ];
