@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let size = BatchSize { batch_size: BATCH_SIZE, micro_batch_size: BATCH_SIZE };
     let batches = WindowBatches::new(&train, WindowOrder::new(train.len(), SEED), size, &config, &device)?;
     let model = DenseDecoder::load(&MemoryWeights::untrained(config, 0.02, SEED), &device)?;
-    let schedule = Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0, decay: Decay::Constant };
+    let schedule =
+        Schedule { peak: 3e-3, warmup_steps: 100, num_steps: NUM_STEPS, final_fraction: 1.0, decay: Decay::Constant };
     let config = TrainConfig { schedule, max_grad_norm: 1.0 };
     let mut trainer = Trainer::new(model, NextToken::default(), AdamW::new(AdamWConfig::default()), config);
     for step in 0..NUM_STEPS {

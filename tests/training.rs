@@ -11,8 +11,8 @@ use deepwide::error::ErrorKind;
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, UpcyclePlan};
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::train::{
-    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, Objective, Schedule, StepLog, TrainConfig, TrainError,
-    Trainer, WindowBatches,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, Objective, Schedule, StepLog, TrainConfig,
+    TrainError, Trainer, WindowBatches,
 };
 use deepwide::weights::{MemoryWeights, RawTensor, TensorId, WeightSource};
 
@@ -35,7 +35,8 @@ const SETTINGS: Settings = Settings {
     train: TrainConfig { schedule: SCHEDULE, max_grad_norm: 1.0 },
 };
 
-const SCHEDULE: Schedule = Schedule { peak: 3e-3, warmup_steps: 2, num_steps: 20, final_fraction: 0.1, decay: Decay::Cosine };
+const SCHEDULE: Schedule =
+    Schedule { peak: 3e-3, warmup_steps: 2, num_steps: 20, final_fraction: 0.1, decay: Decay::Cosine };
 
 impl Settings {
     fn with_peak(self, peak: f64) -> Self {

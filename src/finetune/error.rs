@@ -71,7 +71,9 @@ pub enum FinetuneError {
         last_checkpoint: Option<PathBuf>,
     },
     /// The first loss of a preference run shows that the reference is another model than the policy.
-    #[error("the first loss is {found}, expected {expected}: the reference and the policy must be the same model at the start")]
+    #[error(
+        "the first loss is {found}, expected {expected}: the reference and the policy must be the same model at the start"
+    )]
     InitialLoss {
         /// The loss.
         found: f64,

@@ -30,7 +30,8 @@ impl LogWindow {
                 None => self.sums.push((key.to_owned(), value)),
             }
         }
-        let mut sum: Vec<RouterStats> = std::mem::take(&mut self.visits).into_iter().map(|visits| RouterStats { visits }).collect();
+        let mut sum: Vec<RouterStats> =
+            std::mem::take(&mut self.visits).into_iter().map(|visits| RouterStats { visits }).collect();
         RouterStats::add(&mut sum, report.routers);
         self.visits = sum.into_iter().map(|stats| stats.visits).collect();
     }
@@ -48,7 +49,8 @@ impl LogWindow {
         }
         entry.insert("grad_norm".to_owned(), json!(self.grad_norm));
         entry.insert("learning_rate".to_owned(), json!(self.learning_rate));
-        let routers: Vec<RouterStats> = self.visits.iter().map(|visits| RouterStats { visits: visits.clone() }).collect();
+        let routers: Vec<RouterStats> =
+            self.visits.iter().map(|visits| RouterStats { visits: visits.clone() }).collect();
         if !routers.is_empty() {
             let mean = |of: fn(&RouterStats) -> f64| routers.iter().map(of).sum::<f64>() / routers.len() as f64;
             entry.insert("moe/load_cv".to_owned(), json!(mean(RouterStats::load_cv)));

@@ -121,7 +121,8 @@ impl Task for Preference<'_> {
     }
 
     fn report(log: &StepLog<DpoLog>) -> Report {
-        let DpoLog { loss, reward_chosen, reward_rejected, accuracy, logp_chosen, logp_rejected, aux_loss, routers } = &log.log;
+        let DpoLog { loss, reward_chosen, reward_rejected, accuracy, logp_chosen, logp_rejected, aux_loss, routers } =
+            &log.log;
         let mut entries = vec![
             ("loss", *loss),
             ("rewards/chosen", *reward_chosen),

@@ -10,9 +10,9 @@ use super::checkpoint::{Checkpoints, Progress};
 use super::log::{LogEntry, eval_entry, to_jsonl};
 use super::task::Task;
 use super::{FinetuneError, Settings};
+use crate::error::FileError;
 use crate::formats::Sidecar;
 use crate::model::AnyDecoder;
-use crate::error::FileError;
 use crate::output::commit::write_file_atomically;
 use crate::train::{AdamW, TrainConfig, Trainer};
 

@@ -64,7 +64,8 @@ impl Settings {
         let (now, saved) = (leaves(self), leaves(saved));
         let names = now.keys().chain(saved.keys().filter(|name| !now.contains_key(*name)));
         let value = |of: &BTreeMap<String, Value>, name: &String| of.get(name).cloned().unwrap_or(Value::Null);
-        let changes = names.map(|name| Change { name: name.clone(), saved: value(&saved, name), now: value(&now, name) });
+        let changes =
+            names.map(|name| Change { name: name.clone(), saved: value(&saved, name), now: value(&now, name) });
         changes.filter(|change| change.saved != change.now).collect()
     }
 }

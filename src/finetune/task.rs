@@ -33,10 +33,7 @@ pub trait Task {
     ///
     /// # Errors
     /// If data can no longer be read.
-    fn update(
-        &self,
-        step: usize,
-    ) -> Result<Update<<Self::Objective as Objective<AnyDecoder>>::Batch>, FinetuneError>;
+    fn update(&self, step: usize) -> Result<Update<<Self::Objective as Objective<AnyDecoder>>::Batch>, FinetuneError>;
 
     /// Passes over the data after `step` updates.
     fn epoch(&self, step: usize) -> f64;

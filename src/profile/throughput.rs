@@ -127,7 +127,8 @@ pub fn train_runs<M: CausalLm, R>(
     let batches = WindowBatches::new(&windows, WindowOrder::new(windows.len(), 0), size, model.config(), device)?;
     let schedule = Schedule { peak: 1e-5, warmup_steps: 0, num_steps, final_fraction: 1.0, decay: Decay::Constant };
     let optimizer = AdamW::new(AdamWConfig::default());
-    let mut trainer = Trainer::new(model, NextToken::default(), optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
+    let mut trainer =
+        Trainer::new(model, NextToken::default(), optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
     let result = work(&mut || {
         let batch = batches.of_step(trainer.optimizer().num_steps());
         sync(device);

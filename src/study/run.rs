@@ -20,8 +20,8 @@ use crate::report::{
     Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings, Timing, TimingRound,
 };
 use crate::train::{
-    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig, Trainer,
-    WindowBatches,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, RouterStats, Schedule, StepLog, TrainConfig,
+    Trainer, WindowBatches,
 };
 use crate::weights::{Dtype, WeightSource};
 
@@ -340,7 +340,8 @@ fn load_grown<S: WeightSource>(
 
 fn train_config(settings: &StudySettings, num_steps: usize) -> TrainConfig {
     let warmup_steps = (settings.warmup_fraction * num_steps as f64).ceil() as usize;
-    let schedule = Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1, decay: Decay::Cosine };
+    let schedule =
+        Schedule { peak: settings.learning_rate, warmup_steps, num_steps, final_fraction: 0.1, decay: Decay::Cosine };
     TrainConfig { schedule, max_grad_norm: 1.0 }
 }
 

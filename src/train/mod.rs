@@ -14,8 +14,8 @@ mod state;
 mod trainer;
 
 pub use objective::{
-    Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch, Targets, TrainDocument, TrainError, TrainPair,
-    WindowBatches, initial_loss,
+    Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch,
+    Targets, TrainDocument, TrainError, TrainPair, WindowBatches, initial_loss,
 };
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use param_groups::ParamGroups;

@@ -43,7 +43,9 @@ impl Schedule {
             return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
         }
         let start = match self.decay {
-            Decay::WarmupStableDecay { decay_steps } => self.num_steps.saturating_sub(decay_steps).max(self.warmup_steps),
+            Decay::WarmupStableDecay { decay_steps } => {
+                self.num_steps.saturating_sub(decay_steps).max(self.warmup_steps)
+            }
             _ => self.warmup_steps,
         };
         let length = self.num_steps.saturating_sub(start).max(1);
@@ -89,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_stable_rate_decays_over_the_last_steps_only() {
-        let schedule = Schedule { decay: Decay::WarmupStableDecay { decay_steps: 20 }, final_fraction: 0.0, ..SCHEDULE };
+        let schedule =
+            Schedule { decay: Decay::WarmupStableDecay { decay_steps: 20 }, final_fraction: 0.0, ..SCHEDULE };
         assert_eq!(schedule.learning_rate(90), 2e-3);
         assert!((schedule.learning_rate(100) - 1e-3).abs() < 1e-12);
         assert_eq!(schedule.learning_rate(110), 0.0);

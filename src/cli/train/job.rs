@@ -88,7 +88,8 @@ impl<'a> Job<'a> {
         if !self.args.resume {
             return Ok(None);
         }
-        let mut refuse = |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
+        let mut refuse =
+            |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
         let Some(resumed) = self.checkpoints.newest(&mut refuse)? else {
             console::tell(format_args!("note: {:?} holds no checkpoint: starting anew", self.checkpoints.directory()));
             return Ok(None);
@@ -143,7 +144,8 @@ impl<'a> Job<'a> {
         let summary = watcher.finish();
         let (model, progress, ended) = ended;
         if let Ended::Stopped(checkpoint) = ended {
-            let why = interrupt::caught().map_or("time is over".to_owned(), |signal| format!("stopped by signal {signal}"));
+            let why =
+                interrupt::caught().map_or("time is over".to_owned(), |signal| format!("stopped by signal {signal}"));
             return Err(Failure::runtime(format_args!(
                 "{why} after step {} of {}; {} has it all: the same command with --resume continues it",
                 progress.step,
@@ -153,7 +155,9 @@ impl<'a> Job<'a> {
         }
         let best = progress.best.filter(|(_, step)| self.args.load_best_model_at_end && *step != progress.step);
         let model = match best {
-            Some((_, step)) if self.checkpoints.path(step).exists() => self.load(&self.checkpoints.path(step), device)?,
+            Some((_, step)) if self.checkpoints.path(step).exists() => {
+                self.load(&self.checkpoints.path(step), device)?
+            }
             _ => model,
         };
         let destination = Destination::check(&*self.disk, &self.out, existing(self.args), &mut |_| ())?;
@@ -176,7 +180,9 @@ impl<'a> Job<'a> {
             });
             return output::print(&format!("{summary:#}\n"));
         }
-        let text = |value: Option<serde_json::Value>| value.and_then(|v| v.as_f64()).map_or("-".to_owned(), |v| format!("{v:.4}"));
+        let text = |value: Option<serde_json::Value>| {
+            value.and_then(|v| v.as_f64()).map_or("-".to_owned(), |v| format!("{v:.4}"))
+        };
         let rows = [
             ("updates", progress.step.to_string()),
             ("tokens", progress.num_tokens.to_string()),

@@ -58,10 +58,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let num_heldout = (rows.len() as f64 * args.training.test_split_size).round() as u64;
     let rows = HeadRows { len: rows.len() - num_heldout, rows };
     if rows.len == 0 {
-        return Err(Failure::invalid(format_args!("the data has {} rows of {max_length} tokens, expected more", rows.rows.len())));
+        return Err(Failure::invalid(format_args!(
+            "the data has {} rows of {max_length} tokens, expected more",
+            rows.rows.len()
+        )));
     }
     let heldout = (rows.len..rows.rows.len()).map(|index| rows.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
-    let data = DataSize { num_rows: rows.len, row_tokens: max_length as u64, hash: hash.finalize().to_hex().to_string() };
+    let data =
+        DataSize { num_rows: rows.len, row_tokens: max_length as u64, hash: hash.finalize().to_hex().to_string() };
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
     let settings = args.training.settings(&config, data, max_length, None, defaults);
     let device = job.device()?.autodiff();

@@ -66,11 +66,8 @@ impl PairBatch {
     /// # Panics
     /// If there is no pair, or a completion has no token.
     pub fn new(pairs: &[TrainPair<'_>], device: &Device) -> Self {
-        let rows: Vec<Vec<TrainDocument<'_>>> = pairs
-            .iter()
-            .map(|pair| vec![pair.chosen])
-            .chain(pairs.iter().map(|pair| vec![pair.rejected]))
-            .collect();
+        let rows: Vec<Vec<TrainDocument<'_>>> =
+            pairs.iter().map(|pair| vec![pair.chosen]).chain(pairs.iter().map(|pair| vec![pair.rejected])).collect();
         let lens: Vec<f32> = rows.iter().map(|row| row[0].num_targets() as f32).collect();
         assert!(lens.iter().all(|len| *len > 0.0) && !lens.is_empty(), "a completion needs a token");
         let (inputs, targets) = Targets::packed(&rows, device);
@@ -182,12 +179,11 @@ impl<M: CausalLm> Objective<M> for Dpo {
         let (policy, states) = batch.log_probabilities(model);
         let reference = batch.reference.clone().expect("a reference");
         let log_ratios = policy.clone() - reference;
-        let compared = if self.loss == DpoLoss::Ipo { log_ratios.clone() / batch.lens.clone() } else { log_ratios.clone() };
+        let compared =
+            if self.loss == DpoLoss::Ipo { log_ratios.clone() / batch.lens.clone() } else { log_ratios.clone() };
         let margins = compared.clone().narrow(0, 0, n) - compared.narrow(0, n, n);
         let loss = self.pair_losses(margins).mean();
-        let values = |tensor: Tensor<1>| -> Vec<f64> {
-            tensor.into_data().iter::<f32>().map(f64::from).collect()
-        };
+        let values = |tensor: Tensor<1>| -> Vec<f64> { tensor.into_data().iter::<f32>().map(f64::from).collect() };
         let (logps, ratios) = (values(policy), values(log_ratios));
         let mean = |values: &[f64]| values.iter().sum::<f64>() / n as f64;
         let wins = ratios[..n].iter().zip(&ratios[n..]).filter(|(chosen, rejected)| chosen > rejected).count();
