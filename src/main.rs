@@ -39,7 +39,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(bench::spelled(std::env::args_os()));
+    let words = match train::expanded(bench::spelled(std::env::args_os())) {
+        Ok(words) => words,
+        Err(failure) => return finish(Err(failure), false),
+    };
+    let cli = Cli::parse_from(words);
     cli.verbosity.apply();
     match cli.command {
         Command::Grow(args) => finish(grow::run(&args), args.json),

@@ -18,8 +18,10 @@ mod paint;
 mod pareto;
 mod scene;
 mod text;
+mod training_curve;
 
 pub use error::FigureError;
+pub use training_curve::{TrainingCurve, draw_training};
 
 use crate::report::Study;
 use scene::Scene;

@@ -140,8 +140,8 @@ impl Task for Preference<'_> {
         let device = self.device.clone().without_autodiff();
         let first = self.pairs.len() as u64;
         let losses = (first..first + self.heldout.len() as u64).map(|index| {
-            let (loss, _) = self.objective.loss(model, &self.batch(&[index], &device));
-            f64::from(loss.into_scalar::<f32>())
+            let (_, log) = self.objective.loss(model, &self.batch(&[index], &device));
+            log.loss
         });
         let sum: f64 = losses.sum();
         Ok((!self.heldout.is_empty()).then(|| sum / self.heldout.len() as f64))

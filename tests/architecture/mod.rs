@@ -46,7 +46,7 @@ const MAY_USE: [(&str, &str); 24] = [
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub lora model output profile tokenizer weights"),
     ("study", "config data error eval formats growth kernel model output profile report tokenizer trace train weights"),
-    ("finetune", "data error formats model output tokenizer train upscale weights"),
+    ("finetune", "data error figure formats model output tokenizer train upscale weights"),
     (
         "cli",
         "bench config data device error eval figure finetune formats growth hub kernel load model output profile report study tokenizer \

@@ -9,7 +9,7 @@ use super::super::grow::GrowthArgs;
 use super::super::values::{DtypeArg, count, non_negative_real, positive_real};
 use super::groups::{Group, Multiplier};
 use crate::config::DecoderConfig;
-use crate::finetune::{Control, Settings};
+use crate::finetune::{Control, Provenance, Settings};
 use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
 
@@ -84,9 +84,10 @@ pub struct TrainingArgs {
     /// Largest norm of the gradient
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive_real, help_heading = "Optimization")]
     pub max_grad_norm: f64,
-    /// Parameters that are not trained: embeddings, attention, mlp, norms, experts, router, head, or a regular expression
+    /// Parameters that are not trained: copied, new, embeddings, attention, mlp, norms, experts, router, head, or a regular expression
     ///
-    /// A list, or repeated. A regular expression is searched in names such as model.layers.0.mlp.up_proj.weight.
+    /// A list, or repeated. With a growth, new are layers that it repeats or adds and routers that it makes, copied is the rest:
+    /// --identity-blocks 4 --freeze copied trains as LLaMA-Pro does. A regular expression is searched in names such as model.layers.0.mlp.up_proj.weight.
     #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = "Optimization")]
     pub freeze: Vec<Group>,
     /// Multiplier of the learning rate of a group: router=10
@@ -123,6 +124,9 @@ pub struct TrainingArgs {
     /// Stop after so many evaluations without a better loss
     #[arg(long, value_name = "N", value_parser = positive, requires = "eval_steps", help_heading = "Checkpoints and logs")]
     pub early_stopping_patience: Option<usize>,
+    /// Redraw loss.svg beside the checkpoints at every line of the log
+    #[arg(long, help_heading = "Checkpoints and logs")]
+    pub plot: bool,
     /// Write the model of the best evaluation, not the last
     #[arg(long, help_heading = "Checkpoints and logs")]
     pub load_best_model_at_end: bool,
@@ -201,7 +205,8 @@ impl TrainingArgs {
         max_length: usize,
         dpo: Option<Dpo>,
         defaults: Defaults,
-    ) -> Settings {
+        provenance: &Provenance,
+    ) -> Result<Settings, Failure> {
         let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
         let num_steps = self.num_steps(config, &data, batch_size, defaults);
         let warmup_steps = self.warmup_steps.unwrap_or((self.warmup_ratio * num_steps as f64).ceil() as usize);
@@ -212,9 +217,10 @@ impl TrainingArgs {
             SchedulerArg::Cosine => Decay::Cosine,
             SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
         };
-        let multipliers = self.lr_multiplier.iter().map(|multiplier| (multiplier.group.pattern(), multiplier.value));
-        let frozen = self.freeze.iter().map(|group| (group.pattern(), 0.0));
-        Settings {
+        let multipliers = self.lr_multiplier.iter().map(|multiplier| (&multiplier.group, multiplier.value));
+        let groups = multipliers.chain(self.freeze.iter().map(|group| (group, 0.0)));
+        let groups = groups.map(|(group, multiplier)| Ok((group.pattern(provenance)?, multiplier)));
+        Ok(Settings {
             seed: self.growth.seed,
             max_length,
             batch_size,
@@ -234,10 +240,10 @@ impl TrainingArgs {
             },
             max_grad_norm: self.max_grad_norm,
             router: self.router_loss(),
-            groups: multipliers.chain(frozen).collect(),
+            groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
             data: data.hash,
-        }
+        })
     }
 
     /// The terms of routers.

@@ -4,6 +4,9 @@ use std::str::FromStr;
 
 use regex::Regex;
 
+use crate::cli::failure::Failure;
+use crate::finetune::Provenance;
+
 /// The groups that have a name, and the pattern of their parameters.
 const NAMED: [(&str, &str); 7] = [
     ("embeddings", r"^model\.embed_tokens\."),
@@ -15,14 +18,30 @@ const NAMED: [(&str, &str); 7] = [
     ("head", r"^lm_head\."),
 ];
 
-/// A group of parameters: a name, or a regular expression.
+/// A group of parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group(String);
+pub enum Group {
+    /// What growth has added.
+    New,
+    /// What growth has copied.
+    Copied,
+    /// A regular expression that is searched in the names of parameters.
+    Pattern(String),
+}
 
 impl Group {
     /// The regular expression that is searched in the names of parameters.
-    pub(super) fn pattern(&self) -> String {
-        self.0.clone()
+    ///
+    /// # Errors
+    /// If nothing is new.
+    pub(super) fn pattern(&self, provenance: &Provenance) -> Result<String, Failure> {
+        match self {
+            Self::New => {
+                provenance.new.clone().ok_or_else(|| Failure::usage("no parameter is new: the base is not grown here"))
+            }
+            Self::Copied => Ok(provenance.copied.clone()),
+            Self::Pattern(pattern) => Ok(pattern.clone()),
+        }
     }
 }
 
@@ -30,14 +49,22 @@ impl FromStr for Group {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "new" => return Ok(Self::New),
+            "copied" => return Ok(Self::Copied),
+            _ => {}
+        }
         if let Some((_, pattern)) = NAMED.iter().find(|(name, _)| *name == text) {
-            return Ok(Self((*pattern).to_owned()));
+            return Ok(Self::Pattern((*pattern).to_owned()));
         }
         match Regex::new(text) {
-            Ok(_) if !text.is_empty() => Ok(Self(text.to_owned())),
+            Ok(_) if !text.is_empty() => Ok(Self::Pattern(text.to_owned())),
             _ => {
                 let names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
-                Err(format!("{text:?} is neither one of {} nor a regular expression", names.join(", ")))
+                Err(format!(
+                    "{text:?} is neither new, copied, nor one of {}, nor a regular expression",
+                    names.join(", ")
+                ))
             }
         }
     }
@@ -68,8 +95,12 @@ mod tests {
 
     #[test]
     fn a_group_is_a_name_or_a_pattern() {
-        assert_eq!("router".parse::<Group>().unwrap().pattern(), r"\.block_sparse_moe\.gate\.");
-        assert_eq!("layers\\.[01]\\.".parse::<Group>().unwrap().pattern(), "layers\\.[01]\\.");
+        let provenance = Provenance { new: None, copied: "c".to_owned() };
+        let pattern = |text: &str| text.parse::<Group>().unwrap().pattern(&provenance);
+        assert_eq!(pattern("router").unwrap(), r"\.block_sparse_moe\.gate\.");
+        assert_eq!(pattern(r"layers\.[01]\.").unwrap(), r"layers\.[01]\.");
+        assert_eq!(pattern("copied").unwrap(), "c");
+        assert!(pattern("new").is_err());
         assert!("(".parse::<Group>().unwrap_err().contains("router"));
         assert_eq!("experts=0.5".parse::<Multiplier>().unwrap().value, 0.5);
         for wrong in ["experts", "experts=-1", "experts=x"] {

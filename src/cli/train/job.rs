@@ -12,8 +12,10 @@ use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::device::device;
+use crate::figure::TrainingCurve;
 use crate::finetune::{
-    Change, Checkpoints, Ended, FinetuneError, LogEntry, Progress, Resumed, Run, Settings, Task, Trained, write_model,
+    Change, Checkpoints, Ended, Event, FinetuneError, LogEntry, Progress, Records, Resumed, Run, Settings, Task,
+    Trained, write_model,
 };
 use crate::formats::Checkpoint;
 use crate::formats::hf::HfOptions;
@@ -23,7 +25,7 @@ use crate::output::disk::{Disk, absolute, disk};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory::{activation_bytes, train_state_bytes};
 use crate::tokenizer::Tokenizer;
-use crate::train::AdamW;
+use crate::train::{AdamW, Schedule};
 use crate::upscale::{Growth, Provenance, Request, Sources};
 use crate::weights::WeightSource;
 
@@ -139,10 +141,19 @@ impl<'a> Job<'a> {
         let start = (groups.freeze(model), optimizer, progress);
         interrupt::catch();
         let mut watcher = Watcher::new(settings.schedule.num_steps, start.2.step);
+        let mut records =
+            Records::new(self.checkpoints.directory(), self.curve(settings), &start.2.history, self.args.plot);
         let run = Run::new(task, settings, self.args.control(), &self.checkpoints, &sidecar, start)?;
-        let ended = run.finish(&|| interrupt::caught().is_some(), &mut |event| watcher.show(event))?;
+        let stop = || interrupt::caught().is_some();
+        let (model, progress, ended) = run.finish(&stop, &mut |event| {
+            let failed = if let Event::Logged(entry) = &event { records.push(entry) } else { None };
+            watcher.show(event);
+            failed.into_iter().for_each(|failed| watcher.line(format!("warning: {failed}")));
+        })?;
         let summary = watcher.finish();
-        let (model, progress, ended) = ended;
+        if let Err(failed) = records.draw() {
+            console::tell(format_args!("warning: {failed}"));
+        }
         if let Ended::Stopped(checkpoint) = ended {
             let why =
                 interrupt::caught().map_or("time is over".to_owned(), |signal| format!("stopped by signal {signal}"));
@@ -193,6 +204,24 @@ impl<'a> Job<'a> {
         ];
         let table: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
         output::print(&format!("{}wrote {}\n", output::aligned(&table), self.args.out.display()))
+    }
+
+    fn curve(&self, settings: &Settings) -> TrainingCurve {
+        let (what, unit) = match settings.dpo {
+            None => ("Next-token loss", "nats per token"),
+            Some(_) => ("Preference loss", "per pair"),
+        };
+        let Schedule { peak, num_steps, .. } = settings.schedule;
+        let subtitle = format!(
+            "{num_steps} updates of {} rows of at most {} tokens, peak learning rate {peak}",
+            settings.batch_size, settings.max_length
+        );
+        TrainingCurve {
+            title: format!("{what} of {}", self.sources.names[0]),
+            subtitle,
+            unit,
+            ..TrainingCurve::default()
+        }
     }
 
     fn load(&self, path: &Path, device: &Device) -> Result<AnyDecoder, Failure> {

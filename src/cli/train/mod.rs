@@ -4,6 +4,7 @@ mod args;
 mod groups;
 mod job;
 mod progress;
+mod spelling;
 
 use std::path::PathBuf;
 
@@ -11,12 +12,13 @@ use clap::Args;
 
 pub use args::{SchedulerArg, TrainingArgs};
 pub use groups::{Group, Multiplier};
+pub use spelling::expanded;
 
 use self::args::{DataSize, Defaults};
 use self::job::Job;
 use super::failure::Failure;
 use crate::data::{check_vocabulary, text};
-use crate::finetune::{LanguageModeling, Row, Rows, TextRows};
+use crate::finetune::{LanguageModeling, Provenance, Row, Rows, TextRows};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
@@ -67,7 +69,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let data =
         DataSize { num_rows: rows.len, row_tokens: max_length as u64, hash: hash.finalize().to_hex().to_string() };
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
-    let settings = args.training.settings(&config, data, max_length, None, defaults);
+    let provenance = Provenance::of(&growth.source);
+    let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
     let device = job.device()?.autodiff();
     let task = LanguageModeling::new(&rows, heldout, &settings, &device);
     job.run(&growth, &settings, &task, &device)

@@ -57,7 +57,7 @@ impl Watcher {
         }
     }
 
-    fn line(&self, line: String) {
+    pub(super) fn line(&self, line: String) {
         match &self.bar {
             Some(bar) => bar.suspend(|| tell(line)),
             None => tell(line),

@@ -1,0 +1,132 @@
+//! Options as TRL's users write them: `--max_length`, and files of options by `--config`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::cli::failure::Failure;
+use crate::output::disk::disk;
+use crate::output::read::read_bounded;
+
+/// The commands that take such options.
+const COMMANDS: [&str; 3] = ["train", "sft", "dpo"];
+
+/// Cap on the size of a file of options.
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// Words of a command line with dashes in the names of options, and with the options of `--config FILE` that the command line
+/// does not give itself.
+///
+/// # Errors
+/// If the file cannot be read, or is not a mapping of options.
+pub fn expanded(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Failure> {
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let is_command = |word: &OsString| COMMANDS.iter().any(|command| word == command);
+    if !words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-')).is_some_and(is_command) {
+        return Ok(words);
+    }
+    words.iter_mut().for_each(|word| *word = dashed(word));
+    let Some(at) = words.iter().position(|word| option_name(word) == Some("config")) else { return Ok(words) };
+    let word = words.remove(at).to_string_lossy().into_owned();
+    let file = match word.split_once('=') {
+        Some((_, file)) => file.to_owned(),
+        None if at < words.len() => words.remove(at).to_string_lossy().into_owned(),
+        None => return Err(Failure::usage("--config needs a file")),
+    };
+    for (key, value) in read(Path::new(&file))? {
+        let key = key.replace('_', "-");
+        if !words.iter().any(|word| option_name(word) == Some(&key)) {
+            words.extend(option(&key, &value).map_err(|reason| Failure::invalid(format_args!("{file:?}: {reason}")))?);
+        }
+    }
+    Ok(words)
+}
+
+fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let text = read_bounded(&*disk(), file, LIMIT_BYTES)?;
+    let text = String::from_utf8_lossy(&text);
+    let options: Result<Map<String, Value>, _> = serde_saphyr::from_str(&text);
+    options.map_err(|error| Failure::invalid(format_args!("{file:?}: {error}; expected a mapping of options")))
+}
+
+/// `--max_length=1` as `--max-length=1`; other words as they are.
+fn dashed(word: &OsString) -> OsString {
+    match word.to_str().filter(|word| word.starts_with("--")) {
+        None => word.clone(),
+        Some(word) => match word.split_once('=') {
+            None => word.replace('_', "-").into(),
+            Some((name, value)) => format!("{}={value}", name.replace('_', "-")).into(),
+        },
+    }
+}
+
+/// The name in `--name` or `--name=value`.
+fn option_name(word: &OsString) -> Option<&str> {
+    let name = word.to_str()?.strip_prefix("--")?;
+    Some(name.split_once('=').map_or(name, |(name, _)| name))
+}
+
+/// An entry of a file as words: `key: true` as `--key`, a list as an option for each value.
+fn option(key: &str, value: &Value) -> Result<Vec<OsString>, String> {
+    let word = |value: &dyn std::fmt::Display| OsString::from(format!("--{key}={value}"));
+    match value {
+        Value::Null | Value::Bool(false) => Ok(Vec::new()),
+        Value::Bool(true) => Ok(vec![format!("--{key}").into()]),
+        Value::Number(number) => Ok(vec![word(number)]),
+        Value::String(text) => Ok(vec![word(text)]),
+        Value::Array(values) => {
+            let words = values.iter().map(|value| option(key, value)).collect::<Result<Vec<_>, _>>()?;
+            Ok(words.into_iter().flatten().collect())
+        }
+        Value::Object(_) => Err(format!("{key:?} is a mapping, expected a value or a list of values")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded_words(words: &[&str]) -> Result<Vec<String>, Failure> {
+        let words = expanded(words.iter().map(OsString::from))?;
+        Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    #[test]
+    fn names_of_options_may_have_underscores_and_values_keep_theirs() {
+        let words = expanded_words(&["deepwide", "sft", "a_b", "--max_length", "8", "--out_put=c_d"]).unwrap();
+        assert_eq!(words, ["deepwide", "sft", "a_b", "--max-length", "8", "--out-put=c_d"]);
+        let grow = ["deepwide", "grow", "--a_b"];
+        assert_eq!(expanded_words(&grow).unwrap(), grow);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("options.yaml");
+        std::fs::write(&file, "max_length: 64\nlearning_rate: 2e-5\nresume: true\njson: false\ndata: [a, b]\n")
+            .unwrap();
+        let file = file.to_str().unwrap();
+        let expected =
+            ["deepwide", "train", "--max-length=8", "--learning-rate=2e-5", "--resume", "--data=a", "--data=b"];
+        for words in [&["--config", file][..], &[&format!("--config={file}")]] {
+            let words = [&["deepwide", "train", "--max_length=8"], words].concat();
+            let mut found = expanded_words(&words).unwrap();
+            found.iter_mut().for_each(|word| *word = word.replace("0.00002", "2e-5"));
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_mapping_of_options_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("options.yaml");
+        for (text, code) in [("- a", 3), ("a: {b: 1}", 3)] {
+            std::fs::write(&file, text).unwrap();
+            let error = expanded_words(&["deepwide", "dpo", "--config", file.to_str().unwrap()]).unwrap_err();
+            assert!(error.code() == code && error.to_string().contains("options.yaml"), "{error}");
+        }
+        assert_eq!(expanded_words(&["deepwide", "dpo", "--config", "no/such.yaml"]).unwrap_err().code(), 4);
+        assert_eq!(expanded_words(&["deepwide", "dpo", "--config"]).unwrap_err().code(), 2);
+    }
+}

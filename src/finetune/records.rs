@@ -1,0 +1,70 @@
+//! What a run leaves for people to watch: TensorBoard's scalars and a picture of the loss.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::log::LogEntry;
+use super::tensorboard::EventFile;
+use crate::figure::{FigureError, TrainingCurve, draw_training};
+use crate::output::commit::write_file_atomically;
+
+/// TensorBoard's folder beside the checkpoints.
+const RUNS: &str = "runs";
+
+/// Records beside the checkpoints of a run. None of them is needed to continue it, so a failure is reported once and training
+/// goes on.
+#[derive(Debug)]
+pub struct Records {
+    directory: PathBuf,
+    events: Option<EventFile>,
+    curve: TrainingCurve,
+    is_live: bool,
+}
+
+impl Records {
+    /// Records in the directory of the checkpoints; the picture is redrawn at every line if `is_live`, and else at the end.
+    /// `history` has the lines of an earlier process.
+    pub fn new(directory: &Path, curve: TrainingCurve, history: &[LogEntry], is_live: bool) -> Self {
+        let events = EventFile::create(&directory.join(RUNS)).ok();
+        let mut records = Self { directory: directory.to_owned(), events, curve, is_live };
+        history.iter().for_each(|entry| records.add(entry));
+        records
+    }
+
+    /// Records a line. Returns what failed.
+    pub fn push(&mut self, entry: &LogEntry) -> Option<String> {
+        self.add(entry);
+        let logged = self.events.as_mut().map_or(Ok(()), |events| events.push(entry));
+        if let Err(error) = logged {
+            self.events = None;
+            return Some(format!(
+                "TensorBoard's file in {:?} is no longer written: {error}",
+                self.directory.join(RUNS)
+            ));
+        }
+        if self.is_live { self.draw().err() } else { None }
+    }
+
+    /// Draws `loss.svg` and `loss.png` beside the checkpoints.
+    ///
+    /// # Errors
+    /// What failed, in words.
+    pub fn draw(&self) -> Result<(), String> {
+        let figure = draw_training(&self.curve).map_err(|error: FigureError| error.to_string())?;
+        let Some(figure) = figure else { return Ok(()) };
+        let write = |ending: &str, bytes: &[u8]| {
+            let path = self.directory.join(format!("{}.{ending}", figure.name));
+            write_file_atomically(&path, bytes).map_err(|error| error.to_string())
+        };
+        write("svg", figure.svg.as_bytes())?;
+        write("png", &figure.png)
+    }
+
+    fn add(&mut self, entry: &LogEntry) {
+        let number = |key: &str| entry.get(key).and_then(Value::as_f64);
+        let Some(tokens) = entry.get("num_tokens").and_then(Value::as_u64) else { return };
+        self.curve.train.extend(number("loss").map(|loss| (tokens, loss)));
+        self.curve.heldout.extend(number("eval_loss").map(|loss| (tokens, loss)));
+    }
+}

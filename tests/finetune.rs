@@ -1,0 +1,314 @@
+//! Runs of training: checkpoints continue them exactly, nothing that is not a setting changes them, and bad numbers stop them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use deepwide::config::DecoderConfig;
+use deepwide::data::Document;
+use deepwide::finetune::{
+    Checkpoints, Control, Ended, FinetuneError, LanguageModeling, Pair, Preference, Progress, Row, Rows, Run, Settings,
+    Task, TextRows, TrainText,
+};
+use deepwide::formats::Sidecar;
+use deepwide::formats::{Checkpoint, HfDirectory};
+use deepwide::growth::{Grown, GrowthPlan, UpcyclePlan};
+use deepwide::model::AnyDecoder;
+use deepwide::output::disk::disk;
+use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule};
+use deepwide::weights::{MemoryWeights, WeightSource};
+
+use crate::pico;
+
+const NUM_STEPS: usize = 7;
+
+const CONTROL: Control = Control {
+    logging_steps: 3,
+    eval_steps: Some(2),
+    save_steps: Some(1),
+    skip_nonfinite: false,
+    early_stopping_patience: None,
+    max_time_s: None,
+};
+
+fn dense() -> MemoryWeights {
+    let sizes = DecoderConfig::pico().with(|f| {
+        (f.vocab_size, f.hidden_size, f.intermediate_size, f.num_hidden_layers) = (40, 24, 32, 2);
+        (f.num_attention_heads, f.num_key_value_heads, f.head_dim) = (4, 2, 8);
+        f.max_position_embeddings = 32;
+    });
+    MemoryWeights::untrained(sizes.expect("a small Llama"), 0.05, 1)
+}
+
+fn sparse() -> impl WeightSource {
+    Grown::new(dense(), GrowthPlan::Upcycle(UpcyclePlan::new(4, 2))).expect("an upcycle")
+}
+
+fn settings(dpo: Option<Dpo>) -> Settings {
+    Settings {
+        seed: 3,
+        max_length: 12,
+        batch_size: 4,
+        micro_batch_size: 3,
+        adamw: AdamWConfig::default(),
+        schedule: Schedule {
+            peak: 3e-3,
+            warmup_steps: 2,
+            num_steps: NUM_STEPS,
+            final_fraction: 0.0,
+            decay: Decay::Linear,
+        },
+        max_grad_norm: 1.0,
+        router: RouterLoss { aux_loss_coef: Some(0.02), z_loss_coef: 1e-3 },
+        groups: Vec::new(),
+        dpo,
+        data: String::new(),
+    }
+}
+
+fn dpo() -> Dpo {
+    Dpo { loss: DpoLoss::Sigmoid, beta: 0.1, label_smoothing: 0.0, router: settings(None).router }
+}
+
+fn ids(len: usize, salt: usize) -> Vec<u32> {
+    (0..len).map(|at| ((at * at * 7 + at * 3 + salt * 11) % 40) as u32).collect()
+}
+
+fn rows() -> TextRows {
+    let documents = [30, 5, 44, 17, 61, 9].iter().enumerate();
+    let documents: Vec<Document> =
+        documents.map(|(salt, len)| Document { ids: ids(*len, salt), logprobs: None, topic: None }).collect();
+    TextRows::new(&documents, Some(0), 12)
+}
+
+fn pairs(count: usize) -> Vec<Pair> {
+    let side = |prompt: usize, len: usize, salt: usize| {
+        let trained = (0..prompt + len).map(|at| at >= prompt).collect();
+        TrainText { ids: [ids(prompt, salt), ids(len, salt * 5 + len)].concat(), trained }
+    };
+    let pair = |salt: usize| Pair {
+        chosen: side(3 + salt % 4, 4 + salt % 3, salt),
+        rejected: side(3 + salt % 4, 2 + salt % 5, salt + 100),
+        name: format!("pair {salt}"),
+    };
+    (0..count).map(pair).collect()
+}
+
+/// Where a run starts: a model of `source`, or a checkpoint.
+fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Settings) -> (AnyDecoder, AdamW, Progress) {
+    let device = pico::device().autodiff();
+    let groups = settings.param_groups().unwrap();
+    let Some(path) = checkpoint else {
+        let model = groups.freeze(AnyDecoder::load(source, &device).unwrap());
+        return (model, AdamW::new(settings.adamw), Progress::default());
+    };
+    let checkpoints = Checkpoints::new(disk(), path.parent().unwrap(), None);
+    let resumed = checkpoints.newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap().expect("a checkpoint");
+    assert_eq!(resumed.path, path);
+    assert!(settings.changes_from(&resumed.settings).is_empty());
+    let model = groups.freeze(AnyDecoder::load(&Checkpoint::open_on(disk(), path).unwrap(), &device).unwrap());
+    let optimizer = AdamW::read(settings.adamw, &model, &path.join("optimizer.safetensors")).unwrap();
+    (model, optimizer, resumed.progress)
+}
+
+fn finish<T: Task>(
+    task: &T,
+    settings: &Settings,
+    control: Control,
+    folder: &Path,
+    start: (AnyDecoder, AdamW, Progress),
+) -> Result<(Progress, Ended), FinetuneError> {
+    let (checkpoints, sidecar) = (Checkpoints::new(disk(), folder, None), Sidecar::nothing());
+    let run = Run::new(task, settings, control, &checkpoints, &sidecar, start)?;
+    run.finish(&|| false, &mut |_| ()).map(|(_, progress, ended)| (progress, ended))
+}
+
+/// All files of the last checkpoint, and the log.
+fn end(folder: &Path) -> HashMap<String, Vec<u8>> {
+    let last = folder.join(format!("checkpoint-{NUM_STEPS}"));
+    let files = std::fs::read_dir(last).unwrap().map(|file| file.unwrap().path()).chain([folder.join("log.jsonl")]);
+    files.map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let path = file.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Runs to the end, then again from every checkpoint, and compares all bytes.
+fn resumes_exactly(
+    source: &impl WeightSource,
+    settings: &Settings,
+    run: &dyn Fn(&Path, (AnyDecoder, AdamW, Progress)),
+) {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole");
+    run(&whole, start(source, None, settings));
+    let expected = end(&whole);
+    assert!(expected.len() >= 6, "{:?}", expected.keys());
+    for step in 1..NUM_STEPS {
+        let folder = root.path().join(format!("from-{step}"));
+        let checkpoint = folder.join(format!("checkpoint-{step}"));
+        copy(&whole.join(format!("checkpoint-{step}")), &checkpoint);
+        run(&folder, start(source, Some(&checkpoint), settings));
+        let found = end(&folder);
+        for (name, bytes) in &expected {
+            assert!(found[name] == *bytes, "{name} differs after resuming from step {step}");
+        }
+    }
+}
+
+#[test]
+fn language_modeling_resumes_exactly_from_every_step() {
+    let (rows, settings) = (rows(), settings(None));
+    let heldout: Vec<Row> = vec![rows.row(0).unwrap(), rows.row(1).unwrap()];
+    let device = pico::device().autodiff();
+    let run = |folder: &Path, start| {
+        let task = LanguageModeling::new(&rows, heldout.clone(), &settings, &device);
+        assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
+    };
+    resumes_exactly(&dense(), &settings, &run);
+    resumes_exactly(&sparse(), &settings, &run);
+}
+
+#[test]
+fn preference_learning_resumes_exactly_from_every_step() {
+    let (train, heldout, settings) = (pairs(9), pairs(2), settings(Some(dpo())));
+    let device = pico::device().autodiff();
+    fn run_from(
+        source: &impl WeightSource,
+        (train, heldout, settings): (&[Pair], &[Pair], &Settings),
+        device: &burn::tensor::Device,
+    ) {
+        let run = |folder: &Path, start: (AnyDecoder, AdamW, Progress)| {
+            let mut task = Preference::new(train, heldout, start.2.reference.clone(), settings, device);
+            if start.2.step == 0 {
+                task.precompute(&start.0, &mut |_, _| ());
+            }
+            let mut start = start;
+            start.2.reference = task.reference().clone();
+            assert_eq!(finish(&task, settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
+        };
+        resumes_exactly(source, settings, &run);
+    }
+    run_from(&dense(), (&train, &heldout, &settings), &device);
+    run_from(&sparse(), (&train, &heldout, &settings), &device);
+}
+
+#[test]
+fn logs_evaluations_and_checkpoints_do_not_change_the_weights() {
+    let (rows, settings) = (rows(), settings(None));
+    let heldout: Vec<Row> = vec![rows.row(0).unwrap()];
+    let device = pico::device().autodiff();
+    let weights = |control: Control| {
+        let root = tempfile::tempdir().unwrap();
+        let task = LanguageModeling::new(&rows, heldout.clone(), &settings, &device);
+        finish(&task, &settings, control, root.path(), start(&sparse(), None, &settings)).unwrap();
+        end(root.path())["model.safetensors"].clone()
+    };
+    let quiet = Control { logging_steps: 1000, eval_steps: None, save_steps: None, ..CONTROL };
+    assert!(weights(quiet) == weights(CONTROL));
+    assert!(weights(quiet) == weights(Control { eval_steps: Some(1), logging_steps: 1, ..CONTROL }));
+}
+
+#[test]
+fn an_update_does_not_depend_on_how_it_is_cut() {
+    let (rows, whole) =
+        (rows(), Settings { router: RouterLoss { aux_loss_coef: Some(0.0), z_loss_coef: 0.0 }, ..settings(None) });
+    let device = pico::device().autodiff();
+    let losses = |settings: &Settings| -> Vec<f64> {
+        let root = tempfile::tempdir().unwrap();
+        let task = LanguageModeling::new(&rows, Vec::new(), settings, &device);
+        let control = Control { logging_steps: 1, save_steps: None, ..CONTROL };
+        let (progress, _) = finish(&task, settings, control, root.path(), start(&dense(), None, settings)).unwrap();
+        progress.history.iter().map(|entry| entry["loss"].as_f64().unwrap()).collect()
+    };
+    let expected = losses(&Settings { micro_batch_size: 4, ..whole.clone() });
+    for micro_batch_size in [1, 2, 3] {
+        for (found, expected) in losses(&Settings { micro_batch_size, ..whole.clone() }).iter().zip(&expected) {
+            assert!((found - expected).abs() <= 2e-5, "{found} {expected} with {micro_batch_size} rows a pass");
+        }
+    }
+    let other = losses(&Settings { batch_size: 3, ..whole });
+    assert!((other[0] - expected[0]).abs() > 1e-4, "a smaller batch goes unnoticed");
+}
+
+#[test]
+fn frozen_parameters_keep_their_bytes_and_others_do_not() {
+    let rows = rows();
+    let settings = Settings { groups: vec![("mlp|embed".to_owned(), 0.0)], ..settings(None) };
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let trained = HfDirectory::open(&root.path().join(format!("checkpoint-{NUM_STEPS}"))).unwrap();
+    let source = dense();
+    for id in deepwide::weights::TensorId::all(source.config()) {
+        let name = id.to_string();
+        let frozen = name.contains("mlp") || name.contains("embed");
+        let same = trained.read(id).unwrap().bytes() == source.read(id).unwrap().bytes();
+        assert_eq!(same, frozen, "{name}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_before_the_update() {
+    let rows = rows();
+    let device = pico::device().autodiff();
+    let broken =
+        Settings { schedule: Schedule { peak: 1e30, warmup_steps: 0, ..settings(None).schedule }, ..settings(None) };
+    let task = LanguageModeling::new(&rows, Vec::new(), &broken, &device);
+    let root = tempfile::tempdir().unwrap();
+    let error = finish(&task, &broken, CONTROL, root.path(), start(&dense(), None, &broken)).unwrap_err();
+    let FinetuneError::NotFinite { step, rows, last_checkpoint, .. } = &error else { panic!("{error}") };
+    assert!(*step > 1 && rows.len() == broken.batch_size, "{error}");
+    assert_eq!(last_checkpoint.as_deref(), Some(&*root.path().join(format!("checkpoint-{}", step - 1))));
+    let skipping = Control { skip_nonfinite: true, ..CONTROL };
+    let root = tempfile::tempdir().unwrap();
+    let (progress, _) = finish(&task, &broken, skipping, root.path(), start(&dense(), None, &broken)).unwrap();
+    assert!(progress.num_skipped > 0 && progress.step == NUM_STEPS);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_named() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let file = root.path().join(format!("checkpoint-{NUM_STEPS}/optimizer.safetensors"));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let mut refused = Vec::new();
+    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    let resumed = checkpoints.newest(&mut |path, why| refused.push((path.to_owned(), why))).unwrap().unwrap();
+    assert_eq!(resumed.progress.step, NUM_STEPS - 1);
+    assert!(refused.len() == 1 && refused[0].1.contains("optimizer.safetensors"), "{refused:?}");
+}
+
+#[test]
+fn other_settings_are_named() {
+    let saved = settings(None);
+    let mut now = saved.clone();
+    assert!(now.changes_from(&saved).is_empty());
+    now.batch_size = 8;
+    now.schedule.peak = 1.0;
+    let names: Vec<String> = now.changes_from(&saved).into_iter().map(|change| change.name).collect();
+    assert_eq!(names, ["batch_size", "schedule.peak"]);
+}
+
+#[test]
+fn a_reference_that_is_another_model_is_refused_at_the_first_step() {
+    let (train, settings) = (pairs(9), settings(Some(dpo())));
+    let device = pico::device().autodiff();
+    let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
+    let other = MemoryWeights::untrained(dense().config().clone(), 0.05, 2);
+    task.precompute(&AnyDecoder::load(&other, &device).unwrap(), &mut |_, _| ());
+    let root = tempfile::tempdir().unwrap();
+    let error = finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap_err();
+    assert!(matches!(error, FinetuneError::InitialLoss { .. }), "{error}");
+}
