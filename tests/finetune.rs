@@ -7,7 +7,7 @@ use deepwide::config::DecoderConfig;
 use deepwide::data::Document;
 use deepwide::finetune::{
     Checkpoints, Control, Ended, FinetuneError, LanguageModeling, Pair, Preference, Progress, Row, Rows, Run, Settings,
-    Task, TextRows, TrainText,
+    Start, Task, TextRows, TrainText,
 };
 use deepwide::formats::Sidecar;
 use deepwide::formats::{Checkpoint, HfDirectory};
@@ -94,12 +94,12 @@ fn pairs(count: usize) -> Vec<Pair> {
 }
 
 /// Where a run starts: a model of `source`, or a checkpoint.
-fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Settings) -> (AnyDecoder, AdamW, Progress) {
+fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Settings) -> Start {
     let device = pico::device().autodiff();
     let groups = settings.param_groups().unwrap();
     let Some(path) = checkpoint else {
         let model = groups.freeze(AnyDecoder::load(source, &device).unwrap());
-        return (model, AdamW::new(settings.adamw), Progress::default());
+        return Start { model, optimizer: AdamW::new(settings.adamw), progress: Progress::default() };
     };
     let checkpoints = Checkpoints::new(disk(), path.parent().unwrap(), None);
     let resumed = checkpoints.newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap().expect("a checkpoint");
@@ -107,7 +107,7 @@ fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Setti
     assert!(settings.changes_from(&resumed.settings).is_empty());
     let model = groups.freeze(AnyDecoder::load(&Checkpoint::open_on(disk(), path).unwrap(), &device).unwrap());
     let optimizer = AdamW::read(settings.adamw, &model, &path.join("optimizer.safetensors")).unwrap();
-    (model, optimizer, resumed.progress)
+    Start { model, optimizer, progress: resumed.progress }
 }
 
 fn finish<T: Task>(
@@ -115,7 +115,7 @@ fn finish<T: Task>(
     settings: &Settings,
     control: Control,
     folder: &Path,
-    start: (AnyDecoder, AdamW, Progress),
+    start: Start,
 ) -> Result<(Progress, Ended), FinetuneError> {
     let (checkpoints, sidecar) = (Checkpoints::new(disk(), folder, None), Sidecar::nothing());
     let run = Run::new(task, settings, control, &checkpoints, &sidecar, start)?;
@@ -138,11 +138,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Runs to the end, then again from every checkpoint, and compares all bytes.
-fn resumes_exactly(
-    source: &impl WeightSource,
-    settings: &Settings,
-    run: &dyn Fn(&Path, (AnyDecoder, AdamW, Progress)),
-) {
+fn resumes_exactly(source: &impl WeightSource, settings: &Settings, run: &dyn Fn(&Path, Start)) {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole");
     run(&whole, start(source, None, settings));
@@ -182,13 +178,13 @@ fn preference_learning_resumes_exactly_from_every_step() {
         (train, heldout, settings): (&[Pair], &[Pair], &Settings),
         device: &burn::tensor::Device,
     ) {
-        let run = |folder: &Path, start: (AnyDecoder, AdamW, Progress)| {
-            let mut task = Preference::new(train, heldout, start.2.reference.clone(), settings, device);
-            if start.2.step == 0 {
-                task.precompute(&start.0, &mut |_, _| ());
+        let run = |folder: &Path, start: Start| {
+            let mut task = Preference::new(train, heldout, start.progress.reference.clone(), settings, device);
+            if start.progress.step == 0 {
+                task.precompute(&start.model, &mut |_, _| ());
             }
             let mut start = start;
-            start.2.reference = task.reference().clone();
+            start.progress.reference = task.reference().clone();
             assert_eq!(finish(&task, settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
         };
         resumes_exactly(source, settings, &run);

@@ -10,6 +10,7 @@ mod record;
 pub mod shards;
 pub mod source;
 mod row_order;
+pub mod source;
 pub mod text;
 mod window_order;
 mod windows;

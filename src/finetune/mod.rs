@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod error;
+mod job;
 mod language_modeling;
 mod log;
 mod preference;
@@ -19,13 +20,14 @@ mod writer;
 
 pub use checkpoint::{Checkpoints, Progress, Resumed};
 pub use error::FinetuneError;
+pub use job::Job;
 pub use language_modeling::LanguageModeling;
 pub use log::LogEntry;
 pub use preference::{Pair, Preference};
 pub use provenance::Provenance;
 pub use records::Records;
 pub use rows::{Row, Rows, TextRows, TrainText};
-pub use run::{Control, Ended, Event, Run};
+pub use run::{Control, Ended, Event, Run, Start};
 pub use settings::{Change, Settings};
 pub use task::Task;
 pub use writer::{Trained, write_model};

@@ -72,6 +72,16 @@ pub enum Ended {
     Stopped(PathBuf),
 }
 
+/// Where a run begins: a model and an optimizer in the state of its progress.
+pub struct Start {
+    /// The model.
+    pub model: AnyDecoder,
+    /// The optimizer.
+    pub optimizer: AdamW,
+    /// The updates made before.
+    pub progress: Progress,
+}
+
 /// A run under way.
 pub struct Run<'a, T: Task> {
     task: &'a T,
@@ -85,7 +95,7 @@ pub struct Run<'a, T: Task> {
 }
 
 impl<'a, T: Task> Run<'a, T> {
-    /// Continues `progress`, which may be the start, with a model and an optimizer in that state.
+    /// Continues from `start`.
     ///
     /// # Errors
     /// [`FinetuneError::Pattern`].
@@ -95,7 +105,7 @@ impl<'a, T: Task> Run<'a, T> {
         control: Control,
         checkpoints: &'a Checkpoints,
         sidecar: &'a Sidecar,
-        (model, optimizer, progress): (AnyDecoder, AdamW, Progress),
+        Start { model, optimizer, progress }: Start,
     ) -> Result<Self, FinetuneError> {
         let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
         let optimizer = optimizer.with_groups(settings.param_groups()?);

@@ -1,46 +1,41 @@
-//! A training command from its base to its output.
+//! What the training commands do alike: open the base, train, write, report.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::tensor::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::TrainingArgs;
-use super::progress::Watcher;
+use super::progress::{Summary, Watcher};
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
-use crate::device::device;
+use crate::config::DecoderConfig;
 use crate::figure::TrainingCurve;
 use crate::finetune::{
-    Change, Checkpoints, Ended, Event, FinetuneError, LogEntry, Progress, Records, Resumed, Run, Settings, Task,
-    Trained, write_model,
+    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task,
 };
-use crate::formats::Checkpoint;
 use crate::formats::hf::HfOptions;
-use crate::model::AnyDecoder;
 use crate::output::commit::{Destination, Existing, PartialDirectory, check_apart};
 use crate::output::disk::{Disk, absolute, disk};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory::{activation_bytes, train_state_bytes};
 use crate::tokenizer::Tokenizer;
-use crate::train::{AdamW, Schedule};
-use crate::upscale::{Growth, Provenance, Request, Sources};
+use crate::upscale::{Growth, Request, Sources};
 use crate::weights::WeightSource;
 
-/// A base to train, its output checked.
-pub(super) struct Job<'a> {
+/// A base to train, and its checked output.
+pub(super) struct Opened<'a> {
     args: &'a TrainingArgs,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     out: PathBuf,
     pub(super) sources: Sources,
-    checkpoints: Checkpoints,
+    pub(super) checkpoints: Checkpoints,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Opened<'a> {
     /// Opens the base and checks the output.
-    pub(super) fn open(base: &str, args: &'a TrainingArgs) -> Result<Self, Failure> {
+    pub(super) fn new(base: &str, args: &'a TrainingArgs) -> Result<Self, Failure> {
         // Training stops by itself after a signal, with a checkpoint: the disk must not fail then.
         let disk = disk();
         let out = absolute(&args.out)?;
@@ -81,71 +76,34 @@ impl<'a> Job<'a> {
         Ok(Tokenizer::from_json(&checkpoint.tokenizer_json()?, checkpoint.path())?)
     }
 
-    pub(super) fn device(&self) -> Result<Device, Failure> {
-        Ok(device(&self.args.device)?)
-    }
-
-    /// The checkpoint to continue from, if one is asked for.
-    pub(super) fn resumed(&self, settings: &Settings) -> Result<Option<Resumed>, Failure> {
+    /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.
+    pub(super) fn start(&self, job: &Job<'_>) -> Result<Start, Failure> {
+        console::tell(forecast(job.growth.source.config(), job.settings));
         if !self.args.resume {
-            return Ok(None);
+            return Ok(job.start(None)?);
         }
         let mut refuse =
             |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
-        let Some(resumed) = self.checkpoints.newest(&mut refuse)? else {
-            console::tell(format_args!("note: {:?} holds no checkpoint: starting anew", self.checkpoints.directory()));
-            return Ok(None);
-        };
-        let changes = settings.changes_from(&resumed.settings);
-        if !changes.is_empty() {
-            return Err(FinetuneError::Changed { path: resumed.path, changes }.into());
+        let resumed = job.resumed(&mut refuse)?;
+        match &resumed {
+            Some(resumed) => console::tell(format_args!("continuing from {}", resumed.path.display())),
+            None => console::tell(format_args!(
+                "note: {:?} holds no checkpoint: starting anew",
+                job.checkpoints.directory()
+            )),
         }
-        console::tell(format_args!("continuing from {}", resumed.path.display()));
-        Ok(Some(resumed))
+        Ok(job.start(resumed)?)
     }
 
     /// Trains and writes the model.
-    pub(super) fn run<T: Task>(
-        &self,
-        growth: &Growth<'_>,
-        settings: &Settings,
-        task: &T,
-        device: &Device,
-    ) -> Result<(), Failure> {
-        let resumed = self.resumed(settings)?;
-        self.run_from(resumed, growth, settings, task, device)
-    }
-
-    /// As [`run`](Self::run), from a checkpoint that was looked up before.
-    pub(super) fn run_from<T: Task>(
-        &self,
-        resumed: Option<Resumed>,
-        growth: &Growth<'_>,
-        settings: &Settings,
-        task: &T,
-        device: &Device,
-    ) -> Result<(), Failure> {
-        let config = growth.source.config();
-        console::tell(forecast(config, settings));
-        let sidecar = self.sources.sidecar(&*self.disk)?;
-        let groups = settings.param_groups().map_err(FinetuneError::from)?;
-        let (model, optimizer, progress) = match resumed {
-            None => (AnyDecoder::load(&growth.source, device)?, AdamW::new(settings.adamw), Progress::default()),
-            Some(resumed) => {
-                let model = self.load(&resumed.path, device)?;
-                let state = resumed.path.join("optimizer.safetensors");
-                let optimizer = AdamW::read(settings.adamw, &groups.freeze(model.clone()), &state);
-                (model, optimizer.map_err(FinetuneError::from)?, resumed.progress)
-            }
-        };
-        let start = (groups.freeze(model), optimizer, progress);
+    pub(super) fn run<T: Task>(&self, job: &Job<'_>, task: &T, start: Start) -> Result<(), Failure> {
+        let settings = job.settings;
+        let directory = self.checkpoints.directory();
+        let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step);
+        let mut records = Records::new(directory, self.curve(settings), &start.progress.history, self.args.plot);
         interrupt::catch();
-        let mut watcher = Watcher::new(settings.schedule.num_steps, start.2.step);
-        let mut records =
-            Records::new(self.checkpoints.directory(), self.curve(settings), &start.2.history, self.args.plot);
-        let run = Run::new(task, settings, self.args.control(), &self.checkpoints, &sidecar, start)?;
         let stop = || interrupt::caught().is_some();
-        let (model, progress, ended) = run.finish(&stop, &mut |event| {
+        let (model, progress, ended) = job.run(task, start, &stop, &mut |event| {
             let failed = if let Event::Logged(entry) = &event { records.push(entry) } else { None };
             watcher.show(event);
             failed.into_iter().for_each(|failed| watcher.line(format!("warning: {failed}")));
@@ -158,25 +116,21 @@ impl<'a> Job<'a> {
             let why =
                 interrupt::caught().map_or("time is over".to_owned(), |signal| format!("stopped by signal {signal}"));
             return Err(Failure::runtime(format_args!(
-                "{why} after step {} of {}; {} has it all: the same command with --resume continues it",
+                "{why} after update {} of {}; {} has it all: the same command with --resume continues it",
                 progress.step,
                 settings.schedule.num_steps,
                 checkpoint.display()
             )));
         }
-        let best = progress.best.filter(|(_, step)| self.args.load_best_model_at_end && *step != progress.step);
-        let model = match best {
-            Some((_, step)) if self.checkpoints.path(step).exists() => {
-                self.load(&self.checkpoints.path(step), device)?
-            }
-            _ => model,
-        };
+        let model = if self.args.load_best_model_at_end { job.best(model, &progress)? } else { model };
         let destination = Destination::check(&*self.disk, &self.out, existing(self.args), &mut |_| ())?;
         let partial = PartialDirectory::at(self.disk.clone(), destination)?;
-        let trained = Trained { sources: &self.sources, growth, model: &model, settings, progress: &progress };
         let options = HfOptions { dtype: Some(self.args.dtype.dtype()), ..HfOptions::default() };
-        let provenance = Provenance { command: run_info::command(), seed: settings.seed };
-        write_model(&self.disk, partial, &trained, options, &provenance, &mut |_| ())?;
+        job.write(partial, &model, &progress, options, run_info::command())?;
+        self.report(&progress, &summary)
+    }
+
+    fn report(&self, progress: &Progress, summary: &Summary) -> Result<(), Failure> {
         let last = |key: &str| progress.history.iter().rev().find_map(|entry: &LogEntry| entry.get(key).cloned());
         if self.args.json {
             let summary = json!({
@@ -191,14 +145,13 @@ impl<'a> Job<'a> {
             });
             return output::print(&format!("{summary:#}\n"));
         }
-        let text = |value: Option<serde_json::Value>| {
-            value.and_then(|v| v.as_f64()).map_or("-".to_owned(), |v| format!("{v:.4}"))
-        };
+        let loss =
+            |key: &str| last(key).as_ref().and_then(Value::as_f64).map_or("-".to_owned(), |loss| format!("{loss:.4}"));
         let rows = [
             ("updates", progress.step.to_string()),
             ("tokens", progress.num_tokens.to_string()),
-            ("loss", text(last("loss"))),
-            ("held-out loss", text(last("eval_loss"))),
+            ("loss", loss("loss")),
+            ("held-out loss", loss("eval_loss")),
             ("tokens/s", format!("{:.0}", summary.tokens_per_second)),
             ("seconds", format!("{:.1}", summary.runtime_s)),
         ];
@@ -211,10 +164,9 @@ impl<'a> Job<'a> {
             None => ("Next-token loss", "nats per token"),
             Some(_) => ("Preference loss", "per pair"),
         };
-        let Schedule { peak, num_steps, .. } = settings.schedule;
         let subtitle = format!(
-            "{num_steps} updates of {} rows of at most {} tokens, peak learning rate {peak}",
-            settings.batch_size, settings.max_length
+            "{} updates of {} rows of at most {} tokens, peak learning rate {}",
+            settings.schedule.num_steps, settings.batch_size, settings.max_length, settings.schedule.peak
         );
         TrainingCurve {
             title: format!("{what} of {}", self.sources.names[0]),
@@ -223,10 +175,6 @@ impl<'a> Job<'a> {
             ..TrainingCurve::default()
         }
     }
-
-    fn load(&self, path: &Path, device: &Device) -> Result<AnyDecoder, Failure> {
-        Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, device)?)
-    }
 }
 
 fn existing(args: &TrainingArgs) -> Existing {
@@ -234,7 +182,7 @@ fn existing(args: &TrainingArgs) -> Existing {
 }
 
 /// What the run is about to do, before the first update.
-fn forecast(config: &crate::config::DecoderConfig, settings: &Settings) -> String {
+fn forecast(config: &DecoderConfig, settings: &Settings) -> String {
     let parameters = count_parameters(config);
     let (batch, length) = (settings.micro_batch_size as u64, settings.max_length as u64);
     let bytes = train_state_bytes(config) + activation_bytes(config, batch, length, 4);
@@ -255,15 +203,12 @@ impl From<FinetuneError> for Failure {
             FinetuneError::Weights(error) => error.into(),
             FinetuneError::Output(error) => error.into(),
             FinetuneError::Checkpoint(error) => error.into(),
-            FinetuneError::Changed { ref changes, .. } => Self::invalid(format_args!("{error}{}", hint(changes))),
+            FinetuneError::Changed { ref changes, .. } => {
+                let is_data = changes.iter().any(|change| change.name == "data");
+                let hint = "\n(data is a hash of the tokens: a file of --data, or the tokenizer, has changed)";
+                Self::invalid(format_args!("{error}{}", if is_data { hint } else { "" }))
+            }
             _ => Self::of_kind(error.kind(), error),
         }
-    }
-}
-
-fn hint(changes: &[Change]) -> &'static str {
-    match changes.iter().any(|change| change.name == "data") {
-        true => "\n(data is the hash of the tokens: a file of --data, or the tokenizer, has changed)",
-        false => "",
     }
 }

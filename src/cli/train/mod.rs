@@ -15,10 +15,11 @@ pub use groups::{Group, Multiplier};
 pub use spelling::expanded;
 
 use self::args::{DataSize, Defaults};
-use self::job::Job;
+use self::job::Opened;
 use super::failure::Failure;
 use crate::data::{check_vocabulary, text};
-use crate::finetune::{LanguageModeling, Provenance, Row, Rows, TextRows};
+use crate::device::device;
+use crate::finetune::{Job, LanguageModeling, Provenance, Row, Rows, TextRows};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
@@ -42,11 +43,11 @@ pub struct TrainArgs {
 /// # Errors
 /// Every fault of the input, before any work; then what training or the disk meets.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
-    let job = Job::open(&args.base, &args.training)?;
-    let growth = job.growth()?;
+    let opened = Opened::new(&args.base, &args.training)?;
+    let growth = opened.growth()?;
     let config = growth.source.config().clone();
     let max_length = args.training.max_length(&config)?;
-    let tokenizer = job.tokenizer()?;
+    let tokenizer = opened.tokenizer()?;
     let mut documents = Vec::new();
     let mut hash = blake3::Hasher::new();
     for path in &args.data {
@@ -71,9 +72,18 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
     let provenance = Provenance::of(&growth.source);
     let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
-    let device = job.device()?.autodiff();
+    let device = device(&args.training.device)?.autodiff();
+    let job = Job {
+        disk: &opened.disk,
+        sources: &opened.sources,
+        growth: &growth,
+        settings: &settings,
+        control: args.training.control(),
+        checkpoints: &opened.checkpoints,
+        device: &device,
+    };
     let task = LanguageModeling::new(&rows, heldout, &settings, &device);
-    job.run(&growth, &settings, &task, &device)
+    opened.run(&job, &task, opened.start(&job)?)
 }
 
 fn eos(tokenizer: &Tokenizer) -> Option<u32> {

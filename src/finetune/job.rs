@@ -1,0 +1,113 @@
+//! A run from its base, or a checkpoint, to the written model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
+use super::checkpoint::{Checkpoints, OPTIMIZER, Progress, Resumed};
+use super::run::{Control, Ended, Event, Run, Start};
+use super::task::Task;
+use super::writer::{Trained, write_model};
+use super::{FinetuneError, Settings};
+use crate::formats::Checkpoint;
+use crate::formats::hf::HfOptions;
+use crate::model::AnyDecoder;
+use crate::output::commit::PartialDirectory;
+use crate::output::disk::Disk;
+use crate::train::AdamW;
+use crate::upscale::{Growth, Provenance, Sources};
+
+/// Everything that a run needs besides its data.
+pub struct Job<'a> {
+    /// The disk that everything is on.
+    pub disk: &'a Arc<dyn Disk>,
+    /// The base.
+    pub sources: &'a Sources,
+    /// The base as it is grown before training.
+    pub growth: &'a Growth<'a>,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// When to log, evaluate, save and stop.
+    pub control: Control,
+    /// Where checkpoints are.
+    pub checkpoints: &'a Checkpoints,
+    /// A device that records gradients.
+    pub device: &'a Device,
+}
+
+impl Job<'_> {
+    /// The newest whole checkpoint, if there is one. `refuse` is called with every newer one, and why it is not used.
+    ///
+    /// # Errors
+    /// [`FinetuneError::Changed`] if it was saved with other settings.
+    pub fn resumed(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
+        let Some(resumed) = self.checkpoints.newest(refuse)? else { return Ok(None) };
+        let changes = self.settings.changes_from(&resumed.settings);
+        if changes.is_empty() { Ok(Some(resumed)) } else { Err(FinetuneError::Changed { path: resumed.path, changes }) }
+    }
+
+    /// Loads the start of a run: the grown base, or a checkpoint.
+    ///
+    /// # Errors
+    /// If weights or the state of the optimizer cannot be read.
+    pub fn start(&self, resumed: Option<Resumed>) -> Result<Start, FinetuneError> {
+        let (groups, adamw) = (self.settings.param_groups()?, self.settings.adamw);
+        let Some(Resumed { path, progress, .. }) = resumed else {
+            let model = groups.freeze(AnyDecoder::load(&self.growth.source, self.device)?);
+            return Ok(Start { model, optimizer: AdamW::new(adamw), progress: Progress::default() });
+        };
+        let model = groups.freeze(self.load(&path)?);
+        let optimizer = AdamW::read(adamw, &model, &path.join(OPTIMIZER))?;
+        Ok(Start { model, optimizer, progress })
+    }
+
+    /// Makes the updates that are left. `stop` is asked after each.
+    ///
+    /// # Errors
+    /// As [`Run::finish`].
+    pub fn run<T: Task>(
+        &self,
+        task: &T,
+        start: Start,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(AnyDecoder, Progress, Ended), FinetuneError> {
+        let sidecar = self.sources.sidecar(&**self.disk)?;
+        Run::new(task, self.settings, self.control, self.checkpoints, &sidecar, start)?.finish(stop, watch)
+    }
+
+    /// The model of the best evaluation, if its checkpoint is there; otherwise `last`.
+    ///
+    /// # Errors
+    /// If the checkpoint cannot be read.
+    pub fn best(&self, last: AnyDecoder, progress: &Progress) -> Result<AnyDecoder, FinetuneError> {
+        let step = progress.best.map(|(_, step)| step).filter(|step| *step != progress.step);
+        match step.map(|step| self.checkpoints.path(step)).filter(|path| path.exists()) {
+            Some(path) => self.load(&path),
+            None => Ok(last),
+        }
+    }
+
+    /// Writes the trained model.
+    ///
+    /// # Errors
+    /// As [`write_model`].
+    pub fn write(
+        &self,
+        partial: PartialDirectory,
+        model: &AnyDecoder,
+        progress: &Progress,
+        options: HfOptions,
+        command: Vec<String>,
+    ) -> Result<(), FinetuneError> {
+        let (sources, growth, settings) = (self.sources, self.growth, self.settings);
+        let trained = Trained { sources, growth, model, settings, progress };
+        let provenance = Provenance { command, seed: settings.seed };
+        write_model(self.disk, partial, &trained, options, &provenance, &mut |_| ())
+    }
+
+    fn load(&self, path: &Path) -> Result<AnyDecoder, FinetuneError> {
+        Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, self.device)?)
+    }
+}
