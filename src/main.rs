@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify};
 use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, verify};
 use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, train, verify};
+use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, train, verify};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]

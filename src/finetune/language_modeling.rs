@@ -2,10 +2,9 @@
 
 use burn::tensor::Device;
 
-use super::rows::{Row, Rows};
+use super::rows::{Row, Rows, row_at};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
-use crate::data::RowOrder;
 use crate::model::loss::mean;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets, TrainDocument};
@@ -14,7 +13,6 @@ use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets, Tr
 pub struct LanguageModeling<'a> {
     rows: &'a dyn Rows,
     heldout: Vec<Row>,
-    order: RowOrder,
     settings: &'a Settings,
     device: Device,
 }
@@ -25,14 +23,13 @@ impl<'a> LanguageModeling<'a> {
     /// # Panics
     /// If there is no row.
     pub fn new(rows: &'a dyn Rows, heldout: Vec<Row>, settings: &'a Settings, device: &Device) -> Self {
-        let order = RowOrder::new(rows.len(), settings.seed);
-        Self { rows, heldout, order, settings, device: device.clone() }
+        Self { rows, heldout, settings, device: device.clone() }
     }
 
     fn indices(&self, step: usize) -> impl Iterator<Item = u64> + use<'_> {
         let batch_size = self.settings.batch_size as u64;
         let first = step as u64 * batch_size;
-        (first..first + batch_size).map(|position| self.order.row(position))
+        (first..first + batch_size).map(|position| row_at(self.rows.len(), self.settings.seed, position))
     }
 }
 

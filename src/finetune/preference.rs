@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::Device;
 
+use super::rows::row_at;
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings, TrainText};
-use crate::data::RowOrder;
 use crate::model::AnyDecoder;
 use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, TrainPair, initial_loss};
 
@@ -35,7 +35,6 @@ pub struct Preference<'a> {
     /// Of a pair's chosen and rejected completion, by its index: those of `pairs`, then those of `heldout`.
     reference: HashMap<u64, [f32; 2]>,
     objective: Dpo,
-    order: RowOrder,
     settings: &'a Settings,
     device: Device,
 }
@@ -52,9 +51,8 @@ impl<'a> Preference<'a> {
         settings: &'a Settings,
         device: &Device,
     ) -> Self {
-        let order = RowOrder::new(pairs.len() as u64, settings.seed);
         let objective = settings.dpo.expect("settings of DPO");
-        Self { pairs, heldout, reference, objective, order, settings, device: device.clone() }
+        Self { pairs, heldout, reference, objective, settings, device: device.clone() }
     }
 
     /// Computes the log-probabilities of the pairs that the run will meet under `reference`. `watch` is called with the number
@@ -88,7 +86,9 @@ impl<'a> Preference<'a> {
     fn indices(&self, step: usize) -> Vec<u64> {
         let batch_size = self.settings.batch_size as u64;
         let first = step as u64 * batch_size;
-        (first..first + batch_size).map(|position| self.order.row(position)).collect()
+        (first..first + batch_size)
+            .map(|position| row_at(self.pairs.len() as u64, self.settings.seed, position))
+            .collect()
     }
 
     fn batch(&self, indices: &[u64], device: &Device) -> PairBatch {

@@ -1,7 +1,7 @@
 //! Rows of training data: documents of token ids with marks of what is trained.
 
 use super::FinetuneError;
-use crate::data::Document;
+use crate::data::{Document, Permutation};
 use crate::train::TrainDocument;
 
 /// A document of a row: token ids, and whether each is a target of the loss.
@@ -46,6 +46,12 @@ pub trait Rows {
 
     /// Where a row comes from, for messages.
     fn name(&self, index: u64) -> String;
+}
+
+/// The row that training visits at a position, which counts from the start of the first epoch: a permutation of `num_rows` rows
+/// per epoch.
+pub(super) fn row_at(num_rows: u64, seed: u64, position: u64) -> u64 {
+    Permutation::new(num_rows, seed, position / num_rows).at(position % num_rows)
 }
 
 /// Documents in memory, concatenated and cut into windows: window `i` starts at token `i · max_length` and has `max_length + 1`

@@ -10,7 +10,7 @@ use crate::output::disk::disk;
 use crate::output::read::read_bounded;
 
 /// The commands that take such options.
-const COMMANDS: [&str; 3] = ["train", "sft", "dpo"];
+const COMMANDS: [&str; 4] = ["tokenize", "train", "sft", "dpo"];
 
 /// Cap on the size of a file of options.
 const LIMIT_BYTES: u64 = 1 << 20;
