@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, verify};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, verify};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, train, verify};
-use deepwide::cli::{Verbosity, bench, compare, completions, finish, grow, inspect, man, tokenize, train, verify};
+use deepwide::cli::{
+    Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, train, verify,
+};
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
 #[global_allocator]

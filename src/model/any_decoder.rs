@@ -7,7 +7,6 @@ use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatc
 use crate::config::DecoderConfig;
 use crate::load::{Footprint, Precision};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
-use crate::weights::{MemoryWeights, WeightError, WeightSource};
 use crate::weights::{MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
 
 /// A [`DenseDecoder`] or a [`MoeDecoder`], whichever the config of its source describes.

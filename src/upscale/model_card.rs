@@ -36,22 +36,17 @@ pub fn model_card(
         .iter()
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
-    let preserved = if growth.is_merged_adapter() {
-        "It computes what its parent computes with the adapter, up to rounding."
-    } else if growth.preserves {
-        "It computes what its parent computes, up to rounding, until it is trained."
-    } else {
-        "It does not compute what its parents compute, and needs training."
-    };
-    let made = if growth.is_merged_adapter() { "Merged" } else { "Grown" };
-    Ok(format!(
-        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {made} by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
     let status = match training {
         Some(training) => training,
+        None if growth.is_merged_adapter() => "It computes what its parent computes with the adapter, up to rounding.",
         None if growth.preserves => "It computes what its parent computes, up to rounding, until it is trained.",
         None => "It does not compute what its parents compute, and needs training.",
     };
-    let verb = if training.is_some() { "Trained" } else { "Grown" };
+    let verb = match training {
+        Some(_) => "Trained",
+        None if growth.is_merged_adapter() => "Merged",
+        None => "Grown",
+    };
     Ok(format!(
         "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{}, from {}. {status}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}\n\

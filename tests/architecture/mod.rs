@@ -22,7 +22,7 @@ use rules::{
 use tree::{files_of, home, module_of, modules, modules_of, read, sources};
 
 /// The modules that each module may use, in the order of the data flow: none uses a later row.
-const MAY_USE: [(&str, &str); 24] = [
+const MAY_USE: [(&str, &str); 25] = [
     ("error", ""),
     ("config", "error"),
     ("trace", ""),
