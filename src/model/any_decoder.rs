@@ -29,18 +29,18 @@ macro_rules! either {
 }
 
 impl AnyDecoder {
-    /// Loads a source in float32.
+    /// As [`Decoder::load`](super::Decoder::load).
     ///
     /// # Errors
-    /// If a weight cannot be read, or does not hold floating-point numbers.
+    /// As there.
     pub fn load<S: WeightSource>(source: &S, device: &Device) -> Result<Self, WeightError> {
         Self::load_as(source, Precision::FLOAT32, device)
     }
 
-    /// Loads a source in the given precision.
+    /// As [`Decoder::load_as`](super::Decoder::load_as).
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As there.
     pub fn load_as<S: WeightSource>(
         source: &S,
         precision: impl Into<Precision>,
@@ -52,10 +52,10 @@ impl AnyDecoder {
         })
     }
 
-    /// The memory that loading would take, from headers alone.
+    /// As [`Decoder::foresee`](super::Decoder::foresee).
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// As there.
     pub fn foresee<S: WeightSource>(
         source: &S,
         precision: impl Into<Precision>,

@@ -20,41 +20,21 @@ pub(super) struct Lenient<'t> {
 
 /// Replaces what is not JSON in Python's dialect; other errors are left to the parser.
 pub(super) fn read(text: &[u8]) -> Result<Lenient<'_>, ConfigFault> {
-    let (mut depth, mut values) = (0usize, 1usize);
-    let (mut last_string, mut key): (&[u8], &[u8]) = (b"", b"");
+    let (mut scan, mut values) = (Scan::new(text), 1usize);
     let mut changed: Option<Vec<u8>> = None;
     let (mut copied, mut non_finite) = (0, Vec::new());
-    let mut at = 0;
-    while at < text.len() {
-        let start = at;
-        at += 1;
-        match text[start] {
-            b'"' => {
-                at = end_of_string(text, start);
-                if depth == 1 {
-                    last_string = &text[start..at];
-                }
-            }
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > DEEPEST {
-                    return Err(ConfigFault::TooDeep { limit: DEEPEST });
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b':' if depth == 1 => key = last_string,
-            b',' => values += 1,
-            _ => {
-                if let Some(token) = non_finite_number(text, start) {
-                    at = start + token.len();
-                    let out = changed.get_or_insert_default();
-                    out.extend_from_slice(&text[copied..start]);
-                    out.extend([b"\"", token, b"\""].concat());
-                    copied = at;
-                    non_finite
-                        .extend(serde_json::from_slice::<String>(key).ok().filter(|key| !non_finite.contains(key)));
-                }
-            }
+    while let Some(start) = scan.step() {
+        if scan.depth > DEEPEST {
+            return Err(ConfigFault::TooDeep { limit: DEEPEST });
+        }
+        values += usize::from(text[start] == b',');
+        if let Some(token) = non_finite_number(text, start) {
+            scan.at = start + token.len();
+            let out = changed.get_or_insert_default();
+            out.extend_from_slice(&text[copied..start]);
+            out.extend([b"\"", token, b"\""].concat());
+            copied = scan.at;
+            non_finite.extend(scan.key().filter(|key| !non_finite.contains(key)));
         }
     }
     if values > MOST_VALUES {
@@ -74,25 +54,43 @@ pub(super) fn read(text: &[u8]) -> Result<Lenient<'_>, ConfigFault> {
 pub(super) fn key_at(text: &[u8], line: usize, column: usize) -> Option<String> {
     let line_start: usize =
         text.split_inclusive(|byte| *byte == b'\n').take(line.checked_sub(1)?).map(<[u8]>::len).sum();
-    let (mut depth, mut at) = (0usize, 0);
-    let (mut last_string, mut key): (&[u8], Option<&[u8]>) = (b"", None);
-    while at < text.len().min(line_start + column) {
-        let start = at;
-        at += 1;
-        match text[start] {
-            b'"' => {
-                at = end_of_string(text, start);
-                if depth == 1 {
-                    last_string = &text[start..at];
-                }
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b':' if depth == 1 => key = Some(last_string),
+    let mut scan = Scan::new(text);
+    while scan.at < line_start + column && scan.step().is_some() {}
+    scan.key().filter(|_| scan.depth > 0)
+}
+
+/// A walk over JSON that knows the top-level key of each value.
+struct Scan<'t> {
+    text: &'t [u8],
+    at: usize,
+    depth: usize,
+    last_string: &'t [u8],
+    key: &'t [u8],
+}
+
+impl<'t> Scan<'t> {
+    fn new(text: &'t [u8]) -> Self {
+        Self { text, at: 0, depth: 0, last_string: b"", key: b"" }
+    }
+
+    /// Steps over a string or another byte, and returns where it starts.
+    fn step(&mut self) -> Option<usize> {
+        let start = self.at;
+        let byte = self.text.get(start)?;
+        self.at = if *byte == b'"' { end_of_string(self.text, start) } else { start + 1 };
+        match byte {
+            b'"' if self.depth == 1 => self.last_string = &self.text[start..self.at],
+            b'{' | b'[' => self.depth += 1,
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            b':' if self.depth == 1 => self.key = self.last_string,
             _ => {}
         }
+        Some(start)
     }
-    serde_json::from_slice(key.filter(|_| depth > 0)?).ok()
+
+    fn key(&self) -> Option<String> {
+        serde_json::from_slice(self.key).ok()
+    }
 }
 
 /// The index after the closing quote of the string that starts at `start`.
