@@ -144,7 +144,9 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (words(&["--experts", "0"]), 3, &["num_local_experts"]),
         (words(&["--flops", "1000"]), 3, &["1000", "dense control"]),
         (words(&["--flops", "1e12", "--tokens", "9"]), 2, &["--tokens"]),
-        (words(&["--seq-length", "511"]), 3, &["511", "512"]),
+        (words(&["--seq-length", "511"]), 3, &["--seq-length 511: ", "512"]),
+        (words(&["--seq-length", "0"]), 2, &["--seq-length", "at least 1"]),
+        (words(&["--batch-size", "0"]), 2, &["--batch-size", "at least 1"]),
         (words(&["--seeds", "0"]), 2, &["--seeds"]),
         (words(&["--seeds", "18446744073709551615"]), 2, &["--seeds", "1000"]),
         (words(&["--seeds", "4000000000"]), 2, &["--seeds"]),
@@ -240,9 +242,14 @@ fn a_study_that_was_killed_goes_on_with_the_next_run() {
     let before = finished();
     assert!((1..6).contains(&before), "{before} of 6 runs are recorded");
 
-    let changed = command(&killed).args(["--lr", "1e-4", "--json"]).output().unwrap();
-    assert!(changed.status.success() && !String::from_utf8_lossy(&changed.stderr).contains("finished before"));
-    assert_eq!(finished(), before, "runs with other settings are neither reused nor removed");
+    let refused = |out: &Path, more: &[&str], expected: &str| {
+        let output = command(out).args(more).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        assert!(told.contains(expected) && told.contains("--force") && output.stdout.is_empty(), "{told}");
+    };
+    refused(&killed, &["--lr", "1e-4"], "holds runs of an interrupted study");
+    assert_eq!(finished(), before, "the runs of the killed study stay");
 
     let output = command(&killed).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
@@ -250,4 +257,11 @@ fn a_study_that_was_killed_goes_on_with_the_next_run() {
     assert!(told.matches("finished before, not run again").count() >= 1, "{told}");
     assert_eq!(read(&killed), read(&whole));
     assert!(!killed.join("units").exists());
+
+    let before = std::fs::read(killed.join("results.json")).unwrap();
+    refused(&killed, &["--lr", "1e-4"], "holds a study with other settings");
+    refused(&killed, &["--m", "2"], "holds a study with other arms");
+    assert_eq!(std::fs::read(killed.join("results.json")).unwrap(), before);
+    assert!(command(&killed).args(["--lr", "1e-4", "--force"]).output().unwrap().status.success());
+    assert_eq!(read(&killed).settings.learning_rate, 1e-4);
 }

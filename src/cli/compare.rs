@@ -6,28 +6,14 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::progress::Watcher;
-use super::run_info::run_info;
-use super::values::{DtypeArg, count, not_negative, positive_real};
-use crate::config::DecoderConfig;
-use crate::data::language::{Language, Split};
-use crate::data::text::TextFile;
-use crate::data::{DataError, Windows, check_vocabulary};
+use super::run_info::{build, run_info};
+use super::values::{DtypeArg, count, not_negative, positive_real, size};
+use super::{console, output};
 use crate::device::device;
-use crate::figure::draw_study;
-use crate::formats::HfDirectory;
 use crate::growth::PlanError;
-use crate::output::commit::write_file_atomically;
-use crate::profile::flops::train_flops;
-use crate::report::{BaseInfo, DataInfo, Study, StudySettings, table, verdict};
-use crate::study::{self, Budget, Outcome, PlanOptions, RunOptions, StudyData, StudyError, StudyPlan, Units};
-use crate::tokenizer::Tokenizer;
-use crate::weights::WeightSource;
-
-/// Where the built-in base lies in the source.
-const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
-
-/// Tokens decoded per timing.
-const DECODE_TOKENS: usize = 16;
+use crate::output::commit::Existing;
+use crate::report::{table, verdict};
+use crate::study::{Budget, Comparison, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS, Request, StudyError, StudyFolder};
 
 /// Grow a base deep and wide, train both at equal FLOPs, and compare
 ///
@@ -52,10 +38,10 @@ pub struct CompareArgs {
     #[arg(long, value_name = "M", value_delimiter = ',', allow_negative_numbers = true, value_parser = not_negative, help_heading = "Arms")]
     pub m: Vec<usize>,
     /// Experts per layer of the wide arm
-    #[arg(long, default_value_t = 8, help_heading = "Arms")]
+    #[arg(long, default_value_t = NUM_LOCAL_EXPERTS, help_heading = "Arms")]
     pub experts: usize,
     /// Experts per token of the wide arm
-    #[arg(long, default_value_t = 2, help_heading = "Arms")]
+    #[arg(long, default_value_t = NUM_EXPERTS_PER_TOK, help_heading = "Arms")]
     pub top_k: usize,
     /// Training FLOPs of each arm, such as 3e12 [default: 6e11]
     ///
@@ -76,10 +62,10 @@ pub struct CompareArgs {
     #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
     /// Windows per update [default: 8, 4 with --quick or --base, 1 with both]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = size, help_heading = "Training")]
     pub batch_size: Option<usize>,
     /// Tokens per window [default: 128, 256 with --base]
-    #[arg(long, help_heading = "Training")]
+    #[arg(long, value_parser = size, help_heading = "Training")]
     pub seq_length: Option<usize>,
     /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Measuring")]
@@ -91,10 +77,13 @@ pub struct CompareArgs {
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// Files of these names in it are replaced. The default is out/compare_dus_moe, with a suffix for --quick, for --base
-    /// and for any other option that changes results.
+    /// An interrupted study in it goes on, and the results of the same study are replaced. The default is
+    /// out/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
+    /// Replace another study in the folder
+    #[arg(long, short = 'y', help_heading = "Output")]
+    pub force: bool,
     /// A short run: some twenty seconds; with --base 2 updates
     #[arg(long, help_heading = "Training")]
     pub quick: bool,
@@ -104,192 +93,81 @@ pub struct CompareArgs {
 }
 
 impl CompareArgs {
+    fn request(&self) -> Request {
+        let tokens = self.tokens.map(Budget::ControlTokens);
+        Request {
+            base: self.base.clone(),
+            data: self.data.clone(),
+            overlaps: self.m.clone(),
+            num_local_experts: self.experts,
+            num_experts_per_tok: self.top_k,
+            budget: self.flops.map(Budget::Flops).or(tokens),
+            num_seeds: self.seeds,
+            learning_rate: self.lr,
+            batch_size: self.batch_size,
+            seq_length: self.seq_length,
+            dtype: self.dtype.dtype(),
+            quick: self.quick,
+        }
+    }
+
+    /// The directory asked for, or one by what else was asked for.
+    fn out(&self) -> PathBuf {
+        let default = || {
+            let base =
+                self.base.as_deref().and_then(Path::file_name).map(|name| format!("_{}", name.to_string_lossy()));
+            let custom = if self.base.is_none() && !self.is_as_it_comes() { "_custom" } else { "" };
+            let quick = if self.quick { "_quick" } else { "" };
+            Path::new("out").join(format!("compare_dus_moe{}{custom}{quick}", base.unwrap_or_default()))
+        };
+        self.out.clone().unwrap_or_else(default)
+    }
+
     /// Whether no option that changes results was given, `--quick` aside.
     fn is_as_it_comes(&self) -> bool {
         self.data.is_none()
             && self.m.is_empty()
-            && (self.experts, self.top_k) == (8, 2)
+            && (self.experts, self.top_k) == (NUM_LOCAL_EXPERTS, NUM_EXPERTS_PER_TOK)
             && (self.flops, self.tokens, self.lr, self.seeds) == (None, None, None, None)
             && (self.batch_size, self.seq_length) == (None, None)
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
     }
 
-    /// The failure of a plan under the option that asked for it.
+    /// The failure under the option that caused it.
     fn blame(&self, error: StudyError) -> Failure {
-        let StudyError::Plan(source) = error else { return error.into() };
-        let option = match &source {
-            PlanError::OverlapTooLarge { overlap, .. } => format!("--m {overlap}"),
-            PlanError::Config(_) => format!("--experts {} --top-k {}", self.experts, self.top_k),
-            _ => return source.into(),
+        let option = match &error {
+            StudyError::Plan(PlanError::OverlapTooLarge { overlap, .. }) => format!("--m {overlap}"),
+            StudyError::Plan(PlanError::Config(_)) => format!("--experts {} --top-k {}", self.experts, self.top_k),
+            StudyError::WindowTooLong { seq_length, .. } => format!("--seq-length {seq_length}"),
+            StudyError::NoData { .. } => return Failure::usage(error).for_option("--data"),
+            StudyError::NotWritable { .. } => return Failure::usage(error).for_option("--out"),
+            _ => return error.into(),
         };
-        Failure::from(source).for_option(option)
+        Failure::from(error).for_option(option)
     }
 }
 
-/// Numbers that the arguments leave open, by what is asked: built-in or real base, quick or not.
-struct Defaults {
-    budget: Budget,
-    seeds: u64,
-    learning_rate: f64,
-    batch_size: usize,
-    seq_length: usize,
-    micro_batch_size: usize,
-    heldout_windows: usize,
-    num_evals: usize,
-    num_rounds: usize,
-}
-
-impl Defaults {
-    fn of(args: &CompareArgs) -> Self {
-        let builtin = Self {
-            budget: Budget::Flops(600_000_000_000),
-            seeds: 3,
-            learning_rate: 2e-3,
-            batch_size: 8,
-            seq_length: 128,
-            micro_batch_size: 8,
-            heldout_windows: 64,
-            num_evals: 10,
-            num_rounds: 9,
-        };
-        match (&args.base, args.quick) {
-            (None, false) => builtin,
-            (None, true) => Self {
-                budget: Budget::Flops(150_000_000_000),
-                seeds: 1,
-                batch_size: 4,
-                micro_batch_size: 4,
-                heldout_windows: 24,
-                num_evals: 4,
-                ..builtin
-            },
-            (Some(_), quick) => Self {
-                budget: Budget::ControlTokens(if quick { 512 } else { 16_384 }),
-                seeds: 1,
-                learning_rate: 1e-4,
-                batch_size: if quick { 1 } else { 4 },
-                seq_length: 256,
-                micro_batch_size: 1,
-                heldout_windows: if quick { 2 } else { 16 },
-                num_evals: if quick { 1 } else { 4 },
-                num_rounds: 3,
-            },
-        }
-    }
-}
-
-/// Runs the comparison: checks every input, trains, prints the table and the verdict, writes the files.
+/// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict.
 ///
 /// # Errors
 /// Every fault of the input, before any work and before anything is written; then what training or the disk meets.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
-    let defaults = Defaults::of(args);
-    let seq_length = positive("seq-length", args.seq_length.unwrap_or(defaults.seq_length))?;
-    let batch_size = positive("batch-size", args.batch_size.unwrap_or(defaults.batch_size))?;
-    let num_seeds = args.seeds.unwrap_or(defaults.seeds);
-    let budget = match (args.flops, args.tokens) {
-        (Some(flops), _) => Budget::Flops(flops),
-        (None, Some(tokens)) => Budget::ControlTokens(tokens),
-        (None, None) => defaults.budget,
-    };
-    let out = out_folder(args)?;
-    if let (Some(base), None) = (&args.base, &args.data) {
-        return Err(Failure::usage(format_args!(
-            "--base {base:?} needs --data: the built-in language is written in the vocabulary of the built-in base"
-        )));
-    }
     args.base.as_deref().map_or(Ok(()), is_local_directory)?;
-    let base = HfDirectory::open(args.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
-    base.config().computable().map_err(|error| Failure::invalid(format_args!("{:?}: {error}", base.path())))?;
-    let plan_options = PlanOptions {
-        overlaps: args.m.clone(),
-        num_local_experts: args.experts,
-        num_experts_per_tok: args.top_k,
-        budget,
-        batch_size,
-        seq_length,
-    };
-    fits(base.config(), seq_length)?;
-    let plan = StudyPlan::new(base.config(), &plan_options).map_err(|error| args.blame(error))?;
-    let data = match &args.data {
-        None => {
-            let num_windows = windows_needed(base.config(), &plan, batch_size, seq_length)?;
-            builtin_data(seq_length, num_windows, defaults.heldout_windows)?
-        }
-        Some(file) => text_data(file, &base, seq_length, defaults.heldout_windows)?,
-    };
+    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let folder = StudyFolder::new(args.out(), existing).map_err(|error| args.blame(error))?;
+    let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;
-
-    let settings = StudySettings {
-        train_flops_budget_flops: plan.budget_flops,
-        batch_size,
-        seq_length,
-        learning_rate: args.lr.unwrap_or(defaults.learning_rate),
-        warmup_fraction: 0.1,
-        weight_decay: 0.1,
-        seeds: (1..=num_seeds).collect(),
-        match_rule: plan.match_rule.clone(),
-    };
-    let sha256 = base.weights_sha256(&mut |_| ())?;
-    let options = RunOptions {
-        settings: settings.clone(),
-        micro_batch_size: (1..=defaults.micro_batch_size).rev().find(|n| batch_size.is_multiple_of(*n)).unwrap_or(1),
-        num_evals: defaults.num_evals,
-        dtype: args.dtype.dtype(),
-        decode_tokens: DECODE_TOKENS,
-        num_rounds: defaults.num_rounds,
-        identity: format!("{} {sha256}", build_hash()?),
-    };
     let info = run_info(&args.device, &args.dtype.dtype().to_string());
     let mut watcher = Watcher::new();
-    let units = Units::in_folder(out.join("units"));
-    let Outcome { arms, rounds, base_loss_nats } =
-        study::run(&base, &plan, &data, &options, &units, &device, |progress| watcher.show(progress))?;
+    let study = comparison.run(&folder, info, &build()?, &device, |progress| watcher.show(progress))?;
     drop(watcher);
-    let study = Study {
-        run: info,
-        base: BaseInfo {
-            name: file_name(args.base.as_deref(), "pico (built-in)"),
-            sha256: Some(sha256),
-            config: base.config().clone(),
-            heldout_loss_nats: base_loss_nats,
-        },
-        data: DataInfo {
-            name: file_name(args.data.as_deref(), "built-in language"),
-            train_tokens: (data.train.len() * seq_length) as u64,
-            heldout_tokens: (data.heldout.len() * seq_length) as u64,
-            floor_nats: data.heldout.floor_nats(),
-            topics: data.topics,
-        },
-        settings,
-        arms,
-        rounds,
-    };
-    let json = study.to_json()?;
-    write(&study, &json, &out)?;
     if args.json {
-        super::output::print(&format!("{json}\n"))?;
-    } else {
-        super::output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
-        super::console::tell(format_args!("written to {}", out.display()));
+        return output::print(&format!("{}\n", study.to_json().map_err(StudyError::from)?));
     }
+    output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
+    console::tell(format_args!("written to {}", folder.path().display()));
     Ok(())
-}
-
-/// Hash of this program: finished runs of another build are not reused.
-fn build_hash() -> Result<String, Failure> {
-    let program = std::env::current_exe().map_err(Failure::reading(Path::new("the program")))?;
-    let file = std::fs::File::open(&program).map_err(Failure::reading(&program))?;
-    let mut hash = blake3::Hasher::new();
-    Ok(hash.update_reader(file).map_err(Failure::reading(&program))?.finalize().to_hex().to_string())
-}
-
-fn positive(option: &'static str, number: usize) -> Result<usize, Failure> {
-    match number {
-        0 => Err(Failure::usage(format_args!("--{option} is 0, expected at least 1"))),
-        _ => Ok(number),
-    }
 }
 
 /// Names the other forms in which a base may be given elsewhere.
@@ -308,92 +186,44 @@ fn is_local_directory(base: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where results go: what was asked for, or a folder by what was asked. The plain one is for the study as it comes.
-fn out_folder(args: &CompareArgs) -> Result<PathBuf, Failure> {
-    let default = || {
-        let base = args.base.as_deref().map(|base| format!("_{}", file_name(Some(base), "base")));
-        let quick = if args.quick { "_quick" } else { "" };
-        let custom = if args.base.is_none() && !args.is_as_it_comes() { "_custom" } else { "" };
-        Path::new("out").join(format!("compare_dus_moe{}{custom}{quick}", base.unwrap_or_default()))
-    };
-    let path = args.out.clone().unwrap_or_else(default);
-    let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
-    match tempfile::tempfile_in(existing) {
-        Ok(_) => Ok(path),
-        Err(_) => {
-            Err(Failure::usage(format_args!("--out {path:?}: {existing:?} is not a folder that can be written to")))
-        }
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+
+    use super::*;
+    use crate::study::Defaults;
+
+    #[test]
+    fn the_help_states_the_defaults() {
+        let command = CompareArgs::augment_args(Command::new("compare"));
+        let help = |id: &str| {
+            let arg = command.get_arguments().find(|arg| arg.get_id() == id).unwrap();
+            format!("{} {}", arg.get_help().unwrap(), arg.get_long_help().unwrap_or_default())
+        };
+        let given = Some(Path::new("base"));
+        let [plain, quick, base, both] = [(None, false), (None, true), (given, false), (given, true)]
+            .map(|(base, quick)| Defaults::new(base, quick));
+        let says = |id: &str, text: String| assert!(help(id).contains(&text), "--{id}: {} has no {text:?}", help(id));
+        let flops = |defaults: Defaults| match defaults.budget {
+            Budget::Flops(flops) => flops as f64,
+            Budget::ControlTokens(_) => panic!("tokens"),
+        };
+        let tokens = |defaults: Defaults| match defaults.budget {
+            Budget::ControlTokens(tokens) => tokens,
+            Budget::Flops(_) => panic!("FLOPs"),
+        };
+        says("flops", format!("[default: {:e}]", flops(plain)));
+        says("flops", format!("With --quick, the default is {:e}.", flops(quick)));
+        says("tokens", format!("the default budget is {} tokens, with --quick too {}.", tokens(base), tokens(both)));
+        says("seeds", format!("[default: {}]", plain.num_seeds));
+        assert_eq!([quick, base, both].map(|defaults| defaults.num_seeds), [1; 3]);
+        says("seeds", "With --quick or --base, the default is 1.".into());
+        says("lr", format!("[default: {:e}, {:e} with --base]", plain.learning_rate, base.learning_rate));
+        assert_eq!((quick.learning_rate, both.learning_rate), (plain.learning_rate, base.learning_rate));
+        let [full, some, other, least] = [plain, quick, base, both].map(|defaults| defaults.batch_size);
+        assert_eq!(some, other);
+        says("batch_size", format!("[default: {full}, {some} with --quick or --base, {least} with both]"));
+        says("seq_length", format!("[default: {}, {} with --base]", plain.seq_length, base.seq_length));
+        assert_eq!((quick.seq_length, both.seq_length), (plain.seq_length, base.seq_length));
     }
-}
-
-fn fits(base: &DecoderConfig, seq_length: usize) -> Result<(), Failure> {
-    let max_position_embeddings = base.max_position_embeddings;
-    if seq_length.saturating_add(DECODE_TOKENS) <= max_position_embeddings {
-        return Ok(());
-    }
-    Err(Failure::invalid(format_args!(
-        "--seq-length {seq_length} exceeds max_position_embeddings {max_position_embeddings} of the base less {DECODE_TOKENS} tokens to decode"
-    )))
-}
-
-/// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
-fn windows_needed(
-    base: &DecoderConfig,
-    plan: &StudyPlan,
-    batch_size: usize,
-    seq_length: usize,
-) -> Result<usize, Failure> {
-    /// Four gigabytes of windows.
-    const MOST_IDS: u128 = 1 << 28;
-    let update = train_flops(base, batch_size as u64, seq_length as u64).max(1);
-    let num_windows = u128::from(plan.budget_flops).div_ceil(update) * batch_size as u128;
-    let most = MOST_IDS / (seq_length as u128 + 1);
-    if num_windows > most {
-        return Err(Failure::invalid(format_args!(
-            "the budget takes {num_windows} windows of fresh text, expected at most {most}"
-        )));
-    }
-    Ok(num_windows as usize)
-}
-
-/// Fresh documents of the built-in language: training never repeats one.
-fn builtin_data(seq_length: usize, num_windows: usize, heldout_windows: usize) -> Result<StudyData, DataError> {
-    /// Documents before this one pretrained the built-in base.
-    const FIRST_FRESH: u64 = 1 << 32;
-    let language = &Language::builtin();
-    let documents = |split, first: u64| (first..).map(move |index| language.document(split, index));
-    Ok(StudyData {
-        train: Windows::aligned(documents(Split::Train, FIRST_FRESH), seq_length, num_windows)?,
-        heldout: Windows::aligned(documents(Split::HeldOut, 0), seq_length, heldout_windows)?,
-        topics: language.topics().iter().map(|topic| (*topic).to_owned()).collect(),
-    })
-}
-
-/// A file's text by the base's tokenizer: the last tenth held out, of which at most `heldout_windows` are scored.
-fn text_data(file: &Path, base: &HfDirectory, seq_length: usize, heldout_windows: usize) -> Result<StudyData, Failure> {
-    let text = TextFile::read(file)?;
-    let tokenizer = Tokenizer::from_file(&base.path().join("tokenizer.json"))?;
-    let documents = text.tokenize(&tokenizer, |_| ())?;
-    check_vocabulary(&documents, base.config().vocab_size)?;
-    let windows = Windows::contiguous(&documents, tokenizer.eos().first().copied(), seq_length)?;
-    let (train, heldout) = windows.split_heldout(0.1)?;
-    Ok(StudyData { train, heldout: heldout.first(heldout_windows), topics: vec!["all text".to_owned()] })
-}
-
-fn file_name(path: Option<&Path>, otherwise: &str) -> String {
-    let name = path.and_then(Path::file_name);
-    name.map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Draws every figure first, then writes the files, the record last.
-fn write(study: &Study, json: &str, out: &Path) -> Result<(), Failure> {
-    let figures = draw_study(study)?;
-    std::fs::create_dir_all(out).map_err(Failure::writing(out))?;
-    for figure in figures {
-        write_file_atomically(&out.join(format!("{}.svg", figure.name)), figure.svg.as_bytes())?;
-        write_file_atomically(&out.join(format!("{}.png", figure.name)), &figure.png)?;
-    }
-    let markdown = format!("{}\n{}\n", table::to_markdown(study), verdict(study));
-    write_file_atomically(&out.join("results.md"), markdown.as_bytes())?;
-    Ok(write_file_atomically(&out.join("results.json"), json.as_bytes())?)
 }

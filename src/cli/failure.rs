@@ -12,15 +12,12 @@ use crate::data::shards::TokenizeError;
 use crate::data::source::SourceError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
-use crate::figure::FigureError;
 use crate::formats::CheckpointError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
 use crate::hub::HubError;
 use crate::output::OutputError;
-use crate::report::RecordError;
 use crate::study::StudyError;
-use crate::tokenizer::TokenizerError;
 use crate::upscale::UpscaleError;
 use crate::weights::WeightError;
 
@@ -131,7 +128,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, FigureError, FileError, HubError, PlanError, SourceError, TokenizerError, UpscaleError);
+from_errors!(DataError, FileError, HubError, PlanError, SourceError, TokenizerError, UpscaleError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {
@@ -185,20 +182,16 @@ impl From<MergeError> for Failure {
     }
 }
 
+/// The message names the option that replaces another study.
 impl From<StudyError> for Failure {
     fn from(error: StudyError) -> Self {
         match error {
             StudyError::Weights(error) => error.into(),
-            StudyError::File(error) => error.into(),
-            StudyError::Diverged { .. } | StudyError::BrokenBase { .. } => Self::runtime(error),
-            _ => Self::invalid(error),
+            StudyError::Base(error) => error.into(),
+            StudyError::OtherStudy { .. } => Self::invalid(format_args!("{error} (--force replaces it)")),
+            StudyError::OtherRuns { .. } => Self::invalid(format_args!("{error} (--force removes them)")),
+            _ => Self::of_kind(error.kind(), error),
         }
-    }
-}
-
-impl From<RecordError> for Failure {
-    fn from(error: RecordError) -> Self {
-        Self::runtime(error)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The command line of a run, for records: without the folders in which a user keeps files.
 
+use std::fs::File;
 use std::path::Path;
 
+use super::failure::Failure;
 use crate::report::RunInfo;
 
 /// The name of the program.
@@ -10,6 +12,17 @@ pub(super) const COMMAND: &str = env!("CARGO_PKG_NAME");
 /// Describes this run.
 pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
     RunInfo::now(command(), device, dtype)
+}
+
+/// Hash of this program.
+///
+/// # Errors
+/// If its file cannot be read.
+pub(super) fn build() -> Result<String, Failure> {
+    let program = std::env::current_exe().map_err(Failure::reading(Path::new("the program")))?;
+    let file = File::open(&program).map_err(Failure::reading(&program))?;
+    let mut hash = blake3::Hasher::new();
+    Ok(hash.update_reader(file).map_err(Failure::reading(&program))?.finalize().to_hex().to_string())
 }
 
 /// The words of the command line.

@@ -79,6 +79,11 @@ pub(super) fn byte_count(text: &str) -> Result<u64, String> {
     number.checked_mul(scale).ok_or_else(refused)
 }
 
+/// As [`count`], of things in memory.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    count(text).map(|number| number as usize)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,10 +92,7 @@ impl Checkpoint {
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, CheckpointError> {
         const LIMIT_BYTES: u64 = 256 << 20;
         match self {
-            Self::Hf(directory) => {
-                let path = directory.path().join("tokenizer.json");
-                Ok(read_bounded(&**directory.disk(), &path, LIMIT_BYTES)?)
-            }
+            Self::Hf(directory) => Ok(read_bounded(&**directory.disk(), &directory.tokenizer_file(), LIMIT_BYTES)?),
             Self::Gguf(file) => file.tokenizer_json(),
         }
     }
@@ -131,8 +128,7 @@ impl Checkpoint {
         match self {
             Self::Hf(directory) => {
                 let tokenizer = HfTokenizer::open_on(&**directory.disk(), directory.path())?;
-                let path = directory.path().join("tokenizer.json");
-                Ok(GgufVocabulary::from_hf(&tokenizer).map_err(InFile::at(path))?)
+                Ok(GgufVocabulary::from_hf(&tokenizer).map_err(InFile::at(directory.tokenizer_file()))?)
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),

@@ -90,6 +90,7 @@ pub(crate) fn study(num_arms: usize, num_seeds: usize) -> Study {
             name: "built-in language".to_owned(),
             train_tokens: 20_000_000,
             heldout_tokens: 65_536,
+            blake3: Some("af1349b9".to_owned()),
             floor_nats: Some(1.702),
             topics: TOPICS.map(str::to_owned).to_vec(),
         },

@@ -78,6 +78,9 @@ pub struct DataInfo {
     pub train_tokens: u64,
     /// Tokens in the held-out split.
     pub heldout_tokens: u64,
+    /// BLAKE3 of the ids of both splits; `None` in older records.
+    #[serde(default)]
+    pub blake3: Option<String>,
     /// Mean of −ln p of the held-out tokens under the distribution they were drawn from, where it is known: what a
     /// model that knows the source scores on them, nats per token.
     pub floor_nats: Option<f64>,

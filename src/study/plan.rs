@@ -1,9 +1,10 @@
 //! What a study will run, decided in integers before any weight is read.
 
-use crate::config::{ConfigError, DecoderConfig, MoeConfig};
-use crate::growth::{GrowthPlan, LayerPlan, PlanError, UpcyclePlan};
+use super::error::StudyError;
+use crate::config::{DecoderConfig, MoeConfig};
+use crate::growth::{GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::profile::flops::train_flops;
-use crate::profile::matching::{Context, MatchError, iso_flop_overlap};
+use crate::profile::matching::{Context, iso_flop_overlap};
 use crate::report::ArmKind;
 
 /// What the user may choose.
@@ -30,70 +31,6 @@ pub enum Budget {
     Flops(u64),
     /// The training FLOPs of the dense control over this many tokens.
     ControlTokens(u64),
-}
-
-/// Why a study cannot be planned or run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StudyError {
-    /// The base is not what both kinds of growth start from.
-    #[error("the base has {num_local_experts} experts, expected a dense decoder")]
-    SparseBase {
-        /// Experts per layer of the base.
-        num_local_experts: usize,
-    },
-    /// The budget does not pay for one update of some arm.
-    #[error("{budget_flops} training FLOPs do not pay for one update of {arm}, which takes {update_flops}")]
-    BudgetTooSmall {
-        /// The arm's name.
-        arm: String,
-        /// Training FLOPs given.
-        budget_flops: u64,
-        /// Training FLOPs of one update.
-        update_flops: u64,
-    },
-    /// The same growth twice.
-    #[error("overlap m = {overlap} is asked for twice")]
-    RepeatedOverlap {
-        /// The overlap.
-        overlap: usize,
-    },
-    /// The base does not give a number, before anything is done to it.
-    #[error("the held-out loss of the base is {loss}: its weights are broken")]
-    BrokenBase {
-        /// What was found.
-        loss: f64,
-    },
-    /// Something is no longer a number: the arm diverged.
-    #[error("the {what} of {arm} is {value} at step {step}: training diverged, try a lower learning rate")]
-    Diverged {
-        /// The arm's name.
-        arm: String,
-        /// The step at which it was seen.
-        step: usize,
-        /// Which quantity.
-        what: &'static str,
-        /// What was found.
-        value: f64,
-    },
-    /// Growth refuses the plan.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The sizes of the wide arm break a rule.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The solver refuses the base.
-    #[error(transparent)]
-    Match(#[from] MatchError),
-    /// Training refuses its settings.
-    #[error(transparent)]
-    Train(#[from] crate::train::TrainError),
-    /// A finished run could not be recorded.
-    #[error(transparent)]
-    File(#[from] crate::error::FileError),
-    /// A weight could not be read.
-    #[error(transparent)]
-    Weights(#[from] crate::weights::WeightError),
 }
 
 /// One arm: how it grows from the base, and how long it trains.
@@ -185,6 +122,7 @@ fn small(flops: u128) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::growth::PlanError;
 
     fn options() -> PlanOptions {
         PlanOptions {

@@ -5,10 +5,12 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 
+use super::data::StudyData;
+use super::error::StudyError;
 use super::measure::{DECODE_BATCHES, cost, time_once, timings};
-use super::plan::{ArmSpec, StudyError, StudyPlan};
-use super::unit::{UnitRecord, Units};
-use crate::data::{WindowOrder, Windows};
+use super::plan::{ArmSpec, StudyPlan};
+use super::unit::{UnitId, UnitRecord, Units};
+use crate::data::WindowOrder;
 use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan};
 use crate::model::AnyDecoder;
@@ -24,32 +26,6 @@ use crate::train::{
     Trainer, WindowBatches,
 };
 use crate::weights::{Dtype, WeightSource};
-
-/// The text of a study.
-#[derive(Debug, Clone)]
-pub struct StudyData {
-    /// What every arm trains on, in the same order.
-    pub train: Windows,
-    /// What every arm is scored on.
-    pub heldout: Windows,
-    /// Names of the topics; one name for text without any.
-    pub topics: Vec<String>,
-}
-
-impl StudyData {
-    /// Hash of all tokens.
-    fn hash(&self) -> String {
-        let mut hash = blake3::Hasher::new();
-        for windows in [&self.train, &self.heldout] {
-            hash.update(&(windows.len() as u64).to_le_bytes());
-            for window in 0..windows.len() {
-                let ids = windows.inputs(window).iter().chain(windows.targets(window));
-                hash.update(&ids.flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
-            }
-        }
-        hash.finalize().to_hex().to_string()
-    }
-}
 
 /// What a study is doing, for a progress display.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +95,8 @@ pub struct Outcome {
 /// repeated; new ones are recorded there as they finish.
 ///
 /// # Errors
-/// [`StudyError`], naming the arm that diverged, the weight that could not be read, or the record that could not be written.
+/// [`StudyError::OtherRuns`] before any work; [`StudyError::BrokenBase`], [`StudyError::Diverged`]; what reading weights and
+/// writing records meet.
 pub fn run<S: WeightSource>(
     base: &S,
     plan: &StudyPlan,
@@ -129,28 +106,46 @@ pub fn run<S: WeightSource>(
     device: &Device,
     mut watch: impl FnMut(Progress<'_>),
 ) -> Result<Outcome, StudyError> {
+    let ids = unit_ids(plan, data, options, device);
+    units.claim(ids.iter().map(|(_, id)| id))?;
     let study = Runner::new(base, data, options, device)?;
     let mut records = Vec::new();
-    for spec in &plan.arms {
-        for &seed in &options.settings.seeds {
-            let key = study.key(spec, seed);
-            records.push(match units.find(&spec.name, seed, &key) {
-                Some(record) => {
-                    watch(Progress::Resumed { arm: &spec.name, seed });
-                    record
-                }
-                None => {
-                    let record = study.run_one(spec, seed, key, &mut watch)?;
-                    units.save(&record)?;
-                    record
-                }
-            });
-        }
+    for (spec, id) in ids {
+        records.push(match units.find(&id) {
+            Some(record) => {
+                watch(Progress::Resumed { arm: &spec.name, seed: id.seed });
+                record
+            }
+            None => {
+                let record = study.run_one(spec, id, &mut watch)?;
+                units.save(&record)?;
+                record
+            }
+        });
     }
     let (timed, rounds) = study.time(&plan.arms, &mut watch)?;
     let arms = merge(&plan.arms, &records, timed, options);
     units.remove(&records);
     Ok(Outcome { arms, rounds, base_loss_nats: study.base_loss })
+}
+
+/// The runs of a study. The key of each is a hash of everything that its result depends on.
+fn unit_ids<'p>(
+    plan: &'p StudyPlan,
+    data: &StudyData,
+    options: &RunOptions,
+    device: &Device,
+) -> Vec<(&'p ArmSpec, UnitId)> {
+    let RunOptions { settings, micro_batch_size, num_evals, identity, .. } = options;
+    // Neither other seeds nor the rule of matching changes a run.
+    let alone = StudySettings { seeds: Vec::new(), match_rule: String::new(), ..settings.clone() };
+    let data_hash = data.blake3();
+    let id = |(spec, seed): (&'p ArmSpec, u64)| {
+        let parts =
+            format!("{identity} {data_hash} {device:?} {alone:?} {micro_batch_size} {num_evals} {spec:?} {seed}");
+        (spec, UnitId { arm: spec.name.clone(), seed, key: blake3::hash(parts.as_bytes()).to_hex().to_string() })
+    };
+    plan.arms.iter().flat_map(|spec| settings.seeds.iter().map(move |&seed| (spec, seed))).map(id).collect()
 }
 
 /// Timings of an arm, and the peak of memory above its weights while they were taken.
@@ -190,7 +185,6 @@ struct Runner<'a, S> {
     options: &'a RunOptions,
     device: &'a Device,
     base_loss: f64,
-    data_hash: String,
 }
 
 impl<'a, S: WeightSource> Runner<'a, S> {
@@ -200,32 +194,19 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         if !base_loss.is_finite() {
             return Err(StudyError::BrokenBase { loss: base_loss });
         }
-        Ok(Self { base, data, options, device, base_loss, data_hash: data.hash() })
-    }
-
-    /// Hash of everything that the result of a run depends on.
-    fn key(&self, spec: &ArmSpec, seed: u64) -> String {
-        let RunOptions { settings, micro_batch_size, num_evals, identity, .. } = self.options;
-        // Neither other seeds nor what is held equal changes a run.
-        let settings = StudySettings { seeds: Vec::new(), match_rule: String::new(), ..settings.clone() };
-        let parts = format!(
-            "{identity} {} {:?} {settings:?} {micro_batch_size} {num_evals} {spec:?} {seed}",
-            self.data_hash, self.device
-        );
-        blake3::hash(parts.as_bytes()).to_hex().to_string()
+        Ok(Self { base, data, options, device, base_loss })
     }
 
     /// One unit of the study: an arm with a seed.
     fn run_one(
         &self,
         spec: &ArmSpec,
-        seed: u64,
-        key: String,
+        id: UnitId,
         watch: &mut impl FnMut(Progress<'_>),
     ) -> Result<UnitRecord, StudyError> {
-        let (result, train_peak_bytes) = peak_bytes(self.device, || self.seed_run(spec, seed, watch));
+        let (result, train_peak_bytes) = peak_bytes(self.device, || self.seed_run(spec, id.seed, watch));
         let (run, expert_load) = result?;
-        Ok(UnitRecord { key, arm: spec.name.clone(), run, train_peak_bytes, expert_load })
+        Ok(UnitRecord { key: id.key, arm: id.arm, run, train_peak_bytes, expert_load })
     }
 
     /// Times all arms, freshly grown, round by round. The first arm of a round is another one each time, and one model is in

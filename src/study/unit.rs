@@ -1,14 +1,21 @@
 //! One training run: an arm with a seed. Runs are recorded as they finish, so that an interrupted study goes on with the
 //! next one.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::error::StudyError;
 use crate::error::FileError;
-use crate::output::commit::write_file_atomically;
+use crate::output::commit::{Existing, write_file_atomically};
+use crate::output::disk::disk;
+use crate::output::read::read_bounded;
 use crate::report::{ExpertLoad, SeedRun};
+
+/// Limit on the size of a record.
+const LIMIT_BYTES: u64 = 1 << 30;
 
 /// The result of one run, before the arm is timed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,29 +32,71 @@ pub struct UnitRecord {
     pub expert_load: Option<ExpertLoad>,
 }
 
+impl UnitRecord {
+    /// The run that the record is of.
+    pub fn id(&self) -> UnitId {
+        UnitId { arm: self.arm.clone(), seed: self.run.seed, key: self.key.clone() }
+    }
+}
+
+/// Which run a record is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitId {
+    /// Name of the arm.
+    pub arm: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Hash of everything that the result depends on.
+    pub key: String,
+}
+
+impl UnitId {
+    fn file_name(&self) -> String {
+        let words = self.arm.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let name = words.collect::<Vec<_>>().join("-").to_lowercase();
+        format!("{name}.seed-{}.{}.json", self.seed, &self.key[..16.min(self.key.len())])
+    }
+}
+
 /// Where finished runs are kept until the study is complete: a JSON file each.
 ///
 /// A record is reused only by the run with the same key, so changed settings, data or code never reuse a stale one.
 #[derive(Debug, Clone)]
 pub struct Units {
-    folder: Option<PathBuf>,
+    folder: PathBuf,
+    existing: Existing,
 }
 
 impl Units {
-    /// Keeps nothing: an interrupted study starts again.
-    pub fn discarded() -> Self {
-        Self { folder: None }
+    /// Keeps runs in this folder, which is made when the first one finishes. `existing` decides what happens to runs of
+    /// another study in it.
+    pub fn in_folder(folder: impl Into<PathBuf>, existing: Existing) -> Self {
+        Self { folder: folder.into(), existing }
     }
 
-    /// Keeps runs in this folder, which is made when the first one finishes.
-    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()) }
+    /// Takes the folder for these runs: records of others are refused if they are to be kept, else removed.
+    ///
+    /// # Errors
+    /// [`StudyError::OtherRuns`]; [`StudyError::File`].
+    pub fn claim<'i>(&self, ids: impl Iterator<Item = &'i UnitId>) -> Result<(), StudyError> {
+        let own: HashSet<String> = ids.map(UnitId::file_name).collect();
+        for name in self.names().into_iter().filter(|name| name.ends_with(".json") && !own.contains(name)) {
+            let record = self.folder.join(&name);
+            match self.existing {
+                _ if self.read(&record).is_none() => {}
+                Existing::Keep => {
+                    let path = self.folder.parent().unwrap_or(&self.folder).to_owned();
+                    return Err(StudyError::OtherRuns { path, run: name });
+                }
+                _ => fs::remove_file(&record).map_err(FileError::io(&record))?,
+            }
+        }
+        Ok(())
     }
 
-    /// The finished run of this arm and seed with this key, if there is one.
-    pub fn find(&self, arm: &str, seed: u64, key: &str) -> Option<UnitRecord> {
-        let text = fs::read_to_string(self.path(arm, seed, key)?).ok()?;
-        serde_json::from_str(&text).ok().filter(|record: &UnitRecord| record.key == key && record.arm == arm)
+    /// The finished run, if there is one.
+    pub fn find(&self, id: &UnitId) -> Option<UnitRecord> {
+        self.read(&self.folder.join(id.file_name())).filter(|record| record.id() == *id)
     }
 
     /// Records a finished run.
@@ -55,36 +104,27 @@ impl Units {
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, record: &UnitRecord) -> Result<(), FileError> {
-        let Some(path) = self.path(&record.arm, record.run.seed, &record.key) else { return Ok(()) };
-        let folder = path.parent().expect("a file in a folder");
-        fs::create_dir_all(folder).map_err(FileError::io(folder))?;
+        fs::create_dir_all(&self.folder).map_err(FileError::io(&self.folder))?;
         let json = serde_json::to_vec_pretty(record).expect("a record of finite numbers and strings");
-        write_file_atomically(&path, &json)
+        write_file_atomically(&self.folder.join(record.id().file_name()), &json)
     }
 
     /// Removes the records of these runs, and the folder if nothing else is in it.
     pub fn remove(&self, records: &[UnitRecord]) {
-        for record in records {
-            let Some(path) = self.path(&record.arm, record.run.seed, &record.key) else { return };
-            let _stays_if_it_cannot_be_removed = fs::remove_file(path);
-        }
-        let Some(folder) = self.folder.as_deref() else { return };
-        let Ok(left) = fs::read_dir(folder) else { return };
+        let own = records.iter().map(|record| record.id().file_name());
         // A killed study may have left a record half written.
-        let partial = left.flatten().filter(|file| file.file_name().to_string_lossy().starts_with(".partial-"));
-        partial.for_each(|file| drop(fs::remove_file(file.path())));
-        let _is_not_empty = fs::remove_dir(folder);
+        let partial = self.names().into_iter().filter(|name| name.starts_with(".partial-"));
+        own.chain(partial).for_each(|name| drop(fs::remove_file(self.folder.join(name))));
+        let _is_not_empty = fs::remove_dir(&self.folder);
     }
 
-    fn path(&self, arm: &str, seed: u64, key: &str) -> Option<PathBuf> {
-        let words = arm.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        let name = words.collect::<Vec<_>>().join("-").to_lowercase();
-        Some(self.folder.as_deref()?.join(format!("{name}.seed-{seed}.{}.json", &key[..16.min(key.len())])))
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// The folder, if runs are kept.
-    pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+    fn read(&self, path: &Path) -> Option<UnitRecord> {
+        serde_json::from_slice(&read_bounded(&*disk(), path, LIMIT_BYTES).ok()?).ok()
     }
 }
 
@@ -100,37 +140,53 @@ mod tests {
         UnitRecord { key: key.to_owned(), arm: arm.name.clone(), run, train_peak_bytes: Some(9), expert_load: None }
     }
 
+    fn with_key(key: &str) -> UnitId {
+        UnitId { key: key.to_owned(), ..record("").id() }
+    }
+
     #[test]
-    fn a_finished_run_is_found_by_its_key_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let units = Units::in_folder(folder.path().join("units"));
+    fn a_finished_run_is_found_by_its_arm_and_key() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("units");
+        let units = Units::in_folder(&folder, Existing::Keep);
         let saved = record("0123456789abcdef0123");
-        assert_eq!(units.find(&saved.arm, 0, &saved.key), None);
+        assert_eq!(units.find(&saved.id()), None);
         units.save(&saved).unwrap();
-        assert_eq!(units.find(&saved.arm, 0, &saved.key), Some(saved.clone()));
-        assert!(units.folder().unwrap().join("moe-8-top-2.seed-0.0123456789abcdef.json").exists());
+        assert_eq!(units.find(&saved.id()), Some(saved.clone()));
+        assert!(folder.join("moe-8-top-2.seed-0.0123456789abcdef.json").exists());
         for other in ["0123456789abcdef9999", "fff3456789abcdef0123"] {
-            assert_eq!(units.find(&saved.arm, 0, other), None, "{other}");
+            assert_eq!(units.find(&with_key(other)), None, "{other}");
         }
-        assert_eq!(units.find("DUS m=2", 0, &saved.key), None);
+        assert_eq!(units.find(&UnitId { arm: "DUS m=2".to_owned(), ..saved.id() }), None);
         units.remove(&[saved]);
-        assert!(!units.folder().unwrap().exists());
+        assert!(!folder.exists());
     }
 
     #[test]
     fn a_file_that_is_no_record_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let units = Units::in_folder(folder.path());
+        let units = Units::in_folder(folder.path(), Existing::Keep);
         let saved = record("0123456789abcdef");
         units.save(&saved).unwrap();
-        fs::write(folder.path().join("moe-8-top-2.seed-0.0123456789abcdef.json"), "{").unwrap();
-        assert_eq!(units.find(&saved.arm, 0, &saved.key), None);
+        fs::write(folder.path().join(saved.id().file_name()), "{").unwrap();
+        assert_eq!(units.find(&saved.id()), None);
     }
 
     #[test]
-    fn nothing_is_kept_without_a_folder() {
-        let units = Units::discarded();
-        units.save(&record("0123456789abcdef")).unwrap();
-        assert_eq!(units.find("MoE 8×top-2", 0, "0123456789abcdef"), None);
+    fn runs_of_another_study_are_kept_until_they_may_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [keeping, replacing] =
+            [Existing::Keep, Existing::Replace].map(|existing| Units::in_folder(folder.path(), existing));
+        let (other, own) = (record("0123456789abcdef"), record("fedcba9876543210"));
+        keeping.save(&other).unwrap();
+        keeping.save(&own).unwrap();
+        fs::write(folder.path().join("mine.json"), "{}").unwrap();
+        keeping.claim([&other.id(), &own.id()].into_iter()).unwrap();
+        let error = keeping.claim([&own.id()].into_iter()).unwrap_err();
+        assert!(matches!(&error, StudyError::OtherRuns { run, .. } if *run == other.id().file_name()), "{error}");
+        assert_eq!(keeping.find(&other.id()), Some(other.clone()));
+        replacing.claim([&own.id()].into_iter()).unwrap();
+        assert_eq!((replacing.find(&other.id()), replacing.find(&own.id())), (None, Some(own)));
+        assert!(folder.path().join("mine.json").exists(), "no record of a run");
     }
 }

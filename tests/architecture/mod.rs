@@ -45,7 +45,10 @@ const MAY_USE: [(&str, &str); 25] = [
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub lora model output profile tokenizer weights"),
-    ("study", "config data error eval formats growth kernel model output profile report tokenizer trace train weights"),
+    (
+        "study",
+        "config data error eval figure formats growth kernel model output profile report tokenizer trace train weights",
+    ),
     ("finetune", "data error figure formats model output tokenizer train upscale weights"),
     (
         "cli",

@@ -9,7 +9,7 @@ const MAY_NAME: [(&str, &[&str]); 6] = [
     ("model.safetensors", &["formats", "hub"]),
     ("config.json", &["formats", "hub", "tokenizer", "cli"]),
     ("generation_config.json", &["formats", "hub", "tokenizer"]),
-    ("tokenizer.json", &["formats", "hub", "tokenizer", "cli"]),
+    ("tokenizer.json", &["formats", "hub", "tokenizer"]),
     ("tokenizer_config.json", &["formats", "hub", "tokenizer"]),
     ("tokenizer.model", &["formats", "hub", "tokenizer"]),
 ];

@@ -1,0 +1,249 @@
+//! The main job: compare growing a base deep with growing it wide.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use super::data::StudyData;
+use super::defaults::{DECODE_TOKENS, Defaults, WARMUP_FRACTION, WEIGHT_DECAY};
+use super::error::StudyError;
+use super::folder::StudyFolder;
+use super::plan::{Budget, PlanOptions, StudyPlan};
+use super::run::{Outcome, Progress, RunOptions, run};
+use crate::config::DecoderConfig;
+use crate::error::InFile;
+use crate::formats::HfDirectory;
+use crate::profile::flops::train_flops;
+use crate::report::{BaseInfo, RunInfo, Study, StudySettings};
+use crate::weights::{Dtype, WeightSource};
+
+/// Where the built-in base lies in the source.
+const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
+
+/// Limit on the token ids of the built-in language; with their probabilities and topics they take 5 GiB.
+const MOST_IDS: u128 = 1 << 28;
+
+/// What to compare. [`Defaults`] fill in what is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Hugging Face directory of a dense decoder; `None` for the built-in base.
+    pub base: Option<PathBuf>,
+    /// Text to train and score on, `.txt` or `.jsonl`; `None` for the built-in language.
+    pub data: Option<PathBuf>,
+    /// Overlaps of further deep arms.
+    pub overlaps: Vec<usize>,
+    /// Experts per layer of the wide arm.
+    pub num_local_experts: usize,
+    /// Experts per token of the wide arm.
+    pub num_experts_per_tok: usize,
+    /// Training compute of each arm.
+    pub budget: Option<Budget>,
+    /// Runs per arm.
+    pub num_seeds: Option<u64>,
+    /// Peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// Windows per update.
+    pub batch_size: Option<usize>,
+    /// Tokens per window.
+    pub seq_length: Option<usize>,
+    /// Type of the weights in timings and memory; training is in float32.
+    pub dtype: Dtype,
+    /// Whether the defaults are those of a quick study.
+    pub quick: bool,
+}
+
+/// A study whose inputs are read and checked. Nothing is trained yet.
+#[derive(Debug)]
+pub struct Comparison {
+    base: HfDirectory,
+    base_name: String,
+    plan: StudyPlan,
+    data: StudyData,
+    data_name: String,
+    options: RunOptions,
+}
+
+impl Comparison {
+    /// Opens the base, plans the arms and reads the text.
+    ///
+    /// # Errors
+    /// [`StudyError`].
+    pub fn new(request: &Request) -> Result<Self, StudyError> {
+        let defaults = Defaults::new(request.base.as_deref(), request.quick);
+        if let (Some(base), None) = (&request.base, &request.data) {
+            return Err(StudyError::NoData { base: base.clone() });
+        }
+        let base = HfDirectory::open(request.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
+        let config = base.config();
+        config.computable().map_err(|error| StudyError::NotComputable(InFile::new(base.path(), error)))?;
+        let seq_length = request.seq_length.unwrap_or(defaults.seq_length);
+        let batch_size = request.batch_size.unwrap_or(defaults.batch_size);
+        let max_position_embeddings = config.max_position_embeddings;
+        if seq_length.saturating_add(DECODE_TOKENS) > max_position_embeddings {
+            let decode_tokens = DECODE_TOKENS;
+            return Err(StudyError::WindowTooLong { seq_length, decode_tokens, max_position_embeddings });
+        }
+        let plan_options = PlanOptions {
+            overlaps: request.overlaps.clone(),
+            num_local_experts: request.num_local_experts,
+            num_experts_per_tok: request.num_experts_per_tok,
+            budget: request.budget.unwrap_or(defaults.budget),
+            batch_size,
+            seq_length,
+        };
+        let plan = StudyPlan::new(config, &plan_options)?;
+        let data = match &request.data {
+            Some(file) => StudyData::from_file(file, &base, seq_length, defaults.heldout_windows)?,
+            None => {
+                let num_windows = windows_needed(config, plan.budget_flops, batch_size, seq_length)?;
+                StudyData::builtin(seq_length, num_windows, defaults.heldout_windows)?
+            }
+        };
+        let settings = StudySettings {
+            train_flops_budget_flops: plan.budget_flops,
+            batch_size,
+            seq_length,
+            learning_rate: request.learning_rate.unwrap_or(defaults.learning_rate),
+            warmup_fraction: WARMUP_FRACTION,
+            weight_decay: WEIGHT_DECAY,
+            seeds: (1..=request.num_seeds.unwrap_or(defaults.num_seeds)).collect(),
+            match_rule: plan.match_rule.clone(),
+        };
+        let divides = |size: &usize| batch_size.is_multiple_of(*size);
+        let options = RunOptions {
+            settings,
+            micro_batch_size: (1..=defaults.micro_batch_size).rev().find(divides).unwrap_or(1),
+            num_evals: defaults.num_evals,
+            dtype: request.dtype,
+            decode_tokens: DECODE_TOKENS,
+            num_rounds: defaults.num_rounds,
+            identity: base.weights_sha256(&mut |_| ())?,
+        };
+        let (base_name, data_name) = (
+            file_name(request.base.as_deref(), "pico (built-in)"),
+            file_name(request.data.as_deref(), "built-in language"),
+        );
+        Ok(Self { base, base_name, plan, data, data_name, options })
+    }
+
+    /// Runs the study in a directory, and writes its results there. Runs that the same `build` of the program has finished
+    /// there are not repeated.
+    ///
+    /// # Errors
+    /// [`StudyError::OtherStudy`], [`StudyError::OtherRuns`] and [`StudyError::NotAStudy`] before any work; those of
+    /// [`run`](fn@run); what writing meets.
+    pub fn run(
+        &self,
+        folder: &StudyFolder,
+        info: RunInfo,
+        build: &str,
+        device: &Device,
+        watch: impl FnMut(Progress<'_>),
+    ) -> Result<Study, StudyError> {
+        let RunOptions { settings, identity: sha256, .. } = &self.options;
+        let mut study = Study {
+            run: info,
+            base: BaseInfo {
+                name: self.base_name.clone(),
+                sha256: Some(sha256.clone()),
+                config: self.base.config().clone(),
+                heldout_loss_nats: f64::NAN,
+            },
+            data: self.data.info(self.data_name.clone()),
+            settings: settings.clone(),
+            arms: Vec::new(),
+            rounds: Vec::new(),
+        };
+        folder.check(&study, &self.plan)?;
+        let options = RunOptions { identity: format!("{build} {sha256}"), ..self.options.clone() };
+        let Outcome { arms, rounds, base_loss_nats } =
+            run(&self.base, &self.plan, &self.data, &options, &folder.units(), device, watch)?;
+        (study.arms, study.rounds, study.base.heldout_loss_nats) = (arms, rounds, base_loss_nats);
+        folder.write(&study)?;
+        Ok(study)
+    }
+}
+
+/// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
+fn windows_needed(
+    base: &DecoderConfig,
+    budget_flops: u64,
+    batch_size: usize,
+    seq_length: usize,
+) -> Result<usize, StudyError> {
+    let update = train_flops(base, batch_size as u64, seq_length as u64).max(1);
+    let found = u128::from(budget_flops).div_ceil(update) * batch_size as u128;
+    let limit = MOST_IDS / (seq_length as u128 + 1);
+    if found > limit { Err(StudyError::BudgetTooLarge { found, limit }) } else { Ok(found as usize) }
+}
+
+fn file_name(path: Option<&Path>, otherwise: &str) -> String {
+    let name = path.and_then(Path::file_name);
+    name.map_or_else(|| otherwise.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request {
+            base: None,
+            data: None,
+            overlaps: Vec::new(),
+            num_local_experts: 8,
+            num_experts_per_tok: 2,
+            budget: None,
+            num_seeds: None,
+            learning_rate: None,
+            batch_size: None,
+            seq_length: None,
+            dtype: Dtype::Float32,
+            quick: true,
+        }
+    }
+
+    #[test]
+    fn defaults_fill_in_what_is_not_asked_for() {
+        let defaults = Defaults::new(None, true);
+        let plain = Comparison::new(&request()).unwrap();
+        let settings = &plain.options.settings;
+        assert_eq!(Budget::Flops(settings.train_flops_budget_flops), defaults.budget);
+        assert_eq!((settings.batch_size, settings.seq_length), (defaults.batch_size, defaults.seq_length));
+        assert_eq!((settings.learning_rate, &settings.seeds), (defaults.learning_rate, &vec![1]));
+        assert_eq!(plain.data.heldout.len(), defaults.heldout_windows);
+        let asked = Request {
+            budget: Some(Budget::Flops(100_000_000_000)),
+            num_seeds: Some(2),
+            learning_rate: Some(0.5),
+            batch_size: Some(6),
+            seq_length: Some(32),
+            ..request()
+        };
+        let Comparison { options, data, .. } = Comparison::new(&asked).unwrap();
+        assert_eq!(options.settings.train_flops_budget_flops, 100_000_000_000);
+        assert_eq!((options.settings.batch_size, data.train.seq_length()), (6, 32));
+        assert_eq!((options.settings.learning_rate, options.settings.seeds), (0.5, vec![1, 2]));
+        assert_eq!(options.micro_batch_size, 3, "the largest divisor of 6 up to the default 4");
+    }
+
+    #[test]
+    fn the_control_sees_no_window_twice() {
+        let Comparison { plan, data, options, .. } = Comparison::new(&request()).unwrap();
+        let seen = plan.arms[0].num_steps * options.settings.batch_size;
+        assert!(seen <= data.train.len(), "{seen} of {}", data.train.len());
+    }
+
+    #[test]
+    fn a_base_of_ones_own_needs_text_of_its_own() {
+        let refused = Comparison::new(&Request { base: Some("base".into()), ..request() }).unwrap_err();
+        assert!(matches!(refused, StudyError::NoData { .. }), "{refused}");
+        let file = tempfile::Builder::new().suffix(".txt").tempfile().unwrap();
+        std::fs::write(file.path(), "the capital of ".repeat(2000)).unwrap();
+        let base = Some(BUILTIN_BASE.into());
+        let given = Request { base, data: Some(file.path().to_owned()), ..request() };
+        let Comparison { data, base_name, options, .. } = Comparison::new(&given).unwrap();
+        assert_eq!((base_name.as_str(), options.settings.seq_length), ("pico_base", 256));
+        assert_eq!((data.train.len(), data.heldout.len(), data.heldout.floor_nats()), (21, 2, None));
+    }
+}

@@ -1,0 +1,100 @@
+//! The settings of `compare` where the user gives none.
+
+use std::path::Path;
+
+use super::plan::Budget;
+
+/// Experts per layer of the wide arm, as in Mixtral.
+pub const NUM_LOCAL_EXPERTS: usize = 8;
+/// Experts per token of the wide arm, as in Mixtral.
+pub const NUM_EXPERTS_PER_TOK: usize = 2;
+/// Tokens decoded per timing.
+pub(super) const DECODE_TOKENS: usize = 16;
+/// Share of a text that is held out.
+pub(super) const HELDOUT_FRACTION: f64 = 0.1;
+pub(super) const WARMUP_FRACTION: f64 = 0.1;
+pub(super) const WEIGHT_DECAY: f64 = 0.1;
+
+/// Settings that depend on the base, built-in or given, and on whether the study is a quick one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Defaults {
+    /// Training compute of each arm.
+    pub budget: Budget,
+    /// Runs per arm.
+    pub num_seeds: u64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Windows per update.
+    pub batch_size: usize,
+    /// Tokens per window.
+    pub seq_length: usize,
+    /// Most windows per forward and backward pass.
+    pub micro_batch_size: usize,
+    /// Windows that arms are scored on.
+    pub heldout_windows: usize,
+    /// Scores along each training run, the last included.
+    pub num_evals: usize,
+    /// Rounds of timings.
+    pub num_rounds: usize,
+}
+
+impl Defaults {
+    /// The defaults for a base, `None` for the built-in one.
+    pub fn new(base: Option<&Path>, quick: bool) -> Self {
+        let builtin = Self {
+            budget: Budget::Flops(600_000_000_000),
+            num_seeds: 3,
+            learning_rate: 2e-3,
+            batch_size: 8,
+            seq_length: 128,
+            micro_batch_size: 8,
+            heldout_windows: 64,
+            num_evals: 10,
+            num_rounds: 9,
+        };
+        match (base, quick) {
+            (None, false) => builtin,
+            (None, true) => Self {
+                budget: Budget::Flops(150_000_000_000),
+                num_seeds: 1,
+                batch_size: 4,
+                micro_batch_size: 4,
+                heldout_windows: 24,
+                num_evals: 4,
+                ..builtin
+            },
+            (Some(_), quick) => Self {
+                budget: Budget::ControlTokens(if quick { 512 } else { 16_384 }),
+                num_seeds: 1,
+                learning_rate: 1e-4,
+                batch_size: if quick { 1 } else { 4 },
+                seq_length: 256,
+                micro_batch_size: 1,
+                heldout_windows: if quick { 2 } else { 16 },
+                num_evals: if quick { 1 } else { 4 },
+                num_rounds: 3,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_study_is_smaller() {
+        for base in [None, Some(Path::new("base"))] {
+            let [full, quick] = [false, true].map(|quick| Defaults::new(base, quick));
+            let budgets = match (quick.budget, full.budget) {
+                (Budget::Flops(quick), Budget::Flops(full)) => (quick, full),
+                (Budget::ControlTokens(quick), Budget::ControlTokens(full)) => (quick, full),
+                other => panic!("{other:?}"),
+            };
+            assert!(budgets.0 < budgets.1 && quick.num_seeds == 1, "{base:?}");
+            assert!(quick.batch_size < full.batch_size && quick.heldout_windows < full.heldout_windows, "{base:?}");
+            assert!(quick.num_evals < full.num_evals && quick.num_rounds == full.num_rounds, "{base:?}");
+            assert_eq!((quick.seq_length, quick.learning_rate), (full.seq_length, full.learning_rate));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The directory of a study: the runs finished so far, then its results.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::StudyError;
+use super::plan::StudyPlan;
+use super::unit::Units;
+use crate::error::{FileError, InFile};
+use crate::figure::draw_study;
+use crate::output::commit::{Existing, write_file_atomically};
+use crate::output::disk::disk;
+use crate::output::read::{exists, read_bounded};
+use crate::report::{DataInfo, RecordError, Study, StudySettings, table, verdict};
+
+/// Name of the record.
+const RECORD: &str = "results.json";
+const RECORD_LIMIT_BYTES: u64 = 1 << 30;
+
+/// The directory of a study. `results.json` is the record, `results.md` its table and verdict, beside them are the figures.
+/// Until the study is complete, `units/` keeps its finished runs.
+#[derive(Debug, Clone)]
+pub struct StudyFolder {
+    path: PathBuf,
+    existing: Existing,
+}
+
+impl StudyFolder {
+    /// A directory that may not exist yet. The results of the same study in it are always replaced, those of another study
+    /// unless `existing` is to be kept.
+    ///
+    /// # Errors
+    /// [`StudyError::NotWritable`].
+    pub fn new(path: impl Into<PathBuf>, existing: Existing) -> Result<Self, StudyError> {
+        let path = path.into();
+        let present = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
+        match tempfile::tempfile_in(present) {
+            Ok(_) => Ok(Self { path, existing }),
+            Err(_) => Err(StudyError::NotWritable { existing: present.to_owned(), path }),
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The finished runs.
+    pub(super) fn units(&self) -> Units {
+        Units::in_folder(self.path.join("units"), self.existing)
+    }
+
+    /// Refuses the results of another study. `study` has no results yet.
+    pub(super) fn check(&self, study: &Study, plan: &StudyPlan) -> Result<(), StudyError> {
+        let (disk, record) = (disk(), self.path.join(RECORD));
+        if !exists(&*disk, &record)? {
+            return Ok(());
+        }
+        let text = read_bounded(&*disk, &record, RECORD_LIMIT_BYTES)?;
+        let found: Study = serde_json::from_slice(&text)
+            .map_err(|error| StudyError::NotAStudy(InFile::new(record, RecordError::Malformed(error))))?;
+        let path = || self.path.clone();
+        let refused = |difference| Err(StudyError::OtherStudy { path: path(), difference });
+        let other = difference(&found, study, plan).filter(|_| self.existing == Existing::Keep);
+        other.map_or(Ok(()), refused)
+    }
+
+    /// Draws every figure, then writes the files, the record last.
+    pub(super) fn write(&self, study: &Study) -> Result<(), StudyError> {
+        let (json, figures) = (study.to_json()?, draw_study(study)?);
+        fs::create_dir_all(&self.path).map_err(FileError::io(&self.path))?;
+        let write = |name: &str, bytes: &[u8]| write_file_atomically(&self.path.join(name), bytes);
+        for figure in figures {
+            write(&format!("{}.svg", figure.name), figure.svg.as_bytes())?;
+            write(&format!("{}.png", figure.name), &figure.png)?;
+        }
+        write("results.md", format!("{}\n{}\n", table::to_markdown(study), verdict(study)).as_bytes())?;
+        Ok(write(RECORD, json.as_bytes())?)
+    }
+}
+
+/// How the study that was found differs from the one to run.
+fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<&'static str> {
+    // The words of the rule follow from the arms.
+    let settings = |study: &Study| StudySettings { match_rule: String::new(), ..study.settings.clone() };
+    // Older records have no hash of the data.
+    let blake3 = found.data.blake3.as_ref().and(study.data.blake3.clone());
+    let arms = found.arms.iter().map(|arm| (&arm.name, &arm.config));
+    let differences = [
+        ("weights of the base", found.base.sha256 != study.base.sha256),
+        ("data", found.data != DataInfo { blake3, ..study.data.clone() }),
+        ("settings", settings(found) != settings(study)),
+        ("arms", !arms.eq(plan.arms.iter().map(|arm| (&arm.name, &arm.config)))),
+        (
+            "device or type of the weights",
+            (&found.run.device, &found.run.dtype) != (&study.run.device, &study.run.dtype),
+        ),
+    ];
+    differences.into_iter().find_map(|(part, differs)| differs.then_some(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DecoderConfig;
+    use crate::error::ErrorKind;
+    use crate::report::fixture;
+    use crate::study::{Budget, PlanOptions};
+
+    /// A plan, and a study that ran it.
+    fn complete() -> (StudyPlan, Study) {
+        let options = PlanOptions {
+            overlaps: Vec::new(),
+            num_local_experts: 8,
+            num_experts_per_tok: 2,
+            budget: Budget::Flops(1_000_000_000_000),
+            batch_size: 8,
+            seq_length: 128,
+        };
+        let plan = StudyPlan::new(&DecoderConfig::pico(), &options).unwrap();
+        let mut study = fixture::study(3, 1);
+        for (arm, spec) in study.arms.iter_mut().zip(&plan.arms) {
+            (arm.name, arm.config) = (spec.name.clone(), spec.config.clone());
+        }
+        (plan, study)
+    }
+
+    #[test]
+    fn only_the_same_study_is_replaced_without_being_asked() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let folder = |existing| StudyFolder::new(&out, existing).unwrap();
+        let (plan, study) = complete();
+        folder(Existing::Keep).check(&study, &plan).unwrap();
+        folder(Existing::Keep).write(&study).unwrap();
+        let mut again = study.clone();
+        again.arms.clear();
+        again.run.date = "2027-01-01T00:00:00Z".into();
+        again.settings.match_rule = "other words".into();
+        folder(Existing::Keep).check(&again, &plan).unwrap();
+        type Change = fn(&mut Study, &mut StudyPlan);
+        let changes: [(&str, Change); 6] = [
+            ("weights of the base", |study, _| study.base.sha256 = Some("0".into())),
+            ("data", |study, _| study.data.blake3 = Some("0".into())),
+            ("data", |study, _| study.data.heldout_tokens += 1),
+            ("settings", |study, _| study.settings.learning_rate *= 2.0),
+            ("arms", |_, plan| plan.arms.truncate(2)),
+            ("device or type of the weights", |study, _| study.run.dtype = "bf16".into()),
+        ];
+        for (expected, change) in changes {
+            let (mut study, mut plan) = (again.clone(), plan.clone());
+            change(&mut study, &mut plan);
+            let error = folder(Existing::Keep).check(&study, &plan).unwrap_err();
+            let StudyError::OtherStudy { difference, .. } = &error else { panic!("{error}") };
+            assert_eq!((*difference, error.kind()), (expected, ErrorKind::Invalid));
+            folder(Existing::Replace).check(&study, &plan).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_without_a_hash_of_the_data_is_compared_by_the_rest() {
+        let (plan, study) = complete();
+        let mut old = study.clone();
+        old.data.blake3 = None;
+        assert_eq!(difference(&old, &study, &plan), None);
+        old.data.train_tokens += 1;
+        assert_eq!(difference(&old, &study, &plan), Some("data"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_study_is_never_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let (plan, study) = complete();
+        fs::write(root.path().join(RECORD), "{}").unwrap();
+        for existing in [Existing::Keep, Existing::Replace] {
+            let error = StudyFolder::new(root.path(), existing).unwrap().check(&study, &plan).unwrap_err();
+            assert!(matches!(&error, StudyError::NotAStudy(fault) if fault.path.ends_with(RECORD)), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+    }
+}
