@@ -122,7 +122,12 @@ fn parsed(file: &Path) -> Result<MergeConfig, MergeError> {
 /// The merged source, with the routers of a mode that reads prompts computed from the tokens that the tokenizer of
 /// the script makes of them: 0 for `<s>`, 2 for a space, letters from 3 on.
 fn view(golden: &Golden, config: &MergeConfig) -> Result<Box<dyn WeightSource>, MergeError> {
-    let sources = config.open_models(|reference| golden.source(reference)).expect("known models");
+    let sources = config
+        .models()
+        .iter()
+        .map(|reference| golden.source(reference))
+        .collect::<Result<Vec<_>, _>>()
+        .expect("known models");
     let configs: Vec<&DecoderConfig> = sources.iter().map(WeightSource::config).collect();
     let moe = match config {
         MergeConfig::Passthrough(config) => {

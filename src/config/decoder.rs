@@ -61,11 +61,6 @@ impl DecoderConfig {
             None => Ok(()),
         }
     }
-
-    /// Query heads per key/value head.
-    pub fn num_query_groups(&self) -> usize {
-        self.num_attention_heads / self.num_key_value_heads
-    }
 }
 
 impl Deref for DecoderConfig {

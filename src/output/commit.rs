@@ -200,7 +200,7 @@ mod tests {
     use crate::output::disk::disk;
     use crate::output::receipt::RECEIPT;
 
-    fn names(directory: &Path) -> Vec<String> {
+    pub(super) fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<_> =
             fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();

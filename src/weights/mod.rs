@@ -111,62 +111,39 @@ pub struct PackedTensor {
 /// Receives the pieces of a streamed weight. An error ends the stream.
 pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), WeightError> + 'a;
 
-impl<S: WeightSource + ?Sized> WeightSource for &S {
-    fn config(&self) -> &DecoderConfig {
-        (**self).config()
-    }
+/// Pointers to a source are sources.
+macro_rules! forward {
+    ($($pointer:ty),*) => {
+        $(impl<S: WeightSource + ?Sized> WeightSource for $pointer {
+            fn config(&self) -> &DecoderConfig {
+                (**self).config()
+            }
 
-    fn dtype(&self, id: TensorId) -> Dtype {
-        (**self).dtype(id)
-    }
+            fn dtype(&self, id: TensorId) -> Dtype {
+                (**self).dtype(id)
+            }
 
-    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
-        (**self).stream(id, sink)
-    }
+            fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+                (**self).stream(id, sink)
+            }
 
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        (**self).read(id)
-    }
+            fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
+                (**self).read(id)
+            }
 
-    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
-        (**self).packed_type(id)
-    }
+            fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
+                (**self).packed_type(id)
+            }
 
-    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
-        (**self).packed(id)
-    }
+            fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
+                (**self).packed(id)
+            }
 
-    fn lineage(&self, id: TensorId) -> Recipe {
-        (**self).lineage(id)
-    }
+            fn lineage(&self, id: TensorId) -> Recipe {
+                (**self).lineage(id)
+            }
+        })*
+    };
 }
 
-impl<S: WeightSource + ?Sized> WeightSource for Box<S> {
-    fn config(&self) -> &DecoderConfig {
-        (**self).config()
-    }
-
-    fn dtype(&self, id: TensorId) -> Dtype {
-        (**self).dtype(id)
-    }
-
-    fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
-        (**self).stream(id, sink)
-    }
-
-    fn read(&self, id: TensorId) -> Result<RawTensor, WeightError> {
-        (**self).read(id)
-    }
-
-    fn packed_type(&self, id: TensorId) -> Option<GgmlType> {
-        (**self).packed_type(id)
-    }
-
-    fn packed(&self, id: TensorId) -> Result<Option<PackedTensor>, WeightError> {
-        (**self).packed(id)
-    }
-
-    fn lineage(&self, id: TensorId) -> Recipe {
-        (**self).lineage(id)
-    }
-}
+forward!(&S, Box<S>);

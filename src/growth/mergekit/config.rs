@@ -53,14 +53,6 @@ impl MergeConfig {
         }
     }
 
-    /// Opens each of the [`models`](Self::models) once, in order.
-    ///
-    /// # Errors
-    /// The first that `open` returns.
-    pub fn open_models<S, E>(&self, open: impl FnMut(&ModelRef) -> Result<S, E>) -> Result<Vec<S>, E> {
-        self.models().iter().map(open).collect()
-    }
-
     /// The name under which mergekit copies the config to the result.
     pub fn file_name(&self) -> &'static str {
         match self {

@@ -50,13 +50,7 @@ fn write(path: &Path, bytes: &[u8], prepare: impl FnOnce(&File) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names(directory: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+    use crate::output::commit::tests::names;
 
     #[test]
     fn a_file_is_replaced_completely() {
