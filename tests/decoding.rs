@@ -1,4 +1,4 @@
-//! Decoding against a cache: the same logits as the whole sequence at once, however the sequence is cut.
+//! Decoding with a cache gives the logits of a full forward pass, however the text is cut.
 
 use burn::tensor::Tensor;
 use deepwide::config::DecoderConfig;
@@ -15,7 +15,7 @@ fn random(config: &DecoderConfig, seed: u64) -> AnyDecoder {
     load(&pico::random_weights(config, seed), &pico::device())
 }
 
-/// Logits of `texts` that continue what the cache holds.
+/// Logits of `texts` after what the cache holds.
 fn continued<T: AsRef<[u32]>>(model: &AnyDecoder, texts: &[T], cache: &mut KvCache) -> Tensor<3> {
     model.lm_head(model.hidden_states(tokens(texts, &pico::device()), Some(cache)).last)
 }
@@ -24,7 +24,7 @@ fn cache(model: &AnyDecoder, batch_size: usize, capacity: usize) -> KvCache {
     KvCache::new(model.config(), batch_size, capacity, &pico::device())
 }
 
-/// Logits of a text that is fed to a cache in pieces.
+/// Logits of a text that is fed to an empty cache in pieces.
 fn in_pieces<'a>(model: &AnyDecoder, pieces: impl IntoIterator<Item = &'a [u32]>, capacity: usize) -> Tensor<3> {
     let mut cache = cache(model, 1, capacity);
     Tensor::cat(pieces.into_iter().map(|piece| continued(model, &[piece], &mut cache)).collect(), 1)
@@ -45,14 +45,14 @@ fn dense_decoder_seed_and_text() -> impl Strategy<Value = (DecoderConfig, u64, V
     })
 }
 
-/// The text with the token at one place replaced by the next of the vocabulary.
+/// The text with another token at one position.
 fn with_another_token(text: &[u32], at: usize, config: &DecoderConfig) -> Vec<u32> {
     let mut other = text.to_vec();
     other[at] = (text[at] + 1) % config.vocab_size as u32;
     other
 }
 
-/// Whether rounding has no say in the routing of a text.
+/// Whether the routing of a text is clear of rounding.
 fn is_decided(model: &AnyDecoder, text: &[u32]) -> bool {
     margin(&model.forward(tokens(&[text], &pico::device())).routing) > 1e-4
 }
@@ -61,7 +61,7 @@ proptest! {
     #![proptest_config(pico::cases(256))]
 
     #[test]
-    fn cached_decoding_equals_the_full_forward_for_every_cut_of_the_text(
+    fn cached_decoding_equals_the_full_forward_however_the_text_is_cut(
         (config, seed, text) in pico::decoder_seed_and_text(),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
         spare in 0usize..4,
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn a_text_in_a_batch_is_decoded_to_the_bits_of_the_text_alone(
+    fn a_text_in_a_batch_has_the_logits_of_the_text_alone_bit_for_bit(
         (config, seed, texts) in (pico::decoders(), any::<u64>(), 2usize..=5, 2usize..=6).prop_flat_map(|(config, seed, batch, len)| {
             let texts = prop::collection::vec(prop::collection::vec(0..config.vocab_size as u32, len), batch);
             (Just(config), Just(seed), texts)
@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn texts_in_a_batch_do_not_meet((config, seed, text) in pico::decoder_seed_and_text(), shift in 1u32..5) {
+    fn texts_in_a_batch_do_not_affect_each_other((config, seed, text) in pico::decoder_seed_and_text(), shift in 1u32..5) {
         let model = random(&config, seed);
         let vocab_size = config.vocab_size as u32;
         let other: Vec<u32> = text.iter().map(|id| (id + shift) % vocab_size).collect();
@@ -117,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn a_truncated_cache_goes_on_as_a_fresh_prefix(
+    fn a_truncated_cache_equals_a_cache_of_the_prefix(
         (config, seed, text) in pico::decoder_seed_and_text(),
         (kept, refed) in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
     ) {
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn a_later_token_does_not_change_a_bit_of_the_earlier_logits_of_a_dense_model(
+    fn a_later_token_keeps_every_bit_of_earlier_logits_in_a_dense_model(
         (config, seed, text) in dense_decoder_seed_and_text(),
         at in any::<prop::sample::Index>(),
     ) {
@@ -148,9 +148,9 @@ proptest! {
         prop_assert_ne!(&before[earlier..], &after[earlier..]);
     }
 
-    /// Not to the bit: how many tokens an expert has decides in which order its products are summed.
+    /// Up to rounding: the order in which products of an expert are summed depends on its number of tokens.
     #[test]
-    fn a_later_token_does_not_change_the_earlier_logits_of_any_model(
+    fn a_later_token_does_not_change_earlier_logits(
         (config, seed, text) in pico::decoder_seed_and_text(),
         at in any::<prop::sample::Index>(),
     ) {
@@ -165,11 +165,11 @@ proptest! {
             relative_distance(&after, &before)
         };
         prop_assert!(distance(0..at) <= 1e-5, "{:e} of the largest logit", distance(0..at));
-        prop_assert!(distance(at..text.len()) > 1e-5, "the token itself goes unnoticed");
+        prop_assert!(distance(at..text.len()) > 1e-5, "the changed token has no effect");
     }
 
     #[test]
-    fn weights_kept_in_sixteen_bits_compute_what_their_rounded_values_do_in_thirty_two(
+    fn sixteen_bit_weights_compute_as_their_values_in_float32(
         (config, seed, text) in pico::decoder_seed_and_text(),
         dtype in prop_oneof![Just(Dtype::Bfloat16), Just(Dtype::Float16)],
     ) {
@@ -188,12 +188,12 @@ proptest! {
         let distance = relative_distance(&stepped, &expected);
         prop_assert!(distance <= 1e-5, "{distance:e} of the largest logit, step by step");
         let unrounded = logits(&load(&weights, &pico::device()), &[&text]);
-        prop_assert!(relative_distance(&unrounded, &expected) > 1e-5, "rounding goes unnoticed");
+        prop_assert!(relative_distance(&unrounded, &expected) > 1e-5, "rounding has no effect");
     }
 }
 
 #[test]
-fn a_cache_that_forgot_a_position_would_be_noticed() {
+fn a_cache_without_one_position_gives_other_logits() {
     let config = DecoderConfig::pico().with(|f| f.num_hidden_layers = 2).expect("two layers");
     let model = random(&config, 3);
     let text: Vec<u32> = (0..8).collect();
@@ -216,9 +216,8 @@ fn a_cache_has_no_prefix_longer_than_itself() {
     cache.truncate(4);
 }
 
-/// Row D28 of the bad inputs.
 #[test]
-fn positions_that_a_config_allows_and_nobody_uses_cost_nothing() {
+fn unused_positions_of_a_config_cost_nothing() {
     let config = DecoderConfig::pico();
     let text: Vec<u32> = (0..130).map(|i| i * 7 % config.vocab_size as u32).collect();
     let found = |max_position_embeddings| {

@@ -1,4 +1,4 @@
-//! Downloads with the real client from a local server that fails on request, into a real cache.
+//! Downloads with the real client into a real cache, from a local server that fails on request.
 
 mod faults;
 mod safety;
@@ -11,6 +11,8 @@ use std::time::Duration;
 use deepwide::hub::{HubError, HubReference, HubSettings, Progress, Token, cached, download};
 use server::{COMMIT, Hub, Reply, Request, Server, etag_of};
 
+use crate::grow::names;
+
 /// No message may contain it.
 const SECRET: &str = "hf_SecretOfTheTests";
 
@@ -19,7 +21,7 @@ fn weights() -> Vec<u8> {
     (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// A model with a config, a tokenizer, weights, and what is never wanted.
+/// A model with a config, a tokenizer, weights, and a pickle, which is never downloaded.
 fn hub() -> Hub {
     Hub::with(&[
         ("README.md", b"# name"),
@@ -31,7 +33,7 @@ fn hub() -> Hub {
     ])
 }
 
-/// A cache and the settings to reach one server. Waits are recorded, not waited.
+/// A cache and the settings to reach one server. Waits are recorded and skipped.
 struct Client {
     cache: tempfile::TempDir,
     settings: HubSettings,
@@ -63,13 +65,13 @@ impl Client {
         download(&reference.parse().unwrap(), &self.settings, &mut |_| {})
     }
 
-    /// The error of a download, which left nothing under a final name.
+    /// The error of a failing download, and its message. No branch may point to an incomplete model.
     fn failure(&self, reference: &str) -> (HubError, String) {
         let error = self.download(reference).unwrap_err();
         for shown in [error.to_string(), format!("{error:?}")] {
             assert!(!shown.contains(SECRET) && !shown.contains("Signature"), "{shown}");
         }
-        assert!(!self.model().join("refs/main").exists(), "a branch leads to half of a model");
+        assert!(!self.model().join("refs/main").exists(), "a branch points to an incomplete model");
         let message = error.to_string();
         (error, message)
     }
@@ -102,13 +104,6 @@ fn faulty(hub: Hub, fault: impl Fn(&Hub, &Request) -> Option<Reply> + Send + Syn
     Server::start(move |request| fault(&hub, request).unwrap_or_else(|| hub.reply(request)))
 }
 
-fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn the_cache_has_the_layout_of_python() {
     let server = faulty(hub(), |_, _| None);
@@ -123,7 +118,7 @@ fn the_cache_has_the_layout_of_python() {
     let blob = format!("../../blobs/{}", etag_of("model.safetensors", &weights()));
     #[cfg(unix)]
     assert_eq!(std::fs::read_link(snapshot.join("model.safetensors")).unwrap(), Path::new(&blob));
-    assert_eq!(names(&client.model().join("blobs")).len(), 5, "no file half-written is left beside the five");
+    assert_eq!(names(&client.model().join("blobs")).len(), 5, "no partial file is left");
     assert!(server.gets_of("pytorch_model.bin").is_empty());
 }
 
@@ -157,7 +152,7 @@ fn a_sharded_model_is_its_index_and_the_shards_that_it_names() {
     let expected = ["config.json", "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"];
     assert_eq!(names(&snapshot), expected);
     assert_eq!(client.cached("org/name@refs/pr/1").unwrap(), snapshot, "the commit is known to have no tokenizer");
-    assert_eq!(client.cached("org/name"), None, "another branch leads nowhere yet");
+    assert_eq!(client.cached("org/name"), None, "the default branch is not cached");
     let asked = server.asked();
     let at = |end: &str| asked.iter().position(|request| request.is_get_of(end)).unwrap();
     assert!(at("index.json") < at("model-1.safetensors"));
@@ -166,7 +161,7 @@ fn a_sharded_model_is_its_index_and_the_shards_that_it_names() {
     let server = faulty(Hub::with(&unnamed), |_, _| None);
     let (error, message) = Client::of(&server).failure("org/name");
     assert!(matches!(error, HubError::NoFile { .. }) && message.contains("model-2.safetensors"), "{message}");
-    assert!(server.gets_of("model-1.safetensors").is_empty(), "no shard is fetched of a model that lacks one");
+    assert!(server.gets_of("model-1.safetensors").is_empty(), "no shard of an incomplete model is fetched");
 }
 
 #[test]

@@ -1,13 +1,12 @@
-//! The decoders once more, in `f64`, equation by equation: what the Burn models are held against.
+//! A reference decoder in `f64`, written equation by equation, which the Burn models are compared with.
 //!
-//! Nothing here is fast, and nothing here calls the library's models or kernels. `x` is the residual stream,
+//! It is slow and calls none of the library's models or kernels. `x` is the residual stream,
 //! `[seq_length, hidden_size]`; weights are `[out, in]`, so a projection is `x · Wᵀ`.
 
 use std::collections::HashMap;
 use std::f64::consts::PI;
 use std::path::Path;
 
-use burn::tensor::{Int, Tensor, TensorData};
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig, RopeScaling};
 use deepwide::formats::HfDirectory;
 use deepwide::model::{AnyDecoder, CausalLm};
@@ -16,7 +15,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
-use crate::models::{rows, tokens};
+use crate::models::{load, logits, rows, tokens};
 use crate::pico;
 
 /// How the chosen experts are weighted.
@@ -24,11 +23,11 @@ use crate::pico;
 pub enum Gate {
     /// `softmax(top_k(scores))`: the weights of a token sum to 1 (Jiang et al., 2024, arXiv:2401.04088, §2.1).
     SoftmaxOverChosen,
-    /// `top_k(softmax(scores))`, not renormalised: what Mixtral does not do. For negative controls.
+    /// `top_k(softmax(scores))`, not renormalised, unlike Mixtral. For negative controls.
     SoftmaxOverAll,
 }
 
-/// A decoder in `f64`. The fields are open, so that a test can break one and see it noticed.
+/// A decoder in `f64`. Its fields are public so that negative controls can change them.
 #[derive(Debug, Clone)]
 pub struct Oracle {
     /// The shape of the decoder.
@@ -39,10 +38,10 @@ pub struct Oracle {
     pub gate: Gate,
 }
 
-/// What a decoder says about a text.
+/// The output of a decoder for a text.
 #[derive(Debug, Clone)]
 pub struct OracleOutput {
-    /// Of the next token at each position: `[seq_length, vocab_size]`.
+    /// Logits of the next token at each position, `[seq_length, vocab_size]`.
     pub logits: Array2<f64>,
     /// One per layer; empty for a dense decoder.
     pub routing: Vec<OracleRouting>,
@@ -60,7 +59,7 @@ pub struct OracleRouting {
 }
 
 impl Oracle {
-    /// Widens every weight of `source`.
+    /// Reads every weight of `source`.
     ///
     /// # Panics
     /// If a weight cannot be read.
@@ -238,8 +237,8 @@ impl OracleRouting {
         }
     }
 
-    /// The smallest distance between the last chosen and the first refused score of a token: closer calls than
-    /// single precision can make say nothing about a model that makes them otherwise.
+    /// The smallest distance of a token's last chosen score to its best score not chosen. Where it is below float32's
+    /// precision, a model may rightly choose differently.
     pub fn margin(&self) -> f64 {
         self.scores
             .rows()
@@ -337,7 +336,7 @@ fn scaled(frequency: f64, scaling: RopeScaling) -> f64 {
     }
 }
 
-/// The largest difference.
+/// The largest absolute difference.
 pub fn distance(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
     assert_eq!(a.dim(), b.dim(), "logits of different shapes");
     assert!(a.iter().chain(b).all(|v| v.is_finite()), "a logit is not a finite number");
@@ -349,12 +348,12 @@ pub fn relative_distance(actual: &Array2<f64>, expected: &Array2<f64>) -> f64 {
     distance(actual, expected) / expected.fold(f64::MIN_POSITIVE, |largest, v| largest.max(v.abs()))
 }
 
-/// What transformers answered to some texts, beside the checkpoint that it was asked with.
+/// The outputs of transformers for some texts, and the checkpoint.
 struct Golden {
     name: String,
     checkpoint: HfDirectory,
     texts: Vec<Vec<u32>>,
-    /// Every other tensor of the file, all axes but the last flattened: one row a token, where there are tokens.
+    /// Every other tensor of the file, with all axes but the last flattened: one row per token, if it has tokens.
     answers: HashMap<String, Array2<f64>>,
 }
 
@@ -391,7 +390,7 @@ impl Golden {
         self.texts.iter().map(|text| oracle.forward(text)).collect()
     }
 
-    /// How far the logits of an oracle are from those of transformers.
+    /// Distance of an oracle's logits from those of transformers.
     fn distance(&self, oracle: &Oracle) -> f64 {
         let outputs = self.outputs(oracle);
         let logits: Vec<ArrayView2<f64>> = outputs.iter().map(|output| output.logits.view()).collect();
@@ -406,17 +405,6 @@ impl Golden {
 
 fn numbers<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.chunks_exact(N).map(|chunk| read(chunk.try_into().expect("N bytes"))).collect()
-}
-
-/// The logits of the Burn decoder with these weights.
-fn burn_logits(weights: &MemoryWeights, text: &[u32]) -> Array2<f64> {
-    let device = pico::device();
-    let ids: Vec<i64> = text.iter().map(|token| i64::from(*token)).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, text.len()]), &device);
-    let logits = AnyDecoder::load(weights, &device).expect("weights in memory").forward(tokens).logits;
-    let logits =
-        logits.into_data().try_into_vec::<f32>().expect("single precision").into_iter().map(f64::from).collect();
-    Array2::from_shape_vec((text.len(), weights.config().vocab_size), logits).expect("one row a token")
 }
 
 /// A Mixtral of pico size, with a window and two of four experts.
@@ -443,7 +431,7 @@ fn the_oracle_agrees_with_transformers() {
 }
 
 #[test]
-fn the_oracle_scores_experts_and_balances_them_as_transformers_does() {
+fn router_logits_and_balancing_losses_agree_with_transformers() {
     let mut routers = 0;
     for golden in Golden::all() {
         let outputs = golden.outputs(&Oracle::read(&golden.checkpoint));
@@ -461,7 +449,7 @@ fn the_oracle_scores_experts_and_balances_them_as_transformers_does() {
 }
 
 #[test]
-fn the_oracle_loses_what_transformers_loses() {
+fn training_losses_agree_with_transformers() {
     let mut losses = 0;
     for golden in Golden::all() {
         let Some(expected) = golden.number("loss") else { continue };
@@ -473,7 +461,7 @@ fn the_oracle_loses_what_transformers_loses() {
 }
 
 #[test]
-fn the_loss_of_each_token_is_that_of_the_logits_of_transformers() {
+fn the_loss_of_each_token_follows_from_the_logits_of_transformers() {
     let device = pico::device();
     for golden in Golden::all() {
         let model = AnyDecoder::load(&golden.checkpoint, &device).expect("a checkpoint");
@@ -494,7 +482,7 @@ fn the_loss_of_each_token_is_that_of_the_logits_of_transformers() {
 }
 
 #[test]
-fn transformers_refute_an_oracle_that_errs_in_one_detail() {
+fn an_oracle_with_one_wrong_detail_disagrees_with_transformers() {
     let mut controls = 0;
     for golden in Golden::all() {
         let oracle = Oracle::read(&golden.checkpoint);
@@ -507,7 +495,7 @@ fn transformers_refute_an_oracle_that_errs_in_one_detail() {
     assert!(controls > 0, "no controls");
 }
 
-/// The same decoder with one detail wrong, for every detail that it has.
+/// The same decoder with one detail wrong, for each detail that applies to it.
 fn mistakes(oracle: &Oracle) -> Vec<(&'static str, Oracle)> {
     let config = &oracle.config;
     let with = |config: DecoderConfig| Oracle { config, ..oracle.clone() };
@@ -537,12 +525,12 @@ proptest! {
         let weights = pico::random_weights(&config, seed);
         let expected = Oracle::read(&weights).forward(&text);
         prop_assume!(expected.routing.iter().all(|routing| routing.margin() > 1e-4));
-        let distance = relative_distance(&burn_logits(&weights, &text), &expected.logits);
+        let distance = relative_distance(&logits(&load(&weights, &pico::device()), &[&text]), &expected.logits);
         prop_assert!(distance <= 1e-5, "{distance:e} of the largest logit");
     }
 
     #[test]
-    fn a_burn_decoder_that_did_not_renormalise_its_gates_would_be_noticed(
+    fn gates_that_are_not_renormalised_change_the_logits(
         (config, seed) in (pico::sparse_decoders(), any::<u64>())
     ) {
         let moe = config.moe.expect("experts");
@@ -554,7 +542,7 @@ proptest! {
     }
 
     #[test]
-    fn a_token_does_not_see_those_after_it_nor_those_before_its_windows(
+    fn a_token_sees_neither_later_tokens_nor_tokens_before_its_windows(
         (config, seed, text) in pico::decoder_seed_and_text(),
         at in any::<prop::sample::Index>(),
     ) {
@@ -572,7 +560,7 @@ proptest! {
 }
 
 #[test]
-fn every_kind_of_mistake_would_be_noticed_on_random_weights() {
+fn every_kind_of_mistake_changes_the_logits_of_random_weights() {
     let scaled = pico_mixtral().with(|f| f.rope_scaling = RopeScaling::Linear { factor: 2.0 });
     let oracle = Oracle::read(&pico::random_weights(&scaled.expect("linear scaling"), 1));
     let mistakes = mistakes(&oracle);
@@ -617,7 +605,7 @@ fn equal_scores_choose_the_lowest_experts() {
 }
 
 #[test]
-fn copies_of_one_mlp_as_experts_are_that_mlp_exactly_when_gates_are_renormalised() {
+fn experts_that_are_copies_equal_the_mlp_only_with_renormalised_gates() {
     let sparse = pico_mixtral();
     let dense = sparse.with(|f| {
         f.model_type = ModelType::Mistral;
@@ -643,7 +631,7 @@ fn copies_of_one_mlp_as_experts_are_that_mlp_exactly_when_gates_are_renormalised
 }
 
 #[test]
-fn the_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_its_vocabulary_and_of_a_balanced_router_k() {
+fn a_model_of_zeros_has_the_loss_of_uniform_predictions_and_routing() {
     let mut oracle = Oracle::read(&pico::random_weights(&pico_mixtral(), 4));
     for (id, weight) in &mut oracle.weights {
         if matches!(id, TensorId::EmbedTokens | TensorId::Layer(_, LayerTensor::Router)) {
@@ -655,7 +643,7 @@ fn the_loss_of_a_model_that_knows_nothing_is_the_logarithm_of_its_vocabulary_and
 }
 
 #[test]
-fn a_router_that_sends_every_token_to_one_expert_pays_the_number_of_experts() {
+fn a_collapsed_router_has_a_balancing_loss_of_the_number_of_experts() {
     let collapsed = |num_experts: usize| OracleRouting {
         scores: Array2::from_shape_fn((6, num_experts), |(_, expert)| if expert == 1 { 1e3 } else { 0.0 }),
         experts: vec![vec![1]; 6],

@@ -1,9 +1,8 @@
 //! Parameters and floating-point operations of a decoder, counted from its config alone.
 //!
-//! A multiplication and the addition after it are two operations. Counted are the matrix products and the scores of
-//! attention; left out is what grows with `hidden_size` or `num_local_experts` alone: norms, rotary embedding, softmax,
-//! SiLU, residuals, top-k, and the look-up of embeddings. Parameters fit 64 bits by the promise of [`DecoderConfig`];
-//! operations do not (a training run passes `2^64`), so they are `u128`.
+//! A multiplication and the addition after it are two operations. Matrix products and attention scores are counted; norms,
+//! rotary embedding, softmax, SiLU, residuals, top-k and the look-up of embeddings are not. [`DecoderConfig`] guarantees
+//! that parameters fit 64 bits; the operations of a training run do not, so they are `u128`.
 //!
 //! ```
 //! use deepwide::config::DecoderConfig;
@@ -18,18 +17,18 @@ use serde::Serialize;
 
 use crate::config::DecoderConfig;
 
-/// How many numbers a decoder has learned.
+/// The number of parameters of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ParameterCount {
-    /// All of them; tied embeddings count once.
+    /// All parameters; tied embeddings count once.
     pub total: u64,
-    /// Those that one token meets: all but the experts that it does not visit.
+    /// Parameters that one token uses: all but the experts that it does not visit.
     pub active: u64,
 }
 
 /// Counts the parameters of a decoder, with embeddings, norms and head.
 ///
-/// `total = L·(P_attn + E·P_mlp + P_router + 2h) + h + 2·V·h`, and `active` the same with `k` for `E`; `V·h` once where
+/// `total = L·(P_attn + E·P_mlp + P_router + 2h) + h + 2·V·h`, and `active` the same with `k` for `E`; `V·h` once if
 /// the embeddings are tied. `P_attn = 2h·d·(heads + kv_heads)`, `P_mlp = 3h·intermediate_size`, `P_router = h·E`; a
 /// dense decoder has `E = k = 1` and no router (Jiang et al., 2024, arXiv:2401.04088, §2.1, for total and active).
 pub fn count_parameters(config: &DecoderConfig) -> ParameterCount {
@@ -52,7 +51,7 @@ pub fn matmul_parameters(config: &DecoderConfig) -> u64 {
     config.num_hidden_layers as u64 * layer + config.vocab_size as u64 * config.hidden_size as u64
 }
 
-/// Operations of a forward pass, by the part of the decoder that does them.
+/// Operations of a forward pass, by part of the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct FlopsBreakdown {
     /// Query, key, value and output projections.
@@ -68,7 +67,7 @@ pub struct FlopsBreakdown {
 }
 
 impl FlopsBreakdown {
-    /// All parts together.
+    /// The sum of all parts.
     ///
     /// # Panics
     /// If the sum reaches `2^128`.
@@ -83,15 +82,15 @@ impl FlopsBreakdown {
 /// Forward operations of one token that attends to `context` tokens, itself among them.
 ///
 /// `F(t) = 2·N_mm + 4·L·heads·head_dim·min(t, sliding_window)` (Kaplan et al., 2020, arXiv:2001.08361, §2.1, Table 1,
-/// with the score product and the value product counted apart, so 4 and not 2). Grouped keys and values save
-/// projections, not scores. A kernel that computes a whole `S × S` square of scores and masks half of it does `S·F(S)`
+/// with 4 instead of 2 because the score product and the value product are both counted). Grouped keys and values save
+/// projections, not scores. A kernel that computes the whole `S × S` square of scores and masks half of it does `S·F(S)`
 /// for a sequence.
 pub fn forward_flops_per_token(config: &DecoderConfig, context: u64) -> u128 {
     breakdown(config, 1, u128::from(context.min(window(config)))).total()
 }
 
-/// Forward operations of `batch` sequences of `seq_length` tokens, each token attending to itself and those before it
-/// in the window: `batch · Σ_{i=1..S} F(i)`.
+/// Forward operations of `batch` sequences of `seq_length` tokens, each token attending to itself and the tokens before
+/// it in the window: `batch · Σ_{i=1..S} F(i)`.
 ///
 /// Without a window that is `batch · S · F((S+1)/2)`.
 ///
@@ -101,7 +100,7 @@ pub fn forward_flops(config: &DecoderConfig, batch: u64, seq_length: u64) -> u12
     forward_flops_breakdown(config, batch, seq_length).total()
 }
 
-/// [`forward_flops`], part by part.
+/// [`forward_flops`] by part of the decoder.
 ///
 /// # Panics
 /// If a count reaches `2^128`.
@@ -121,9 +120,9 @@ pub fn forward_flops_cached(config: &DecoderConfig, past: u64, new: u64) -> u128
 }
 
 /// Operations of one training step on `batch` sequences of `seq_length` tokens: forward, and backward at twice the
-/// forward, for each product has two gradients (Kaplan et al., 2020, arXiv:2001.08361, §2.1).
+/// forward, since each product has two gradients (Kaplan et al., 2020, arXiv:2001.08361, §2.1).
 ///
-/// Nothing is counted for recomputation (a recomputed forward makes it 4 times the forward) or for the optimizer.
+/// Recomputation (which makes it 4 times the forward) and the optimizer are not counted.
 ///
 /// # Panics
 /// If the count reaches `2^128`.
@@ -131,10 +130,10 @@ pub fn train_flops(config: &DecoderConfig, batch: u64, seq_length: u64) -> u128 
     product([3, forward_flops(config, batch, seq_length)])
 }
 
-/// What a [`DecoderConfig`] of any size with any sane batch keeps.
+/// The bound that every [`DecoderConfig`] with a sane batch keeps.
 const COUNTABLE: &str = "fewer than 2^128 operations or bytes";
 
-/// The numbers in the matrices of one layer, and how many MLPs it has and uses; a dense layer has and uses one.
+/// Parameters in the matrices of one layer, and the MLPs that it has and uses; a dense layer has and uses one.
 pub(super) struct LayerSizes {
     pub attention: u64,
     pub mlp: u64,
@@ -159,17 +158,20 @@ impl LayerSizes {
     }
 }
 
-/// The product of counts that may be large.
+/// The product of counts.
+///
+/// # Panics
+/// If it reaches `2^128`.
 pub(super) fn product<const N: usize>(factors: [u128; N]) -> u128 {
     factors.into_iter().try_fold(1, u128::checked_mul).expect(COUNTABLE)
 }
 
-/// How many tokens a token may attend to.
+/// Number of tokens that a token may attend to.
 pub(super) fn window(config: &DecoderConfig) -> u64 {
     config.sliding_window.map_or(u64::MAX, |window| window as u64)
 }
 
-/// Pairs of a token and one that it attends to, in a sequence: `Σ_{i=1..S} min(i, window)`.
+/// Pairs of a token and a token that it attends to, in a sequence: `Σ_{i=1..S} min(i, window)`.
 fn attended(config: &DecoderConfig, seq_length: u64) -> u128 {
     let growing = u128::from(seq_length.min(window(config)));
     growing * (growing + 1) / 2 + (u128::from(seq_length) - growing) * growing
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tied_table_is_stored_once_and_multiplied_once() {
+    fn a_tied_embedding_counts_once() {
         let tied = DecoderConfig::pico();
         let untied = tied.with(|f| f.tie_word_embeddings = false).unwrap();
         let table = (tied.vocab_size * tied.hidden_size) as u64;
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dense_decoder_is_active_as_a_whole_and_a_sparse_one_is_not() {
+    fn only_a_dense_decoder_uses_all_parameters_for_a_token() {
         for (config, whole) in [(DecoderConfig::pico(), true), (DecoderConfig::mixtral_8x7b(), false)] {
             let count = count_parameters(&config);
             assert_eq!(count.active == count.total, whole);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_saves_scores_and_nothing_else() {
+    fn a_window_saves_only_scores() {
         let (full, narrow) = (DecoderConfig::mixtral_8x7b(), windowed(8));
         let [full, narrow] = [full, narrow].map(|config| forward_flops_breakdown(&config, 2, 32));
         assert!(narrow.attention_scores < full.attention_scores);

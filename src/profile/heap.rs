@@ -1,4 +1,4 @@
-//! The highest use of the heap during some work.
+//! Peak use of the heap.
 
 use std::hint::black_box;
 
@@ -7,7 +7,7 @@ use peakmem_alloc::{PeakMemAlloc, PeakMemAllocTrait};
 
 use crate::kernel::CachingAllocator;
 
-/// The allocator of tensors with a counter of live bytes. A binary that wants its speed, or heap peaks, registers it:
+/// The allocator of tensors, which also counts live bytes. A binary registers it for its speed and for heap peaks:
 ///
 /// ```
 /// use deepwide::profile::heap::{COUNTING, CountingAllocator};
@@ -19,11 +19,11 @@ pub static COUNTING: CountingAllocator = PeakMemAlloc::new(CachingAllocator::new
 /// Type of [`COUNTING`].
 pub type CountingAllocator = PeakMemAlloc<CachingAllocator>;
 
-/// Runs `work` and returns its result with the most bytes of the heap that were in use during it beyond those in use
-/// before. `None` if the binary has not registered [`COUNTING`], or if tensors of `device` do not lie on the heap.
-/// Measurements do not nest.
+/// Runs `work` and returns its result and the peak of the heap during it, in bytes above the use before. The peak is
+/// `None` if the binary has not registered [`COUNTING`], or if tensors of `device` are not on the heap. Measurements do
+/// not nest.
 pub fn peak_bytes<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Option<u64>) {
-    let counted = is_registered() && lies_on_the_heap(device);
+    let counted = is_registered() && is_on_the_heap(device);
     COUNTING.reset_peak_memory();
     let result = work();
     (result, counted.then(|| COUNTING.get_peak_memory() as u64))
@@ -35,7 +35,7 @@ fn is_registered() -> bool {
     COUNTING.get_peak_memory() >= 4096
 }
 
-fn lies_on_the_heap(device: &Device) -> bool {
+fn is_on_the_heap(device: &Device) -> bool {
     let device = format!("{:?}", device.as_dispatch());
     ["Flex", "NdArray"].iter().any(|backend| device.contains(backend))
 }

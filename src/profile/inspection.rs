@@ -1,4 +1,4 @@
-//! A checkpoint at a glance, from its headers: format, shape, parameters, number formats, tensors.
+//! A checkpoint from its headers: format, shape, parameters, number formats, tensors.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::config::DecoderConfig;
 use crate::formats::{Checkpoint, CheckpointError, StoredTensor};
 use crate::weights::WeightSource;
 
-/// What the headers of a checkpoint say.
+/// The contents of the headers of a checkpoint.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
     /// Format and layout of the files.
@@ -20,7 +20,7 @@ pub struct Inspection {
     pub config: DecoderConfig,
     /// All parameters; tied ones count once.
     pub total_parameters: u64,
-    /// Parameters that one token visits.
+    /// Parameters that one token uses.
     pub active_parameters: u64,
     /// Tensors and bytes of each number format.
     pub dtypes: BTreeMap<String, FormatUse>,
@@ -30,12 +30,12 @@ pub struct Inspection {
     pub tensors: Vec<StoredTensor>,
 }
 
-/// How many tensors have a number format.
+/// Number and size of the tensors in a number format.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FormatUse {
     /// Number of tensors.
     pub tensors: usize,
-    /// Their size.
+    /// Their bytes.
     pub bytes: u64,
 }
 

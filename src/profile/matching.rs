@@ -1,8 +1,8 @@
-//! How deep a decoder must grow to cost what growing it wide costs.
+//! The depth at which a deep decoder costs as much as a wide one.
 //!
-//! Depth up-scaling of `n` layers by overlap `m` gives `s = 2(n − m)`; a mixture of `E` experts, `k` of them per token,
-//! has a cost of its own. Each cost here is linear in the number of layers, so the depth of equal cost is a division,
-//! and the partner is the nearest even number.
+//! Depth up-scaling of `n` layers by overlap `m` gives `s = 2(n − m)`; upcycling gives a mixture of `E`
+//! experts, `k` of them per token. Each cost here is linear in the number of layers, so the depth of equal cost is a
+//! quotient, and the partner of the mixture has the nearest even number of layers.
 //!
 //! ```
 //! use deepwide::config::DecoderConfig;
@@ -20,30 +20,30 @@ use serde::Serialize;
 use super::flops::{count_parameters, forward_flops, forward_flops_per_token};
 use crate::config::{ConfigError, DecoderConfig, MoeConfig};
 
-/// The context at which operations are compared: depth pays for attention in every layer, experts do not.
+/// The context at which operations are compared. Additional layers attend to it, additional experts do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Context {
-    /// One token that attends to so many, itself among them, as in decoding.
+    /// One token that attends to this many tokens, itself included, as in decoding.
     Fixed(u64),
-    /// The mean over a sequence of so many tokens, as in training.
+    /// The mean over a sequence of this many tokens, as in training.
     CausalMean(u64),
 }
 
-/// The depth-up-scaled decoder that costs nearest to an upcycled one of the same base.
+/// The depth-up-scaled decoder whose cost is nearest to that of an upcycled one from the same base.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Match {
-    /// The overlap `m`, layers dropped from each of the two copies; 0 where even two whole copies cost less.
+    /// The overlap `m`: layers dropped from each of the two copies; 0 where even two whole copies cost less.
     pub overlap: usize,
     /// Layers of the deep decoder, `2(n − m)`.
     pub num_hidden_layers: usize,
-    /// Cost of the deep decoder over that of the wide one.
+    /// Cost of the deep decoder relative to the wide one.
     pub ratio: f64,
-    /// Layers to add to the base for the very cost of the wide decoder, were layers divisible.
+    /// Layers to add to the base for exactly the cost of the wide decoder, if layers were divisible.
     pub exact_extra_layers: f64,
 }
 
-/// Why there is no partner.
+/// Why no partner exists.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatchError {
@@ -56,7 +56,7 @@ pub enum MatchError {
     /// A sequence of no tokens has no mean.
     #[error("the sequence has 0 tokens, expected at least 1")]
     EmptySequence,
-    /// The deep or the wide decoder would break a rule of every decoder.
+    /// The config of the deep or of the wide decoder breaks a rule.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -65,8 +65,7 @@ pub enum MatchError {
 ///
 /// `exact_extra_layers = L·2[(k−1)·P_mlp + h·E] / (2(P_attn + P_mlp) + 4·heads·head_dim·t)`, where `t` is the context, or
 /// for a sequence of `S` tokens the mean `(S+1)/2`, each bounded by a sliding window. If the wide decoder costs more than
-/// `2n` layers, the partner is `m = 0` and its ratio says by how much it falls short; on a tie it is the one of fewer
-/// layers.
+/// `2n` layers, the partner is `m = 0` and its `ratio` is below 1. On a tie, the partner has fewer layers.
 ///
 /// # Errors
 /// [`MatchError::AlreadySparse`], [`MatchError::EmptySequence`], [`MatchError::Config`].
@@ -89,8 +88,8 @@ pub fn iso_active_parameter_overlap(base: &DecoderConfig, moe: MoeConfig) -> Res
     nearest(base, moe, |config| count_parameters(config).active.into())
 }
 
-/// The partner in memory of weights, that is in total parameters at any size of number; ends and ties as in
-/// [`iso_flop_overlap`]. At Mistral's proportions three experts already weigh more than two whole copies.
+/// The partner in memory of the weights, and so in total parameters; ends and ties as in [`iso_flop_overlap`]. At
+/// Mistral's proportions, three experts already take more than two whole copies.
 ///
 /// # Errors
 /// [`MatchError::AlreadySparse`], [`MatchError::Config`].

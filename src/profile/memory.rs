@@ -1,7 +1,5 @@
-//! Bytes that a decoder keeps and moves, from its config alone.
-//!
-//! Weights, the cache of keys and values, what a decoding step reads, and what training holds. These are counts of
-//! numbers times their size: what an allocator adds is a matter of measurement.
+//! Bytes that a decoder keeps and moves, from its config alone: weights, the cache of keys and values, the reads of a
+//! decoding step, and the state of training. The overhead of allocators is not included.
 //!
 //! ```
 //! use deepwide::config::DecoderConfig;
@@ -15,17 +13,17 @@
 use super::flops::{LayerSizes, count_parameters, matmul_parameters, product, window};
 use crate::config::DecoderConfig;
 
-/// Size of the numbers in which statistics are kept: norms, softmax, router.
+/// Size of a statistic of a norm, a softmax or a router.
 const STATISTIC_BYTES: u128 = 4;
 
-/// Bytes of all weights, at `bytes_per_number` each; tied embeddings are kept once.
+/// Bytes of all weights, at `bytes_per_number` each; tied embeddings count once.
 pub fn weight_bytes(config: &DecoderConfig, bytes_per_number: u64) -> u128 {
     product([count_parameters(config).total.into(), bytes_per_number.into()])
 }
 
-/// Bytes of keys and values that one token leaves in the cache: `2 · L · kv_heads · head_dim · bytes_per_number`.
+/// Bytes of keys and values that one token adds to the cache: `2 · L · kv_heads · head_dim · bytes_per_number`.
 ///
-/// Experts add nothing; depth adds in proportion.
+/// Experts add nothing; layers add in proportion.
 pub fn kv_cache_bytes_per_token(config: &DecoderConfig, bytes_per_number: u64) -> u128 {
     let [layers, heads, head_dim] =
         [config.num_hidden_layers, config.num_key_value_heads, config.head_dim].map(|size| size as u128);
@@ -42,10 +40,10 @@ pub fn kv_cache_bytes(config: &DecoderConfig, batch: u64, seq_length: u64, bytes
     product([kv_cache_bytes_per_token(config, bytes_per_number), batch.into(), kept.into()])
 }
 
-/// How many different experts of a layer a batch of `batch` tokens visits on average, if each token draws its experts
-/// uniformly and without regard to the others: `E · (1 − (1 − k/E)^batch)`.
+/// Expected number of different experts of a layer that `batch` tokens visit, if each token draws its experts uniformly
+/// and independently: `E · (1 − (1 − k/E)^batch)`.
 ///
-/// A trained router is not uniform, and its batches visit fewer.
+/// The batches of a trained router, which is not uniform, visit fewer.
 ///
 /// # Panics
 /// If `num_experts_per_tok` is not from 1 to `num_local_experts`.
@@ -59,11 +57,11 @@ pub fn expected_experts_hit(num_local_experts: usize, num_experts_per_tok: usize
     experts * (1.0 - missed.powf(batch as f64))
 }
 
-/// Bytes of weights that one decoding step of `batch` sequences reads: every matrix once, of the experts those that the
+/// Bytes of weights that one decoding step of `batch` sequences reads: every matrix once, but only the experts that the
 /// batch is expected to visit.
 ///
-/// `bytes_per_number · (N_mm + L · (E_hit − k) · P_mlp)`, with [`expected_experts_hit`] for `E_hit`. The rows of the
-/// embedding table, one a token, and the gains of the norms are left out: far below a thousandth of the rest.
+/// `bytes_per_number · (N_mm + L · (E_hit − k) · P_mlp)`, with [`expected_experts_hit`] for `E_hit`. Embedding rows, one per
+/// token, and the gains of the norms are left out: they are far below a thousandth of the rest.
 pub fn decode_weight_bytes(config: &DecoderConfig, batch: u64, bytes_per_number: u64) -> f64 {
     let sizes = LayerSizes::of(config);
     let hit = config.moe.map_or(1.0, |moe| expected_experts_hit(moe.num_local_experts, moe.num_experts_per_tok, batch));
@@ -72,12 +70,12 @@ pub fn decode_weight_bytes(config: &DecoderConfig, batch: u64, bytes_per_number:
     bytes_per_number as f64 * read
 }
 
-/// Bytes that one decoding step of `batch` sequences reads: [`decode_weight_bytes`], and for each sequence the cache of
-/// the `context` tokens attended to, at the same size of number.
+/// Bytes that one decoding step of `batch` sequences reads: [`decode_weight_bytes`], and the cache of the `context` tokens
+/// that each sequence attends to, in numbers of the same size.
 ///
-/// Divided by the bandwidth of the memory it bounds the time of a step from below, as do the operations
-/// ([`forward_flops_per_token`](super::flops::forward_flops_per_token)) of the batch divided by the peak: the roofline
-/// (Williams et al., 2009, doi:10.1145/1498765.1498785).
+/// Divided by the memory bandwidth, it is a lower bound on the time of a step, as are the operations of the batch
+/// ([`forward_flops_per_token`](super::flops::forward_flops_per_token)) divided by peak FLOP/s: the roofline (Williams et
+/// al., 2009, doi:10.1145/1498765.1498785).
 ///
 /// # Panics
 /// If the bytes of the cache reach `2^128`.
@@ -86,23 +84,23 @@ pub fn decode_step_bytes(config: &DecoderConfig, batch: u64, context: u64, bytes
     decode_weight_bytes(config, batch, bytes_per_number) + cache as f64
 }
 
-/// Bytes of the state of training with AdamW in 32-bit floats: weight, gradient and two moments, 16 a parameter.
+/// Bytes of the training state of AdamW in 32-bit floats: weight, gradient and two moments, 16 bytes per parameter.
 ///
-/// Training in 16-bit floats with 32-bit copies of the weights takes as much: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al.,
+/// Training in 16-bit floats with 32-bit copies of the weights takes the same: 2 + 2 + 4 + 4 + 4 (Rajbhandari et al.,
 /// 2020, arXiv:1910.02054, §3.1). Every expert has its state, visited or not.
 pub fn train_state_bytes(config: &DecoderConfig) -> u128 {
     product([16, count_parameters(config).total.into()])
 }
 
-/// Bytes of activations that all layers must keep from forward to backward, at the least, if nothing is recomputed but
-/// the scores of attention.
+/// Lower bound on the bytes of activations that all layers keep from forward to backward, if only attention scores are
+/// recomputed.
 ///
-/// A token keeps in a layer the inputs of every product and of every non-linear step: `4h + 2·heads·head_dim +
+/// In a layer, a token keeps the inputs of every product and of every non-linear step: `4h + 2·heads·head_dim +
 /// 2·kv_heads·head_dim` numbers around attention and norms, `4·intermediate_size` in an MLP (gate, up, SiLU of the gate,
 /// their product), `2h` more for each expert visited (its gathered input, its output); and in 32-bit floats one statistic
-/// a head, one a norm, one a router score. The method is that of Korthikanti et al. (2022, arXiv:2205.05198, §4.1),
-/// applied to a gated MLP, grouped heads and no dropout. Logits, 4 bytes · `vocab_size` a token, come on top, and a
-/// graph of automatic differentiation keeps more.
+/// per head, norm and router score. The method is that of Korthikanti et al. (2022, arXiv:2205.05198, §4.1),
+/// applied to a gated MLP, grouped heads and no dropout. Logits (4 bytes · `vocab_size` per token) come on top, and
+/// the graph of automatic differentiation keeps more.
 ///
 /// # Panics
 /// If the count reaches `2^128`.
@@ -139,14 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn one_token_reads_the_weights_that_it_is_multiplied_with() {
+    fn one_token_reads_the_weights_of_its_products() {
         for config in [DecoderConfig::pico(), moe(4, 2), moe(4, 4), DecoderConfig::mixtral_8x7b()] {
             assert_eq!(decode_weight_bytes(&config, 1, 2), 2.0 * matmul_parameters(&config) as f64);
         }
     }
 
     #[test]
-    fn a_large_batch_reads_every_expert_and_a_dense_decoder_reads_the_same_at_every_batch() {
+    fn only_a_mixture_reads_more_weights_for_a_larger_batch() {
         let all_chosen = matmul_parameters(&moe(4, 4)) as f64;
         assert!((decode_weight_bytes(&moe(4, 1), 1000, 1) / all_chosen - 1.0).abs() < 1e-12);
         assert!(decode_weight_bytes(&moe(4, 1), 2, 1) < all_chosen);
@@ -164,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn no_token_visits_no_expert_and_one_token_visits_its_own() {
+    fn one_token_visits_the_experts_it_chose() {
         for (experts, chosen) in [(1, 1), (4, 4), (8, 2)] {
             assert_eq!(expected_experts_hit(experts, chosen, 0), 0.0);
             assert_eq!(expected_experts_hit(experts, chosen, 1), chosen as f64);
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn one_expert_keeps_what_an_mlp_keeps_and_what_routing_adds() {
+    fn one_expert_keeps_more_than_an_mlp_by_what_routing_adds() {
         let (dense, sparse) = (DecoderConfig::pico(), moe(1, 1));
         let added = activation_bytes(&sparse, 1, 1, 2) - activation_bytes(&dense, 1, 1, 2);
         assert_eq!(added, (dense.num_hidden_layers * (2 * 2 * dense.hidden_size + 4)) as u128);

@@ -1,4 +1,4 @@
-//! What a decoder costs: parameters, operations and bytes, counted from its config.
+//! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
 pub mod flops;
 pub mod heap;

@@ -1,4 +1,4 @@
-//! The CPU time that other processes take while something is timed.
+//! The CPU time of other processes during a timing.
 
 use std::fs;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 /// Clock ticks per second of `/proc` (`USER_HZ`), which Linux fixes for user space.
 const TICKS_PER_S: f64 = 100.0;
 
-/// Measures from when it starts.
+/// A measurement that is running.
 #[derive(Debug)]
 pub struct OtherLoad {
     start: Instant,

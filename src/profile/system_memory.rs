@@ -1,18 +1,18 @@
-//! What the system says of memory: how much there is, and the most that this process has had.
+//! Memory as the system reports it: that of the machine, and the peak of this process.
 
-/// The highest resident set of this process so far, in bytes; `None` where the system does not tell (it does on Linux).
+/// Peak resident set of this process so far, in bytes; `None` where the system does not report it (Linux does).
 ///
-/// It never falls: what a model took that is gone still counts.
+/// It never falls, not even when a model is dropped.
 pub fn peak_rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
-/// The memory of the machine, in bytes; `None` where the system does not tell.
+/// The memory of the machine, in bytes; `None` where the system does not report it.
 pub fn total_memory_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")
 }
 
-/// A line of a file of the kernel, which counts in KiB.
+/// A line of a file under `/proc`, in KiB there.
 fn field(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let kib = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?;
@@ -24,10 +24,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_is_written_to_raises_the_peak() {
-        let before = peak_rss_bytes().expect("Linux tells");
+    fn written_memory_raises_the_peak() {
+        let before = peak_rss_bytes().expect("Linux reports it");
         let written = std::hint::black_box(vec![1u8; before as usize + (64 << 20)]);
-        assert!(peak_rss_bytes().expect("Linux tells") >= written.len() as u64);
-        assert!(total_memory_bytes().expect("Linux tells") > before);
+        assert!(peak_rss_bytes().expect("Linux reports it") >= written.len() as u64);
+        assert!(total_memory_bytes().expect("Linux reports it") > before);
     }
 }

@@ -1,6 +1,6 @@
-//! One repetition after the other of a test of speed, other tokens in each.
+//! Repetitions of a speed test, each with different tokens.
 //!
-//! Timed is what computes: tokens are on the device before the clock runs, and nothing is sampled.
+//! Only computation is timed: tokens are on the device before the clock starts, and nothing is sampled.
 
 use std::time::Instant;
 
@@ -15,8 +15,7 @@ use crate::train::{
     AdamW, AdamWConfig, BatchSize, Decay, NextToken, Schedule, TrainConfig, TrainError, Trainer, WindowBatches,
 };
 
-/// `n_prompt` tokens in one pass, then `n_gen` one at a time, of `batch_size` sequences that have `n_depth` tokens each
-/// before that.
+/// `n_prompt` tokens in one pass, then `n_gen` tokens one at a time, of `batch_size` sequences after `n_depth` tokens each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InferenceTest {
     /// Tokens of the prompt; may be 0.
@@ -30,12 +29,12 @@ pub struct InferenceTest {
 }
 
 impl InferenceTest {
-    /// Positions that a sequence takes.
+    /// Positions of a sequence.
     pub fn num_positions(&self) -> usize {
         self.n_depth + self.n_prompt + self.n_gen
     }
 
-    /// Floating-point operations of one repetition. Of a prompt, the head sees the last position alone.
+    /// Floating-point operations of one repetition. The head is computed for the last position of a prompt only.
     ///
     /// # Panics
     /// If the count reaches `2^128`.
@@ -48,12 +47,12 @@ impl InferenceTest {
     }
 }
 
-/// What one repetition took.
+/// The time of one repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunTime {
-    /// Nanoseconds until the first logits were there; `None` of training.
+    /// Nanoseconds until the first logits; `None` for training.
     pub first_ns: Option<u64>,
-    /// Nanoseconds.
+    /// Nanoseconds of the whole repetition.
     pub total_ns: u64,
 }
 
@@ -82,7 +81,7 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
         Self { model, test, device, cache, num_runs: 0 }
     }
 
-    /// One repetition, on tokens that none before had at its place.
+    /// One repetition, with different tokens than those before it.
     pub fn run(&mut self) -> RunTime {
         let InferenceTest { n_prompt, n_gen, n_depth, batch_size } = self.test;
         self.num_runs += 1;
@@ -107,7 +106,7 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
 }
 
 /// Calls `work` with a training step to repeat: forward, loss, backward, clipping and AdamW on `batch_size` sequences of
-/// `seq_length` tokens, different ones in each of the first `num_steps` calls. Returns the result of `work`, and the model.
+/// `seq_length` tokens, which differ in each of the first `num_steps` calls. Returns the result of `work`, and the model.
 ///
 /// # Errors
 /// [`TrainError`].
@@ -146,10 +145,10 @@ fn windows(vocab_size: usize, seq_length: usize, num_windows: usize) -> Windows 
     let id = |i: usize| ((i + 1) * 7919 + i / seq_length * 104_729) % vocab_size;
     let ids = (0..=num_windows * seq_length).map(|i| id(i) as u32).collect();
     let document = Document { ids, logprobs: None, topic: None };
-    Windows::contiguous(&[document], None, seq_length).expect("there are ids enough")
+    Windows::contiguous(&[document], None, seq_length).expect("enough ids")
 }
 
-/// Token ids spread over the vocabulary, other ones for every `salt`.
+/// Token ids spread over the vocabulary, different for every `salt`.
 fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, device: &Device) -> Tensor<2, Int> {
     let vocab_size = model.config().vocab_size;
     let ids = (0..batch_size * len).map(|i| ((i + 1) * 7919 + salt * 104_729) % vocab_size);
@@ -163,7 +162,7 @@ fn finish(output: Tensor<3>, device: &Device) {
 }
 
 fn sync(device: &Device) {
-    device.sync().expect("the device finishes what was asked of it");
+    device.sync().expect("the device finishes its queue");
 }
 
 fn elapsed_ns(start: Instant) -> u64 {
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn repetitions_of_a_test_begin_at_its_depth() {
+    fn repetitions_start_at_the_depth_of_the_test() {
         let device = Device::flex();
         let model = model(&device);
         let test = InferenceTest { n_prompt: 5, n_gen: 3, n_depth: 4, batch_size: 2 };
@@ -208,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn windows_of_training_differ() {
+    fn training_windows_differ() {
         let windows = windows(500, 8, 4);
         assert_eq!((windows.len(), windows.seq_length()), (4, 8));
         assert_ne!(windows.inputs(0), windows.inputs(1));
     }
 
     #[test]
-    fn the_head_sees_one_position_of_a_prompt_and_every_position_decoded() {
+    fn the_head_is_counted_once_per_prompt_and_per_decoded_token() {
         let config = DecoderConfig::pico();
         let flops = |n_prompt, n_gen| InferenceTest { n_prompt, n_gen, n_depth: 0, batch_size: 1 }.flops(&config);
         assert_eq!(flops(1, 9), forward_flops(&config, 1, 10));

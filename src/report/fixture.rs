@@ -163,7 +163,7 @@ fn cost(config: &DecoderConfig) -> Cost {
     }
 }
 
-/// Uneven, but the same on every call: in `[-1, 1]`.
+/// A pseudo-random number in `[-1, 1]`, the same on every call.
 fn wobble(index: usize, salt: u64) -> f64 {
     let mut x = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03);
     x ^= x >> 31;

@@ -1,8 +1,8 @@
-//! A study as JSON: refused on the way out and on the way in unless every number in it means something.
+//! A study as JSON. Studies that break a rule are neither written nor read.
 
 use super::records::{Arm, SeedRun, Study};
 
-/// Why a study is not fit to be written, read or drawn.
+/// Why a study cannot be written, read or drawn.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -12,30 +12,29 @@ pub enum RecordError {
     /// There is nothing to compare.
     #[error("the study has no arms")]
     NoArms,
-    /// Two arms could not be told apart.
+    /// Two arms have the same name.
     #[error("two arms are named {name:?}")]
     DuplicateArm {
         /// The name.
         name: String,
     },
-    /// A loss, a time or another real number is infinite or not a number. JSON cannot hold it, and no figure could
-    /// show it: a run that diverged is to be cut before its first such step.
+    /// A loss, a time or another real number is infinite or not a number: JSON cannot hold it, and no figure can show it.
     #[error("{field} of arm {arm:?} is {value}, expected a finite number")]
     NotFinite {
-        /// The arm, or `study` for what all share.
+        /// The arm, or `study` for a number that all arms share.
         arm: String,
-        /// The field and its place.
+        /// The field, with step and seed.
         field: String,
         /// What was found.
         value: f64,
     },
-    /// A workload was timed but never ran.
+    /// A timing is empty.
     #[error("a timing of arm {arm:?} has no samples")]
     NoSamples {
         /// The arm.
         arm: String,
     },
-    /// A run of no time would be infinitely fast.
+    /// A timed run took no time.
     #[error("a timing of arm {arm:?} has a sample of {sample_s} s, expected more than 0")]
     NoTime {
         /// The arm.
@@ -48,7 +47,7 @@ pub enum RecordError {
     RaggedExpertLoad {
         /// The arm.
         arm: String,
-        /// Topics named.
+        /// Number of topics.
         num_topics: usize,
         /// Experts of its config.
         num_experts: usize,
@@ -100,9 +99,9 @@ impl Study {
             if self.arms[..index].iter().any(|before| before.name == arm.name) {
                 return Err(RecordError::DuplicateArm { name: arm.name.clone() });
             }
-            arm.runs.iter().try_for_each(|run| run_is_finite(&arm.name, run))?;
-            timings_took_time(arm)?;
-            expert_load_is_a_block(arm)?;
+            arm.runs.iter().try_for_each(|run| check_run(&arm.name, run))?;
+            check_timings(arm)?;
+            check_expert_load(arm)?;
         }
         Ok(())
     }
@@ -115,7 +114,7 @@ fn all_finite<'a>(arm: &str, numbers: impl IntoIterator<Item = (&'a str, f64)>) 
     }
 }
 
-fn run_is_finite(arm: &str, run: &SeedRun) -> Result<(), RecordError> {
+fn check_run(arm: &str, run: &SeedRun) -> Result<(), RecordError> {
     let placed = |place: String| {
         move |error| match error {
             RecordError::NotFinite { arm, field, value } => {
@@ -154,7 +153,7 @@ fn run_is_finite(arm: &str, run: &SeedRun) -> Result<(), RecordError> {
     all_finite(arm, load_cv.chain(entropy)).map_err(placed(format!("with seed {seed}")))
 }
 
-fn timings_took_time(arm: &Arm) -> Result<(), RecordError> {
+fn check_timings(arm: &Arm) -> Result<(), RecordError> {
     for timing in &arm.timings {
         if timing.samples_s.is_empty() {
             return Err(RecordError::NoSamples { arm: arm.name.clone() });
@@ -167,7 +166,7 @@ fn timings_took_time(arm: &Arm) -> Result<(), RecordError> {
     Ok(())
 }
 
-fn expert_load_is_a_block(arm: &Arm) -> Result<(), RecordError> {
+fn check_expert_load(arm: &Arm) -> Result<(), RecordError> {
     let Some(load) = &arm.expert_load else { return Ok(()) };
     let num_topics = load.topics.len();
     let num_experts = arm.config.moe.map_or(0, |moe| moe.num_local_experts);
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_stand_in_the_order_of_the_fields() {
+    fn keys_are_in_the_order_of_the_fields() {
         let json = fixture::study(1, 1).to_json().unwrap();
         let at = |key: &str| json.find(&format!("\"{key}\"")).unwrap();
         assert!(["run", "base", "data", "settings", "arms"].map(at).is_sorted());
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_checked_like_what_is_written() {
+    fn a_study_is_checked_when_it_is_read() {
         let json = fixture::study(3, 1).to_json().unwrap();
         let twice = json.replace("DUS m = 2", "dense control");
         assert_ne!(twice, json);
@@ -225,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn a_study_has_arms_with_names_of_their_own() {
+    fn a_study_has_arms_with_different_names() {
         assert!(matches!(refused(|study| study.arms.clear()), RecordError::NoArms));
         let error = refused(|study| study.arms[1].name = study.arms[0].name.clone());
         assert!(matches!(error, RecordError::DuplicateArm { name } if name == "dense control"));
     }
 
     #[test]
-    fn a_loss_that_is_not_a_number_is_refused_with_its_place() {
+    fn a_loss_that_is_not_a_number_is_refused_with_its_step() {
         let error = refused(|study| study.arms[1].runs[0].evals[2].heldout_loss_nats = f64::NAN);
         let message = error.to_string();
         assert!(message.starts_with("heldout_loss_nats at step "), "{message}");
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_timed_took_time() {
+    fn timings_have_samples_above_zero() {
         let error = refused(|study| study.arms[0].timings[0].samples_s.clear());
         assert!(matches!(error, RecordError::NoSamples { .. }));
         let error = refused(|study| study.arms[0].timings[0].samples_s[1] = 0.0);

@@ -1,8 +1,7 @@
-//! What was measured, as plain records, and what may be said of it: a table and a verdict.
+//! Plain records of a study, and the table and the verdict made of them.
 //!
-//! A [`Study`] is everything that one comparison measured, raw samples kept; it is what `results.json` holds. Summaries
-//! are computed when somebody asks, by [`statistics`]; [`table`] and [`verdict()`] read nothing but the record, so both
-//! can be made again from the file alone. Where the file goes is the caller's business, pictures are `figure`'s.
+//! A [`Study`] holds everything that one comparison measured, raw samples included; `results.json` is its JSON. [`table`]
+//! and [`verdict()`] read nothing but the record, so both can be made again from the file alone.
 
 mod json;
 mod provenance;

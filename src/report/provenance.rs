@@ -9,7 +9,7 @@ use super::records::RunInfo;
 const BURN_VERSION: &str = "0.22.1";
 
 impl RunInfo {
-    /// Describes a run that starts now: this build on this machine, with the words of its command line.
+    /// Describes a run that starts now, of this build on this machine, with the words of its command line.
     pub fn now(command: Vec<String>, device: &str, dtype: &str) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -26,7 +26,7 @@ impl RunInfo {
     }
 }
 
-/// Number of commits up to that of the source, if the source is under git.
+/// Number of commits of the source, if it is a git checkout.
 pub fn build_number() -> Option<u64> {
     git(&["rev-list", "--count", "HEAD"])?.parse().ok()
 }

@@ -1,18 +1,18 @@
-//! The records of a study: who measured what, where, with every raw sample. Plain data with units in the names.
+//! The records of a study: plain data with every raw sample, and units in the names.
 
 use serde::{Deserialize, Serialize};
 
 use super::statistics::{Estimate, mean, median, quantile};
 use crate::config::DecoderConfig;
 
-/// Where, when and with what something was measured.
+/// The build, the machine and the command line of a measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Version of this crate.
     pub version: String,
-    /// Commit of the source, where known.
+    /// Commit of the source, if known.
     pub commit: Option<String>,
-    /// When the study began, RFC 3339 in UTC.
+    /// Start of the study, RFC 3339 in UTC.
     pub date: String,
     /// The command line, word by word.
     pub command: Vec<String>,
@@ -20,9 +20,9 @@ pub struct RunInfo {
     pub device: String,
     /// Model name of the processor.
     pub cpu: String,
-    /// Threads that the backend was allowed.
+    /// Threads of the backend.
     pub num_threads: usize,
-    /// Type of the weights while running.
+    /// Type of the weights in timings.
     pub dtype: String,
     /// Version of Burn.
     pub burn_version: String,
@@ -33,26 +33,26 @@ pub struct RunInfo {
 /// One comparison: arms grown from one base and trained on the same data under one matching rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Study {
-    /// Where, when and with what.
+    /// Build, machine and command line.
     pub run: RunInfo,
-    /// What every arm was grown from.
+    /// The base of every arm.
     pub base: BaseInfo,
-    /// What every arm was trained and scored on.
+    /// The text of every arm.
     pub data: DataInfo,
-    /// What every arm was trained with.
+    /// The training settings of every arm.
     pub settings: StudySettings,
     /// The arms, the dense control first by convention.
     pub arms: Vec<Arm>,
     /// The rounds of the timings: sample `i` of every [`Timing`] is from round `i`, in which every arm was timed once. Empty if
-    /// arms were timed one after another, whose speeds are then not compared.
+    /// arms were timed one after another: their speeds are then not compared.
     #[serde(default)]
     pub rounds: Vec<TimingRound>,
 }
 
-/// One round of timings, in which every arm had its turn.
+/// One round of timings, in which every arm was timed once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TimingRound {
-    /// CPUs that other processes kept busy on average meanwhile; `None` where the system does not report it.
+    /// CPUs that other processes kept busy on average during the round; `None` where the system does not report it.
     pub other_load_cpus: Option<f64>,
 }
 
@@ -61,11 +61,11 @@ pub struct TimingRound {
 pub struct BaseInfo {
     /// Name to show.
     pub name: String,
-    /// SHA-256 of the weights file, where there is one file.
+    /// SHA-256 of the weight files, one after another.
     pub sha256: Option<String>,
     /// Shape.
     pub config: DecoderConfig,
-    /// Held-out loss before anything was done to it, nats per token.
+    /// Held-out loss of the base itself, nats per token.
     pub heldout_loss_nats: f64,
 }
 
@@ -81,14 +81,14 @@ pub struct DataInfo {
     /// BLAKE3 of the ids of both splits; `None` in older records.
     #[serde(default)]
     pub blake3: Option<String>,
-    /// Mean of −ln p of the held-out tokens under the distribution they were drawn from, where it is known: what a
-    /// model that knows the source scores on them, nats per token.
+    /// Mean of −ln p of the held-out tokens under the distribution they were drawn from, nats per token: the loss of a
+    /// model that knows that distribution. `None` for natural text.
     pub floor_nats: Option<f64>,
     /// Topics that the data are labelled with; may be empty.
     pub topics: Vec<String>,
 }
 
-/// What every arm was trained with.
+/// The training settings of every arm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudySettings {
     /// Training FLOPs that each arm may spend.
@@ -103,13 +103,13 @@ pub struct StudySettings {
     pub warmup_fraction: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// One run an arm for each of these.
+    /// Seeds; each arm is trained once with each.
     pub seeds: Vec<u64>,
-    /// What was held equal between arms, in words.
+    /// What is equal between arms, in words.
     pub match_rule: String,
 }
 
-/// The way an arm spends what it was given.
+/// How an arm was grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ArmKind {
@@ -121,33 +121,33 @@ pub enum ArmKind {
     Wide,
 }
 
-/// One grown model: what it is, what it costs, how it trained, how it runs.
+/// One model of the study: its shape, cost, training and speed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Arm {
     /// Name to show, unique in the study.
     pub name: String,
-    /// The way it grew.
+    /// Deep, wide, or the control.
     pub kind: ArmKind,
-    /// How it was made from the base, in one line.
+    /// The growth in one line.
     pub growth: String,
     /// Shape after growth.
     pub config: DecoderConfig,
-    /// What it costs, by arithmetic.
+    /// Its cost, computed from the config.
     pub cost: Cost,
-    /// Its training, once per seed.
+    /// Its training runs, one per seed.
     pub runs: Vec<SeedRun>,
-    /// What it holds in memory.
+    /// Its memory.
     pub memory: MemoryRecord,
-    /// How fast it runs.
+    /// Its timings.
     pub timings: Vec<Timing>,
-    /// Where its router sent the tokens of each topic, if it has one.
+    /// The experts that the tokens of each topic visited; `None` without a router.
     pub expert_load: Option<ExpertLoad>,
 }
 
-/// What a shape costs, computed from the config alone.
+/// The cost of a shape, computed from the config alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Every parameter.
+    /// All parameters.
     pub total_parameters: u64,
     /// Parameters that one token passes through.
     pub active_parameters: u64,
@@ -155,9 +155,9 @@ pub struct Cost {
     pub forward_flops_per_token: u64,
     /// FLOPs of forward and backward pass for one token.
     pub train_flops_per_token: u64,
-    /// Bytes of keys and values that one token leaves in the cache.
+    /// Bytes of keys and values that one token adds to the cache.
     pub kv_bytes_per_token: u64,
-    /// `(batch_size, bytes)`: weights that one decoding step is expected to read at that batch size.
+    /// `(batch_size, bytes)`: weight bytes that one decoding step is expected to read at that batch size.
     pub decode_weight_bytes: Vec<(usize, u64)>,
 }
 
@@ -176,7 +176,7 @@ pub struct SeedRun {
     pub evals: Vec<EvalPoint>,
     /// Wall-clock time of training and scoring.
     pub wall_s: f64,
-    /// How the router balanced at the end, if there is one.
+    /// Balance of the experts at the end; `None` without a router.
     pub router: Option<RouterSummary>,
 }
 
@@ -195,7 +195,7 @@ pub struct CurvePoint {
     pub learning_rate: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Load-balancing loss, if there is a router.
+    /// Load-balancing loss; `None` without a router.
     pub aux_loss: Option<f64>,
     /// Speed of the step.
     pub tokens_per_second: f64,
@@ -225,16 +225,16 @@ pub struct RouterSummary {
     pub dead_experts: Vec<usize>,
 }
 
-/// What an arm holds in memory.
+/// The memory of an arm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemoryRecord {
-    /// The model and the highest use on top of it while prefill and decoding were timed, where it was measured.
+    /// Weights plus the largest addition of prefill and decoding; `None` if not measured.
     pub inference_peak_bytes: Option<u64>,
-    /// Highest use while training, where it was measured.
+    /// Peak of a training run; `None` if not measured.
     pub train_peak_bytes: Option<u64>,
     /// Weights alone.
     pub weight_bytes: u64,
-    /// Keys and values of the workload whose peak was measured.
+    /// Keys and values of the largest batch that was decoded.
     pub kv_cache_bytes: u64,
 }
 
@@ -249,7 +249,7 @@ pub enum Workload {
     },
     /// One token after another.
     Decode {
-        /// Sequences side by side.
+        /// Sequences at once.
         batch: usize,
         /// Tokens generated per sequence.
         tokens: usize,
@@ -258,7 +258,7 @@ pub enum Workload {
     },
 }
 
-/// How long one workload took, run by run.
+/// The time of one workload, run by run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// What was timed.
@@ -269,12 +269,12 @@ pub struct Timing {
     pub samples_s: Vec<f64>,
 }
 
-/// Where a router sent the tokens of each topic.
+/// The experts that the tokens of each topic visited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExpertLoad {
     /// Names of the topics.
     pub topics: Vec<String>,
-    /// `share[layer][topic][expert]`: part of the topic's routed tokens; sums to 1 over the experts.
+    /// `share[layer][topic][expert]`: the expert's share of the topic's routed tokens; sums to 1 over the experts.
     pub share: Vec<Vec<Vec<f64>>>,
 }
 
@@ -319,7 +319,7 @@ impl Timing {
 }
 
 impl SeedRun {
-    /// Held-out loss of the last score, nats per token; `None` before the first.
+    /// Held-out loss of the last score, nats per token; `None` without scores.
     pub fn final_loss_nats(&self) -> Option<f64> {
         self.evals.last().map(|eval| eval.heldout_loss_nats)
     }
@@ -342,7 +342,7 @@ impl Arm {
         mean(&self.runs.iter().map(|run| run.loss_before_growth_nats).collect::<Vec<_>>())
     }
 
-    /// Training FLOPs that the longest run has spent; 0 without runs.
+    /// Training FLOPs of the longest run; 0 without runs.
     pub fn train_flops_spent(&self) -> u64 {
         self.runs.iter().filter_map(|run| run.evals.last()).map(|eval| eval.train_flops).max().unwrap_or(0)
     }
@@ -352,14 +352,14 @@ impl Arm {
         self.timings.iter().find(|timing| timing.workload == workload)
     }
 
-    /// Weights that a decoding step reads at this batch size, bytes, if it was computed.
+    /// Weight bytes that a decoding step reads at this batch size, if computed.
     pub fn decode_weight_bytes(&self, batch: usize) -> Option<u64> {
         self.cost.decode_weight_bytes.iter().find(|(at, _)| *at == batch).map(|(_, bytes)| *bytes)
     }
 }
 
 impl Study {
-    /// Every workload that some arm was timed on, prefill first, then decoding by batch size.
+    /// All workloads of all arms, prefill first, then decoding by batch size.
     pub fn workloads(&self) -> Vec<Workload> {
         let mut workloads: Vec<_> =
             self.arms.iter().flat_map(|arm| &arm.timings).map(|timing| timing.workload).collect();
@@ -368,7 +368,7 @@ impl Study {
         workloads
     }
 
-    /// The decoding workload of the smallest batch, which latency is read from.
+    /// The decoding workload of the smallest batch.
     pub fn smallest_decode(&self) -> Option<Workload> {
         self.workloads().into_iter().find(|workload| matches!(workload, Workload::Decode { .. }))
     }

@@ -1,19 +1,19 @@
 //! Summaries of raw samples: quantiles for timings, means with intervals for seeds.
 
-/// A mean over independent samples and how far it may be off.
+/// A mean over independent samples, with its uncertainty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// Mean of the samples.
     pub mean: f64,
-    /// Half the width of the two-sided 95 % interval `t · s / √n` (Student's t, `n - 1` degrees of freedom); `None`
-    /// for a single sample, which says nothing about its own spread.
+    /// Half the width of the two-sided 95 % confidence interval: `t · s / √n` (Student's t, `n - 1` degrees of freedom).
+    /// `None` for a single sample.
     pub half_width: Option<f64>,
     /// Number of samples.
     pub n: usize,
 }
 
 impl Estimate {
-    /// The estimate from these samples; `None` from none.
+    /// The estimate from these samples; `None` without samples.
     pub fn of(samples: &[f64]) -> Option<Self> {
         let mean = mean(samples)?;
         let n = samples.len();
@@ -22,12 +22,12 @@ impl Estimate {
     }
 }
 
-/// Arithmetic mean; `None` of nothing.
+/// Arithmetic mean; `None` without samples.
 pub fn mean(samples: &[f64]) -> Option<f64> {
     (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / samples.len() as f64)
 }
 
-/// The variance that a sample shows, `Σ(x − x̄)² / (n − 1)`; `None` of less than two.
+/// Sample variance, `Σ(x − x̄)² / (n − 1)`; `None` for fewer than two samples.
 pub fn variance(samples: &[f64]) -> Option<f64> {
     let mean = mean(samples).filter(|_| samples.len() > 1)?;
     Some(samples.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (samples.len() - 1) as f64)

@@ -1,14 +1,14 @@
-//! The one table of a study: a row an arm, a number a cell, for the terminal and for Markdown.
+//! The table of a study, one row per arm, for the terminal and as Markdown.
 //!
-//! [`rows`] gives each cell its raw value beside the text that shows it, so that the table can be held against the
-//! record. A dash stands for what was not measured.
+//! [`rows`] gives each cell its raw value beside its text, so that the table can be checked against the record. A dash
+//! marks what was not measured.
 
 use comfy_table::{Cell as TableCell, CellAlignment, Table, presets};
 
 use super::records::{Arm, Study, Workload};
 
-/// Widest table that a terminal is trusted to show; a wider one is split into cost above and quality below,
-/// and those again if need be.
+/// Widest table for a terminal, in characters. A wider one is split into cost above and quality below, and those again
+/// if need be.
 pub const MAX_WIDTH: usize = 120;
 
 /// What a column of the table shows.
@@ -16,20 +16,20 @@ pub const MAX_WIDTH: usize = 120;
 pub enum Column {
     /// Layers after growth.
     Layers,
-    /// Every parameter.
+    /// All parameters.
     TotalParameters,
     /// Parameters that one token passes through.
     ActiveParameters,
     /// FLOPs of the forward pass for one token.
     ForwardFlops,
-    /// Bytes of keys and values that one token leaves in the cache.
+    /// Bytes of keys and values that one token adds to the cache.
     KvBytes,
-    /// Weights that one decoding step reads, bytes.
+    /// Weight bytes that one decoding step reads.
     DecodeWeightBytes {
-        /// Sequences side by side.
+        /// Sequences at once.
         batch: usize,
     },
-    /// Highest memory use while generating, bytes.
+    /// Peak memory of prefill and decoding, bytes.
     PeakMemory,
     /// Speed of this workload, tokens per second.
     Speed(Workload),
@@ -48,7 +48,7 @@ pub enum Column {
 /// One number of the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
-    /// What it is.
+    /// Its column.
     pub column: Column,
     /// The number as the record gives it, in the column's unit; `None` if it was not measured.
     pub value: Option<f64>,
@@ -65,8 +65,8 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
-/// The columns that this study calls for: a batch size or a workload that no arm has gets none, nor does an interval
-/// without seeds or a gap without a floor.
+/// The columns of a study. Only what some arm has gets a column: batch sizes, workloads, an interval over several seeds,
+/// the gap to a known floor.
 pub fn columns(study: &Study) -> Vec<Column> {
     let mut batches: Vec<usize> =
         study.arms.iter().flat_map(|arm| &arm.cost.decode_weight_bytes).map(|(batch, _)| *batch).collect();
@@ -86,7 +86,7 @@ pub fn columns(study: &Study) -> Vec<Column> {
         .collect()
 }
 
-/// The table's numbers, a row an arm in the study's order.
+/// The rows of the table, in the order of the arms.
 pub fn rows(study: &Study) -> Vec<Row> {
     let columns = columns(study);
     let cell = |arm: &Arm, column: Column| {
@@ -110,7 +110,7 @@ pub fn to_text(study: &Study) -> String {
     fitting(&rows, &cost) + "\n" + &fitting(&rows, &quality)
 }
 
-/// The table as GitHub Markdown, as two: cost above quality.
+/// Two tables in GitHub Markdown: cost, then quality.
 pub fn to_markdown(study: &Study) -> String {
     let rows = rows(study);
     let (cost, quality): (Vec<Column>, Vec<Column>) = columns(study).into_iter().partition(|column| column.is_cost());
@@ -203,7 +203,7 @@ impl Column {
     }
 }
 
-/// These columns in as many tables as it takes for each to fit.
+/// As many tables as these columns need to fit.
 fn fitting(rows: &[Row], columns: &[Column]) -> String {
     let table = build(rows, columns);
     if fits(&table) || columns.len() < 2 {
@@ -275,7 +275,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
 
-    /// The number of a cell, read from the JSON by a road of its own.
+    /// The number of a cell, computed from the JSON without the code of the table.
     fn from_json(study: &Value, arm: &Value, column: Column) -> Option<f64> {
         let losses_at = |key: &str| -> Vec<f64> {
             arm["runs"].as_array().unwrap().iter().map(|run| run[key].as_f64().unwrap()).collect()
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_of_a_row_stands_in_both_tables() {
+    fn every_text_of_a_row_is_in_both_tables() {
         let study = fixture::study(5, 3);
         let (text, markdown) = (to_text(&study), to_markdown(&study));
         for row in rows(&study) {

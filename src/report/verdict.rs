@@ -1,30 +1,30 @@
-//! One sentence on what the study found: what was measured, in numbers, and nothing more.
+//! The verdict: one sentence of measured numbers.
 
 use super::records::{Arm, ArmKind, Study, Timing, Workload};
 use super::statistics::{Estimate, median, quantile};
 use super::table::{printable, si};
 
-/// Smallest difference of held-out loss that a single seed may call a difference, nats per token.
+/// With a single seed, held-out losses closer than this are a tie, nats per token.
 pub const TIE_NATS: f64 = 0.005;
 
-/// Arms whose training FLOPs differ by more than this part are said to differ.
+/// Relative difference of training FLOPs above which the verdict gives each arm's own.
 const UNEQUAL_FLOPS: f64 = 0.02;
 
-/// CPUs that other processes may use while speeds are timed that are to be compared.
+/// CPUs that other processes may use during timings. Above it, speeds are not compared.
 const MOST_OTHER_LOAD_CPUS: f64 = 0.2;
 
-/// Largest ratio of the quartiles of two arms' speed ratio over the rounds at which one is called faster.
+/// Limit on the upper over the lower quartile of the speed ratios of the rounds. Above it, no arm is called faster.
 const MOST_RATIO_SPREAD: f64 = 1.15;
 
-/// Updates of an arm below which its loss says nothing of its growth.
+/// Fewest updates of an arm for its loss to be compared.
 const FEWEST_UPDATES: usize = 20;
 
 /// The finding of a study in one sentence.
 ///
-/// The best wide arm is set against the best deep arm, and both against the dense control. Arms see the same windows in
-/// the same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their
-/// mean difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
-/// Below twenty updates of an arm losses are not compared. Speed and size are added where both were measured.
+/// Compares the best wide arm with the best deep arm, and both with the dense control. Arms see the same windows in the
+/// same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their mean
+/// difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
+/// Losses of arms with fewer than twenty updates are not compared. Speed and size follow where both were measured.
 pub fn verdict(study: &Study) -> String {
     let best = |kind| Contender::best(study, kind);
     let (dense, deep, wide) = (best(ArmKind::Dense), best(ArmKind::Deep), best(ArmKind::Wide));
@@ -61,7 +61,7 @@ pub fn verdict(study: &Study) -> String {
     }
 }
 
-/// The arm that stands for its kind.
+/// The best arm of its kind.
 struct Contender<'a> {
     arm: &'a Arm,
     label: String,
@@ -69,7 +69,7 @@ struct Contender<'a> {
 }
 
 impl<'a> Contender<'a> {
-    /// The arm of this kind with the lowest mean final loss; its label says among how many it was chosen.
+    /// The arm of this kind with the lowest mean final loss. Its label says among how many it was chosen.
     fn best(study: &'a Study, kind: ArmKind) -> Option<Self> {
         let of_kind = || study.arms.iter().filter(move |arm| arm.kind == kind);
         let scored = of_kind().filter_map(|arm| Some((arm, arm.final_loss_nats()?)));
@@ -117,7 +117,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// Final loss of this arm less that of the other, seed by seed; of the means if they have no seed in common.
+    /// Final loss of this arm minus that of the other, paired by seed; the difference of the means without a common seed.
     fn minus(&self, other: &Self) -> Estimate {
         let of_seed = |seed| other.arm.runs.iter().find(|run| run.seed == seed)?.final_loss_nats();
         let pairs = self.arm.runs.iter().filter_map(|run| Some(run.final_loss_nats()? - of_seed(run.seed)?));
@@ -130,7 +130,7 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Why two arms that differ by this cannot be told apart, or `None` if they can.
+/// Why a difference counts as a tie; `None` if it does not.
 fn tie(difference: &Estimate) -> Option<String> {
     match difference.half_width {
         Some(half_width) => {
@@ -152,7 +152,7 @@ fn seeds(difference: &Estimate) -> String {
     }
 }
 
-/// What the arms spent: one number if they agree, else each its own.
+/// The training compute of the arms: one number if they agree, else one each.
 fn budget(study: &Study, contenders: &[&Contender]) -> String {
     let budget = study.settings.train_flops_budget_flops as f64;
     let spent = |contender: &Contender| contender.arm.train_flops_spent() as f64;
@@ -164,7 +164,7 @@ fn budget(study: &Study, contenders: &[&Contender]) -> String {
     format!("unequal training compute ({})", each.collect::<Vec<_>>().join(", "))
 }
 
-/// What the two grown arms cost to run: decoding speed at the smallest batch, weights held.
+/// Running costs of the two grown arms: decoding speed at the smallest batch, memory of the weights.
 fn running_costs(study: &Study, deep: &Arm, wide: &Arm) -> String {
     let mut clauses = Vec::new();
     if let Some((workload, deep_timing, wide_timing)) =
@@ -225,7 +225,7 @@ mod tests {
     use super::super::fixture;
     use super::*;
 
-    /// A study whose arms end at these losses, one inner list an arm (dense, deep, wide), one number a seed.
+    /// A study whose arms (dense, deep, wide) end at these losses, one per seed.
     fn ending_at(finals: [&[f64]; 3]) -> Study {
         let mut study = fixture::study(3, finals[0].len().max(finals[1].len()).max(finals[2].len()));
         for (arm, finals) in study.arms.iter_mut().zip(finals) {
@@ -274,25 +274,25 @@ mod tests {
     }
 
     #[test]
-    fn arms_are_compared_seed_by_seed_so_what_all_share_cancels() {
+    fn differences_are_paired_by_seed() {
         let said = verdict(&ending_at([&[1.95, 1.951], &[1.92, 1.99], &[1.88, 1.951]]));
         assert!(said.contains("ended 0.0395 nats below DUS m = 2 (± 0.0064 over 2 seeds)"), "{said}");
     }
 
     #[test]
-    fn seeds_in_common_are_what_counts() {
+    fn only_common_seeds_count() {
         let said = verdict(&ending_at([&[1.95], &[1.92, 1.93], &[1.88]]));
         assert!(said.contains("0.0400 nats below DUS m = 2 (seeds: 1, no interval)"), "{said}");
     }
 
     #[test]
-    fn the_best_of_several_arms_is_said_to_be_chosen() {
+    fn the_best_of_several_arms_is_called_that() {
         let said = verdict(&fixture::study(5, 3));
         assert!(said.contains("(the best of 2 deep arms)") && said.contains("(the best of 2 wide arms)"), "{said}");
     }
 
     #[test]
-    fn below_twenty_updates_nothing_is_said_of_losses() {
+    fn losses_of_fewer_than_twenty_updates_are_not_compared() {
         let after = |step| {
             let mut study = ending_at([&[1.95], &[1.92], &[1.88]]);
             study.arms[2].runs[0].evals.last_mut().unwrap().step = step;
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn arms_that_spent_unequally_are_said_to() {
+    fn unequal_training_compute_is_stated() {
         let mut study = ending_at([&[1.95], &[1.92], &[1.88]]);
         study.arms[1].runs[0].evals.last_mut().unwrap().train_flops /= 2;
         let said = verdict(&study);
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn one_grown_arm_is_held_against_the_control() {
+    fn one_grown_arm_is_compared_with_the_control() {
         let study = Study { arms: fixture::study(2, 1).arms, ..ending_at([&[1.95], &[1.92], &[1.88]]) };
         let said = verdict(&study);
         assert!(

@@ -1,4 +1,4 @@
-//! What an arm costs by arithmetic, and how fast it runs in how much memory.
+//! The cost of an arm from its config, and the timing of its workloads.
 
 use burn::tensor::Device;
 
@@ -9,10 +9,10 @@ use crate::profile::{flops, memory};
 use crate::report::{Cost, Timing, Workload};
 use crate::weights::Dtype;
 
-/// Batch sizes that decoding is costed and timed at.
+/// Batch sizes of decoding.
 pub(super) const DECODE_BATCHES: [usize; 3] = [1, 4, 16];
 
-/// The arithmetic of a config, at the causal mean of a sequence; weights of `dtype`, keys and values in float32.
+/// The cost of a config, averaged over the positions of a sequence; weights of `dtype`, keys and values in float32.
 pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> Cost {
     let parameters = flops::count_parameters(config);
     let per_token = |flops: u128| (flops / seq_length as u128) as u64;

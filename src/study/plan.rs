@@ -1,4 +1,4 @@
-//! What a study will run, decided in integers before any weight is read.
+//! The plan of a study, made from configs before any weight is read.
 
 use super::error::StudyError;
 use crate::config::{DecoderConfig, MoeConfig};
@@ -7,10 +7,10 @@ use crate::profile::flops::train_flops;
 use crate::profile::matching::{Context, iso_flop_overlap};
 use crate::report::ArmKind;
 
-/// What the user may choose.
+/// The choices of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanOptions {
-    /// Overlaps `m` of further depth-grown arms, besides the iso-FLOP one.
+    /// Overlaps `m` of deep arms besides the iso-FLOP one.
     pub overlaps: Vec<usize>,
     /// Experts per layer of the wide arm.
     pub num_local_experts: usize,
@@ -24,12 +24,12 @@ pub struct PlanOptions {
     pub seq_length: usize,
 }
 
-/// How much each arm may train.
+/// The training compute of each arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
     /// Training FLOPs.
     Flops(u64),
-    /// The training FLOPs of the dense control over this many tokens.
+    /// The training FLOPs of the dense control on this many tokens.
     ControlTokens(u64),
 }
 
@@ -40,28 +40,27 @@ pub struct ArmSpec {
     pub name: String,
     /// Deep, wide, or the control.
     pub kind: ArmKind,
-    /// How it is grown from the base, in order; empty for the control. A run sets the seed of fresh weights.
+    /// The growths in order, none for the control. A run sets the seed of fresh weights.
     pub growth: Vec<GrowthPlan>,
     /// Shape after growth.
     pub config: DecoderConfig,
-    /// Updates within the budget, rounded to nearest.
+    /// Number of updates whose FLOPs are nearest to the budget.
     pub num_steps: usize,
 }
 
-/// Everything that a study will run.
+/// The arms of a study and their budget.
 #[derive(Debug, Clone)]
 pub struct StudyPlan {
-    /// The dense control first.
+    /// The arms, the dense control first.
     pub arms: Vec<ArmSpec>,
     /// Training FLOPs of each arm.
     pub budget_flops: u64,
-    /// What is held equal, in words.
+    /// What is equal between arms, in words.
     pub match_rule: String,
 }
 
 impl StudyPlan {
-    /// Plans a dense control, a deep arm at the overlap that the iso-FLOP solver finds, one at each overlap asked for,
-    /// and a wide arm.
+    /// Plans a dense control, a deep arm at the iso-FLOP overlap, one at each overlap asked for, and a wide arm.
     ///
     /// # Errors
     /// [`StudyError`], before anything is run.
@@ -114,7 +113,7 @@ impl StudyPlan {
     }
 }
 
-/// A count that a record can hold.
+/// A count as a record holds it, at most `u64::MAX`.
 fn small(flops: u128) -> u64 {
     u64::try_from(flops).unwrap_or(u64::MAX)
 }
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_the_control_buy_the_same_flops_for_everyone() {
+    fn tokens_of_the_control_set_the_flops_of_every_arm() {
         let mut options = options();
         options.budget = Budget::ControlTokens(100 * 8 * 128);
         let plan = StudyPlan::new(&DecoderConfig::pico(), &options).unwrap();
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_refused_by_name() {
+    fn impossible_plans_are_refused() {
         assert!(matches!(refused(|o| o.overlaps = vec![9]), StudyError::Plan(PlanError::OverlapTooLarge { .. })));
         assert!(matches!(refused(|o| o.overlaps = vec![3, 3]), StudyError::RepeatedOverlap { overlap: 3 }));
         assert!(matches!(refused(|o| o.budget = Budget::Flops(10)), StudyError::BudgetTooSmall { .. }));

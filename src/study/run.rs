@@ -1,4 +1,4 @@
-//! Running a plan: each arm is grown, scored, trained and scored again with each seed; then all arms are timed in turns.
+//! Running a plan: each arm is grown, scored and trained with each seed; then all arms are timed in turns.
 
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::train::{
 };
 use crate::weights::{Dtype, WeightSource};
 
-/// What a study is doing, for a progress display.
+/// The progress of a study, for a display.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
     /// A training run begins.
@@ -41,11 +41,11 @@ pub enum Progress<'a> {
         /// Held-out loss right after growth, in nats.
         loss_nats: f64,
     },
-    /// An update is done.
+    /// An update is finished.
     Step(&'a StepLog<NextTokenLog>),
-    /// The run has been scored, in nats.
+    /// The held-out loss of the run, in nats.
     Scored(f64),
-    /// The run was finished before the study was interrupted.
+    /// The run was finished before the study was interrupted, and is not repeated.
     Resumed {
         /// The arm's name.
         arm: &'a str,
@@ -56,7 +56,7 @@ pub enum Progress<'a> {
     Timing {
         /// Number of the round, from 1.
         round: usize,
-        /// Rounds in all.
+        /// Number of rounds.
         num_rounds: usize,
     },
 }
@@ -76,16 +76,16 @@ pub struct RunOptions {
     pub decode_tokens: usize,
     /// Rounds of timings: every round times every arm once.
     pub num_rounds: usize,
-    /// Identifies what the results depend on besides plan, data and options: the build and the weights of the base.
+    /// Whatever else the results depend on: the build, and the weights of the base.
     pub identity: String,
 }
 
-/// What a study found.
+/// The results of a study.
 #[derive(Debug)]
 pub struct Outcome {
     /// The arms, in the order of the plan.
     pub arms: Vec<Arm>,
-    /// The rounds of their timings.
+    /// The rounds of the timings.
     pub rounds: Vec<TimingRound>,
     /// Held-out loss of the base, nats per token.
     pub base_loss_nats: f64,
@@ -148,10 +148,10 @@ fn unit_ids<'p>(
     plan.arms.iter().flat_map(|spec| settings.seeds.iter().map(move |&seed| (spec, seed))).map(id).collect()
 }
 
-/// Timings of an arm, and the peak of memory above its weights while they were taken.
+/// Timings of an arm, and the peak of memory above its weights meanwhile.
 type Timed = (Vec<Timing>, Option<u64>);
 
-/// Puts the runs and the timings of every arm together.
+/// Joins the runs and the timings of every arm.
 fn merge(specs: &[ArmSpec], records: &[UnitRecord], timed: Vec<Timed>, options: &RunOptions) -> Vec<Arm> {
     let (seq_length, dtype) = (options.settings.seq_length, options.dtype);
     let positions = (seq_length + options.decode_tokens) as u64;
@@ -197,7 +197,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         Ok(Self { base, data, options, device, base_loss })
     }
 
-    /// One unit of the study: an arm with a seed.
+    /// Runs one unit: an arm with a seed.
     fn run_one(
         &self,
         spec: &ArmSpec,
@@ -209,8 +209,8 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         Ok(UnitRecord { key: id.key, arm: id.arm, run, train_peak_bytes, expert_load })
     }
 
-    /// Times all arms, freshly grown, round by round. The first arm of a round is another one each time, and one model is in
-    /// memory at a time.
+    /// Times all arms round by round, each freshly grown, so that one model is in memory at a time. The first arm changes
+    /// from round to round.
     fn time(
         &self,
         specs: &[ArmSpec],
@@ -235,7 +235,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         Ok((timed, rounds))
     }
 
-    /// Grows, scores, trains and scores one arm; the load of its experts at the end.
+    /// Grows, scores and trains one arm. Also returns the load of its experts at the end.
     fn seed_run(
         &self,
         plan: &ArmSpec,
@@ -326,7 +326,7 @@ fn train_config(settings: &StudySettings, num_steps: usize) -> TrainConfig {
     TrainConfig { schedule, max_grad_norm: 1.0 }
 }
 
-/// Whether the run is scored after `step`: `num_evals` times, evenly, and in any case after the last.
+/// Whether the run is scored after `step`: `num_evals` times, evenly spaced, always after the last step.
 fn is_eval(step: usize, num_steps: usize, num_evals: usize) -> bool {
     let due = |step: usize| step * num_evals / num_steps;
     due(step) > due(step - 1)

@@ -1,5 +1,4 @@
-//! One training run: an arm with a seed. Runs are recorded as they finish, so that an interrupted study goes on with the
-//! next one.
+//! Records of finished runs, each an arm with a seed, so that an interrupted study goes on with the next run.
 
 use std::collections::HashSet;
 use std::fs;
@@ -26,7 +25,7 @@ pub struct UnitRecord {
     pub arm: String,
     /// Training curve and losses.
     pub run: SeedRun,
-    /// Peak memory of the run, where it is measured.
+    /// Peak memory of the run; `None` if not measured.
     pub train_peak_bytes: Option<u64>,
     /// Expert load per topic at the end; `None` for a dense model.
     pub expert_load: Option<ExpertLoad>,
@@ -58,7 +57,7 @@ impl UnitId {
     }
 }
 
-/// Where finished runs are kept until the study is complete: a JSON file each.
+/// The finished runs of a study that is not complete, a JSON file each.
 ///
 /// A record is reused only by the run with the same key, so changed settings, data or code never reuse a stale one.
 #[derive(Debug, Clone)]
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_record_is_not_used() {
+    fn a_damaged_record_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let units = Units::in_folder(folder.path(), Existing::Keep);
         let saved = record("0123456789abcdef");

@@ -1,4 +1,4 @@
-//! Faults of network and server: refusals, overload, cuts, changes, stalls.
+//! Faults of the network and the server: refusals, overload, cut transfers, changed files, stalls.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{Client, faulty, hub, weights};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// A server that answers a request for the list of files like this.
+/// A server that gives this answer to a request for the list of files.
 fn refusing(reply: Reply) -> Server {
     faulty(hub(), move |_, request| request.target.contains("/api/").then(|| reply.clone()))
 }
@@ -73,7 +73,7 @@ fn retry_after_is_respected() {
 }
 
 #[test]
-fn a_busy_server_is_given_up_after_five_tries() {
+fn a_busy_server_is_tried_five_times() {
     let server = refusing(Reply::new(429, "slow down"));
     let client = Client::of(&server);
     let (error, message) = client.failure("org/name");
@@ -84,7 +84,7 @@ fn a_busy_server_is_given_up_after_five_tries() {
     let server = refusing(Reply::new(429, "").with("Retry-After", 4000));
     let client = Client::of(&server);
     assert!(client.failure("org/name").1.contains("try again in 4000 s"));
-    assert!(client.waits_s().is_empty() && server.asked().len() == 1, "an hour is not waited for");
+    assert!(client.waits_s().is_empty() && server.asked().len() == 1, "a wait of an hour is refused");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn server_errors_are_retried() {
     let server = refusing(Reply::new(418, "teapot"));
     let client = Client::of(&server);
     assert!(matches!(client.failure("org/name").0, HubError::Status { status: 418, .. }));
-    assert!(client.waits_s().is_empty(), "what no other try can change is not tried again");
+    assert!(client.waits_s().is_empty(), "an error that a retry cannot change is not retried");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn an_unknown_host_is_not_retried() {
     let server = faulty(hub(), |_, _| None);
     let mut behind_proxy = Client::of(&server);
     behind_proxy.settings.proxy = Some(ureq::Proxy::new("http://proxy.invalid:3128").unwrap());
-    assert!(behind_proxy.failure("org/name").1.contains("\"proxy.invalid\""), "it is the proxy that is not found");
+    assert!(behind_proxy.failure("org/name").1.contains("\"proxy.invalid\""), "the proxy is not found");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn the_next_download_resumes_a_cut_one() {
     let (error, message) = client.failure("org/name");
     assert!(matches!(error, HubError::Incomplete { tries: 5, .. }), "{message}");
     assert!(message.contains("100000 of 300000 bytes"), "{message}");
-    assert!(!client.blob(WEIGHTS, &weights()).exists(), "half a file has no final name");
+    assert!(!client.blob(WEIGHTS, &weights()).exists(), "an incomplete file has no final name");
     client.has_weights(&client.download("org/name").unwrap());
     assert_eq!(server.gets_of(WEIGHTS).last().unwrap().header("Range"), Some("bytes=100000-"));
 }
@@ -189,7 +189,7 @@ fn a_server_may_ignore_the_range() {
     let client = Client::of(&server);
     client.has_weights(&client.download("org/name").unwrap());
     let gets = server.gets_of(WEIGHTS);
-    assert!(gets.len() == 2 && gets[1].header("Range").is_some(), "the whole file that came was taken as that");
+    assert!(gets.len() == 2 && gets[1].header("Range").is_some(), "the whole file was accepted");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_part_with_another_start_is_not_appended() {
     });
     let client = Client::of(&server);
     client.has_weights(&client.download("org/name").unwrap());
-    assert_eq!(server.gets_of(WEIGHTS)[2].header("Range"), None, "it began again from the start");
+    assert_eq!(server.gets_of(WEIGHTS)[2].header("Range"), None, "the download started anew");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_file_with_the_wrong_hash_is_put_aside() {
     assert!(!client.blob(WEIGHTS, &weights()).exists());
     assert!(!client.model().join("snapshots").join(super::COMMIT).join(WEIGHTS).exists());
     client.has_weights(&client.download("org/name").unwrap());
-    assert_eq!(server.gets_of(WEIGHTS)[1].header("Range"), None, "nobody goes on from a damaged file");
+    assert_eq!(server.gets_of(WEIGHTS)[1].header("Range"), None, "a damaged file is not resumed");
 }
 
 #[test]

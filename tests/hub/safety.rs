@@ -1,4 +1,4 @@
-//! What no answer of the hub may cause: a leaked token, a file outside the cache, a mix of two models.
+//! Safety: no answer of the hub may leak the token, write outside the cache, or mix two models.
 
 use std::fs::File;
 use std::sync::mpsc;
@@ -28,7 +28,7 @@ fn cached_files_are_checked_by_size_and_on_request_by_hash() {
     altered[7] ^= 1;
     std::fs::write(&blob, &altered).unwrap();
     client.download("org/name").unwrap();
-    assert_eq!((gets(), std::fs::read(&blob).unwrap()), (2, altered), "its hash is not checked unasked");
+    assert_eq!((gets(), std::fs::read(&blob).unwrap()), (2, altered), "the hash is checked only on request");
     client.settings.verify = true;
     client.has_weights(&client.download("org/name").unwrap());
     assert_eq!(gets(), 3);
@@ -46,7 +46,7 @@ fn a_name_that_leads_out_of_the_cache_is_refused() {
         let (error, message) = client.failure("org/name");
         assert!(matches!(error, HubError::UnsafeName { .. }) && error.kind() == ErrorKind::Invalid, "{message}");
         assert!(message.contains("evil") && !message.contains('\n'), "{message}");
-        assert!(!client.settings.cache.exists(), "nothing was made");
+        assert!(!client.settings.cache.exists(), "nothing was created");
     }
     let index = br#"{"weight_map": {"a": "../../../evil.safetensors"}}"#;
     let sharded = Hub::with(&[("config.json", b"{}"), ("model.safetensors.index.json", index)]);
@@ -78,7 +78,7 @@ fn only_the_hub_gets_the_token() {
     let asked = storage.asked();
     assert_eq!(asked.len(), 1, "the large file came from the storage");
     assert_eq!(asked[0].header("Authorization"), None);
-    assert!(asked[0].target.contains("Signature"), "the signed address is used, not shown");
+    assert!(asked[0].target.contains("Signature"), "the signed address is used");
     let before = server.asked().len();
     let _ = client.download("old/name");
     let redirected = &server.asked()[before..];
@@ -112,7 +112,7 @@ fn no_message_contains_the_token() {
     let server = faulty(hub(), |_, request| {
         request.target.contains("/api/").then(|| Reply::new(400, format!("{{\"error\": \"{SECRET} is wrong\"}}")))
     });
-    assert!(Client::of(&server).failure("org/name").1.contains("[token] is wrong"), "the rest of it is told");
+    assert!(Client::of(&server).failure("org/name").1.contains("[token] is wrong"), "the rest of the message is shown");
     let secret_commit = |_: &Hub, request: &super::Request| {
         request.target.contains("/api/").then(|| Reply::new(200, format!("{{\"sha\": \"{SECRET}\"}}")))
     };
@@ -260,11 +260,11 @@ fn the_cache_is_searched_before_the_hub() {
     let client = Client::of(&server);
     let locate = |argument: &str| locate_with(argument, || Ok(client.settings.clone()));
     let located = locate("org/name").unwrap();
-    assert!(located.ends_with("config.json"), "which of the snapshot's formats is meant: {located:?}");
+    assert!(located.ends_with("config.json"), "the path names the format of the snapshot: {located:?}");
     client.has_weights(located.parent().unwrap());
     let asked = server.asked().len();
     assert_eq!(locate("org/name").unwrap(), located);
-    assert_eq!(server.asked().len(), asked, "the cache was enough");
+    assert_eq!(server.asked().len(), asked, "no request was needed");
     let error = locate("org/other").unwrap_err();
     assert_eq!(error.code(), 4);
     assert!(error.to_string().contains("org/other"), "{error}");

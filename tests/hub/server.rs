@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server on this machine: it speaks the Hub's routes, keeps what it was asked, and fails when told to.
+//! A small local HTTP/1.1 server with the Hub's routes. It records requests and fails on request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-/// The commit that `main` leads to.
+/// The commit of `main`.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server was asked.
+/// A request to the server.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
     pub target: String,
     headers: Vec<(String, String)>,
-    /// How often this method and target had been asked for before.
+    /// Number of earlier requests with this method and target.
     pub before: usize,
 }
 
-/// What it answers.
+/// An answer of the server.
 #[derive(Clone)]
 pub struct Reply {
     status: u16,
@@ -39,7 +39,7 @@ enum Manner {
     Cut(usize),
     /// One byte at a time.
     Dripping(Duration),
-    /// No header before this time is over.
+    /// The header is sent after this time.
     Late(Duration),
     /// Without end.
     Endless,
@@ -68,7 +68,7 @@ impl Reply {
         Self { status, headers: Vec::new(), body: body.into(), manner: Manner::Whole }
     }
 
-    /// The header, in place of what it was.
+    /// Sets a header.
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_string()));
@@ -161,7 +161,7 @@ impl Server {
                         request.before = asked.iter().filter(same).count();
                         asked.push(request.clone());
                     }
-                    // The client may be gone: that is its right.
+                    // The client may have closed the connection.
                     let _ = answer(&request).send(&mut stream, request.method == "HEAD", &sent);
                 });
             }
@@ -211,7 +211,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 #[derive(Clone, Default)]
 pub struct Hub {
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Names that are listed without a file.
+    /// Names in the list of files without a file.
     pub ghosts: Vec<String>,
     /// Where large files are, if not on the Hub itself.
     pub storage: Option<String>,
@@ -223,7 +223,7 @@ impl Hub {
         Self { files, ..Self::default() }
     }
 
-    /// What the Hub answers when all is well.
+    /// The answer of the Hub without a fault.
     pub fn reply(&self, request: &Request) -> Reply {
         let path = request.target.split('?').next().unwrap();
         let missing = |code| Reply::new(404, "{\"error\": \"not here\"}").with("X-Error-Code", code);
@@ -282,7 +282,7 @@ impl Hub {
         reply.with("X-Linked-Etag", etag).with("X-Linked-Size", bytes.len())
     }
 
-    /// What the storage of large files answers when all is well.
+    /// The answer of the storage of large files without a fault.
     pub fn reply_of_storage(&self, request: &Request) -> Reply {
         let name = request.target.split('?').next().unwrap().trim_start_matches('/');
         match self.files.values().find(|bytes| sha256(bytes) == name) {
@@ -292,7 +292,7 @@ impl Hub {
     }
 }
 
-/// The bytes, or as many of them as a `Range` asks for.
+/// All bytes, or those from the start of a `Range`.
 fn ranged(request: &Request, bytes: &[u8], etag: &str) -> Reply {
     let from = request.header("Range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     let whole = || Reply::new(200, bytes).with("ETag", etag).with("Accept-Ranges", "bytes");
@@ -312,7 +312,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the Hub names a file by: its sha256, or 40 digits as of Git.
+/// The etag of a file: its SHA-256, or for small files 40 digits as Git has them.
 pub fn etag_of(name: &str, bytes: &[u8]) -> String {
     let mut etag = sha256(bytes);
     etag.truncate(if is_large(name) { 64 } else { 40 });
