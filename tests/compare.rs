@@ -212,11 +212,10 @@ fn without_times(mut study: Study) -> Study {
 #[test]
 fn a_study_that_was_killed_goes_on_with_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
-    let args =
-        |out: &Path| ["--quick", "--flops", "4e10", "--seeds", "2", "--out", out.to_str().unwrap()].map(str::to_owned);
     let command = |out: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_deepwide"));
-        command.arg("compare").args(args(out));
+        let sizes = ["--quick", "--seeds=2", "--batch-size=1", "--seq-length=64", "--flops=6e9"];
+        command.arg("compare").args(sizes).arg("--out").arg(out);
         command
     };
     let read = |out: &Path| {

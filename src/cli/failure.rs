@@ -18,6 +18,7 @@ use crate::growth::mergekit::MergeError;
 use crate::hub::HubError;
 use crate::output::OutputError;
 use crate::study::StudyError;
+use crate::tokenizer::TokenizerError;
 use crate::upscale::UpscaleError;
 use crate::weights::WeightError;
 
