@@ -145,6 +145,10 @@ mod tests {
         let as_the_file_says: tokenizers::Tokenizer = json.to_string().parse().unwrap();
         assert_eq!(as_the_file_says.encode("ab ab", false).unwrap().len(), 8);
         assert_eq!(read(&json).unwrap().encode("ab ab").unwrap(), [256, 257]);
+        let sha256 = |json: &Value| read(json).unwrap().sha256();
+        assert_eq!(sha256(&json), sha256(&byte_level_bpe()));
+        json["model"]["merges"] = json!(["a b"]);
+        assert_ne!(sha256(&json), sha256(&byte_level_bpe()));
     }
 
     #[test]

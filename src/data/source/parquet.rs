@@ -15,6 +15,9 @@ use super::input::{Tally, open_file};
 use super::number::RowNumber;
 use super::row::Row;
 
+/// Values of a column that are decoded at a time: of long documents, more would be gigabytes.
+const BATCH_ROWS: usize = 64;
+
 /// The rows of a `.parquet` file.
 pub(super) struct Parquet {
     rows: RowIter<'static>,
@@ -35,7 +38,7 @@ impl Parquet {
         guarded(|| {
             let reader = SerializedFileReader::new(file)?;
             let num_rows = reader.metadata().file_metadata().num_rows().max(0) as u64;
-            let rows = RowIter::from_file_into(Box::new(reader));
+            let rows = RowIter::from_file_into(Box::new(reader)).with_batch_size(BATCH_ROWS);
             Ok(Self { rows, number: 0, num_rows, size_bytes, tally: Arc::clone(tally) })
         })
     }

@@ -20,10 +20,11 @@ use crate::error::InFile;
 /// The rows of a file of data, in its order, read as they are asked for.
 ///
 /// The format follows from the extension: `.txt`, `.jsonl`, `.json`, `.csv`, each also compressed as `.gz` or `.zst`, and
-/// `.parquet`. Memory does not depend on the size of the file: a row has at most 64 MiB.
+/// `.parquet`. Memory does not depend on the size of the file: a row has at most 64 MiB; of `.parquet`, a few pages per column are
+/// held.
 ///
 /// - `.txt`: one row with the key `text`. A file of more than 4 MiB is cut into several, each as long as possible within
-///   4 MiB, behind a blank line; where there is none, behind a line; in a longer line, behind a character.
+///   1 MiB, behind a blank line; where there is none, behind a line; in a longer line, behind a character.
 /// - `.jsonl`: a row per line; blank lines are skipped.
 /// - `.json`: an array of objects, or objects one after the other.
 /// - `.csv`: a header, then a row per record, all fields strings.

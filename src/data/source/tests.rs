@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::row::MAX_ROW_BYTES;
-use super::text::MAX_DOCUMENT_BYTES;
+use super::text::{MAX_PART_BYTES, MAX_WHOLE_BYTES};
 use super::*;
 use crate::error::{ErrorKind, FileFault};
 
@@ -203,17 +203,19 @@ fn a_long_text_is_cut_where_it_hurts_least() {
         assert_eq!(texts.concat(), text);
         texts.iter().map(|text| text.len()).collect()
     };
-    let most = MAX_DOCUMENT_BYTES;
-    assert_eq!(lengths(&"x".repeat(most)), [most]);
-    assert_eq!(lengths(&"x".repeat(most + 1)), [most, 1]);
-    assert_eq!(lengths(&"é".repeat(most)), [most, most]);
-    assert_eq!(lengths(&format!("x{}", "é".repeat(most / 2))), [most - 1, 2]);
-    let lines = format!("{}\n{}", "x".repeat(most - 10), "y".repeat(20));
-    assert_eq!(lengths(&lines), [most - 9, 20]);
-    let paragraphs = format!("{}\n\n{}\n{}", "x".repeat(most - 100), "y".repeat(20), "z".repeat(200));
-    assert_eq!(lengths(&paragraphs), [most - 98, 221]);
+    let (whole, most) = (MAX_WHOLE_BYTES, MAX_PART_BYTES);
+    assert_eq!(lengths(&"x".repeat(whole)), [whole]);
+    assert_eq!(lengths(&"x".repeat(whole + 1)), [most, most, most, most, 1]);
+    assert_eq!(lengths(&"é".repeat(whole)), [most; 8]);
+    assert_eq!(lengths(&format!("x{}", "é".repeat(whole / 2)))[..2], [most - 1, most]);
+    // The rest makes it longer than a file that is one document.
+    let rest = "r".repeat(whole);
+    let lines = format!("{}\n{}\n{rest}", "x".repeat(most - 10), "y".repeat(20));
+    assert_eq!(lengths(&lines)[..2], [most - 9, 21]);
+    let paragraphs = format!("{}\n\n{}\n{}\n\n{rest}", "x".repeat(most - 100), "y".repeat(20), "z".repeat(200));
+    assert_eq!(lengths(&paragraphs)[..2], [most - 98, 223]);
     assert_eq!(shown("a.txt", paragraphs)[1][0], "line 3");
-    let windows = format!("{}\r\n\r\n{}", "x".repeat(most - 100), "y".repeat(200));
+    let windows = format!("{}\r\n\r\n{rest}", "x".repeat(most - 100));
     assert_eq!(shown("a.txt", windows)[0][1]["text"].as_str().unwrap().len(), most - 98);
 }
 
