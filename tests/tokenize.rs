@@ -72,7 +72,9 @@ fn a_directory_of_text_becomes_shards_that_verify() {
     assert_eq!(place.tokens("json"), [3, 4, 5]);
     // A tokenizer alone does too, and its fingerprint is the same.
     let (code, _, stderr) = place.run(&["--tokenizer", "base/tokenizer.json", "data", "alone"]);
-    assert_eq!(code, Some(2), "given twice: {stderr}");
+    assert_eq!(code, Some(2), "two tokenizers: {stderr}");
+    let (code, _, stderr) = place.run(&["data"]);
+    assert!(code == Some(2) && stderr.contains("expected DATA and OUT"), "{stderr}");
     let words = ["tokenize", "--tokenizer", "base/tokenizer.json", "data", "alone"];
     assert!(deepwide().current_dir(place.0.path()).args(words).status().unwrap().success());
     assert_eq!(

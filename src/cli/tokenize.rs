@@ -26,12 +26,12 @@ use crate::tokenizer::Tokenizer;
 /// 'data/*.jsonl'. All cores are used, and memory does not depend on the size of the data. OUT is the directory to write; it
 /// appears complete or not at all. docs/token-shards.md describes its files, which NumPy reads too.
 #[derive(Debug, Clone, Args)]
+#[command(override_usage = "deepwide tokenize [OPTIONS] --tokenizer <MODEL> <DATA>... <OUT>")]
 pub struct TokenizeArgs {
-    /// Files, directories or patterns of text
-    #[arg(required = true)]
-    pub data: Vec<PathBuf>,
-    /// The directory to write
-    pub out: PathBuf,
+    /// Files, directories or patterns of text; the last path is the directory to write
+    // One argument: of two, an option between them would make the first the last.
+    #[arg(required = true, value_name = "DATA")]
+    pub paths: Vec<PathBuf>,
     /// The model to tokenize for
     ///
     /// A Hugging Face directory, a tokenizer.json, a .gguf file, or an id on the hub: org/name or org/name@revision, which is
@@ -63,18 +63,29 @@ pub struct TokenizeArgs {
     pub json: bool,
 }
 
+impl TokenizeArgs {
+    /// DATA and OUT.
+    fn places(&self) -> Result<(&[PathBuf], &Path), Failure> {
+        match self.paths.as_slice() {
+            [data @ .., out] if !data.is_empty() => Ok((data, out)),
+            paths => Err(Failure::usage(format_args!("found {paths:?} alone, expected DATA and OUT"))),
+        }
+    }
+}
+
 /// Tokenizes files of data.
 ///
 /// # Errors
 /// If an input cannot be read or breaks a rule, OUT exists, or the disk fails. OUT is then as it was before.
 pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
-    let out = absolute(&args.out)?;
+    let (data, given_out) = args.places()?;
+    let out = absolute(given_out)?;
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
     let bar = Bytes::new("comparing OUT with its receipt", None);
     let destination = Destination::check(&*disk, &out, existing, &mut |bytes| bar.add(bytes))?;
     drop(bar);
-    let files = data_files(&args.data)?;
+    let files = data_files(data)?;
     let mut total_bytes = 0;
     for file in &files {
         check_apart(&*disk, &out, file)?;
@@ -107,7 +118,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
         Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
         None => error.into(),
     })?;
-    let out = args.out.to_string_lossy();
+    let out = given_out.to_string_lossy();
     output::print(&if args.json {
         let mut summary = json!(tokenized.record);
         (summary["out"], summary["num_empty"]) = (json!(out), json!(tokenized.num_empty));
