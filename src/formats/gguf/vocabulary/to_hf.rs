@@ -105,7 +105,7 @@ impl GgufVocabulary {
         let named = self.named_chat_templates.iter().map(|(name, text)| {
             let file = chat_templates::file_of(name);
             let unsafe_name = || VocabularyError::UnsafeTemplateName { name: name.clone() };
-            is_output_name(&file).then(|| (file, text)).ok_or_else(unsafe_name)
+            is_output_name(&file).then_some((file, text)).ok_or_else(unsafe_name)
         });
         let mut files = named.collect::<Result<Vec<_>, _>>()?;
         if !files.is_empty() {
