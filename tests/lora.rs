@@ -7,6 +7,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use deepwide::config::{DecoderConfig, MoeConfig};
+use deepwide::kernel::blocks::BlockFormat;
+use deepwide::load::Precision;
 use deepwide::lora::{LoraAdapter, LoraConfig, LoraError, Modules, module_name};
 use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::train::{AdamW, AdamWConfig};
@@ -19,7 +21,7 @@ const TEXT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
 
 fn dense() -> DecoderConfig {
     let config = DecoderConfig::smollm2_135m().with(|f| {
-        (f.hidden_size, f.intermediate_size, f.num_hidden_layers, f.vocab_size) = (32, 48, 2, 11);
+        (f.hidden_size, f.intermediate_size, f.num_hidden_layers, f.vocab_size) = (32, 64, 2, 11);
         (f.num_attention_heads, f.num_key_value_heads, f.head_dim) = (4, 2, 8);
         f.tie_word_embeddings = false;
     });
@@ -222,6 +224,26 @@ fn the_values_of_an_adapter_survive_the_model() {
     for decoder in [dense(), sparse()] {
         let adapter = trained(everything(), &decoder);
         assert_eq!(adapted(everything(), &decoder, &pico::device()).adapter(), Some(adapter));
+    }
+}
+
+#[test]
+fn an_adapter_of_quantized_weights_learns_as_one_of_their_values() {
+    let device = pico::device().autodiff();
+    for decoder in [dense(), sparse()] {
+        let weights = pico::random_weights(&decoder, 7);
+        let quantized = AnyDecoder::load_as(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device).unwrap();
+        assert_eq!(quantized.footprint().main_format(), Some("Q8_0"), "the base stays in blocks");
+        let values = load(&quantized.to_weights(), &device);
+        let adapter = trained(everything(), &decoder);
+        let of = |base: AnyDecoder| adapter_gradients(&base.with_adapter(&adapter).unwrap()).0;
+        let (found, expected) = (of(quantized), of(values));
+        for (id, update) in found.updates() {
+            let expected = expected.get(id).unwrap();
+            for (found, expected) in [(&update.a, &expected.a), (&update.b, &expected.b)] {
+                assert!(relative(found, expected) < 1e-4, "{id}: off by {}", relative(found, expected));
+            }
+        }
     }
 }
 

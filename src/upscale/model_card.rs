@@ -30,14 +30,14 @@ pub(super) fn model_card(sources: &Sources, growth: &Growth<'_>, library: &str) 
         .iter()
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
-    let preserved = if growth.is_merged_adapter() {
+    let preserved = if growth.merges_adapter() {
         "It computes what its parent computes with the adapter, up to rounding."
     } else if growth.preserves {
         "It computes what its parent computes, up to rounding, until it is trained."
     } else {
         "It does not compute what its parents compute, and needs training."
     };
-    let made = if growth.is_merged_adapter() { "Merged" } else { "Grown" };
+    let made = if growth.merges_adapter() { "Merged" } else { "Grown" };
     Ok(format!(
         "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {made} by {COMMAND}\n\n{}, from {}. {preserved}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}\n\
