@@ -299,6 +299,9 @@ fn patterns_choose_rank_and_scale_and_the_first_match_counts() {
 fn what_cannot_be_adapted_is_refused() {
     let message = |config: LoraConfig| targets(&config, &dense()).unwrap_err().to_string();
     assert_eq!(message(LoraConfig { r: 0, ..everything() }), "found rank 0, expected at least 1");
+    let large =
+        "found rank 33 for model.layers.0.self_attn.q_proj.weight, expected at most 32, the larger of its sizes";
+    assert_eq!(message(LoraConfig { r: 33, ..everything() }), large);
     let zero = LoraConfig { rank_pattern: vec![("q_proj".to_owned(), 0)], ..everything() };
     assert_eq!(message(zero), "found rank 0 for \"q_proj\", expected at least 1");
     assert_eq!(
