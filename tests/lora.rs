@@ -7,6 +7,8 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor};
 use deepwide::config::{DecoderConfig, MoeConfig};
+use deepwide::kernel::blocks::BlockFormat;
+use deepwide::load::Precision;
 use deepwide::lora::{LoraAdapter, LoraConfig, LoraError, Modules, module_name};
 use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::train::{AdamW, AdamWConfig};
@@ -19,7 +21,7 @@ const TEXT: [u32; 9] = [3, 1, 4, 1, 5, 9, 2, 6, 5];
 
 fn dense() -> DecoderConfig {
     let config = DecoderConfig::smollm2_135m().with(|f| {
-        (f.hidden_size, f.intermediate_size, f.num_hidden_layers, f.vocab_size) = (32, 48, 2, 11);
+        (f.hidden_size, f.intermediate_size, f.num_hidden_layers, f.vocab_size) = (32, 64, 2, 11);
         (f.num_attention_heads, f.num_key_value_heads, f.head_dim) = (4, 2, 8);
         f.tie_word_embeddings = false;
     });
@@ -225,6 +227,26 @@ fn the_values_of_an_adapter_survive_the_model() {
     }
 }
 
+#[test]
+fn an_adapter_of_quantized_weights_learns_as_one_of_their_values() {
+    let device = pico::device().autodiff();
+    for decoder in [dense(), sparse()] {
+        let weights = pico::random_weights(&decoder, 7);
+        let quantized = AnyDecoder::load_as(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device).unwrap();
+        assert_eq!(quantized.footprint().main_format(), Some("Q8_0"), "the base stays in blocks");
+        let values = load(&quantized.to_weights(), &device);
+        let adapter = trained(everything(), &decoder);
+        let of = |base: AnyDecoder| adapter_gradients(&base.with_adapter(&adapter).unwrap()).0;
+        let (found, expected) = (of(quantized), of(values));
+        for (id, update) in found.updates() {
+            let expected = expected.get(id).unwrap();
+            for (found, expected) in [(&update.a, &expected.a), (&update.b, &expected.b)] {
+                assert!(relative(found, expected) < 1e-4, "{id}: off by {}", relative(found, expected));
+            }
+        }
+    }
+}
+
 /// The names that a config targets in a decoder.
 fn targets(config: &LoraConfig, decoder: &DecoderConfig) -> Result<Vec<String>, LoraError> {
     let targets = config.targets(decoder)?;
@@ -277,6 +299,9 @@ fn patterns_choose_rank_and_scale_and_the_first_match_counts() {
 fn what_cannot_be_adapted_is_refused() {
     let message = |config: LoraConfig| targets(&config, &dense()).unwrap_err().to_string();
     assert_eq!(message(LoraConfig { r: 0, ..everything() }), "found rank 0, expected at least 1");
+    let large =
+        "found rank 33 for model.layers.0.self_attn.q_proj.weight, expected at most 32, the larger of its sizes";
+    assert_eq!(message(LoraConfig { r: 33, ..everything() }), large);
     let zero = LoraConfig { rank_pattern: vec![("q_proj".to_owned(), 0)], ..everything() };
     assert_eq!(message(zero), "found rank 0 for \"q_proj\", expected at least 1");
     assert_eq!(

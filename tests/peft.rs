@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use deepwide::config::DecoderConfig;
 use deepwide::error::ErrorKind;
 use deepwide::formats::HfDirectory;
 use deepwide::formats::peft::{PeftDirectory, write_peft_directory};
 use deepwide::growth::{Grown, GrowthPlan};
 use deepwide::lora::{LoraAdapter, LoraConfig, Modules, module_name};
 use deepwide::model::{AnyDecoder, CausalLm};
-use deepwide::weights::{Dtype, TensorId, WeightSource};
+use deepwide::weights::{Dtype, RawTensor, TensorId, WeightSource};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
+use crate::grow::{names, printed, run, tiny_base};
 use crate::models::{load, next_token_losses, relative, rows, tokens, values};
 use crate::pico;
 
@@ -66,6 +68,18 @@ impl Golden {
     fn texts(&self) -> Vec<Vec<u32>> {
         texts(&golden(self.adapter().base().unwrap()))
     }
+}
+
+/// An adapter of all linear maps, with factors that are not zero.
+fn trained(decoder: &DecoderConfig) -> LoraAdapter {
+    let config = LoraConfig { r: 3, lora_alpha: 6.0, ..LoraConfig::default() };
+    let initial = LoraAdapter::initial(config.clone(), decoder, 1).unwrap();
+    let updates = initial.updates().map(|(id, update)| {
+        let mut update = (**update).clone();
+        update.b.iter_mut().enumerate().for_each(|(i, b)| *b = ((i * 7) % 11) as f32 / 30.0 - 0.15);
+        (id, update.into())
+    });
+    LoraAdapter::new(config, decoder, updates.collect()).unwrap()
 }
 
 /// The texts of a golden model.
@@ -252,6 +266,78 @@ fn factors_that_do_not_fit_are_refused_by_name() {
     assert_eq!(PeftDirectory::open(&golden("llama_mha")).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
+#[test]
+fn merge_lora_writes_what_the_base_computes_with_its_adapter() {
+    let root = tempfile::tempdir().unwrap();
+    let [base, adapter_path, out] = ["base", "adapter", "out"].map(|name| root.path().join(name));
+    tiny_base(&base);
+    let source = HfDirectory::open(&base).unwrap();
+    let adapter = trained(source.config());
+    write_peft_directory(&adapter, Some("base"), &adapter_path).unwrap();
+    let [base_word, adapter_word, out_word] = [&base, &adapter_path, &out].map(|path| path.to_str().unwrap());
+    let words = ["merge-lora", base_word, adapter_word, out_word];
+    let said = printed(&words);
+    assert!(said.starts_with(&format!("wrote {out_word}")) && said.contains("adapter adapter merged in"), "{said}");
+    let files = ["README.md", "config.json", "deepwide.json", "model.safetensors", "tokenizer.json"];
+    assert!(files.iter().all(|file| names(&out).contains(&(*file).to_owned())), "{:?}", names(&out));
+    printed(&["verify", out_word]);
+    // In bfloat16, as the base: each matrix is the exact sum, rounded once; the others keep their bytes.
+    let merged = HfDirectory::open(&out).unwrap();
+    for id in TensorId::all(source.config()) {
+        let (before, after) = (source.read(id).unwrap(), merged.read(id).unwrap());
+        match adapter.get(id) {
+            None => assert_eq!(before, after, "{id}"),
+            Some(update) => {
+                let mut values = before.to_f32();
+                update.add_to(0, &mut values);
+                assert_ne!(before, after, "{id}");
+                assert_eq!(RawTensor::from_f32(Dtype::Bfloat16, id.shape(source.config()), &values), after, "{id}");
+            }
+        }
+    }
+    let texts = [(0..20).map(|i| (i * 7 + 3) % 64).collect::<Vec<u32>>()];
+    let device = pico::device();
+    let adapted = logits(&load(&source, &device).with_adapter(&adapter).unwrap(), &texts);
+    let off = relative(&logits(&load(&merged, &device), &texts), &adapted);
+    assert!(off < 0.02, "off by {off}");
+    assert!(relative(&logits(&load(&source, &device), &texts), &adapted) > 0.1, "the adapter is small");
+    // In float32, no rounding is left.
+    let wide = root.path().join("wide");
+    let wide_words = ["merge-lora", base_word, adapter_word, wide.to_str().unwrap(), "--dtype", "float32", "--json"];
+    let record: Value = serde_json::from_str(&printed(&wide_words)).unwrap();
+    assert_eq!(record["growth"][0]["kind"], "lora");
+    let off = relative(&logits(&load(&HfDirectory::open(&wide).unwrap(), &device), &texts), &adapted);
+    assert!(off < 1e-5, "off by {off}");
+    let receipt: Value = serde_json::from_slice(&std::fs::read(out.join("deepwide.json")).unwrap()).unwrap();
+    assert_eq!(receipt["growth"][0]["name"], "adapter");
+    assert_eq!(receipt["growth"][0]["blake3"].as_str().map(str::len), Some(64));
+    assert_eq!(receipt["layers"][0]["self_attn"]["steps"], json!([{"kind": "low_rank", "rank": 3, "scale": 2.0}]));
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("computes what its parent computes with the adapter"), "{card}");
+}
+
+#[test]
+fn merge_lora_refuses_what_it_cannot_merge_before_writing() {
+    let root = tempfile::tempdir().unwrap();
+    let [base, out] = ["base", "out"].map(|name| root.path().join(name));
+    tiny_base(&base);
+    let other = golden("peft/llama_layers");
+    let run = |base: &Path, adapter: &Path, out: &Path| {
+        let words = ["merge-lora", base.to_str().unwrap(), adapter.to_str().unwrap(), out.to_str().unwrap()];
+        let output = run(&words);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&base, &other, &out);
+    assert!(code == Some(3) && said.contains("lora_A.weight") && said.contains("expected"), "{said}");
+    let (code, said) = run(&other, &other, &out);
+    assert!(code == Some(3) && said.contains("deepwide merge-lora"), "an adapter as base: {said}");
+    let (code, said) = run(&base, &base, &out);
+    assert!(code == Some(4) && said.contains("adapter_config.json"), "no adapter: {said}");
+    let (code, said) = run(&base, &other, &base);
+    assert!(code == Some(3) && said.contains("base"), "OUT is taken: {said}");
+    assert!(!out.exists());
+}
+
 /// Writes adapters with our logits beside them, for `tests/golden/make_peft_golden.py check` to load with PEFT.
 #[test]
 #[ignore = "writes files for tests/golden/make_peft_golden.py, which needs PEFT"]
@@ -264,14 +350,7 @@ fn write_adapters_for_peft_to_check() {
     println!("{}", folder.display());
     for name in ["llama_gqa_tied", "llama_mha", "mistral_window", "mixtral_4x2", "mixtral_8x2_fused"] {
         let base = HfDirectory::open(&golden(name)).unwrap();
-        let config = LoraConfig { r: 3, lora_alpha: 5.0, ..LoraConfig::default() };
-        let initial = LoraAdapter::initial(config.clone(), base.config(), 1).unwrap();
-        let updates = initial.updates().map(|(id, update)| {
-            let mut update = (**update).clone();
-            update.b.iter_mut().enumerate().for_each(|(i, b)| *b = ((i * 7) % 11) as f32 / 30.0 - 0.15);
-            (id, update.into())
-        });
-        let adapter = LoraAdapter::new(config, base.config(), updates.collect()).unwrap();
+        let adapter = trained(base.config());
         let path = folder.join(name);
         write_peft_directory(&adapter, Some(name), &path).unwrap();
         let texts = texts(&golden(name));

@@ -68,7 +68,7 @@ pub fn run(args: &MergeLoraArgs) -> Result<(), Failure> {
     }
     let notices = base.notices().into_iter().chain(adapter.notices().iter().map(ToString::to_string));
     notices.for_each(|notice| console::tell(format_args!("note: {notice}")));
-    let growth = Growth::of_adapter(base, &adapter)?;
+    let growth = Growth::of_adapter(base, &adapter, args.dtype.is_some())?;
     let options = HfOptions {
         dtype: args.dtype.map(DtypeArg::dtype),
         max_shard_bytes: args.out_shard_size,

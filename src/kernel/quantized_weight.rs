@@ -55,9 +55,10 @@ impl QuantizedWeight {
         Self::widened(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
     }
 
-    /// Whether products on this device read the blocks. Elsewhere, and under autodiff, they read float32.
+    /// Whether the weight stays in blocks on this device, which products read: as integers, or under autodiff dequantized a tile
+    /// at a time. Elsewhere it is float32.
     pub fn has_kernel(device: &Device) -> bool {
-        super::is_flex(device) && !device.is_autodiff()
+        super::is_flex(device)
     }
 
     #[cfg(feature = "flex")]

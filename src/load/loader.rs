@@ -16,7 +16,7 @@ use crate::weights::{Dtype, LayerTensor, Projection, RawTensor, Recipe, TensorId
 /// Makes parameters of the weights of a source.
 ///
 /// On a device without gradients, matrices with the same recipe are read once and share their memory, as the twin layers of
-/// a deepened model do, until one of them changes.
+/// a deepened model do, until one of them changes. Quantized ones, which are frozen, do on any device.
 #[derive(Debug)]
 pub struct Loader<'a, S> {
     source: &'a S,
@@ -185,7 +185,8 @@ impl<'a, S: WeightSource> Loader<'a, S> {
     ) -> Result<Shared, WeightError> {
         let recipes: Vec<Recipe> = ids.iter().map(|id| self.source.lineage(*id)).collect();
         let key = format!("{format} {recipes:?}");
-        let known = self.loaded.borrow().get(&key).filter(|_| !self.device.is_autodiff()).cloned();
+        let is_frozen = |known: &&Shared| !self.device.is_autodiff() || matches!(known, Shared::Blocks(_));
+        let known = self.loaded.borrow().get(&key).filter(is_frozen).cloned();
         self.footprint.borrow_mut().add(format, bytes, known.is_some());
         if let Some(known) = known {
             return Ok(known);

@@ -12,7 +12,7 @@ pub enum Precision {
     /// Mixed precision, for training: float32 master weights, rounded to bfloat16 for products, with float32 gradients
     /// (Micikevicius et al., 2018, arXiv:1710.03740, §3.1). For devices that multiply bfloat16 faster; the CPU does not.
     Mixed,
-    /// Blocks of integers, for inference: those of the source, or else rounded to this format, if one is given. Matrices
+    /// Blocks of integers, for inference and under adapters: those of the source, or else rounded to this format, if one is given. Matrices
     /// whose rows are no whole blocks stay float32; so does everything on a device without a kernel for blocks.
     Blocks(Option<BlockFormat>),
 }

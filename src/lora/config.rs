@@ -60,18 +60,21 @@ impl LoraConfig {
     /// [`LoraError`], if a number or pattern is not valid, no matrix is a target, or the decoder has no such update.
     pub fn targets(&self, decoder: &DecoderConfig) -> Result<Vec<LoraTarget>, LoraError> {
         let patterns = Patterns::new(self)?;
+        let target = |(id, name): (TensorId, String)| {
+            let rank = patterns.ranks.iter().find(|(pattern, _)| pattern.matches(&name)).map_or(self.r, |(_, r)| *r);
+            let alpha = patterns.alphas.iter().find(|(pattern, _)| pattern.matches(&name));
+            let alpha = alpha.map_or(self.lora_alpha, |(_, alpha)| *alpha);
+            let scale = if self.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
+            match id.shape(decoder).into_iter().max() {
+                Some(limit) if rank > limit => Err(LoraError::RankTooLarge { id, found: rank, limit }),
+                _ => Ok(LoraTarget { id, rank, scale }),
+            }
+        };
         let targets: Vec<LoraTarget> = TensorId::in_order(decoder)
             .filter_map(|id| module_name(id).map(|name| (id, name)))
             .filter(|(id, name)| self.adapts(*id, name))
-            .map(|(id, name)| {
-                let rank =
-                    patterns.ranks.iter().find(|(pattern, _)| pattern.matches(&name)).map_or(self.r, |(_, r)| *r);
-                let alpha = patterns.alphas.iter().find(|(pattern, _)| pattern.matches(&name));
-                let alpha = alpha.map_or(self.lora_alpha, |(_, alpha)| *alpha);
-                let scale = if self.use_rslora { alpha / (rank as f64).sqrt() } else { alpha / rank as f64 };
-                LoraTarget { id, rank, scale }
-            })
-            .collect();
+            .map(target)
+            .collect::<Result<_, _>>()?;
         if targets.is_empty() {
             return Err(LoraError::NoTarget { targets: self.target_modules.to_string(), modules: kinds(decoder) });
         }

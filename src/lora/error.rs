@@ -13,6 +13,16 @@ pub enum LoraError {
         /// The pattern that asks for it.
         pattern: Option<String>,
     },
+    /// A rank above both sizes of a matrix, probably a typing error.
+    #[error("found rank {found} for {id}, expected at most {limit}, the larger of its sizes")]
+    RankTooLarge {
+        /// The matrix.
+        id: TensorId,
+        /// The rank.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A scale that is no finite number.
     #[error("found lora_alpha {found}, expected a finite number")]
     Alpha {

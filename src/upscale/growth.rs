@@ -11,7 +11,7 @@ use crate::formats::Checkpoint;
 use crate::formats::peft::PeftDirectory;
 use crate::growth::mergekit::passthrough_yaml;
 use crate::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
-use crate::weights::{LayerTensor, Projection, TensorId, WeightSource};
+use crate::weights::{Dtype, LayerTensor, Projection, TensorId, WeightSource};
 
 /// Layers beyond which a request is probably a typing error.
 pub const MAX_LAYERS: usize = 1024;
@@ -73,21 +73,22 @@ impl<'a> Growth<'a> {
         Ok(growth)
     }
 
-    /// Adds the updates of an adapter to its base.
+    /// Adds the updates of an adapter to its base. Each sum is rounded to the type of its matrix, or stays float32 if `widened`, as
+    /// every weight then is: for a type to write that is another.
     ///
     /// # Errors
     /// [`UpscaleError`], also if the adapter does not fit the base.
-    pub fn of_adapter(base: &'a Checkpoint, adapter: &PeftDirectory) -> Result<Self, UpscaleError> {
+    pub fn of_adapter(base: &'a Checkpoint, adapter: &PeftDirectory, widened: bool) -> Result<Self, UpscaleError> {
         let name = name_in_record(adapter.path());
         let (adapter, blake3) = (Arc::new(adapter.read(base.config())?), adapter.blake3()?);
-        let plans = vec![GrowthPlan::Lora { adapter, name, blake3 }];
+        let cast = widened.then_some(GrowthPlan::Cast { dtype: Dtype::Float32 });
+        let plans = cast.into_iter().chain([GrowthPlan::Lora { adapter, name, blake3 }]).collect();
         Self::of_base(base, "", &GrowthRequest { plans, prompts: None })
     }
 
-    /// Whether it is nothing but an adapter added to its base.
-    pub(super) fn is_merged_adapter(&self) -> bool {
-        let mut plans = self.source.plans().peekable();
-        plans.peek().is_some() && plans.all(|plan| matches!(plan, GrowthPlan::Lora { .. }))
+    /// Whether an adapter is added.
+    pub(super) fn merges_adapter(&self) -> bool {
+        self.source.plans().any(|plan| matches!(plan, GrowthPlan::Lora { .. }))
     }
 
     /// The growths in words.

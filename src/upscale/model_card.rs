@@ -38,13 +38,13 @@ pub fn model_card(
         .collect();
     let status = match training {
         Some(training) => training,
-        None if growth.is_merged_adapter() => "It computes what its parent computes with the adapter, up to rounding.",
+        None if growth.merges_adapter() => "It computes what its parent computes with the adapter, up to rounding.",
         None if growth.preserves => "It computes what its parent computes, up to rounding, until it is trained.",
         None => "It does not compute what its parents compute, and needs training.",
     };
     let verb = match training {
         Some(_) => "Trained",
-        None if growth.is_merged_adapter() => "Merged",
+        None if growth.merges_adapter() => "Merged",
         None => "Grown",
     };
     Ok(format!(

@@ -14,7 +14,7 @@ pub enum HfFault {
     #[error("is not a directory, expected one with config.json and model.safetensors")]
     NotADirectory,
     /// The directory holds an adapter and no weights of its own.
-    #[error("is a {peft_type} adapter{}, expected a whole model: merge it into its base first", of_base(.base))]
+    #[error("is a {peft_type} adapter{}, expected a whole model: merge it into its base first (deepwide merge-lora)", of_base(.base))]
     Adapter {
         /// `peft_type` of `adapter_config.json`.
         peft_type: String,

@@ -1,10 +1,10 @@
-//! The gradients of float experts. Quantized experts are dequantized and have no gradient.
+//! The gradients of float experts.
 
+use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, TensorMetadata};
 
 use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Inputs};
 
@@ -15,7 +15,7 @@ impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
         chosen: IntTensor<Self>,
         experts: ExpertOperand<Self>,
     ) -> FloatTensor<Self> {
-        let [gate, up, down] = experts.into_stacks(&x.device());
+        let [gate, up, down] = experts.into_stacks();
         #[derive(Debug)]
         struct Step;
 

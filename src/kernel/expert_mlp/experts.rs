@@ -1,7 +1,7 @@
 //! The weights of the experts of a layer.
 
 #[cfg(feature = "flex")]
-use burn::backend::{Backend, Dispatch, ExtensionType, TensorData, tensor::FloatTensor};
+use burn::backend::{Backend, Dispatch, ExtensionType, tensor::FloatTensor};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
@@ -134,15 +134,14 @@ pub(super) enum ExpertOperand<B: Backend> {
 
 #[cfg(feature = "flex")]
 impl<B: Backend> ExpertOperand<B> {
-    /// Stacks of gate, up and down, dequantized if necessary.
-    pub(super) fn into_stacks(self, device: &B::Device) -> [FloatTensor<B>; 3] {
+    /// Stacks of gate, up and down.
+    ///
+    /// # Panics
+    /// If the experts are quantized, and so never an argument under autodiff.
+    pub(super) fn into_stacks(self) -> [FloatTensor<B>; 3] {
         match self {
             Self::Stacked { gate, up, down } => [gate, up, down],
-            Self::Quantized(experts) => [0, 1, 2].map(|projection| {
-                let [rows, cols] = experts[0].matrices()[projection].dims();
-                let values = experts.iter().flat_map(|expert| expert.matrices()[projection].values()).collect();
-                B::float_from_data(TensorData::new::<f32, _>(values, [experts.len(), rows, cols]), device)
-            }),
+            Self::Quantized(_) => panic!("quantized experts are grouped under autodiff"),
         }
     }
 }

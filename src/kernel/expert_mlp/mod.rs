@@ -25,7 +25,7 @@ use burn::backend::{
 };
 use burn::tensor::{Device, Int, Tensor};
 
-use super::linear::linear_reference;
+use super::linear::{gated_linear, linear_all, linear_reference};
 use super::silu_mul::silu_mul_reference;
 
 /// Whether this device has a kernel.
@@ -38,7 +38,8 @@ pub fn has_kernel(device: &Device) -> bool {
 ///
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
 /// summed in the order of `j`, with the same bits on any number of threads. Quantized experts round their
-/// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`.
+/// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`: under
+/// autodiff they are [grouped](expert_mlp_grouped).
 ///
 /// # Shapes
 /// - `x`, result: `[num_tokens, hidden_size]`
@@ -51,6 +52,13 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     assert_eq!(hidden_size, hidden, "expert_mlp: hidden_size of x and experts");
     assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
     assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
+    if matches!(experts, Experts::Quantized(_)) && x.device().is_autodiff() {
+        return expert_mlp_grouped(x, weights, chosen, num_experts, |index, x| {
+            let [gate, up, down] = experts.weights(index);
+            let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
+            y
+        });
+    }
     let has_kernel = has_kernel(&x.device());
     let visits_per_token = if has_kernel { weights.dims()[1] } else { num_experts };
     super::flop_counter::add(3 * num_tokens * visits_per_token * width * hidden);

@@ -194,3 +194,26 @@ fn quantized_experts_equal_the_reference_within_rounding() {
         assert!(worst < 0.1, "{tokens} tokens: error {worst} of a token's output");
     }
 }
+
+#[test]
+fn quantized_experts_pass_on_the_gradients_of_their_values() {
+    let device = Device::flex().autodiff();
+    let matrix = |shape: [usize; 2]| {
+        let values = random::<2>(shape, &device).into_data().try_into_vec::<f32>().unwrap();
+        QuantizedWeight::quantize(BlockFormat::Q8_0, shape, &values, &device)
+    };
+    let expert = |_| QuantizedExpert { gate: matrix([32, 64]), up: matrix([32, 64]), down: matrix([64, 32]) };
+    let quantized = Experts::Quantized((0..4).map(expert).collect());
+    let stack = |at: usize| Tensor::stack((0..4).map(|index| quantized.floats(index)[at].clone()).collect(), 0);
+    let values = experts([stack(0), stack(1), stack(2)]);
+    let chosen = routing(9, 4, 2, &device);
+    let (x, weights) = (random([9, 64], &device).require_grad(), random([9, 2], &device).require_grad());
+    let run = |experts: &Experts| {
+        let y = expert_mlp(x.clone(), weights.clone(), chosen.clone(), experts);
+        let grads = y.clone().sum().backward();
+        [y.inner().into_data(), x.grad(&grads).unwrap().into_data(), weights.grad(&grads).unwrap().into_data()]
+    };
+    for (found, expected) in run(&quantized).iter().zip(&run(&values)) {
+        found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-3, 1e-2));
+    }
+}

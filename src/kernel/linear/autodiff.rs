@@ -1,4 +1,4 @@
-//! The gradients of a product: `dx = dy·W`, `dW = dyᵀ·x`.
+//! The gradients of a product: `dx = dy·W`, `dW = dyᵀ·x`. Quantized weights are frozen and have none.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -6,7 +6,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::{LinearBackward, LinearOps};
+use super::{LinearBackward, LinearOps, Operand};
+use crate::kernel::quantized_weight::QuantizedWeight;
 
 impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -38,6 +39,33 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
                 prep.finish(saved, B::linear_float(x, weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
+        }
+    }
+    fn linear_weight(x: FloatTensor<Self>, weight: Operand<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+
+        impl<B: LinearBackward> Backward<B, 1> for Step {
+            type State = QuantizedWeight;
+
+            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                if let [Some(node)] = ops.parents {
+                    grads.register::<B>(node.id, B::input_gradient_of_blocks(grad, &ops.state));
+                }
+            }
+        }
+
+        let weight = match weight {
+            Operand::Float(weight) => return Self::linear_float(x, weight),
+            Operand::Quantized(weight) => weight,
+        };
+        match Step.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::linear_of_blocks(x.into_primitive(), &weight);
+                prep.finish(weight, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_of_blocks(x.into_primitive(), &weight)),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
     self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, gemm, matmul_nt, tensor, values, widened,
 };
+use crate::kernel::quantized_weight::QuantizedWeight;
 
 impl LinearOps for Flex {
     fn linear_float(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
@@ -130,5 +131,24 @@ impl LinearBackward for Flex {
         let (a, b) = (Mat::new(values(&grad), m, n).t(), Mat::new(values(&x), m, k));
         gemm(MatMut::new(&mut out, n, k), false, a, b, Threads::Pool);
         tensor(out, [n, k])
+    }
+    fn linear_of_blocks(x: FlexTensor, weight: &QuantizedWeight) -> FlexTensor {
+        let (x, [n, k]) = (dense(x), weight.dims());
+        let mut shape = x.shape();
+        let (m, last) = (shape.num_elements() / k, shape.num_dims() - 1);
+        shape[last] = n;
+        let mut out = vec![0.0; m * n];
+        weight.panels().product(values(&x), &mut out);
+        tensor(out, shape)
+    }
+
+    fn input_gradient_of_blocks(grad: FlexTensor, weight: &QuantizedWeight) -> FlexTensor {
+        let (grad, [n, k]) = (dense(grad), weight.dims());
+        let mut shape = grad.shape();
+        let (m, last) = (shape.num_elements() / n, shape.num_dims() - 1);
+        shape[last] = k;
+        let mut out = vec![0.0; m * k];
+        weight.panels().input_gradient(values(&grad), &mut out);
+        tensor(out, shape)
     }
 }

@@ -4,7 +4,8 @@
 //! summed in float32. Quantized weights multiply activations that are rounded to 8 bits: each 32 elements of a row of `x`
 //! become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
 //!
-//! Gradients exist for `x` and for float32 weights.
+//! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized a tile at a time and
+//! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
 
 #[cfg(feature = "flex")]
 mod autodiff;
@@ -25,6 +26,8 @@ use burn::tensor::{DType, Device, Tensor};
 #[cfg(feature = "flex")]
 use super::silu_mul::SiluMul;
 use super::silu_mul::silu_mul_reference;
+#[cfg(feature = "flex")]
+use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// Whether products on this device have a kernel.
 pub fn has_kernel(device: &Device) -> bool {
@@ -218,4 +221,8 @@ trait LinearBackward: LinearOps + super::silu_mul::SiluMulBackward {
     fn input_gradient(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `dW = dyᵀ·x`.
     fn weight_gradient(grad: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `x·Wᵀ` of a quantized weight, without rounding `x`.
+    fn linear_of_blocks(x: FloatTensor<Self>, weight: &QuantizedWeight) -> FloatTensor<Self>;
+    /// `dx = dy·W` of a quantized weight.
+    fn input_gradient_of_blocks(grad: FloatTensor<Self>, weight: &QuantizedWeight) -> FloatTensor<Self>;
 }

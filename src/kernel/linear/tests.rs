@@ -246,18 +246,23 @@ fn quantized_products_are_within_the_rounding_of_activations() {
 }
 
 #[test]
-fn gradients_reach_the_activations_of_a_quantized_weight() {
+fn a_quantized_weight_gives_the_product_and_the_gradient_of_its_values() {
     let device = Device::flex().autodiff();
-    let bytes = blocks(BlockFormat::Q4_K, 6 * 256, 1);
-    let weight = Weight::from(QuantizedWeight::from_blocks(BlockFormat::Q4_K, [6, 256], &bytes, &device));
-    let x = Tensor::<2>::random([3, 256], Distribution::Default, &device).require_grad();
-    let [y] = linear_all(x.clone(), [&weight]);
-    let grads = y.sum().backward();
-    let found = x.grad(&grads).unwrap().into_data().try_into_vec::<f32>().unwrap();
-    let values = weight.float().into_data().try_into_vec::<f32>().unwrap();
-    for (i, found) in found.iter().enumerate() {
-        let expected: f32 = (0..6).map(|row| values[row * 256 + i % 256]).sum();
-        assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+    // More rows than a tile has, and a part of one.
+    for (rows, out) in [(1, 3), (3, 256), (40, 600)] {
+        let bytes = blocks(BlockFormat::Q4_K, out * 256, 1);
+        let quantized = Weight::from(QuantizedWeight::from_blocks(BlockFormat::Q4_K, [out, 256], &bytes, &device));
+        let values = Weight::from(quantized.float());
+        let x = Tensor::<2>::random([rows, 256], Distribution::Default, &device).require_grad();
+        let scale = random([rows, out], &device);
+        let run = |weight: &Weight| {
+            let [y] = linear_all(x.clone(), [weight]);
+            let grads = (y.clone() * scale.clone()).sum().backward();
+            [y.inner().into_data(), x.grad(&grads).unwrap().into_data()]
+        };
+        for (found, expected) in run(&quantized).iter().zip(&run(&values)) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-3));
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::FloatDType;
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
 use crate::kernel::linear::Operand;
@@ -15,7 +17,6 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
         weight: Operand<Self>,
         targets: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        let weight = weight.into_float(&hidden.device());
         #[derive(Debug)]
         struct Step;
 
@@ -36,16 +37,27 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
             }
         }
 
-        let of_weight = weight.is_tracked();
-        match Step.prepare::<C>([hidden.node(), weight.node()]).compute_bound().stateful() {
+        let (weight_node, of_weight, weight) = match weight {
+            Operand::Float(weight) => (weight.node(), weight.is_tracked(), Operand::Float(weight.into_primitive())),
+            // Frozen, as is the constant that stands for it in the graph.
+            Operand::Quantized(weight) => {
+                let none = Self::float_zeros([1].into(), &hidden.device(), FloatDType::F32);
+                (none.node(), false, Operand::Quantized(weight))
+            }
+        };
+        match Step.prepare::<C>([hidden.node(), weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let inputs = Inputs { hidden: hidden.into_primitive(), weight: weight.into_primitive(), targets };
+                let inputs = Inputs { hidden: hidden.into_primitive(), weight, targets };
                 let (losses, of_mean) = B::losses_and_gradients(inputs.clone(), of_weight);
                 prep.finish((inputs, of_mean), losses)
             }
             OpsKind::UnTracked(prep) => {
-                let weight = Operand::Float(weight.into_primitive());
-                prep.finish(B::linear_cross_entropy_forward(hidden.into_primitive(), weight, targets))
+                let hidden = hidden.into_primitive();
+                prep.finish(match weight {
+                    Operand::Float(_) => B::linear_cross_entropy_forward(hidden, weight, targets),
+                    // Activations are not rounded here either, so that a reference without gradients has the same losses.
+                    Operand::Quantized(_) => B::losses_and_gradients(Inputs { hidden, weight, targets }, false).0,
+                })
             }
         }
     }

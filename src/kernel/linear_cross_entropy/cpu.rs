@@ -11,6 +11,7 @@ use crate::kernel::cpu::{
     widened,
 };
 use crate::kernel::linear::Operand;
+use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// Tokens whose logits exist at once.
 const CHUNK: usize = 256;
@@ -26,7 +27,8 @@ impl LinearCrossEntropyBackward for Flex {
         let Inputs { hidden, weight, targets } = inputs;
         let targets = indices(&targets);
         let upstream = vec![1.0 / targets.len() as f32; targets.len()];
-        let (losses, gradients) = with_gradients(&dense(hidden), &widened(weight), &targets, &upstream, of_weight);
+        let head = Head::new(weight);
+        let (losses, gradients) = with_gradients(&dense(hidden), &head, &targets, &upstream, of_weight);
         (tensor(losses, [targets.len()]), gradients)
     }
 
@@ -47,8 +49,8 @@ impl LinearCrossEntropyBackward for Flex {
         let states = tensor(states, [tokens.len(), hidden_size]);
         let some_targets: Vec<usize> = tokens.iter().map(|&token| targets[token]).collect();
         let some_upstream: Vec<f32> = tokens.iter().map(|&token| upstream[token]).collect();
-        let (_, found) =
-            with_gradients(&states, &widened(weight), &some_targets, &some_upstream, of_mean.weight.is_some());
+        let of_weight = of_mean.weight.is_some();
+        let (_, found) = with_gradients(&states, &Head::new(weight), &some_targets, &some_upstream, of_weight);
         let mut d_hidden = vec![0.0; values(&hidden).len()];
         for (&token, row) in tokens.iter().zip(values(&found.hidden).chunks_exact(hidden_size)) {
             d_hidden[of_token(token)].copy_from_slice(row);
@@ -68,33 +70,83 @@ fn losses(hidden: &FlexTensor, weight: Matrix<'_>, targets: &FlexTensor) -> Flex
     tensor(losses, [targets.len()])
 }
 
+/// The weight as the products of a training step read it.
+enum Head {
+    /// In float32.
+    Float(FlexTensor),
+    /// Frozen; dequantized a tile at a time.
+    Blocks(QuantizedWeight),
+}
+
+impl Head {
+    fn new(weight: Operand<Flex>) -> Self {
+        match weight {
+            Operand::Float(weight) => Self::Float(widened(weight)),
+            Operand::Quantized(weight) => Self::Blocks(weight),
+        }
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        match self {
+            Self::Float(weight) => [weight.shape()[0], weight.shape()[1]],
+            Self::Blocks(weight) => weight.dims(),
+        }
+    }
+
+    /// `logits = states·Wᵀ`.
+    fn logits(&self, states: &[f32], logits: &mut [f32]) {
+        let [vocab_size, hidden_size] = self.dims();
+        let tokens = states.len() / hidden_size;
+        match self {
+            Self::Float(weight) => {
+                let matrix = Mat::new(values(weight), vocab_size, hidden_size);
+                let states = Mat::new(states, tokens, hidden_size);
+                gemm(MatMut::new(logits, tokens, vocab_size), false, states, matrix.t(), Threads::Pool);
+            }
+            Self::Blocks(weight) => weight.panels().product(states, logits),
+        }
+    }
+
+    /// `d_states = d_logits·W`.
+    fn input_gradient(&self, d_logits: &[f32], d_states: &mut [f32]) {
+        let [vocab_size, hidden_size] = self.dims();
+        let tokens = d_states.len() / hidden_size;
+        match self {
+            Self::Float(weight) => {
+                let matrix = Mat::new(values(weight), vocab_size, hidden_size);
+                let d_logits = Mat::new(d_logits, tokens, vocab_size);
+                gemm(MatMut::new(d_states, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
+            }
+            Self::Blocks(weight) => weight.panels().input_gradient(d_logits, d_states),
+        }
+    }
+}
+
 /// The losses, and the gradients of `Σ upstream · losses`.
 fn with_gradients(
     hidden: &FlexTensor,
-    weight: &FlexTensor,
+    head: &Head,
     targets: &[usize],
     upstream: &[f32],
     of_weight: bool,
 ) -> (Vec<f32>, Gradients<Flex>) {
-    let (vocab_size, hidden_size) = (weight.shape()[0], weight.shape()[1]);
+    let [vocab_size, hidden_size] = head.dims();
     let mut d_hidden = vec![0.0; values(hidden).len()];
-    let mut d_weight = of_weight.then(|| vec![0.0; values(weight).len()]);
-    let matrix = Mat::new(values(weight), vocab_size, hidden_size);
+    let mut d_weight = of_weight.then(|| vec![0.0; vocab_size * hidden_size]);
     let mut losses = Vec::with_capacity(targets.len());
     in_chunks(values(hidden), [vocab_size, hidden_size], targets, |first, states, targets, logits| {
         let tokens = targets.len();
         let d_states = &mut d_hidden[first * hidden_size..(first + tokens) * hidden_size];
-        let states = Mat::new(states, tokens, hidden_size);
-        gemm(MatMut::new(logits, tokens, vocab_size), false, states, matrix.t(), Threads::Pool);
+        head.logits(states, logits);
         losses.extend(of_rows(logits, targets, Some(&upstream[first..first + tokens])));
-        let d_logits = Mat::new(logits, tokens, vocab_size);
-        gemm(MatMut::new(d_states, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
+        head.input_gradient(logits, d_states);
         if let Some(d_weight) = &mut d_weight {
+            let (d_logits, states) = (Mat::new(logits, tokens, vocab_size), Mat::new(states, tokens, hidden_size));
             let d_weight = MatMut::new(d_weight, vocab_size, hidden_size);
             gemm(d_weight, first > 0, d_logits.t(), states, Threads::Pool);
         }
     });
-    let weight = d_weight.map(|d_weight| tensor(d_weight, weight.shape()));
+    let weight = d_weight.map(|d_weight| tensor(d_weight, [vocab_size, hidden_size]));
     (losses, Gradients { hidden: tensor(d_hidden, hidden.shape()), weight })
 }
 

@@ -89,7 +89,7 @@ trait LinearCrossEntropyBackward: LinearCrossEntropy {
 #[derive(Debug, Clone)]
 struct Inputs<B: Backend> {
     hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: Operand<B>,
     targets: IntTensor<B>,
 }
 

@@ -3,6 +3,7 @@
 mod matrix;
 mod panel;
 mod product;
+mod tiles;
 
 pub(in crate::kernel) use matrix::QuantizedMatrix;
 pub(in crate::kernel) use product::{QuantizedRows, multiply};
