@@ -13,10 +13,10 @@ use ureq::http::uri::Scheme;
 use ureq::http::{HeaderMap, StatusCode, Uri};
 use ureq::{Agent, Body, Error, Proxy};
 
-use super::Progress;
 use super::cache::RepoCache;
 use super::error::{HubError, Result};
 use super::headers::{Content, etag_of, number_of, retry_after, text_of};
+use super::progress::Progress;
 use super::reference::{is_hash, is_safe};
 use super::settings::{HubSettings, Patience};
 use crate::error::quoted;
@@ -221,8 +221,7 @@ impl<'a> Client<'a> {
             Some(_) => "the token that was sent has no access to it",
             None => "set HF_TOKEN to a token that has access",
         };
-        let code = text_of(&headers, "x-error-code").unwrap_or_default();
-        Err(match (status.as_u16(), code, subject.file) {
+        Err(match (status.as_u16(), text_of(&headers, "x-error-code").unwrap_or_default(), subject.file) {
             (408 | 429 | 500.., ..) => HubError::Unreachable { url, tries: 1, reason, retry_after },
             (code, "GatedRepo", _) => {
                 HubError::Access(format!("{repo} is gated ({code}): accept its terms at {hub}/{repo}, then {advice}"))

@@ -64,8 +64,7 @@ pub(super) fn missing(snapshot: &Path, gguf: Option<&str>) -> Option<String> {
     let Some(weights) = weights(snapshot, gguf, snapshot.join(SINGLE).is_file()) else {
         return Some(SINGLE.to_owned());
     };
-    let config = gguf.is_none().then(|| CONFIG.to_owned());
-    config.into_iter().chain(weights).find(lacks)
+    gguf.is_none().then(|| CONFIG.to_owned()).into_iter().chain(weights).find(lacks)
 }
 
 /// The weights that a repository without safetensors has.

@@ -11,14 +11,15 @@ mod client;
 mod error;
 mod files;
 mod headers;
+mod progress;
 mod reference;
 mod settings;
 mod transfer;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 pub use error::HubError;
+pub use progress::Progress;
 pub use reference::HubReference;
 pub use settings::{HubSettings, Patience, Token};
 
@@ -29,29 +30,6 @@ use crate::output::disk::disk;
 use crate::output::is_plain_file_name;
 use cache::{RepoCache, create_directories};
 use client::{Client, Subject};
-
-/// An event of a download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress<'a> {
-    /// The revision was resolved to this commit.
-    Resolved(&'a str),
-    /// A file begins.
-    File {
-        /// Its path in the repository.
-        name: &'a str,
-        /// Its size, if known.
-        size_bytes: Option<u64>,
-    },
-    /// So many bytes of the file are on disk, from its start; fewer than before if it had to start again.
-    Arrived(u64),
-    /// The download waits.
-    Waiting {
-        /// Why.
-        reason: &'a str,
-        /// How long, if known.
-        wait: Option<Duration>,
-    },
-}
 
 /// The path of a model in the cache, if the cache has all that loading it takes. Uses no network.
 ///

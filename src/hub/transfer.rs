@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
-use super::Progress;
 use super::client::{Client, Response, Subject};
 use super::error::{HubError, Result};
 use super::headers::{Content, content_range, etag_of, number_of, text_of};
+use super::progress::Progress;
 use crate::error::FileError;
 use crate::output::disk::{disk, parent_of};
 use crate::output::read::{hexadecimal, read_through};
@@ -55,9 +55,7 @@ impl Client<'_> {
             if download.len >= best + PROGRESS_BYTES {
                 (best, *tries) = (download.len, 0);
             }
-            if let Err(HubError::Unreachable { reason, .. }) = &mut fetched
-                && download.len > 0
-            {
+            if let Err(HubError::Unreachable { reason, .. }) = &mut fetched {
                 let of = content.size_bytes.map_or(String::new(), |size| format!(" of {size}"));
                 *reason = format!("{}{of} bytes arrived: {reason}", download.len);
             }

@@ -128,7 +128,8 @@ fn a_split_gguf_is_all_its_parts_and_another_is_itself() {
         assert!(path.ends_with(name) && server.gets_of(".gguf").len() == 1, "{path:?}");
     }
     let server = listing(&["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf", "q/m-00001-of-00003.gguf"]);
-    let path = Client::of(&server).download("org/name/q/m-00001-of-00002.gguf").unwrap();
+    let client = Client::of(&server);
+    let path = client.download("org/name/q/m-00001-of-00002.gguf").unwrap();
     assert_eq!(super::names(path.parent().unwrap()), ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]);
     let message = Client::of(&server).failure("org/name/q/m-00001-of-00003.gguf").1;
     assert!(message.contains("no file \"q/m-00002-of-00003.gguf\""), "{message}");
