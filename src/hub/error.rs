@@ -33,10 +33,7 @@ pub enum HubError {
     #[error("the Hub names a file {}, expected a relative path without `..`, `\\` or a drive", quoted(.0))]
     UnsafeName(String),
     /// No address of a host is known: the Hub's, the proxy's, or where the Hub leads to.
-    #[error(
-        "no address of {} can be found: expected a network that knows it; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 stays in the cache",
-        quoted(.0)
-    )]
+    #[error("no address of {} can be found: expected a network that knows it; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 stays in the cache", quoted(.0))]
     NoSuchHost(String),
     /// The answer is no use, and another try would get the same.
     #[error("{url} answers {}, expected {expected}", cut(.found))]

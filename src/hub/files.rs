@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::HubError;
 use super::reference::{HubReference, is_safe};
 use crate::error::cut;
+use crate::formats::chat_templates;
 use crate::formats::gguf::part_name::{self, suffix};
 use crate::formats::hf::{INDEX, INHERITED_FILES, SINGLE, ShardIndex};
 use crate::output::disk::disk;
@@ -39,7 +40,9 @@ pub(super) fn wanted(
         (None, Some(weights)) => {
             let index = Some(weights).filter(|name| *name == INDEX);
             let optional = ["README.md"].into_iter().chain(INHERITED_FILES).filter(has);
-            Ok((None, [CONFIG].into_iter().chain(optional).chain(index).map(str::to_owned).collect()))
+            let templates = listed.iter().map(String::as_str).filter(|name| chat_templates::name_of(name).is_some());
+            let small = [CONFIG].into_iter().chain(optional).chain(templates).chain(index);
+            Ok((None, small.map(str::to_owned).collect()))
         }
     }
 }

@@ -146,3 +146,17 @@ fn a_checkpoint_without_its_config_or_weights_is_refused() {
     assert!(message(&[("config.json", b"{}")]).contains("expected model.safetensors"));
     assert!(message(&[("model.safetensors", b"")]).contains("no file \"config.json\""));
 }
+
+#[test]
+fn named_chat_templates_belong_to_a_checkpoint() {
+    let templates = ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"];
+    let others = ["additional_chat_templates/x.py", "additional_chat_templates/old/x.jinja", "x.gguf"];
+    let names = [&["config.json", "model.safetensors"], &templates[..], &others].concat();
+    let files = names.iter().map(|name| ((*name).to_owned(), b"{}".to_vec())).collect();
+    let server = faulty(Hub { files, ..Hub::default() }, |_, _| None);
+    let client = Client::of(&server);
+    let snapshot = client.download("org/name").unwrap();
+    for name in names {
+        assert_eq!(snapshot.join(name).is_file(), !others.contains(&name), "{name}");
+    }
+}
