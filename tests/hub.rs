@@ -1,6 +1,9 @@
 //! Downloads with the real client into a real cache, from a local server that fails on request.
 
+mod cache;
 mod faults;
+mod names;
+mod protocol;
 mod safety;
 mod server;
 
@@ -160,7 +163,7 @@ fn a_sharded_model_is_its_index_and_the_shards_that_it_names() {
     let unnamed: Vec<_> = files.iter().filter(|(name, _)| *name != "model-2.safetensors").copied().collect();
     let server = faulty(Hub::with(&unnamed), |_, _| None);
     let (error, message) = Client::of(&server).failure("org/name");
-    assert!(matches!(error, HubError::NoFile { .. }) && message.contains("model-2.safetensors"), "{message}");
+    assert!(matches!(error, HubError::Absent(_)) && message.contains("model-2.safetensors"), "{message}");
     assert!(server.gets_of("model-1.safetensors").is_empty(), "no shard of an incomplete model is fetched");
 }
 
@@ -215,9 +218,9 @@ fn progress_reports_the_commit_every_file_and_its_bytes() {
     let (mut commit, mut files, mut arrived) = (String::new(), Vec::new(), 0);
     let reference: HubReference = "org/name".parse().unwrap();
     download(&reference, &client.settings, &mut |progress| match progress {
-        Progress::Resolved { commit: found } => commit = found.to_owned(),
+        Progress::Resolved(found) => commit = found.to_owned(),
         Progress::File { name, size_bytes } => files.push((name.to_owned(), size_bytes.unwrap())),
-        Progress::Arrived { bytes } => arrived = bytes,
+        Progress::Arrived(bytes) => arrived = bytes,
         Progress::Waiting { reason, .. } => panic!("{reason}"),
     })
     .unwrap();

@@ -59,7 +59,7 @@ fn file_of(path: PathBuf) -> PathBuf {
 /// `HF_HUB_OFFLINE`, `HF_HUB_DISABLE_PROGRESS_BARS`, and their older names. An empty variable counts as absent.
 ///
 /// # Errors
-/// [`HubError::Token`]; [`HubError::File`] if a file with a token cannot be read, or there is no home to put a cache in.
+/// [`HubError::Argument`]; [`HubError::File`] if a file with a token cannot be read, or there is no home to put a cache in.
 pub fn settings(
     variable: &dyn Fn(&str) -> Option<String>,
     home: Option<PathBuf>,
@@ -144,9 +144,9 @@ impl Watcher {
 
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
-            Progress::Resolved { commit } if !self.quiet => tell(format_args!("commit {commit}")),
+            Progress::Resolved(commit) if !self.quiet => tell(format_args!("commit {commit}")),
             Progress::File { name, size_bytes } if !self.quiet => self.begin(name, size_bytes),
-            Progress::Arrived { bytes } => {
+            Progress::Arrived(bytes) => {
                 if let Some(bar) = &self.bar {
                     bar.set_position(bytes);
                 }
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(token(&[("HF_TOKEN", "hf_variable"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "yes")]), None);
         std::fs::write(path("token"), "\n").unwrap();
         assert_eq!(token(&[]), None);
-        assert!(matches!(settings_of(&[("HF_TOKEN", "two words")]), Err(HubError::Token)));
+        assert!(matches!(settings_of(&[("HF_TOKEN", "two words")]), Err(HubError::Argument(_))));
     }
 
     #[test]

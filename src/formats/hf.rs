@@ -15,6 +15,9 @@ mod write;
 
 pub use config::{ConfigFault, HfConfigError};
 pub use directory::HfDirectory;
+pub(crate) use directory::INHERITED_FILES;
 pub use fault::{HfError, HfFault};
+pub(crate) use index::ShardIndex;
 pub use names::Layout;
+pub(crate) use shards::{INDEX, SINGLE};
 pub use write::{HfOptions, HfWriter, write_hf_directory, write_hf_shards};

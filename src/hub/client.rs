@@ -1,65 +1,88 @@
-//! Requests to the hub: redirects are followed by hand, and only the hub gets the token.
+//! Requests about one model to its hub: redirects, refusals, retries.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::ToSocketAddrs;
+use std::time::Instant;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, LOCATION};
-use ureq::http::{Response, StatusCode};
-use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Body};
+use ureq::http::uri::Scheme;
+use ureq::http::{HeaderMap, StatusCode, Uri};
+use ureq::{Agent, Body, Error, Proxy};
 
-use super::address::{Address, percent_encoded, without_query};
-use super::error::HubError;
-use super::lookup::{Lookup, NoSuchHost};
-use super::names::{is_commit, is_safe};
+use super::cache::RepoCache;
+use super::error::{HubError, Result};
+use super::headers::{Content, etag_of, number_of, retry_after, text_of};
 use super::progress::Progress;
-use super::reference::HubReference;
-use super::refusal::{Subject, message_of, refusal};
-use super::response::{Answer, Content, Watched, content_of, text_of};
-use super::retry::{Failure, Trouble, retry, retry_after};
-use super::settings::HubSettings;
+use super::reference::{is_hash, is_safe};
+use super::settings::{HubSettings, Patience};
+use crate::error::quoted;
+use crate::output::is_plain_file_name;
 
 /// Cap on the list of a model's files.
 const MAX_LIST_BYTES: u64 = 32 << 20;
+/// Cap on the body of an error response.
+const MAX_ERROR_BYTES: u64 = 64 << 10;
+const MAX_REDIRECTS: u32 = 10;
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes that must arrive in each period of [`Patience::stall`].
+const MIN_BYTES: usize = 1 << 10;
 
-/// Cap on redirects.
-const MAX_REDIRECTS: usize = 10;
+pub(super) type Response = ureq::http::Response<Body>;
 
-/// Sends requests to one hub.
+/// Sends requests about one model.
 pub(super) struct Client<'a> {
     pub settings: &'a HubSettings,
+    pub repo: &'a str,
+    pub cache: RepoCache,
+    hub: Uri,
     agent: Agent,
-    hub: Address,
+    progress: RefCell<&'a mut dyn FnMut(Progress<'_>)>,
+}
+
+/// What a request is about: a file of a commit, or the list of a revision's files.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub revision: &'a str,
+    pub file: Option<&'a str>,
 }
 
 impl<'a> Client<'a> {
     /// # Errors
-    /// [`HubError::Endpoint`].
-    pub fn new(settings: &'a HubSettings) -> Result<Self, HubError> {
-        let hub = Address::of_hub(&settings.endpoint)?;
+    /// [`HubError::Argument`] if the endpoint is no URL of a server.
+    pub fn new(settings: &'a HubSettings, repo: &'a str, progress: &'a mut dyn FnMut(Progress<'_>)) -> Result<Self> {
+        let plain = |uri: &Uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && !settings.endpoint.contains(['@', '?', '#'])
+        };
+        let wrong = "the Hub's endpoint is no plain URL, expected an address like https://huggingface.co";
+        let hub = settings.endpoint.parse().ok().filter(plain).ok_or_else(|| HubError::Argument(wrong.to_owned()))?;
         let stall = Some(settings.patience.stall);
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .max_redirects(0)
+            .https_only(hub.scheme() == Some(&Scheme::HTTPS))
             .proxy(settings.proxy.clone())
             .user_agent(concat!("deepwide/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
             .timeout_resolve(stall)
             .timeout_connect(stall)
             .timeout_recv_response(stall)
             .timeout_per_read(stall)
             .timeout_per_write(stall)
             .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), Lookup::default());
-        Ok(Self { settings, agent, hub })
+        let cache = RepoCache::new(&settings.cache, repo);
+        Ok(Self { settings, repo, cache, hub, agent: config.new_agent(), progress: RefCell::new(progress) })
     }
 
-    /// The commit that a reference stands for now, and its files.
-    pub fn resolve(
-        &self,
-        reference: &HubReference,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<(String, BTreeSet<String>), HubError> {
+    pub fn tell(&self, progress: Progress<'_>) {
+        (self.progress.borrow_mut())(progress);
+    }
+
+    /// The commit that a revision stands for now, and its files.
+    pub fn resolve(&self, revision: &str) -> Result<(String, BTreeSet<String>)> {
         #[derive(Deserialize)]
         struct Model {
             sha: String,
@@ -70,154 +93,213 @@ impl<'a> Client<'a> {
         struct Sibling {
             rfilename: String,
         }
-        let revision = percent_encoded(reference.revision(), "");
-        let url = self.hub.join(&format!("api/models/{}/revision/{revision}", reference.repo()));
-        let read = |_: &mut dyn FnMut(Progress<'_>)| {
-            let answer = self.follow(false, &url, &[], Subject::Model(reference))?;
-            let mut text = Vec::new();
-            answer.body.take(MAX_LIST_BYTES + 1).read_to_end(&mut text).map_err(Trouble::again)?;
-            Ok(text)
-        };
-        let text = retry(&self.settings.patience, progress, read).map_err(|stop| stop.of_request(url.clone()))?;
-        let wrong = |found: String| {
-            let expected = "a JSON object with a commit `sha` and a list of files";
-            HubError::Answer { url: url.clone(), found: self.redact(&found), expected }
-        };
-        if text.len() as u64 > MAX_LIST_BYTES {
-            return Err(wrong(format!("more than {MAX_LIST_BYTES} bytes")));
-        }
-        let model: Model = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        if !is_commit(&model.sha) {
-            return Err(wrong(format!("commit {:?}", model.sha)));
+        let subject = Subject { revision, file: None };
+        let expected = "a JSON object with a commit `sha` and a list of files";
+        let text = self.retry(subject, |_| self.body(self.request(false, subject, &[])?.1, MAX_LIST_BYTES))?;
+        let model: Model = serde_json::from_slice(&text).map_err(|error| self.wrong(subject, error, expected))?;
+        if !is_hash(&model.sha, 40) {
+            return Err(self.wrong(subject, format!("commit {:?}", model.sha), expected));
         }
         let files: BTreeSet<String> = model.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
-        match files.iter().find(|name| !is_safe(name)) {
-            Some(name) => Err(HubError::UnsafeName { repo: reference.repo().to_owned(), name: self.redact(name) }),
-            None => Ok((model.sha, files)),
+        if let Some(name) = files.iter().find(|name| !is_safe(name)) {
+            return Err(HubError::UnsafeName(self.redact(name)));
         }
+        self.tell(Progress::Resolved(&model.sha));
+        Ok((model.sha, files))
     }
 
     /// The content of a file of a commit.
-    pub fn content(
-        &self,
-        repo: &str,
-        commit: &str,
-        file: &str,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Content, HubError> {
-        let (url, subject) = (self.url_of(repo, commit, file), Subject::File { repo, commit, file });
-        let ask = |_: &mut dyn FnMut(Progress<'_>)| self.follow(true, &url, &[], subject);
-        let answer = retry(&self.settings.patience, progress, ask).map_err(|stop| stop.of_request(url.clone()))?;
-        let wrong = |found: &str, expected| HubError::Answer { url, found: self.redact(found), expected };
-        if let Some(other) = answer.commit.filter(|found| found != commit) {
-            return Err(wrong(&format!("with commit {other:?}"), "the requested commit"));
+    pub fn content(&self, commit: &str, file: &str) -> Result<Content> {
+        let subject = Subject { revision: commit, file: Some(file) };
+        let (headers, response) = self.retry(subject, |_| self.request(true, subject, &[]))?;
+        if let Some(other) = text_of(&headers, "x-repo-commit").filter(|found| *found != commit) {
+            return Err(self.wrong(subject, format!("with commit {other:?}"), "the requested commit"));
         }
-        match answer.content {
-            None => Err(wrong("without an ETag", "one that names the content")),
-            Some(content) if content.is_safe() => Ok(content),
-            Some(Content { etag, .. }) => Err(HubError::UnsafeName { repo: repo.to_owned(), name: self.redact(&etag) }),
+        let Some(etag) = etag_of(&headers) else {
+            return Err(self.wrong(subject, "without an ETag", "one that names the content"));
+        };
+        if !is_plain_file_name(etag) {
+            return Err(HubError::UnsafeName(self.redact(etag)));
         }
+        // A redirect has a length of its own.
+        let length = || number_of(&headers, "content-length").filter(|_| response.status() == StatusCode::OK);
+        let size_bytes = number_of(&headers, "x-linked-size").or_else(length);
+        Ok(Content { etag: etag.to_owned(), size_bytes })
     }
 
-    /// Starts to receive a file from byte `from`; the server may start at 0 instead. `source` is the ETag of the bytes before.
-    pub fn open(
-        &self,
-        repo: &str,
-        commit: &str,
-        file: &str,
-        from: u64,
-        source: Option<&str>,
-    ) -> Result<Answer, Trouble> {
-        let range = format!("bytes={from}-");
-        let mut headers = Vec::new();
-        if from > 0 {
-            headers.push(("Range", range.as_str()));
-            headers.extend(source.map(|etag| ("If-Range", etag)));
-        }
-        self.follow(false, &self.url_of(repo, commit, file), &headers, Subject::File { repo, commit, file })
-    }
-
-    /// The URL of a file.
-    pub fn url_of(&self, repo: &str, commit: &str, file: &str) -> String {
-        self.hub.join(&format!("{repo}/resolve/{commit}/{}", percent_encoded(file, "/")))
-    }
-
-    /// Sends a request and follows redirects. A `HEAD` request stops where the hub redirects to another host.
-    fn follow(&self, head: bool, url: &str, headers: &[(&str, &str)], subject: Subject<'_>) -> Result<Answer, Trouble> {
-        let refused =
-            |rule: String| HubError::Redirect { url: without_query(url).to_owned(), rule: self.redact(&rule) };
-        let mut address = Address::parse(url).map_err(refused)?;
-        let (mut content, mut commit) = (None, None);
-        for _ in 0..=MAX_REDIRECTS {
-            let is_hub = address.same_origin(&self.hub);
-            let response = self.send(head, &address, headers, is_hub)?;
-            let status = response.status();
-            if is_hub {
-                content = content_of(response.headers(), status);
-                commit = text_of(response.headers(), "x-repo-commit").map(str::to_owned);
-            }
-            let next = match response.headers().get(LOCATION).filter(|_| status.is_redirection()) {
-                None => None,
-                Some(location) => {
-                    let location = location.to_str().map_err(|_| "to what is no address".to_owned());
-                    Some(location.and_then(|location| address.to(location)).map_err(refused)?)
-                }
+    /// Tries until one try succeeds, fails for good, or the patience ends. Each wait is twice the last, unless the server asks
+    /// for another. A try that got far may reset the count of failed ones, which it is given.
+    pub fn retry<T>(&self, subject: Subject<'_>, mut attempt: impl FnMut(&mut u32) -> Result<T>) -> Result<T> {
+        let Patience { tries: most, first_wait, longest_wait, sleep, .. } = &self.settings.patience;
+        let mut tries = 0;
+        loop {
+            let (reason, retry_after) = match attempt(&mut tries) {
+                Err(HubError::Unreachable { reason, retry_after, .. }) => (reason, retry_after),
+                result => return result,
             };
-            match next {
-                Some(next) if !head || next.same_origin(&self.hub) => address = next,
-                next => {
-                    let (parts, body) = response.into_parts();
-                    let body = Watched::new(body.into_reader(), self.settings.patience.stall);
-                    let answer = Answer { status, headers: parts.headers, content, commit, body };
-                    return if next.is_some() { Ok(answer) } else { self.judge(answer, subject, url) };
-                }
+            tries += 1;
+            let doubled = || first_wait.saturating_mul(1 << (tries - 1).min(16)).min(*longest_wait);
+            let wait = retry_after.unwrap_or_else(doubled);
+            if tries >= *most || wait > *longest_wait {
+                return Err(HubError::Unreachable { url: self.url_of(subject), tries, reason, retry_after });
             }
+            self.tell(Progress::Waiting { reason: &reason, wait: Some(wait) });
+            sleep(wait);
         }
-        Err(refused(format!("more than {MAX_REDIRECTS} times")).into())
     }
 
-    fn send(
-        &self,
-        head: bool,
-        address: &Address,
-        headers: &[(&str, &str)],
-        is_hub: bool,
-    ) -> Result<Response<Body>, Trouble> {
-        let request = if head { self.agent.head(address.as_str()) } else { self.agent.get(address.as_str()) };
-        let mut request = request.header("Accept-Encoding", "identity");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+    /// Sends a request. Redirects within the hub are followed with the token; others without it, or not at all by `HEAD`.
+    /// Returns the last headers of the hub, which describe the content, and the response.
+    pub fn request(&self, head: bool, subject: Subject<'_>, extra: &[(&str, &str)]) -> Result<(HeaderMap, Response)> {
+        let send = |url: &str, on_hub: bool| {
+            let request = if head { self.agent.head(url) } else { self.agent.get(url) };
+            let mut request = request.config().max_redirects(if on_hub { 0 } else { MAX_REDIRECTS }).build();
+            for (name, value) in extra {
+                request = request.header(*name, *value);
+            }
+            if let Some(token) = self.settings.token.as_ref().filter(|_| on_hub) {
+                request = request.header(AUTHORIZATION, token.authorization());
+            }
+            request.call().map_err(|error| self.failure(error, subject))
+        };
+        let mut url = self.url_of(subject);
+        let origin = url.match_indices('/').nth(2).map_or("", |(at, _)| &url[..at]).to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = send(&url, true)?;
+            let of_hub = response.headers().clone();
+            let Some(location) = of_hub.get(LOCATION).filter(|_| response.status().is_redirection()) else {
+                return Ok((of_hub, self.usable(response, subject)?));
+            };
+            let location = String::from_utf8_lossy(location.as_bytes());
+            let path = location.strip_prefix(&origin).unwrap_or(&location);
+            if path.starts_with('/') && !path.starts_with("//") {
+                url = format!("{origin}{path}");
+            } else {
+                let response = if head { response } else { self.usable(send(&location, false)?, subject)? };
+                return Ok((of_hub, response));
+            }
         }
-        if let Some(token) = self.settings.token.as_ref().filter(|_| is_hub) {
-            request = request.header(AUTHORIZATION, token.authorization());
+        Err(self.failure(Error::TooManyRedirects, subject))
+    }
+
+    /// Passes a body on as it arrives. Fails unless 1 KiB arrives in each period, so that dripping bytes count as a stall.
+    pub fn receive(&self, mut body: impl Read, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let (stall, mut since, mut bytes) = (self.settings.patience.stall, Instant::now(), 0);
+        loop {
+            let count = body.read(&mut buffer).map_err(HubError::again)?;
+            if count == 0 {
+                return Ok(());
+            }
+            sink(&buffer[..count])?;
+            bytes += count;
+            if bytes >= MIN_BYTES {
+                (since, bytes) = (Instant::now(), 0);
+            } else if since.elapsed() > stall {
+                return Err(HubError::again(format!("less than {MIN_BYTES} bytes arrived in {stall:?}")));
+            }
         }
-        request.call().map_err(|error| match NoSuchHost::of(&error) {
-            Some(NoSuchHost { host }) => HubError::NoSuchHost { host: self.redact(host) }.into(),
-            None => Trouble::again(self.redact(&error.to_string())),
+    }
+
+    /// A body, or as much of it as `limit_bytes`.
+    fn body(&self, response: Response, limit_bytes: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.receive(response.into_body().into_reader().take(limit_bytes), |part| Ok(bytes.extend(part)))?;
+        Ok(bytes)
+    }
+
+    /// The response, if it can be used; others are retried or refused.
+    fn usable(&self, response: Response, subject: Subject<'_>) -> Result<Response> {
+        let status = response.status();
+        if [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status) {
+            return Ok(response);
+        }
+        let (hub, repo) = (self.settings.endpoint.trim_end_matches('/'), self.repo);
+        let (url, headers) = (self.url_of(subject), response.headers().clone());
+        let (reason, retry_after) = (format!("{status}{}", self.said(response)), retry_after(&headers));
+        let advice = match self.settings.token {
+            Some(_) => "the token that was sent has no access to it",
+            None => "set HF_TOKEN to a token that has access",
+        };
+        Err(match (status.as_u16(), text_of(&headers, "x-error-code").unwrap_or_default(), subject.file) {
+            (408 | 429 | 500.., ..) => HubError::Unreachable { url, tries: 1, reason, retry_after },
+            (code, "GatedRepo", _) => {
+                HubError::Access(format!("{repo} is gated ({code}): accept its terms at {hub}/{repo}, then {advice}"))
+            }
+            (_, "RevisionNotFound", None) => {
+                let revision = quoted(subject.revision);
+                HubError::Absent(format!("{repo} has no revision {revision}, expected a branch, a tag or a commit"))
+            }
+            (404, "EntryNotFound" | "", Some(file)) => HubError::no_file(repo, file, subject.revision),
+            (404, ..) | (_, "RepoNotFound", _) => {
+                HubError::Access(format!("{hub} has no model {repo}, or it is private: {advice}"))
+            }
+            (401 | 403, ..) => HubError::Access(format!("{url} refuses access ({reason}): {advice}")),
+            _ => self.wrong(subject, reason, "200"),
         })
     }
 
-    /// Accepts an answer that can be used; others are retried or refused.
-    fn judge(&self, answer: Answer, subject: Subject<'_>, url: &str) -> Result<Answer, Trouble> {
-        let status = answer.status;
-        let usable = [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
-        if usable.contains(&status) {
-            return Ok(answer);
+    /// The reason that a server gives: its header, the `error` of its JSON, or its text.
+    fn said(&self, response: Response) -> String {
+        let header = text_of(response.headers(), "x-error-message").map(str::to_owned);
+        // A body that cannot be read adds nothing to the status.
+        let body = self.body(response, MAX_ERROR_BYTES).unwrap_or_default();
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match header.as_deref().or(json["error"].as_str()).unwrap_or(String::from_utf8_lossy(&body).trim()) {
+            "" => String::new(),
+            html if html.starts_with('<') => ", an HTML page".to_owned(),
+            text => format!(", {}", quoted(&self.redact(text))),
         }
-        let retry_after = retry_after(&answer.headers);
-        let limited = status == StatusCode::TOO_MANY_REQUESTS;
-        let code = text_of(&answer.headers, "x-error-code").unwrap_or_default().to_owned();
-        let message = self.redact(&message_of(answer));
-        if limited || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() {
-            let reason = if message.is_empty() { status.to_string() } else { format!("{status}, {message}") };
-            return Err(Trouble::Again(Failure { reason, retry_after, limited, advanced: false }));
+    }
+
+    /// The error of a request without a response.
+    fn failure(&self, error: Error, subject: Subject<'_>) -> HubError {
+        let expected = "at most 10 redirects, none of them away from https";
+        let host = self.settings.proxy.as_ref().map_or(self.hub.host().unwrap_or_default(), Proxy::host);
+        let unknown = || (host.trim_matches(['[', ']']), 80).to_socket_addrs().is_err();
+        match error {
+            Error::TooManyRedirects => self.wrong(subject, "with more than 10 redirects", expected),
+            Error::RequireHttpsOnly(_) => self.wrong(subject, "with a redirect from https to http", expected),
+            Error::BadUri(_) | Error::Http(_) => {
+                self.wrong(subject, "with a redirect to neither http nor https", expected)
+            }
+            // Without a network or with a wrong name, another try fails in the same way.
+            Error::Io(_) | Error::HostNotFound if unknown() => HubError::NoSuchHost(host.to_owned()),
+            error => HubError::again(self.redact(&error.to_string())),
         }
-        let with_token = self.settings.token.is_some();
-        Err(refusal(status.as_u16(), &code, message, with_token, subject, &self.hub, url).into())
+    }
+
+    pub fn wrong(&self, subject: Subject<'_>, found: impl ToString, expected: &'static str) -> HubError {
+        HubError::Answer { url: self.url_of(subject), found: self.redact(&found.to_string()), expected }
+    }
+
+    fn url_of(&self, Subject { revision, file }: Subject<'_>) -> String {
+        let (hub, repo) = (self.settings.endpoint.trim_end_matches('/'), self.repo);
+        match file {
+            None => format!("{hub}/api/models/{repo}/revision/{}", percent_encoded(revision, "")),
+            Some(file) => format!("{hub}/{repo}/resolve/{revision}/{}", percent_encoded(file, "/")),
+        }
     }
 
     /// `text` without the token.
     fn redact(&self, text: &str) -> String {
         self.settings.token.as_ref().map_or_else(|| text.to_owned(), |token| token.redact(text))
+    }
+}
+
+/// `text` with all bytes escaped but unreserved ones and those in `kept`.
+fn percent_encoded(text: &str, kept: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_of_https_leads_only_to_https() {
+        let (settings, mut ignore) = (HubSettings::new("cache".into()), |_: Progress<'_>| ());
+        assert!(Client::new(&settings, "org/name", &mut ignore).unwrap().agent.config().https_only());
     }
 }

@@ -5,50 +5,38 @@
 //! checked, its sha256 if the hub gives one. Interrupted downloads resume.
 //!
 //! Protocol and cache layout: <https://huggingface.co/docs/hub/local-cache>.
-//!
-//! The official crate hf-hub 1.0 restarts interrupted files from the beginning, checks neither size nor sha256, and has no
-//! offline switch. It also brings tokio, reqwest, hyper and the Xet client, 138 crates more than this crate has.
 
-mod address;
 mod cache;
 mod client;
 mod error;
 mod files;
-mod lookup;
-mod names;
-mod partial;
+mod headers;
 mod progress;
 mod reference;
-mod refusal;
-mod response;
-mod retry;
 mod settings;
 mod transfer;
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub use error::HubError;
 pub use progress::Progress;
 pub use reference::HubReference;
 pub use settings::{HubSettings, Patience, Token};
 
-use crate::error::FileError;
+use crate::error::{FileError, quoted};
 use crate::formats::TOKENIZERS;
+use crate::formats::hf::{INDEX, SINGLE};
 use crate::output::disk::disk;
-use cache::RepoCache;
-use client::Client;
-use names::{INDEX, SINGLE, is_file_name};
-use transfer::Transfer;
+use crate::output::is_plain_file_name;
+use cache::{RepoCache, create_directories};
+use client::{Client, Subject};
 
 /// The path of a model in the cache, if the cache has all that loading it takes. Uses no network.
 ///
 /// The path is a directory, or the GGUF file that the reference names or that is all the model has. A checkpoint without a
 /// tokenizer counts only if its commit is known to have none, or if nothing may be downloaded.
 pub fn cached(reference: &HubReference, settings: &HubSettings) -> Option<PathBuf> {
-    let snapshot = RepoCache::new(&settings.cache, reference.repo()).snapshot(reference)?;
-    let complete = snapshot.missing.is_none() && (snapshot.tokenizer_settled || settings.offline);
-    complete.then(|| path_of(snapshot.path, snapshot.gguf.as_deref()))
+    RepoCache::new(&settings.cache, reference.repo()).find(reference, settings.offline).ok()
 }
 
 /// Downloads the current state of a model into the cache and returns its path, as [`cached`] does. Files in the cache are not
@@ -61,38 +49,43 @@ pub fn download(
     settings: &HubSettings,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, HubError> {
-    let cache = RepoCache::new(&settings.cache, reference.repo());
     if settings.offline {
-        return cached(reference, settings).ok_or_else(|| offline(reference, settings, &cache));
+        let cache = RepoCache::new(&settings.cache, reference.repo());
+        return cache.find(reference, true).map_err(|missing| {
+            let (cache, missing) = (&settings.cache, quoted(&missing));
+            HubError::Offline(format!("{reference} is not in the cache {cache:?} ({missing} is missing)"))
+        });
     }
-    let client = Client::new(settings)?;
-    let (commit, listed) = client.resolve(reference, progress)?;
-    progress(Progress::Resolved { commit: &commit });
-    let (small, mut weights) = files::wanted(reference, &commit, &listed)?;
-    let blobs = cache.create()?;
-    let transfer = Transfer { client: &client, cache: &cache, repo: reference.repo(), commit: &commit };
+    let client = Client::new(settings, reference.repo(), progress)?;
+    let cache = &client.cache;
+    let (commit, listed) = client.resolve(reference.revision())?;
+    let (gguf, small) = files::wanted(reference, &commit, &listed)?;
+    create_directories(&cache.blobs)?;
     for file in &small {
-        transfer.fetch(file, transfer.content(file, progress)?, progress)?;
+        client.fetch(&commit, file, client.content(&commit, file)?)?;
     }
-    let snapshot = cache.snapshot_of(&commit);
-    if weights.is_empty() {
-        weights = shards(reference, &commit, &snapshot, &listed)?;
-    }
-    let mut contents = Vec::with_capacity(weights.len());
-    let mut needed_bytes = 0u64;
+    let snapshot = cache.snapshots.join(&commit);
+    let weights = files::weights(&snapshot, gguf.as_deref(), listed.contains(SINGLE));
+    let index = Subject { revision: &commit, file: Some(INDEX) };
+    let expected = "an object with a weight_map of at least one shard";
+    let weights = weights.ok_or_else(|| client.wrong(index, "something else", expected))?;
     for file in &weights {
-        let content = transfer.content(file, progress)?;
-        needed_bytes = needed_bytes.saturating_add(transfer.missing_bytes(&content)?);
-        contents.push(content);
+        if gguf.is_none() && !(is_plain_file_name(file) && file.ends_with(".safetensors")) {
+            return Err(HubError::UnsafeName(file.clone()));
+        }
+        if !listed.contains(file) {
+            return Err(HubError::no_file(reference.repo(), file, &commit));
+        }
     }
-    let free_bytes = disk().free_bytes(&blobs).map_err(FileError::io(&blobs))?;
+    let contents: Vec<_> = weights.iter().map(|file| client.content(&commit, file)).collect::<Result<_, _>>()?;
+    let needed_bytes = contents.iter().map(|content| client.missing_bytes(content)).fold(0, u64::saturating_add);
+    let free_bytes = disk().free_bytes(&cache.blobs).map_err(FileError::io(&cache.blobs))?;
     if needed_bytes > free_bytes {
-        return Err(HubError::NoSpace { path: blobs, free_bytes, needed_bytes });
+        return Err(HubError::NoSpace { path: cache.blobs.clone(), free_bytes, needed_bytes });
     }
     for (file, content) in weights.iter().zip(contents) {
-        transfer.fetch(file, content, progress)?;
+        client.fetch(&commit, file, content)?;
     }
-    let gguf = weights.first().filter(|file| file.ends_with(".gguf")).map(String::as_str);
     if gguf.is_some() && reference.gguf().is_none() {
         [SINGLE, INDEX].iter().try_for_each(|name| cache.remember_absent(&commit, name))?;
     }
@@ -101,43 +94,5 @@ pub fn download(
     }
     // Last, so that a branch never leads to an incomplete model.
     cache.remember(reference.revision(), &commit)?;
-    Ok(path_of(snapshot, gguf))
-}
-
-/// The shards in the index of a snapshot, all of which must be in the repository.
-fn shards(
-    reference: &HubReference,
-    commit: &str,
-    snapshot: &Path,
-    listed: &BTreeSet<String>,
-) -> Result<Vec<String>, HubError> {
-    let repo = reference.repo().to_owned();
-    let Some(shards) = files::read_index(&snapshot.join(INDEX)) else {
-        let expected = "an object with a weight_map of at least one shard";
-        return Err(HubError::Answer { url: format!("{repo}/{INDEX}"), found: "something else".into(), expected });
-    };
-    for shard in &shards {
-        if !is_file_name(shard) || !shard.ends_with(".safetensors") {
-            return Err(HubError::UnsafeName { repo, name: shard.clone() });
-        }
-        if !listed.contains(shard) {
-            return Err(HubError::NoFile { repo, file: shard.clone(), commit: commit.to_owned() });
-        }
-    }
-    Ok(shards)
-}
-
-fn offline(reference: &HubReference, settings: &HubSettings, cache: &RepoCache) -> HubError {
-    let missing = match cache.snapshot(reference) {
-        Some(snapshot) => snapshot.missing.unwrap_or_default(),
-        None => format!("revision {}", reference.revision()),
-    };
-    HubError::Offline { reference: reference.to_string(), cache: settings.cache.clone(), missing }
-}
-
-fn path_of(snapshot: PathBuf, gguf: Option<&str>) -> PathBuf {
-    match gguf {
-        Some(file) => snapshot.join(file),
-        None => snapshot,
-    }
+    Ok(gguf.map_or(snapshot.clone(), |file| snapshot.join(file)))
 }

@@ -5,11 +5,8 @@ use std::time::Duration;
 /// An event of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// The revision was resolved to a commit.
-    Resolved {
-        /// 40 hexadecimal digits.
-        commit: &'a str,
-    },
+    /// The revision was resolved to this commit.
+    Resolved(&'a str),
     /// A file begins.
     File {
         /// Its path in the repository.
@@ -17,11 +14,8 @@ pub enum Progress<'a> {
         /// Its size, if known.
         size_bytes: Option<u64>,
     },
-    /// Bytes of the file are on disk; fewer than before if it had to start again.
-    Arrived {
-        /// Bytes from its start.
-        bytes: u64,
-    },
+    /// So many bytes of the file are on disk, from its start; fewer than before if it had to start again.
+    Arrived(u64),
     /// The download waits.
     Waiting {
         /// Why.

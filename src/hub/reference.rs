@@ -1,14 +1,11 @@
-//! Names of models on the hub: `org/name[/file.gguf][@revision]`.
+//! Names of models on the hub, `org/name[/file.gguf][@revision]`, and which names of files and revisions are safe.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::error::HubError;
-use super::names::is_safe;
+use crate::error::quoted;
 use crate::formats::repo_id;
-
-/// The default branch.
-const DEFAULT_REVISION: &str = "main";
 
 /// A model on the hub: `org/name[/file.gguf][@revision]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,24 +36,25 @@ impl FromStr for HubReference {
     type Err = HubError;
 
     fn from_str(text: &str) -> Result<Self, HubError> {
-        let wrong = |rule| HubError::Reference { found: text.to_owned(), rule };
-        let (path, revision) = text.split_once('@').unwrap_or((text, DEFAULT_REVISION));
-        let mut parts = path.splitn(3, '/');
-        let (Some(org), Some(name)) = (parts.next(), parts.next()) else {
-            return Err(wrong("it has no `/`"));
+        let (path, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (repo, gguf) = match path.match_indices('/').nth(1) {
+            Some((at, _)) => (&path[..at], Some(&path[at + 1..])),
+            None => (path, None),
         };
-        let gguf = parts.next().map(str::to_owned);
-        let repo = format!("{org}/{name}");
-        if let Some(rule) = repo_id::broken_rule(&repo) {
-            return Err(wrong(rule));
+        let no_gguf = gguf.is_some_and(|file| !file.ends_with(".gguf") || !is_safe(file));
+        // Git accepts it, and a file system as a path below `refs/`.
+        let refused = |c: char| c.is_whitespace() || "~^:?*[@{".contains(c);
+        let is_revision = is_safe(revision) && revision.len() <= 200 && !revision.contains(refused);
+        let rule = repo_id::broken_rule(repo)
+            .or(no_gguf.then_some("what follows the second `/` is no GGUF file"))
+            .or((!is_revision).then_some("what follows `@` is no branch, tag or commit"));
+        match rule {
+            None => Ok(Self { repo: repo.into(), revision: revision.into(), gguf: gguf.map(str::to_owned) }),
+            Some(rule) => Err(HubError::Argument(format!(
+                "{} is no model of the Hub: {rule}, expected org/name, org/name@revision or org/name/file.gguf",
+                quoted(text)
+            ))),
         }
-        if gguf.as_deref().is_some_and(|file| !file.ends_with(".gguf") || !is_safe(file)) {
-            return Err(wrong("what follows the second `/` is no GGUF file"));
-        }
-        if !is_revision(revision) {
-            return Err(wrong("what follows `@` is no branch, tag or commit"));
-        }
-        Ok(Self { repo, revision: revision.to_owned(), gguf })
     }
 }
 
@@ -67,52 +65,13 @@ impl fmt::Display for HubReference {
     }
 }
 
-/// Whether Git accepts this as a revision and a file system as a path below `refs/`.
-fn is_revision(text: &str) -> bool {
-    is_safe(text) && text.len() <= 200 && !text.contains(|c: char| c.is_whitespace() || "~^:?*[@{".contains(c))
+/// Whether a path stays inside its repository, under the rules of POSIX and of Windows.
+pub(super) fn is_safe(path: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']);
+    !path.contains(|c: char| c.is_control()) && path.split('/').all(plain)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reference_has_a_name_a_revision_and_perhaps_a_file() {
-        let parse = |text: &str| text.parse::<HubReference>().unwrap();
-        let model = parse("mistralai/Mistral-7B-v0.1");
-        assert_eq!((model.repo(), model.revision(), model.gguf()), ("mistralai/Mistral-7B-v0.1", "main", None));
-        assert_eq!(parse("a/b@refs/pr/1").revision(), "refs/pr/1");
-        let file = parse("a/b/sub/model-Q8_0.gguf@v1.0");
-        assert_eq!((file.repo(), file.revision(), file.gguf()), ("a/b", "v1.0", Some("sub/model-Q8_0.gguf")));
-        assert_eq!(file.to_string(), "a/b/sub/model-Q8_0.gguf@v1.0");
-    }
-
-    #[test]
-    fn a_refused_name_is_shown_with_the_rule_it_breaks() {
-        let cases = [
-            ("gpt2", "no `/`"),
-            ("", "no `/`"),
-            ("/absolute/path", "empty"),
-            ("./relative/path", "starts or ends with"),
-            ("../up", "starts or ends with"),
-            ("~/models", "character other than"),
-            ("a\\b/c", "character other than"),
-            ("C:/models", "character other than"),
-            ("a/b/c", "no GGUF file"),
-            ("a/b/../x.gguf", "no GGUF file"),
-            ("a--b/c", "`--`"),
-            ("a/b..c", "`..`"),
-            ("a/b.git", ".git"),
-            ("a/b@", "no branch"),
-            ("a/b@../../x", "no branch"),
-            ("a/b@/etc", "no branch"),
-            ("a/b@x y", "no branch"),
-        ];
-        for (text, rule) in cases {
-            let message = text.parse::<HubReference>().unwrap_err().to_string();
-            assert!(message.contains(rule) && message.contains("expected org/name"), "{text}: {message}");
-        }
-        assert!(format!("a/{}", "b".repeat(95)).parse::<HubReference>().is_err());
-        assert!(format!("a/{}", "b".repeat(94)).parse::<HubReference>().is_ok());
-    }
+/// Whether this is a hash of so many lower-case digits: 40 of a Git commit, 64 of sha256.
+pub(super) fn is_hash(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

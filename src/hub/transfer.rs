@@ -1,239 +1,216 @@
 //! Downloads one file into the cache: resumed where it was cut, checked by size and hash, named only when complete.
 
-use std::io::Read;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 
-use super::cache::RepoCache;
-use super::client::Client;
-use super::error::HubError;
-use super::partial::{Partial, sha256_of};
+use super::client::{Client, Response, Subject};
+use super::error::{HubError, Result};
+use super::headers::{Content, content_range, etag_of, number_of, text_of};
 use super::progress::Progress;
-use super::response::{Answer, Content, content_range, plain_etag, text_of};
-use super::retry::{Failure, Stop, Trouble, retry};
+use crate::error::FileError;
+use crate::output::disk::{disk, parent_of};
+use crate::output::read::{hexadecimal, read_through};
 
 /// Progress after which failures are counted from zero.
 const PROGRESS_BYTES: u64 = 1 << 20;
-
-/// Bytes read and written at once.
-const BUFFER_BYTES: usize = 256 << 10;
-
 /// How often the content of a file in one commit may change.
 const MAX_CHANGES: usize = 5;
 
-/// Downloads the files of one commit.
-pub(super) struct Transfer<'a> {
-    pub client: &'a Client<'a>,
-    pub cache: &'a RepoCache,
-    pub repo: &'a str,
-    pub commit: &'a str,
-}
-
-/// The result of an attempt.
-enum Fetched {
-    Complete,
-    /// The hub now gives another content.
-    Changed,
-}
-
-impl Transfer<'_> {
-    /// The content that a file should have.
-    pub fn content(&self, file: &str, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Content, HubError> {
-        self.client.content(self.repo, self.commit, file, progress)
+impl Client<'_> {
+    /// Bytes of a content still to download.
+    pub fn missing_bytes(&self, content: &Content) -> u64 {
+        let incomplete = self.cache.blobs.join(format!("{}.incomplete", content.etag));
+        let arrived = incomplete.metadata().map_or(0, |file| file.len());
+        if self.has(content) { 0 } else { content.size_bytes.unwrap_or(0).saturating_sub(arrived) }
     }
 
-    /// Bytes of the file still to download.
-    pub fn missing_bytes(&self, content: &Content) -> Result<u64, HubError> {
-        let size = content.size_bytes.unwrap_or(0);
-        let arrived = self.cache.incomplete(&content.etag).metadata().map_or(0, |file| file.len());
-        Ok(if self.has(content, false)? { 0 } else { size.saturating_sub(arrived) })
-    }
-
-    /// Puts the file into the snapshot.
-    pub fn fetch(&self, file: &str, content: Content, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), HubError> {
-        let mut content = content;
+    /// Puts a file of this content into the snapshot of a commit.
+    pub fn fetch(&self, commit: &str, file: &str, mut content: Content) -> Result<()> {
+        let subject = Subject { revision: commit, file: Some(file) };
         for _ in 0..MAX_CHANGES {
-            match self.fetch_content(file, &content, progress)? {
-                Fetched::Complete => return Ok(self.cache.link(self.commit, file, &content.etag)?),
-                Fetched::Changed => content = self.content(file, progress)?,
+            if self.fetch_content(subject, &content)? {
+                return Ok(self.cache.link(commit, file, &content.etag)?);
             }
+            content = self.content(commit, file)?;
         }
-        let found = format!("with another ETag for {file:?} each time");
-        Err(HubError::Answer { url: self.repo.to_owned(), found, expected: "one content for one commit" })
+        Err(self.wrong(subject, "with another ETag each time", "one content for one commit"))
     }
 
-    fn fetch_content(
-        &self,
-        file: &str,
-        content: &Content,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Fetched, HubError> {
-        let etag = &content.etag;
-        let busy = "another download of this file is at work";
-        let _lock = self.cache.lock(etag, || progress(Progress::Waiting { reason: busy, wait: None }))?;
-        progress(Progress::File { name: file, size_bytes: content.size_bytes });
-        if self.has(content, self.client.settings.verify)? {
-            return Ok(Fetched::Complete);
+    /// Puts a content into the cache; `false` if the hub now gives another for the file.
+    fn fetch_content(&self, subject: Subject<'_>, content: &Content) -> Result<bool> {
+        let reason = "another download of this file is at work";
+        let _lock = self.cache.lock(&content.etag, || self.tell(Progress::Waiting { reason, wait: None }))?;
+        self.tell(Progress::File { name: subject.file.unwrap_or_default(), size_bytes: content.size_bytes });
+        if self.has(content) && (!self.settings.verify || self.verified(content)?) {
+            return Ok(true);
         }
-        // Without a sha256 nothing shows that the bytes are of the same file.
-        let partial = Partial::open(&self.cache.incomplete(etag), content.sha256().is_some())?;
-        let mut download =
-            Download { transfer: self, file, content, resumed: partial.len() > 0, partial, source: None };
-        if let Fetched::Changed = download.run(progress)? {
-            return Ok(Fetched::Changed);
-        }
-        download.partial.finish(&self.cache.blob(etag))?;
-        Ok(Fetched::Complete)
+        let mut download = Download::open(self, subject, content)?;
+        let mut best = download.len;
+        self.retry(subject, |tries| {
+            let mut fetched = download.attempt();
+            if download.len >= best + PROGRESS_BYTES {
+                (best, *tries) = (download.len, 0);
+            }
+            if let Err(HubError::Unreachable { reason, .. }) = &mut fetched {
+                let of = content.size_bytes.map_or(String::new(), |size| format!(" of {size}"));
+                *reason = format!("{}{of} bytes arrived: {reason}", download.len);
+            }
+            fetched
+        })
     }
 
-    /// Whether the cache has the content. The size is always compared, the hash only to `verify`.
-    fn has(&self, content: &Content, verify: bool) -> Result<bool, HubError> {
-        let blob = self.cache.blob(&content.etag);
-        let Ok(found) = blob.metadata() else { return Ok(false) };
-        if !found.is_file() || content.size_bytes.is_some_and(|size| size != found.len()) {
-            return Ok(false);
-        }
-        match content.sha256().filter(|_| verify) {
-            Some(expected) => Ok(sha256_of(&blob)? == expected),
-            None => Ok(true),
-        }
+    /// Whether the cache has a content of this size.
+    fn has(&self, content: &Content) -> bool {
+        let blob = self.cache.blobs.join(&content.etag).metadata();
+        blob.is_ok_and(|file| file.is_file() && content.size_bytes.is_none_or(|size| size == file.len()))
+    }
+
+    /// Whether a content in the cache has its hash, if that is a sha256.
+    fn verified(&self, content: &Content) -> Result<bool, FileError> {
+        let (blob, Some(expected)) = (self.cache.blobs.join(&content.etag), content.sha256()) else { return Ok(true) };
+        let (hash, _) = File::open(&blob).and_then(|file| hashed(&file)).map_err(FileError::io(&blob))?;
+        Ok(hexadecimal(&hash.finalize()) == expected)
     }
 }
 
 /// The download of one file.
-struct Download<'a> {
-    transfer: &'a Transfer<'a>,
-    file: &'a str,
+struct Download<'a, 'c> {
+    client: &'a Client<'c>,
+    subject: Subject<'a>,
     content: &'a Content,
-    partial: Partial,
-    /// Whether bytes of an earlier attempt are kept.
-    resumed: bool,
+    /// The file of the bytes so far.
+    path: PathBuf,
+    file: File,
+    hash: Sha256,
+    len: u64,
     /// The ETag of the server that sent the bytes, which may not be the hub.
     source: Option<String>,
 }
 
-impl Download<'_> {
-    fn run(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched, HubError> {
-        let mut best = self.partial.len();
-        let fetched = retry(&self.transfer.client.settings.patience, progress, |progress| {
-            let mut fetched = self.attempt(progress).and_then(|fetched| self.checked(fetched));
-            if let Err(Trouble::Again(failure)) = &mut fetched
-                && self.partial.len() >= best + PROGRESS_BYTES
-            {
-                (best, failure.advanced) = (self.partial.len(), true);
+impl<'a, 'c> Download<'a, 'c> {
+    /// Opens what an earlier download left.
+    fn open(client: &'a Client<'c>, subject: Subject<'a>, content: &'a Content) -> Result<Self, FileError> {
+        let path = client.cache.blobs.join(format!("{}.incomplete", content.etag));
+        let open = || {
+            let file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+            // Without a sha256 nothing shows that the bytes are of the same file.
+            if content.sha256().is_none() {
+                file.set_len(0)?;
             }
-            fetched
-        });
-        fetched.map_err(|stop| match stop {
-            Stop::GaveUp { tries, failure: Failure { reason, .. } } if self.partial.len() > 0 => HubError::Incomplete {
-                file: self.file.to_owned(),
-                found_bytes: self.partial.len(),
-                expected_bytes: self.content.size_bytes,
-                tries,
-                reason,
-            },
-            stop => {
-                let Transfer { client, repo, commit, .. } = self.transfer;
-                stop.of_request(client.url_of(repo, commit, self.file))
-            }
-        })
+            hashed(&file).map(|(hash, len)| (file, hash, len))
+        };
+        let (file, hash, len) = open().map_err(FileError::io(&path))?;
+        Ok(Self { client, subject, content, path, file, hash, len, source: None })
     }
 
-    /// One request for the rest of the file.
-    fn attempt(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Fetched, Trouble> {
+    /// Requests the rest of the file, checks the whole and gives it its name; `false` if the hub now gives another content.
+    fn attempt(&mut self) -> Result<bool> {
         let size = self.content.size_bytes;
-        if size.is_some_and(|size| self.partial.len() > size) {
-            self.partial.restart()?;
+        if size.is_some_and(|size| self.len > size) {
+            self.restart()?;
         }
-        if size == Some(self.partial.len()) && self.partial.len() > 0 {
-            return Ok(Fetched::Complete);
+        let mut resumed = self.len > 0;
+        if !resumed || size != Some(self.len) {
+            let range = format!("bytes={}-", self.len);
+            let mut headers = Vec::new();
+            if resumed {
+                headers.push(("Range", range.as_str()));
+                headers.extend(self.source.as_deref().map(|etag| ("If-Range", etag)));
+            }
+            let (of_hub, response) = self.client.request(false, self.subject, &headers)?;
+            match etag_of(&of_hub) {
+                None => return Err(HubError::again("an answer without ETag")),
+                Some(etag) if etag != self.content.etag => return Ok(false),
+                Some(_) => self.align(&response)?,
+            }
+            resumed = self.len > 0;
+            self.receive(response)?;
         }
-        let Transfer { client, repo, commit, .. } = self.transfer;
-        self.resumed = self.partial.len() > 0;
-        let answer = client.open(repo, commit, self.file, self.partial.len(), self.source.as_deref())?;
-        match &answer.content {
-            Some(content) if content.etag == self.content.etag => {}
-            Some(_) => return Ok(Fetched::Changed),
-            None => return Err(Trouble::again("an answer without ETag")),
-        }
-        self.align(&answer)?;
-        self.receive(answer, progress)?;
-        match size.filter(|size| *size != self.partial.len()) {
-            Some(_) => Err(Trouble::again("the transfer ended early")),
-            None => Ok(Fetched::Complete),
+        let found = hexadecimal(&self.hash.clone().finalize());
+        match self.content.sha256().filter(|expected| *expected != found) {
+            None => {
+                self.finish()?;
+                Ok(true)
+            }
+            Some(_) if resumed => {
+                self.restart()?;
+                Err(HubError::again(format!("sha256 {found} after resuming an earlier part")))
+            }
+            Some(expected) => {
+                let (kept, file) = (self.path.with_extension("damaged"), self.subject.file.unwrap_or_default());
+                fs::rename(&self.path, &kept).map_err(FileError::io(&kept))?;
+                Err(HubError::Hash { file: file.to_owned(), found, expected: expected.to_owned(), kept })
+            }
         }
     }
 
-    /// Checks that the bytes to come continue those on disk, or restarts.
-    fn align(&mut self, answer: &Answer) -> Result<(), Trouble> {
-        let source = text_of(&answer.headers, "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
-        let (from, size) = (self.partial.len(), self.content.size_bytes);
-        let announced = match answer.status {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = text_of(&answer.headers, "content-range").and_then(content_range);
-                let other = |before: &String| source.as_ref().is_some_and(|now| plain_etag(now) != plain_etag(before));
-                if range.is_none_or(|(start, _)| start != from) || self.source.as_ref().is_some_and(other) {
-                    self.restart()?;
-                    return Err(Trouble::again("the part that came does not belong to the part that is there"));
-                }
-                range.and_then(|(_, total)| total)
-            }
-            StatusCode::OK => {
+    /// Checks that the bytes to come continue those on disk, or start the file.
+    fn align(&mut self, response: &Response) -> Result<()> {
+        let headers = response.headers();
+        let source = text_of(headers, "etag").filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
+        let other = self.source.is_some() && source.is_some() && self.source != source;
+        let total = match (response.status(), content_range(headers)) {
+            (StatusCode::PARTIAL_CONTENT, Some((start, total))) if start == self.len && !other => total,
+            (StatusCode::OK, _) => {
                 self.restart()?;
-                text_of(&answer.headers, "content-length").and_then(|text| text.parse().ok())
+                number_of(headers, "content-length")
             }
-            _ => {
+            (status, _) => {
                 self.restart()?;
-                return Err(Trouble::again(format!("{} for a range", answer.status)));
+                return Err(HubError::again(format!("{status} does not continue the part that is there")));
             }
         };
         self.source = source;
-        match (announced, size) {
-            (Some(announced), Some(size)) if announced != size => {
-                Err(Trouble::again(format!("a file of {announced} bytes is announced, expected {size}")))
-            }
-            _ => Ok(()),
+        if let (Some(total), Some(size)) = (total, self.content.size_bytes)
+            && total != size
+        {
+            return Err(HubError::again(format!("a file of {total} bytes is announced, expected {size}")));
         }
-    }
-
-    fn restart(&mut self) -> Result<(), Trouble> {
-        (self.resumed, self.source) = (false, None);
-        Ok(self.partial.restart()?)
+        Ok(())
     }
 
     /// Writes the bytes as they come.
-    fn receive(&mut self, mut answer: Answer, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), Trouble> {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let count = answer.body.read(&mut buffer).map_err(Trouble::again)?;
-            if count == 0 {
-                return Ok(());
-            }
-            if self.content.size_bytes.is_some_and(|size| self.partial.len() + count as u64 > size) {
+    fn receive(&mut self, response: Response) -> Result<()> {
+        let size = self.content.size_bytes;
+        self.client.receive(response.into_body().into_reader(), |bytes| {
+            if size.is_some_and(|size| self.len + bytes.len() as u64 > size) {
                 self.restart()?;
-                return Err(Trouble::again("more bytes came than the file has"));
+                return Err(HubError::again("more bytes came than the file has"));
             }
-            self.partial.write(&buffer[..count])?;
-            progress(Progress::Arrived { bytes: self.partial.len() });
+            self.file.write_all(bytes).map_err(FileError::io(&self.path))?;
+            self.hash.update(bytes);
+            self.len += bytes.len() as u64;
+            self.client.tell(Progress::Arrived(self.len));
+            Ok(())
+        })?;
+        match size.is_some_and(|size| size != self.len) {
+            true => Err(HubError::again("the transfer ended early")),
+            false => Ok(()),
         }
     }
 
-    /// Checks the hash of a complete file. If parts of two attempts do not fit together, the file is downloaded once more.
-    fn checked(&mut self, fetched: Fetched) -> Result<Fetched, Trouble> {
-        let expected = match (&fetched, self.content.sha256()) {
-            (Fetched::Complete, Some(expected)) => expected.to_owned(),
-            _ => return Ok(fetched),
-        };
-        let found = self.partial.sha256();
-        if found == expected {
-            return Ok(fetched);
-        }
-        if self.resumed {
-            self.restart()?;
-            return Err(Trouble::again(format!("sha256 {found} after resuming an earlier part")));
-        }
-        let kept = self.transfer.cache.blob(&format!("{}.damaged", self.content.etag));
-        self.partial.put_aside(&kept)?;
-        Err(HubError::Hash { file: self.file.to_owned(), found, expected, kept }.into())
+    /// Empties the file.
+    fn restart(&mut self) -> Result<(), FileError> {
+        self.file.set_len(0).map_err(FileError::io(&self.path))?;
+        (self.hash, self.len, self.source) = (Sha256::new(), 0, None);
+        Ok(())
     }
+
+    /// Syncs the file to disk and gives it its final name.
+    fn finish(&self) -> Result<(), FileError> {
+        let name = self.path.with_extension("");
+        let finished = self.file.sync_all().and_then(|()| fs::rename(&self.path, &name));
+        finished.and_then(|()| disk().sync_directory(parent_of(&name))).map_err(FileError::io(&name))
+    }
+}
+
+/// The hash and the size of a file.
+fn hashed(file: &File) -> io::Result<(Sha256, u64)> {
+    let (mut hash, mut len) = (Sha256::new(), 0);
+    read_through(file, &mut |bytes| len += bytes, &mut |bytes| hash.update(bytes))?;
+    Ok((hash, len))
 }

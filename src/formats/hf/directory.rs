@@ -38,7 +38,7 @@ pub struct HfDirectory {
 }
 
 /// Files besides weights and config that a grown model inherits.
-const INHERITED_FILES: [&str; 10] = [
+pub(crate) const INHERITED_FILES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",

@@ -10,7 +10,7 @@ use crate::formats::safetensors::MOST_TENSORS;
 
 /// A checked index: each tensor once, and the files in the order of their names.
 #[derive(Debug)]
-pub(super) struct ShardIndex {
+pub(crate) struct ShardIndex {
     /// In the order of the names, each with the index of its file in `shards`.
     tensors: Vec<(String, usize)>,
     shards: Vec<String>,

@@ -13,8 +13,10 @@ use crate::output::disk::Disk;
 use crate::output::is_plain_file_name;
 use crate::output::read::{exists, read_bounded};
 
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The weights in one file.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// The index of weights in several files.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 const INDEX_LIMIT_BYTES: u64 = 256 << 20;
 
