@@ -24,5 +24,6 @@ mod precision;
 mod published_numbers;
 mod quantized;
 mod ragged;
+mod sentencepiece;
 mod training;
 mod transformers;

@@ -372,7 +372,7 @@ fn builtin_data(seq_length: usize, num_windows: usize, heldout_windows: usize) -
 /// A file's text by the base's tokenizer: the last tenth held out, of which at most `heldout_windows` are scored.
 fn text_data(file: &Path, base: &HfDirectory, seq_length: usize, heldout_windows: usize) -> Result<StudyData, Failure> {
     let text = TextFile::read(file)?;
-    let tokenizer = Tokenizer::from_file(&base.path().join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::from_directory(base.path())?;
     let documents = text.tokenize(&tokenizer, |_| ())?;
     check_vocabulary(&documents, base.config().vocab_size)?;
     let windows = Windows::contiguous(&documents, tokenizer.eos().first().copied(), seq_length)?;

@@ -11,17 +11,18 @@ use crate::output::read::read_bounded;
 const LIMIT_BYTES: u64 = 256 << 20;
 
 impl HfTokenizer {
-    /// Reads `tokenizer.json`, and `tokenizer_config.json` and `chat_template.jinja` as far as they are there.
+    /// Adds to a `tokenizer.json` the `tokenizer_config.json` and `chat_template.jinja` of `directory`, as far as they are
+    /// there.
     ///
     /// # Errors
-    /// If there is no `tokenizer.json`, or a file cannot be read or is not UTF-8.
-    pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, FileError> {
+    /// If a file cannot be read or is not UTF-8.
+    pub fn open_on(disk: &dyn Disk, directory: &Path, tokenizer_json: String) -> Result<Self, FileError> {
         let optional = |name: &str| match text(disk, &directory.join(name)) {
             Err(InFile { fault: FileFault::NotFound, .. }) => Ok(None),
             result => result.map(Some),
         };
         Ok(Self {
-            tokenizer_json: text(disk, &directory.join("tokenizer.json"))?,
+            tokenizer_json,
             tokenizer_config_json: optional("tokenizer_config.json")?,
             chat_template: optional("chat_template.jinja")?,
         })
