@@ -94,7 +94,7 @@ impl Checkpoint {
         match self {
             Self::Hf(directory) => {
                 let file = VocabularyFile::open_on(&**directory.disk(), directory.path())?;
-                Ok(file.to_json().into_owned().into_bytes())
+                Ok(file.to_json()?.into_owned().into_bytes())
             }
             Self::Gguf(file) => file.tokenizer_json(),
         }
@@ -120,7 +120,7 @@ impl Checkpoint {
             Self::Hf(directory) => {
                 let (disk, path) = (&**directory.disk(), directory.path());
                 let file = VocabularyFile::open_on(disk, path)?;
-                let tokenizer = HfTokenizer::open_on(disk, path, file.to_json().into_owned())?;
+                let tokenizer = HfTokenizer::with_settings_of(disk, path, file.to_json()?.into_owned())?;
                 let vocabulary = match &file {
                     VocabularyFile::Json { .. } => GgufVocabulary::from_hf(&tokenizer),
                     VocabularyFile::SentencePiece(model) => GgufVocabulary::from_sentencepiece(model, &tokenizer),

@@ -21,13 +21,13 @@ impl Tokenizer {
     pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
         let disk = disk();
         let file = VocabularyFile::open_on(&*disk, directory)?;
-        let mut tokenizer = Self::from_json(file.to_json().as_bytes(), file.path())?;
+        let mut tokenizer = Self::from_json(file.to_json()?.as_bytes(), file.path())?;
         let (bos, eos) = special::read_beside(&*disk, directory, |token| tokenizer.token_to_id(token))?;
         (tokenizer.bos, tokenizer.eos) = (bos, eos);
         if let VocabularyFile::SentencePiece(model) = file {
-            tokenizer.bos = tokenizer.bos.or(model.bos());
+            tokenizer.bos = tokenizer.bos.or(model.bos().map(|token| token.id));
             if tokenizer.eos.is_empty() {
-                tokenizer.eos.extend(model.eos());
+                tokenizer.eos.extend(model.eos().map(|token| token.id));
             }
         }
         Ok(tokenizer)

@@ -12,7 +12,7 @@ use crate::output::read::exists;
 
 /// A settings file: a JSON object, empty if the file is not there.
 pub(super) struct SettingsFile {
-    path: PathBuf,
+    pub path: PathBuf,
     pub keys: Map<String, Value>,
 }
 

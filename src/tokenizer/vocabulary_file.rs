@@ -45,10 +45,13 @@ impl VocabularyFile {
     }
 
     /// The text of `tokenizer.json`, or what it would be.
-    pub fn to_json(&self) -> Cow<'_, str> {
-        match self {
+    ///
+    /// # Errors
+    /// [`TokenizerError::SentencePiece`].
+    pub fn to_json(&self) -> Result<Cow<'_, str>, TokenizerError> {
+        Ok(match self {
             Self::Json { text, .. } => Cow::Borrowed(text),
-            Self::SentencePiece(tokenizer) => Cow::Owned(tokenizer.to_json()),
-        }
+            Self::SentencePiece(tokenizer) => Cow::Owned(tokenizer.to_json()?),
+        })
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::model::SentencePieceModel;
 use super::piece::PieceKind;
-use super::settings::{Settings, TokenForm};
+use super::settings::{Settings, Token, TokenForm};
 
 /// An entry of `added_tokens` in `tokenizer.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,10 +25,10 @@ pub(crate) struct AddedToken {
 /// is no piece gets the next id behind the pieces.
 pub(super) fn added_tokens(model: &SentencePieceModel, settings: &Settings) -> Vec<AddedToken> {
     let named = || settings.named.iter().map(|(_, token)| token).chain(&settings.extra);
+    let contents: HashSet<&str> = named().map(Token::content).collect();
     let listed = settings.added.values().map(|token| {
-        let special = named().any(|other| other.content() == token.content());
         let form = token.form();
-        TokenForm { special: form.special || special, ..form }
+        TokenForm { special: form.special || contents.contains(token.content()), ..form }
     });
     let named = named().map(|token| TokenForm { special: true, ..token.form() });
     let pieces = model.pieces.iter().filter_map(|piece| {

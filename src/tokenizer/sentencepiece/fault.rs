@@ -57,6 +57,12 @@ pub enum SentencePieceFault {
         /// The limit.
         limit: usize,
     },
+    /// The pieces can be joined in more ways than those of any real vocabulary.
+    #[error("more than {limit} ways to join two pieces, expected at most as many")]
+    TooManyMerges {
+        /// The limit.
+        limit: usize,
+    },
     /// A piece without text, or with more than any real one.
     #[error("piece {id} has {found_bytes} bytes, expected 1 to {limit_bytes}")]
     PieceLength {

@@ -2,6 +2,7 @@
 
 mod added;
 mod fault;
+mod json;
 mod merges;
 mod model;
 mod piece;

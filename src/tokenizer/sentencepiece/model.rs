@@ -198,7 +198,7 @@ mod tests {
         assert!(refusal(&[pieces(), model().0]).starts_with("no normalizer_spec,"));
         assert_eq!(with(piece("a", 0.0, 1)), "pieces 2 and 4 are both \"a\", expected each once");
         assert_eq!(with(piece("b", f32::NAN, 1)), "the score of piece 4 is NaN, expected a finite number");
-        assert_eq!(with(piece("", 0.0, 1)), "piece 4 has 0 bytes, expected 1 to 512");
+        assert_eq!(with(piece("", 0.0, 1)), "piece 4 has 0 bytes, expected 1 to 256");
         assert!(with(piece("b", 0.0, 5)).starts_with("type is 5 for piece 4, expected 1 (normal)"));
         let spec = |rest: &[u8]| refusal(&[pieces(), trainer(BPE, rest), identity(&[])]);
         assert_eq!(spec(&[0xc0, 0x02, 2]), "trainer_spec.unk_id is 2, expected the id of a piece of type unknown");

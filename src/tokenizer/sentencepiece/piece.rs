@@ -4,7 +4,7 @@ use super::SentencePieceFault as Fault;
 use super::wire::Fields;
 
 /// Longest piece. Trained ones have at most 16 characters; symbols that a user defines may have more.
-const MAX_PIECE_BYTES: usize = 512;
+const MAX_PIECE_BYTES: usize = 256;
 
 /// A piece of text.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! What the files beside a SentencePiece model say about it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub extra: Vec<Token>,
     /// Tokens that were added to the vocabulary, by the id that the files state.
     pub added: BTreeMap<u32, Token>,
+    /// The file that lists them.
+    pub added_in: PathBuf,
     /// Whether a beginning of text goes before a text.
     pub add_bos: bool,
     /// Whether an end of text goes behind it.
@@ -41,13 +43,16 @@ pub(super) enum Token {
 
 /// transformers' `AddedToken`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
 pub(super) struct TokenForm {
     pub content: String,
+    #[serde(default)]
     pub single_word: bool,
+    #[serde(default)]
     pub lstrip: bool,
+    #[serde(default)]
     pub rstrip: bool,
     pub normalized: Option<bool>,
+    #[serde(default)]
     pub special: bool,
 }
 
@@ -81,10 +86,11 @@ impl Settings {
             return Err(config.bad("tokenizer_class", "LlamaTokenizer beside a tokenizer.model without tokenizer.json"));
         }
         let added: Option<BTreeMap<u32, Token>> = config.get("added_tokens_decoder", "an object of tokens by id")?;
-        let mut ids = BTreeMap::new();
+        let (mut added_in, mut ids) = (config.path.clone(), BTreeMap::new());
         if added.is_none() {
             config.keys.extend(SettingsFile::read(disk, directory.join("special_tokens_map.json"))?.keys);
             let file = SettingsFile::read(disk, directory.join("added_tokens.json"))?;
+            added_in.clone_from(&file.path);
             for content in file.keys.keys() {
                 ids.extend(file.get::<u32>(content, "an id")?.map(|id| (id, Token::Text(content.clone()))));
             }
@@ -103,6 +109,7 @@ impl Settings {
             add_prefix_space: flag("add_prefix_space")?,
             legacy: flag("legacy")?.unwrap_or(false),
             added: added.unwrap_or(ids),
+            added_in,
             named,
             extra,
         })

@@ -1,23 +1,21 @@
 //! A SentencePiece model and its settings as `tokenizer.json`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
 
 use super::added::{AddedToken, added_tokens};
 use super::model::{Algorithm, SentencePieceModel};
 use super::piece::Piece;
 use super::settings::Settings;
-use super::{SentencePieceFault, merges};
+use super::{SentencePieceFault, json};
 use crate::error::InFile;
 use crate::output::disk::Disk;
 use crate::output::read::read_bounded;
 use crate::tokenizer::TokenizerError;
 use crate::tokenizer::text::refuse_stand_ins;
 
-/// Largest file: those of 256,000 pieces have 4 MiB.
-const LIMIT_BYTES: u64 = 32 << 20;
+/// Largest file. Those of 256,000 pieces have 4 MiB.
+const LIMIT_BYTES: u64 = 16 << 20;
 
 /// The tokenizer that transformers' `LlamaTokenizer` makes of a directory with `tokenizer.model` alone.
 #[derive(Debug)]
@@ -26,48 +24,6 @@ pub(crate) struct SentencePieceTokenizer {
     model: SentencePieceModel,
     settings: Settings,
     added: Vec<AddedToken>,
-}
-
-/// `tokenizer.json`.
-#[derive(Serialize)]
-struct Form<'a> {
-    version: &'static str,
-    truncation: (),
-    padding: (),
-    added_tokens: &'a [AddedToken],
-    normalizer: (),
-    pre_tokenizer: Value,
-    post_processor: Value,
-    decoder: Value,
-    model: Model<'a>,
-}
-
-/// Its `model`.
-#[derive(Serialize)]
-#[serde(tag = "type")]
-enum Model<'a> {
-    #[serde(rename = "BPE")]
-    Bpe {
-        dropout: (),
-        unk_token: &'a str,
-        continuing_subword_prefix: (),
-        end_of_word_suffix: (),
-        fuse_unk: bool,
-        byte_fallback: bool,
-        ignore_merges: bool,
-        #[serde(serialize_with = "ids_by_text")]
-        vocab: &'a [Piece],
-        merges: Vec<(&'a str, &'a str)>,
-    },
-    Unigram {
-        unk_id: usize,
-        byte_fallback: bool,
-        vocab: Vec<(&'a str, f32)>,
-    },
-}
-
-fn ids_by_text<S: Serializer>(pieces: &&[Piece], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pieces.iter().map(|piece| &piece.text).zip(0u32..))
 }
 
 impl SentencePieceTokenizer {
@@ -92,11 +48,12 @@ impl SentencePieceTokenizer {
             return Err(InFile::new(path, fault).into());
         }
         let added = added_tokens(&model, &settings);
+        let ids: HashMap<&str, u32> = added.iter().map(|token| (token.content.as_str(), token.id)).collect();
         for (&expected, token) in &settings.added {
-            let token = token.content();
-            let found = added.iter().find(|added| added.content == token).map(|added| added.id);
+            let found = ids.get(token.content()).copied();
             if found != Some(expected) {
-                return Err(TokenizerError::MovedToken { path, token: token.to_owned(), expected, found });
+                let (path, token) = (settings.added_in, token.content().to_owned());
+                return Err(TokenizerError::MovedToken { path, token, expected, found });
             }
         }
         Ok(Self { path, model, settings, added })
@@ -125,14 +82,14 @@ impl SentencePieceTokenizer {
             .filter(move |token| token.id as usize >= num_pieces || self.settings.added.contains_key(&token.id))
     }
 
-    /// The id that begins a text.
-    pub fn bos(&self) -> Option<u32> {
-        self.meant("bos_token", self.model.bos_id).map(|token| token.id)
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<&AddedToken> {
+        self.meant("bos_token", self.model.bos_id)
     }
 
-    /// The id that ends a text.
-    pub fn eos(&self) -> Option<u32> {
-        self.meant("eos_token", self.model.eos_id).map(|token| token.id)
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<&AddedToken> {
+        self.meant("eos_token", self.model.eos_id)
     }
 
     /// The token that the settings name by `key`, or else the piece with this id.
@@ -145,74 +102,10 @@ impl SentencePieceTokenizer {
     }
 
     /// The text of `tokenizer.json`.
-    pub fn to_json(&self) -> String {
-        let pieces = self.model.pieces.as_slice();
-        let model = match self.model.algorithm {
-            Algorithm::Bpe => Model::Bpe {
-                dropout: (),
-                unk_token: &pieces[self.model.unk_id].text,
-                continuing_subword_prefix: (),
-                end_of_word_suffix: (),
-                fuse_unk: true,
-                byte_fallback: true,
-                ignore_merges: false,
-                vocab: pieces,
-                merges: merges::of_scores(pieces),
-            },
-            Algorithm::Unigram => Model::Unigram {
-                unk_id: self.model.unk_id,
-                byte_fallback: true,
-                vocab: pieces.iter().map(|piece| (piece.text.as_str(), piece.score)).collect(),
-            },
-        };
-        let prefix = self.settings.add_prefix_space.unwrap_or(true);
-        let form = Form {
-            version: "1.0",
-            truncation: (),
-            padding: (),
-            added_tokens: &self.added,
-            normalizer: (),
-            pre_tokenizer: json!({
-                "type": "Metaspace",
-                "replacement": "▁",
-                "prepend_scheme": if !prefix { "never" } else if self.settings.legacy { "always" } else { "first" },
-                "split": false,
-            }),
-            post_processor: self.post_processor(),
-            decoder: decoder(prefix),
-            model,
-        };
-        serde_json::to_string(&form).expect("its keys are text")
+    ///
+    /// # Errors
+    /// [`SentencePieceFault::TooManyMerges`].
+    pub fn to_json(&self) -> Result<String, InFile<SentencePieceFault>> {
+        json::text(&self.model, &self.settings, &self.added, self.bos(), self.eos()).map_err(InFile::at(&self.path))
     }
-
-    /// Puts a beginning before a text and an end behind it, where the settings ask for them.
-    fn post_processor(&self) -> Value {
-        let bos = self.meant("bos_token", self.model.bos_id).filter(|_| self.settings.add_bos);
-        let eos = self.meant("eos_token", self.model.eos_id).filter(|_| self.settings.add_eos);
-        let around = |sequence: &str, kind: u32| {
-            let special = |token: &AddedToken| json!({"SpecialToken": {"id": token.content, "type_id": kind}});
-            let middle = json!({"Sequence": {"id": sequence, "type_id": kind}});
-            bos.map(special).into_iter().chain([middle]).chain(eos.map(special)).collect::<Vec<_>>()
-        };
-        let special: serde_json::Map<String, Value> = [bos, eos]
-            .into_iter()
-            .flatten()
-            .map(|AddedToken { id, content, .. }| {
-                (content.clone(), json!({"id": content, "ids": [id], "tokens": [content]}))
-            })
-            .collect();
-        let pair = [around("A", 0), around("B", 1)].concat();
-        json!({"type": "TemplateProcessing", "single": around("A", 0), "pair": pair, "special_tokens": special})
-    }
-}
-
-/// Turns `▁` into spaces and bytes into text, without the space that was put before the text.
-fn decoder(prefix: bool) -> Value {
-    let mut steps = vec![
-        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
-        json!({"type": "ByteFallback"}),
-        json!({"type": "Fuse"}),
-    ];
-    steps.extend(prefix.then(|| json!({"type": "Strip", "content": " ", "start": 1, "stop": 0})));
-    json!({"type": "Sequence", "decoders": steps})
 }

@@ -109,18 +109,22 @@ def falls(model):
     return all(a > b for a, b in zip(scores, scores[1:]))
 
 
-def bpe_tokenizer(folder, model):
-    by_id = LlamaTokenizerFast.from_pretrained(folder)
+def by_score(folder, model):
+    """`LlamaTokenizerFast` with merges in the order of the scores."""
     generate = tokenization_utils_base.generate_merges
     scores = {piece.piece: piece.score for piece in model.pieces}
     tokenization_utils_base.generate_merges = lambda vocab: convert_slow_tokenizer.generate_merges(vocab, scores)
     try:
-        by_score = LlamaTokenizerFast.from_pretrained(folder)
+        return LlamaTokenizerFast.from_pretrained(folder)
     finally:
         tokenization_utils_base.generate_merges = generate
-    same = all(by_id.encode(text) == by_score.encode(text) for text in TEXTS)
+
+
+def bpe_tokenizer(folder, model):
+    as_it_is, tokenizer = LlamaTokenizerFast.from_pretrained(folder), by_score(folder, model)
+    same = all(as_it_is.encode(text) == tokenizer.encode(text) for text in TEXTS)
     assert same == falls(model), "the order of merges"
-    return by_score
+    return tokenizer
 
 
 def unigram_tokenizer(folder, model):
@@ -140,11 +144,13 @@ def gguf(model, files):
     """Scores and types as llama.cpp's converter takes them from SentencePiece (`_create_vocab_sentencepiece`)."""
     size = len(model.pieces)
     scores = [piece.score for piece in model.pieces]
-    # The converter writes user-defined pieces as normal ones, which llama.cpp then does not find whole: the one difference.
+    # Two differences: the converter writes user-defined pieces as normal ones, which llama.cpp then does not find whole, and
+    # special tokens of added_tokens.json as user-defined ones.
     types = [piece.type for piece in model.pieces]
     config = files.get("tokenizer_config.json", {})
     listed = {int(id): token["special"] for id, token in config.get("added_tokens_decoder", {}).items()}
-    listed.update({id: False for id in files.get("added_tokens.json", {}).values()})
+    special = files.get("special_tokens_map.json", {}).values()
+    listed.update({id: token in special for token, id in files.get("added_tokens.json", {}).items()})
     for id, special in sorted(listed.items()):
         if id >= size:
             scores.append(0.0), types.append(0)
@@ -194,4 +200,5 @@ def main():
         print(name, len(model.pieces), "pieces", "agree" if check else "written")
 
 
-main()
+if __name__ == "__main__":
+    main()

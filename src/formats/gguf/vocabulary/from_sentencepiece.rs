@@ -9,7 +9,7 @@ const LISTED_SCORE: f32 = -1000.0;
 impl GgufVocabulary {
     /// The vocabulary as [`from_hf`](Self::from_hf) makes it of `files`, the same tokenizer as `tokenizer.json`, with the
     /// scores and types of the model itself, as llama.cpp's converter writes them, instead of merges. User-defined pieces
-    /// keep their type, which the converter drops.
+    /// and special tokens keep their type, which the converter drops.
     ///
     /// # Errors
     /// [`VocabularyError::Unigram`]; those of [`from_hf`](Self::from_hf).
@@ -37,8 +37,8 @@ impl GgufVocabulary {
             vocabulary.scores[id] = LISTED_SCORE;
             vocabulary.token_types[id] = if token.special { TokenType::Control } else { TokenType::UserDefined };
         }
-        vocabulary.bos = vocabulary.bos.or(model.bos());
-        vocabulary.eos = vocabulary.eos.or(model.eos());
+        vocabulary.bos = vocabulary.bos.or(model.bos().map(|token| token.id));
+        vocabulary.eos = vocabulary.eos.or(model.eos().map(|token| token.id));
         Ok(vocabulary)
     }
 }

@@ -11,12 +11,20 @@ use crate::output::read::read_bounded;
 const LIMIT_BYTES: u64 = 256 << 20;
 
 impl HfTokenizer {
-    /// Adds to a `tokenizer.json` the `tokenizer_config.json` and `chat_template.jinja` of `directory`, as far as they are
-    /// there.
+    /// Reads `tokenizer.json`, and `tokenizer_config.json` and `chat_template.jinja` as far as they are there.
     ///
     /// # Errors
-    /// If a file cannot be read or is not UTF-8.
-    pub fn open_on(disk: &dyn Disk, directory: &Path, tokenizer_json: String) -> Result<Self, FileError> {
+    /// If there is no `tokenizer.json`, or a file cannot be read or is not UTF-8.
+    pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, FileError> {
+        Self::with_settings_of(disk, directory, text(disk, &directory.join("tokenizer.json"))?)
+    }
+
+    /// Reads the files beside this `tokenizer.json`.
+    pub(crate) fn with_settings_of(
+        disk: &dyn Disk,
+        directory: &Path,
+        tokenizer_json: String,
+    ) -> Result<Self, FileError> {
         let optional = |name: &str| match text(disk, &directory.join(name)) {
             Err(InFile { fault: FileFault::NotFound, .. }) => Ok(None),
             result => result.map(Some),
