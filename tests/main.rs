@@ -28,6 +28,7 @@ mod published_numbers;
 mod quantized;
 mod ragged;
 mod tokenize;
+mod sentencepiece;
 mod training;
 mod training_oracle;
 mod transformers;

@@ -10,7 +10,7 @@ use crate::formats::hf::HfDirectory;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
-use crate::output::read::read_bounded;
+use crate::tokenizer::VocabularyFile;
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -85,14 +85,16 @@ impl Checkpoint {
         }
     }
 
-    /// The text of its `tokenizer.json`.
+    /// The text of its `tokenizer.json`, or what its `tokenizer.model` says as one.
     ///
     /// # Errors
-    /// [`CheckpointError::File`]; those of [`GgufFile::tokenizer_json`].
+    /// [`CheckpointError::Tokenizer`]; those of [`GgufFile::tokenizer_json`].
     pub fn tokenizer_json(&self) -> Result<Vec<u8>, CheckpointError> {
-        const LIMIT_BYTES: u64 = 256 << 20;
         match self {
-            Self::Hf(directory) => Ok(read_bounded(&**directory.disk(), &directory.tokenizer_file(), LIMIT_BYTES)?),
+            Self::Hf(directory) => {
+                let file = VocabularyFile::open_on(&**directory.disk(), directory.path())?;
+                Ok(file.to_json()?.into_owned().into_bytes())
+            }
             Self::Gguf(file) => file.tokenizer_json(),
         }
     }
@@ -123,12 +125,18 @@ impl Checkpoint {
     /// Its vocabulary in GGUF's form.
     ///
     /// # Errors
-    /// [`CheckpointError::File`], also if it has no tokenizer; [`CheckpointError::Vocabulary`] if GGUF cannot express it.
+    /// [`CheckpointError::Tokenizer`], also if it has none; [`CheckpointError::Vocabulary`] if GGUF cannot express it.
     pub fn gguf_vocabulary(&self) -> Result<GgufVocabulary, CheckpointError> {
         match self {
             Self::Hf(directory) => {
-                let tokenizer = HfTokenizer::open_on(&**directory.disk(), directory.path())?;
-                Ok(GgufVocabulary::from_hf(&tokenizer).map_err(InFile::at(directory.tokenizer_file()))?)
+                let (disk, path) = (&**directory.disk(), directory.path());
+                let file = VocabularyFile::open_on(disk, path)?;
+                let tokenizer = HfTokenizer::with_settings_of(disk, path, file.to_json()?.into_owned())?;
+                let vocabulary = match &file {
+                    VocabularyFile::Json { .. } => GgufVocabulary::from_hf(&tokenizer),
+                    VocabularyFile::SentencePiece(model) => GgufVocabulary::from_sentencepiece(model, &tokenizer),
+                };
+                Ok(vocabulary.map_err(InFile::at(file.path()))?)
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),

@@ -8,6 +8,7 @@ use super::peft::PeftError;
 use super::safetensors::SafetensorsError;
 use crate::error::{ErrorKind, FileError, InFile};
 use crate::output::OutputError;
+use crate::tokenizer::TokenizerError;
 use crate::weights::WeightError;
 
 /// Why a checkpoint could not be opened, read or written.
@@ -35,6 +36,9 @@ pub enum CheckpointError {
     /// A vocabulary breaks a rule, or does not fit the model.
     #[error(transparent)]
     Vocabulary(#[from] InFile<VocabularyError>),
+    /// The tokenizer could not be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The weights could not be read or converted.
     #[error(transparent)]
     Weights(WeightError),
@@ -77,6 +81,7 @@ impl CheckpointError {
             Self::File(error) => error.kind(),
             Self::Safetensors(error) => error.kind(),
             Self::Hf(error) => error.kind(),
+            Self::Tokenizer(error) => error.kind(),
             Self::Weights(error) => error.kind(),
             Self::Output(error) => error.kind(),
             Self::Config(_)

@@ -50,7 +50,7 @@ impl StudyData {
         seq_length: usize,
         heldout_windows: usize,
     ) -> Result<Self, StudyError> {
-        let tokenizer = Tokenizer::from_file(&base.tokenizer_file())?;
+        let tokenizer = Tokenizer::from_directory(base.path())?;
         let documents = read_documents(file, &tokenizer)?;
         check_vocabulary(&documents, base.config().vocab_size)?;
         let windows = Windows::contiguous(&documents, tokenizer.eos().first().copied(), seq_length)?;

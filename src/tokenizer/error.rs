@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::error::{ErrorKind, FileError};
+use super::SentencePieceFault;
+use crate::error::{ErrorKind, FileError, InFile};
 
 /// Why a tokenizer could not be read, written or used.
 #[derive(Debug, thiserror::Error)]
@@ -11,14 +12,17 @@ pub enum TokenizerError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A SentencePiece model breaks a rule.
+    #[error(transparent)]
+    SentencePiece(#[from] InFile<SentencePieceFault>),
     /// A pointer of Git LFS stands in place of the file.
-    #[error("{path:?} is a Git LFS pointer, expected JSON: run `git lfs pull` where it came from")]
+    #[error("{path:?} is a Git LFS pointer, expected the file itself: run `git lfs pull` where it came from")]
     LfsPointer {
         /// The file.
         path: PathBuf,
     },
     /// A web page was saved in place of the file.
-    #[error("{path:?} is an HTML page, expected JSON: download it again")]
+    #[error("{path:?} is a web page, expected a tokenizer: download it again")]
     HtmlPage {
         /// The file.
         path: PathBuf,
@@ -75,13 +79,13 @@ pub enum TokenizerError {
         /// The id in use.
         found: Option<u32>,
     },
-    /// A key that names the first or the last token of a text does not name a token.
+    /// A key of a settings file has a value that it cannot have.
     #[error("{path:?}: {key} is {found}, expected {expected}")]
-    BadSpecialToken {
-        /// The file beside `tokenizer.json`.
+    BadSetting {
+        /// The file beside the tokenizer.
         path: PathBuf,
         /// The key.
-        key: &'static str,
+        key: String,
         /// Its value.
         found: String,
         /// What it should be.

@@ -4,22 +4,32 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::text::read_text;
-use super::{Tokenizer, TokenizerError, special};
+use super::{Tokenizer, TokenizerError, VocabularyFile, special};
 use crate::output::commit::write_file_atomically;
+use crate::output::disk::disk;
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, and the ids that begin and end a text from `tokenizer_config.json`,
-    /// `generation_config.json` and `config.json` beside it, as far as they are there.
+    /// Reads the tokenizer of a Hugging Face directory: `tokenizer.json`, or else `tokenizer.model`. The ids that begin and end
+    /// a text are those that `tokenizer_config.json`, `generation_config.json` and `config.json` name, or else the
+    /// `tokenizer.model`.
     ///
-    /// Truncation, padding and random merges that the file asks for are left out: a text gives all its ids, no others,
-    /// and always the same.
+    /// Truncation, padding and random merges that a `tokenizer.json` asks for are left out: a text gives all its ids, no
+    /// others, and always the same. A `tokenizer.model` gives the ids of transformers' `LlamaTokenizer`.
     ///
     /// # Errors
-    /// [`TokenizerError::File`] if the file cannot be read; otherwise the variant of the first broken rule.
-    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        let mut tokenizer = Self::from_json(read_text(path)?.as_bytes(), path)?;
-        (tokenizer.bos, tokenizer.eos) = special::read_beside(path, |token| tokenizer.token_to_id(token))?;
+    /// [`TokenizerError::File`] if a file cannot be read; otherwise the variant of the first broken rule.
+    pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
+        let disk = disk();
+        let file = VocabularyFile::open_on(&*disk, directory)?;
+        let mut tokenizer = Self::from_json(file.to_json()?.as_bytes(), file.path())?;
+        let (bos, eos) = special::read_beside(&*disk, directory, |token| tokenizer.token_to_id(token))?;
+        (tokenizer.bos, tokenizer.eos) = (bos, eos);
+        if let VocabularyFile::SentencePiece(model) = file {
+            tokenizer.bos = tokenizer.bos.or(model.bos().map(|token| token.id));
+            if tokenizer.eos.is_empty() {
+                tokenizer.eos.extend(model.eos().map(|token| token.id));
+            }
+        }
         Ok(tokenizer)
     }
 
@@ -59,7 +69,7 @@ mod tests {
     fn a_saved_word_level_tokenizer_is_read_back_with_the_ids_that_begin_and_end_a_text() {
         let directory = tempfile::tempdir().unwrap();
         Tokenizer::word_level(&["<bos>", "red", "green", "<eos>"].map(String::from)).save(directory.path()).unwrap();
-        let read = Tokenizer::from_file(&directory.path().join("tokenizer.json")).unwrap();
+        let read = Tokenizer::from_directory(directory.path()).unwrap();
         assert_eq!(read.encode("<bos> green  red\n<eos>").unwrap(), [0, 2, 1, 3]);
         assert_eq!((read.bos(), read.eos(), read.vocab_size()), (Some(0), [3].as_slice(), 4));
     }

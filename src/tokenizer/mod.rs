@@ -1,4 +1,4 @@
-//! Text to token ids and back, as `tokenizer.json` says.
+//! Text to token ids and back, as `tokenizer.json` or a SentencePiece `tokenizer.model` says.
 //!
 //! A thin wrapper around Hugging Face's `tokenizers`, which does the work. It adds what that library leaves open: an error
 //! for every file that is not what it should be, no panic, no silent truncation, and the ids that begin and
@@ -10,11 +10,16 @@ mod file;
 mod json;
 mod library;
 mod message;
-mod settings;
+mod sentencepiece;
+mod settings_file;
 mod special;
 mod text;
+mod vocabulary_file;
 mod word_level;
 
 pub use codec::Tokenizer;
 pub use error::TokenizerError;
 pub use message::{Message, NotAMessage};
+pub use sentencepiece::SentencePieceFault;
+pub(crate) use sentencepiece::{Algorithm, PieceKind, SentencePieceTokenizer};
+pub(crate) use vocabulary_file::VocabularyFile;

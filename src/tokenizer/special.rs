@@ -1,23 +1,25 @@
-//! Which ids begin and end a text: the settings of a checkpoint that lie beside its `tokenizer.json`.
+//! Which ids begin and end a text: the settings of a checkpoint that lie beside its tokenizer.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use super::TokenizerError;
-use super::settings::Settings;
+use super::settings_file::SettingsFile;
+use crate::output::disk::Disk;
 
 /// The first `bos` and every `eos`, in the order in which `tokenizer_config.json`, `generation_config.json` and
 /// `config.json` name them.
 pub(super) fn read_beside(
-    path: &Path,
+    disk: &dyn Disk,
+    directory: &Path,
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<(Option<u32>, Vec<u32>), TokenizerError> {
     let (mut bos, mut eos) = (Vec::new(), Vec::new());
-    let settings = Settings::read(path.with_file_name("tokenizer_config.json"))?;
+    let settings = SettingsFile::read(disk, directory.join("tokenizer_config.json"))?;
     bos.extend(settings.token("bos_token", &id_of)?);
     eos.extend(settings.token("eos_token", &id_of)?);
     for name in ["generation_config.json", "config.json"] {
-        let settings = Settings::read(path.with_file_name(name))?;
+        let settings = SettingsFile::read(disk, directory.join(name))?;
         bos.extend(settings.ids("bos_token_id")?);
         eos.extend(settings.ids("eos_token_id")?);
     }
@@ -41,7 +43,7 @@ mod tests {
         for (name, value) in files {
             std::fs::write(directory.path().join(name), value.to_string()).unwrap();
         }
-        Tokenizer::from_file(&directory.path().join("tokenizer.json"))
+        Tokenizer::from_directory(directory.path())
     }
 
     #[test]
@@ -64,11 +66,11 @@ mod tests {
     fn a_special_token_that_is_none_is_refused_with_its_file_and_key() {
         let file = "tokenizer_config.json";
         let error = read_with(&[(file, json!({"bos_token": "<nobody>"}))]).unwrap_err();
-        assert!(matches!(&error, TokenizerError::BadSpecialToken { path, key: "bos_token", found, .. }
-            if path.ends_with(file) && found == "\"<nobody>\""));
+        assert!(matches!(&error, TokenizerError::BadSetting { path, key, found, .. }
+            if path.ends_with(file) && key == "bos_token" && found == "\"<nobody>\""));
         for bad in [json!(-1), json!(1.5), json!("1"), json!([1, null]), json!(u64::MAX)] {
             let error = read_with(&[("config.json", json!({"eos_token_id": bad}))]).unwrap_err();
-            assert!(matches!(error, TokenizerError::BadSpecialToken { key: "eos_token_id", .. }), "{bad}");
+            assert!(matches!(&error, TokenizerError::BadSetting { key, .. } if key == "eos_token_id"), "{bad}");
         }
     }
 

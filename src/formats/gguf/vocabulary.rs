@@ -6,6 +6,7 @@
 
 mod error;
 mod from_hf;
+mod from_sentencepiece;
 mod merges;
 mod pre_tokenizer;
 mod to_hf;

@@ -128,8 +128,11 @@ pub enum VocabularyError {
         /// The other.
         second: String,
     },
+    /// llama.cpp joins the pieces of `llama` by score and does not search for the best segmentation.
+    #[error("trainer_spec.model_type is 1 (Unigram), which GGUF cannot say, expected 2 (BPE)")]
+    Unigram,
     /// llama.cpp looks each byte up.
-    #[error("tokenizer.json has no token {token}, expected all 256 bytes for byte_fallback")]
+    #[error("there is no token {token}, expected all 256 bytes for byte_fallback")]
     MissingByte {
         /// The first that is missing.
         token: String,

@@ -17,6 +17,15 @@ impl HfTokenizer {
     /// # Errors
     /// If there is no `tokenizer.json`, a file cannot be read or is not UTF-8, or a template has an unsafe name.
     pub fn open_on(disk: &dyn Disk, directory: &Path) -> Result<Self, FileError> {
+        Self::with_settings_of(disk, directory, text(disk, &directory.join("tokenizer.json"))?)
+    }
+
+    /// Reads the files beside this `tokenizer.json`.
+    pub(crate) fn with_settings_of(
+        disk: &dyn Disk,
+        directory: &Path,
+        tokenizer_json: String,
+    ) -> Result<Self, FileError> {
         let optional = |name: &str| match text(disk, &directory.join(name)) {
             Err(InFile { fault: FileFault::NotFound, .. }) => Ok(None),
             result => result.map(Some),
@@ -27,7 +36,7 @@ impl HfTokenizer {
         };
         let named_chat_templates = chat_templates::files_in(disk, directory)?.into_iter().map(named);
         Ok(Self {
-            tokenizer_json: text(disk, &directory.join("tokenizer.json"))?,
+            tokenizer_json,
             tokenizer_config_json: optional("tokenizer_config.json")?,
             chat_template: optional(CHAT_TEMPLATE)?,
             named_chat_templates: named_chat_templates.collect::<Result<_, FileError>>()?,

@@ -2,23 +2,26 @@
 
 use std::path::PathBuf;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::TokenizerError;
 use super::text::read_text;
+use crate::output::disk::Disk;
+use crate::output::read::exists;
 
 /// A settings file: a JSON object, empty if the file is not there.
-pub(super) struct Settings {
-    path: PathBuf,
-    keys: Map<String, Value>,
+pub(super) struct SettingsFile {
+    pub path: PathBuf,
+    pub keys: Map<String, Value>,
 }
 
-impl Settings {
-    pub fn read(path: PathBuf) -> Result<Self, TokenizerError> {
-        if !path.exists() {
+impl SettingsFile {
+    pub fn read(disk: &dyn Disk, path: PathBuf) -> Result<Self, TokenizerError> {
+        if !exists(disk, &path)? {
             return Ok(Self { path, keys: Map::new() });
         }
-        let keys = serde_json::from_str(&read_text(&path)?)
+        let keys = serde_json::from_str(&read_text(disk, &path)?)
             .map_err(|source| TokenizerError::Malformed { path: path.clone(), source })?;
         Ok(Self { path, keys })
     }
@@ -30,10 +33,7 @@ impl Settings {
             Some(value) => value,
         };
         let text = value.as_str().or_else(|| value.get("content")?.as_str());
-        match text.and_then(id_of) {
-            Some(id) => Ok(Some(id)),
-            None => Err(self.bad(key, value, "a token of tokenizer.json")),
-        }
+        text.and_then(id_of).map(Some).ok_or_else(|| self.bad(key, "a token of the vocabulary"))
     }
 
     /// One id or a list of ids.
@@ -44,14 +44,22 @@ impl Settings {
             Some(value) => std::slice::from_ref(value),
         };
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        values
-            .iter()
-            .map(|value| id(value).ok_or_else(|| self.bad(key, value, "a token id or a list of them")))
-            .collect()
+        values.iter().map(|value| id(value).ok_or_else(|| self.bad(key, "a token id or a list of them"))).collect()
     }
 
-    fn bad(&self, key: &'static str, value: &Value, expected: &'static str) -> TokenizerError {
-        let found = value.to_string().chars().take(80).collect();
-        TokenizerError::BadSpecialToken { path: self.path.clone(), key, found, expected }
+    /// The value of a key, `None` if it is absent or null.
+    pub fn get<'a, T: Deserialize<'a>>(
+        &'a self,
+        key: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, TokenizerError> {
+        let value = self.keys.get(key).map(Option::deserialize);
+        value.transpose().map(Option::flatten).map_err(|_| self.bad(key, expected))
+    }
+
+    /// The error for a value that cannot be used.
+    pub fn bad(&self, key: &str, expected: &'static str) -> TokenizerError {
+        let found = self.keys.get(key).unwrap_or(&Value::Null).to_string().chars().take(80).collect();
+        TokenizerError::BadSetting { path: self.path.clone(), key: key.to_owned(), found, expected }
     }
 }
