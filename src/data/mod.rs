@@ -1,8 +1,12 @@
 //! Text as documents of token ids, documents as windows of a fixed length, rows of files as training examples.
 
+mod assistant;
 mod document;
+mod encoder;
+mod encoder_fault;
 mod error;
 mod heldout;
+mod example;
 pub mod language;
 pub mod packing;
 mod permutation;
@@ -14,9 +18,12 @@ mod window_order;
 mod windows;
 
 pub use document::{Document, check_vocabulary};
+pub use encoder::RecordEncoder;
+pub use encoder_fault::EncoderFault;
 pub use error::{DataError, LineFault, TextFault};
 pub use heldout::HeldOut;
 pub use permutation::Permutation;
+pub use example::{Example, PreferencePair, Truncation};
 pub use record::{MessageFault, Passage, Record, RecordFormat, RowFault, UnknownFormat};
 pub use window_order::WindowOrder;
 pub use windows::Windows;

@@ -7,10 +7,11 @@ use crate::config::DecoderConfig;
 use crate::error::{FileError, FileFault, InFile};
 use crate::formats::gguf::{GgufFile, GgufVocabulary, HfTokenizer, part_name};
 use crate::formats::hf::HfDirectory;
+use crate::formats::sidecar::DEFAULT_TEMPLATE;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
-use crate::tokenizer::VocabularyFile;
+use crate::tokenizer::{ChatTemplate, VocabularyFile};
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -104,7 +105,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
     pub fn bos_token(&self) -> Result<Option<String>, CheckpointError> {
-        self.special_token("bos_token")
+        Ok(self.inherited()?.special_tokens(&**self.disk())?.remove("bos_token"))
     }
 
     /// The token at the end of a text, if `tokenizer_config.json` names one.
@@ -112,14 +113,35 @@ impl Checkpoint {
     /// # Errors
     /// As of [`bos_token`](Self::bos_token).
     pub fn eos_token(&self) -> Result<Option<String>, CheckpointError> {
-        self.special_token("eos_token")
+        Ok(self.inherited()?.special_tokens(&**self.disk())?.remove("eos_token"))
     }
 
-    fn special_token(&self, key: &str) -> Result<Option<String>, CheckpointError> {
-        let config = self.inherited()?.tokenizer_config(&**self.disk())?;
-        let Some(token) = config.as_ref().and_then(|keys| keys.get(key)) else { return Ok(None) };
-        // A string, or an object with it.
-        Ok(token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned))
+    /// Its chat template of a name, or the default one, with the special tokens that the template prints.
+    ///
+    /// Of a Hugging Face directory, `chat_template.jinja` and `additional_chat_templates/NAME.jinja`, then `chat_template`
+    /// of `tokenizer_config.json`: a string or a list of named templates. Of a GGUF file, `tokenizer.chat_template` and
+    /// `tokenizer.chat_template.NAME`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoChatTemplate`], [`CheckpointError::ChatTemplate`]; those of
+    /// [`inherited`](Self::inherited).
+    pub fn chat_template(&self, name: Option<&str>) -> Result<ChatTemplate, CheckpointError> {
+        let name = name.unwrap_or(DEFAULT_TEMPLATE);
+        let (disk, sidecar) = (&**self.disk(), self.inherited()?);
+        let templates = sidecar.chat_templates(disk)?;
+        match templates.iter().find(|template| template.name == name) {
+            Some(template) => {
+                let path = match self {
+                    Self::Hf(directory) => directory.path().join(&template.file),
+                    Self::Gguf(file) => file.path().to_owned(),
+                };
+                Ok(ChatTemplate::new(path, &template.source, sidecar.special_tokens(disk)?)?)
+            }
+            None => {
+                let found = templates.into_iter().map(|template| template.name).collect();
+                Err(CheckpointError::NoChatTemplate { path: self.path().to_owned(), name: name.to_owned(), found })
+            }
+        }
     }
 
     /// Its vocabulary in GGUF's form.

@@ -6,9 +6,10 @@ use super::gguf::{GgufFault, VocabularyError};
 use super::hf::{HfConfigError, HfError};
 use super::peft::PeftError;
 use super::safetensors::SafetensorsError;
-use crate::error::{ErrorKind, FileError, InFile};
+use crate::error::{ErrorKind, FileError, InFile, listed};
 use crate::output::OutputError;
 use crate::tokenizer::TokenizerError;
+use crate::tokenizer::ChatTemplateError;
 use crate::weights::WeightError;
 
 /// Why a checkpoint could not be opened, read or written.
@@ -39,6 +40,19 @@ pub enum CheckpointError {
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The chat template is no Jinja.
+    #[error(transparent)]
+    ChatTemplate(#[from] ChatTemplateError),
+    /// There is no chat template of that name.
+    #[error("{path:?} has no chat template {name:?}, found {}", none_or_list(.found))]
+    NoChatTemplate {
+        /// The directory or file.
+        path: PathBuf,
+        /// The name; `default` if none was asked for.
+        name: String,
+        /// The names of those that are there.
+        found: Vec<String>,
+    },
     /// The weights could not be read or converted.
     #[error(transparent)]
     Weights(WeightError),
@@ -84,6 +98,8 @@ impl CheckpointError {
             Self::Tokenizer(error) => error.kind(),
             Self::Weights(error) => error.kind(),
             Self::Output(error) => error.kind(),
+            Self::ChatTemplate(error) => error.kind(),
+            Self::NoChatTemplate { .. } => ErrorKind::NotFound,
             Self::Config(_)
             | Self::Gguf(_)
             | Self::Peft(_)
@@ -92,4 +108,8 @@ impl CheckpointError {
             | Self::SeveralGgufs { .. } => ErrorKind::Invalid,
         }
     }
+}
+
+fn none_or_list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { listed(names, names.len()) }
 }

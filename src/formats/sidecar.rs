@@ -1,5 +1,6 @@
 //! What a grown checkpoint has from its parent besides weights.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use crate::output::read::{open_regular, read_bounded, read_through};
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
+/// The name of the chat template for want of another.
+pub(super) const DEFAULT_TEMPLATE: &str = "default";
 /// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
 pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 /// Of a file of text that is read whole.
@@ -26,6 +29,15 @@ pub struct Sidecar {
     pub config_keys: Map<String, Value>,
     /// Files for the child's directory, by name.
     pub files: Vec<(String, Content)>,
+}
+
+/// A chat template among several.
+pub(super) struct NamedTemplate {
+    /// The file that it is in.
+    pub file: String,
+    pub name: String,
+    /// In Jinja.
+    pub source: String,
 }
 
 /// Where the bytes of an inherited file come from.
@@ -80,17 +92,49 @@ impl Sidecar {
     /// # Errors
     /// If a file cannot be read.
     pub fn chat_template(&self, disk: &dyn Disk) -> Result<Option<String>, FileError> {
-        if let Some(text) = self.text(disk, CHAT_TEMPLATE)? {
-            return Ok(String::from_utf8(text).ok());
-        }
-        let Some(keys) = self.tokenizer_config(disk)? else { return Ok(None) };
-        let template = match keys.get("chat_template") {
-            Some(Value::Array(several)) => {
-                several.iter().find(|one| one["name"] == "default").map(|one| &one["template"])
+        let default = self.chat_templates(disk)?.into_iter().find(|template| template.name == DEFAULT_TEMPLATE);
+        Ok(default.map(|template| template.source))
+    }
+
+    /// All chat templates. Those in files go before one of the same name in `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn chat_templates(&self, disk: &dyn Disk) -> Result<Vec<NamedTemplate>, FileError> {
+        let mut templates = Vec::new();
+        for (file, _) in &self.files {
+            let name = if file == CHAT_TEMPLATE { Some(DEFAULT_TEMPLATE) } else { chat_templates::name_of(file) };
+            let source = if name.is_some() { self.text(disk, file)? } else { None };
+            if let (Some(name), Some(Ok(source))) = (name, source.map(String::from_utf8)) {
+                templates.push(NamedTemplate { file: file.clone(), name: name.to_owned(), source });
             }
-            one => one,
+        }
+        let keys = self.tokenizer_config(disk)?.unwrap_or_default();
+        let template = |name: &Value, source: &Value| {
+            let (file, source) = (TOKENIZER_CONFIG.to_owned(), source.as_str()?.to_owned());
+            Some(NamedTemplate { file, name: name.as_str()?.to_owned(), source })
         };
-        Ok(template.and_then(Value::as_str).map(str::to_owned))
+        match keys.get("chat_template") {
+            Some(Value::Array(several)) => {
+                templates.extend(several.iter().filter_map(|one| template(one.get("name")?, one.get("template")?)));
+            }
+            Some(one) => templates.extend(template(&DEFAULT_TEMPLATE.into(), one)),
+            None => {}
+        }
+        Ok(templates)
+    }
+
+    /// The special tokens as text, by the names that chat templates know them by: `bos_token` and alike.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn special_tokens(&self, disk: &dyn Disk) -> Result<BTreeMap<String, String>, FileError> {
+        let keys = self.tokenizer_config(disk)?.unwrap_or_default();
+        let extra = keys.get("extra_special_tokens").and_then(Value::as_object);
+        let tokens = keys.iter().filter(|(key, _)| key.ends_with("_token")).chain(extra.into_iter().flatten());
+        // A string, or an object with it.
+        let text = |token: &Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
+        Ok(tokens.filter_map(|(key, token)| Some((key.clone(), text(token)?))).collect())
     }
 
     /// The keys of `tokenizer_config.json`, if it is there and a JSON object.

@@ -1,6 +1,8 @@
 //! The tokenizer: ids of a text, and the text of ids.
 
 use sha2::{Digest, Sha256};
+use std::ops::Range;
+
 use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
 
 use super::TokenizerError;
@@ -58,6 +60,17 @@ impl Tokenizer {
     /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
     pub fn encode_with_special_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.encode_with(text, true)
+    }
+
+    /// The ids of a text as [`encode`](Self::encode) gives them, and the bytes of the text that each stands for. Those of
+    /// tokens that share a character overlap.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_with_ranges(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = guarded(|| self.inner.encode(text, false)).map_err(|reason| self.explain(text, reason))?;
+        let ranges = encoding.get_offsets().iter().map(|(start, end)| *start..*end).collect();
+        Ok((encoding.get_ids().to_vec(), ranges))
     }
 
     fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
