@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use deepwide::config::DecoderConfig;
-use deepwide::data::Document;
+use deepwide::data::{Document, Example};
 use deepwide::finetune::{
-    Checkpoints, Control, Ended, FinetuneError, LanguageModeling, Pair, Preference, Progress, Row, Rows, Run, Settings,
-    Start, Task, TextRows, TrainText,
+    Checkpoints, Control, Ended, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference, Progress, Row, Rows,
+    Run, Settings, Start, Task, TextRows,
 };
 use deepwide::formats::Sidecar;
+use deepwide::formats::peft::PeftDirectory;
 use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, UpcyclePlan};
 use deepwide::model::AnyDecoder;
@@ -61,6 +62,7 @@ fn settings(dpo: Option<Dpo>) -> Settings {
         router: RouterLoss { aux_loss_coef: Some(0.02), z_loss_coef: 1e-3 },
         groups: Vec::new(),
         dpo,
+        lora: None,
         data: String::new(),
     }
 }
@@ -83,7 +85,7 @@ fn rows() -> TextRows {
 fn pairs(count: usize) -> Vec<Pair> {
     let side = |prompt: usize, len: usize, salt: usize| {
         let trained = (0..prompt + len).map(|at| at >= prompt).collect();
-        TrainText { ids: [ids(prompt, salt), ids(len, salt * 5 + len)].concat(), trained }
+        Example { ids: [ids(prompt, salt), ids(len, salt * 5 + len)].concat(), trained }
     };
     let pair = |salt: usize| Pair {
         chosen: side(3 + salt % 4, 4 + salt % 3, salt),
@@ -98,14 +100,25 @@ fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Setti
     let device = pico::device().autodiff();
     let groups = settings.param_groups().unwrap();
     let Some(path) = checkpoint else {
-        let model = groups.freeze(AnyDecoder::load(source, &device).unwrap());
+        let mut model = AnyDecoder::load(source, &device).unwrap();
+        if let Some(lora) = &settings.lora {
+            model = model.with_lora(lora.config(), settings.seed).unwrap();
+        }
+        let model = groups.freeze(model);
         return Start { model, optimizer: AdamW::new(settings.adamw), progress: Progress::default() };
     };
     let checkpoints = Checkpoints::new(disk(), path.parent().unwrap(), None);
     let resumed = checkpoints.newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap().expect("a checkpoint");
     assert_eq!(resumed.path, path);
     assert!(settings.changes_from(&resumed.settings).is_empty());
-    let model = groups.freeze(AnyDecoder::load(&Checkpoint::open_on(disk(), path).unwrap(), &device).unwrap());
+    let model = match &settings.lora {
+        None => AnyDecoder::load(&Checkpoint::open_on(disk(), path).unwrap(), &device).unwrap(),
+        Some(_) => {
+            let adapter = PeftDirectory::open(path).unwrap().read(source.config()).unwrap();
+            AnyDecoder::load(source, &device).unwrap().with_adapter(&adapter).unwrap()
+        }
+    };
+    let model = groups.freeze(model);
     let optimizer = AdamW::read(settings.adamw, &model, &path.join("optimizer.safetensors")).unwrap();
     Start { model, optimizer, progress: resumed.progress }
 }
@@ -163,6 +176,19 @@ fn language_modeling_resumes_exactly_from_every_step() {
     let device = pico::device().autodiff();
     let run = |folder: &Path, start| {
         let task = LanguageModeling::new(&rows, heldout.clone(), &settings, &device);
+        assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
+    };
+    resumes_exactly(&dense(), &settings, &run);
+    resumes_exactly(&sparse(), &settings, &run);
+}
+
+#[test]
+fn an_adapter_resumes_exactly_from_every_step() {
+    let lora = LoraSettings { r: 2, lora_alpha: 4.0, use_rslora: false, target_modules: vec!["all-linear".to_owned()] };
+    let (rows, settings) = (rows(), Settings { lora: Some(lora), ..settings(None) });
+    let device = pico::device().autodiff();
+    let run = |folder: &Path, start| {
+        let task = LanguageModeling::new(&rows, vec![rows.row(0).unwrap()], &settings, &device);
         assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
     };
     resumes_exactly(&dense(), &settings, &run);

@@ -31,6 +31,6 @@ mod ragged;
 mod tokenize;
 mod sentencepiece;
 mod training;
-mod training_oracle;
 mod training_examples;
+mod training_oracle;
 mod transformers;

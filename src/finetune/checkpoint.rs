@@ -12,6 +12,7 @@ use super::{FinetuneError, Settings};
 use crate::error::FileError;
 use crate::formats::Sidecar;
 use crate::formats::hf::{HfOptions, HfWriter};
+use crate::formats::peft::write_peft;
 use crate::model::{AnyDecoder, DecoderWeights};
 use crate::output::commit::{Existing, PartialDirectory};
 use crate::output::disk::Disk;
@@ -116,9 +117,14 @@ impl Checkpoints {
         std::fs::create_dir_all(&self.directory).map_err(FileError::io(&self.directory))?;
         let path = self.path(progress.step);
         let mut partial = PartialDirectory::create(self.disk.clone(), &path, Existing::Keep)?;
-        let weights = DecoderWeights::new(model);
-        HfWriter::new(&weights, HfOptions::default()).write(&mut partial, sidecar, &mut |_| ())?;
-        sidecar.write(&self.disk, &mut partial)?;
+        match model.adapter() {
+            Some(adapter) => write_peft(&mut partial, &adapter, None)?,
+            None => {
+                let weights = DecoderWeights::new(model);
+                HfWriter::new(&weights, HfOptions::default()).write(&mut partial, sidecar, &mut |_| ())?;
+                sidecar.write(&self.disk, &mut partial)?;
+            }
+        }
         partial.write_with(OPTIMIZER, |path| optimizer.write(path).map_err(FinetuneError::from))?;
         partial.write(STATE, format!("{:#}\n", state(settings, progress)).as_bytes())?;
         let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});

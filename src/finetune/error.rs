@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use super::settings::Change;
 use crate::data::DataError;
+use crate::data::shards::ShardError;
+use crate::data::source::SourceError;
 use crate::error::{ErrorKind, FileError, InFile};
 use crate::formats::CheckpointError;
+use crate::lora::LoraError;
 use crate::output::OutputError;
 use crate::tokenizer::TokenizerError;
 use crate::train::StateError;
@@ -80,9 +83,34 @@ pub enum FinetuneError {
         /// The loss of a policy that is its reference.
         expected: f64,
     },
+    /// A file of data cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Token shards cannot be read.
+    #[error(transparent)]
+    Shards(#[from] ShardError),
+    /// A file has no format of records.
+    #[error("{path:?}: {reason}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A row is no record, or cannot be encoded.
+    #[error("{row}: {reason}")]
+    Record {
+        /// The file and the row.
+        row: String,
+        /// What was found.
+        reason: String,
+    },
     /// There is nothing to train on.
     #[error("{0}")]
     NoData(String),
+    /// The model cannot be adapted as asked.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// A pattern of parameter names is no regular expression.
     #[error("{0}")]
     Pattern(#[from] regex::Error),
@@ -100,7 +128,15 @@ impl FinetuneError {
             Self::Data(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),
             Self::Optimizer(error) => error.fault.kind(),
-            Self::State { .. } | Self::Changed { .. } | Self::NoData(_) | Self::Pattern(_) => ErrorKind::Invalid,
+            Self::Lora(error) => error.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Shards(error) => error.kind(),
+            Self::State { .. }
+            | Self::Changed { .. }
+            | Self::Format { .. }
+            | Self::Record { .. }
+            | Self::NoData(_)
+            | Self::Pattern(_) => ErrorKind::Invalid,
             Self::NotFinite { .. } | Self::InitialLoss { .. } => ErrorKind::Io,
         }
     }

@@ -12,11 +12,13 @@ use super::writer::{Trained, write_model};
 use super::{FinetuneError, Settings};
 use crate::formats::Checkpoint;
 use crate::formats::hf::HfOptions;
+use crate::formats::peft::PeftDirectory;
 use crate::model::AnyDecoder;
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
 use crate::train::AdamW;
 use crate::upscale::{Growth, Provenance, Sources};
+use crate::weights::WeightSource;
 
 /// Everything that a run needs besides its data.
 pub struct Job<'a> {
@@ -54,7 +56,11 @@ impl Job<'_> {
     pub fn start(&self, resumed: Option<Resumed>) -> Result<Start, FinetuneError> {
         let (groups, adamw) = (self.settings.param_groups()?, self.settings.adamw);
         let Some(Resumed { path, progress, .. }) = resumed else {
-            let model = groups.freeze(AnyDecoder::load(&self.growth.source, self.device)?);
+            let mut model = AnyDecoder::load(&self.growth.source, self.device)?;
+            if let Some(lora) = &self.settings.lora {
+                model = model.with_lora(lora.config(), self.settings.seed)?;
+            }
+            let model = groups.freeze(model);
             return Ok(Start { model, optimizer: AdamW::new(adamw), progress: Progress::default() });
         };
         let model = groups.freeze(self.load(&path)?);
@@ -107,7 +113,13 @@ impl Job<'_> {
         write_model(self.disk, partial, &trained, options, &provenance, &mut |_| ())
     }
 
+    /// The model of a checkpoint: its weights, or the base with its adapter.
     fn load(&self, path: &Path) -> Result<AnyDecoder, FinetuneError> {
+        if self.settings.lora.is_some() {
+            let base = AnyDecoder::load(&self.growth.source, self.device)?;
+            let adapter = PeftDirectory::open_on(self.disk.clone(), path)?.read(self.growth.source.config())?;
+            return Ok(base.with_adapter(&adapter)?);
+        }
         Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, self.device)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::rows::{Row, Rows, row_at};
+use super::rows::{Row, Rows, borrow, row_at};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::model::loss::mean;
@@ -34,7 +34,7 @@ impl<'a> LanguageModeling<'a> {
 }
 
 fn borrowed(rows: &[Row]) -> Vec<Vec<TrainDocument<'_>>> {
-    rows.iter().map(|row| row.iter().map(|text| text.borrow()).collect()).collect()
+    rows.iter().map(|row| row.iter().map(borrow).collect()).collect()
 }
 
 impl Task for LanguageModeling<'_> {

@@ -4,6 +4,7 @@
 //! it continues exactly; [`write_model`] writes the result as `grow` does.
 
 mod checkpoint;
+mod dataset;
 mod error;
 mod job;
 mod language_modeling;
@@ -19,6 +20,7 @@ mod tensorboard;
 mod writer;
 
 pub use checkpoint::{Checkpoints, Progress, Resumed};
+pub use dataset::{Dataset, read_records, read_texts};
 pub use error::FinetuneError;
 pub use job::Job;
 pub use language_modeling::LanguageModeling;
@@ -26,8 +28,8 @@ pub use log::LogEntry;
 pub use preference::{Pair, Preference};
 pub use provenance::Provenance;
 pub use records::Records;
-pub use rows::{Row, Rows, TextRows, TrainText};
+pub use rows::{ExampleRows, Row, RowRange, Rows, TextRows};
 pub use run::{Control, Ended, Event, Run, Start};
-pub use settings::{Change, Settings};
+pub use settings::{Change, LoraSettings, Settings};
 pub use task::Task;
 pub use writer::{Trained, write_model};

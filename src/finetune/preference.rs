@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::rows::row_at;
+use super::rows::{borrow, row_at};
 use super::task::{Report, Task, Update};
-use super::{FinetuneError, Settings, TrainText};
+use super::{FinetuneError, Settings};
+use crate::data::Example;
 use crate::model::AnyDecoder;
 use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, TrainPair, initial_loss};
 
@@ -15,16 +16,16 @@ use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, TrainPair, initia
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     /// Prompt and preferred completion; the completion is trained.
-    pub chosen: TrainText,
+    pub chosen: Example,
     /// Prompt and other completion; the completion is trained.
-    pub rejected: TrainText,
+    pub rejected: Example,
     /// Where it comes from, for messages.
     pub name: String,
 }
 
 impl Pair {
     fn borrow(&self) -> TrainPair<'_> {
-        TrainPair { chosen: self.chosen.borrow(), rejected: self.rejected.borrow() }
+        TrainPair { chosen: borrow(&self.chosen), rejected: borrow(&self.rejected) }
     }
 }
 

@@ -1,32 +1,20 @@
 //! Rows of training data: documents of token ids with marks of what is trained.
 
+use std::ops::Range;
+
 use super::FinetuneError;
-use crate::data::{Document, Permutation};
+use crate::data::packing::Segment;
+use crate::data::shards::TokenWindows;
+use crate::data::{Document, Example, Permutation};
 use crate::train::TrainDocument;
 
-/// A document of a row: token ids, and whether each is a target of the loss.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrainText {
-    /// Token ids.
-    pub ids: Vec<u32>,
-    /// Whether each is a target.
-    pub trained: Vec<bool>,
-}
-
-impl TrainText {
-    /// All tokens are targets.
-    pub fn all(ids: Vec<u32>) -> Self {
-        Self { trained: vec![true; ids.len()], ids }
-    }
-
-    /// As training borrows it.
-    pub fn borrow(&self) -> TrainDocument<'_> {
-        TrainDocument { ids: &self.ids, trained: &self.trained }
-    }
+/// An example as training borrows it.
+pub(super) fn borrow(example: &Example) -> TrainDocument<'_> {
+    TrainDocument { ids: &example.ids, trained: &example.trained }
 }
 
 /// Packed documents, which do not attend to each other.
-pub type Row = Vec<TrainText>;
+pub type Row = Vec<Example>;
 
 /// A set of rows that can be read in any order.
 pub trait Rows {
@@ -94,7 +82,7 @@ impl Rows for TextRows {
         let mut row = Vec::new();
         let mut from = start;
         for cut in cuts.chain([end]) {
-            row.push(TrainText::all(self.ids[from..cut].to_vec()));
+            row.push(Example::trained_whole(self.ids[from..cut].to_vec()));
             from = cut;
         }
         Ok(row)
@@ -103,6 +91,83 @@ impl Rows for TextRows {
     fn name(&self, index: u64) -> String {
         let start = index * self.max_length as u64;
         format!("tokens {start} to {}", start + self.max_length as u64)
+    }
+}
+
+/// Examples in memory, several to a row.
+#[derive(Debug, Clone)]
+pub struct ExampleRows {
+    examples: Vec<Example>,
+    names: Vec<String>,
+    rows: Vec<Vec<Segment>>,
+}
+
+impl ExampleRows {
+    /// Rows of parts of the examples, which are called `names`.
+    ///
+    /// # Panics
+    /// If there are not as many names as examples.
+    pub fn new(examples: Vec<Example>, names: Vec<String>, rows: Vec<Vec<Segment>>) -> Self {
+        assert_eq!(examples.len(), names.len(), "names of examples");
+        Self { examples, names, rows }
+    }
+}
+
+impl Rows for ExampleRows {
+    fn len(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        let part = |segment: &Segment| {
+            let Example { ids, trained } = &self.examples[segment.example];
+            Example { ids: ids[segment.tokens.clone()].to_vec(), trained: trained[segment.tokens.clone()].to_vec() }
+        };
+        Ok(self.rows[index as usize].iter().map(part).collect())
+    }
+
+    fn name(&self, index: u64) -> String {
+        let names = self.rows[index as usize].iter().map(|segment| self.names[segment.example].as_str());
+        names.collect::<Vec<_>>().join(" + ")
+    }
+}
+
+/// Windows of token shards, read as they are needed.
+impl Rows for TokenWindows {
+    fn len(&self) -> u64 {
+        TokenWindows::len(self)
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        let window = self.read(index)?;
+        Ok(window.documents().map(|ids| Example::trained_whole(ids.to_vec())).collect())
+    }
+
+    fn name(&self, index: u64) -> String {
+        let start = index * self.seq_length() as u64;
+        format!("tokens {start} to {}", start + self.seq_length() as u64)
+    }
+}
+
+/// Some of the rows, those of an interval.
+pub struct RowRange<'a> {
+    /// All rows.
+    pub rows: &'a dyn Rows,
+    /// The interval.
+    pub range: Range<u64>,
+}
+
+impl Rows for RowRange<'_> {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        self.rows.row(self.range.start + index)
+    }
+
+    fn name(&self, index: u64) -> String {
+        self.rows.name(self.range.start + index)
     }
 }
 

@@ -6,6 +6,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lora::{LoraConfig, Modules};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
 
 /// Everything that the weights of a run depend on besides its base and its data.
@@ -31,8 +32,35 @@ pub struct Settings {
     pub groups: Vec<(String, f64)>,
     /// The preference loss; `None` in language modeling.
     pub dpo: Option<Dpo>,
+    /// The adapter that is trained in place of the weights, if one is.
+    pub lora: Option<LoraSettings>,
     /// Hash of the data, its tokenization included.
     pub data: String,
+}
+
+/// The adapter of a run, with PEFT's names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoraSettings {
+    /// Rank of the updates.
+    pub r: usize,
+    /// The scale of an update is `lora_alpha / r`.
+    pub lora_alpha: f64,
+    /// Whether the scale is `lora_alpha / √r` instead.
+    pub use_rslora: bool,
+    /// Ends of the names of the matrices to adapt, or `all-linear` alone.
+    pub target_modules: Vec<String>,
+}
+
+impl LoraSettings {
+    /// The configuration of the adapter.
+    pub fn config(&self) -> LoraConfig {
+        let target_modules = match &self.target_modules[..] {
+            [all] if all == "all-linear" => Modules::AllLinear,
+            names => Modules::Named(names.to_vec()),
+        };
+        let Self { r, lora_alpha, use_rslora, .. } = *self;
+        LoraConfig { r, lora_alpha, use_rslora, target_modules, ..LoraConfig::default() }
+    }
 }
 
 /// A setting that differs between a checkpoint and the run that is to continue it.

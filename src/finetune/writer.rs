@@ -8,6 +8,7 @@ use super::checkpoint::Progress;
 use super::log::to_jsonl;
 use super::{FinetuneError, Settings};
 use crate::formats::hf::{HfOptions, HfWriter};
+use crate::formats::peft::write_peft;
 use crate::model::{AnyDecoder, DecoderWeights};
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
@@ -28,7 +29,7 @@ pub struct Trained<'a> {
     pub progress: &'a Progress,
 }
 
-/// Writes and commits the directory. `watch` receives the size of each chunk written or hashed.
+/// Writes and commits the directory: of an adapter, that of PEFT. `watch` receives the size of each chunk written or hashed.
 ///
 /// # Errors
 /// [`FinetuneError`]; the directory is then removed.
@@ -41,20 +42,28 @@ pub fn write_model(
     watch: &mut dyn FnMut(u64),
 ) -> Result<(), FinetuneError> {
     let Trained { sources, growth, model, settings, progress } = trained;
-    let weights = DecoderWeights::new(model);
-    let sidecar = sources.sidecar(&**disk)?;
-    HfWriter::new(&weights, options).write(&mut partial, &sidecar, watch)?;
-    sidecar.write(disk, &mut partial)?;
-    for (name, bytes) in &growth.configs {
-        partial.write(name, bytes)?;
-    }
+    let library = match model.adapter() {
+        Some(adapter) => {
+            write_peft(&mut partial, &adapter, Some(&sources.names[0]))?;
+            "peft"
+        }
+        None => {
+            let (weights, sidecar) = (DecoderWeights::new(model), sources.sidecar(&**disk)?);
+            HfWriter::new(&weights, options).write(&mut partial, &sidecar, watch)?;
+            sidecar.write(disk, &mut partial)?;
+            for (name, bytes) in &growth.configs {
+                partial.write(name, bytes)?;
+            }
+            "transformers"
+        }
+    };
     partial.write("log.jsonl", to_jsonl(&progress.history).as_bytes())?;
     let method = if settings.dpo.is_some() { "preference optimization (DPO)" } else { "next-token prediction" };
     let training = format!(
         "It was trained by {method} for {} updates on {} tokens; `log.jsonl` has the losses.",
         progress.step, progress.num_tokens
     );
-    partial.write("README.md", model_card(sources, growth, "transformers", Some(&training))?.as_bytes())?;
+    partial.write("README.md", model_card(sources, growth, library, Some(&training))?.as_bytes())?;
     let mut receipt = receipt(parents(sources, watch)?, growth, provenance);
     receipt["training"] = json!({
         "steps": progress.step,

@@ -9,7 +9,7 @@ use super::super::grow::GrowthArgs;
 use super::super::values::{DtypeArg, count, non_negative_real, positive_real};
 use super::groups::{Group, Multiplier};
 use crate::config::DecoderConfig;
-use crate::finetune::{Control, Provenance, Settings};
+use crate::finetune::{Control, LoraSettings, Provenance, Settings};
 use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
 
@@ -99,6 +99,22 @@ pub struct TrainingArgs {
     /// Coefficient of the z-loss of a mixture
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Mixtures")]
     pub router_z_loss_coef: f64,
+
+    /// Train a low-rank adapter, and write it as PEFT does
+    #[arg(long, help_heading = "LoRA")]
+    pub use_peft: bool,
+    /// Rank of the adapter
+    #[arg(long, value_name = "R", default_value_t = 16, value_parser = positive, requires = "use_peft", help_heading = "LoRA")]
+    pub lora_r: usize,
+    /// Its scale is alpha / rank
+    #[arg(long, value_name = "X", default_value_t = 32.0, value_parser = positive_real, requires = "use_peft", help_heading = "LoRA")]
+    pub lora_alpha: f64,
+    /// Ends of the names of the matrices to adapt: q_proj,v_proj; or all-linear
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1.., default_value = "all-linear", requires = "use_peft", help_heading = "LoRA")]
+    pub lora_target_modules: Vec<String>,
+    /// Scale by alpha / √rank
+    #[arg(long, requires = "use_peft", help_heading = "LoRA")]
+    pub use_rslora: bool,
 
     /// Updates between two lines of the log
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive, help_heading = "Checkpoints and logs")]
@@ -242,8 +258,23 @@ impl TrainingArgs {
             router: self.router_loss(),
             groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
+            lora: self.lora(),
             data: data.hash,
         })
+    }
+
+    /// Rows to train on of `num_rows`, before those that are held out.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn num_train(&self, num_rows: u64) -> Result<u64, Failure> {
+        match num_rows - (num_rows as f64 * self.test_split_size).round() as u64 {
+            0 => Err(Failure::invalid(format_args!(
+                "the data has {num_rows} rows, expected at least one to train on beside the --test-split-size {}",
+                self.test_split_size
+            ))),
+            num_train => Ok(num_train),
+        }
     }
 
     /// The terms of routers.
@@ -264,6 +295,15 @@ impl TrainingArgs {
         }
         let epochs = self.num_train_epochs.unwrap_or(defaults.num_train_epochs);
         ((epochs * data.num_rows as f64 / batch_size as f64).ceil() as usize).max(1)
+    }
+
+    fn lora(&self) -> Option<LoraSettings> {
+        self.use_peft.then(|| LoraSettings {
+            r: self.lora_r,
+            lora_alpha: self.lora_alpha,
+            use_rslora: self.use_rslora,
+            target_modules: self.lora_target_modules.clone(),
+        })
     }
 
     /// When the run logs, evaluates, saves and stops.

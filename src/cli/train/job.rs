@@ -11,16 +11,18 @@ use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::config::DecoderConfig;
+use crate::data::Example;
 use crate::figure::TrainingCurve;
 use crate::finetune::{
     Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task,
 };
+use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
 use crate::output::commit::{Destination, Existing, PartialDirectory, check_apart};
 use crate::output::disk::{Disk, absolute, disk};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory::{activation_bytes, train_state_bytes};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::upscale::{Growth, Request, Sources};
 use crate::weights::WeightSource;
 
@@ -43,6 +45,11 @@ impl<'a> Opened<'a> {
         let request = Request::read(&*disk, base)?;
         if request.is_merge() {
             return Err(Failure::usage(format_args!("{base:?} is a mergekit file, expected a model: grow it first")));
+        }
+        if args.use_peft && !args.growth.options().is_empty() {
+            return Err(Failure::usage(
+                "--use-peft trains an adapter of a model that others can load: grow the base first",
+            ));
         }
         let sources = Sources::open(&disk, request, hub::locate)?;
         let base = &sources.bases[0];
@@ -74,6 +81,37 @@ impl<'a> Opened<'a> {
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, Failure> {
         let checkpoint = self.sources.tokenizer();
         Ok(Tokenizer::from_json(&checkpoint.tokenizer_json()?, checkpoint.path())?)
+    }
+
+    /// The chat template of the base, if it has one.
+    pub(super) fn chat_template(&self) -> Result<Option<ChatTemplate>, Failure> {
+        match self.sources.tokenizer().chat_template(None) {
+            Err(CheckpointError::NoChatTemplate { .. }) => Ok(None),
+            template => Ok(Some(template?)),
+        }
+    }
+
+    /// Checks that the model has all ids.
+    pub(super) fn check_ids<'i>(&self, mut ids: impl Iterator<Item = &'i u32>) -> Result<(), Failure> {
+        let vocab_size = self.sources.bases[0].config().vocab_size;
+        match ids.find(|id| **id as usize >= vocab_size) {
+            None => Ok(()),
+            Some(id) => Err(Failure::invalid(format_args!(
+                "the tokenizer gives id {id}, expected below vocab_size {vocab_size} of the model"
+            ))),
+        }
+    }
+
+    /// Hash of examples.
+    pub(super) fn hash<'e>(&self, examples: impl Iterator<Item = &'e Example>) -> String {
+        let mut hash = blake3::Hasher::new();
+        for Example { ids, trained } in examples {
+            hash.update(&(ids.len() as u64).to_le_bytes());
+            for (id, trained) in ids.iter().zip(trained) {
+                hash.update(&id.to_le_bytes()).update(&[u8::from(*trained)]);
+            }
+        }
+        hash.finalize().to_hex().to_string()
     }
 
     /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.

@@ -1,12 +1,15 @@
-//! `train`: continued pretraining.
+//! `train`, `sft` and `dpo`: continued pretraining, supervised fine-tuning, preference optimization.
 
 mod args;
+pub mod dpo;
 mod groups;
 mod job;
 mod progress;
+mod sample;
+pub mod sft;
 mod spelling;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -17,11 +20,17 @@ pub use spelling::expanded;
 use self::args::{DataSize, Defaults};
 use self::job::Opened;
 use super::failure::Failure;
-use crate::data::{check_vocabulary, text};
+use crate::config::DecoderConfig;
+use crate::data::check_vocabulary;
+use crate::data::shards::{TokenShards, TokenWindows};
+use crate::data::source::data_files;
 use crate::device::device;
-use crate::finetune::{Job, LanguageModeling, Provenance, Row, Rows, TextRows};
+use crate::finetune::{FinetuneError, Job, LanguageModeling, Provenance, Row, RowRange, Rows, TextRows, read_texts};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
+
+/// The record in a directory of token shards.
+const SHARDS: &str = "dataset.json";
 
 /// Train on text: continued pretraining, also straight from a growth
 ///
@@ -30,8 +39,11 @@ use crate::weights::WeightSource;
 pub struct TrainArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
-    /// Text to train on: .txt or .jsonl files with a "text" in each line
-    #[arg(long, alias = "dataset-name", value_name = "FILE", required = true, num_args = 1.., help_heading = "Data")]
+    /// Text: files with a "text" in each row, directories, patterns; or token shards
+    ///
+    /// Files are .txt, .jsonl, .json, .csv or .parquet, and are held in memory. A directory that tokenize wrote is streamed:
+    /// memory does not depend on its size.
+    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
     pub data: Vec<PathBuf>,
     /// Options that the training commands share.
     #[command(flatten)]
@@ -48,27 +60,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let config = growth.source.config().clone();
     let max_length = args.training.max_length(&config)?;
     let tokenizer = opened.tokenizer()?;
-    let mut documents = Vec::new();
-    let mut hash = blake3::Hasher::new();
-    for path in &args.data {
-        documents.extend(text::read_documents(path, &tokenizer)?);
-    }
-    check_vocabulary(&documents, config.vocab_size)?;
-    documents.iter().flat_map(|document| &document.ids).for_each(|id| {
-        hash.update(&id.to_le_bytes());
-    });
-    let rows = TextRows::new(&documents, eos(&tokenizer), max_length);
-    let num_heldout = (rows.len() as f64 * args.training.test_split_size).round() as u64;
-    let rows = HeadRows { len: rows.len() - num_heldout, rows };
-    if rows.len == 0 {
-        return Err(Failure::invalid(format_args!(
-            "the data has {} rows of {max_length} tokens, expected more",
-            rows.rows.len()
-        )));
-    }
-    let heldout = (rows.len..rows.rows.len()).map(|index| rows.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
-    let data =
-        DataSize { num_rows: rows.len, row_tokens: max_length as u64, hash: hash.finalize().to_hex().to_string() };
+    let (rows, hash) = match &args.data[..] {
+        [directory] if directory.join(SHARDS).is_file() => shards(directory, &tokenizer, &config, max_length)?,
+        data => texts(data, &tokenizer, &config, max_length)?,
+    };
+    let num_train = args.training.num_train(rows.len())?;
+    let train = RowRange { rows: &*rows, range: 0..num_train };
+    let heldout = (num_train..rows.len()).map(|index| rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
+    let data = DataSize { num_rows: num_train, row_tokens: max_length as u64, hash };
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
     let provenance = Provenance::of(&growth.source);
     let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
@@ -82,30 +81,46 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         checkpoints: &opened.checkpoints,
         device: &device,
     };
-    let task = LanguageModeling::new(&rows, heldout, &settings, &device);
+    let task = LanguageModeling::new(&train, heldout, &settings, &device);
     opened.run(&job, &task, opened.start(&job)?)
 }
 
-fn eos(tokenizer: &Tokenizer) -> Option<u32> {
-    tokenizer.eos().first().copied()
+/// Windows of token shards, and the hash of the record that lists the hashes of their files.
+fn shards(
+    directory: &Path,
+    tokenizer: &Tokenizer,
+    config: &DecoderConfig,
+    max_length: usize,
+) -> Result<(Box<dyn Rows>, String), Failure> {
+    let shards = TokenShards::open(directory).map_err(FinetuneError::from)?;
+    shards.check_tokenizer(tokenizer).map_err(FinetuneError::from)?;
+    if shards.vocab_size() > config.vocab_size {
+        return Err(Failure::invalid(format_args!(
+            "{directory:?} has ids below {}, expected below vocab_size {} of the model",
+            shards.vocab_size(),
+            config.vocab_size
+        )));
+    }
+    let record = directory.join(SHARDS);
+    let bytes = std::fs::read(&record).map_err(Failure::reading(&record))?;
+    let windows = TokenWindows::new(shards, max_length).map_err(FinetuneError::from)?;
+    Ok((Box::new(windows), blake3::hash(&bytes).to_hex().to_string()))
 }
 
-/// The first rows, before those that are held out.
-struct HeadRows {
-    rows: TextRows,
-    len: u64,
-}
-
-impl Rows for HeadRows {
-    fn len(&self) -> u64 {
-        self.len
+/// Rows of the text of files, and the hash of their ids.
+fn texts(
+    data: &[PathBuf],
+    tokenizer: &Tokenizer,
+    config: &DecoderConfig,
+    max_length: usize,
+) -> Result<(Box<dyn Rows>, String), Failure> {
+    let documents = read_texts(&data_files(data)?, tokenizer)?;
+    check_vocabulary(&documents, config.vocab_size)?;
+    let mut hash = blake3::Hasher::new();
+    for document in &documents {
+        hash.update(&(document.ids.len() as u64).to_le_bytes());
+        document.ids.iter().for_each(|id| drop(hash.update(&id.to_le_bytes())));
     }
-
-    fn row(&self, index: u64) -> Result<Row, crate::finetune::FinetuneError> {
-        self.rows.row(index)
-    }
-
-    fn name(&self, index: u64) -> String {
-        self.rows.name(index)
-    }
+    let rows = TextRows::new(&documents, tokenizer.eos().first().copied(), max_length);
+    Ok((Box::new(rows), hash.finalize().to_hex().to_string()))
 }

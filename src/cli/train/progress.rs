@@ -17,6 +17,16 @@ pub(super) struct Watcher {
     heldout: Option<f64>,
 }
 
+/// A bar that counts, where there is a terminal.
+pub(super) fn counting(what: &'static str) -> ProgressBar {
+    if !shows_bars() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} ETA {eta}").expect("a template of known keys");
+    ProgressBar::new(0).with_style(style).with_prefix(what)
+}
+
 /// How fast a run was.
 pub(super) struct Summary {
     pub(super) runtime_s: f64,

@@ -1,0 +1,124 @@
+//! `dpo`: direct preference optimization.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::TrainingArgs;
+use super::args::{DataSize, Defaults};
+use super::job::Opened;
+use super::progress::counting;
+use super::sample::{tell_formats, tell_sample};
+use crate::cli::failure::Failure;
+use crate::cli::values::{non_negative_real, positive_real};
+use crate::data::source::data_files;
+use crate::data::{PreferencePair, RecordEncoder, Truncation};
+use crate::device::device;
+use crate::finetune::{Job, Pair, Preference, Provenance, read_records};
+use crate::train::{Dpo, DpoLoss};
+use crate::weights::WeightSource;
+
+/// Align with preferences by DPO
+///
+/// Formats are recognized: TRL's (prompt, chosen, rejected; the prompt may be implicit), ShareGPT. The reference is the base; its
+/// log-probabilities are computed before the first update, so that one model is in memory. OUT and checkpoints are as those of
+/// train.
+#[derive(Debug, Clone, Args)]
+pub struct DpoArgs {
+    /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
+    pub base: String,
+    /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet
+    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
+    pub data: Vec<PathBuf>,
+    /// How strongly the model is held to the reference
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = positive_real, help_heading = "Loss")]
+    pub beta: f64,
+    /// sigmoid, ipo or hinge
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = LossArg::Sigmoid, help_heading = "Loss")]
+    pub loss_type: LossArg,
+    /// Probability that a label is wrong, for sigmoid
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Loss")]
+    pub label_smoothing: f64,
+    /// Accepted for scripts of TRL: it is always so
+    #[arg(long, alias = "precompute-ref-logps", hide = true)]
+    pub precompute_ref_log_probs: bool,
+    /// Options that the training commands share.
+    #[command(flatten)]
+    pub training: TrainingArgs,
+}
+
+/// `--loss-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LossArg {
+    /// `−ln σ(β·h)`.
+    Sigmoid,
+    /// `(h − 1/(2β))²`.
+    Ipo,
+    /// `max(0, 1 − β·h)`.
+    Hinge,
+}
+
+/// Aligns with preferences.
+///
+/// # Errors
+/// Every fault of the input, before any work; then what training or the disk meets.
+pub fn run(args: &DpoArgs) -> Result<(), Failure> {
+    if args.label_smoothing >= 0.5 {
+        return Err(Failure::usage(format_args!("--label-smoothing is {}, expected below 0.5", args.label_smoothing)));
+    }
+    let opened = Opened::new(&args.base, &args.training)?;
+    let growth = opened.growth()?;
+    let config = growth.source.config().clone();
+    let max_length = args.training.max_length(&config)?;
+    let tokenizer = opened.tokenizer()?;
+    let template = opened.chat_template()?;
+    let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
+    let dataset = read_records(&data_files(&args.data)?, |record| {
+        let pair: PreferencePair = encoder.preference_pair(record)?;
+        let mut sides = pair.examples();
+        sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
+        Ok(sides.iter().all(|side| side.num_trained() > 0).then_some(sides))
+    })?;
+    opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
+    tell_formats(&dataset);
+    tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
+    let hash = opened.hash(dataset.items.iter().flatten());
+    let pairs = dataset.items.into_iter().zip(dataset.names);
+    let mut pairs: Vec<Pair> = pairs.map(|([chosen, rejected], name)| Pair { chosen, rejected, name }).collect();
+    let num_train = args.training.num_train(pairs.len() as u64)?;
+    let heldout = pairs.split_off(num_train as usize);
+    let loss = match args.loss_type {
+        LossArg::Sigmoid => DpoLoss::Sigmoid,
+        LossArg::Ipo => DpoLoss::Ipo,
+        LossArg::Hinge => DpoLoss::Hinge,
+    };
+    let router = args.training.router_loss();
+    let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
+    let data = DataSize { num_rows: num_train, row_tokens: 2 * max_length as u64, hash };
+    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
+    let provenance = Provenance::of(&growth.source);
+    let settings = args.training.settings(&config, data, max_length, Some(dpo), defaults, &provenance)?;
+    let device = device(&args.training.device)?.autodiff();
+    let job = Job {
+        disk: &opened.disk,
+        sources: &opened.sources,
+        growth: &growth,
+        settings: &settings,
+        control: args.training.control(),
+        checkpoints: &opened.checkpoints,
+        device: &device,
+    };
+    let mut start = opened.start(&job)?;
+    let reference = std::mem::take(&mut start.progress.reference);
+    let mut task = Preference::new(&pairs, &heldout, reference, &settings, &device);
+    if start.progress.step == 0 {
+        let bar = counting("reference");
+        task.precompute(&start.model, &mut |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+    }
+    start.progress.reference = task.reference().clone();
+    opened.run(&job, &task, start)
+}

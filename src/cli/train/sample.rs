@@ -1,0 +1,56 @@
+//! What is trained, shown before the first update.
+
+use std::io::{self, IsTerminal};
+
+use crate::cli::{console, output};
+use crate::data::{Example, RecordFormat};
+use crate::finetune::Dataset;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Characters of a sample that are shown.
+const SHOWN: usize = 600;
+/// Dims text on a terminal.
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Says what the files are, and how many records were left out.
+pub(super) fn tell_formats<T>(dataset: &Dataset<T>) {
+    for (path, format) in &dataset.formats {
+        let format: &RecordFormat = format;
+        console::tell(format_args!("{}: {format}", path.display()));
+    }
+    if dataset.num_left_out > 0 {
+        console::tell(format_args!("{} records with nothing to learn are left out", dataset.num_left_out));
+    }
+}
+
+/// Says the share of the tokens that is trained, and shows an example: what is not trained is dimmed, or in brackets where
+/// there is no terminal.
+///
+/// # Errors
+/// If the tokenizer cannot decode.
+pub(super) fn tell_sample<'a>(
+    examples: impl Iterator<Item = &'a Example> + Clone,
+    tokenizer: &Tokenizer,
+) -> Result<(), TokenizerError> {
+    let num_tokens: usize = examples.clone().map(|example| example.ids.len()).sum();
+    let num_trained: usize = examples.clone().map(Example::num_trained).sum();
+    let share = num_trained as f64 / num_tokens.max(1) as f64;
+    console::tell(format_args!(
+        "{num_trained} of {num_tokens} tokens are trained ({:.1} %); the first example:",
+        100.0 * share
+    ));
+    let Some(example) = examples.into_iter().next() else { return Ok(()) };
+    let (open, close) = if io::stderr().is_terminal() { (DIM, PLAIN) } else { ("[", "]") };
+    let mut shown = String::new();
+    let mut start = 0;
+    while start < example.ids.len() && shown.chars().count() < SHOWN {
+        let trained = example.trained[start];
+        let len = example.trained[start..].iter().take_while(|flag| **flag == trained).count();
+        let text = output::shown_text(&tokenizer.decode(&example.ids[start..start + len])?, SHOWN);
+        shown += &if trained { text } else { format!("{open}{text}{close}") };
+        start += len;
+    }
+    console::tell(shown);
+    Ok(())
+}

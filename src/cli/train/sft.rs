@@ -1,0 +1,122 @@
+//! `sft`: supervised fine-tuning.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::TrainingArgs;
+use super::args::{DataSize, Defaults};
+use super::job::Opened;
+use super::sample::{tell_formats, tell_sample};
+use crate::cli::failure::Failure;
+use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
+use crate::data::source::data_files;
+use crate::data::{Example, RecordEncoder, Truncation};
+use crate::device::device;
+use crate::finetune::{ExampleRows, Job, LanguageModeling, Provenance, Row, RowRange, Rows, read_records};
+use crate::weights::WeightSource;
+
+/// Fine-tune on instructions: completions, chats
+///
+/// Formats are recognized: TRL's (text; prompt, completion; messages), Alpaca, ShareGPT. Messages go through the chat template
+/// of the model. OUT and checkpoints are as those of train.
+#[derive(Debug, Clone, Args)]
+pub struct SftArgs {
+    /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
+    pub base: String,
+    /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet, .txt
+    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
+    pub data: Vec<PathBuf>,
+    /// Put several examples into a row; none attends to another
+    #[arg(long, help_heading = "Data")]
+    pub packing: bool,
+    /// bfd packs whole examples, best fit decreasing; wrapped joins and cuts them
+    #[arg(long, value_enum, value_name = "STRATEGY", hide_possible_values = true, default_value_t = PackingArg::Bfd, help_heading = "Data")]
+    pub packing_strategy: PackingArg,
+    /// Train only the completion, where a record has a prompt and a completion
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = "Data")]
+    pub completion_only_loss: bool,
+    /// Train only what the assistant says, where a record has messages
+    #[arg(long, help_heading = "Data")]
+    pub assistant_only_loss: bool,
+    /// Options that the training commands share.
+    #[command(flatten)]
+    pub training: TrainingArgs,
+}
+
+/// `--packing-strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PackingArg {
+    /// Best fit decreasing.
+    Bfd,
+    /// Joined and cut.
+    Wrapped,
+}
+
+/// Fine-tunes on examples.
+///
+/// # Errors
+/// Every fault of the input, before any work; then what training or the disk meets.
+pub fn run(args: &SftArgs) -> Result<(), Failure> {
+    let opened = Opened::new(&args.base, &args.training)?;
+    let growth = opened.growth()?;
+    let config = growth.source.config().clone();
+    let max_length = args.training.max_length(&config)?;
+    let tokenizer = opened.tokenizer()?;
+    let template = opened.chat_template()?;
+    let encoder = RecordEncoder {
+        completion_only: args.completion_only_loss,
+        assistant_only: args.assistant_only_loss,
+        ..RecordEncoder::new(&tokenizer, template.as_ref())
+    };
+    // An input and its target take one id more than the row has inputs.
+    let limit = max_length + 1;
+    let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
+    let mut dataset = read_records(&data_files(&args.data)?, |record| {
+        let mut example = encoder.example(record)?;
+        if !is_wrapped {
+            example.truncate(limit, Truncation::KeepStart);
+        }
+        Ok((example.num_trained() > 0).then_some(example))
+    })?;
+    opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
+    tell_formats(&dataset);
+    tell_sample(dataset.items.iter(), &tokenizer)?;
+    let num_train = args.training.num_train(dataset.items.len() as u64)? as usize;
+    let heldout: Vec<Row> = dataset.items.drain(num_train..).map(|example| vec![example]).collect();
+    dataset.names.truncate(num_train);
+    let hash = opened.hash(dataset.items.iter());
+    let lens: Vec<usize> = dataset.items.iter().map(|example| example.ids.len()).collect();
+    let packed = match (args.packing, args.packing_strategy) {
+        (false, _) => {
+            lens.iter().enumerate().map(|(example, len)| vec![Segment { example, tokens: 0..*len }]).collect()
+        }
+        (true, PackingArg::Bfd) => best_fit_decreasing(&lens, limit),
+        (true, PackingArg::Wrapped) => wrapped(&lens, limit),
+    };
+    let packed = packed.into_iter().filter(|row| has_target(row, &dataset.items)).collect();
+    let rows = ExampleRows::new(dataset.items, dataset.names, packed);
+    let train = RowRange { range: 0..rows.len(), rows: &rows };
+    let data = DataSize { num_rows: train.len(), row_tokens: max_length as u64, hash };
+    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
+    let provenance = Provenance::of(&growth.source);
+    let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
+    let device = device(&args.training.device)?.autodiff();
+    let job = Job {
+        disk: &opened.disk,
+        sources: &opened.sources,
+        growth: &growth,
+        settings: &settings,
+        control: args.training.control(),
+        checkpoints: &opened.checkpoints,
+        device: &device,
+    };
+    let task = LanguageModeling::new(&train, heldout, &settings, &device);
+    opened.run(&job, &task, opened.start(&job)?)
+}
+
+/// Whether something in a row is trained: of a wrapped example, its first part may be all prompt.
+fn has_target(row: &[Segment], examples: &[Example]) -> bool {
+    row.iter()
+        .any(|segment| examples[segment.example].trained[segment.tokens.clone()].iter().skip(1).any(|trained| *trained))
+}
