@@ -30,6 +30,7 @@ mod quantized;
 mod ragged;
 mod tokenize;
 mod sentencepiece;
+mod train_commands;
 mod training;
 mod training_examples;
 mod training_oracle;

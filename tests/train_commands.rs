@@ -1,0 +1,178 @@
+//! `train`, `sft` and `dpo` as commands: from files to a directory that opens again, and what they refuse.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use deepwide::formats::HfDirectory;
+use deepwide::formats::peft::PeftDirectory;
+use deepwide::output::disk::disk;
+use deepwide::output::receipt::verify;
+use deepwide::weights::WeightSource;
+
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
+
+/// Options of a short run.
+const SHORT: [&str; 8] =
+    ["--max-length", "24", "--max_steps=3", "--gradient_accumulation_steps", "2", "--logging-steps", "1", "--json"];
+
+fn run(folder: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deepwide")).args(words).current_dir(folder).output().expect("the command runs")
+}
+
+/// Runs a command that has to succeed; its JSON object.
+fn done(folder: &Path, words: &[&str]) -> serde_json::Value {
+    let Output { status, stdout, stderr } = run(folder, &[words, &SHORT].concat());
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    serde_json::from_slice(&stdout).expect("a JSON object")
+}
+
+fn refused(folder: &Path, words: &[&str]) -> (i32, String) {
+    let Output { status, stderr, .. } = run(folder, words);
+    (status.code().expect("an exit code"), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// Words of the vocabulary of the built-in base.
+fn words() -> Vec<String> {
+    let text = std::fs::read_to_string(Path::new(BASE).join("tokenizer.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let vocab = json["model"]["vocab"].as_object().unwrap().keys();
+    vocab.filter(|word| word.chars().all(|c| c.is_ascii_lowercase())).take(60).cloned().collect()
+}
+
+/// A file with a row for each of 24 numbers.
+fn file(folder: &Path, name: &str, row: impl Fn(&dyn Fn(usize, usize) -> String, usize) -> serde_json::Value) -> PathBuf {
+    let words = words();
+    let text = |start: usize, len: usize| {
+        (0..len).map(|at| words[(start * 7 + at * 3) % words.len()].as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let rows: String = (0..24).map(|number| format!("{}\n", row(&text, number))).collect();
+    let path = folder.join(name);
+    std::fs::write(&path, rows).unwrap();
+    path
+}
+
+fn is_whole(folder: &Path) {
+    let found = verify(&disk(), folder, &mut |_| ()).unwrap();
+    assert!(found.mismatches.is_empty(), "{:?}", found.mismatches);
+}
+
+#[test]
+fn training_from_a_growth_writes_a_model_with_its_receipt() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 5 + n)}));
+    let summary = done(root.path(), &["train", BASE, "--data", "text.jsonl", "--moe", "4", "-o", "out"]);
+    assert_eq!(summary["steps"], 3);
+    assert!(summary["train_loss"].as_f64().unwrap() > 0.0 && summary["eval_loss"].is_number(), "{summary}");
+    let out = root.path().join("out");
+    is_whole(&out);
+    assert_eq!(HfDirectory::open(&out).unwrap().config().moe.unwrap().num_local_experts, 4);
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("deepwide.json")).unwrap()).unwrap();
+    assert_eq!(receipt["training"]["steps"], 3);
+    assert!(receipt["growth"][0].is_object(), "{receipt}");
+    let log = std::fs::read_to_string(out.join("log.jsonl")).unwrap();
+    assert!(log.lines().count() == 4 && log.contains("moe/load/L0") && log.contains("eval_loss"), "{log}");
+    let drawn = std::fs::read_to_string(root.path().join("out-checkpoints/loss.svg")).unwrap();
+    assert!(drawn.contains("</svg>"));
+    // The folder of its checkpoints is not overwritten without being told so.
+    let again = refused(root.path(), &["train", BASE, "--data", "text.jsonl", "-o", "out", "--force"]);
+    assert!(again.0 == 3 && again.1.contains("--resume"), "{again:?}");
+}
+
+#[test]
+fn shards_train_as_their_text_does() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 40)}));
+    let tokenized = run(root.path(), &["tokenize", "text.jsonl", "shards", "--tokenizer", BASE]);
+    assert!(tokenized.status.success(), "{}", String::from_utf8_lossy(&tokenized.stderr));
+    let train = |data, out| done(root.path(), &["train", BASE, "--data", data, "--test-split-size", "0", "-o", out]);
+    let (from_text, from_shards) = (train("text.jsonl", "a"), train("shards", "b"));
+    // The order of rows depends on their number, which a last short row may change.
+    let [a, b] = [from_text, from_shards].map(|summary| summary["train_loss"].as_f64().unwrap());
+    assert!((a - b).abs() < 2.0, "{a} {b}");
+    is_whole(&root.path().join("b"));
+}
+
+#[test]
+fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| {
+        serde_json::json!({"prompt": text(n, 4 + n % 3), "completion": format!(" {}", text(n + 1, 5))})
+    };
+    file(root.path(), "pairs.jsonl", row);
+    let words = ["sft", BASE, "--data", "pairs.jsonl", "--packing", "--save-steps", "2", "--keep", "9"];
+    let summary = done(root.path(), &[&words[..], &["-o", "a"]].concat());
+    assert_eq!(summary["steps"], 3);
+    let kept = root.path().join("b-checkpoints/checkpoint-2");
+    std::fs::create_dir_all(&kept).unwrap();
+    for entry in std::fs::read_dir(root.path().join("a-checkpoints/checkpoint-2")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, kept.join(path.file_name().unwrap())).unwrap();
+    }
+    done(root.path(), &[&words[..], &["-o", "b", "--resume"]].concat());
+    for name in ["model.safetensors", "log.jsonl"] {
+        let bytes = |out: &str| std::fs::read(root.path().join(out).join(name)).unwrap();
+        assert!(bytes("a") == bytes("b"), "{name}");
+    }
+    let other = [&words[..], &SHORT, &["-o", "c", "--resume", "--checkpoints", "b-checkpoints", "--lr", "1"]].concat();
+    let (code, message) = refused(root.path(), &other);
+    assert!(code == 3 && message.contains("schedule.peak: found 1.0, expected 0.00002"), "{message}");
+}
+
+#[test]
+fn an_adapter_is_written_as_peft_does_and_merges() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    let lora = ["--use-peft", "--lora-r", "2", "--learning-rate", "1e-2"];
+    done(root.path(), &[&["sft", BASE, "--data", "text.jsonl", "-o", "adapter"], &lora[..]].concat());
+    let adapter = root.path().join("adapter");
+    is_whole(&adapter);
+    assert_eq!(PeftDirectory::open(&adapter).unwrap().config().r, 2);
+    let merged = run(root.path(), &["merge-lora", BASE, "adapter", "merged"]);
+    assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
+    let id = deepwide::weights::TensorId::Layer(0, deepwide::weights::LayerTensor::QProj);
+    let weight = |path: &Path| HfDirectory::open(path).unwrap().read(id).unwrap();
+    assert!(weight(Path::new(BASE)) != weight(&root.path().join("merged")), "the adapter learned nothing");
+}
+
+#[test]
+fn preferences_start_at_ln_2_and_useless_pairs_are_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| {
+        let (chosen, rejected) = (text(n + 1, 5), if n == 3 { String::new() } else { text(n + 2, 4) });
+        serde_json::json!({"prompt": text(n, 4), "chosen": format!(" {chosen}"), "rejected": rejected})
+    };
+    file(root.path(), "pairs.jsonl", row);
+    let words = ["dpo", BASE, "--data", "pairs.jsonl", "--lr", "1e-3", "-o", "out"];
+    let output = run(root.path(), &[&words[..], &SHORT].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 records with nothing to learn are left out"), "{said}");
+    let log = std::fs::read_to_string(root.path().join("out/log.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert!((first["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-5, "{first}");
+    for key in ["rewards/margins", "rewards/accuracies", "logps/chosen"] {
+        assert!(first[key].is_number(), "{key}");
+    }
+}
+
+#[test]
+fn bad_input_is_refused_before_any_work() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    std::fs::write(root.path().join("numbers.jsonl"), "{\"text\": 1}\n").unwrap();
+    std::fs::write(root.path().join("other.jsonl"), "{\"body\": \"a\"}\n").unwrap();
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["train", BASE, "--data", "absent.jsonl"], 4, "absent.jsonl"),
+        (&["train", BASE, "--data", "numbers.jsonl"], 3, "numbers.jsonl"),
+        (&["sft", BASE, "--data", "other.jsonl"], 3, "body"),
+        (&["train", BASE, "--data", "text.jsonl", "--max-length", "100000"], 3, "max_position_embeddings"),
+        (&["train", BASE, "--data", "text.jsonl", "--freeze", "new"], 2, "no parameter is new"),
+        (&["train", BASE, "--data", "text.jsonl", "--use-peft", "--dus", "1"], 2, "grow the base first"),
+        (&["train", BASE, "--data", "text.jsonl", "--lr", "0"], 2, "above 0"),
+    ];
+    for (words, code, said) in cases {
+        let (found, message) = refused(root.path(), &[words, &["-o", "out"]].concat());
+        assert!(found == code && message.contains(said), "{words:?}: {found} {message}");
+        assert!(!root.path().join("out").exists() && !root.path().join("out-checkpoints").exists(), "{words:?}");
+    }
+}
