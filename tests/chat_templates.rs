@@ -62,7 +62,7 @@ fn chats_render_as_transformers_renders_them() {
 #[test]
 fn masks_of_the_assistant_are_those_of_transformers() {
     let golden = read(&Path::new(GOLDEN).join("chat_templates.json"));
-    let tokenizer = Tokenizer::from_file(&Path::new(GOLDEN).join("tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_directory(Path::new(GOLDEN)).unwrap();
     let source = golden["templates"]["chatml"].as_str().unwrap();
     let template = ChatTemplate::new("golden.jinja", source, [].into()).unwrap();
     let encoder = RecordEncoder { assistant_only: true, ..RecordEncoder::new(&tokenizer, Some(&template)) };

@@ -40,7 +40,11 @@ fn words() -> Vec<String> {
 }
 
 /// A file with a row for each of 24 numbers.
-fn file(folder: &Path, name: &str, row: impl Fn(&dyn Fn(usize, usize) -> String, usize) -> serde_json::Value) -> PathBuf {
+fn file(
+    folder: &Path,
+    name: &str,
+    row: impl Fn(&dyn Fn(usize, usize) -> String, usize) -> serde_json::Value,
+) -> PathBuf {
     let words = words();
     let text = |start: usize, len: usize| {
         (0..len).map(|at| words[(start * 7 + at * 3) % words.len()].as_str()).collect::<Vec<_>>().join(" ")
@@ -96,9 +100,7 @@ fn shards_train_as_their_text_does() {
 #[test]
 fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
     let root = tempfile::tempdir().unwrap();
-    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| {
-        serde_json::json!({"prompt": text(n, 4 + n % 3), "completion": format!(" {}", text(n + 1, 5))})
-    };
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4 + n % 3), "completion": format!(" {}", text(n + 1, 5))});
     file(root.path(), "pairs.jsonl", row);
     let words = ["sft", BASE, "--data", "pairs.jsonl", "--packing", "--save-steps", "2", "--keep", "9"];
     let summary = done(root.path(), &[&words[..], &["-o", "a"]].concat());

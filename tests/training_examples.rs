@@ -13,7 +13,7 @@ fn read(path: &Path) -> Value {
 }
 
 fn golden_tokenizer() -> Tokenizer {
-    Tokenizer::from_file(&Path::new(GOLDEN).join("tokenizer.json")).unwrap()
+    Tokenizer::from_directory(Path::new(GOLDEN)).unwrap()
 }
 
 fn golden_template() -> ChatTemplate {
@@ -83,7 +83,7 @@ fn records_become_the_ids_and_labels_of_trl() {
 #[ignore = "reads from DEEPWIDE_TEST_FOLDER what TRL has prepared by hand"]
 fn files_give_what_trl_prepares() {
     let folder = PathBuf::from(std::env::var_os("DEEPWIDE_TEST_FOLDER").expect("DEEPWIDE_TEST_FOLDER"));
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_directory(&folder).unwrap();
     let path = folder.join("chat_template.jinja");
     let template = ChatTemplate::new(&path, &std::fs::read_to_string(&path).unwrap(), [].into()).unwrap();
     let count = compare(&read(&folder.join("training_examples.json")), RecordEncoder::new(&tokenizer, Some(&template)));

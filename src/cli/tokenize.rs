@@ -17,7 +17,7 @@ use crate::data::source::data_files;
 use crate::error::FileError;
 use crate::formats::Checkpoint;
 use crate::output::commit::{Destination, Existing, PartialDirectory, check_apart};
-use crate::output::disk::{Disk, absolute};
+use crate::output::disk::{Disk, absolute, parent_of};
 use crate::tokenizer::Tokenizer;
 
 /// Tokenize text into shards that training streams from
@@ -131,20 +131,15 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
 /// The tokenizer of a model, and the token that ends a text.
 fn tokenizer(disk: &Arc<dyn Disk>, model: &str) -> Result<(Tokenizer, Option<u32>), Failure> {
     let path = hub::locate(model)?;
-    let file = match path.file_name() {
-        _ if path.is_dir() => path.join("tokenizer.json"),
-        Some(name) if name == "config.json" => path.with_file_name("tokenizer.json"),
-        _ => path.clone(),
+    let is_json = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    let tokenizer = if path.is_dir() && !is_gguf_directory(&path) {
+        Tokenizer::from_directory(&path)?
+    } else if is_json {
+        Tokenizer::from_directory(parent_of(&path))?
+    } else {
+        Checkpoint::open_on(disk.clone(), &path)?.tokenizer()?
     };
-    let is_json = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
-    if is_json && (file.exists() || !is_gguf_directory(&path)) {
-        let tokenizer = Tokenizer::from_file(&file)?;
-        let eos = tokenizer.eos().first().copied();
-        return Ok((tokenizer, eos));
-    }
-    let checkpoint = Checkpoint::open_on(disk.clone(), &path)?;
-    let tokenizer = Tokenizer::from_json(&checkpoint.tokenizer_json()?, checkpoint.path())?;
-    let eos = checkpoint.eos_token()?.and_then(|token| tokenizer.token_to_id(&token));
+    let eos = tokenizer.eos().first().copied();
     Ok((tokenizer, eos))
 }
 

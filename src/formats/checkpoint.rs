@@ -11,7 +11,7 @@ use crate::formats::sidecar::DEFAULT_TEMPLATE;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
-use crate::tokenizer::{ChatTemplate, VocabularyFile};
+use crate::tokenizer::{ChatTemplate, Tokenizer, VocabularyFile};
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -106,6 +106,21 @@ impl Checkpoint {
     /// [`CheckpointError::File`]; those of [`GgufFile::inherited`].
     pub fn bos_token(&self) -> Result<Option<String>, CheckpointError> {
         Ok(self.inherited()?.special_tokens(&**self.disk())?.remove("bos_token"))
+    }
+
+    /// Its tokenizer, which knows the tokens that end a text.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Tokenizer`]; those of [`tokenizer_json`](Self::tokenizer_json).
+    pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
+        match self {
+            Self::Hf(directory) => Ok(Tokenizer::from_directory(directory.path())?),
+            Self::Gguf(file) => {
+                let tokenizer = Tokenizer::from_json(&self.tokenizer_json()?, file.path())?;
+                let eos = self.eos_token()?.and_then(|token| tokenizer.token_to_id(&token));
+                Ok(tokenizer.with_eos(eos))
+            }
+        }
     }
 
     /// The token at the end of a text, if `tokenizer_config.json` names one.

@@ -8,8 +8,8 @@ use super::peft::PeftError;
 use super::safetensors::SafetensorsError;
 use crate::error::{ErrorKind, FileError, InFile, listed};
 use crate::output::OutputError;
-use crate::tokenizer::TokenizerError;
 use crate::tokenizer::ChatTemplateError;
+use crate::tokenizer::TokenizerError;
 use crate::weights::WeightError;
 
 /// Why a checkpoint could not be opened, read or written.

@@ -126,6 +126,13 @@ impl Tokenizer {
         &self.eos
     }
 
+    /// The tokenizer with one more token that ends a text, after those it has.
+    #[must_use]
+    pub(crate) fn with_eos(mut self, id: Option<u32>) -> Self {
+        self.eos.extend(id.filter(|id| !self.eos.contains(id)));
+        self
+    }
+
     /// SHA-256 of [`to_json`](Self::to_json), in hexadecimal: tokenizers with equal ones give equal ids.
     pub fn sha256(&self) -> String {
         hexadecimal(&Sha256::digest(self.to_json()))

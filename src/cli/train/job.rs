@@ -79,8 +79,7 @@ impl<'a> Opened<'a> {
 
     /// The tokenizer of the base.
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, Failure> {
-        let checkpoint = self.sources.tokenizer();
-        Ok(Tokenizer::from_json(&checkpoint.tokenizer_json()?, checkpoint.path())?)
+        Ok(self.sources.tokenizer().tokenizer()?)
     }
 
     /// The chat template of the base, if it has one.

@@ -119,7 +119,8 @@ fn texts(
     let mut hash = blake3::Hasher::new();
     for document in &documents {
         hash.update(&(document.ids.len() as u64).to_le_bytes());
-        document.ids.iter().for_each(|id| drop(hash.update(&id.to_le_bytes())));
+        let ids: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        hash.update(&ids);
     }
     let rows = TextRows::new(&documents, tokenizer.eos().first().copied(), max_length);
     Ok((Box::new(rows), hash.finalize().to_hex().to_string()))
