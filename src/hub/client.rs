@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::ToSocketAddrs;
 use std::time::Instant;
 
@@ -203,8 +203,8 @@ impl<'a> Client<'a> {
 
     /// A body, or as much of it as `limit_bytes`.
     fn body(&self, response: Response, limit_bytes: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.receive(response.into_body().into_reader().take(limit_bytes), |part| Ok(bytes.extend(part)))?;
+        let (body, mut bytes) = (response.into_body().into_reader().take(limit_bytes), Vec::new());
+        self.receive(body, |part| bytes.write_all(part).map_err(HubError::again))?;
         Ok(bytes)
     }
 
