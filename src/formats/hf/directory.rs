@@ -112,11 +112,6 @@ impl HfDirectory {
         &self.path
     }
 
-    /// Where its `tokenizer.json` lies, if it has one.
-    pub fn tokenizer_file(&self) -> PathBuf {
-        self.path.join("tokenizer.json")
-    }
-
     /// All keys of `config.json`, also those that [`DecoderConfig`] does not know.
     pub fn raw_config(&self) -> &Map<String, Value> {
         &self.raw_config

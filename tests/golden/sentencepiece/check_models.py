@@ -22,7 +22,8 @@ from make_golden import TEXTS, by_score
 def texts(path):
     lines = Path(path).read_text().split("\n")
     runs = [start + " " * n + "b" for n in range(1, 70) for start in ("a", "a\n", "")] + ["a" * n for n in range(70)]
-    return TEXTS + runs + lines[:3000] + ["\n".join(lines[i : i + 8]) for i in range(0, 800, 8)]
+    stripped = [line.strip().replace("<unk>", "unk") for line in lines[:3000]]
+    return TEXTS + runs + stripped + lines[:3000] + ["\n".join(lines[i : i + 8]) for i in range(0, 800, 8)]
 
 
 def prepare(folder, text, models):
