@@ -5,8 +5,20 @@ use std::path::Path;
 
 use crate::grow::{deepwide, names, printed, run, tiny_base};
 
-const COMMANDS: [&str; 9] =
-    ["grow", "inspect", "merge-lora", "verify", "tokenize", "bench", "compare", "completions", "man"];
+const COMMANDS: [&str; 12] = [
+    "grow",
+    "inspect",
+    "merge-lora",
+    "verify",
+    "tokenize",
+    "train",
+    "sft",
+    "dpo",
+    "bench",
+    "compare",
+    "completions",
+    "man",
+];
 
 /// The commands that `--help` lists.
 fn listed() -> Vec<String> {

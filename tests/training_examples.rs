@@ -74,7 +74,7 @@ fn compare(golden: &Value, encoder: RecordEncoder<'_>) -> usize {
 fn records_become_the_ids_and_labels_of_trl() {
     let (tokenizer, template) = (golden_tokenizer(), golden_template());
     let golden = read(&Path::new(GOLDEN).join("training_examples.json"));
-    assert_eq!(compare(&golden, RecordEncoder::new(&tokenizer, Some(&template))), 32);
+    assert_eq!(compare(&golden, RecordEncoder::new(&tokenizer, Some(&template))), 33);
 }
 
 /// Needs a folder with `tokenizer.json` and the files beside it, `chat_template.jinja`, and `training_examples.json` of

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn tokens_touch_a_range_by_a_byte_of_it() {
         let tokens = [0..2, 2..4, 4..6, 6..6, 6..8];
-        assert_eq!(touched(&tokens, &[3..6]), [false, true, true, false, false]);
+        assert_eq!(touched(&tokens, std::slice::from_ref(&(3..6))), [false, true, true, false, false]);
         assert_eq!(touched(&tokens, &[2..2, 7..8]), [false, false, false, false, true]);
     }
 }

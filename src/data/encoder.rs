@@ -78,12 +78,12 @@ impl<'a> RecordEncoder<'a> {
     }
 
     fn text_ids(&self, text: &str) -> Result<Vec<u32>, EncoderFault> {
-        let eos = self.tokenizer.decode(&self.tokenizer.eos()[..1.min(self.tokenizer.eos().len())])?;
-        if eos.is_empty() {
-            return Err(EncoderFault::NoEos);
+        let eos = *self.tokenizer.eos().first().ok_or(EncoderFault::NoEos)?;
+        let mut ids = self.tokenizer.encode_with_special_tokens(text)?;
+        if ids.last() != Some(&eos) {
+            ids.push(eos);
         }
-        let ending = if text.ends_with(&eos) { "" } else { &eos };
-        Ok(self.tokenizer.encode_with_special_tokens(&format!("{text}{ending}"))?)
+        Ok(ids)
     }
 
     fn prompt_ids(&self, prompt: &Passage, tools: &[Value]) -> Result<Vec<u32>, EncoderFault> {

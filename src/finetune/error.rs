@@ -24,25 +24,25 @@ pub enum FinetuneError {
     File(#[from] FileError),
     /// A directory cannot be written or verified.
     #[error(transparent)]
-    Output(#[from] OutputError),
+    Output(Box<OutputError>),
     /// A checkpoint cannot be opened.
     #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(Box<CheckpointError>),
     /// The base cannot be grown as asked.
     #[error(transparent)]
-    Upscale(#[from] UpscaleError),
+    Upscale(Box<UpscaleError>),
     /// A weight cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightError),
     /// The data cannot be read.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(Box<DataError>),
     /// The tokenizer cannot be read, or cannot encode a text.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    Tokenizer(Box<TokenizerError>),
     /// The state of the optimizer cannot be read or written.
     #[error(transparent)]
-    Optimizer(#[from] InFile<StateError>),
+    Optimizer(Box<InFile<StateError>>),
     /// A checkpoint has no state of a run that this version reads.
     #[error("{path:?}: {reason}")]
     State {
@@ -85,10 +85,10 @@ pub enum FinetuneError {
     },
     /// A file of data cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(Box<SourceError>),
     /// Token shards cannot be read.
     #[error(transparent)]
-    Shards(#[from] ShardError),
+    Shards(Box<ShardError>),
     /// A file has no format of records.
     #[error("{path:?}: {reason}")]
     Format {
@@ -110,11 +110,34 @@ pub enum FinetuneError {
     NoData(String),
     /// The model cannot be adapted as asked.
     #[error(transparent)]
-    Lora(#[from] LoraError),
+    Lora(Box<LoraError>),
     /// A pattern of parameter names is no regular expression.
     #[error("{0}")]
     Pattern(#[from] regex::Error),
 }
+
+/// Boxes what makes results large.
+macro_rules! from_boxed {
+    ($($variant:ident($error:ty)),* $(,)?) => {
+        $(impl From<$error> for FinetuneError {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })*
+    };
+}
+
+from_boxed!(
+    Upscale(UpscaleError),
+    Tokenizer(TokenizerError),
+    Shards(ShardError),
+    Optimizer(InFile<StateError>),
+    Checkpoint(CheckpointError),
+    Source(SourceError),
+    Lora(LoraError),
+    Data(DataError),
+    Output(OutputError)
+);
 
 impl FinetuneError {
     /// The kind of failure.

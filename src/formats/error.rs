@@ -30,7 +30,7 @@ pub enum CheckpointError {
     Hf(#[from] HfError),
     /// An adapter breaks a rule.
     #[error(transparent)]
-    Peft(#[from] PeftError),
+    Peft(Box<PeftError>),
     /// A GGUF file breaks a rule.
     #[error(transparent)]
     Gguf(#[from] InFile<Box<GgufFault>>),
@@ -39,10 +39,10 @@ pub enum CheckpointError {
     Vocabulary(#[from] InFile<VocabularyError>),
     /// The tokenizer could not be read.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
+    Tokenizer(Box<TokenizerError>),
     /// The chat template is no Jinja.
     #[error(transparent)]
-    ChatTemplate(#[from] ChatTemplateError),
+    ChatTemplate(Box<ChatTemplateError>),
     /// There is no chat template of that name.
     #[error("{path:?} has no chat template {name:?}, found {}", none_or_list(.found))]
     NoChatTemplate {
@@ -85,6 +85,24 @@ impl From<WeightError> for CheckpointError {
             WeightError::File(error) => Self::File(error),
             _ => Self::Weights(error),
         }
+    }
+}
+
+impl From<PeftError> for CheckpointError {
+    fn from(error: PeftError) -> Self {
+        Self::Peft(Box::new(error))
+    }
+}
+
+impl From<ChatTemplateError> for CheckpointError {
+    fn from(error: ChatTemplateError) -> Self {
+        Self::ChatTemplate(Box::new(error))
+    }
+}
+
+impl From<TokenizerError> for CheckpointError {
+    fn from(error: TokenizerError) -> Self {
+        Self::Tokenizer(Box::new(error))
     }
 }
 

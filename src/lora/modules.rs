@@ -93,7 +93,7 @@ impl fmt::Display for Modules {
         match self {
             Self::AllLinear => f.write_str("all-linear"),
             Self::Named(names) => {
-                write!(f, "{}", names.iter().map(|name| crate::error::cut(name)).collect::<Vec<_>>().join(", "))
+                write!(f, "{}", names.iter().map(crate::error::cut).collect::<Vec<_>>().join(", "))
             }
             Self::Matching(pattern) => f.write_str(&crate::error::cut(&pattern.text)),
         }

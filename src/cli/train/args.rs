@@ -283,7 +283,7 @@ impl TrainingArgs {
     }
 
     fn num_steps(&self, config: &DecoderConfig, data: &DataSize, batch_size: usize, defaults: Defaults) -> usize {
-        let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).max(1).min(1 << 40) as usize;
+        let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
         if let Some(steps) = self.max_steps {
             return steps;
         }

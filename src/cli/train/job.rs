@@ -238,8 +238,8 @@ impl From<FinetuneError> for Failure {
     fn from(error: FinetuneError) -> Self {
         match error {
             FinetuneError::Weights(error) => error.into(),
-            FinetuneError::Output(error) => error.into(),
-            FinetuneError::Checkpoint(error) => error.into(),
+            FinetuneError::Output(error) => (*error).into(),
+            FinetuneError::Checkpoint(error) => (*error).into(),
             FinetuneError::Changed { ref changes, .. } => {
                 let is_data = changes.iter().any(|change| change.name == "data");
                 let hint = "\n(data is a hash of the tokens: a file of --data, or the tokenizer, has changed)";

@@ -48,7 +48,7 @@ pub struct DocumentFault {
     /// Its row.
     pub number: RowNumber,
     /// Why.
-    pub fault: TokenizerError,
+    pub fault: Box<TokenizerError>,
 }
 
 impl TokenizeError {

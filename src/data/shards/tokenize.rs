@@ -139,6 +139,8 @@ fn encoded_document(
             let is_heldout = options.heldout.is_some_and(|share| share.contains(text.as_bytes()));
             Some(Ok((dtype.encode(&ids), is_heldout)))
         }
-        Err(fault) => Some(Err(InFile::new(&files[*file], DocumentFault { number: *number, fault }).into())),
+        Err(fault) => {
+            Some(Err(InFile::new(&files[*file], DocumentFault { number: *number, fault: Box::new(fault) }).into()))
+        }
     }
 }

@@ -133,6 +133,7 @@ impl PeftDirectory {
         Ok(LoraAdapter::new(self.config.clone(), decoder, updates).map_err(in_config)?)
     }
 
+    #[expect(clippy::result_large_err, reason = "called once per factor")]
     fn check(&self, name: &str, expected: [usize; 2], axes: &'static str) -> Result<(), PeftError> {
         let info =
             self.factors.info(name).ok_or_else(|| self.fault(PeftFault::MissingTensor { name: name.to_owned() }))?;

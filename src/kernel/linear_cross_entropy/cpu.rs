@@ -71,6 +71,7 @@ fn losses(hidden: &FlexTensor, weight: Matrix<'_>, targets: &FlexTensor) -> Flex
 }
 
 /// The weight as the products of a training step read it.
+#[expect(clippy::large_enum_variant, reason = "one per pass, on the stack")]
 enum Head {
     /// In float32.
     Float(FlexTensor),

@@ -29,6 +29,7 @@ impl TrainDocument<'_> {
 
 /// The tokens of a batch that are targets of the loss.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one per pass")]
 pub enum Targets {
     /// The token after each input, `[batch_size, seq_length]`.
     All(Tensor<2, Int>),
