@@ -29,6 +29,7 @@ const CONTROL: Control = Control {
     skip_nonfinite: false,
     early_stopping_patience: None,
     max_time_s: None,
+    save_best: false,
 };
 
 fn dense() -> MemoryWeights {
@@ -63,6 +64,7 @@ fn settings(dpo: Option<Dpo>) -> Settings {
         groups: Vec::new(),
         dpo,
         lora: None,
+        base: String::new(),
         data: String::new(),
     }
 }
@@ -105,7 +107,7 @@ fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Setti
             model = model.with_lora(lora.config(), settings.seed).unwrap();
         }
         let model = groups.freeze(model);
-        return Start { model, optimizer: AdamW::new(settings.adamw), progress: Progress::default() };
+        return Start { model, optimizer: AdamW::new(settings.adamw), progress: Progress::default(), checkpoint: None };
     };
     let checkpoints = Checkpoints::new(disk(), path.parent().unwrap(), None);
     let resumed = checkpoints.newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap().expect("a checkpoint");
@@ -120,7 +122,7 @@ fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Setti
     };
     let model = groups.freeze(model);
     let optimizer = AdamW::read(settings.adamw, &model, &path.join("optimizer.safetensors")).unwrap();
-    Start { model, optimizer, progress: resumed.progress }
+    Start { model, optimizer, progress: resumed.progress, checkpoint: Some(path.to_owned()) }
 }
 
 fn finish<T: Task>(
@@ -310,6 +312,24 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
     let resumed = checkpoints.newest(&mut |path, why| refused.push((path.to_owned(), why))).unwrap().unwrap();
     assert_eq!(resumed.progress.step, NUM_STEPS - 1);
     assert!(refused.len() == 1 && refused[0].1.contains("optimizer.safetensors"), "{refused:?}");
+    // It makes way for the same checkpoint, written again.
+    let start = start(&dense(), Some(&resumed.path), &settings);
+    assert_eq!(finish(&task, &settings, CONTROL, root.path(), start).unwrap().1, Ended::Complete);
+    assert!(root.path().join(format!("checkpoint-{NUM_STEPS}.damaged")).is_dir());
+}
+
+#[test]
+fn checkpoints_of_others_are_never_removed() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let foreign = root.path().join("checkpoint-100");
+    std::fs::create_dir(&foreign).unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let (checkpoints, sidecar) = (Checkpoints::new(disk(), root.path(), Some(1)), Sidecar::nothing());
+    let start = start(&dense(), None, &settings);
+    Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start).unwrap().finish(&|| false, &mut |_| ()).unwrap();
+    assert_eq!(checkpoints.steps().unwrap(), [NUM_STEPS, 100]);
 }
 
 #[test]

@@ -102,7 +102,8 @@ impl Checkpoints {
         &self.directory
     }
 
-    /// Saves a checkpoint, then removes those that are too many.
+    /// Saves a checkpoint, then removes those of this run that are too many: `saved` has their steps, and no other checkpoint
+    /// is touched.
     ///
     /// # Errors
     /// What the disk reports; earlier checkpoints then stay.
@@ -113,6 +114,7 @@ impl Checkpoints {
         settings: &Settings,
         progress: &Progress,
         sidecar: &Sidecar,
+        saved: &mut Vec<usize>,
     ) -> Result<PathBuf, FinetuneError> {
         std::fs::create_dir_all(&self.directory).map_err(FileError::io(&self.directory))?;
         let path = self.path(progress.step);
@@ -130,7 +132,8 @@ impl Checkpoints {
         let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});
         partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
         partial.commit()?;
-        self.prune(progress.best.map(|(_, step)| step))?;
+        saved.push(progress.step);
+        self.prune(saved, progress.best.map(|(_, step)| step))?;
         Ok(path)
     }
 
@@ -139,20 +142,34 @@ impl Checkpoints {
         self.directory.join(format!("{PREFIX}{step}"))
     }
 
-    /// The newest checkpoint that is as it was written. `refuse` is called with every newer one, and why it is not used.
+    /// The newest checkpoint that is as it was written. Newer ones are renamed to `checkpoint-N.damaged`, because the run will write
+    /// theirs again; `refuse` is called with each, and why it is not used.
     ///
     /// # Errors
-    /// If the directory cannot be read.
+    /// If the directory cannot be read; [`FinetuneError::State`] if there are checkpoints and none can be used.
     pub fn newest(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
+        let mut damaged: Vec<(PathBuf, String)> = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             let path = self.path(step);
             match self.open(&path) {
-                Ok(resumed) if resumed.progress.step == step => return Ok(Some(resumed)),
-                Ok(resumed) => refuse(&path, format!("its state is of step {}", resumed.progress.step)),
-                Err(error) => refuse(&path, error.to_string()),
+                Ok(resumed) if resumed.progress.step == step => {
+                    for (path, reason) in damaged {
+                        let aside = path.with_extension("damaged");
+                        std::fs::rename(&path, &aside).map_err(FileError::io(&path))?;
+                        refuse(&aside, reason);
+                    }
+                    return Ok(Some(resumed));
+                }
+                Ok(resumed) => damaged.push((path, format!("its state is of step {}", resumed.progress.step))),
+                Err(error) => damaged.push((path, error.to_string())),
             }
         }
-        Ok(None)
+        match damaged.into_iter().next() {
+            None => Ok(None),
+            Some((path, reason)) => {
+                Err(FinetuneError::State { path, reason: format!("{reason}; no checkpoint here can be used") })
+            }
+        }
     }
 
     fn open(&self, path: &Path) -> Result<Resumed, FinetuneError> {
@@ -195,14 +212,17 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    fn prune(&self, best: Option<usize>) -> Result<(), FinetuneError> {
+    fn prune(&self, saved: &mut Vec<usize>, best: Option<usize>) -> Result<(), FinetuneError> {
         let Some(limit) = self.limit else { return Ok(()) };
-        let steps = self.steps()?;
-        for step in &steps[..steps.len().saturating_sub(limit.max(1))] {
-            if Some(*step) != best {
-                let path = self.path(*step);
-                self.disk.remove_tree(&path).map_err(FileError::io(&path))?;
-            }
+        let num_old = saved.len().saturating_sub(limit.max(1));
+        let (old, kept): (Vec<_>, Vec<_>) =
+            saved.iter().enumerate().partition(|(index, step)| *index < num_old && Some(**step) != best);
+        let (old, kept): (Vec<usize>, Vec<usize>) =
+            (old.into_iter().map(|(_, step)| *step).collect(), kept.into_iter().map(|(_, step)| *step).collect());
+        *saved = kept;
+        for step in old {
+            let path = self.path(step);
+            self.disk.remove_tree(&path).map_err(FileError::io(&path))?;
         }
         Ok(())
     }

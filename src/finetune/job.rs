@@ -16,7 +16,7 @@ use crate::formats::peft::PeftDirectory;
 use crate::model::AnyDecoder;
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
-use crate::train::AdamW;
+use crate::train::{AdamW, ParamGroups, ParamNames};
 use crate::upscale::{Growth, Provenance, Sources};
 use crate::weights::WeightSource;
 
@@ -61,11 +61,24 @@ impl Job<'_> {
                 model = model.with_lora(lora.config(), self.settings.seed)?;
             }
             let model = groups.freeze(model);
-            return Ok(Start { model, optimizer: AdamW::new(adamw), progress: Progress::default() });
+            self.check_groups(&groups, &model)?;
+            return Ok(Start { model, optimizer: AdamW::new(adamw), progress: Progress::default(), checkpoint: None });
         };
         let model = groups.freeze(self.load(&path)?);
         let optimizer = AdamW::read(adamw, &model, &path.join(OPTIMIZER))?;
-        Ok(Start { model, optimizer, progress })
+        Ok(Start { model, optimizer, progress, checkpoint: Some(path) })
+    }
+
+    /// Refuses groups that say nothing, or leave nothing to train.
+    fn check_groups(&self, groups: &ParamGroups, model: &AnyDecoder) -> Result<(), FinetuneError> {
+        let names = ParamNames::of(model);
+        if let Some(pattern) = groups.unmatched(names.all.iter().map(String::as_str)) {
+            return Err(FinetuneError::NoData(format!("no parameter of this model matches the group {pattern:?}")));
+        }
+        match names.num_trained {
+            0 => Err(FinetuneError::NoData("every parameter is frozen, expected one to train".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     /// Makes the updates that are left. `stop` is asked after each.
@@ -83,16 +96,13 @@ impl Job<'_> {
         Run::new(task, self.settings, self.control, self.checkpoints, &sidecar, start)?.finish(stop, watch)
     }
 
-    /// The model of the best evaluation, if its checkpoint is there; otherwise `last`.
+    /// The model of the best evaluation, which was saved; `last`, if that is it.
     ///
     /// # Errors
     /// If the checkpoint cannot be read.
     pub fn best(&self, last: AnyDecoder, progress: &Progress) -> Result<AnyDecoder, FinetuneError> {
         let step = progress.best.map(|(_, step)| step).filter(|step| *step != progress.step);
-        match step.map(|step| self.checkpoints.path(step)).filter(|path| path.exists()) {
-            Some(path) => self.load(&path),
-            None => Ok(last),
-        }
+        step.map_or(Ok(last), |step| self.load(&self.checkpoints.path(step)))
     }
 
     /// Writes the trained model.

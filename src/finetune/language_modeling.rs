@@ -51,7 +51,8 @@ impl Task for LanguageModeling<'_> {
             let (inputs, targets) = Targets::packed(&borrowed(rows), &self.device);
             NextTokenBatch { inputs, targets }
         };
-        Ok(Update { batches: rows.chunks(self.settings.micro_batch_size).map(batch).collect(), num_tokens })
+        let batches = rows.chunks(self.settings.micro_batch_size).map(batch);
+        Ok(Update { batches: batches.filter(|batch| !batch.targets.is_empty()).collect(), num_tokens })
     }
 
     fn epoch(&self, step: usize) -> f64 {

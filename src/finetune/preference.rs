@@ -61,11 +61,16 @@ impl<'a> Preference<'a> {
     pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
         let reference = reference.valid();
         let device = self.device.clone().without_autodiff();
-        let mut needed: Vec<u64> = (0..self.settings.schedule.num_steps).flat_map(|step| self.indices(step)).collect();
-        needed.extend((0..self.heldout.len() as u64).map(|index| self.pairs.len() as u64 + index));
-        needed.sort_unstable();
-        needed.dedup();
-        needed.retain(|index| !self.reference.contains_key(index));
+        let num_pairs = self.pairs.len() as u64;
+        let num_visited = self.settings.schedule.num_steps as u64 * self.settings.batch_size as u64;
+        let visited: Vec<u64> = if num_visited >= num_pairs {
+            (0..num_pairs).collect()
+        } else {
+            (0..num_visited).map(|position| row_at(num_pairs, self.settings.seed, position)).collect()
+        };
+        let heldout = num_pairs..num_pairs + self.heldout.len() as u64;
+        let needed: Vec<u64> =
+            visited.into_iter().chain(heldout).filter(|index| !self.reference.contains_key(index)).collect();
         for (done, index) in needed.iter().enumerate() {
             let batch = PairBatch::new(&[self.pair(*index).borrow()], &device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();
@@ -152,7 +157,10 @@ impl Task for Preference<'_> {
         self.indices(step).iter().map(|index| self.pair(*index).name.clone()).collect()
     }
 
-    fn initial_loss(&self) -> Option<f64> {
-        Some(initial_loss(&self.objective))
+    /// Log-probabilities are sums in float32, so their rounding grows with their size.
+    fn initial_loss(&self, log: &DpoLog) -> Option<(f64, f64)> {
+        let expected = initial_loss(&self.objective);
+        let size = log.logp_chosen.abs() + log.logp_rejected.abs();
+        Some((expected, 1e-5 * expected.max(1.0) + 1e-6 * self.objective.beta.max(1.0) * size))
     }
 }

@@ -18,6 +18,8 @@ const RUNS: &str = "runs";
 pub struct Records {
     directory: PathBuf,
     events: Option<EventFile>,
+    /// A failure that was not reported yet.
+    failed: Option<String>,
     curve: TrainingCurve,
     is_live: bool,
 }
@@ -26,8 +28,9 @@ impl Records {
     /// Records in the directory of the checkpoints; the picture is redrawn at every line if `is_live`, and else at the end.
     /// `history` has the lines of an earlier process.
     pub fn new(directory: &Path, curve: TrainingCurve, history: &[LogEntry], is_live: bool) -> Self {
-        let events = EventFile::create(&directory.join(RUNS)).ok();
-        let mut records = Self { directory: directory.to_owned(), events, curve, is_live };
+        let created = EventFile::create(&directory.join(RUNS));
+        let failed = created.as_ref().err().map(|error| format!("TensorBoard's file cannot be written: {error}"));
+        let mut records = Self { directory: directory.to_owned(), events: created.ok(), failed, curve, is_live };
         history.iter().for_each(|entry| records.add(entry));
         records
     }
@@ -35,6 +38,9 @@ impl Records {
     /// Records a line. Returns what failed.
     pub fn push(&mut self, entry: &LogEntry) -> Option<String> {
         self.add(entry);
+        if self.failed.is_some() {
+            return self.failed.take();
+        }
         let logged = self.events.as_mut().map_or(Ok(()), |events| events.push(entry));
         if let Err(error) = logged {
             self.events = None;

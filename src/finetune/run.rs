@@ -34,6 +34,8 @@ pub struct Control {
     pub early_stopping_patience: Option<usize>,
     /// Stop, with a checkpoint, after so many seconds.
     pub max_time_s: Option<f64>,
+    /// Save a checkpoint at every evaluation that is the best so far.
+    pub save_best: bool,
 }
 
 /// What a run does, for a progress display.
@@ -80,6 +82,8 @@ pub struct Start {
     pub optimizer: AdamW,
     /// The updates made before.
     pub progress: Progress,
+    /// The checkpoint that it was read from.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// A run under way.
@@ -92,6 +96,8 @@ pub struct Run<'a, T: Task> {
     trainer: Trainer<AnyDecoder, T::Objective>,
     progress: Progress,
     last_checkpoint: Option<PathBuf>,
+    /// Steps of the checkpoints of this run.
+    saved: Vec<usize>,
 }
 
 impl<'a, T: Task> Run<'a, T> {
@@ -105,12 +111,23 @@ impl<'a, T: Task> Run<'a, T> {
         control: Control,
         checkpoints: &'a Checkpoints,
         sidecar: &'a Sidecar,
-        Start { model, optimizer, progress }: Start,
+        Start { model, optimizer, progress, checkpoint }: Start,
     ) -> Result<Self, FinetuneError> {
         let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
         let optimizer = optimizer.with_groups(settings.param_groups()?);
         let trainer = Trainer::new(model, task.objective(), optimizer, config);
-        Ok(Self { task, settings, control, checkpoints, sidecar, trainer, progress, last_checkpoint: None })
+        let saved = checkpoint.iter().map(|_| progress.step).collect();
+        Ok(Self {
+            task,
+            settings,
+            control,
+            checkpoints,
+            sidecar,
+            trainer,
+            progress,
+            last_checkpoint: checkpoint,
+            saved,
+        })
     }
 
     /// Makes the updates that are left. `stop` is asked after each.
@@ -125,6 +142,11 @@ impl<'a, T: Task> Run<'a, T> {
         let start = std::time::Instant::now();
         let num_steps = self.settings.schedule.num_steps;
         self.begin_log()?;
+        let patience = self.control.early_stopping_patience;
+        let is_patient = |progress: &Progress| patience.is_none_or(|limit| progress.num_evals_since_best < limit);
+        if self.progress.step < num_steps && !is_patient(&self.progress) {
+            return Ok((self.trainer.into_model(), self.progress, Ended::Early));
+        }
         while self.progress.step < num_steps {
             self.update(watch)?;
             let step = self.progress.step;
@@ -132,15 +154,15 @@ impl<'a, T: Task> Run<'a, T> {
             if due(step, Some(self.control.logging_steps)) || is_last {
                 self.log(watch)?;
             }
-            let mut is_early = false;
+            let (mut is_early, mut is_best) = (false, false);
             if due(step, self.control.eval_steps) || is_last {
                 self.evaluate(watch)?;
-                let patience = self.control.early_stopping_patience;
-                is_early = !is_last && patience.is_some_and(|limit| self.progress.num_evals_since_best >= limit);
+                is_early = !is_last && !is_patient(&self.progress);
+                is_best = self.control.save_best && self.progress.best.is_some_and(|(_, best)| best == step);
             }
             let is_over = self.control.max_time_s.is_some_and(|limit| start.elapsed().as_secs_f64() >= limit);
             let is_stopped = !is_last && !is_early && (stop() || is_over);
-            if due(step, self.control.save_steps) || is_last || is_early || is_stopped {
+            if due(step, self.control.save_steps) || is_last || is_early || is_stopped || is_best {
                 let path = self.save(watch)?;
                 if is_stopped {
                     return Ok((self.trainer.into_model(), self.progress, Ended::Stopped(path)));
@@ -156,6 +178,10 @@ impl<'a, T: Task> Run<'a, T> {
     fn update(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
         let before = self.progress.step;
         let update = self.task.update(before)?;
+        if update.batches.is_empty() {
+            self.progress.step = before + 1;
+            return Ok(());
+        }
         let log = self.trainer.step(&update.batches);
         let step = before + 1;
         if !log.is_updated && !self.control.skip_nonfinite {
@@ -176,8 +202,8 @@ impl<'a, T: Task> Run<'a, T> {
         }
         let report = T::report(&log);
         let loss = report.entries.first().map_or(log.loss, |(_, loss)| *loss);
-        if let (0, Some(expected)) = (before, self.task.initial_loss())
-            && (loss - expected).abs() > 1e-5 * expected.max(1.0)
+        if let (0, Some((expected, tolerance))) = (before, self.task.initial_loss(&log.log))
+            && (loss - expected).abs() > tolerance
         {
             return Err(FinetuneError::InitialLoss { found: loss, expected });
         }
@@ -198,7 +224,7 @@ impl<'a, T: Task> Run<'a, T> {
     fn evaluate(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
         let Some(loss) = self.task.evaluate(&self.trainer.model().valid())? else { return Ok(()) };
         let Progress { step, num_tokens, best, .. } = self.progress;
-        if best.is_none_or(|(best, _)| loss < best) {
+        if loss.is_finite() && best.is_none_or(|(best, _)| loss < best) {
             self.progress.best = Some((loss, step));
             self.progress.num_evals_since_best = 0;
         } else {
@@ -225,7 +251,8 @@ impl<'a, T: Task> Run<'a, T> {
 
     fn save(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<PathBuf, FinetuneError> {
         let (model, optimizer) = (self.trainer.model(), self.trainer.optimizer());
-        let path = self.checkpoints.save(model, optimizer, self.settings, &self.progress, self.sidecar)?;
+        let saved = &mut self.saved;
+        let path = self.checkpoints.save(model, optimizer, self.settings, &self.progress, self.sidecar, saved)?;
         watch(Event::Saved(&path));
         self.last_checkpoint = Some(path.clone());
         Ok(path)

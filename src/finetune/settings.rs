@@ -34,7 +34,9 @@ pub struct Settings {
     pub dpo: Option<Dpo>,
     /// The adapter that is trained in place of the weights, if one is.
     pub lora: Option<LoraSettings>,
-    /// Hash of the data, its tokenization included.
+    /// Hash of the weights of the base, and the growths before training.
+    pub base: String,
+    /// Hash of the data, its tokenization, packing and split included.
     pub data: String,
 }
 

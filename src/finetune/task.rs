@@ -6,7 +6,7 @@ use crate::train::{Objective, RouterStats, StepLog};
 
 /// An update's batch for an objective.
 pub struct Update<B> {
-    /// The micro-batches.
+    /// The micro-batches; none if nothing in them is trained.
     pub batches: Vec<B>,
     /// Tokens that the model reads.
     pub num_tokens: u64,
@@ -50,8 +50,9 @@ pub trait Task {
     /// Where the rows of an update come from, for messages.
     fn names(&self, step: usize) -> Vec<String>;
 
-    /// The loss that the first update must have, if that is known.
-    fn initial_loss(&self) -> Option<f64> {
+    /// The loss that the first update must have, if that is known, and how far rounding may move it, from the log of the update.
+    fn initial_loss(&self, log: &<Self::Objective as Objective<AnyDecoder>>::Log) -> Option<(f64, f64)> {
+        let _ = log;
         None
     }
 }

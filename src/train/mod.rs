@@ -18,7 +18,7 @@ pub use objective::{
     Targets, TrainDocument, TrainError, TrainPair, WindowBatches, initial_loss,
 };
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
-pub use param_groups::ParamGroups;
+pub use param_groups::{ParamGroups, ParamNames};
 pub use router::{RouterLoss, RouterStats, load_balancing_loss, router_z_loss};
 pub use schedule::{Decay, Schedule};
 pub use state::StateError;

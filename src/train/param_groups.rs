@@ -1,6 +1,6 @@
 //! Groups of parameters that learn at their own rate, or not at all.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use regex::Regex;
 
@@ -23,9 +23,49 @@ impl ParamGroups {
         found.map_or(1.0, |(_, multiplier)| *multiplier)
     }
 
+    /// The first pattern that is found in none of the names.
+    pub fn unmatched<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Option<&str> {
+        let matches = |pattern: &Regex| names.clone().any(|name| pattern.is_match(name));
+        self.0.iter().map(|(pattern, _)| pattern).find(|pattern| !matches(pattern)).map(Regex::as_str)
+    }
+
     /// Freezes the parameters with multiplier 0.
     pub fn freeze<M: Module>(&self, model: M) -> M {
         if self.0.is_empty() { model } else { model.map(&mut Freeze { groups: self, path: ParamPath::default() }) }
+    }
+}
+
+/// The names of the parameters of a model.
+#[derive(Debug, Default)]
+pub struct ParamNames {
+    /// All names.
+    pub all: Vec<String>,
+    /// How many of the parameters get a gradient.
+    pub num_trained: usize,
+    path: ParamPath,
+}
+
+impl ParamNames {
+    /// Visits a model.
+    pub fn of<M: Module>(model: &M) -> Self {
+        let mut names = Self::default();
+        model.visit(&mut names);
+        names
+    }
+}
+
+impl ModuleVisitor for ParamNames {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.all.push(self.path.name());
+        self.num_trained += usize::from(param.is_require_grad());
     }
 }
 

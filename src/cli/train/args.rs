@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
@@ -12,6 +12,28 @@ use crate::config::DecoderConfig;
 use crate::finetune::{Control, LoraSettings, Provenance, Settings};
 use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
+
+/// Options that the short help shows.
+const SHORT: [&str; 12] = [
+    "base",
+    "data",
+    "max_length",
+    "max_steps",
+    "learning_rate",
+    "use_peft",
+    "eval_steps",
+    "resume",
+    "out",
+    "json",
+    "packing",
+    "beta",
+];
+
+/// Leaves the other options to `--help`.
+pub(super) fn brief(arg: Arg) -> Arg {
+    let is_shown = SHORT.contains(&arg.get_id().as_str()) || arg.is_global_set();
+    if is_shown { arg } else { arg.hide_short_help(true) }
+}
 
 /// Options with the names of transformers' and TRL's trainers.
 #[derive(Debug, Clone, Args)]
@@ -144,7 +166,9 @@ pub struct TrainingArgs {
     #[arg(long, help_heading = "Checkpoints and logs")]
     pub plot: bool,
     /// Write the model of the best evaluation, not the last
-    #[arg(long, help_heading = "Checkpoints and logs")]
+    ///
+    /// Every evaluation that is the best so far saves a checkpoint.
+    #[arg(long, requires = "eval_steps", help_heading = "Checkpoints and logs")]
     pub load_best_model_at_end: bool,
 
     /// Folder for the trained model
@@ -159,9 +183,17 @@ pub struct TrainingArgs {
     /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Output")]
     pub device: String,
+    /// With --force, replace OUT even if its files were modified
+    #[arg(long, requires = "force", help_heading = "Output")]
+    pub discard_modified: bool,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+    /// YAML file with any of these options, as key: value; the command line wins
+    ///
+    /// Names may have underscores, here and there: max_length: 512. A flag is true or false.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub config: Option<PathBuf>,
 }
 
 /// `--lr-scheduler-type`.
@@ -188,14 +220,16 @@ pub(super) struct Defaults {
     pub learning_rate: f64,
 }
 
-/// The data of a run as far as its length depends on it.
+/// What a run reads, as far as its settings depend on it.
 #[derive(Debug, Clone)]
-pub(super) struct DataSize {
+pub(super) struct Inputs {
     pub num_rows: u64,
-    /// Tokens of a row, at most.
+    /// Mean number of tokens of a row.
     pub row_tokens: u64,
-    /// Hash of the data.
+    /// Hash of the data, its packing and its split.
     pub hash: String,
+    /// Hash of the base and of its growth.
+    pub base: String,
 }
 
 impl TrainingArgs {
@@ -217,7 +251,7 @@ impl TrainingArgs {
     pub(super) fn settings(
         &self,
         config: &DecoderConfig,
-        data: DataSize,
+        data: Inputs,
         max_length: usize,
         dpo: Option<Dpo>,
         defaults: Defaults,
@@ -259,6 +293,7 @@ impl TrainingArgs {
             groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
             lora: self.lora(),
+            base: data.base,
             data: data.hash,
         })
     }
@@ -282,7 +317,7 @@ impl TrainingArgs {
         RouterLoss { aux_loss_coef: self.router_aux_loss_coef, z_loss_coef: self.router_z_loss_coef }
     }
 
-    fn num_steps(&self, config: &DecoderConfig, data: &DataSize, batch_size: usize, defaults: Defaults) -> usize {
+    fn num_steps(&self, config: &DecoderConfig, data: &Inputs, batch_size: usize, defaults: Defaults) -> usize {
         let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
         if let Some(steps) = self.max_steps {
             return steps;
@@ -315,6 +350,7 @@ impl TrainingArgs {
             skip_nonfinite: self.skip_nonfinite,
             early_stopping_patience: self.early_stopping_patience,
             max_time_s: self.max_time,
+            save_best: self.load_best_model_at_end,
         }
     }
 }

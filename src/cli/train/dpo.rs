@@ -1,11 +1,12 @@
 //! `dpo`: direct preference optimization.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
 
 use super::TrainingArgs;
-use super::args::{DataSize, Defaults};
+use super::args::{Defaults, Inputs, brief};
 use super::job::Opened;
 use super::progress::counting;
 use super::sample::{tell_formats, tell_sample};
@@ -24,6 +25,7 @@ use crate::weights::WeightSource;
 /// log-probabilities are computed before the first update, so that one model is in memory. OUT and checkpoints are as those of
 /// train.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct DpoArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -73,19 +75,23 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
+    let num_cut = AtomicUsize::new(0);
     let dataset = read_records(&data_files(&args.data)?, |record| {
         let pair: PreferencePair = encoder.preference_pair(record)?;
         let mut sides = pair.examples();
+        num_cut.fetch_add(usize::from(sides.iter().any(|side| side.ids.len() > max_length + 1)), Ordering::Relaxed);
         sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
         Ok(sides.iter().all(|side| side.num_trained() > 0).then_some(sides))
     })?;
     opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
-    tell_formats(&dataset);
+    tell_formats(&dataset, num_cut.into_inner());
     tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
-    let hash = opened.hash(dataset.items.iter().flatten());
+    let num_train = args.training.num_train(dataset.items.len() as u64)?;
+    let hash = opened.hash(dataset.items.iter().flatten(), &num_train.to_string());
+    let num_tokens: usize = dataset.items.iter().flatten().map(|example| example.ids.len()).sum();
+    let row_tokens = num_tokens.div_ceil(dataset.items.len()) as u64;
     let pairs = dataset.items.into_iter().zip(dataset.names);
     let mut pairs: Vec<Pair> = pairs.map(|([chosen, rejected], name)| Pair { chosen, rejected, name }).collect();
-    let num_train = args.training.num_train(pairs.len() as u64)?;
     let heldout = pairs.split_off(num_train as usize);
     let loss = match args.loss_type {
         LossArg::Sigmoid => DpoLoss::Sigmoid,
@@ -94,7 +100,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
-    let data = DataSize { num_rows: num_train, row_tokens: 2 * max_length as u64, hash };
+    let data = Inputs { num_rows: num_train, row_tokens, hash, base: opened.base_hash(&growth)? };
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
     let provenance = Provenance::of(&growth.source);
     let settings = args.training.settings(&config, data, max_length, Some(dpo), defaults, &provenance)?;

@@ -61,9 +61,12 @@ impl<'a> Opened<'a> {
         };
         let folder = args.checkpoints.as_deref().map_or_else(|| Ok(default()), absolute)?;
         let checkpoints = Checkpoints::new(disk.clone(), &folder, Some(args.save_total_limit));
-        if !args.resume && !checkpoints.steps()?.is_empty() {
+        for input in [base.path(), &out] {
+            check_apart(&*disk, &folder, input)?;
+        }
+        if !args.resume && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Failure::invalid(format_args!(
-                "{folder:?} holds checkpoints of a run (--resume continues it; --checkpoints names another folder)"
+                "{folder:?} holds a run (--resume continues it, --checkpoints names another folder; or remove it)"
             )));
         }
         Ok(Self { args, disk, out, sources, checkpoints })
@@ -90,6 +93,13 @@ impl<'a> Opened<'a> {
         }
     }
 
+    /// Hash of the weights of the base and of the growths: what a checkpoint must have started from.
+    pub(super) fn base_hash(&self, growth: &Growth<'_>) -> Result<String, Failure> {
+        let weights = self.sources.bases[0].weight_records(&mut |_| ())?;
+        let record = json!({"weights": weights, "growth": growth.record()});
+        Ok(blake3::hash(record.to_string().as_bytes()).to_hex().to_string())
+    }
+
     /// Checks that the model has all ids.
     pub(super) fn check_ids<'i>(&self, mut ids: impl Iterator<Item = &'i u32>) -> Result<(), Failure> {
         let vocab_size = self.sources.bases[0].config().vocab_size;
@@ -101,9 +111,10 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// Hash of examples.
-    pub(super) fn hash<'e>(&self, examples: impl Iterator<Item = &'e Example>) -> String {
+    /// Hash of examples and of how they are arranged.
+    pub(super) fn hash<'e>(&self, examples: impl Iterator<Item = &'e Example>, arrangement: &str) -> String {
         let mut hash = blake3::Hasher::new();
+        hash.update(arrangement.as_bytes());
         for Example { ids, trained } in examples {
             hash.update(&(ids.len() as u64).to_le_bytes());
             for (id, trained) in ids.iter().zip(trained) {
@@ -153,7 +164,7 @@ impl<'a> Opened<'a> {
             let why =
                 interrupt::caught().map_or("time is over".to_owned(), |signal| format!("stopped by signal {signal}"));
             return Err(Failure::runtime(format_args!(
-                "{why} after update {} of {}; {} has it all: the same command with --resume continues it",
+                "{why} after update {} of {}; {} holds its state: the same command with --resume continues it",
                 progress.step,
                 settings.schedule.num_steps,
                 checkpoint.display()
@@ -184,6 +195,9 @@ impl<'a> Opened<'a> {
         }
         let loss =
             |key: &str| last(key).as_ref().and_then(Value::as_f64).map_or("-".to_owned(), |loss| format!("{loss:.4}"));
+        if progress.num_skipped > 0 {
+            console::tell(format_args!("warning: {} updates were not finite and left out", progress.num_skipped));
+        }
         let rows = [
             ("updates", progress.step.to_string()),
             ("tokens", progress.num_tokens.to_string()),
@@ -215,7 +229,11 @@ impl<'a> Opened<'a> {
 }
 
 fn existing(args: &TrainingArgs) -> Existing {
-    if args.force { Existing::Replace } else { Existing::Keep }
+    match (args.force, args.discard_modified) {
+        (false, _) => Existing::Keep,
+        (true, false) => Existing::Replace,
+        (true, true) => Existing::Discard,
+    }
 }
 
 /// What the run is about to do, before the first update.
@@ -242,7 +260,7 @@ impl From<FinetuneError> for Failure {
             FinetuneError::Checkpoint(error) => (*error).into(),
             FinetuneError::Changed { ref changes, .. } => {
                 let is_data = changes.iter().any(|change| change.name == "data");
-                let hint = "\n(data is a hash of the tokens: a file of --data, or the tokenizer, has changed)";
+                let hint = "\n(data is a hash of the tokens and their arrangement: --data, --test-split-size, --packing or the tokenizer differ)";
                 Self::invalid(format_args!("{error}{}", if is_data { hint } else { "" }))
             }
             _ => Self::of_kind(error.kind(), error),

@@ -17,7 +17,7 @@ pub use args::{SchedulerArg, TrainingArgs};
 pub use groups::{Group, Multiplier};
 pub use spelling::expanded;
 
-use self::args::{DataSize, Defaults};
+use self::args::{Defaults, Inputs, brief};
 use self::job::Opened;
 use super::failure::Failure;
 use crate::config::DecoderConfig;
@@ -34,8 +34,9 @@ const SHARDS: &str = "dataset.json";
 
 /// Train on text: continued pretraining, also straight from a growth
 ///
-/// Writes the trained model to OUT, as grow writes a grown one, and checkpoints beside it, from which --resume continues exactly.
+/// With the options of grow (--dus, --moe, ...), the base is grown first. Writes the trained model to OUT, as grow writes a grown one, and checkpoints beside it, from which --resume continues exactly.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct TrainArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -67,7 +68,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let num_train = args.training.num_train(rows.len())?;
     let train = RowRange { rows: &*rows, range: 0..num_train };
     let heldout = (num_train..rows.len()).map(|index| rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
-    let data = DataSize { num_rows: num_train, row_tokens: max_length as u64, hash };
+    let hash = blake3::hash(format!("{hash} {num_train} {max_length}").as_bytes()).to_hex().to_string();
+    let data = Inputs { num_rows: num_train, row_tokens: max_length as u64, hash, base: opened.base_hash(&growth)? };
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
     let provenance = Provenance::of(&growth.source);
     let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;

@@ -13,15 +13,25 @@ const SHOWN: usize = 600;
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Says what the files are, and how many records were left out.
-pub(super) fn tell_formats<T>(dataset: &Dataset<T>) {
+/// Says what the files are, and how many records were left out or cut.
+pub(super) fn tell_formats<T>(dataset: &Dataset<T>, num_cut: usize) {
     for (path, format) in &dataset.formats {
         let format: &RecordFormat = format;
         console::tell(format_args!("{}: {format}", path.display()));
     }
     if dataset.num_left_out > 0 {
-        console::tell(format_args!("{} records with nothing to learn are left out", dataset.num_left_out));
+        console::tell(format_args!(
+            "left out: {} with nothing to learn within --max-length",
+            records(dataset.num_left_out)
+        ));
     }
+    if num_cut > 0 {
+        console::tell(format_args!("cut: {} longer than --max-length", records(num_cut)));
+    }
+}
+
+fn records(count: usize) -> String {
+    format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
 /// Says the share of the tokens that is trained, and shows an example: what is not trained is dimmed, or in brackets where
@@ -36,12 +46,14 @@ pub(super) fn tell_sample<'a>(
     let num_tokens: usize = examples.clone().map(|example| example.ids.len()).sum();
     let num_trained: usize = examples.clone().map(Example::num_trained).sum();
     let share = num_trained as f64 / num_tokens.max(1) as f64;
+    let is_terminal = io::stderr().is_terminal();
+    let marked = if is_terminal { "dimmed" } else { "in brackets" };
     console::tell(format_args!(
-        "{num_trained} of {num_tokens} tokens are trained ({:.1} %); the first example:",
+        "{num_trained} of {num_tokens} tokens are trained ({:.1} %); the first example, what is not trained {marked}:",
         100.0 * share
     ));
     let Some(example) = examples.into_iter().next() else { return Ok(()) };
-    let (open, close) = if io::stderr().is_terminal() { (DIM, PLAIN) } else { ("[", "]") };
+    let (open, close) = if is_terminal { (DIM, PLAIN) } else { ("[", "]") };
     let mut shown = String::new();
     let mut start = 0;
     while start < example.ids.len() && shown.chars().count() < SHOWN {

@@ -1,11 +1,12 @@
 //! `sft`: supervised fine-tuning.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
 
 use super::TrainingArgs;
-use super::args::{DataSize, Defaults};
+use super::args::{Defaults, Inputs, brief};
 use super::job::Opened;
 use super::sample::{tell_formats, tell_sample};
 use crate::cli::failure::Failure;
@@ -21,6 +22,7 @@ use crate::weights::WeightSource;
 /// Formats are recognized: TRL's (text; prompt, completion; messages), Alpaca, ShareGPT. Messages go through the chat template
 /// of the model. OUT and checkpoints are as those of train.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct SftArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -72,20 +74,23 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     // An input and its target take one id more than the row has inputs.
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
+    let num_cut = AtomicUsize::new(0);
     let mut dataset = read_records(&data_files(&args.data)?, |record| {
         let mut example = encoder.example(record)?;
         if !is_wrapped {
+            num_cut.fetch_add(usize::from(example.ids.len() > limit), Ordering::Relaxed);
             example.truncate(limit, Truncation::KeepStart);
         }
         Ok((example.num_trained() > 0).then_some(example))
     })?;
     opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
-    tell_formats(&dataset);
+    tell_formats(&dataset, num_cut.into_inner());
     tell_sample(dataset.items.iter(), &tokenizer)?;
     let num_train = args.training.num_train(dataset.items.len() as u64)? as usize;
+    let arrangement = format!("{num_train} {} {:?}", args.packing, args.packing_strategy);
+    let hash = opened.hash(dataset.items.iter(), &arrangement);
     let heldout: Vec<Row> = dataset.items.drain(num_train..).map(|example| vec![example]).collect();
     dataset.names.truncate(num_train);
-    let hash = opened.hash(dataset.items.iter());
     let lens: Vec<usize> = dataset.items.iter().map(|example| example.ids.len()).collect();
     let packed = match (args.packing, args.packing_strategy) {
         (false, _) => {
@@ -94,10 +99,15 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         (true, PackingArg::Bfd) => best_fit_decreasing(&lens, limit),
         (true, PackingArg::Wrapped) => wrapped(&lens, limit),
     };
-    let packed = packed.into_iter().filter(|row| has_target(row, &dataset.items)).collect();
+    let packed: Vec<Vec<Segment>> = packed.into_iter().filter(|row| has_target(row, &dataset.items)).collect();
+    if packed.is_empty() {
+        return Err(Failure::invalid("the data has no row with a token to train, expected at least one"));
+    }
+    let num_tokens: usize = packed.iter().flatten().map(|segment| segment.tokens.len()).sum();
+    let row_tokens = num_tokens.div_ceil(packed.len()) as u64;
     let rows = ExampleRows::new(dataset.items, dataset.names, packed);
     let train = RowRange { range: 0..rows.len(), rows: &rows };
-    let data = DataSize { num_rows: train.len(), row_tokens: max_length as u64, hash };
+    let data = Inputs { num_rows: train.len(), row_tokens, hash, base: opened.base_hash(&growth)? };
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
     let provenance = Provenance::of(&growth.source);
     let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;

@@ -12,6 +12,24 @@ use crate::output::read::read_bounded;
 /// The commands that take such options.
 const COMMANDS: [&str; 4] = ["tokenize", "train", "sft", "dpo"];
 
+/// Options that take `true` or `false` as a value; others of that kind are flags.
+const VALUED: [&str; 1] = ["completion-only-loss"];
+
+/// Other names of options. Of each pair, the command line may have one and the file the other.
+const ALIASES: [(&str, &str); 8] = [
+    ("lr", "learning-rate"),
+    ("output-dir", "out"),
+    ("o", "out"),
+    ("keep", "save-total-limit"),
+    ("seq-length", "max-length"),
+    ("dataset-name", "data"),
+    ("micro-batch-size", "per-device-train-batch-size"),
+    ("resume-from-checkpoint", "resume"),
+];
+
+/// Options of which a run has one.
+const LENGTHS: [&str; 3] = ["max-steps", "max-tokens", "max-flops"];
+
 /// Cap on the size of a file of options.
 const LIMIT_BYTES: u64 = 1 << 20;
 
@@ -34,9 +52,11 @@ pub fn expanded(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStrin
         None if at < words.len() => words.remove(at).to_string_lossy().into_owned(),
         None => return Err(Failure::usage("--config needs a file")),
     };
+    let given = words.clone();
     for (key, value) in read(Path::new(&file))? {
         let key = key.replace('_', "-");
-        if !words.iter().any(|word| option_name(word) == Some(&key)) {
+        let is_given = |word: &OsString| option_name(word).is_some_and(|given| same(given, &key));
+        if !given.iter().any(is_given) {
             words.extend(option(&key, &value).map_err(|reason| Failure::invalid(format_args!("{file:?}: {reason}")))?);
         }
     }
@@ -61,9 +81,17 @@ fn dashed(word: &OsString) -> OsString {
     }
 }
 
-/// The name in `--name` or `--name=value`.
+/// Whether an option of the command line stands for one of the file.
+fn same(given: &str, key: &str) -> bool {
+    let canonical = |name| ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, option)| *option);
+    let (given, key) = (canonical(given), canonical(key));
+    given == key || LENGTHS.contains(&given) && LENGTHS.contains(&key)
+}
+
+/// The name in `--name` or `--name=value`, or the letter of `-o`.
 fn option_name(word: &OsString) -> Option<&str> {
-    let name = word.to_str()?.strip_prefix("--")?;
+    let word = word.to_str()?;
+    let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
     Some(name.split_once('=').map_or(name, |(name, _)| name))
 }
 
@@ -71,6 +99,7 @@ fn option_name(word: &OsString) -> Option<&str> {
 fn option(key: &str, value: &Value) -> Result<Vec<OsString>, String> {
     let word = |value: &dyn std::fmt::Display| OsString::from(format!("--{key}={value}"));
     match value {
+        Value::Bool(flag) if VALUED.contains(&key) => Ok(vec![word(flag)]),
         Value::Null | Value::Bool(false) => Ok(Vec::new()),
         Value::Bool(true) => Ok(vec![format!("--{key}").into()]),
         Value::Number(number) => Ok(vec![word(number)]),
