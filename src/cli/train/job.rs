@@ -220,12 +220,7 @@ impl<'a> Opened<'a> {
             settings.schedule.num_steps, settings.batch_size, settings.max_length, settings.schedule.peak
         );
         let name = Path::new(&self.sources.names[0]).file_name().unwrap_or_default().to_string_lossy();
-        TrainingCurve {
-            title: format!("{what} of {name}"),
-            subtitle,
-            unit,
-            ..TrainingCurve::default()
-        }
+        TrainingCurve { title: format!("{what} of {name}"), subtitle, unit, ..TrainingCurve::default() }
     }
 }
 
