@@ -149,10 +149,18 @@ pub(crate) fn quoted(name: &str) -> String {
 
 /// A value from a file, without quotes, escaped and truncated.
 pub(crate) fn cut(text: &impl ToString) -> String {
-    let text = text.to_string();
-    let shown: String = text.chars().take(SHOWN_CHARS).flat_map(shown_char).collect();
-    let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
-    format!("{shown}{more}")
+    excerpt(&text.to_string(), SHOWN_CHARS, shown_char)
+}
+
+/// The start of a text of several lines, escaped as by [`cut`].
+pub(crate) fn cut_lines(text: &str, max_chars: usize) -> String {
+    excerpt(text, max_chars, |c| if c == '\n' { vec![c] } else { shown_char(c) })
+}
+
+fn excerpt(text: &str, max_chars: usize, shown: impl Fn(char) -> Vec<char>) -> String {
+    let more = if text.chars().nth(max_chars).is_some() { "…" } else { "" };
+    let start: String = text.chars().take(max_chars).flat_map(shown).collect();
+    format!("{start}{more}")
 }
 
 /// Escapes control and bidirectional characters, which would reach the terminal otherwise.

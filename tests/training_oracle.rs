@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use deepwide::data::Example;
 use deepwide::formats::HfDirectory;
 use deepwide::model::AnyDecoder;
 use deepwide::train::{
     AdamW, AdamWConfig, Decay, Dpo, DpoLoss, NextToken, NextTokenBatch, Objective, PairBatch, RouterLoss, Schedule,
-    StepLog, Targets, TrainConfig, TrainDocument, TrainPair, Trainer,
+    StepLog, Targets, TrainConfig, Trainer,
 };
 use deepwide::weights::{MemoryWeights, TensorId, WeightSource};
 use safetensors::SafeTensors;
@@ -69,19 +70,22 @@ fn ids(len: usize, salt: usize, vocab_size: usize) -> Vec<u32> {
     (0..len).map(|at| ((at * at * 7 + at * 3 + salt * 11) % vocab_size) as u32).collect()
 }
 
-/// Ids and marks of the documents of an update.
-fn documents(step: usize, vocab_size: usize) -> Vec<(Vec<u32>, Vec<bool>)> {
+/// The documents of an update.
+fn documents(step: usize, vocab_size: usize) -> Vec<Example> {
     let marks: [fn(usize) -> bool; 3] = [|_| true, |at| at >= 5, |at| at % 2 == 1];
     let lens = [9 + step % 4, 12, 7 + step % 3];
-    let document = |i: usize| (ids(lens[i], step * 3 + i, vocab_size), (0..lens[i]).map(marks[i]).collect());
+    let document = |i: usize| Example {
+        ids: ids(lens[i], step * 3 + i, vocab_size),
+        trained: (0..lens[i]).map(marks[i]).collect(),
+    };
     (0..3).map(document).collect()
 }
 
 /// The update's documents, two of them packed into one row.
 fn batch(step: usize, vocab_size: usize, device: &Device) -> NextTokenBatch {
     let documents = documents(step, vocab_size);
-    let borrow = |i: usize| TrainDocument { ids: &documents[i].0, trained: &documents[i].1 };
-    let (inputs, targets) = Targets::packed(&[vec![borrow(0), borrow(1)], vec![borrow(2)]], device);
+    let [a, b, c] = &documents[..] else { panic!("three documents") };
+    let (inputs, targets) = Targets::packed(&[vec![a, b], vec![c]], device);
     NextTokenBatch { inputs, targets }
 }
 
@@ -125,8 +129,8 @@ fn dpo_equals_pytorch() {
         let reference = golden.model(&pico::device());
         let batch = |step: usize, device: &Device| {
             let side = |prompt: &[u32], completion: Vec<u32>| {
-                let trained = (0..prompt.len() + completion.len()).map(|at| at >= prompt.len()).collect::<Vec<_>>();
-                ([prompt, &completion].concat(), trained)
+                let trained = (0..prompt.len() + completion.len()).map(|at| at >= prompt.len()).collect();
+                Example { ids: [prompt, &completion].concat(), trained }
             };
             let pairs: Vec<_> = (0..2)
                 .map(|i| {
@@ -135,11 +139,7 @@ fn dpo_equals_pytorch() {
                     (chosen, side(&prompt, ids(3 + i, step * 7 + i + 2, golden.vocab_size)))
                 })
                 .collect();
-            fn borrow((ids, trained): &(Vec<u32>, Vec<bool>)) -> TrainDocument<'_> {
-                TrainDocument { ids, trained }
-            }
-            let borrowed: Vec<_> =
-                pairs.iter().map(|(a, b)| TrainPair { chosen: borrow(a), rejected: borrow(b) }).collect();
+            let borrowed: Vec<[&Example; 2]> = pairs.iter().map(|(chosen, rejected)| [chosen, rejected]).collect();
             PairBatch::new(&borrowed, device)
         };
         let run = |beta| {
@@ -167,8 +167,8 @@ fn a_packed_batch_has_the_loss_of_its_documents_one_by_one() {
         let whole = batch(0, golden.vocab_size, &device);
         let alone: Vec<(f64, usize)> = documents(0, golden.vocab_size)
             .iter()
-            .map(|(ids, trained)| {
-                let (inputs, targets) = Targets::packed(&[vec![TrainDocument { ids, trained }]], &device);
+            .map(|document| {
+                let (inputs, targets) = Targets::packed(&[[document]], &device);
                 let batch = NextTokenBatch { inputs, targets };
                 (loss(&batch), batch.targets.len())
             })

@@ -56,13 +56,6 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The start of a text from a file, safe for a terminal: control characters but line feeds escaped, truncated.
-pub(super) fn shown_text(text: &str, max_chars: usize) -> String {
-    let safe = |c: char| if c.is_control() && c != '\n' { c.escape_default().collect() } else { String::from(c) };
-    let shown: String = text.chars().take(max_chars).map(safe).collect();
-    if text.chars().nth(max_chars).is_some() { shown + "…" } else { shown }
-}
-
 /// A name from a file, safe for a terminal: control characters escaped, truncated to 200 characters.
 pub(super) fn shown(name: &str) -> String {
     let escaped: String = name

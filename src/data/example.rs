@@ -51,6 +51,11 @@ impl Example {
         }
     }
 
+    /// Ids that the model reads: all but the last, which is a target only.
+    pub fn inputs(&self) -> &[u32] {
+        &self.ids[..self.ids.len().saturating_sub(1)]
+    }
+
     /// Ids that the loss counts. The first id of a sequence has none before it, and is never predicted.
     pub fn num_trained(&self) -> usize {
         self.trained.iter().skip(1).filter(|trained| **trained).count()

@@ -215,11 +215,8 @@ impl Checkpoints {
     fn prune(&self, saved: &mut Vec<usize>, best: Option<usize>) -> Result<(), FinetuneError> {
         let Some(limit) = self.limit else { return Ok(()) };
         let num_old = saved.len().saturating_sub(limit.max(1));
-        let (old, kept): (Vec<_>, Vec<_>) =
-            saved.iter().enumerate().partition(|(index, step)| *index < num_old && Some(**step) != best);
-        let (old, kept): (Vec<usize>, Vec<usize>) =
-            (old.into_iter().map(|(_, step)| *step).collect(), kept.into_iter().map(|(_, step)| *step).collect());
-        *saved = kept;
+        let old: Vec<usize> = saved[..num_old].iter().copied().filter(|step| Some(*step) != best).collect();
+        saved.retain(|step| !old.contains(step));
         for step in old {
             let path = self.path(step);
             self.disk.remove_tree(&path).map_err(FileError::io(&path))?;

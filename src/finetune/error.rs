@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::settings::Change;
-use crate::data::DataError;
 use crate::data::shards::ShardError;
 use crate::data::source::SourceError;
 use crate::error::{ErrorKind, FileError, InFile};
@@ -34,9 +33,6 @@ pub enum FinetuneError {
     /// A weight cannot be read.
     #[error(transparent)]
     Weights(#[from] WeightError),
-    /// The data cannot be read.
-    #[error(transparent)]
-    Data(Box<DataError>),
     /// The tokenizer cannot be read, or cannot encode a text.
     #[error(transparent)]
     Tokenizer(Box<TokenizerError>),
@@ -135,7 +131,6 @@ from_boxed!(
     Checkpoint(CheckpointError),
     Source(SourceError),
     Lora(LoraError),
-    Data(DataError),
     Output(OutputError)
 );
 
@@ -148,7 +143,6 @@ impl FinetuneError {
             Self::Checkpoint(error) => error.kind(),
             Self::Upscale(error) => error.kind(),
             Self::Weights(error) => error.kind(),
-            Self::Data(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),
             Self::Optimizer(error) => error.fault.kind(),
             Self::Lora(error) => error.kind(),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, OPTIMIZER, Progress, Resumed};
 use super::run::{Control, Ended, Event, Run, Start};
@@ -26,6 +27,8 @@ pub struct Job<'a> {
     pub disk: &'a Arc<dyn Disk>,
     /// The base.
     pub sources: &'a Sources,
+    /// The base with the hash of its weights, as the receipt records it.
+    pub parents: &'a [Value],
     /// The base as it is grown before training.
     pub growth: &'a Growth<'a>,
     /// The settings.
@@ -35,7 +38,7 @@ pub struct Job<'a> {
     /// Where checkpoints are.
     pub checkpoints: &'a Checkpoints,
     /// A device that records gradients.
-    pub device: &'a Device,
+    pub device: Device,
 }
 
 impl Job<'_> {
@@ -56,7 +59,7 @@ impl Job<'_> {
     pub fn start(&self, resumed: Option<Resumed>) -> Result<Start, FinetuneError> {
         let (groups, adamw) = (self.settings.param_groups()?, self.settings.adamw);
         let Some(Resumed { path, progress, .. }) = resumed else {
-            let mut model = AnyDecoder::load(&self.growth.source, self.device)?;
+            let mut model = AnyDecoder::load(&self.growth.source, &self.device)?;
             if let Some(lora) = &self.settings.lora {
                 model = model.with_lora(lora.config(), self.settings.seed)?;
             }
@@ -117,19 +120,19 @@ impl Job<'_> {
         options: HfOptions,
         command: Vec<String>,
     ) -> Result<(), FinetuneError> {
-        let (sources, growth, settings) = (self.sources, self.growth, self.settings);
-        let trained = Trained { sources, growth, model, settings, progress };
+        let Self { sources, parents, growth, settings, .. } = *self;
+        let trained = Trained { sources, parents, growth, model, settings, progress };
         let provenance = Provenance { command, seed: settings.seed };
-        write_model(self.disk, partial, &trained, options, &provenance, &mut |_| ())
+        write_model(self.disk, partial, &trained, options, &provenance)
     }
 
     /// The model of a checkpoint: its weights, or the base with its adapter.
     fn load(&self, path: &Path) -> Result<AnyDecoder, FinetuneError> {
         if self.settings.lora.is_some() {
-            let base = AnyDecoder::load(&self.growth.source, self.device)?;
+            let base = AnyDecoder::load(&self.growth.source, &self.device)?;
             let adapter = PeftDirectory::open_on(self.disk.clone(), path)?.read(self.growth.source.config())?;
             return Ok(base.with_adapter(&adapter)?);
         }
-        Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, self.device)?)
+        Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, &self.device)?)
     }
 }

@@ -2,12 +2,12 @@
 
 use burn::tensor::Device;
 
-use super::rows::{Row, Rows, borrow, row_at};
+use super::rows::{Row, Rows, row_at};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::model::loss::mean;
 use crate::model::{AnyDecoder, CausalLm};
-use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets, TrainDocument};
+use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
 
 /// Next-token prediction on rows.
 pub struct LanguageModeling<'a> {
@@ -33,10 +33,6 @@ impl<'a> LanguageModeling<'a> {
     }
 }
 
-fn borrowed(rows: &[Row]) -> Vec<Vec<TrainDocument<'_>>> {
-    rows.iter().map(|row| row.iter().map(borrow).collect()).collect()
-}
-
 impl Task for LanguageModeling<'_> {
     type Objective = NextToken;
 
@@ -46,9 +42,9 @@ impl Task for LanguageModeling<'_> {
 
     fn update(&self, step: usize) -> Result<Update<NextTokenBatch>, FinetuneError> {
         let rows = self.indices(step).map(|index| self.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
-        let num_tokens = rows.iter().flatten().map(|text| text.ids.len().saturating_sub(1) as u64).sum();
+        let num_tokens = rows.iter().flatten().map(|text| text.inputs().len() as u64).sum();
         let batch = |rows: &[Row]| {
-            let (inputs, targets) = Targets::packed(&borrowed(rows), &self.device);
+            let (inputs, targets) = Targets::packed(rows, &self.device);
             NextTokenBatch { inputs, targets }
         };
         let batches = rows.chunks(self.settings.micro_batch_size).map(batch);
@@ -69,7 +65,7 @@ impl Task for LanguageModeling<'_> {
         let device = self.device.clone().without_autodiff();
         let (mut sum, mut num_targets) = (0.0, 0usize);
         for rows in self.heldout.chunks(self.settings.micro_batch_size) {
-            let (inputs, targets) = Targets::packed(&borrowed(rows), &device);
+            let (inputs, targets) = Targets::packed(rows, &device);
             if targets.is_empty() {
                 continue;
             }

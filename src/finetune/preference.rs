@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::rows::{borrow, row_at};
+use super::rows::row_at;
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::data::Example;
 use crate::model::AnyDecoder;
-use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, TrainPair, initial_loss};
+use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, initial_loss};
 
 /// Two completions of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    fn borrow(&self) -> TrainPair<'_> {
-        TrainPair { chosen: borrow(&self.chosen), rejected: borrow(&self.rejected) }
+    fn sides(&self) -> [&Example; 2] {
+        [&self.chosen, &self.rejected]
     }
 }
 
@@ -72,7 +72,7 @@ impl<'a> Preference<'a> {
         let needed: Vec<u64> =
             visited.into_iter().chain(heldout).filter(|index| !self.reference.contains_key(index)).collect();
         for (done, index) in needed.iter().enumerate() {
-            let batch = PairBatch::new(&[self.pair(*index).borrow()], &device);
+            let batch = PairBatch::new(&[self.pair(*index).sides()], &device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();
             self.reference.insert(*index, [values[0], values[1]]);
             watch(done + 1, needed.len());
@@ -98,7 +98,7 @@ impl<'a> Preference<'a> {
     }
 
     fn batch(&self, indices: &[u64], device: &Device) -> PairBatch {
-        let pairs: Vec<TrainPair<'_>> = indices.iter().map(|index| self.pair(*index).borrow()).collect();
+        let pairs: Vec<[&Example; 2]> = indices.iter().map(|index| self.pair(*index).sides()).collect();
         let of = |side: usize| indices.iter().map(move |index| self.reference[index][side]);
         PairBatch::new(&pairs, device).with_reference(of(0).chain(of(1)).collect())
     }
@@ -113,11 +113,9 @@ impl Task for Preference<'_> {
 
     fn update(&self, step: usize) -> Result<Update<PairBatch>, FinetuneError> {
         let indices = self.indices(step);
-        let len = |index: &u64| {
-            let pair = self.pair(*index);
-            (pair.chosen.ids.len() + pair.rejected.ids.len()) as u64 - 2
-        };
-        let num_tokens = indices.iter().map(len).sum();
+        let num_tokens =
+            indices.iter().flat_map(|index| self.pair(*index).sides()).map(|side| side.inputs().len() as u64);
+        let num_tokens = num_tokens.sum();
         let batches = indices.chunks(self.settings.micro_batch_size).map(|indices| self.batch(indices, &self.device));
         Ok(Update { batches: batches.collect(), num_tokens })
     }

@@ -6,12 +6,6 @@ use super::FinetuneError;
 use crate::data::packing::Segment;
 use crate::data::shards::TokenWindows;
 use crate::data::{Document, Example, Permutation};
-use crate::train::TrainDocument;
-
-/// An example as training borrows it.
-pub(super) fn borrow(example: &Example) -> TrainDocument<'_> {
-    TrainDocument { ids: &example.ids, trained: &example.trained }
-}
 
 /// Packed documents, which do not attend to each other.
 pub type Row = Vec<Example>;
@@ -103,14 +97,30 @@ pub struct ExampleRows {
 }
 
 impl ExampleRows {
-    /// Rows of parts of the examples, which are called `names`.
+    /// Rows of parts of the examples, which are called `names`. Rows without a target are left out: the first part of a cut
+    /// example may be all prompt.
     ///
     /// # Panics
     /// If there are not as many names as examples.
-    pub fn new(examples: Vec<Example>, names: Vec<String>, rows: Vec<Vec<Segment>>) -> Self {
+    pub fn new(examples: Vec<Example>, names: Vec<String>, mut rows: Vec<Vec<Segment>>) -> Self {
         assert_eq!(examples.len(), names.len(), "names of examples");
+        rows.retain(|row| row.iter().any(|segment| part(&examples, segment).num_trained() > 0));
         Self { examples, names, rows }
     }
+
+    /// Mean number of tokens of a row, rounded up.
+    ///
+    /// # Panics
+    /// If there is no row.
+    pub fn mean_tokens(&self) -> u64 {
+        let num_tokens: usize = self.rows.iter().flatten().map(|segment| segment.tokens.len()).sum();
+        num_tokens.div_ceil(self.rows.len()) as u64
+    }
+}
+
+fn part(examples: &[Example], segment: &Segment) -> Example {
+    let Example { ids, trained } = &examples[segment.example];
+    Example { ids: ids[segment.tokens.clone()].to_vec(), trained: trained[segment.tokens.clone()].to_vec() }
 }
 
 impl Rows for ExampleRows {
@@ -119,11 +129,7 @@ impl Rows for ExampleRows {
     }
 
     fn row(&self, index: u64) -> Result<Row, FinetuneError> {
-        let part = |segment: &Segment| {
-            let Example { ids, trained } = &self.examples[segment.example];
-            Example { ids: ids[segment.tokens.clone()].to_vec(), trained: trained[segment.tokens.clone()].to_vec() }
-        };
-        Ok(self.rows[index as usize].iter().map(part).collect())
+        Ok(self.rows[index as usize].iter().map(|segment| part(&self.examples, segment)).collect())
     }
 
     fn name(&self, index: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::checkpoint::Progress;
 use super::log::to_jsonl;
@@ -13,13 +13,15 @@ use crate::model::{AnyDecoder, DecoderWeights};
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
 use crate::output::receipt::RECEIPT;
-use crate::upscale::{Growth, Provenance, Sources, model_card, parents, receipt};
+use crate::upscale::{Growth, Provenance, Sources, model_card, receipt};
 
 /// A trained model and where it comes from.
 pub struct Trained<'a> {
     /// The checkpoints that it was grown from.
     pub sources: &'a Sources,
-    /// What it was before training.
+    /// The same with the hash of their weights, as the receipt records them.
+    pub parents: &'a [Value],
+    /// The grown base, before training.
     pub growth: &'a Growth<'a>,
     /// The model.
     pub model: &'a AnyDecoder,
@@ -29,7 +31,7 @@ pub struct Trained<'a> {
     pub progress: &'a Progress,
 }
 
-/// Writes and commits the directory: of an adapter, that of PEFT. `watch` receives the size of each chunk written or hashed.
+/// Writes and commits the directory: of an adapter, that of PEFT.
 ///
 /// # Errors
 /// [`FinetuneError`]; the directory is then removed.
@@ -39,9 +41,8 @@ pub fn write_model(
     trained: &Trained<'_>,
     options: HfOptions,
     provenance: &Provenance,
-    watch: &mut dyn FnMut(u64),
 ) -> Result<(), FinetuneError> {
-    let Trained { sources, growth, model, settings, progress } = trained;
+    let Trained { sources, parents, growth, model, settings, progress } = trained;
     let library = match model.adapter() {
         Some(adapter) => {
             write_peft(&mut partial, &adapter, Some(&sources.names[0]))?;
@@ -49,7 +50,7 @@ pub fn write_model(
         }
         None => {
             let (weights, sidecar) = (DecoderWeights::new(model), sources.sidecar(&**disk)?);
-            HfWriter::new(&weights, options).write(&mut partial, &sidecar, watch)?;
+            HfWriter::new(&weights, options).write(&mut partial, &sidecar, &mut |_| ())?;
             sidecar.write(disk, &mut partial)?;
             for (name, bytes) in &growth.configs {
                 partial.write(name, bytes)?;
@@ -64,7 +65,7 @@ pub fn write_model(
         progress.step, progress.num_tokens
     );
     partial.write("README.md", model_card(sources, growth, library, Some(&training))?.as_bytes())?;
-    let mut receipt = receipt(parents(sources, watch)?, growth, provenance);
+    let mut receipt = receipt(parents.to_vec(), growth, provenance);
     receipt["training"] = json!({
         "steps": progress.step,
         "num_tokens": progress.num_tokens,

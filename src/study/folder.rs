@@ -105,19 +105,11 @@ mod tests {
     use crate::config::DecoderConfig;
     use crate::error::ErrorKind;
     use crate::report::fixture;
-    use crate::study::{Budget, PlanOptions};
+    use crate::study::plan::tests::options;
 
     /// A plan, and a study that ran it.
     fn complete() -> (StudyPlan, Study) {
-        let options = PlanOptions {
-            overlaps: Vec::new(),
-            num_local_experts: 8,
-            num_experts_per_tok: 2,
-            budget: Budget::Flops(1_000_000_000_000),
-            batch_size: 8,
-            seq_length: 128,
-        };
-        let plan = StudyPlan::new(&DecoderConfig::pico(), &options).unwrap();
+        let plan = StudyPlan::new(&DecoderConfig::pico(), &options()).unwrap();
         let mut study = fixture::study(3, 1);
         for (arm, spec) in study.arms.iter_mut().zip(&plan.arms) {
             (arm.name, arm.config) = (spec.name.clone(), spec.config.clone());

@@ -119,11 +119,12 @@ fn small(flops: u128) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::growth::PlanError;
 
-    fn options() -> PlanOptions {
+    /// Options of a small study on the built-in base.
+    pub(in crate::study) fn options() -> PlanOptions {
         PlanOptions {
             overlaps: Vec::new(),
             num_local_experts: 8,

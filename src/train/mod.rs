@@ -15,7 +15,7 @@ mod trainer;
 
 pub use objective::{
     Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch,
-    Targets, TrainDocument, TrainError, TrainPair, WindowBatches, initial_loss,
+    Targets, TrainError, WindowBatches, initial_loss,
 };
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use param_groups::{ParamGroups, ParamNames};

@@ -12,6 +12,7 @@ use crate::config::DecoderConfig;
 use crate::finetune::{Control, LoraSettings, Provenance, Settings};
 use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
+use crate::weights::WeightSource;
 
 /// Options that the short help shows.
 const SHORT: [&str; 12] = [
@@ -228,8 +229,6 @@ pub(super) struct Inputs {
     pub row_tokens: u64,
     /// Hash of the data, its packing and its split.
     pub hash: String,
-    /// Hash of the base and of its growth.
-    pub base: String,
 }
 
 impl TrainingArgs {
@@ -247,18 +246,18 @@ impl TrainingArgs {
         }
     }
 
-    /// The settings of a run of this length.
-    pub(super) fn settings(
+    /// The settings of a run on a grown base, whose hash is `base`.
+    pub(super) fn settings<S: WeightSource>(
         &self,
-        config: &DecoderConfig,
+        source: &S,
+        base: String,
         data: Inputs,
         max_length: usize,
         dpo: Option<Dpo>,
         defaults: Defaults,
-        provenance: &Provenance,
     ) -> Result<Settings, Failure> {
         let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
-        let num_steps = self.num_steps(config, &data, batch_size, defaults);
+        let num_steps = self.num_steps(source.config(), &data, batch_size, defaults);
         let warmup_steps = self.warmup_steps.unwrap_or((self.warmup_ratio * num_steps as f64).ceil() as usize);
         let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
         let decay = match self.lr_scheduler_type {
@@ -268,8 +267,9 @@ impl TrainingArgs {
             SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
         };
         let multipliers = self.lr_multiplier.iter().map(|multiplier| (&multiplier.group, multiplier.value));
+        let provenance = Provenance::of(source);
         let groups = multipliers.chain(self.freeze.iter().map(|group| (group, 0.0)));
-        let groups = groups.map(|(group, multiplier)| Ok((group.pattern(provenance)?, multiplier)));
+        let groups = groups.map(|(group, multiplier)| Ok((group.pattern(&provenance)?, multiplier)));
         Ok(Settings {
             seed: self.growth.seed,
             max_length,
@@ -293,7 +293,7 @@ impl TrainingArgs {
             groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
             lora: self.lora(),
-            base: data.base,
+            base,
             data: data.hash,
         })
     }

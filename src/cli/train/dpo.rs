@@ -14,8 +14,7 @@ use crate::cli::failure::Failure;
 use crate::cli::values::{non_negative_real, positive_real};
 use crate::data::source::data_files;
 use crate::data::{PreferencePair, RecordEncoder, Truncation};
-use crate::device::device;
-use crate::finetune::{Job, Pair, Preference, Provenance, read_records};
+use crate::finetune::{Pair, Preference, read_records};
 use crate::train::{Dpo, DpoLoss};
 use crate::weights::WeightSource;
 
@@ -70,8 +69,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     }
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;
-    let config = growth.source.config().clone();
-    let max_length = args.training.max_length(&config)?;
+    let max_length = args.training.max_length(growth.source.config())?;
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
@@ -100,23 +98,13 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
-    let data = Inputs { num_rows: num_train, row_tokens, hash, base: opened.base_hash(&growth)? };
+    let data = Inputs { num_rows: num_train, row_tokens, hash };
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
-    let provenance = Provenance::of(&growth.source);
-    let settings = args.training.settings(&config, data, max_length, Some(dpo), defaults, &provenance)?;
-    let device = device(&args.training.device)?.autodiff();
-    let job = Job {
-        disk: &opened.disk,
-        sources: &opened.sources,
-        growth: &growth,
-        settings: &settings,
-        control: args.training.control(),
-        checkpoints: &opened.checkpoints,
-        device: &device,
-    };
+    let (settings, parents) = opened.settings(&growth, max_length, data, Some(dpo), defaults)?;
+    let job = opened.job(&growth, &settings, &parents)?;
     let mut start = opened.start(&job)?;
     let reference = std::mem::take(&mut start.progress.reference);
-    let mut task = Preference::new(&pairs, &heldout, reference, &settings, &device);
+    let mut task = Preference::new(&pairs, &heldout, reference, &settings, &job.device);
     if start.progress.step == 0 {
         let bar = counting("reference");
         task.precompute(&start.model, &mut |done, of| {

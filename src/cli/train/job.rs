@@ -1,4 +1,4 @@
-//! What the training commands do alike: open the base, train, write, report.
+//! Shared steps of the training commands: open the base, train, write, report.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,12 +6,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::TrainingArgs;
+use super::args::{Defaults, Inputs};
 use super::progress::{Summary, Watcher};
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::config::DecoderConfig;
 use crate::data::Example;
+use crate::device::device;
 use crate::figure::TrainingCurve;
 use crate::finetune::{
     Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task,
@@ -23,16 +25,17 @@ use crate::output::disk::{Disk, absolute, disk};
 use crate::profile::flops::count_parameters;
 use crate::profile::memory::{activation_bytes, train_state_bytes};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
-use crate::upscale::{Growth, Request, Sources};
+use crate::train::Dpo;
+use crate::upscale::{Growth, Request, Sources, parents};
 use crate::weights::WeightSource;
 
 /// A base to train, and its checked output.
 pub(super) struct Opened<'a> {
     args: &'a TrainingArgs,
-    pub(super) disk: Arc<dyn Disk>,
+    disk: Arc<dyn Disk>,
     out: PathBuf,
-    pub(super) sources: Sources,
-    pub(super) checkpoints: Checkpoints,
+    sources: Sources,
+    checkpoints: Checkpoints,
 }
 
 impl<'a> Opened<'a> {
@@ -93,11 +96,39 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// Hash of the weights of the base and of the growths: what a checkpoint must have started from.
-    pub(super) fn base_hash(&self, growth: &Growth<'_>) -> Result<String, Failure> {
-        let weights = self.sources.bases[0].weight_records(&mut |_| ())?;
-        let record = json!({"weights": weights, "growth": growth.record()});
-        Ok(blake3::hash(record.to_string().as_bytes()).to_hex().to_string())
+    /// The settings of a run, with a hash of the weights of the base and of the growths, and the base as receipts record it.
+    pub(super) fn settings(
+        &self,
+        growth: &Growth<'_>,
+        max_length: usize,
+        data: Inputs,
+        dpo: Option<Dpo>,
+        defaults: Defaults,
+    ) -> Result<(Settings, Vec<Value>), Failure> {
+        let parents = parents(&self.sources, &mut |_| ())?;
+        let record = json!({"weights": parents[0]["weights"], "growth": growth.record()});
+        let base = blake3::hash(record.to_string().as_bytes()).to_hex().to_string();
+        let settings = self.args.settings(&growth.source, base, data, max_length, dpo, defaults)?;
+        Ok((settings, parents))
+    }
+
+    /// The run on the device that the options name.
+    pub(super) fn job<'j>(
+        &'j self,
+        growth: &'j Growth<'j>,
+        settings: &'j Settings,
+        parents: &'j [Value],
+    ) -> Result<Job<'j>, Failure> {
+        Ok(Job {
+            disk: &self.disk,
+            sources: &self.sources,
+            parents,
+            growth,
+            settings,
+            control: self.args.control(),
+            checkpoints: &self.checkpoints,
+            device: device(&self.args.device)?.autodiff(),
+        })
     }
 
     /// Checks that the model has all ids.

@@ -24,8 +24,7 @@ use crate::config::DecoderConfig;
 use crate::data::check_vocabulary;
 use crate::data::shards::{TokenShards, TokenWindows};
 use crate::data::source::data_files;
-use crate::device::device;
-use crate::finetune::{FinetuneError, Job, LanguageModeling, Provenance, Row, RowRange, Rows, TextRows, read_texts};
+use crate::finetune::{FinetuneError, LanguageModeling, Row, RowRange, Rows, TextRows, read_texts};
 use crate::tokenizer::Tokenizer;
 use crate::weights::WeightSource;
 
@@ -58,32 +57,22 @@ pub struct TrainArgs {
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;
-    let config = growth.source.config().clone();
-    let max_length = args.training.max_length(&config)?;
+    let config = growth.source.config();
+    let max_length = args.training.max_length(config)?;
     let tokenizer = opened.tokenizer()?;
     let (rows, hash) = match &args.data[..] {
-        [directory] if directory.join(SHARDS).is_file() => shards(directory, &tokenizer, &config, max_length)?,
-        data => texts(data, &tokenizer, &config, max_length)?,
+        [directory] if directory.join(SHARDS).is_file() => shards(directory, &tokenizer, config, max_length)?,
+        data => texts(data, &tokenizer, config, max_length)?,
     };
     let num_train = args.training.num_train(rows.len())?;
     let train = RowRange { rows: &*rows, range: 0..num_train };
     let heldout = (num_train..rows.len()).map(|index| rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
     let hash = blake3::hash(format!("{hash} {num_train} {max_length}").as_bytes()).to_hex().to_string();
-    let data = Inputs { num_rows: num_train, row_tokens: max_length as u64, hash, base: opened.base_hash(&growth)? };
+    let data = Inputs { num_rows: num_train, row_tokens: max_length as u64, hash };
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
-    let provenance = Provenance::of(&growth.source);
-    let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
-    let device = device(&args.training.device)?.autodiff();
-    let job = Job {
-        disk: &opened.disk,
-        sources: &opened.sources,
-        growth: &growth,
-        settings: &settings,
-        control: args.training.control(),
-        checkpoints: &opened.checkpoints,
-        device: &device,
-    };
-    let task = LanguageModeling::new(&train, heldout, &settings, &device);
+    let (settings, parents) = opened.settings(&growth, max_length, data, None, defaults)?;
+    let job = opened.job(&growth, &settings, &parents)?;
+    let task = LanguageModeling::new(&train, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job)?)
 }
 

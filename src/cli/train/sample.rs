@@ -2,8 +2,9 @@
 
 use std::io::{self, IsTerminal};
 
-use crate::cli::{console, output};
+use crate::cli::console;
 use crate::data::{Example, RecordFormat};
+use crate::error::cut_lines;
 use crate::finetune::Dataset;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
@@ -59,7 +60,7 @@ pub(super) fn tell_sample<'a>(
     while start < example.ids.len() && shown.chars().count() < SHOWN {
         let trained = example.trained[start];
         let len = example.trained[start..].iter().take_while(|flag| **flag == trained).count();
-        let text = output::shown_text(&tokenizer.decode(&example.ids[start..start + len])?, SHOWN);
+        let text = cut_lines(&tokenizer.decode(&example.ids[start..start + len])?, SHOWN);
         shown += &if trained { text } else { format!("{open}{text}{close}") };
         start += len;
     }

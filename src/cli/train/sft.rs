@@ -12,9 +12,8 @@ use super::sample::{tell_formats, tell_sample};
 use crate::cli::failure::Failure;
 use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
 use crate::data::source::data_files;
-use crate::data::{Example, RecordEncoder, Truncation};
-use crate::device::device;
-use crate::finetune::{ExampleRows, Job, LanguageModeling, Provenance, Row, RowRange, Rows, read_records};
+use crate::data::{RecordEncoder, Truncation};
+use crate::finetune::{ExampleRows, LanguageModeling, Row, Rows, read_records};
 use crate::weights::WeightSource;
 
 /// Fine-tune on instructions: completions, chats
@@ -62,8 +61,7 @@ pub enum PackingArg {
 pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;
-    let config = growth.source.config().clone();
-    let max_length = args.training.max_length(&config)?;
+    let max_length = args.training.max_length(growth.source.config())?;
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder {
@@ -99,34 +97,14 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         (true, PackingArg::Bfd) => best_fit_decreasing(&lens, limit),
         (true, PackingArg::Wrapped) => wrapped(&lens, limit),
     };
-    let packed: Vec<Vec<Segment>> = packed.into_iter().filter(|row| has_target(row, &dataset.items)).collect();
-    if packed.is_empty() {
+    let rows = ExampleRows::new(dataset.items, dataset.names, packed);
+    if rows.is_empty() {
         return Err(Failure::invalid("the data has no row with a token to train, expected at least one"));
     }
-    let num_tokens: usize = packed.iter().flatten().map(|segment| segment.tokens.len()).sum();
-    let row_tokens = num_tokens.div_ceil(packed.len()) as u64;
-    let rows = ExampleRows::new(dataset.items, dataset.names, packed);
-    let train = RowRange { range: 0..rows.len(), rows: &rows };
-    let data = Inputs { num_rows: train.len(), row_tokens, hash, base: opened.base_hash(&growth)? };
+    let data = Inputs { num_rows: rows.len(), row_tokens: rows.mean_tokens(), hash };
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
-    let provenance = Provenance::of(&growth.source);
-    let settings = args.training.settings(&config, data, max_length, None, defaults, &provenance)?;
-    let device = device(&args.training.device)?.autodiff();
-    let job = Job {
-        disk: &opened.disk,
-        sources: &opened.sources,
-        growth: &growth,
-        settings: &settings,
-        control: args.training.control(),
-        checkpoints: &opened.checkpoints,
-        device: &device,
-    };
-    let task = LanguageModeling::new(&train, heldout, &settings, &device);
+    let (settings, parents) = opened.settings(&growth, max_length, data, None, defaults)?;
+    let job = opened.job(&growth, &settings, &parents)?;
+    let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job)?)
-}
-
-/// Whether something in a row is trained: of a wrapped example, its first part may be all prompt.
-fn has_target(row: &[Segment], examples: &[Example]) -> bool {
-    row.iter()
-        .any(|segment| examples[segment.example].trained[segment.tokens.clone()].iter().skip(1).any(|trained| *trained))
 }

@@ -40,7 +40,7 @@ pub enum RowFault {
         found_first: &'static str,
         /// Another.
         second: &'static str,
-        /// What is in that.
+        /// What is in it.
         found_second: &'static str,
     },
     /// A message breaks a rule.

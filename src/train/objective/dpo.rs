@@ -4,7 +4,8 @@ use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Accumulate, Objective, Targets, TrainDocument};
+use super::{Accumulate, Objective, Targets};
+use crate::data::Example;
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 use crate::trace::span;
 use crate::train::router::{RouterLoss, RouterStats};
@@ -37,15 +38,6 @@ pub struct Dpo {
     pub router: RouterLoss,
 }
 
-/// A prompt with two completions, of which the first is preferred. Only the completions are targets.
-#[derive(Debug, Clone, Copy)]
-pub struct TrainPair<'a> {
-    /// Prompt and preferred completion.
-    pub chosen: TrainDocument<'a>,
-    /// Prompt and other completion.
-    pub rejected: TrainDocument<'a>,
-}
-
 /// Pairs as one batch: the sequences with the chosen completions, then those with the rejected ones.
 #[derive(Debug, Clone)]
 pub struct PairBatch {
@@ -61,14 +53,14 @@ pub struct PairBatch {
 }
 
 impl PairBatch {
-    /// Batches pairs.
+    /// Batches pairs: a prompt with the chosen and with the rejected completion, of which the completions are trained.
     ///
     /// # Panics
     /// If there is no pair, or a completion has no token.
-    pub fn new(pairs: &[TrainPair<'_>], device: &Device) -> Self {
-        let rows: Vec<Vec<TrainDocument<'_>>> =
-            pairs.iter().map(|pair| vec![pair.chosen]).chain(pairs.iter().map(|pair| vec![pair.rejected])).collect();
-        let lens: Vec<f32> = rows.iter().map(|row| row[0].num_targets() as f32).collect();
+    pub fn new(pairs: &[[&Example; 2]], device: &Device) -> Self {
+        let side = |side: usize| pairs.iter().map(move |pair| [pair[side]]);
+        let rows: Vec<[&Example; 1]> = side(0).chain(side(1)).collect();
+        let lens: Vec<f32> = rows.iter().map(|[example]| example.num_trained() as f32).collect();
         assert!(lens.iter().all(|len| *len > 0.0) && !lens.is_empty(), "a completion needs a token");
         let (inputs, targets) = Targets::packed(&rows, device);
         let Targets::Some { rows: target_rows, .. } = &targets else { unreachable!("packed targets are listed") };

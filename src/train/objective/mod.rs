@@ -4,9 +4,9 @@ mod dpo;
 mod next_token;
 mod targets;
 
-pub use dpo::{Dpo, DpoLog, DpoLoss, PairBatch, TrainPair, initial_loss};
+pub use dpo::{Dpo, DpoLog, DpoLoss, PairBatch, initial_loss};
 pub use next_token::{BatchSize, NextToken, NextTokenBatch, NextTokenLog, TrainError, WindowBatches};
-pub use targets::{Targets, TrainDocument};
+pub use targets::Targets;
 
 use burn::tensor::Tensor;
 

@@ -1,31 +1,12 @@
 //! The tokens that a model is trained to predict.
 
+use std::borrow::Borrow;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::data::Example;
 use crate::model::{CausalLm, TokenBatch};
 use crate::trace::span;
-
-/// A document to train on: token ids, and which of them are targets of the loss. The first token is never a target,
-/// because nothing precedes it.
-#[derive(Debug, Clone, Copy)]
-pub struct TrainDocument<'a> {
-    /// Token ids.
-    pub ids: &'a [u32],
-    /// Whether each is a target.
-    pub trained: &'a [bool],
-}
-
-impl TrainDocument<'_> {
-    /// Ids that the model reads: all but the last, which only is a target.
-    fn inputs(&self) -> &[u32] {
-        &self.ids[..self.ids.len().saturating_sub(1)]
-    }
-
-    /// Targets of the loss.
-    pub fn num_targets(&self) -> usize {
-        self.trained.iter().skip(1).filter(|trained| **trained).count()
-    }
-}
 
 /// The tokens of a batch that are targets of the loss.
 #[derive(Debug, Clone)]
@@ -49,17 +30,17 @@ impl Targets {
     ///
     /// # Panics
     /// If a document has another number of marks than of ids.
-    pub fn packed(rows: &[Vec<TrainDocument<'_>>], device: &Device) -> (TokenBatch, Self) {
+    pub fn packed<R: AsRef<[E]>, E: Borrow<Example>>(rows: &[R], device: &Device) -> (TokenBatch, Self) {
         let inputs: Vec<Vec<&[u32]>> =
-            rows.iter().map(|documents| documents.iter().map(TrainDocument::inputs).collect()).collect();
+            rows.iter().map(|row| row.as_ref().iter().map(|document| document.borrow().inputs()).collect()).collect();
         let len = |row: &Vec<&[u32]>| row.iter().map(|ids| ids.len()).sum::<usize>();
         let seq_length = inputs.iter().map(len).max().unwrap_or(0);
         let (mut positions, mut ids, mut target_rows) = (Vec::new(), Vec::new(), Vec::new());
         for (row, documents) in rows.iter().enumerate() {
             let mut position = row * seq_length;
-            for document in documents {
+            for document in documents.as_ref().iter().map(Borrow::borrow) {
                 assert_eq!(document.ids.len(), document.trained.len(), "ids and marks of a document");
-                let targets = document.ids.iter().zip(document.trained).skip(1);
+                let targets = document.ids.iter().zip(&document.trained).skip(1);
                 for ((id, _), at) in targets.zip(position..).filter(|((_, trained), _)| **trained) {
                     positions.push(at as i32);
                     ids.push(*id as i32);
