@@ -48,7 +48,7 @@ pub struct MergeLoraArgs {
 /// Merges an adapter into its base.
 ///
 /// # Errors
-/// Whatever headers can tell, before anything is written, and after an error while writing nothing is left.
+/// Faults that headers reveal are reported before anything is written; an error while writing leaves no output.
 pub fn run(args: &MergeLoraArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let out = absolute(&args.out)?;

@@ -1,4 +1,4 @@
-//! Writes a planned growth: the space it takes, progress, and what a signal leaves.
+//! Writes a planned growth: checks disk space, shows progress, cleans up after a signal.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! What the assistant says in a rendered chat.
+//! The assistant's turns in a rendered chat.
 
 use std::ops::Range;
 
 use super::encoder_fault::EncoderFault;
 use crate::tokenizer::{ChatTemplate, Message, RenderOptions};
 
-/// The text of a chat, and the byte ranges of what the assistant says in it.
+/// The text of a chat, and the byte ranges of the assistant's turns.
 ///
 /// These are the `{% generation %}` blocks of the template. Where a template has none, each message of the assistant is
 /// what the messages up to it add to those before it and a generation prompt. That holds for templates that render a

@@ -23,9 +23,9 @@ pub enum EncoderFault {
     /// A preference where an example of a text should be, or the other way round.
     #[error("found {found}, expected {expected}")]
     OtherRecord {
-        /// What the record is.
+        /// Kind of the record.
         found: &'static str,
-        /// What it should be.
+        /// Expected kind.
         expected: &'static str,
     },
     /// The template drops the calls of tools.
@@ -36,7 +36,7 @@ pub enum EncoderFault {
         /// Number of the message, from 1.
         number: usize,
     },
-    /// What the assistant says is not known.
+    /// The assistant's turns cannot be located.
     #[error(
         "{path:?} renders message {number} of this chat otherwise when it is the last, expected a chat template with \
          {{% generation %}} blocks, or one that renders a message alike whatever follows"

@@ -12,7 +12,7 @@ pub struct Example {
 /// A prompt and two completions of it, of which the first is preferred.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreferencePair {
-    /// What both completions begin after.
+    /// Ids before both completions.
     pub prompt: Vec<u32>,
     /// The better completion.
     pub chosen: Vec<u32>,

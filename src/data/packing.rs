@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// What TRL packs.
+    /// Rows packed by TRL.
     #[derive(Deserialize)]
     struct Golden {
         seq_length: usize,

@@ -12,7 +12,7 @@ const HELD_OUT: RGBColor = RGBColor(213, 94, 0);
 /// The losses of a run by its tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingCurve {
-    /// What was trained, for the title.
+    /// Title of the figure.
     pub title: String,
     /// One line about the run.
     pub subtitle: String,

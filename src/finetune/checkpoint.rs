@@ -51,7 +51,7 @@ pub struct Progress {
     pub reference: HashMap<u64, [f32; 2]>,
 }
 
-/// What [`STATE`] holds beside the keys of transformers.
+/// Fields of [`STATE`] in addition to those of transformers.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     format: u32,
@@ -106,7 +106,7 @@ impl Checkpoints {
     /// is touched.
     ///
     /// # Errors
-    /// What the disk reports; earlier checkpoints then stay.
+    /// I/O errors; earlier checkpoints are then kept.
     pub fn save(
         &self,
         model: &AnyDecoder,

@@ -1,4 +1,4 @@
-//! Files of records as what is trained.
+//! Reads files of records into training examples.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use crate::tokenizer::Tokenizer;
 /// Rows by which the format of a file is recognized.
 const PEEKED: usize = 64;
 
-/// What the records of some files gave.
+/// Items read from files of records.
 #[derive(Debug)]
 pub struct Dataset<T> {
-    /// An item of each record that gave one, in the order of the files.
+    /// The items, in the order of the files.
     pub items: Vec<T>,
     /// The file and the row of each item.
     pub names: Vec<String>,
     /// The files with their formats.
     pub formats: Vec<(PathBuf, RecordFormat)>,
-    /// Records with nothing to learn: an empty text or completion, two completions that are the same.
+    /// Records left out because nothing in them is trained, such as an empty completion or two equal ones.
     pub num_left_out: usize,
 }
 

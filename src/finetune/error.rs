@@ -44,7 +44,7 @@ pub enum FinetuneError {
     State {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// Reason.
         reason: String,
     },
     /// The settings differ from those of the checkpoint.
@@ -52,7 +52,7 @@ pub enum FinetuneError {
     Changed {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
+        /// Settings that differ.
         changes: Vec<Change>,
     },
     /// A loss or a gradient is not finite; the model was not updated.
@@ -90,7 +90,7 @@ pub enum FinetuneError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// Reason.
         reason: String,
     },
     /// A row is no record, or cannot be encoded.
@@ -98,7 +98,7 @@ pub enum FinetuneError {
     Record {
         /// The file and the row.
         row: String,
-        /// What was found.
+        /// Reason.
         reason: String,
     },
     /// There is nothing to train on.
@@ -112,7 +112,7 @@ pub enum FinetuneError {
     Pattern(#[from] regex::Error),
 }
 
-/// Boxes what makes results large.
+/// Boxes large errors, to keep `Result` small.
 macro_rules! from_boxed {
     ($($variant:ident($error:ty)),* $(,)?) => {
         $(impl From<$error> for FinetuneError {

@@ -72,7 +72,7 @@ impl Job<'_> {
         Ok(Start { model, optimizer, progress, checkpoint: Some(path) })
     }
 
-    /// Refuses groups that say nothing, or leave nothing to train.
+    /// Refuses groups that match no parameter, or freeze every parameter.
     fn check_groups(&self, groups: &ParamGroups, model: &AnyDecoder) -> Result<(), FinetuneError> {
         let names = ParamNames::of(model);
         if let Some(pattern) = groups.unmatched(names.all.iter().map(String::as_str)) {
@@ -84,7 +84,7 @@ impl Job<'_> {
         }
     }
 
-    /// Makes the updates that are left. `stop` is asked after each.
+    /// Makes the remaining updates. `stop` is called after each.
     ///
     /// # Errors
     /// As [`Run::finish`].

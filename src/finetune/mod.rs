@@ -1,4 +1,4 @@
-//! Training a checkpoint from files to files: what `train`, `sft` and `dpo` do.
+//! Training from files to files: the library behind `train`, `sft` and `dpo`.
 //!
 //! A [`Task`] turns data into batches and an objective; [`Run`] makes the updates, logs them, and saves checkpoints from which
 //! it continues exactly; [`write_model`] writes the result as `grow` does.

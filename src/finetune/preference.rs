@@ -41,7 +41,7 @@ pub struct Preference<'a> {
 }
 
 impl<'a> Preference<'a> {
-    /// Trains on `pairs` and evaluates on `heldout`, with the reference log-probabilities of earlier or none.
+    /// Trains on `pairs` and evaluates on `heldout`, with reference log-probabilities computed earlier, if any.
     ///
     /// # Panics
     /// If there is no pair, or the settings have no DPO.
@@ -56,7 +56,7 @@ impl<'a> Preference<'a> {
         Self { pairs, heldout, reference, objective, settings, device: device.clone() }
     }
 
-    /// Computes the log-probabilities of the pairs that the run will meet under `reference`. `watch` is called with the number
+    /// Computes the log-probabilities of all pairs that the run visits under `reference`. `watch` is called with the number
     /// of pairs done and of all.
     pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
         let reference = reference.valid();

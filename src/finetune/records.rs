@@ -1,4 +1,4 @@
-//! What a run leaves for people to watch: TensorBoard's scalars and a picture of the loss.
+//! TensorBoard scalars and a plot of the loss.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,7 @@ use crate::output::commit::write_file_atomically;
 /// TensorBoard's folder beside the checkpoints.
 const RUNS: &str = "runs";
 
-/// Records beside the checkpoints of a run. None of them is needed to continue it, so a failure is reported once and training
-/// goes on.
+/// Records beside the checkpoints of a run. None is needed to resume, so a failure is reported once and training continues.
 #[derive(Debug)]
 pub struct Records {
     directory: PathBuf,
@@ -35,7 +34,7 @@ impl Records {
         records
     }
 
-    /// Records a line. Returns what failed.
+    /// Records a line; returns a message if that fails.
     pub fn push(&mut self, entry: &LogEntry) -> Option<String> {
         self.add(entry);
         if self.failed.is_some() {
@@ -55,7 +54,7 @@ impl Records {
     /// Draws `loss.svg` and `loss.png` beside the checkpoints.
     ///
     /// # Errors
-    /// What failed, in words.
+    /// A message for the user.
     pub fn draw(&self) -> Result<(), String> {
         let figure = draw_training(&self.curve).map_err(|error: FigureError| error.to_string())?;
         let Some(figure) = figure else { return Ok(()) };

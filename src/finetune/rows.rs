@@ -1,4 +1,4 @@
-//! Rows of training data: documents of token ids with marks of what is trained.
+//! Rows of training data: documents of token ids with a mask of trained tokens.
 
 use std::ops::Range;
 

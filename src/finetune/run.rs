@@ -19,7 +19,7 @@ use crate::train::{AdamW, TrainConfig, Trainer};
 /// The file of the log, a line per entry.
 const LOG: &str = "log.jsonl";
 
-/// When a run logs, evaluates, saves and stops. Nothing of it changes an update.
+/// When a run logs, evaluates, saves and stops. None of it affects an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Control {
     /// Updates between two lines of the log.
@@ -28,17 +28,17 @@ pub struct Control {
     pub eval_steps: Option<usize>,
     /// Updates between two checkpoints; `None` saves at the end only.
     pub save_steps: Option<usize>,
-    /// Leave out updates that are not finite instead of stopping.
+    /// Skip non-finite updates instead of stopping.
     pub skip_nonfinite: bool,
-    /// Stop after so many evaluations without a better one.
+    /// Stop after this many evaluations without improvement.
     pub early_stopping_patience: Option<usize>,
-    /// Stop, with a checkpoint, after so many seconds.
+    /// Save a checkpoint and stop after this many seconds.
     pub max_time_s: Option<f64>,
     /// Save a checkpoint at every evaluation that is the best so far.
     pub save_best: bool,
 }
 
-/// What a run does, for a progress display.
+/// An event of a run, for a progress display.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// An update was made.
@@ -56,7 +56,7 @@ pub enum Event<'a> {
     Logged(&'a LogEntry),
     /// A checkpoint was saved.
     Saved(&'a Path),
-    /// An update was left out because it is not finite.
+    /// A non-finite update was skipped.
     Skipped {
         /// The update, from 1.
         step: usize,
@@ -70,7 +70,7 @@ pub enum Ended {
     Complete,
     /// The held-out loss stopped falling.
     Early,
-    /// It was interrupted, or its time was over; the checkpoint continues it.
+    /// It was interrupted or ran out of time; resume from this checkpoint.
     Stopped(PathBuf),
 }
 
@@ -86,7 +86,7 @@ pub struct Start {
     pub checkpoint: Option<PathBuf>,
 }
 
-/// A run under way.
+/// A run in progress.
 pub struct Run<'a, T: Task> {
     task: &'a T,
     settings: &'a Settings,
@@ -130,7 +130,7 @@ impl<'a, T: Task> Run<'a, T> {
         })
     }
 
-    /// Makes the updates that are left. `stop` is asked after each.
+    /// Makes the remaining updates. `stop` is called after each.
     ///
     /// # Errors
     /// [`FinetuneError`]; checkpoints saved before stay.
@@ -242,7 +242,7 @@ impl<'a, T: Task> Run<'a, T> {
         Ok(())
     }
 
-    /// Writes the log of the updates before this process, over lines of updates that are made again.
+    /// Rewrites the log up to the start, without lines of updates that will be repeated.
     fn begin_log(&self) -> Result<(), FinetuneError> {
         let directory = self.checkpoints.directory();
         std::fs::create_dir_all(directory).map_err(FileError::io(directory))?;

@@ -89,7 +89,7 @@ impl Settings {
         Ok(groups)
     }
 
-    /// What differs from the settings of a checkpoint, by name.
+    /// Differences from the settings of a checkpoint, by name.
     pub fn changes_from(&self, saved: &Self) -> Vec<Change> {
         let (now, saved) = (leaves(self), leaves(saved));
         let names = now.keys().chain(saved.keys().filter(|name| !now.contains_key(*name)));

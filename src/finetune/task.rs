@@ -1,4 +1,4 @@
-//! What a run trains for.
+//! Data and objective of a run.
 
 use super::FinetuneError;
 use crate::model::AnyDecoder;
@@ -21,7 +21,7 @@ pub struct Report {
     pub routers: Vec<RouterStats>,
 }
 
-/// Data and objective of a run. Batches are a function of the step, so that nothing of them has to be saved.
+/// Data and objective of a run. Batches are a function of the step, so no state of the data has to be saved.
 pub trait Task {
     /// The objective.
     type Objective: Objective<AnyDecoder>;
@@ -50,9 +50,8 @@ pub trait Task {
     /// Where the rows of an update come from, for messages.
     fn names(&self, step: usize) -> Vec<String>;
 
-    /// The loss that the first update must have, if that is known, and how far rounding may move it, from the log of the update.
-    fn initial_loss(&self, log: &<Self::Objective as Objective<AnyDecoder>>::Log) -> Option<(f64, f64)> {
-        let _ = log;
+    /// Expected loss of the first update and its rounding tolerance, if known.
+    fn initial_loss(&self, _log: &<Self::Objective as Objective<AnyDecoder>>::Log) -> Option<(f64, f64)> {
         None
     }
 }

@@ -19,7 +19,7 @@ impl EventFile {
     /// directory as one run.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// I/O errors.
     pub fn create(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let name = format!("events.out.tfevents.{}.deepwide.{}", now().as_secs(), std::process::id());
@@ -34,7 +34,7 @@ impl EventFile {
     /// Writes the numbers of a line as scalars at its step; the load of the experts is a scalar for each.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// I/O errors.
     pub fn push(&mut self, entry: &LogEntry) -> io::Result<()> {
         let step = entry.get("step").and_then(serde_json::Value::as_u64).unwrap_or(0);
         for (key, value) in entry.iter().filter(|(key, _)| *key != "step") {

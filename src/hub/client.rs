@@ -44,7 +44,7 @@ pub(super) struct Client<'a> {
     progress: RefCell<&'a mut dyn FnMut(Progress<'_>)>,
 }
 
-/// What a request is about: a file of a commit, or the list of a revision's files.
+/// Subject of a request: a file of a commit, or the list of a revision's files.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub revision: &'a str,

@@ -42,7 +42,7 @@ pub enum HubError {
         url: String,
         /// The answer.
         found: String,
-        /// What it should be.
+        /// Expected form.
         expected: &'static str,
     },
     /// No try succeeded. Bytes of a file that arrived are kept; with a sha256, the next download resumes there.

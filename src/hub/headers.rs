@@ -1,4 +1,4 @@
-//! What the headers of a response say: the content of a file, the range of a part, how long to wait.
+//! Response headers: identity of a file, range of a part, time to wait.
 
 use std::time::{Duration, SystemTime};
 

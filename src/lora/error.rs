@@ -36,13 +36,13 @@ pub enum LoraError {
         key: &'static str,
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The fault.
         error: String,
     },
     /// No matrix of the decoder is a target.
     #[error("found no linear map of the decoder in {targets}, expected some of {}", .modules.join(", "))]
     NoTarget {
-        /// What the config asks for.
+        /// Value in the config.
         targets: String,
         /// The last part of the name of each linear map.
         modules: Vec<&'static str>,
@@ -52,9 +52,9 @@ pub enum LoraError {
     Mismatch {
         /// The matrix.
         id: TensorId,
-        /// What the adapter has.
+        /// Value in the adapter.
         found: String,
-        /// What the config asks for.
+        /// Value in the config.
         expected: String,
     },
 }

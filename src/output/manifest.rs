@@ -25,7 +25,7 @@ impl FileRecord {
     /// Syncs a file to disk and hashes it.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// I/O errors.
     pub(super) fn of_written(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
         std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(FileError::io(path))?;
         Self::read(disk, path, &mut |_| ())
@@ -34,7 +34,7 @@ impl FileRecord {
     /// Hashes a file. `watch` is called with the size of each run of bytes read.
     ///
     /// # Errors
-    /// What the operating system reports.
+    /// I/O errors.
     pub fn read(disk: &dyn Disk, path: &Path, watch: &mut dyn FnMut(u64)) -> Result<Self, FileError> {
         let file = disk.open(path).map_err(FileError::io(path))?;
         let size_bytes = file.stat().map_err(FileError::io(path))?.size_bytes;

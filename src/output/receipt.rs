@@ -56,7 +56,7 @@ pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>
     }
 }
 
-/// What each entry of an output is, by the files that its receipt names.
+/// Kind of each entry of an output, by the files that its receipt names.
 pub(super) fn expected(files: &[FileRecord]) -> HashMap<&OsStr, Kind> {
     let kinds = files.iter().flat_map(|record| {
         let folder = record.name.split_once('/').map(|(folder, _)| (OsStr::new(folder), Kind::Directory));

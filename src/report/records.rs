@@ -105,7 +105,7 @@ pub struct StudySettings {
     pub weight_decay: f64,
     /// Seeds; each arm is trained once with each.
     pub seeds: Vec<u64>,
-    /// What is equal between arms, in words.
+    /// The quantity that is equal between arms, in words.
     pub match_rule: String,
 }
 

@@ -23,7 +23,7 @@ const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pic
 /// Limit on the token ids of the built-in language; with their probabilities and topics they take 5 GiB.
 const MOST_IDS: u128 = 1 << 28;
 
-/// What to compare. [`Defaults`] fill in what is `None`.
+/// The comparison to make. [`Defaults`] replace `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// Hugging Face directory of a dense decoder; `None` for the built-in base.

@@ -15,9 +15,9 @@ use crate::weights::WeightSource;
 /// The text of a study.
 #[derive(Debug, Clone)]
 pub struct StudyData {
-    /// What every arm trains on, in the same order.
+    /// Training windows, in the same order for every arm.
     pub train: Windows,
-    /// What every arm is scored on.
+    /// Held-out windows on which every arm is scored.
     pub heldout: Windows,
     /// Names of the topics; one name for text without any.
     pub topics: Vec<String>,

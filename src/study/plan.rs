@@ -55,7 +55,7 @@ pub struct StudyPlan {
     pub arms: Vec<ArmSpec>,
     /// Training FLOPs of each arm.
     pub budget_flops: u64,
-    /// What is equal between arms, in words.
+    /// The quantity that is equal between arms, in words.
     pub match_rule: String,
 }
 

@@ -76,7 +76,7 @@ pub struct RunOptions {
     pub decode_tokens: usize,
     /// Rounds of timings: every round times every arm once.
     pub num_rounds: usize,
-    /// Whatever else the results depend on: the build, and the weights of the base.
+    /// Identifies other inputs that results depend on: the build, and the weights of the base.
     pub identity: String,
 }
 

@@ -138,7 +138,7 @@ impl Tokenizer {
         hexadecimal(&Sha256::digest(self.to_json()))
     }
 
-    /// What to write to `tokenizer.json`.
+    /// Contents for `tokenizer.json`.
     pub fn to_json(&self) -> String {
         self.inner.to_string(true).expect("a tokenizer holds nothing that JSON cannot")
     }

@@ -33,7 +33,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// What to write to `tokenizer_config.json`, so that other programs find the ids that begin and end a text.
+    /// Contents for `tokenizer_config.json`, so that other programs find the ids that begin and end a text.
     pub fn config_json(&self) -> String {
         let token = |id: Option<&u32>| id.and_then(|id| self.inner.id_to_token(*id));
         let config = json!({

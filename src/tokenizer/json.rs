@@ -1,4 +1,4 @@
-//! `tokenizer.json`: what is checked of it before the library reads it.
+//! `tokenizer.json`, checked before the library parses it.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Tokenizer, TokenizerError};
 
 const MODEL_TYPES: [&str; 4] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
 
-/// What is checked of a `tokenizer.json` before the library reads it.
+/// Fields of `tokenizer.json` checked before the library parses it.
 #[derive(Deserialize)]
 struct Outline {
     model: Option<ModelOutline>,

@@ -43,10 +43,10 @@ pub struct TrainingArgs {
     #[command(flatten)]
     pub growth: GrowthArgs,
 
-    /// Share of the data that is held out for evaluation
+    /// Fraction of the data to hold out for evaluation
     #[arg(long, value_name = "R", default_value_t = 0.05, value_parser = share, help_heading = "Data")]
     pub test_split_size: f64,
-    /// Tokens of a row, at most [default: 1024, or the context of the model]
+    /// Maximum tokens per row [default: 1024, or the context of the model]
     #[arg(long, alias = "seq-length", value_name = "N", value_parser = positive, help_heading = "Data")]
     pub max_length: Option<usize>,
 
@@ -62,7 +62,7 @@ pub struct TrainingArgs {
     /// FLOPs to spend, in place of epochs: 1e18
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["max_steps", "max_tokens"], help_heading = "Length")]
     pub max_flops: Option<u64>,
-    /// Stop after so many seconds, with a checkpoint
+    /// Save a checkpoint and stop after this many seconds
     #[arg(long, value_name = "S", value_parser = positive_real, help_heading = "Length")]
     pub max_time: Option<f64>,
 
@@ -71,7 +71,7 @@ pub struct TrainingArgs {
     pub per_device_train_batch_size: usize,
     /// Passes per update
     ///
-    /// Each pass counts by its share of the targets: an update does not depend on how it is cut.
+    /// Gradients are weighted by the number of targets in each pass, so the update does not depend on the split.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive, help_heading = "Optimization")]
     pub gradient_accumulation_steps: usize,
     /// Peak learning rate [default: 2e-5, 1e-6 for dpo]
@@ -83,16 +83,16 @@ pub struct TrainingArgs {
     /// Updates until the peak learning rate
     #[arg(long, value_name = "N", conflicts_with = "warmup_ratio", help_heading = "Optimization")]
     pub warmup_steps: Option<usize>,
-    /// The same as a share of all updates
+    /// Warm-up as a fraction of all updates
     #[arg(long, value_name = "R", default_value_t = 0.0, value_parser = share, help_heading = "Optimization")]
     pub warmup_ratio: f64,
-    /// Updates of the decay of warmup_stable_decay, as a share of all
+    /// Decay phase of warmup_stable_decay, as a fraction of all updates
     #[arg(long, value_name = "R", default_value_t = 0.1, value_parser = share, help_heading = "Optimization")]
     pub decay_ratio: f64,
-    /// Last learning rate, as a share of the peak
+    /// Final learning rate, as a fraction of the peak
     #[arg(long, value_name = "R", default_value_t = 0.0, value_parser = share, help_heading = "Optimization")]
     pub min_lr_rate: f64,
-    /// Decay of matrices, decoupled
+    /// Decoupled weight decay of matrices
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Optimization")]
     pub weight_decay: f64,
     /// Decay of AdamW's first moment
@@ -107,10 +107,10 @@ pub struct TrainingArgs {
     /// Largest norm of the gradient
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive_real, help_heading = "Optimization")]
     pub max_grad_norm: f64,
-    /// Parameters that are not trained: copied, new, embeddings, attention, mlp, norms, experts, router, head, or a regular expression
+    /// Parameters to freeze: copied, new, embeddings, attention, mlp, norms, experts, router, head, or a regular expression
     ///
-    /// A list, or repeated. With a growth, new are layers that it repeats or adds and routers that it makes, copied is the rest:
-    /// --identity-blocks 4 --freeze copied trains as LLaMA-Pro does. A regular expression is searched in names such as model.layers.0.mlp.up_proj.weight.
+    /// Separate groups by commas, or repeat the option. With a growth, "new" selects repeated or added layers and created routers,
+    /// and "copied" everything else: --identity-blocks 4 --freeze copied trains like LLaMA-Pro. A regular expression is searched in names such as model.layers.0.mlp.up_proj.weight.
     #[arg(long, value_name = "GROUP", value_delimiter = ',', help_heading = "Optimization")]
     pub freeze: Vec<Group>,
     /// Multiplier of the learning rate of a group: router=10
@@ -123,16 +123,16 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Mixtures")]
     pub router_z_loss_coef: f64,
 
-    /// Train a low-rank adapter, and write it as PEFT does
+    /// Train a LoRA adapter and write it in PEFT's format
     #[arg(long, help_heading = "LoRA")]
     pub use_peft: bool,
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 16, value_parser = positive, requires = "use_peft", help_heading = "LoRA")]
     pub lora_r: usize,
-    /// Its scale is alpha / rank
+    /// Numerator of the scale, alpha / rank
     #[arg(long, value_name = "X", default_value_t = 32.0, value_parser = positive_real, requires = "use_peft", help_heading = "LoRA")]
     pub lora_alpha: f64,
-    /// Ends of the names of the matrices to adapt: q_proj,v_proj; or all-linear
+    /// Suffixes of the matrices to adapt, such as q_proj,v_proj, or all-linear
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1.., default_value = "all-linear", requires = "use_peft", help_heading = "LoRA")]
     pub lora_target_modules: Vec<String>,
     /// Scale by alpha / √rank
@@ -148,7 +148,7 @@ pub struct TrainingArgs {
     /// Updates between two checkpoints
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = positive, help_heading = "Checkpoints and logs")]
     pub save_steps: usize,
-    /// Checkpoints that stay, beside the best one
+    /// Number of recent checkpoints to keep, in addition to the best
     #[arg(long, alias = "keep", value_name = "N", default_value_t = 2, value_parser = positive, help_heading = "Checkpoints and logs")]
     pub save_total_limit: usize,
     /// Folder of checkpoints and log [default: OUT-checkpoints]
@@ -157,18 +157,18 @@ pub struct TrainingArgs {
     /// Continue from the newest checkpoint, exactly
     #[arg(long, alias = "resume-from-checkpoint", help_heading = "Checkpoints and logs")]
     pub resume: bool,
-    /// Leave out updates whose loss or gradient is not finite, instead of stopping
+    /// Skip updates with a non-finite loss or gradient instead of stopping
     #[arg(long, help_heading = "Checkpoints and logs")]
     pub skip_nonfinite: bool,
-    /// Stop after so many evaluations without a better loss
+    /// Stop after this many evaluations without improvement
     #[arg(long, value_name = "N", value_parser = positive, requires = "eval_steps", help_heading = "Checkpoints and logs")]
     pub early_stopping_patience: Option<usize>,
     /// Redraw loss.svg beside the checkpoints at every line of the log
     #[arg(long, help_heading = "Checkpoints and logs")]
     pub plot: bool,
-    /// Write the model of the best evaluation, not the last
+    /// Write the model with the best evaluation loss instead of the last one
     ///
-    /// Every evaluation that is the best so far saves a checkpoint.
+    /// Saves a checkpoint at each new best evaluation.
     #[arg(long, requires = "eval_steps", help_heading = "Checkpoints and logs")]
     pub load_best_model_at_end: bool,
 
@@ -192,7 +192,7 @@ pub struct TrainingArgs {
     pub json: bool,
     /// YAML file with any of these options, as key: value; the command line wins
     ///
-    /// Names may have underscores, here and there: max_length: 512. A flag is true or false.
+    /// Names may contain underscores, as in max_length: 512. Flags are true or false.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub config: Option<PathBuf>,
 }
@@ -214,14 +214,14 @@ pub enum SchedulerArg {
     WarmupStableDecay,
 }
 
-/// What a command sets where no option does.
+/// Defaults that differ between commands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
     pub num_train_epochs: f64,
     pub learning_rate: f64,
 }
 
-/// What a run reads, as far as its settings depend on it.
+/// Properties of the data on which the settings of a run depend.
 #[derive(Debug, Clone)]
 pub(super) struct Inputs {
     pub num_rows: u64,

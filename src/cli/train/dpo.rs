@@ -21,7 +21,7 @@ use crate::weights::WeightSource;
 /// Align with preferences by DPO
 ///
 /// Formats are recognized: TRL's (prompt, chosen, rejected; the prompt may be implicit), ShareGPT. The reference is the base; its
-/// log-probabilities are computed before the first update, so that one model is in memory. OUT and checkpoints are as those of
+/// log-probabilities are computed before the first update, so that one model is in memory. OUT and checkpoints are as for
 /// train.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
@@ -31,7 +31,7 @@ pub struct DpoArgs {
     /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet
     #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
     pub data: Vec<PathBuf>,
-    /// How strongly the model is held to the reference
+    /// Strength of the KL constraint to the reference
     #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = positive_real, help_heading = "Loss")]
     pub beta: f64,
     /// sigmoid, ipo or hinge
@@ -40,7 +40,7 @@ pub struct DpoArgs {
     /// Probability that a label is wrong, for sigmoid
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Loss")]
     pub label_smoothing: f64,
-    /// Accepted for scripts of TRL: it is always so
+    /// Accepted for compatibility with TRL; always enabled
     #[arg(long, alias = "precompute-ref-logps", hide = true)]
     pub precompute_ref_log_probs: bool,
     /// Options that the training commands share.

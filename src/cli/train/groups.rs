@@ -21,9 +21,9 @@ const NAMED: [(&str, &str); 7] = [
 /// A group of parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Group {
-    /// What growth has added.
+    /// Parameters added by growth.
     New,
-    /// What growth has copied.
+    /// Parameters copied by growth.
     Copied,
     /// A regular expression that is searched in the names of parameters.
     Pattern(String),

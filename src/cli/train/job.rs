@@ -263,7 +263,7 @@ fn existing(args: &TrainingArgs) -> Existing {
     }
 }
 
-/// What the run is about to do, before the first update.
+/// Size and memory of the run, printed before the first update.
 fn forecast(config: &DecoderConfig, settings: &Settings) -> String {
     let parameters = count_parameters(config);
     let (batch, length) = (settings.micro_batch_size as u64, settings.max_length as u64);

@@ -33,7 +33,8 @@ const SHARDS: &str = "dataset.json";
 
 /// Train on text: continued pretraining, also straight from a growth
 ///
-/// With the options of grow (--dus, --moe, ...), the base is grown first. Writes the trained model to OUT, as grow writes a grown one, and checkpoints beside it, from which --resume continues exactly.
+/// Options of grow (--dus, --moe, ...) grow the base first. The trained model is written to OUT in the layout of grow. Checkpoints
+/// are saved beside it, and --resume continues exactly from the newest.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct TrainArgs {
@@ -41,8 +42,8 @@ pub struct TrainArgs {
     pub base: String,
     /// Text: files with a "text" in each row, directories, patterns; or token shards
     ///
-    /// Files are .txt, .jsonl, .json, .csv or .parquet, and are held in memory. A directory that tokenize wrote is streamed:
-    /// memory does not depend on its size.
+    /// Files (.txt, .jsonl, .json, .csv, .parquet) are loaded into memory. Token shards, as written by tokenize, are streamed in
+    /// constant memory.
     #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
     pub data: Vec<PathBuf>,
     /// Options that the training commands share.

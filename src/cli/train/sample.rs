@@ -1,4 +1,4 @@
-//! What is trained, shown before the first update.
+//! Formats of the data and a sample, printed before the first update.
 
 use std::io::{self, IsTerminal};
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 600;
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Says what the files are, and how many records were left out or cut.
+/// Prints the format of each file, and the number of records left out or cut.
 pub(super) fn tell_formats<T>(dataset: &Dataset<T>, num_cut: usize) {
     for (path, format) in &dataset.formats {
         let format: &RecordFormat = format;
@@ -35,8 +35,7 @@ fn records(count: usize) -> String {
     format!("{count} record{}", if count == 1 { "" } else { "s" })
 }
 
-/// Says the share of the tokens that is trained, and shows an example: what is not trained is dimmed, or in brackets where
-/// there is no terminal.
+/// Prints the fraction of trained tokens and one example. Untrained text is dimmed on a terminal, else in brackets.
 ///
 /// # Errors
 /// If the tokenizer cannot decode.
@@ -50,7 +49,7 @@ pub(super) fn tell_sample<'a>(
     let is_terminal = io::stderr().is_terminal();
     let marked = if is_terminal { "dimmed" } else { "in brackets" };
     console::tell(format_args!(
-        "{num_trained} of {num_tokens} tokens are trained ({:.1} %); the first example, what is not trained {marked}:",
+        "{num_trained} of {num_tokens} tokens are trained ({:.1} %); first example, untrained text {marked}:",
         100.0 * share
     ));
     let Some(example) = examples.into_iter().next() else { return Ok(()) };

@@ -19,7 +19,7 @@ use crate::weights::WeightSource;
 /// Fine-tune on instructions: completions, chats
 ///
 /// Formats are recognized: TRL's (text; prompt, completion; messages), Alpaca, ShareGPT. Messages go through the chat template
-/// of the model. OUT and checkpoints are as those of train.
+/// of the model. OUT and checkpoints are as for train.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct SftArgs {
@@ -28,7 +28,7 @@ pub struct SftArgs {
     /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet, .txt
     #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
     pub data: Vec<PathBuf>,
-    /// Put several examples into a row; none attends to another
+    /// Pack several examples into a row, without attention between them
     #[arg(long, help_heading = "Data")]
     pub packing: bool,
     /// bfd packs whole examples, best fit decreasing; wrapped joins and cuts them

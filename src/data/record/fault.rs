@@ -36,11 +36,11 @@ pub enum RowFault {
     Mixed {
         /// A column.
         first: &'static str,
-        /// What is in it.
+        /// Type of its value.
         found_first: &'static str,
         /// Another.
         second: &'static str,
-        /// What is in it.
+        /// Type of its value.
         found_second: &'static str,
     },
     /// A message breaks a rule.
@@ -50,12 +50,12 @@ pub enum RowFault {
         column: &'static str,
         /// Number of the message, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The fault.
         fault: MessageFault,
     },
 }
 
-/// What can be wrong with a message of a row.
+/// Faults of a message in a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageFault {

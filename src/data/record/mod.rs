@@ -24,9 +24,9 @@ pub enum Record {
     Text(String),
     /// A prompt and the completion to be learned.
     PromptCompletion {
-        /// What is given. Text if the completion is.
+        /// The prompt. Text if the completion is.
         prompt: Passage,
-        /// What follows.
+        /// The completion.
         completion: Passage,
         /// Tools for the chat template.
         tools: Vec<Value>,
@@ -42,7 +42,7 @@ pub enum Record {
     ///
     /// Either may be empty, or both the same: such pairs teach nothing, see [`is_informative`](Self::is_informative).
     Preference {
-        /// What is given.
+        /// The prompt.
         prompt: Passage,
         /// The better completion.
         chosen: Passage,

@@ -38,7 +38,7 @@ pub(super) fn alike(a: (&'static str, &Passage), b: (&'static str, &Passage)) ->
     }
 }
 
-/// The shared start of both sides of a preference and what is left of each, as TRL's `extract_prompt` cuts them: each
+/// The shared start of both sides of a preference and the rest of each, as TRL's `extract_prompt` cuts them: each
 /// side keeps its last message or character at least, and a space before the difference.
 pub(super) fn split_prompt([chosen, rejected]: [Passage; 2]) -> (Passage, [Passage; 2]) {
     match (chosen, rejected) {

@@ -14,7 +14,7 @@ pub enum ShardError {
     Shard(#[from] InFile<ShardFault>),
 }
 
-/// What can be wrong with token shards.
+/// Faults of token shards.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardFault {

@@ -1,4 +1,4 @@
-//! `dataset.json`: what the shards of a directory hold.
+//! `dataset.json`: the description of a directory of shards.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub(super) const FORMAT: u32 = 1;
 /// Bytes of an offset of a document.
 pub(super) const OFFSET_BYTES: u64 = 8;
 
-/// What the shards of a directory hold, as `dataset.json` states it.
+/// Contents of `dataset.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
     /// The version of the files, 1.

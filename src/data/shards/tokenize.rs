@@ -31,7 +31,7 @@ pub struct TokenizeOptions {
     pub heldout: Option<HeldOut>,
 }
 
-/// What was written.
+/// Result of [`tokenize`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tokenized {
     /// The contents of `dataset.json`.

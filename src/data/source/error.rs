@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, FileFault, InFile, cut, listed, quoted};
 /// A fault of a file of data.
 pub type SourceError = InFile<SourceFault>;
 
-/// What can be wrong with a file of data.
+/// Faults of a data file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceFault {
@@ -46,7 +46,7 @@ pub enum SourceFault {
     Row {
         /// Where it is.
         number: RowNumber,
-        /// What is wrong with it.
+        /// The fault.
         fault: RowFault,
     },
     /// A pattern breaks the rules of patterns.
@@ -66,7 +66,7 @@ pub enum SourceFault {
     Repeated,
 }
 
-/// What can be wrong with a row.
+/// Faults of a row.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RowFault {

@@ -33,7 +33,7 @@ pub(super) fn open_file(path: &Path) -> Result<File, SourceFault> {
     Ok(File::open(path)?)
 }
 
-/// What was read of a file so far.
+/// Bytes of a file read so far.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) read_bytes: AtomicU64,

@@ -1,4 +1,4 @@
-//! What can be wrong with an adapter directory: one variant per rule.
+//! Faults of an adapter directory: one variant per rule.
 
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ pub enum PeftFault {
         found: Vec<usize>,
         /// The shape by rank and decoder.
         expected: Vec<usize>,
-        /// What that shape is.
+        /// Names of its axes.
         axes: &'static str,
     },
     /// A factor of integers.

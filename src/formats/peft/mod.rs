@@ -18,7 +18,7 @@ pub(super) const CONFIG: &str = "adapter_config.json";
 /// The file with the factors.
 const MODEL: &str = "adapter_model.safetensors";
 
-/// What PEFT puts before the name of a module.
+/// Prefix that PEFT adds to module names.
 const PREFIX: &str = "base_model.model.";
 
 /// The names of the factors `A` and `B` of a linear map.

@@ -11,12 +11,12 @@ use super::{date, generation, json, printing};
 
 /// Name of the only template.
 pub(super) const NAME: &str = "chat template";
-/// What a template may do: so many instructions, or 64 bytes of text for each.
+/// Instruction budget of a template; each also allows 64 bytes of text.
 pub(super) const FUEL: u64 = 4_000_000;
 /// Calls within calls.
 const MAX_RECURSION: usize = 100;
 
-/// What `raise_exception` was called with.
+/// Message passed to `raise_exception`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Refusal(pub String);

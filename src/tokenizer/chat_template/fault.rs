@@ -48,7 +48,7 @@ pub enum TemplateFault {
     Jinja {
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// Reason.
         reason: String,
     },
     /// The template calls `raise_exception`.
@@ -56,7 +56,7 @@ pub enum TemplateFault {
     Refused {
         /// The line of the call, from 1.
         line: usize,
-        /// What it says.
+        /// The message.
         reason: String,
     },
     /// Rendering takes more steps or memory than any real template needs.

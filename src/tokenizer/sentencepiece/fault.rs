@@ -1,4 +1,4 @@
-//! What can be wrong with a SentencePiece model: one variant per rule.
+//! Faults of a SentencePiece model: one variant per rule.
 
 use crate::error::{cut, quoted};
 
@@ -104,7 +104,7 @@ pub enum SentencePieceFault {
         field: &'static str,
         /// Its value.
         found: String,
-        /// What is supported.
+        /// Supported values.
         expected: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! What the files beside a SentencePiece model say about it.
+//! Settings in the files beside a SentencePiece model.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

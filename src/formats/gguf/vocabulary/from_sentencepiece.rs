@@ -3,7 +3,7 @@
 use super::{GgufVocabulary, HfTokenizer, TokenType, VocabularyError};
 use crate::tokenizer::{Algorithm, PieceKind, SentencePieceTokenizer};
 
-/// What llama.cpp's converter gives a token that is listed beside the model.
+/// Score and type that llama.cpp's converter assigns to a token listed beside the model.
 const LISTED_SCORE: f32 = -1000.0;
 
 impl GgufVocabulary {

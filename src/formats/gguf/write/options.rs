@@ -1,4 +1,4 @@
-//! What can be chosen about a GGUF file.
+//! Options of a GGUF file.
 
 use crate::weights::GgmlType;
 
@@ -35,7 +35,7 @@ impl GgufFileType {
     }
 }
 
-/// What a GGUF file says and holds beyond the weights and the vocabulary.
+/// Options of a GGUF file, beyond weights and vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufOptions {
     /// The number type of the matrices.
