@@ -194,7 +194,7 @@ pub enum GgufFault {
         name: String,
     },
     /// A number type that ggml does not define.
-    #[error("tensor {} has type {number}, expected {}", quoted(.name), super::types::supported())]
+    #[error("tensor {} has type {number}, expected {}", quoted(.name), super::type_names::supported())]
     UnknownType {
         /// The tensor.
         name: String,
@@ -202,7 +202,7 @@ pub enum GgufFault {
         number: u32,
     },
     /// A number type that is defined, or once was, but not read.
-    #[error("tensor {} has type {found}, expected {}", quoted(.name), super::types::supported())]
+    #[error("tensor {} has type {found}, expected {}", quoted(.name), super::type_names::supported())]
     UnreadType {
         /// The tensor.
         name: String,

@@ -9,7 +9,7 @@ use super::GgufFault;
 use super::cursor::Cursor;
 use super::failure::Failure;
 use super::metadata::{Entry, ValueType};
-use super::types::unread_name;
+use super::type_names::unread_name;
 use crate::output::disk::ReadAt;
 use crate::weights::GgmlType;
 

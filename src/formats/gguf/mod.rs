@@ -14,7 +14,7 @@ mod header;
 mod metadata;
 mod names;
 pub(crate) mod part_name;
-mod types;
+mod type_names;
 mod vocabulary;
 mod vocabulary_keys;
 mod write;

@@ -1,4 +1,4 @@
-//! Number types of GGUF that are not read, for messages.
+//! Names of GGUF number types, those that are read and those that are not, for messages.
 
 use crate::weights::GgmlType;
 
