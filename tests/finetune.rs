@@ -6,8 +6,8 @@ use std::path::Path;
 use deepwide::config::DecoderConfig;
 use deepwide::data::{Document, Example};
 use deepwide::finetune::{
-    Checkpoints, Control, Ended, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference, Progress, Row, Rows,
-    Run, Settings, Start, Task, TextRows,
+    Checkpoints, Control, DataSettings, Ended, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference,
+    Progress, Row, Rows, Run, Settings, Start, Task, TextRows,
 };
 use deepwide::formats::Sidecar;
 use deepwide::formats::peft::PeftDirectory;
@@ -21,6 +21,7 @@ use deepwide::weights::{MemoryWeights, WeightSource};
 use crate::pico;
 
 const NUM_STEPS: usize = 7;
+const NUM_PAIRS: usize = 9;
 
 const CONTROL: Control = Control {
     logging_steps: 3,
@@ -65,7 +66,11 @@ fn settings(dpo: Option<Dpo>) -> Settings {
         dpo,
         lora: None,
         base: String::new(),
-        data: String::new(),
+        data: vec![DataSettings {
+            num_rows: if dpo.is_some() { NUM_PAIRS as u64 } else { rows().len() },
+            weight: 1.0,
+            hash: String::new(),
+        }],
     }
 }
 
@@ -185,6 +190,19 @@ fn language_modeling_resumes_exactly_from_every_step() {
 }
 
 #[test]
+fn sources_with_weights_resume_exactly_from_every_step() {
+    let (rows, mut settings) = (rows(), settings(None));
+    let source = |num_rows, weight| DataSettings { num_rows, weight, hash: String::new() };
+    settings.data = vec![source(5, 0.4), source(rows.len() - 5, 1.5)];
+    let device = pico::device().autodiff();
+    let run = |folder: &Path, start| {
+        let task = LanguageModeling::new(&rows, vec![rows.row(0).unwrap()], &settings, &device);
+        assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
+    };
+    resumes_exactly(&dense(), &settings, &run);
+}
+
+#[test]
 fn an_adapter_resumes_exactly_from_every_step() {
     let lora = LoraSettings { r: 2, lora_alpha: 4.0, use_rslora: false, target_modules: vec!["all-linear".to_owned()] };
     let (rows, settings) = (rows(), Settings { lora: Some(lora), ..settings(None) });
@@ -199,7 +217,7 @@ fn an_adapter_resumes_exactly_from_every_step() {
 
 #[test]
 fn preference_learning_resumes_exactly_from_every_step() {
-    let (train, heldout, settings) = (pairs(9), pairs(2), settings(Some(dpo())));
+    let (train, heldout, settings) = (pairs(NUM_PAIRS), pairs(2), settings(Some(dpo())));
     let device = pico::device().autodiff();
     fn run_from(
         source: &impl WeightSource,
@@ -341,11 +359,15 @@ fn other_settings_are_named() {
     now.schedule.peak = 1.0;
     let names: Vec<String> = now.changes_from(&saved).into_iter().map(|change| change.name).collect();
     assert_eq!(names, ["batch_size", "schedule.peak"]);
+    let mut now = saved.clone();
+    now.data[0].weight = 2.0;
+    let [change] = &now.changes_from(&saved)[..] else { panic!("one change") };
+    assert_eq!((change.name.as_str(), change.now.as_f64()), ("data[0].weight", Some(2.0)));
 }
 
 #[test]
 fn a_reference_that_is_another_model_is_refused_at_the_first_step() {
-    let (train, settings) = (pairs(9), settings(Some(dpo())));
+    let (train, settings) = (pairs(NUM_PAIRS), settings(Some(dpo())));
     let device = pico::device().autodiff();
     let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
     let other = MemoryWeights::untrained(dense().config().clone(), 0.05, 2);

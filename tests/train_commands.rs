@@ -100,6 +100,32 @@ fn shards_train_as_their_text_does() {
 }
 
 #[test]
+fn sources_are_visited_as_often_as_their_weights_say() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "a.jsonl", |text, n| serde_json::json!({"text": text(n, 40)}));
+    file(root.path(), "b.jsonl", |text, n| serde_json::json!({"text": text(n + 50, 40)}));
+    let shards = run(root.path(), &["tokenize", "b.jsonl", "b", "--tokenizer", BASE, "--heldout", "0.2"]);
+    assert!(shards.status.success(), "{}", String::from_utf8_lossy(&shards.stderr));
+    let words = ["train", BASE, "--data", "a.jsonl=2", "b=0.5", "--max-length", "24", "--num-train-epochs", "1"];
+    let words = [&words[..], &["--per-device-train-batch-size", "4", "--json"]].concat();
+    let trained = run(root.path(), &[&words[..], &["-o", "out"]].concat());
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    let receipt = std::fs::read(root.path().join("out/deepwide.json")).unwrap();
+    let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+    let sources = receipt["training"]["settings"]["data"].as_array().unwrap();
+    let [rows_of_a, rows_of_b] = [0, 1].map(|at| sources[at]["num_rows"].as_u64().unwrap());
+    // 24 documents of 41 tokens are 41 rows, of which 2 are held out; of shards, documents are.
+    assert_eq!(rows_of_a, 39);
+    assert!((26..40).contains(&rows_of_b), "{rows_of_b}");
+    let num_visits = 2 * rows_of_a + (0.5 * rows_of_b as f64).round() as u64;
+    assert_eq!(receipt["training"]["steps"].as_u64().unwrap(), num_visits.div_ceil(32));
+    let other = ["train", BASE, "--data", "a.jsonl=2", "b=0.75", "--max-length", "24", "--num-train-epochs", "1"];
+    let other = [&other[..], &["--per-device-train-batch-size", "4", "-o", "out", "--force", "--resume"]].concat();
+    let (code, message) = refused(root.path(), &other);
+    assert!(code == 3 && message.contains("0.75") && message.contains("0.5"), "{message}");
+}
+
+#[test]
 fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
     let root = tempfile::tempdir().unwrap();
     let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4 + n % 3), "completion": format!(" {}", text(n + 1, 5))});

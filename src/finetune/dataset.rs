@@ -1,12 +1,13 @@
 //! Reads files of records into training examples.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::FinetuneError;
 use crate::data::source::{Row, Rows};
-use crate::data::{Document, EncoderFault, Record, RecordFormat};
+use crate::data::{Document, EncoderFault, Record, RecordFormat, RowSplit};
 use crate::tokenizer::Tokenizer;
 
 /// Rows by which the format of a file is recognized.
@@ -23,6 +24,21 @@ pub struct Dataset<T> {
     pub formats: Vec<(PathBuf, RecordFormat)>,
     /// Records left out because nothing in them is trained, such as an empty completion or two equal ones.
     pub num_left_out: usize,
+}
+
+impl<T> Dataset<T> {
+    /// Takes out the items that are kept from training, with their names. The others keep their order.
+    ///
+    /// # Panics
+    /// If the split is of another number of items.
+    pub fn hold_out(&mut self, split: &RowSplit) -> Vec<(T, String)> {
+        let heldout: HashSet<u64> = split.heldout().collect();
+        assert_eq!(self.items.len() as u64, split.num_train() + heldout.len() as u64, "items of the split");
+        let named = std::mem::take(&mut self.items).into_iter().zip(std::mem::take(&mut self.names));
+        let (kept, trained): (Vec<_>, Vec<_>) = (0u64..).zip(named).partition(|(index, _)| heldout.contains(index));
+        (self.items, self.names) = trained.into_iter().map(|(_, named)| named).unzip();
+        kept.into_iter().map(|(_, named)| named).collect()
+    }
 }
 
 /// Reads the records of files, and encodes those with something to learn in parallel.

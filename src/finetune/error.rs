@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::settings::Change;
+use crate::data::DataError;
 use crate::data::shards::ShardError;
 use crate::data::source::SourceError;
 use crate::error::{ErrorKind, FileError, InFile};
@@ -82,6 +83,9 @@ pub enum FinetuneError {
     /// A file of data cannot be read.
     #[error(transparent)]
     Source(Box<SourceError>),
+    /// Documents do not suit the model.
+    #[error(transparent)]
+    Data(Box<DataError>),
     /// Token shards cannot be read.
     #[error(transparent)]
     Shards(Box<ShardError>),
@@ -126,6 +130,7 @@ macro_rules! from_boxed {
 from_boxed!(
     Upscale(UpscaleError),
     Tokenizer(TokenizerError),
+    Data(DataError),
     Shards(ShardError),
     Optimizer(InFile<StateError>),
     Checkpoint(CheckpointError),
@@ -147,6 +152,7 @@ impl FinetuneError {
             Self::Optimizer(error) => error.fault.kind(),
             Self::Lora(error) => error.kind(),
             Self::Source(error) => error.kind(),
+            Self::Data(error) => error.kind(),
             Self::Shards(error) => error.kind(),
             Self::State { .. }
             | Self::Changed { .. }

@@ -2,9 +2,10 @@
 
 use burn::tensor::Device;
 
-use super::rows::{Row, Rows, row_at};
+use super::rows::{Row, Rows};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
+use crate::data::Mixture;
 use crate::model::loss::mean;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
@@ -13,6 +14,7 @@ use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
 pub struct LanguageModeling<'a> {
     rows: &'a dyn Rows,
     heldout: Vec<Row>,
+    order: Mixture,
     settings: &'a Settings,
     device: Device,
 }
@@ -21,15 +23,17 @@ impl<'a> LanguageModeling<'a> {
     /// Trains on `rows`, and evaluates on `heldout`.
     ///
     /// # Panics
-    /// If there is no row.
+    /// If there is no row, or another number than in the settings.
     pub fn new(rows: &'a dyn Rows, heldout: Vec<Row>, settings: &'a Settings, device: &Device) -> Self {
-        Self { rows, heldout, settings, device: device.clone() }
+        let num_rows: u64 = settings.data.iter().map(|source| source.num_rows).sum();
+        assert_eq!(rows.len(), num_rows, "rows of the settings");
+        Self { rows, heldout, order: settings.order(), settings, device: device.clone() }
     }
 
     fn indices(&self, step: usize) -> impl Iterator<Item = u64> + use<'_> {
         let batch_size = self.settings.batch_size as u64;
         let first = step as u64 * batch_size;
-        (first..first + batch_size).map(|position| row_at(self.rows.len(), self.settings.seed, position))
+        (first..first + batch_size).map(|position| self.order.row_at(position))
     }
 }
 
@@ -52,7 +56,7 @@ impl Task for LanguageModeling<'_> {
     }
 
     fn epoch(&self, step: usize) -> f64 {
-        (step * self.settings.batch_size) as f64 / self.rows.len() as f64
+        (step * self.settings.batch_size) as f64 / self.order.num_visits() as f64
     }
 
     fn report(log: &StepLog<NextTokenLog>) -> Report {

@@ -1,14 +1,13 @@
 //! Preference learning by DPO.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use burn::module::Module;
 use burn::tensor::Device;
 
-use super::rows::row_at;
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
-use crate::data::Example;
+use crate::data::{Example, Mixture};
 use crate::model::AnyDecoder;
 use crate::train::{Dpo, DpoLog, Objective, PairBatch, StepLog, initial_loss};
 
@@ -36,6 +35,7 @@ pub struct Preference<'a> {
     /// Of a pair's chosen and rejected completion, by its index: those of `pairs`, then those of `heldout`.
     reference: HashMap<u64, [f32; 2]>,
     objective: Dpo,
+    order: Mixture,
     settings: &'a Settings,
     device: Device,
 }
@@ -44,7 +44,7 @@ impl<'a> Preference<'a> {
     /// Trains on `pairs` and evaluates on `heldout`, with reference log-probabilities computed earlier, if any.
     ///
     /// # Panics
-    /// If there is no pair, or the settings have no DPO.
+    /// If there is no pair, or another number than in the settings, or these have no DPO.
     pub fn new(
         pairs: &'a [Pair],
         heldout: &'a [Pair],
@@ -53,7 +53,9 @@ impl<'a> Preference<'a> {
         device: &Device,
     ) -> Self {
         let objective = settings.dpo.expect("settings of DPO");
-        Self { pairs, heldout, reference, objective, settings, device: device.clone() }
+        let num_pairs: u64 = settings.data.iter().map(|source| source.num_rows).sum();
+        assert_eq!(pairs.len() as u64, num_pairs, "pairs of the settings");
+        Self { pairs, heldout, reference, objective, order: settings.order(), settings, device: device.clone() }
     }
 
     /// Computes the log-probabilities of all pairs that the run visits under `reference`. `watch` is called with the number
@@ -63,10 +65,10 @@ impl<'a> Preference<'a> {
         let device = self.device.clone().without_autodiff();
         let num_pairs = self.pairs.len() as u64;
         let num_visited = self.settings.schedule.num_steps as u64 * self.settings.batch_size as u64;
-        let visited: Vec<u64> = if num_visited >= num_pairs {
+        let visited: BTreeSet<u64> = if num_visited >= self.order.num_visits() {
             (0..num_pairs).collect()
         } else {
-            (0..num_visited).map(|position| row_at(num_pairs, self.settings.seed, position)).collect()
+            (0..num_visited).map(|position| self.order.row_at(position)).collect()
         };
         let heldout = num_pairs..num_pairs + self.heldout.len() as u64;
         let needed: Vec<u64> =
@@ -92,9 +94,7 @@ impl<'a> Preference<'a> {
     fn indices(&self, step: usize) -> Vec<u64> {
         let batch_size = self.settings.batch_size as u64;
         let first = step as u64 * batch_size;
-        (first..first + batch_size)
-            .map(|position| row_at(self.pairs.len() as u64, self.settings.seed, position))
-            .collect()
+        (first..first + batch_size).map(|position| self.order.row_at(position)).collect()
     }
 
     fn batch(&self, indices: &[u64], device: &Device) -> PairBatch {
@@ -121,7 +121,7 @@ impl Task for Preference<'_> {
     }
 
     fn epoch(&self, step: usize) -> f64 {
-        (step * self.settings.batch_size) as f64 / self.pairs.len() as f64
+        (step * self.settings.batch_size) as f64 / self.order.num_visits() as f64
     }
 
     fn report(log: &StepLog<DpoLog>) -> Report {

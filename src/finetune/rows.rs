@@ -1,11 +1,9 @@
 //! Rows of training data: documents of token ids with a mask of trained tokens.
 
-use std::ops::Range;
-
 use super::FinetuneError;
 use crate::data::packing::Segment;
 use crate::data::shards::TokenWindows;
-use crate::data::{Document, Example, Permutation};
+use crate::data::{Document, Example};
 
 /// Packed documents, which do not attend to each other.
 pub type Row = Vec<Example>;
@@ -28,12 +26,6 @@ pub trait Rows {
 
     /// Where a row comes from, for messages.
     fn name(&self, index: u64) -> String;
-}
-
-/// The row that training visits at a position, which counts from the start of the first epoch: a permutation of `num_rows` rows
-/// per epoch.
-pub(super) fn row_at(num_rows: u64, seed: u64, position: u64) -> u64 {
-    Permutation::new(num_rows, seed, position / num_rows).at(position % num_rows)
 }
 
 /// Documents in memory, concatenated and cut into windows: window `i` starts at token `i · max_length` and has `max_length + 1`
@@ -152,28 +144,6 @@ impl Rows for TokenWindows {
     fn name(&self, index: u64) -> String {
         let start = index * self.seq_length() as u64;
         format!("tokens {start} to {}", start + self.seq_length() as u64)
-    }
-}
-
-/// Some of the rows, those of an interval.
-pub struct RowRange<'a> {
-    /// All rows.
-    pub rows: &'a dyn Rows,
-    /// The interval.
-    pub range: Range<u64>,
-}
-
-impl Rows for RowRange<'_> {
-    fn len(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
-        self.rows.row(self.range.start + index)
-    }
-
-    fn name(&self, index: u64) -> String {
-        self.rows.name(self.range.start + index)
     }
 }
 

@@ -6,6 +6,7 @@ use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::Mixture;
 use crate::lora::{LoraConfig, Modules};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
 
@@ -36,8 +37,19 @@ pub struct Settings {
     pub lora: Option<LoraSettings>,
     /// Hash of the weights of the base, and the growths before training.
     pub base: String,
-    /// Hash of the data, its tokenization, packing and split included.
-    pub data: String,
+    /// The sources of the data.
+    pub data: Vec<DataSettings>,
+}
+
+/// Rows to train on from one source.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataSettings {
+    /// Number of rows, without those held out.
+    pub num_rows: u64,
+    /// Visits of each row in an epoch; see [`Mixture`].
+    pub weight: f64,
+    /// Hash of the rows: of tokens, packing and split.
+    pub hash: String,
 }
 
 /// The adapter of a run, with PEFT's names.
@@ -89,6 +101,14 @@ impl Settings {
         Ok(groups)
     }
 
+    /// The order in which training visits the rows of all sources.
+    ///
+    /// # Panics
+    /// If there is no row.
+    pub fn order(&self) -> Mixture {
+        Mixture::new(self.data.iter().map(|source| (source.num_rows, source.weight)), self.seed)
+    }
+
     /// Differences from the settings of a checkpoint, by name.
     pub fn changes_from(&self, saved: &Self) -> Vec<Change> {
         let (now, saved) = (leaves(self), leaves(saved));
@@ -100,7 +120,7 @@ impl Settings {
     }
 }
 
-/// The numbers and strings of the settings by their path.
+/// The numbers and strings of the settings by their path: `adamw.beta1`, `data[0].weight`.
 fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
     fn collect(value: Value, path: String, leaves: &mut BTreeMap<String, Value>) {
         match value {
@@ -108,6 +128,11 @@ fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
                 for (name, value) in fields {
                     let path = if path.is_empty() { name } else { format!("{path}.{name}") };
                     collect(value, path, leaves);
+                }
+            }
+            Value::Array(items) => {
+                for (index, value) in items.into_iter().enumerate() {
+                    collect(value, format!("{path}[{index}]"), leaves);
                 }
             }
             value => {

@@ -4,16 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args, ValueEnum};
 
-use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
 use super::super::values::{DtypeArg, count, non_negative_real, positive_real};
 use super::groups::{Group, Multiplier};
-use crate::config::DecoderConfig;
-use crate::finetune::{Control, LoraSettings, Provenance, Settings};
-use crate::profile::flops::train_flops;
-use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
-use crate::weights::WeightSource;
-
 /// Options that the short help shows.
 const SHORT: [&str; 12] = [
     "base",
@@ -43,9 +36,15 @@ pub struct TrainingArgs {
     #[command(flatten)]
     pub growth: GrowthArgs,
 
-    /// Fraction of the data to hold out for evaluation
+    /// Fraction of the rows of each source to hold out for evaluation
+    ///
+    /// The rows are random, and do not depend on --seed. Of token shards, the documents that tokenize --heldout kept apart are
+    /// evaluated instead, if there are any.
     #[arg(long, value_name = "R", default_value_t = 0.05, value_parser = share, help_heading = "Data")]
     pub test_split_size: f64,
+    /// Rows of each source to hold out, at most
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = count, help_heading = "Data")]
+    pub max_eval_samples: u64,
     /// Maximum tokens per row [default: 1024, or the context of the model]
     #[arg(long, alias = "seq-length", value_name = "N", value_parser = positive, help_heading = "Data")]
     pub max_length: Option<usize>,
@@ -212,147 +211,6 @@ pub enum SchedulerArg {
     /// The peak, then a straight line.
     #[value(alias = "wsd")]
     WarmupStableDecay,
-}
-
-/// Defaults that differ between commands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Defaults {
-    pub num_train_epochs: f64,
-    pub learning_rate: f64,
-}
-
-/// Properties of the data on which the settings of a run depend.
-#[derive(Debug, Clone)]
-pub(super) struct Inputs {
-    pub num_rows: u64,
-    /// Mean number of tokens of a row.
-    pub row_tokens: u64,
-    /// Hash of the data, its packing and its split.
-    pub hash: String,
-}
-
-impl TrainingArgs {
-    /// Tokens of a row, at most.
-    ///
-    /// # Errors
-    /// If the context of the model is shorter.
-    pub(super) fn max_length(&self, config: &DecoderConfig) -> Result<usize, Failure> {
-        let context = config.max_position_embeddings;
-        match self.max_length {
-            Some(length) if length > context => Err(Failure::invalid(format_args!(
-                "--max-length {length} exceeds max_position_embeddings {context} of the model"
-            ))),
-            length => Ok(length.unwrap_or(context.min(1024))),
-        }
-    }
-
-    /// The settings of a run on a grown base, whose hash is `base`.
-    pub(super) fn settings<S: WeightSource>(
-        &self,
-        source: &S,
-        base: String,
-        data: Inputs,
-        max_length: usize,
-        dpo: Option<Dpo>,
-        defaults: Defaults,
-    ) -> Result<Settings, Failure> {
-        let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
-        let num_steps = self.num_steps(source.config(), &data, batch_size, defaults);
-        let warmup_steps = self.warmup_steps.unwrap_or((self.warmup_ratio * num_steps as f64).ceil() as usize);
-        let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
-        let decay = match self.lr_scheduler_type {
-            SchedulerArg::Constant => Decay::Constant,
-            SchedulerArg::Linear => Decay::Linear,
-            SchedulerArg::Cosine => Decay::Cosine,
-            SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
-        };
-        let multipliers = self.lr_multiplier.iter().map(|multiplier| (&multiplier.group, multiplier.value));
-        let provenance = Provenance::of(source);
-        let groups = multipliers.chain(self.freeze.iter().map(|group| (group, 0.0)));
-        let groups = groups.map(|(group, multiplier)| Ok((group.pattern(&provenance)?, multiplier)));
-        Ok(Settings {
-            seed: self.growth.seed,
-            max_length,
-            batch_size,
-            micro_batch_size: self.per_device_train_batch_size,
-            adamw: AdamWConfig {
-                beta1: self.adam_beta1,
-                beta2: self.adam_beta2,
-                epsilon: self.adam_epsilon,
-                weight_decay: self.weight_decay,
-            },
-            schedule: Schedule {
-                peak: self.learning_rate.unwrap_or(defaults.learning_rate),
-                warmup_steps,
-                num_steps,
-                final_fraction: self.min_lr_rate,
-                decay,
-            },
-            max_grad_norm: self.max_grad_norm,
-            router: self.router_loss(),
-            groups: groups.collect::<Result<_, Failure>>()?,
-            dpo,
-            lora: self.lora(),
-            base,
-            data: data.hash,
-        })
-    }
-
-    /// Rows to train on of `num_rows`, before those that are held out.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub(super) fn num_train(&self, num_rows: u64) -> Result<u64, Failure> {
-        match num_rows - (num_rows as f64 * self.test_split_size).round() as u64 {
-            0 => Err(Failure::invalid(format_args!(
-                "the data has {num_rows} rows, expected at least one to train on beside the --test-split-size {}",
-                self.test_split_size
-            ))),
-            num_train => Ok(num_train),
-        }
-    }
-
-    /// The terms of routers.
-    pub(super) fn router_loss(&self) -> RouterLoss {
-        RouterLoss { aux_loss_coef: self.router_aux_loss_coef, z_loss_coef: self.router_z_loss_coef }
-    }
-
-    fn num_steps(&self, config: &DecoderConfig, data: &Inputs, batch_size: usize, defaults: Defaults) -> usize {
-        let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
-        if let Some(steps) = self.max_steps {
-            return steps;
-        }
-        if let Some(tokens) = self.max_tokens {
-            return per_update(tokens.into(), u128::from(data.row_tokens) * batch_size as u128);
-        }
-        if let Some(flops) = self.max_flops {
-            return per_update(flops.into(), train_flops(config, batch_size as u64, data.row_tokens));
-        }
-        let epochs = self.num_train_epochs.unwrap_or(defaults.num_train_epochs);
-        ((epochs * data.num_rows as f64 / batch_size as f64).ceil() as usize).max(1)
-    }
-
-    fn lora(&self) -> Option<LoraSettings> {
-        self.use_peft.then(|| LoraSettings {
-            r: self.lora_r,
-            lora_alpha: self.lora_alpha,
-            use_rslora: self.use_rslora,
-            target_modules: self.lora_target_modules.clone(),
-        })
-    }
-
-    /// When the run logs, evaluates, saves and stops.
-    pub(super) fn control(&self) -> Control {
-        Control {
-            logging_steps: self.logging_steps,
-            eval_steps: self.eval_steps,
-            save_steps: Some(self.save_steps),
-            skip_nonfinite: self.skip_nonfinite,
-            early_stopping_patience: self.early_stopping_patience,
-            max_time_s: self.max_time,
-            save_best: self.load_best_model_at_end,
-        }
-    }
 }
 
 /// Parses a share, at least 0 and below 1.

@@ -1,20 +1,22 @@
 //! `dpo`: direct preference optimization.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::TrainingArgs;
-use super::args::{Defaults, Inputs, brief};
+use super::args::brief;
+use super::data::{self, DataArg};
 use super::job::Opened;
 use super::progress::counting;
 use super::sample::{tell_formats, tell_sample};
+use super::settings::{Defaults, Input};
 use crate::cli::failure::Failure;
 use crate::cli::values::{non_negative_real, positive_real};
 use crate::data::source::data_files;
-use crate::data::{PreferencePair, RecordEncoder, Truncation};
-use crate::finetune::{Pair, Preference, read_records};
+use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
+use crate::finetune::{DataSettings, DataSource, Pair, Preference, read_records};
 use crate::train::{Dpo, DpoLoss};
 use crate::weights::WeightSource;
 
@@ -29,8 +31,10 @@ pub struct DpoArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
     /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet
-    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
-    pub data: Vec<PathBuf>,
+    ///
+    /// DATA=2 visits each record twice per epoch, DATA=0.5 half of them.
+    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., value_parser = PathBufValueParser::new().try_map(DataArg::read), help_heading = "Data")]
+    pub data: Vec<DataArg>,
     /// Strength of the KL constraint to the reference
     #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = positive_real, help_heading = "Loss")]
     pub beta: f64,
@@ -73,24 +77,28 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
-    let num_cut = AtomicUsize::new(0);
-    let dataset = read_records(&data_files(&args.data)?, |record| {
-        let pair: PreferencePair = encoder.preference_pair(record)?;
-        let mut sides = pair.examples();
-        num_cut.fetch_add(usize::from(sides.iter().any(|side| side.ids.len() > max_length + 1)), Ordering::Relaxed);
-        sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
-        Ok(sides.iter().all(|side| side.num_trained() > 0).then_some(sides))
-    })?;
-    opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
-    tell_formats(&dataset, num_cut.into_inner());
-    tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
-    let num_train = args.training.num_train(dataset.items.len() as u64)?;
-    let hash = opened.hash(dataset.items.iter().flatten(), &num_train.to_string());
-    let num_tokens: usize = dataset.items.iter().flatten().map(|example| example.ids.len()).sum();
-    let row_tokens = num_tokens.div_ceil(dataset.items.len()) as u64;
-    let pairs = dataset.items.into_iter().zip(dataset.names);
-    let mut pairs: Vec<Pair> = pairs.map(|([chosen, rejected], name)| Pair { chosen, rejected, name }).collect();
-    let heldout = pairs.split_off(num_train as usize);
+    let (mut pairs, mut heldout, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
+    let pair = |([chosen, rejected], name): ([Example; 2], String)| Pair { chosen, rejected, name };
+    for DataSource { paths, weight } in data::sources(&args.data) {
+        let num_cut = AtomicUsize::new(0);
+        let mut dataset = read_records(&data_files(&paths)?, |record| {
+            let pair: PreferencePair = encoder.preference_pair(record)?;
+            let mut sides = pair.examples();
+            num_cut.fetch_add(usize::from(sides.iter().any(|side| side.ids.len() > max_length + 1)), Ordering::Relaxed);
+            sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
+            Ok(sides.iter().all(|side| side.num_trained() > 0).then_some(sides))
+        })?;
+        opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
+        tell_formats(&dataset, num_cut.into_inner());
+        tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
+        let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
+        let hash = opened.hash(dataset.items.iter().flatten(), &split.num_train().to_string());
+        let num_tokens: usize = dataset.items.iter().flatten().map(|example| example.ids.len()).sum();
+        let row_tokens = num_tokens.div_ceil(dataset.items.len()) as u64;
+        heldout.extend(dataset.hold_out(&split).into_iter().map(pair));
+        pairs.extend(dataset.items.into_iter().zip(dataset.names).map(pair));
+        inputs.push(Input { settings: DataSettings { num_rows: split.num_train(), weight, hash }, row_tokens });
+    }
     let loss = match args.loss_type {
         LossArg::Sigmoid => DpoLoss::Sigmoid,
         LossArg::Ipo => DpoLoss::Ipo,
@@ -98,9 +106,8 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
-    let data = Inputs { num_rows: num_train, row_tokens, hash };
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
-    let (settings, parents) = opened.settings(&growth, max_length, data, Some(dpo), defaults)?;
+    let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo), defaults)?;
     let job = opened.job(&growth, &settings, &parents)?;
     let mut start = opened.start(&job)?;
     let reference = std::mem::take(&mut start.progress.reference);

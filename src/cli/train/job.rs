@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::TrainingArgs;
-use super::args::{Defaults, Inputs};
 use super::progress::{Summary, Watcher};
+use super::settings::{Defaults, Input};
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
@@ -101,14 +101,14 @@ impl<'a> Opened<'a> {
         &self,
         growth: &Growth<'_>,
         max_length: usize,
-        data: Inputs,
+        inputs: Vec<Input>,
         dpo: Option<Dpo>,
         defaults: Defaults,
     ) -> Result<(Settings, Vec<Value>), Failure> {
         let parents = parents(&self.sources, &mut |_| ())?;
         let record = json!({"weights": parents[0]["weights"], "growth": growth.record()});
         let base = blake3::hash(record.to_string().as_bytes()).to_hex().to_string();
-        let settings = self.args.settings(&growth.source, base, data, max_length, dpo, defaults)?;
+        let settings = self.args.settings(&growth.source, base, inputs, max_length, dpo, defaults)?;
         Ok((settings, parents))
     }
 
@@ -286,7 +286,7 @@ impl From<FinetuneError> for Failure {
             FinetuneError::Output(error) => (*error).into(),
             FinetuneError::Checkpoint(error) => (*error).into(),
             FinetuneError::Changed { ref changes, .. } => {
-                let is_data = changes.iter().any(|change| change.name == "data");
+                let is_data = changes.iter().any(|change| change.name.starts_with("data["));
                 let hint = "\n(data is a hash of the tokens and their arrangement: --data, --test-split-size, --packing or the tokenizer differ)";
                 Self::invalid(format_args!("{error}{}", if is_data { hint } else { "" }))
             }

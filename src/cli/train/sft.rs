@@ -1,19 +1,21 @@
 //! `sft`: supervised fine-tuning.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::TrainingArgs;
-use super::args::{Defaults, Inputs, brief};
+use super::args::brief;
+use super::data::{self, DataArg};
 use super::job::Opened;
 use super::sample::{tell_formats, tell_sample};
+use super::settings::{Defaults, Input};
 use crate::cli::failure::Failure;
 use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
 use crate::data::source::data_files;
-use crate::data::{RecordEncoder, Truncation};
-use crate::finetune::{ExampleRows, LanguageModeling, Row, Rows, read_records};
+use crate::data::{Example, RecordEncoder, Truncation};
+use crate::finetune::{Concatenated, DataSettings, DataSource, ExampleRows, LanguageModeling, Rows, read_records};
 use crate::weights::WeightSource;
 
 /// Fine-tune on instructions: completions, chats
@@ -26,8 +28,10 @@ pub struct SftArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
     /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet, .txt
-    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., help_heading = "Data")]
-    pub data: Vec<PathBuf>,
+    ///
+    /// DATA=2 visits each record twice per epoch, DATA=0.5 half of them.
+    #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., value_parser = PathBufValueParser::new().try_map(DataArg::read), help_heading = "Data")]
+    pub data: Vec<DataArg>,
     /// Pack several examples into a row, without attention between them
     #[arg(long, help_heading = "Data")]
     pub packing: bool,
@@ -72,39 +76,51 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     // An input and its target take one id more than the row has inputs.
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
-    let num_cut = AtomicUsize::new(0);
-    let mut dataset = read_records(&data_files(&args.data)?, |record| {
-        let mut example = encoder.example(record)?;
-        if !is_wrapped {
-            num_cut.fetch_add(usize::from(example.ids.len() > limit), Ordering::Relaxed);
-            example.truncate(limit, Truncation::KeepStart);
+    let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Vec::new());
+    for DataSource { paths, weight } in data::sources(&args.data) {
+        let num_cut = AtomicUsize::new(0);
+        let mut dataset = read_records(&data_files(&paths)?, |record| {
+            let mut example = encoder.example(record)?;
+            if !is_wrapped {
+                num_cut.fetch_add(usize::from(example.ids.len() > limit), Ordering::Relaxed);
+                example.truncate(limit, Truncation::KeepStart);
+            }
+            Ok((example.num_trained() > 0).then_some(example))
+        })?;
+        opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
+        tell_formats(&dataset, num_cut.into_inner());
+        tell_sample(dataset.items.iter(), &tokenizer)?;
+        let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
+        let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
+        let hash = opened.hash(dataset.items.iter(), &arrangement);
+        heldout.extend(dataset.hold_out(&split).into_iter().map(|(example, _)| vec![example]));
+        let packed = packed(args, &dataset.items, limit);
+        let packed = ExampleRows::new(dataset.items, dataset.names, packed);
+        if packed.is_empty() {
+            return Err(Failure::invalid(format_args!(
+                "{:?} has no row with a token to train, expected at least one",
+                paths[0]
+            )));
         }
-        Ok((example.num_trained() > 0).then_some(example))
-    })?;
-    opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
-    tell_formats(&dataset, num_cut.into_inner());
-    tell_sample(dataset.items.iter(), &tokenizer)?;
-    let num_train = args.training.num_train(dataset.items.len() as u64)? as usize;
-    let arrangement = format!("{num_train} {} {:?}", args.packing, args.packing_strategy);
-    let hash = opened.hash(dataset.items.iter(), &arrangement);
-    let heldout: Vec<Row> = dataset.items.drain(num_train..).map(|example| vec![example]).collect();
-    dataset.names.truncate(num_train);
-    let lens: Vec<usize> = dataset.items.iter().map(|example| example.ids.len()).collect();
-    let packed = match (args.packing, args.packing_strategy) {
+        let row_tokens = packed.mean_tokens();
+        inputs.push(Input { settings: DataSettings { num_rows: packed.len(), weight, hash }, row_tokens });
+        rows.push(Box::new(packed));
+    }
+    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
+    let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
+    let job = opened.job(&growth, &settings, &parents)?;
+    let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
+    opened.run(&job, &task, opened.start(&job)?)
+}
+
+/// The rows of examples: one each, or several as the options say.
+fn packed(args: &SftArgs, examples: &[Example], limit: usize) -> Vec<Vec<Segment>> {
+    let lens: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+    match (args.packing, args.packing_strategy) {
         (false, _) => {
             lens.iter().enumerate().map(|(example, len)| vec![Segment { example, tokens: 0..*len }]).collect()
         }
         (true, PackingArg::Bfd) => best_fit_decreasing(&lens, limit),
         (true, PackingArg::Wrapped) => wrapped(&lens, limit),
-    };
-    let rows = ExampleRows::new(dataset.items, dataset.names, packed);
-    if rows.is_empty() {
-        return Err(Failure::invalid("the data has no row with a token to train, expected at least one"));
     }
-    let data = Inputs { num_rows: rows.len(), row_tokens: rows.mean_tokens(), hash };
-    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
-    let (settings, parents) = opened.settings(&growth, max_length, data, None, defaults)?;
-    let job = opened.job(&growth, &settings, &parents)?;
-    let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
-    opened.run(&job, &task, opened.start(&job)?)
 }

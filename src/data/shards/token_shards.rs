@@ -47,6 +47,17 @@ impl TokenShards {
         Self::open_on(&*disk(), directory, Split::Train)
     }
 
+    /// Opens the shards kept from training; `None` if the directory has none.
+    ///
+    /// # Errors
+    /// As [`open_on`](Self::open_on).
+    pub fn open_heldout(directory: &Path) -> Result<Option<Self>, ShardError> {
+        match Self::open_on(&*disk(), directory, Split::HeldOut) {
+            Err(ShardError::Shard(error)) if matches!(error.fault, ShardFault::NoHeldOut) => Ok(None),
+            shards => shards.map(Some),
+        }
+    }
+
     /// Opens the shards of a split, and checks their sizes.
     ///
     /// # Errors

@@ -1,0 +1,150 @@
+//! The settings of a run from its options.
+
+use super::args::{SchedulerArg, TrainingArgs};
+use crate::cli::failure::Failure;
+use crate::config::DecoderConfig;
+use crate::data::Mixture;
+use crate::finetune::{Control, DataSettings, Holdout, LoraSettings, Provenance, Settings};
+use crate::profile::flops::train_flops;
+use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
+use crate::weights::WeightSource;
+
+/// Defaults that differ between commands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults {
+    pub num_train_epochs: f64,
+    pub learning_rate: f64,
+}
+
+/// A source of data.
+#[derive(Debug, Clone)]
+pub(super) struct Input {
+    pub settings: DataSettings,
+    /// Mean number of tokens of a row.
+    pub row_tokens: u64,
+}
+
+impl TrainingArgs {
+    /// Tokens of a row, at most.
+    ///
+    /// # Errors
+    /// If the context of the model is shorter.
+    pub(super) fn max_length(&self, config: &DecoderConfig) -> Result<usize, Failure> {
+        let context = config.max_position_embeddings;
+        match self.max_length {
+            Some(length) if length > context => Err(Failure::invalid(format_args!(
+                "--max-length {length} exceeds max_position_embeddings {context} of the model"
+            ))),
+            length => Ok(length.unwrap_or(context.min(1024))),
+        }
+    }
+
+    /// The settings of a run on a grown base, whose hash is `base`.
+    pub(super) fn settings<S: WeightSource>(
+        &self,
+        source: &S,
+        base: String,
+        inputs: Vec<Input>,
+        max_length: usize,
+        dpo: Option<Dpo>,
+        defaults: Defaults,
+    ) -> Result<Settings, Failure> {
+        let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+        let num_steps = self.num_steps(source.config(), &inputs, batch_size, defaults);
+        let warmup_steps = self.warmup_steps.unwrap_or((self.warmup_ratio * num_steps as f64).ceil() as usize);
+        let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
+        let decay = match self.lr_scheduler_type {
+            SchedulerArg::Constant => Decay::Constant,
+            SchedulerArg::Linear => Decay::Linear,
+            SchedulerArg::Cosine => Decay::Cosine,
+            SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
+        };
+        let multipliers = self.lr_multiplier.iter().map(|multiplier| (&multiplier.group, multiplier.value));
+        let provenance = Provenance::of(source);
+        let groups = multipliers.chain(self.freeze.iter().map(|group| (group, 0.0)));
+        let groups = groups.map(|(group, multiplier)| Ok((group.pattern(&provenance)?, multiplier)));
+        Ok(Settings {
+            seed: self.growth.seed,
+            max_length,
+            batch_size,
+            micro_batch_size: self.per_device_train_batch_size,
+            adamw: AdamWConfig {
+                beta1: self.adam_beta1,
+                beta2: self.adam_beta2,
+                epsilon: self.adam_epsilon,
+                weight_decay: self.weight_decay,
+            },
+            schedule: Schedule {
+                peak: self.learning_rate.unwrap_or(defaults.learning_rate),
+                warmup_steps,
+                num_steps,
+                final_fraction: self.min_lr_rate,
+                decay,
+            },
+            max_grad_norm: self.max_grad_norm,
+            router: self.router_loss(),
+            groups: groups.collect::<Result<_, Failure>>()?,
+            dpo,
+            lora: self.lora(),
+            base,
+            data: inputs.into_iter().map(|input| input.settings).collect(),
+        })
+    }
+
+    /// The rows kept from training.
+    pub(super) fn holdout(&self) -> Holdout {
+        Holdout { share: self.test_split_size, max_rows: self.max_eval_samples }
+    }
+
+    /// The terms of routers.
+    pub(super) fn router_loss(&self) -> RouterLoss {
+        RouterLoss { aux_loss_coef: self.router_aux_loss_coef, z_loss_coef: self.router_z_loss_coef }
+    }
+
+    fn num_steps(&self, config: &DecoderConfig, inputs: &[Input], batch_size: usize, defaults: Defaults) -> usize {
+        let row_tokens = mean_tokens(inputs);
+        let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
+        if let Some(steps) = self.max_steps {
+            return steps;
+        }
+        if let Some(tokens) = self.max_tokens {
+            return per_update(tokens.into(), u128::from(row_tokens) * batch_size as u128);
+        }
+        if let Some(flops) = self.max_flops {
+            return per_update(flops.into(), train_flops(config, batch_size as u64, row_tokens));
+        }
+        let num_visits =
+            Mixture::new(inputs.iter().map(|input| (input.settings.num_rows, input.settings.weight)), 0).num_visits();
+        let epochs = self.num_train_epochs.unwrap_or(defaults.num_train_epochs);
+        ((epochs * num_visits as f64 / batch_size as f64).ceil() as usize).max(1)
+    }
+
+    fn lora(&self) -> Option<LoraSettings> {
+        self.use_peft.then(|| LoraSettings {
+            r: self.lora_r,
+            lora_alpha: self.lora_alpha,
+            use_rslora: self.use_rslora,
+            target_modules: self.lora_target_modules.clone(),
+        })
+    }
+
+    /// When the run logs, evaluates, saves and stops.
+    pub(super) fn control(&self) -> Control {
+        Control {
+            logging_steps: self.logging_steps,
+            eval_steps: self.eval_steps,
+            save_steps: Some(self.save_steps),
+            skip_nonfinite: self.skip_nonfinite,
+            early_stopping_patience: self.early_stopping_patience,
+            max_time_s: self.max_time,
+            save_best: self.load_best_model_at_end,
+        }
+    }
+}
+
+/// Mean number of tokens of the rows that an epoch visits, rounded up.
+fn mean_tokens(inputs: &[Input]) -> u64 {
+    let visits = |input: &Input| input.settings.num_rows as f64 * input.settings.weight;
+    let num_tokens: f64 = inputs.iter().map(|input| visits(input) * input.row_tokens as f64).sum();
+    (num_tokens / inputs.iter().map(visits).sum::<f64>()).ceil() as u64
+}

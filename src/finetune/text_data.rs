@@ -1,0 +1,127 @@
+//! Text to train on: files in memory and token shards on disk.
+
+use std::path::{Path, PathBuf};
+
+use super::FinetuneError;
+use super::dataset::read_texts;
+use super::rows::{Row, Rows, TextRows};
+use super::settings::DataSettings;
+use super::sources::{Concatenated, DataSource, Holdout, TrainRows};
+use crate::data::shards::{DATASET, ShardError, TokenShards, TokenWindows};
+use crate::data::source::data_files;
+use crate::data::{RowSplit, check_vocabulary};
+use crate::error::FileError;
+use crate::tokenizer::Tokenizer;
+
+/// Rows of text from several sources.
+#[derive(Default)]
+pub struct TextData {
+    /// The rows to train on.
+    pub rows: Concatenated,
+    /// The rows held out, in memory.
+    pub heldout: Vec<Row>,
+    /// The sources.
+    pub sources: Vec<DataSettings>,
+}
+
+/// How text becomes rows.
+#[derive(Debug, Clone, Copy)]
+pub struct TextOptions<'a> {
+    /// The tokenizer of the model.
+    pub tokenizer: &'a Tokenizer,
+    /// Ids are below it.
+    pub vocab_size: usize,
+    /// Inputs per row, at most.
+    pub max_length: usize,
+    /// The rows kept from training. Of token shards with held-out documents it is the documents that are kept.
+    pub holdout: Holdout,
+}
+
+impl TextData {
+    /// Reads the sources. Directories of token shards are streamed, each as a source of its own; other files are held in
+    /// memory.
+    ///
+    /// # Errors
+    /// If a file cannot be read, does not suit the model, or has no row to train on.
+    pub fn read(sources: &[DataSource], options: TextOptions<'_>) -> Result<Self, FinetuneError> {
+        let mut data = Self::default();
+        for DataSource { paths, weight } in sources {
+            let (shards, files): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_shards(path));
+            if !files.is_empty() {
+                data.add_files(&files.into_iter().cloned().collect::<Vec<_>>(), *weight, options)?;
+            }
+            shards.into_iter().try_for_each(|directory| data.add_shards(directory, *weight, options))?;
+        }
+        Ok(data)
+    }
+
+    fn add_files(&mut self, paths: &[PathBuf], weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {
+        let TextOptions { tokenizer, vocab_size, max_length, .. } = options;
+        let documents = read_texts(&data_files(paths)?, tokenizer)?;
+        check_vocabulary(&documents, vocab_size)?;
+        let mut hash = blake3::Hasher::new();
+        for document in &documents {
+            hash.update(&(document.ids.len() as u64).to_le_bytes());
+            let ids: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            hash.update(&ids);
+        }
+        let rows = TextRows::new(&documents, tokenizer.eos().first().copied(), max_length);
+        self.add(Box::new(rows), &paths[0], weight, &hash.finalize().to_hex(), options)
+    }
+
+    /// The hash is that of the record, which lists the hashes of its files.
+    fn add_shards(&mut self, directory: &Path, weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {
+        let TextOptions { tokenizer, vocab_size, max_length, holdout } = options;
+        let shards = TokenShards::open(directory)?;
+        shards.check_tokenizer(tokenizer)?;
+        if shards.vocab_size() > vocab_size {
+            return Err(FinetuneError::NoData(format!(
+                "{directory:?} has ids below {}, expected below vocab_size {vocab_size} of the model",
+                shards.vocab_size()
+            )));
+        }
+        let record = directory.join(DATASET);
+        let hash = blake3::hash(&std::fs::read(&record).map_err(FileError::io(&record))?).to_hex();
+        let heldout = TokenShards::open_heldout(directory)?.map(|shards| windows_within(shards, max_length));
+        let windows = Box::new(TokenWindows::new(shards, max_length)?);
+        let Some(heldout) = heldout else { return self.add(windows, directory, weight, &hash, options) };
+        if let Some(heldout) = heldout? {
+            let evaluated = RowSplit::new(heldout.len(), heldout.len().min(holdout.max_rows)).heldout();
+            self.heldout.extend(evaluated.map(|row| heldout.row(row)).collect::<Result<Vec<_>, _>>()?);
+        }
+        self.add(
+            windows,
+            directory,
+            weight,
+            &hash,
+            TextOptions { holdout: Holdout { share: 0.0, ..holdout }, ..options },
+        )
+    }
+
+    fn add(
+        &mut self,
+        rows: Box<dyn Rows>,
+        name: &Path,
+        weight: f64,
+        hash: &str,
+        options: TextOptions<'_>,
+    ) -> Result<(), FinetuneError> {
+        let split = options.holdout.split(rows.len(), name)?;
+        self.heldout.extend(split.heldout().map(|row| rows.row(row)).collect::<Result<Vec<_>, _>>()?);
+        let num_rows = split.num_train();
+        let hash = blake3::hash(format!("{hash} {num_rows} {}", options.max_length).as_bytes()).to_hex().to_string();
+        self.sources.push(DataSettings { num_rows, weight, hash });
+        self.rows.push(Box::new(TrainRows::new(rows, split)));
+        Ok(())
+    }
+}
+
+/// Windows of at most `max_length` inputs; `None` of fewer than two tokens.
+fn windows_within(shards: TokenShards, max_length: usize) -> Result<Option<TokenWindows>, ShardError> {
+    let num_inputs = shards.num_tokens().saturating_sub(1).min(max_length as u64) as usize;
+    (num_inputs > 0).then(|| TokenWindows::new(shards, num_inputs)).transpose()
+}
+
+fn is_shards(path: &Path) -> bool {
+    path.join(DATASET).is_file()
+}
