@@ -92,6 +92,42 @@ proptest! {
     }
 
     #[test]
+    fn copies_of_a_sequence_continue_with_the_bits_of_the_sequence_alone(
+        (config, seed, passes) in decoder_and_passes(),
+        (from, at) in (0..BATCH, 0..BATCH),
+    ) {
+        let (model, device) = (random(&config, seed), pico::device());
+        let run = |cache: &mut KvCache, pass: &[Vec<u32>]| model.hidden_states(TokenBatch::padded(pass, &device), Some(cache)).last;
+        let mut source = cache(&model, BATCH);
+        for pass in &passes {
+            run(&mut source, pass);
+        }
+        let texts: [Vec<u32>; BATCH] = std::array::from_fn(|i| (0..=i as u32).map(|id| id % config.vocab_size as u32).collect());
+        let mut rows: Vec<usize> = (0..BATCH).collect();
+        rows[at] = from;
+        let mut gathered = source.gather(&rows, 72);
+        let mut written = source.gather(&[0, 1, 2], 72);
+        written.write_sequence(at, &source, from);
+        let [forked, joined] = [&mut gathered, &mut written].map(|cache| run(cache, &texts));
+        for (sequence, (origin, text)) in rows.iter().zip(&texts).enumerate() {
+            let alone = run(&mut source.gather(&[*origin], 64), std::slice::from_ref(text));
+            let expected = logits(&model, &alone, 0, text.len());
+            prop_assert_eq!(&logits(&model, &forked, sequence, text.len()), &expected, "forked {}", sequence);
+            prop_assert_eq!(&logits(&model, &joined, sequence, text.len()), &expected, "joined {}", sequence);
+        }
+        // The source has not changed.
+        let after = run(&mut source, &texts);
+        for (sequence, text) in texts.iter().enumerate() {
+            let mut alone = cache(&model, 1);
+            for pass in passes.iter().filter(|pass| !pass[sequence].is_empty()) {
+                run(&mut alone, &pass[sequence..=sequence]);
+            }
+            let expected = run(&mut alone, std::slice::from_ref(text));
+            prop_assert_eq!(logits(&model, &after, sequence, text.len()), logits(&model, &expected, 0, text.len()));
+        }
+    }
+
+    #[test]
     fn a_packed_row_has_the_loss_and_the_gradients_of_its_documents_alone(
         (config, seed, documents) in pico::decoders().prop_flat_map(|config| {
             let document = prop::collection::vec(0..config.vocab_size as u32, 1..=9);

@@ -50,6 +50,33 @@ impl KvCache {
         *held = len;
     }
 
+    /// A new cache with copies of some sequences, in this order and as often as they are named: forks of a shared prefix.
+    ///
+    /// # Panics
+    /// If there is no such sequence, or one has more than `capacity` positions.
+    pub fn gather(&self, sequences: &[usize], capacity: usize) -> Self {
+        let lens: Vec<usize> = sequences.iter().map(|sequence| self.lens[*sequence]).collect();
+        let longest = lens.iter().copied().max().unwrap_or(0);
+        assert!(longest <= capacity, "{longest} positions do not fit a cache of {capacity}");
+        let layers = self.layers.iter().map(|layer| layer.gather(sequences, longest, capacity)).collect();
+        Self { layers, lens, capacity }
+    }
+
+    /// Replaces sequence `at` by a copy of a sequence of another cache, in place: continuous batching computes a prompt in a
+    /// cache of its own, so that the other sequences are not padded to its length.
+    ///
+    /// # Panics
+    /// If there is no such sequence in either cache, it does not fit this one, or the caches are of different models.
+    pub fn write_sequence(&mut self, at: usize, from: &Self, sequence: usize) {
+        let len = from.lens[sequence];
+        assert!(len <= self.capacity, "{len} positions do not fit a cache of {}", self.capacity);
+        assert_eq!(self.layers.len(), from.layers.len(), "layers of two caches");
+        self.lens[at] = len;
+        for (layer, from) in self.layers.iter_mut().zip(&from.layers) {
+            layer.write_sequence(at, from, sequence, len);
+        }
+    }
+
     /// Makes the tokens of a pass part of their sequences; every layer has to [`attend`](LayerCache::attend) to them.
     ///
     /// # Panics
@@ -84,6 +111,37 @@ impl LayerCache {
         self.0 = Some(cache);
         y
     }
+
+    fn buffers(&self) -> &Cache {
+        self.0.as_ref().expect("in place between passes")
+    }
+
+    fn gather(&self, sequences: &[usize], len: usize, capacity: usize) -> Self {
+        let Cache { keys, values } = self.buffers();
+        let [keys, values] = [keys, values].map(|buffer| {
+            let [_, _, heads, head_dim] = buffer.dims();
+            let room = Tensor::zeros([sequences.len(), capacity, heads, head_dim], &buffer.device());
+            sequences.iter().enumerate().fold(room, |room, (at, &sequence)| copied(room, at, buffer, sequence, len))
+        });
+        Self(Some(Cache { keys, values }))
+    }
+
+    fn write_sequence(&mut self, at: usize, from: &Self, sequence: usize, len: usize) {
+        let Cache { keys, values } = self.0.take().expect("in place between passes");
+        let from = from.buffers();
+        let keys = copied(keys, at, &from.keys, sequence, len);
+        self.0 = Some(Cache { keys, values: copied(values, at, &from.values, sequence, len) });
+    }
+}
+
+/// `buffer` with the first `len` positions of a sequence of another in place of its sequence `at`; in place if it has no
+/// other owner.
+fn copied(buffer: Tensor<4>, at: usize, from: &Tensor<4>, sequence: usize, len: usize) -> Tensor<4> {
+    if len == 0 {
+        return buffer;
+    }
+    let prefix = from.clone().slice([sequence..sequence + 1, 0..len]);
+    buffer.slice_assign([at..at + 1, 0..len], prefix)
 }
 
 #[cfg(test)]
@@ -112,15 +170,16 @@ mod tests {
         cache.append(&tokens)[0].attend(new(config, salt, batch_size, len), &positions)
     }
 
+    fn addresses(cache: &KvCache) -> [*const f32; 2] {
+        let Cache { keys, values } = cache.layers[0].buffers();
+        [keys, values]
+            .map(|buffer| buffer.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr())
+    }
+
     #[test]
     fn attending_writes_in_place() {
         let config = DecoderConfig::pico();
         let mut cache = KvCache::new(&config, 2, 10, &Device::flex());
-        let addresses = |cache: &KvCache| {
-            let Cache { keys, values } = cache.layers[0].0.as_ref().expect("in place");
-            [keys, values]
-                .map(|buffer| buffer.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr())
-        };
         let before = addresses(&cache);
         for len in [3, 1, 4] {
             attend(&mut cache, &config, 0, len);
@@ -150,5 +209,34 @@ mod tests {
         let first = again(5);
         assert_ne!(again(6), first);
         assert_eq!(again(5), first);
+    }
+
+    #[test]
+    fn a_sequence_is_written_in_place() {
+        let config = DecoderConfig::pico();
+        let [mut cache, mut other] = [2, 1].map(|batch_size| KvCache::new(&config, batch_size, 10, &Device::flex()));
+        attend(&mut cache, &config, 0, 5);
+        attend(&mut other, &config, 1, 3);
+        let before = addresses(&cache);
+        cache.write_sequence(1, &other, 0);
+        assert_eq!((addresses(&cache), cache.lens()), (before, [5, 3].as_slice()));
+    }
+
+    #[test]
+    #[should_panic(expected = "5 positions do not fit a cache of 4")]
+    fn a_sequence_is_not_gathered_into_less_room() {
+        let config = DecoderConfig::pico();
+        let mut cache = KvCache::new(&config, 1, 5, &Device::flex());
+        attend(&mut cache, &config, 0, 5);
+        cache.gather(&[0], 4);
+    }
+
+    #[test]
+    #[should_panic(expected = "5 positions do not fit a cache of 4")]
+    fn a_sequence_is_not_written_into_less_room() {
+        let config = DecoderConfig::pico();
+        let [mut small, mut cache] = [4, 5].map(|capacity| KvCache::new(&config, 1, capacity, &Device::flex()));
+        attend(&mut cache, &config, 0, 5);
+        small.write_sequence(0, &cache, 0);
     }
 }
