@@ -41,7 +41,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let words = match train::expanded(bench::spelled(std::env::args_os())) {
+    let words = match train::expanded(bench::spelled(std::env::args_os()), &Cli::command()) {
         Ok(words) => words,
         Err(failure) => return finish(Err(failure), false),
     };

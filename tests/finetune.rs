@@ -52,6 +52,7 @@ fn settings(dpo: Option<Dpo>) -> Settings {
         max_length: 12,
         batch_size: 4,
         micro_batch_size: 3,
+        bf16: false,
         adamw: AdamWConfig::default(),
         schedule: Schedule {
             peak: 3e-3,
@@ -62,6 +63,7 @@ fn settings(dpo: Option<Dpo>) -> Settings {
         },
         max_grad_norm: 1.0,
         router: RouterLoss { aux_loss_coef: Some(0.02), z_loss_coef: 1e-3 },
+        router_bias_update_rate: 0.0,
         groups: Vec::new(),
         dpo,
         lora: None,
@@ -200,6 +202,32 @@ fn sources_with_weights_resume_exactly_from_every_step() {
         assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
     };
     resumes_exactly(&dense(), &settings, &run);
+}
+
+#[test]
+fn a_mixture_that_is_balanced_by_a_bias_resumes_exactly_and_gets_more_even() {
+    let (rows, mut settings) = (rows(), settings(None));
+    settings.router = RouterLoss { aux_loss_coef: Some(0.0), z_loss_coef: 0.0 };
+    let device = pico::device().autodiff();
+    let uneven = |settings: &Settings| {
+        let task = LanguageModeling::new(&rows, vec![rows.row(0).unwrap()], settings, &device);
+        let root = tempfile::tempdir().unwrap();
+        let control = Control { logging_steps: NUM_STEPS, ..CONTROL };
+        let start = start(&sparse(), None, settings);
+        let (progress, _) = finish(&task, settings, control, root.path(), start).unwrap();
+        let line = progress.history.iter().find(|line| line.contains_key("loss")).expect("a line");
+        (line["moe/load_cv"].as_f64().unwrap(), line.get("moe/max_bias").and_then(serde_json::Value::as_f64))
+    };
+    let (without, none) = uneven(&settings);
+    settings.router_bias_update_rate = 0.02;
+    let (with, bias) = uneven(&settings);
+    assert!(with < 0.8 * without, "{with} {without}");
+    assert!(none.is_none() && bias.is_some_and(|bias| bias > 0.0), "{bias:?}");
+    let run = |folder: &Path, start| {
+        let task = LanguageModeling::new(&rows, vec![rows.row(0).unwrap()], &settings, &device);
+        assert_eq!(finish(&task, &settings, CONTROL, folder, start).unwrap().1, Ended::Complete);
+    };
+    resumes_exactly(&sparse(), &settings, &run);
 }
 
 #[test]

@@ -28,6 +28,8 @@ mod precision;
 mod published_numbers;
 mod quantized;
 mod ragged;
+mod recompute;
+mod resume_sweep;
 mod sentencepiece;
 mod tokenize;
 mod train_commands;

@@ -9,7 +9,7 @@ use deepwide::output::disk::disk;
 use deepwide::output::receipt::verify;
 use deepwide::weights::WeightSource;
 
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
+pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
 
 /// Options of a short run.
 const SHORT: [&str; 8] =
@@ -41,7 +41,7 @@ fn words() -> Vec<String> {
 }
 
 /// A file with a row for each of 24 numbers.
-fn file(
+pub fn file(
     folder: &Path,
     name: &str,
     row: impl Fn(&dyn Fn(usize, usize) -> String, usize) -> serde_json::Value,
@@ -144,9 +144,23 @@ fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
         let bytes = |out: &str| std::fs::read(root.path().join(out).join(name)).unwrap();
         assert!(bytes("a") == bytes("b"), "{name}");
     }
+    // A linear decay depends on the length, a constant rate does not.
+    let longer = [&words[..], &SHORT[..2], &["--max_steps=5", "--gradient_accumulation_steps", "2"]].concat();
+    let again = ["-o", "b", "--force", "--resume"];
+    let (code, message) = refused(root.path(), &[&longer[..], &again].concat());
+    assert!(code == 3 && message.contains("--max-steps: found 5, expected 3"), "{message}");
+    let constant = ["--lr-scheduler-type", "constant", "--checkpoints", "constant"];
+    done(root.path(), &[&words[..], &constant, &["-o", "d"]].concat());
+    let lengthened =
+        run(root.path(), &[&longer[..], &constant, &["-o", "d", "--force", "--resume", "--json"]].concat());
+    assert!(lengthened.status.success(), "{}", String::from_utf8_lossy(&lengthened.stderr));
+    let whole = run(root.path(), &[&longer[..], &constant[..2], &["-o", "e", "--json"]].concat());
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    let weights = |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
+    assert!(weights("d") == weights("e"), "a lengthened run differs from a long one");
     let other = [&words[..], &SHORT, &["-o", "c", "--resume", "--checkpoints", "b-checkpoints", "--lr", "1"]].concat();
     let (code, message) = refused(root.path(), &other);
-    assert!(code == 3 && message.contains("schedule.peak: found 1.0, expected 0.00002"), "{message}");
+    assert!(code == 3 && message.contains("--learning-rate: found 1.0, expected 0.00002"), "{message}");
 }
 
 #[test]
@@ -160,6 +174,10 @@ fn an_adapter_is_written_as_peft_does_and_merges() {
     assert_eq!(PeftDirectory::open(&adapter).unwrap().config().r, 2);
     let merged = run(root.path(), &["merge-lora", BASE, "adapter", "merged"]);
     assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
+    done(root.path(), &["train", BASE, "--data", "text.jsonl", "-o", "other"]);
+    let (code, message) = refused(root.path(), &["merge-lora", "other", "adapter", "no"]);
+    assert!(code == 3 && message.contains("other weights than \"other\" has"), "{message}");
+    assert!(run(root.path(), &["merge-lora", "other", "adapter", "yes", "--any-base"]).status.success());
     let id = deepwide::weights::TensorId::Layer(0, deepwide::weights::LayerTensor::QProj);
     let weight = |path: &Path| HfDirectory::open(path).unwrap().read(id).unwrap();
     assert!(weight(Path::new(BASE)) != weight(&root.path().join("merged")), "the adapter learned nothing");

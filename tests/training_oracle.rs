@@ -89,6 +89,21 @@ fn batch(step: usize, vocab_size: usize, device: &Device) -> NextTokenBatch {
     NextTokenBatch { inputs, targets }
 }
 
+/// The pairs of an update.
+fn pairs(step: usize, vocab_size: usize, device: &Device) -> PairBatch {
+    let side = |prompt: &[u32], completion: Vec<u32>| {
+        let trained = (0..prompt.len() + completion.len()).map(|at| at >= prompt.len()).collect();
+        Example { ids: [prompt, &completion].concat(), trained }
+    };
+    let pair = |i: usize| {
+        let prompt = ids(4 + i, step + i, vocab_size);
+        let chosen = side(&prompt, ids(5 + step % 3, step * 5 + i + 1, vocab_size));
+        (chosen, side(&prompt, ids(3 + i, step * 7 + i + 2, vocab_size)))
+    };
+    let pairs = [pair(0), pair(1)];
+    PairBatch::new(&pairs.each_ref().map(|(chosen, rejected)| [chosen, rejected]), device)
+}
+
 fn train<O: Objective<AnyDecoder>>(
     model: AnyDecoder,
     objective: O,
@@ -127,26 +142,11 @@ fn dpo_equals_pytorch() {
     let device = pico::device().autodiff();
     for golden in Golden::all() {
         let reference = golden.model(&pico::device());
-        let batch = |step: usize, device: &Device| {
-            let side = |prompt: &[u32], completion: Vec<u32>| {
-                let trained = (0..prompt.len() + completion.len()).map(|at| at >= prompt.len()).collect();
-                Example { ids: [prompt, &completion].concat(), trained }
-            };
-            let pairs: Vec<_> = (0..2)
-                .map(|i| {
-                    let prompt = ids(4 + i, step + i, golden.vocab_size);
-                    let chosen = side(&prompt, ids(5 + step % 3, step * 5 + i + 1, golden.vocab_size));
-                    (chosen, side(&prompt, ids(3 + i, step * 7 + i + 2, golden.vocab_size)))
-                })
-                .collect();
-            let borrowed: Vec<[&Example; 2]> = pairs.iter().map(|(chosen, rejected)| [chosen, rejected]).collect();
-            PairBatch::new(&borrowed, device)
-        };
         let run = |beta| {
             let objective = Dpo { loss: DpoLoss::Sigmoid, beta, label_smoothing: 0.0, router: ROUTER };
             let with_reference = |step| {
-                let logps = batch(step, &pico::device()).log_probabilities(&reference).0;
-                batch(step, &device).with_reference(logps.into_data().iter::<f32>().collect())
+                let logps = pairs(step, golden.vocab_size, &pico::device()).log_probabilities(&reference).0;
+                pairs(step, golden.vocab_size, &device).with_reference(logps.into_data().iter::<f32>().collect())
             };
             let (losses, weights) = train(golden.model(&device), objective, with_reference, |log| log.log.loss);
             golden.distance("dpo", &losses, &weights)
@@ -154,6 +154,36 @@ fn dpo_equals_pytorch() {
         let (loss, weight) = run(0.1);
         assert!(loss <= LOSS_TOLERANCE && weight <= WEIGHT_TOLERANCE, "{:?}: {loss:e} {weight:e}", golden.folder);
         assert!(run(0.2).0 > 100.0 * LOSS_TOLERANCE, "another beta goes unnoticed");
+    }
+}
+
+#[test]
+fn other_losses_of_pairs_equal_trl() {
+    let device = pico::device().autodiff();
+    for golden in Golden::all() {
+        let reference = golden.model(&pico::device());
+        let losses = |loss, label_smoothing| {
+            let objective = Dpo { loss, beta: 0.1, label_smoothing, router: ROUTER };
+            let with_reference = |step| {
+                let logps = pairs(step, golden.vocab_size, &pico::device()).log_probabilities(&reference).0;
+                let logps = logps.into_data().iter::<f32>().collect();
+                pairs(step, golden.vocab_size, &device).with_reference(logps)
+            };
+            train(golden.model(&device), objective, with_reference, |log| log.log.loss).0
+        };
+        for (name, loss, label_smoothing) in
+            [("ipo", DpoLoss::Ipo, 0.0), ("hinge", DpoLoss::Hinge, 0.0), ("robust", DpoLoss::Robust, 0.2)]
+        {
+            let expected = golden.numbers(&format!("{name}.losses"));
+            let found = losses(loss, label_smoothing);
+            assert_eq!(found.len(), expected.len());
+            let off = |(found, expected): (&f64, &f32)| (found - f64::from(*expected)).abs() / f64::from(*expected);
+            let distance = found.iter().zip(&expected).map(off).fold(0.0, f64::max);
+            assert!(distance <= 2.0 * LOSS_TOLERANCE, "{:?}, {name}: {distance:e}", golden.folder);
+        }
+        let smoothed = losses(DpoLoss::Sigmoid, 0.2);
+        let expected = golden.numbers("robust.losses");
+        assert!((smoothed[10] - f64::from(expected[10])).abs() > 1e-3, "another loss goes unnoticed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The losses of one training run.
+//! Losses, or other numbers, of one training run.
 
 use plotters::style::RGBColor;
 
@@ -6,22 +6,22 @@ use super::axis::{Panel, Quantity, Scale};
 use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene, TEXT, Text, WIDTH};
 use super::{Figure, FigureError, paint};
 
-const TRAIN: RGBColor = RGBColor(86, 180, 233);
-const HELD_OUT: RGBColor = RGBColor(213, 94, 0);
+/// Colours of the lines, in their order, which colour-blind readers can tell apart.
+const COLOURS: [RGBColor; 3] = [RGBColor(86, 180, 233), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
 
-/// The losses of a run by its tokens.
+/// Numbers of a run by its tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingCurve {
+    /// Name of the figure's files, without an ending.
+    pub name: &'static str,
     /// Title of the figure.
     pub title: String,
     /// One line about the run.
     pub subtitle: String,
-    /// The unit of the losses: `nats per token`, `per pair`.
-    pub unit: &'static str,
-    /// Tokens read, and the loss since the last point.
-    pub train: Vec<(u64, f64)>,
-    /// Tokens read, and the loss on held-out data.
-    pub heldout: Vec<(u64, f64)>,
+    /// The numbers and their unit: `loss (nats per token)`.
+    pub axis: String,
+    /// The lines, three at most: their names, and their points by the tokens read.
+    pub lines: Vec<(&'static str, Vec<(u64, f64)>)>,
 }
 
 /// Draws a training curve; `None` if it has no point.
@@ -30,11 +30,11 @@ pub struct TrainingCurve {
 /// [`FigureError::Drawing`] and [`FigureError::Encoding`] if a library fails.
 pub fn draw_training(curve: &TrainingCurve) -> Result<Option<Figure>, FigureError> {
     let Some(scene) = compose(curve) else { return Ok(None) };
-    Ok(Some(Figure { name: "loss", svg: paint::svg(&scene)?, png: paint::png(&scene)? }))
+    Ok(Some(Figure { name: curve.name, svg: paint::svg(&scene)?, png: paint::png(&scene)? }))
 }
 
 fn compose(curve: &TrainingCurve) -> Option<Scene> {
-    let all = || curve.train.iter().chain(&curve.heldout);
+    let all = || curve.lines.iter().flat_map(|(_, points)| points);
     let end = all().map(|(tokens, _)| *tokens).max()?;
     let mut scene = Scene::new(HEIGHT);
     let width = WIDTH - 2.0 * MARGIN;
@@ -46,25 +46,24 @@ fn compose(curve: &TrainingCurve) -> Option<Scene> {
         right: WIDTH - 250.0,
         bottom: HEIGHT - 110.0,
         x: Scale::with_bounds(0.0, end.max(1) as f64, Quantity::Decimal("tokens"), 8),
-        y: Scale::around(all().map(|(_, loss)| *loss).filter(|loss| loss.is_finite()), 0.05, Quantity::Plain, 8),
+        y: Scale::around(all().map(|(_, value)| *value).filter(|value| value.is_finite()), 0.05, Quantity::Plain, 8),
     };
     panel.horizontal_grid(&mut scene);
     panel.horizontal_axis(&mut scene, "training");
     panel.vertical_ticks(&mut scene);
-    panel.vertical_name(&mut scene, &format!("loss ({})", curve.unit), MARGIN);
-    let points = |losses: &[(u64, f64)]| -> Vec<Point> {
-        let finite = losses.iter().filter(|(_, loss)| loss.is_finite());
-        finite.map(|(tokens, loss)| panel.at(*tokens as f64, *loss)).collect()
+    panel.vertical_name(&mut scene, &curve.axis, MARGIN);
+    let points = |values: &[(u64, f64)]| -> Vec<Point> {
+        let finite = values.iter().filter(|(_, value)| value.is_finite());
+        finite.map(|(tokens, value)| panel.at(*tokens as f64, *value)).collect()
     };
-    let lines = [("training", points(&curve.train), TRAIN, 3.0), ("held-out", points(&curve.heldout), HELD_OUT, 4.0)];
-    let ends: Vec<f64> =
-        lines.iter().map(|(_, points, ..)| points.last().map_or(panel.bottom, |last| last.1)).collect();
+    let lines: Vec<(&str, Vec<Point>)> = curve.lines.iter().map(|(name, values)| (*name, points(values))).collect();
+    let ends: Vec<f64> = lines.iter().map(|(_, points)| points.last().map_or(panel.bottom, |last| last.1)).collect();
     let rows = super::label::spread(&ends, 34.0, panel.top, panel.bottom);
-    for ((name, points, colour, width), row) in lines.into_iter().zip(rows) {
+    for (((name, points), row), colour) in lines.into_iter().zip(rows).zip(COLOURS) {
         let Some(last) = points.last() else { continue };
         scene.disc(*last, 6.0, colour);
         scene.text(Text::new(name, (panel.right + 20.0, row)).size(TEXT).bold().colour(colour));
-        scene.line(points, colour, width);
+        scene.line(points, colour, 3.0);
     }
     Some(scene)
 }
@@ -75,7 +74,11 @@ mod tests {
 
     #[test]
     fn a_curve_is_drawn_and_an_empty_one_is_not() {
-        let curve = TrainingCurve { unit: "nats per token", train: vec![(0, 3.0), (100, 2.0)], ..Default::default() };
+        let curve = TrainingCurve {
+            axis: "loss (nats per token)".to_owned(),
+            lines: vec![("training", vec![(0, 3.0), (100, 2.0)]), ("held-out", Vec::new())],
+            ..Default::default()
+        };
         assert!(draw_training(&curve).unwrap().unwrap().svg.contains("nats per token"));
         assert_eq!(draw_training(&TrainingCurve::default()).unwrap(), None);
     }

@@ -18,7 +18,7 @@ use crate::output::commit::{Existing, PartialDirectory};
 use crate::output::disk::Disk;
 use crate::output::read::read_bounded;
 use crate::output::receipt::{RECEIPT, verify};
-use crate::train::AdamW;
+use crate::train::{AdamW, RouterBias};
 
 /// State of the optimizer.
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
@@ -47,6 +47,8 @@ pub struct Progress {
     pub best: Option<(f64, usize)>,
     /// Evaluations since the best one.
     pub num_evals_since_best: usize,
+    /// Bias for the choice of experts.
+    pub router_bias: RouterBias,
     /// Log-probabilities of the reference, in preference learning.
     pub reference: HashMap<u64, [f32; 2]>,
 }
@@ -61,6 +63,7 @@ struct Saved {
     window: LogWindow,
     best: Option<(f64, usize)>,
     num_evals_since_best: usize,
+    router_bias: RouterBias,
     reference: Vec<(u64, [f32; 2])>,
 }
 
@@ -185,7 +188,9 @@ impl Checkpoints {
         if deepwide.format != FORMAT {
             return Err(invalid(format!("found format {}, expected {FORMAT}", deepwide.format)));
         }
-        let Saved { settings, num_tokens, num_skipped, window, best, num_evals_since_best, reference, .. } = deepwide;
+        let Saved {
+            settings, num_tokens, num_skipped, window, best, num_evals_since_best, router_bias, reference, ..
+        } = deepwide;
         let reference = reference.into_iter().collect();
         let progress = Progress {
             step: global_step,
@@ -195,6 +200,7 @@ impl Checkpoints {
             history: log_history,
             best,
             num_evals_since_best,
+            router_bias,
             reference,
         };
         Ok(Resumed { path: path.to_owned(), settings, progress })
@@ -250,6 +256,7 @@ fn state(settings: &Settings, progress: &Progress) -> Value {
             window: progress.window.clone(),
             best: progress.best,
             num_evals_since_best: progress.num_evals_since_best,
+            router_bias: progress.router_bias.clone(),
             reference,
         },
     })

@@ -39,16 +39,26 @@ pub struct Job<'a> {
     pub checkpoints: &'a Checkpoints,
     /// A device that records gradients.
     pub device: Device,
+    /// Whether layers are computed again for their gradients, which does not change them.
+    pub gradient_checkpointing: bool,
 }
 
 impl Job<'_> {
-    /// The newest whole checkpoint, if there is one. `refuse` is called with every newer one, and why it is not used.
+    /// The newest whole checkpoint, if there is one. Of the settings, only the schedule may differ, if the updates made so far
+    /// would have had the same learning rates: a constant rate can be lengthened, and a stable one before it decays. `refuse` is called with every newer one, and why it is not used.
     ///
     /// # Errors
     /// [`FinetuneError::Changed`] if it was saved with other settings.
     pub fn resumed(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
         let Some(resumed) = self.checkpoints.newest(refuse)? else { return Ok(None) };
-        let changes = self.settings.changes_from(&resumed.settings);
+        // Another schedule with the same past is that of a longer run.
+        let (now, step) = (self.settings.schedule, resumed.progress.step);
+        let is_continued = now.continues(&resumed.settings.schedule, step);
+        let saved = Settings {
+            schedule: if is_continued { now } else { resumed.settings.schedule },
+            ..resumed.settings.clone()
+        };
+        let changes = self.settings.changes_from(&saved);
         if changes.is_empty() { Ok(Some(resumed)) } else { Err(FinetuneError::Changed { path: resumed.path, changes }) }
     }
 
@@ -59,7 +69,7 @@ impl Job<'_> {
     pub fn start(&self, resumed: Option<Resumed>) -> Result<Start, FinetuneError> {
         let (groups, adamw) = (self.settings.param_groups()?, self.settings.adamw);
         let Some(Resumed { path, progress, .. }) = resumed else {
-            let mut model = AnyDecoder::load(&self.growth.source, &self.device)?;
+            let mut model = self.base()?;
             if let Some(lora) = &self.settings.lora {
                 model = model.with_lora(lora.config(), self.settings.seed)?;
             }
@@ -129,10 +139,18 @@ impl Job<'_> {
     /// The model of a checkpoint: its weights, or the base with its adapter.
     fn load(&self, path: &Path) -> Result<AnyDecoder, FinetuneError> {
         if self.settings.lora.is_some() {
-            let base = AnyDecoder::load(&self.growth.source, &self.device)?;
             let adapter = PeftDirectory::open_on(self.disk.clone(), path)?.read(self.growth.source.config())?;
-            return Ok(base.with_adapter(&adapter)?);
+            return Ok(self.base()?.with_adapter(&adapter)?);
         }
-        Ok(AnyDecoder::load(&Checkpoint::open_on(self.disk.clone(), path)?, &self.device)?)
+        self.of(&Checkpoint::open_on(self.disk.clone(), path)?)
+    }
+
+    fn base(&self) -> Result<AnyDecoder, FinetuneError> {
+        self.of(&self.growth.source)
+    }
+
+    fn of<S: WeightSource>(&self, source: &S) -> Result<AnyDecoder, FinetuneError> {
+        let model = AnyDecoder::load_as(source, self.settings.precision(), &self.device)?;
+        Ok(model.with_gradient_checkpointing(self.gradient_checkpointing))
     }
 }

@@ -41,8 +41,9 @@ impl LogWindow {
         self.num_updates == 0
     }
 
-    /// The line of these updates: means over them, the norm of the gradient and the learning rate of the last.
-    pub fn entry(&self, step: usize, epoch: f64, num_tokens: u64) -> LogEntry {
+    /// The line of these updates: means over them, the norm of the gradient and the learning rate of the last, and the largest
+    /// bias of a router if they have one.
+    pub fn entry(&self, step: usize, epoch: f64, num_tokens: u64, router_bias: Option<f64>) -> LogEntry {
         let mut entry = LogEntry::new();
         for (key, sum) in &self.sums {
             entry.insert(key.clone(), json!(sum / self.num_updates as f64));
@@ -57,6 +58,7 @@ impl LogWindow {
             entry.insert("moe/entropy".to_owned(), json!(mean(RouterStats::entropy_nats)));
             let dead: usize = routers.iter().map(RouterStats::dead_experts).sum();
             entry.insert("moe/dead_experts".to_owned(), json!(dead));
+            entry.extend(router_bias.map(|bias| ("moe/max_bias".to_owned(), json!(bias))));
             for (layer, router) in routers.iter().enumerate() {
                 entry.insert(format!("moe/load/L{layer}"), json!(router.load()));
             }
@@ -94,7 +96,7 @@ mod tests {
         let routers = |visits: [u64; 2]| vec![RouterStats { visits: visits.to_vec() }];
         window.add(Report { entries: vec![("loss", 3.0)], routers: routers([4, 0]) }, 1.0, 0.5);
         window.add(Report { entries: vec![("loss", 1.0)], routers: routers([2, 6]) }, 2.0, 0.25);
-        let line = to_jsonl(&[window.entry(2, 0.5, 8)]);
+        let line = to_jsonl(&[window.entry(2, 0.5, 8, None)]);
         let expected = concat!(
             r#"{"loss":2.0,"grad_norm":2.0,"learning_rate":0.25,"moe/load_cv":0.0,"moe/entropy":0.6931471805599453,"#,
             r#""moe/dead_experts":0,"moe/load/L0":[0.5,0.5],"num_tokens":8,"epoch":0.5,"step":2}"#,

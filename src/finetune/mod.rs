@@ -29,7 +29,7 @@ pub use language_modeling::LanguageModeling;
 pub use log::LogEntry;
 pub use preference::{Pair, Preference};
 pub use provenance::Provenance;
-pub use records::Records;
+pub use records::{Records, Titles};
 pub use rows::{ExampleRows, Row, Rows, TextRows};
 pub use run::{Control, Ended, Event, Run, Start};
 pub use settings::{Change, DataSettings, LoraSettings, Settings};

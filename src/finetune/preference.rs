@@ -58,11 +58,8 @@ impl<'a> Preference<'a> {
         Self { pairs, heldout, reference, objective, order: settings.order(), settings, device: device.clone() }
     }
 
-    /// Computes the log-probabilities of all pairs that the run visits under `reference`. `watch` is called with the number
-    /// of pairs done and of all.
-    pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
-        let reference = reference.valid();
-        let device = self.device.clone().without_autodiff();
+    /// Pairs that the run visits or evaluates, of which the log-probabilities under the reference are not known.
+    fn needed(&self) -> Vec<u64> {
         let num_pairs = self.pairs.len() as u64;
         let num_visited = self.settings.schedule.num_steps as u64 * self.settings.batch_size as u64;
         let visited: BTreeSet<u64> = if num_visited >= self.order.num_visits() {
@@ -71,8 +68,20 @@ impl<'a> Preference<'a> {
             (0..num_visited).map(|position| self.order.row_at(position)).collect()
         };
         let heldout = num_pairs..num_pairs + self.heldout.len() as u64;
-        let needed: Vec<u64> =
-            visited.into_iter().chain(heldout).filter(|index| !self.reference.contains_key(index)).collect();
+        visited.into_iter().chain(heldout).filter(|index| !self.reference.contains_key(index)).collect()
+    }
+
+    /// Whether all log-probabilities under the reference are known.
+    pub fn is_complete(&self) -> bool {
+        self.needed().is_empty()
+    }
+
+    /// Computes those that are not under `reference`, the model at the start of the run. `watch` is called with the number of
+    /// pairs done and of all.
+    pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
+        let reference = reference.valid();
+        let device = self.device.clone().without_autodiff();
+        let needed = self.needed();
         for (done, index) in needed.iter().enumerate() {
             let batch = PairBatch::new(&[self.pair(*index).sides()], &device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();

@@ -1,4 +1,4 @@
-//! TensorBoard scalars and a plot of the loss.
+//! TensorBoard scalars, and plots of the loss and of the load of experts.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,19 @@ use crate::output::commit::write_file_atomically;
 /// TensorBoard's folder beside the checkpoints.
 const RUNS: &str = "runs";
 
+/// The words of the pictures.
+#[derive(Debug, Clone)]
+pub struct Titles {
+    /// The loss: `Next-token loss`.
+    pub loss: &'static str,
+    /// The unit of the loss: `nats per token`.
+    pub unit: &'static str,
+    /// Name of the model.
+    pub model: String,
+    /// One line about the run.
+    pub subtitle: String,
+}
+
 /// Records beside the checkpoints of a run. None is needed to resume, so a failure is reported once and training continues.
 #[derive(Debug)]
 pub struct Records {
@@ -19,17 +32,35 @@ pub struct Records {
     events: Option<EventFile>,
     /// A failure that was not reported yet.
     failed: Option<String>,
-    curve: TrainingCurve,
+    loss: TrainingCurve,
+    experts: TrainingCurve,
     is_live: bool,
 }
 
 impl Records {
-    /// Records in the directory of the checkpoints; the picture is redrawn at every line if `is_live`, and else at the end.
+    /// Records in the directory of the checkpoints; the pictures are redrawn at every line if `is_live`, and else at the end.
     /// `history` has the lines of an earlier process.
-    pub fn new(directory: &Path, curve: TrainingCurve, history: &[LogEntry], is_live: bool) -> Self {
+    pub fn new(directory: &Path, titles: Titles, history: &[LogEntry], is_live: bool) -> Self {
         let created = EventFile::create(&directory.join(RUNS));
         let failed = created.as_ref().err().map(|error| format!("TensorBoard's file cannot be written: {error}"));
-        let mut records = Self { directory: directory.to_owned(), events: created.ok(), failed, curve, is_live };
+        let Titles { loss, subtitle, unit, model } = titles;
+        let named = |names: &[&'static str]| names.iter().map(|name| (*name, Vec::new())).collect();
+        let loss = TrainingCurve {
+            name: "loss",
+            title: format!("{loss} of {model}"),
+            subtitle: subtitle.clone(),
+            axis: format!("loss ({unit})"),
+            lines: named(&["training", "held-out"]),
+        };
+        let experts = TrainingCurve {
+            name: "experts",
+            title: format!("Load of the experts of {model}"),
+            subtitle,
+            axis: "visits over an even share, of all layers".to_owned(),
+            lines: named(&["busiest", "idlest", "exp(entropy)/E"]),
+        };
+        let mut records =
+            Self { directory: directory.to_owned(), events: created.ok(), failed, loss, experts, is_live };
         history.iter().for_each(|entry| records.add(entry));
         records
     }
@@ -51,12 +82,16 @@ impl Records {
         if self.is_live { self.draw().err() } else { None }
     }
 
-    /// Draws `loss.svg` and `loss.png` beside the checkpoints.
+    /// Draws `loss.svg` and `loss.png` beside the checkpoints, and `experts` likewise for a mixture.
     ///
     /// # Errors
     /// A message for the user.
     pub fn draw(&self) -> Result<(), String> {
-        let figure = draw_training(&self.curve).map_err(|error: FigureError| error.to_string())?;
+        [&self.loss, &self.experts].into_iter().try_for_each(|curve| self.draw_one(curve))
+    }
+
+    fn draw_one(&self, curve: &TrainingCurve) -> Result<(), String> {
+        let figure = draw_training(curve).map_err(|error: FigureError| error.to_string())?;
         let Some(figure) = figure else { return Ok(()) };
         let write = |ending: &str, bytes: &[u8]| {
             let path = self.directory.join(format!("{}.{ending}", figure.name));
@@ -69,7 +104,33 @@ impl Records {
     fn add(&mut self, entry: &LogEntry) {
         let number = |key: &str| entry.get(key).and_then(Value::as_f64);
         let Some(tokens) = entry.get("num_tokens").and_then(Value::as_u64) else { return };
-        self.curve.train.extend(number("loss").map(|loss| (tokens, loss)));
-        self.curve.heldout.extend(number("eval_loss").map(|loss| (tokens, loss)));
+        for (key, (_, points)) in ["loss", "eval_loss"].into_iter().zip(&mut self.loss.lines) {
+            points.extend(number(key).map(|loss| (tokens, loss)));
+        }
+        let Some((busiest, idlest, num_experts)) = loads(entry) else { return };
+        let spread = number("moe/entropy").map_or(f64::NAN, |entropy| entropy.exp() / num_experts);
+        let values = [busiest * num_experts, idlest * num_experts, spread];
+        self.experts.lines.iter_mut().zip(values).for_each(|((_, points), value)| points.push((tokens, value)));
+    }
+}
+
+/// The largest and the smallest share of visits of an expert in any layer, and the number of experts of a layer.
+fn loads(entry: &LogEntry) -> Option<(f64, f64, f64)> {
+    let layers = entry.iter().filter(|(key, _)| key.starts_with("moe/load/")).filter_map(|(_, load)| load.as_array());
+    let num_experts = layers.clone().map(Vec::len).max()?;
+    let shares = layers.flatten().filter_map(Value::as_f64);
+    Some((shares.clone().fold(0.0, f64::max), shares.fold(1.0, f64::min), num_experts as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loads_are_those_of_the_extreme_experts_of_all_layers() {
+        let entry: LogEntry =
+            serde_json::from_str(r#"{"moe/load/L0": [0.25, 0.75], "moe/load/L1": [1.0, 0.0], "loss": 1.0}"#).unwrap();
+        assert_eq!(loads(&entry), Some((1.0, 0.0, 2.0)));
+        assert_eq!(loads(&LogEntry::new()), None);
     }
 }

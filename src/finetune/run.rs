@@ -8,7 +8,7 @@ use burn::module::Module;
 
 use super::checkpoint::{Checkpoints, Progress};
 use super::log::{LogEntry, eval_entry, to_jsonl};
-use super::task::Task;
+use super::task::{Report, Task};
 use super::{FinetuneError, Settings};
 use crate::error::FileError;
 use crate::formats::Sidecar;
@@ -115,6 +115,7 @@ impl<'a, T: Task> Run<'a, T> {
     ) -> Result<Self, FinetuneError> {
         let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
         let optimizer = optimizer.with_groups(settings.param_groups()?);
+        let model = model.with_selection_bias(progress.router_bias.layers());
         let trainer = Trainer::new(model, task.objective(), optimizer, config);
         let saved = checkpoint.iter().map(|_| progress.step).collect();
         Ok(Self {
@@ -207,9 +208,20 @@ impl<'a, T: Task> Run<'a, T> {
         {
             return Err(FinetuneError::InitialLoss { found: loss, expected });
         }
+        self.balance(&report);
         self.progress.window.add(report, log.grad_norm, log.learning_rate);
         watch(Event::Updated { step, loss, num_tokens: update.num_tokens, wall_s: log.wall_s });
         Ok(())
+    }
+
+    /// Moves the bias of routers.
+    fn balance(&mut self, report: &Report) {
+        let rate = self.settings.router_bias_update_rate;
+        if rate > 0.0 {
+            self.progress.router_bias.update(&report.routers, rate);
+            let layers = self.progress.router_bias.layers();
+            self.trainer.map_model(|model| model.with_selection_bias(layers));
+        }
     }
 
     fn log(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
@@ -217,12 +229,15 @@ impl<'a, T: Task> Run<'a, T> {
             return Ok(());
         }
         let Progress { step, num_tokens, .. } = self.progress;
-        let entry = std::mem::take(&mut self.progress.window).entry(step, self.task.epoch(step), num_tokens);
-        self.push(entry, watch)
+        let bias = (self.settings.router_bias_update_rate > 0.0).then(|| self.progress.router_bias.largest());
+        let window = std::mem::take(&mut self.progress.window);
+        self.push(window.entry(step, self.task.epoch(step), num_tokens, bias), watch)
     }
 
     fn evaluate(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
-        let Some(loss) = self.task.evaluate(&self.trainer.model().valid())? else { return Ok(()) };
+        // As the model is written: without the bias of its routers.
+        let model = self.trainer.model().valid().with_selection_bias(&[]);
+        let Some(loss) = self.task.evaluate(&model)? else { return Ok(()) };
         let Progress { step, num_tokens, best, .. } = self.progress;
         if loss.is_finite() && best.is_none_or(|(best, _)| loss < best) {
             self.progress.best = Some((loss, step));

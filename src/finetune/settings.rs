@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::data::Mixture;
+use crate::load::Precision;
 use crate::lora::{LoraConfig, Modules};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub batch_size: usize,
     /// Rows per forward and backward pass.
     pub micro_batch_size: usize,
+    /// Whether products read matrices rounded to bfloat16; see [`Precision::Mixed`].
+    pub bf16: bool,
     /// The optimizer.
     pub adamw: AdamWConfig,
     /// The learning rate.
@@ -29,6 +32,8 @@ pub struct Settings {
     pub max_grad_norm: f64,
     /// The terms of routers.
     pub router: RouterLoss,
+    /// Rate of the bias by which experts are balanced without a loss; 0 has none. See [`RouterBias`](crate::train::RouterBias).
+    pub router_bias_update_rate: f64,
     /// Groups of parameters: a pattern of names, and the multiplier of their learning rate.
     pub groups: Vec<(String, f64)>,
     /// The preference loss; `None` in language modeling.
@@ -99,6 +104,11 @@ impl Settings {
             groups.push(Regex::new(pattern)?, *multiplier);
         }
         Ok(groups)
+    }
+
+    /// The number formats in which the model is loaded.
+    pub fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Mixed } else { Precision::FLOAT32 }
     }
 
     /// The order in which training visits the rows of all sources.

@@ -23,6 +23,7 @@ pub mod flop_counter;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod quantized_weight;
+pub mod recompute;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;

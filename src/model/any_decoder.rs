@@ -72,6 +72,24 @@ impl AnyDecoder {
         either!(self, decoder => decoder.footprint())
     }
 
+    /// As [`Decoder::with_gradient_checkpointing`](super::Decoder::with_gradient_checkpointing).
+    #[must_use]
+    pub fn with_gradient_checkpointing(self, gradient_checkpointing: bool) -> Self {
+        match self {
+            Self::Dense(decoder) => Self::Dense(decoder.with_gradient_checkpointing(gradient_checkpointing)),
+            Self::Sparse(decoder) => Self::Sparse(decoder.with_gradient_checkpointing(gradient_checkpointing)),
+        }
+    }
+
+    /// As [`MoeDecoder::with_selection_bias`]; a dense decoder stays as it is.
+    #[must_use]
+    pub fn with_selection_bias(self, layers: &[Vec<f32>]) -> Self {
+        match self {
+            Self::Dense(decoder) => Self::Dense(decoder),
+            Self::Sparse(decoder) => Self::Sparse(decoder.with_selection_bias(layers)),
+        }
+    }
+
     /// With a new adapter, which changes nothing until it is trained. Its parameters are the only ones that are trained.
     ///
     /// # Errors

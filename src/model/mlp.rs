@@ -12,7 +12,7 @@ use crate::trace::span;
 use crate::weights::{LayerTensor, Projection, RawTensor, TensorId, WeightError, WeightSource};
 
 /// The feed-forward of a layer: the only part in which dense and sparse decoders differ.
-pub trait FeedForward: Module + ModuleDisplay {
+pub trait FeedForward: Module + ModuleDisplay + Sync + 'static {
     /// Name in traces.
     const NAME: &'static str;
 

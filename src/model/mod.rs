@@ -14,6 +14,7 @@ mod mlp;
 mod moe;
 mod norm;
 mod positions;
+mod recompute;
 mod rope;
 mod routing;
 mod token_batch;

@@ -34,6 +34,17 @@ impl SparseMoe {
         expert_mlp_grouped(x, weights, chosen, self.lora.len(), |index, x| self.expert(index).output(x))
     }
 
+    /// With a bias for the choice of experts, `[num_local_experts]`; none if it is empty.
+    ///
+    /// # Panics
+    /// If there is another number of experts.
+    #[must_use]
+    pub(super) fn with_selection_bias(self, selection_bias: Vec<f32>) -> Self {
+        let [num_experts, _, _] = self.experts.dims();
+        assert!(selection_bias.is_empty() || selection_bias.len() == num_experts, "a bias for each of {num_experts}");
+        Self { router: Router { selection_bias, ..self.router }, ..self }
+    }
+
     /// One expert as an MLP.
     fn expert(&self, index: usize) -> GatedMlp {
         let [gate_proj, up_proj, down_proj] = self.experts.weights(index).map(Linear::from);
@@ -56,7 +67,7 @@ impl FeedForward for SparseMoe {
     ) -> Result<Self, WeightError> {
         let moe = config.moe.expect("a sparse decoder is loaded from a source with experts");
         let gate = Weight::Float(loader.param(TensorId::Layer(layer, LayerTensor::Router))?).into();
-        let router = Router { gate, num_experts_per_tok: moe.num_experts_per_tok };
+        let router = Router { gate, num_experts_per_tok: moe.num_experts_per_tok, selection_bias: Vec::new() };
         Ok(Self { router, experts: loader.experts(layer, moe.num_local_experts)?, lora: Vec::new() })
     }
 

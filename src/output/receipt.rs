@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::{FileError, FileFault, InFile};
 use crate::output::disk::{Disk, Kind};
@@ -54,6 +55,27 @@ pub(super) fn files(disk: &dyn Disk, directory: &Path) -> Result<Vec<FileRecord>
         Some(record) => Err(InFile::new(path, ReceiptFault::UnsafeFileName { name: record.name.clone() }).into()),
         None => Ok(files),
     }
+}
+
+/// The first parent that the receipt of a directory records; `None` without a receipt or a parent in it.
+///
+/// # Errors
+/// [`OutputError::Receipt`], [`OutputError::File`].
+pub fn recorded_parent(disk: &dyn Disk, directory: &Path) -> Result<Option<Value>, OutputError> {
+    /// The part that is read.
+    #[derive(Deserialize)]
+    struct Parents {
+        #[serde(default)]
+        parents: Vec<Value>,
+    }
+    let path = directory.join(RECEIPT);
+    let text = match read_bounded(disk, &path, LIMIT_BYTES) {
+        Err(error) if matches!(error.fault, FileFault::NotFound) => return Ok(None),
+        text => text?,
+    };
+    let record: Result<Parents, _> = serde_json::from_slice(&text);
+    let record = record.map_err(|error| InFile::new(&path, ReceiptFault::Malformed(error)))?;
+    Ok(record.parents.into_iter().next())
 }
 
 /// Kind of each entry of an output, by the files that its receipt names.

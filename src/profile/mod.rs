@@ -6,5 +6,7 @@ pub mod inspection;
 pub mod matching;
 pub mod memory;
 pub mod other_load;
+pub mod peak;
 pub mod system_memory;
 pub mod throughput;
+pub mod training_memory;

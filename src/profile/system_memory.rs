@@ -7,6 +7,11 @@ pub fn peak_rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmHWM:")
 }
 
+/// Resident set of this process now, in bytes; `None` where the system does not report it.
+pub fn rss_bytes() -> Option<u64> {
+    field("/proc/self/status", "VmRSS:")
+}
+
 /// The memory of the machine, in bytes; `None` where the system does not report it.
 pub fn total_memory_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")

@@ -9,6 +9,7 @@ mod optimizer;
 mod param_groups;
 mod param_path;
 mod router;
+mod router_bias;
 mod schedule;
 mod state;
 mod trainer;
@@ -20,6 +21,7 @@ pub use objective::{
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use param_groups::{ParamGroups, ParamNames};
 pub use router::{RouterLoss, RouterStats, load_balancing_loss, router_z_loss};
+pub use router_bias::RouterBias;
 pub use schedule::{Decay, Schedule};
 pub use state::StateError;
 pub use trainer::{StepLog, TrainConfig, Trainer};

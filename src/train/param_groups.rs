@@ -42,6 +42,8 @@ pub struct ParamNames {
     pub all: Vec<String>,
     /// How many of the parameters get a gradient.
     pub num_trained: usize,
+    /// The numbers in these.
+    pub num_trained_elements: u64,
     path: ParamPath,
 }
 
@@ -65,7 +67,10 @@ impl ModuleVisitor for ParamNames {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.all.push(self.path.name());
-        self.num_trained += usize::from(param.is_require_grad());
+        if param.is_require_grad() {
+            self.num_trained += 1;
+            self.num_trained_elements += param.lazy_shape().num_elements() as u64;
+        }
     }
 }
 

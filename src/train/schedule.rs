@@ -59,6 +59,14 @@ impl Schedule {
     }
 }
 
+impl Schedule {
+    /// Whether the first `num_steps` updates have the learning rates of another schedule, to the bit: then this one continues it.
+    pub fn continues(&self, other: &Self, num_steps: usize) -> bool {
+        num_steps <= self.num_steps
+            && (0..num_steps).all(|step| self.learning_rate(step).to_bits() == other.learning_rate(step).to_bits())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +106,17 @@ mod tests {
         assert_eq!(schedule.learning_rate(110), 0.0);
         let all_decay = Schedule { decay: Decay::WarmupStableDecay { decay_steps: 500 }, ..schedule };
         assert_eq!(all_decay.learning_rate(60), Schedule { decay: Decay::Linear, ..all_decay }.learning_rate(60));
+    }
+
+    #[test]
+    fn a_schedule_continues_one_with_the_same_past() {
+        let longer = |schedule: Schedule| Schedule { num_steps: 200, ..schedule };
+        let constant = Schedule { decay: Decay::Constant, ..SCHEDULE };
+        assert!(longer(constant).continues(&constant, 110) && !constant.continues(&longer(constant), 111));
+        let stable = Schedule { decay: Decay::WarmupStableDecay { decay_steps: 20 }, ..SCHEDULE };
+        assert!(longer(stable).continues(&stable, 90) && !longer(stable).continues(&stable, 92));
+        assert!(!longer(SCHEDULE).continues(&SCHEDULE, 50), "a cosine depends on its length");
+        assert!(longer(SCHEDULE).continues(&SCHEDULE, 10), "its warm-up does not");
     }
 
     #[test]

@@ -72,6 +72,11 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         self.model.as_ref().expect(IN_PLACE)
     }
 
+    /// Replaces the model, which must keep its parameters.
+    pub fn map_model(&mut self, map: impl FnOnce(M) -> M) {
+        self.model = self.model.take().map(map);
+    }
+
     /// The optimizer, whose state resumes this run.
     pub fn optimizer(&self) -> &AdamW {
         &self.optimizer

@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &str); 25] = [
         "study",
         "config data error eval figure formats growth kernel model output profile report tokenizer trace train weights",
     ),
-    ("finetune", "data error figure formats lora model output tokenizer train upscale weights"),
+    ("finetune", "data error figure formats load lora model output tokenizer train upscale weights"),
     (
         "cli",
         "bench config data device error eval figure finetune formats growth hub kernel load model output profile report study tokenizer \

@@ -1,25 +1,29 @@
 """Writes training.safetensors into llama_gradients and mixtral_gradients: twenty updates of language modeling and of DPO.
 
-Made with transformers 5.23.0 and PyTorch 2.15.0 (CPU):
+Made with transformers 5.23.0, PyTorch 2.15.0 (CPU) and TRL 1.16.0:
 
     python make_training_golden.py
 
 Documents run through the model one by one, so that packing and padding have nothing to be wrong in. Per update:
 language modeling takes the mean cross entropy over the trained tokens of all documents; DPO takes the sigmoid loss of TRL over
-pairs, with log-probabilities summed over completions and the initial weights as reference. Mixtures add the balancing loss,
+pairs, with log-probabilities summed over completions and the initial weights as reference. The losses ipo, hinge and robust (with a
+label smoothing of 0.2) are computed by TRL's `DPOTrainer` from these log-probabilities; only losses are kept of their updates. Mixtures add the balancing loss,
 per layer over all tokens of the update. Then `clip_grad_norm_` and `AdamW`, with decay of matrices only.
 """
 
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import AutoModelForCausalLM
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+from trl import DPOTrainer
 
 HERE = Path(__file__).resolve().parent
-NUM_STEPS, WARMUP, PEAK, BETA, AUX = 20, 4, 2e-3, 0.1, 0.02
+NUM_STEPS, WARMUP, PEAK, BETA, AUX, SMOOTHING = 20, 4, 2e-3, 0.1, 0.02, 0.2
 
 
 def ids(length: int, salt: int, vocab: int) -> list[int]:
@@ -79,6 +83,39 @@ def dpo(model, step: int, reference) -> tuple[torch.Tensor, list]:
     return torch.stack(losses).mean(), routed
 
 
+def of_trl(loss_type: str):
+    """An objective whose loss is computed by TRL's trainer, from log-probabilities that are handed to it token by token."""
+
+    def objective(model, step: int, reference) -> tuple[torch.Tensor, list]:
+        routed, sides = [], list(zip(*[(chosen, rejected) for _, chosen, rejected in pairs(step, model.config.vocab_size)]))
+        prompts = [prompt for prompt, _, _ in pairs(step, model.config.vocab_size)]
+        rows = [(prompt, completion) for side in sides for prompt, completion in zip(prompts, side)]
+        length = max(len(prompt) + len(completion) for prompt, completion in rows)
+        mask = torch.zeros(len(rows), length, dtype=torch.long)
+        for row, (prompt, completion) in enumerate(rows):
+            mask[row, len(prompt):len(prompt) + len(completion)] = 1
+        # TRL sums the log-probabilities of the tokens of a completion: here the first has them all.
+        first = torch.zeros(len(rows), length - 1)
+        place = torch.tensor([len(prompt) - 1 for prompt, _ in rows])
+        policy = torch.stack([log_probability(model, *row, routed) for row in rows])
+        with torch.no_grad():
+            base = torch.stack([log_probability(reference, *row, []) for row in rows])
+        log_probs = first.index_put((torch.arange(len(rows)), place), policy)
+        zeros = torch.zeros_like(first)
+        outputs = SimpleNamespace(log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool())
+        accelerator = SimpleNamespace(device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x)
+        trainer = SimpleNamespace(
+            model=model, accelerator=accelerator, aux_loss_enabled=False, ld_alpha=None, precompute_ref_logps=True,
+            f_divergence_type="reverse_kl", loss_types=[loss_type], loss_weights=[1.0], label_smoothing=SMOOTHING,
+            beta=BETA, use_weighting=False, _metrics={"train": defaultdict(list)}, _total_train_tokens=0, _tp_size=1)
+        chosen, rejected = base.chunk(2)
+        inputs = {"input_ids": torch.zeros_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask,
+                  "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+        return DPOTrainer._compute_loss(trainer, lambda **_: outputs, inputs, False), routed
+
+    return objective
+
+
 def load(folder: Path):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
                                                 experts_implementation="eager").train()
@@ -132,6 +169,9 @@ def main() -> None:
             golden[f"{name}.losses"] = losses
             golden |= {f"{name}.{key}": value for key, value in named(weights).items()}
             print(folder.name, name, losses[0].item(), losses[-1].item())
+        for name in ("ipo", "hinge", "robust"):
+            golden[f"{name}.losses"], _ = train(folder, of_trl(name))
+            print(folder.name, name, golden[f"{name}.losses"][0].item(), golden[f"{name}.losses"][-1].item())
         save_file(golden, folder / "training.safetensors")
 
 

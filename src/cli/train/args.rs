@@ -73,6 +73,14 @@ pub struct TrainingArgs {
     /// Gradients are weighted by the number of targets in each pass, so the update does not depend on the split.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive, help_heading = "Optimization")]
     pub gradient_accumulation_steps: usize,
+    /// Multiply in bfloat16, with float32 weights, sums and gradients
+    ///
+    /// For GPUs. CPUs are not faster by it.
+    #[arg(long, help_heading = "Optimization")]
+    pub bf16: bool,
+    /// Keep the inputs of layers only, and compute layers again for their gradients: less memory, a third more work
+    #[arg(long, help_heading = "Optimization")]
+    pub gradient_checkpointing: bool,
     /// Peak learning rate [default: 2e-5, 1e-6 for dpo]
     #[arg(long, alias = "lr", value_name = "X", value_parser = positive_real, help_heading = "Optimization")]
     pub learning_rate: Option<f64>,
@@ -118,6 +126,12 @@ pub struct TrainingArgs {
     /// Coefficient of the balancing loss of a mixture [default: as in config.json]
     #[arg(long, value_name = "X", value_parser = non_negative_real, help_heading = "Mixtures")]
     pub router_aux_loss_coef: Option<f64>,
+    /// Balance experts by a bias that is moved by X after every update, without a loss: 0.001
+    ///
+    /// The bias decides which experts a token visits, not their weights. The balancing loss is then off unless
+    /// --router-aux-loss-coef is given. The written model has no bias, as Mixtral has none; evaluations go without it.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Mixtures")]
+    pub router_bias_update_rate: f64,
     /// Coefficient of the z-loss of a mixture
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Mixtures")]
     pub router_z_loss_coef: f64,
@@ -141,6 +155,9 @@ pub struct TrainingArgs {
     /// Updates between two lines of the log
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive, help_heading = "Checkpoints and logs")]
     pub logging_steps: usize,
+    /// Peak of the device in TFLOP/s, of which MFU is the share [default: measured]
+    #[arg(long, value_name = "X", value_parser = positive_real, help_heading = "Checkpoints and logs")]
+    pub peak_tflops: Option<f64>,
     /// Updates between two evaluations [default: only at the end]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Checkpoints and logs")]
     pub eval_steps: Option<usize>,

@@ -38,10 +38,10 @@ pub struct DpoArgs {
     /// Strength of the KL constraint to the reference
     #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = positive_real, help_heading = "Loss")]
     pub beta: f64,
-    /// sigmoid, ipo or hinge
+    /// sigmoid, ipo, hinge or robust
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = LossArg::Sigmoid, help_heading = "Loss")]
     pub loss_type: LossArg,
-    /// Probability that a label is wrong, for sigmoid
+    /// Probability that a label is wrong, for sigmoid (conservative DPO) and robust
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = non_negative_real, help_heading = "Loss")]
     pub label_smoothing: f64,
     /// Accepted for compatibility with TRL; always enabled
@@ -61,6 +61,8 @@ pub enum LossArg {
     Ipo,
     /// `max(0, 1 − β·h)`.
     Hinge,
+    /// Unbiased under flipped labels.
+    Robust,
 }
 
 /// Aligns with preferences.
@@ -103,6 +105,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         LossArg::Sigmoid => DpoLoss::Sigmoid,
         LossArg::Ipo => DpoLoss::Ipo,
         LossArg::Hinge => DpoLoss::Hinge,
+        LossArg::Robust => DpoLoss::Robust,
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
@@ -112,9 +115,11 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let mut start = opened.start(&job)?;
     let reference = std::mem::take(&mut start.progress.reference);
     let mut task = Preference::new(&pairs, &heldout, reference, &settings, &job.device);
-    if start.progress.step == 0 {
+    if !task.is_complete() {
+        // A run that was lengthened visits more pairs than its checkpoint has.
+        let base = if start.progress.step > 0 { Some(job.start(None)?.model) } else { None };
         let bar = counting("reference");
-        task.precompute(&start.model, &mut |done, of| {
+        task.precompute(base.as_ref().unwrap_or(&start.model), &mut |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         });

@@ -6,24 +6,25 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::TrainingArgs;
+use super::changes::in_words;
+use super::forecast::forecast;
 use super::progress::{Summary, Watcher};
 use super::settings::{Defaults, Input};
+use super::utilization::Utilization;
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
-use crate::config::DecoderConfig;
 use crate::data::Example;
 use crate::device::device;
-use crate::figure::TrainingCurve;
 use crate::finetune::{
-    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task,
+    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task, Titles,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
 use crate::output::commit::{Destination, Existing, PartialDirectory, check_apart};
 use crate::output::disk::{Disk, absolute, disk};
-use crate::profile::flops::count_parameters;
-use crate::profile::memory::{activation_bytes, train_state_bytes};
+use crate::profile::peak::product_flops_per_s;
+use crate::profile::system_memory::{peak_rss_bytes, rss_bytes};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::Dpo;
 use crate::upscale::{Growth, Request, Sources, parents};
@@ -128,6 +129,7 @@ impl<'a> Opened<'a> {
             control: self.args.control(),
             checkpoints: &self.checkpoints,
             device: device(&self.args.device)?.autodiff(),
+            gradient_checkpointing: self.args.gradient_checkpointing,
         })
     }
 
@@ -157,7 +159,13 @@ impl<'a> Opened<'a> {
 
     /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.
     pub(super) fn start(&self, job: &Job<'_>) -> Result<Start, Failure> {
-        console::tell(forecast(job.growth.source.config(), job.settings));
+        let resident = rss_bytes().unwrap_or(0);
+        let start = self.start_silently(job)?;
+        console::tell(forecast(job, &start.model, resident));
+        Ok(start)
+    }
+
+    fn start_silently(&self, job: &Job<'_>) -> Result<Start, Failure> {
         if !self.args.resume {
             return Ok(job.start(None)?);
         }
@@ -174,12 +182,23 @@ impl<'a> Opened<'a> {
         Ok(job.start(resumed)?)
     }
 
+    /// The peak of the device, as given or measured.
+    fn peak_flops_per_s(&self, job: &Job<'_>) -> f64 {
+        if let Some(tflops) = self.args.peak_tflops {
+            return tflops * 1e12;
+        }
+        let peak = product_flops_per_s(&job.device, job.settings.bf16);
+        console::detail(format_args!("the device multiplies at {:.3} TFLOP/s", peak / 1e12));
+        peak
+    }
+
     /// Trains and writes the model.
     pub(super) fn run<T: Task>(&self, job: &Job<'_>, task: &T, start: Start) -> Result<(), Failure> {
         let settings = job.settings;
         let directory = self.checkpoints.directory();
-        let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step);
-        let mut records = Records::new(directory, self.curve(settings), &start.progress.history, self.args.plot);
+        let utilization = Utilization::new(job.growth.source.config(), settings, self.peak_flops_per_s(job));
+        let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step, utilization);
+        let mut records = Records::new(directory, self.titles(settings), &start.progress.history, self.args.plot);
         interrupt::catch();
         let stop = || interrupt::caught().is_some();
         let (model, progress, ended) = job.run(task, start, &stop, &mut |event| {
@@ -220,6 +239,8 @@ impl<'a> Opened<'a> {
                 "eval_loss": last("eval_loss"),
                 "train_runtime": summary.runtime_s,
                 "train_tokens_per_second": summary.tokens_per_second,
+                "mfu": summary.mfu,
+                "peak_memory_bytes": peak_rss_bytes(),
                 "checkpoints": self.checkpoints.directory().to_string_lossy(),
             });
             return output::print(&format!("{summary:#}\n"));
@@ -235,14 +256,16 @@ impl<'a> Opened<'a> {
             ("loss", loss("loss")),
             ("held-out loss", loss("eval_loss")),
             ("tokens/s", format!("{:.0}", summary.tokens_per_second)),
+            ("MFU", format!("{:.0} %", 100.0 * summary.mfu)),
+            ("peak memory", peak_rss_bytes().map_or("-".to_owned(), output::size)),
             ("seconds", format!("{:.1}", summary.runtime_s)),
         ];
         let table: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
         output::print(&format!("{}wrote {}\n", output::aligned(&table), self.args.out.display()))
     }
 
-    fn curve(&self, settings: &Settings) -> TrainingCurve {
-        let (what, unit) = match settings.dpo {
+    fn titles(&self, settings: &Settings) -> Titles {
+        let (loss, unit) = match settings.dpo {
             None => ("Next-token loss", "nats per token"),
             Some(_) => ("Preference loss", "per pair"),
         };
@@ -250,8 +273,8 @@ impl<'a> Opened<'a> {
             "{} updates of {} rows of at most {} tokens, peak learning rate {}",
             settings.schedule.num_steps, settings.batch_size, settings.max_length, settings.schedule.peak
         );
-        let name = Path::new(&self.sources.names[0]).file_name().unwrap_or_default().to_string_lossy();
-        TrainingCurve { title: format!("{what} of {name}"), subtitle, unit, ..TrainingCurve::default() }
+        let model = Path::new(&self.sources.names[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Titles { loss, unit, model, subtitle }
     }
 }
 
@@ -263,32 +286,14 @@ fn existing(args: &TrainingArgs) -> Existing {
     }
 }
 
-/// Size and memory of the run, printed before the first update.
-fn forecast(config: &DecoderConfig, settings: &Settings) -> String {
-    let parameters = count_parameters(config);
-    let (batch, length) = (settings.micro_batch_size as u64, settings.max_length as u64);
-    let bytes = train_state_bytes(config) + activation_bytes(config, batch, length, 4);
-    format!(
-        "{} total parameters, {} active; {} updates of {} rows of at most {} tokens; at least {} of memory",
-        output::short_count(parameters.total.into()),
-        output::short_count(parameters.active.into()),
-        settings.schedule.num_steps,
-        settings.batch_size,
-        settings.max_length,
-        output::size(bytes),
-    )
-}
-
 impl From<FinetuneError> for Failure {
     fn from(error: FinetuneError) -> Self {
         match error {
             FinetuneError::Weights(error) => error.into(),
             FinetuneError::Output(error) => (*error).into(),
             FinetuneError::Checkpoint(error) => (*error).into(),
-            FinetuneError::Changed { ref changes, .. } => {
-                let is_data = changes.iter().any(|change| change.name.starts_with("data["));
-                let hint = "\n(data is a hash of the tokens and their arrangement: --data, --test-split-size, --packing or the tokenizer differ)";
-                Self::invalid(format_args!("{error}{}", if is_data { hint } else { "" }))
+            FinetuneError::Changed { path, changes } => {
+                Self::invalid(format_args!("{path:?} was saved by a run with other settings:{}", in_words(&changes)))
             }
             _ => Self::of_kind(error.kind(), error),
         }

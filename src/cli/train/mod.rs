@@ -1,8 +1,10 @@
 //! `train`, `sft` and `dpo`: continued pretraining, supervised fine-tuning, preference optimization.
 
 mod args;
+mod changes;
 mod data;
 pub mod dpo;
+mod forecast;
 mod groups;
 mod job;
 mod progress;
@@ -10,6 +12,7 @@ mod sample;
 mod settings;
 pub mod sft;
 mod spelling;
+mod utilization;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::utilization::Utilization;
 use crate::cli::console::{shows_bars, tell};
 use crate::finetune::{Event, LogEntry};
 
@@ -15,6 +16,9 @@ pub(super) struct Watcher {
     num_tokens: u64,
     update_s: f64,
     heldout: Option<f64>,
+    utilization: Utilization,
+    /// Tokens and seconds since the last line.
+    since_line: (u64, f64),
 }
 
 /// A bar that counts, where there is a terminal.
@@ -31,11 +35,13 @@ pub(super) fn counting(what: &'static str) -> ProgressBar {
 pub(super) struct Summary {
     pub(super) runtime_s: f64,
     pub(super) tokens_per_second: f64,
+    /// Share of the peak of the device.
+    pub(super) mfu: f64,
 }
 
 impl Watcher {
     /// For a run of `num_steps` updates, of which `done` were made before.
-    pub(super) fn new(num_steps: usize, done: usize) -> Self {
+    pub(super) fn new(num_steps: usize, done: usize, utilization: Utilization) -> Self {
         let bar = shows_bars().then(|| {
             let template = "{bar:24} {pos}/{len} {elapsed} ETA {eta}  {msg}";
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
@@ -44,7 +50,8 @@ impl Watcher {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { bar, start: Instant::now(), num_tokens: 0, update_s: 0.0, heldout: None }
+        let (start, heldout, since_line) = (Instant::now(), None, (0, 0.0));
+        Self { bar, start, num_tokens: 0, update_s: 0.0, heldout, utilization, since_line }
     }
 
     pub(super) fn show(&mut self, event: Event<'_>) {
@@ -52,19 +59,28 @@ impl Watcher {
             Event::Updated { loss, num_tokens, wall_s, .. } => {
                 self.num_tokens += num_tokens;
                 self.update_s += wall_s;
+                self.since_line = (self.since_line.0 + num_tokens, self.since_line.1 + wall_s);
                 if let Some(bar) = &self.bar {
                     let heldout = self.heldout.map(|loss| format!("  held-out {loss:.4}")).unwrap_or_default();
-                    bar.set_message(format!("loss {loss:.4}{heldout}  {:.0} tok/s", num_tokens as f64 / wall_s));
+                    bar.set_message(format!("loss {loss:.4}{heldout}  {}", self.speed(num_tokens, wall_s)));
                     bar.inc(1);
                 }
             }
             Event::Logged(entry) => {
                 self.heldout = entry.get("eval_loss").and_then(Value::as_f64).or(self.heldout);
-                self.line(in_words(entry));
+                let (num_tokens, wall_s) = std::mem::take(&mut self.since_line);
+                let speed = if wall_s > 0.0 { format!("  {}", self.speed(num_tokens, wall_s)) } else { String::new() };
+                self.line(format!("{}{speed}", in_words(entry)));
             }
             Event::Saved(path) => self.line(format!("saved {}", path.display())),
             Event::Skipped { step } => self.line(format!("step {step}: not finite, left out")),
         }
+    }
+
+    /// Tokens per second and the share of the peak: `1234 tok/s, 56 % MFU`.
+    fn speed(&self, num_tokens: u64, wall_s: f64) -> String {
+        let mfu = 100.0 * self.utilization.of(num_tokens, wall_s);
+        format!("{:.0} tok/s, {mfu:.0} % MFU", num_tokens as f64 / wall_s)
     }
 
     pub(super) fn line(&self, line: String) {
@@ -78,8 +94,10 @@ impl Watcher {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let tokens_per_second = if self.update_s > 0.0 { self.num_tokens as f64 / self.update_s } else { 0.0 };
-        Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second }
+        let of = |value: f64| if self.update_s > 0.0 { value } else { 0.0 };
+        let tokens_per_second = of(self.num_tokens as f64 / self.update_s);
+        let mfu = of(self.utilization.of(self.num_tokens, self.update_s));
+        Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second, mfu }
     }
 }
 

@@ -68,6 +68,7 @@ impl TrainingArgs {
             max_length,
             batch_size,
             micro_batch_size: self.per_device_train_batch_size,
+            bf16: self.bf16,
             adamw: AdamWConfig {
                 beta1: self.adam_beta1,
                 beta2: self.adam_beta2,
@@ -83,6 +84,7 @@ impl TrainingArgs {
             },
             max_grad_norm: self.max_grad_norm,
             router: self.router_loss(),
+            router_bias_update_rate: self.router_bias_update_rate,
             groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
             lora: self.lora(),
@@ -98,7 +100,8 @@ impl TrainingArgs {
 
     /// The terms of routers.
     pub(super) fn router_loss(&self) -> RouterLoss {
-        RouterLoss { aux_loss_coef: self.router_aux_loss_coef, z_loss_coef: self.router_z_loss_coef }
+        let default = (self.router_bias_update_rate > 0.0).then_some(0.0);
+        RouterLoss { aux_loss_coef: self.router_aux_loss_coef.or(default), z_loss_coef: self.router_z_loss_coef }
     }
 
     fn num_steps(&self, config: &DecoderConfig, inputs: &[Input], batch_size: usize, defaults: Defaults) -> usize {

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::{Arg, Command};
 use serde_json::{Map, Value};
 
 use crate::cli::failure::Failure;
@@ -37,13 +38,14 @@ const LIMIT_BYTES: u64 = 1 << 20;
 /// does not give itself.
 ///
 /// # Errors
-/// If the file cannot be read, or is not a mapping of options.
-pub fn expanded(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, Failure> {
+/// If the file cannot be read, is not a mapping, or has a key that is no option of the command.
+pub fn expanded(words: impl IntoIterator<Item = OsString>, program: &Command) -> Result<Vec<OsString>, Failure> {
     let mut words: Vec<OsString> = words.into_iter().collect();
-    let is_command = |word: &OsString| COMMANDS.iter().any(|command| word == command);
-    if !words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-')).is_some_and(is_command) {
+    let word = words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
+    let Some(name) = word.and_then(|word| COMMANDS.into_iter().find(|command| word == command)) else {
         return Ok(words);
-    }
+    };
+    let command = program.find_subcommand(name).expect("the program has these commands");
     words.iter_mut().for_each(|word| *word = dashed(word));
     let Some(at) = words.iter().position(|word| option_name(word) == Some("config")) else { return Ok(words) };
     let word = words.remove(at).to_string_lossy().into_owned();
@@ -55,6 +57,9 @@ pub fn expanded(words: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStrin
     let given = words.clone();
     for (key, value) in read(Path::new(&file))? {
         let key = key.replace('_', "-");
+        if !is_option(command, &key) {
+            return Err(Failure::invalid(format_args!("{file:?}: {key:?} is no option of {name}")));
+        }
         let is_given = |word: &OsString| option_name(word).is_some_and(|given| same(given, &key));
         if !given.iter().any(is_given) {
             words.extend(option(&key, &value).map_err(|reason| Failure::invalid(format_args!("{file:?}: {reason}")))?);
@@ -68,6 +73,13 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
     let text = String::from_utf8_lossy(&text);
     let options: Result<Map<String, Value>, _> = serde_saphyr::from_str(&text);
     options.map_err(|error| Failure::invalid(format_args!("{file:?}: {error}; expected a mapping of options")))
+}
+
+/// Whether a command has an option of this name.
+fn is_option(command: &Command, key: &str) -> bool {
+    let known = |arg: &Arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&key));
+    let is_alias = |arg: &Arg| arg.get_all_aliases().is_some_and(|names| names.contains(&key));
+    command.get_arguments().any(|arg| known(arg) || is_alias(arg)) && key != "config"
 }
 
 /// `--max_length=1` as `--max-length=1`; other words as they are.
@@ -117,7 +129,12 @@ mod tests {
     use super::*;
 
     fn expanded_words(words: &[&str]) -> Result<Vec<String>, Failure> {
-        let words = expanded(words.iter().map(OsString::from))?;
+        let program = Command::new("deepwide").subcommands(COMMANDS.map(|name| {
+            let option = |name: &'static str| Arg::new(name).long(name);
+            let names = ["max-length", "learning-rate", "resume", "json", "data", "completion-only-loss"];
+            Command::new(name).args(names.map(option))
+        }));
+        let words = expanded(words.iter().map(OsString::from), &program)?;
         Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
     }
 
@@ -150,7 +167,7 @@ mod tests {
     fn a_file_that_is_no_mapping_of_options_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("options.yaml");
-        for (text, code) in [("- a", 3), ("a: {b: 1}", 3)] {
+        for (text, code) in [("- a", 3), ("data: {b: 1}", 3), ("learning_rat: 1", 3), ("config: a", 3)] {
             std::fs::write(&file, text).unwrap();
             let error = expanded_words(&["deepwide", "dpo", "--config", file.to_str().unwrap()]).unwrap_err();
             assert!(error.code() == code && error.to_string().contains("options.yaml"), "{error}");

@@ -44,8 +44,9 @@ impl<B: ExpertMlpBackward, C: CheckpointStrategy> ExpertMlp for Autodiff<B, C> {
                 prep.finish((inputs, chosen, [gate_out, up_out]), y)
             }
             OpsKind::UnTracked(prep) => {
-                let [x, weights, gate, up, down] = inputs;
-                prep.finish(B::expert_mlp(x, weights, chosen, ExpertOperand::Stacked { gate, up, down }))
+                // The rounding of the tracked pass, on which recomputed layers rely.
+                let [y, ..] = B::expert_mlp_saved(inputs, chosen);
+                prep.finish(y)
             }
         }
     }

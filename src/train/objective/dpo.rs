@@ -23,6 +23,9 @@ pub enum DpoLoss {
     Ipo,
     /// `max(0, 1 − β·h)` (Zhao et al., 2023, arXiv:2305.10425, §2.2).
     Hinge,
+    /// `(−(1 − ε)·ln σ(β·h) + ε·ln σ(−β·h)) / (1 − 2ε)`: in expectation the loss of clean labels, of which a share `ε` was flipped
+    /// (Chowdhury et al., 2024, arXiv:2403.00409, §3.1). TRL's only loss of these that reads `label_smoothing`.
+    Robust,
 }
 
 /// The mean of [`DpoLoss`] over pairs, and the terms of the router.
@@ -147,6 +150,11 @@ impl Dpo {
                 let logits = margins * beta;
                 -(log_sigmoid(logits.clone()) * (1.0 - smoothing) + log_sigmoid(-logits) * smoothing)
             }
+            DpoLoss::Robust => {
+                let logits = margins * beta;
+                let clean = log_sigmoid(logits.clone()) * (smoothing - 1.0);
+                (clean + log_sigmoid(-logits) * smoothing) / (1.0 - 2.0 * smoothing)
+            }
             DpoLoss::Ipo => {
                 let off = margins - 1.0 / (2.0 * beta);
                 off.clone() * off
@@ -201,7 +209,7 @@ impl<M: CausalLm> Objective<M> for Dpo {
 /// The value that [`DpoLoss`] has when the policy is the reference: `ln 2`, `1/(4β²)`, 1.
 pub fn initial_loss(objective: &Dpo) -> f64 {
     match objective.loss {
-        DpoLoss::Sigmoid => std::f64::consts::LN_2,
+        DpoLoss::Sigmoid | DpoLoss::Robust => std::f64::consts::LN_2,
         DpoLoss::Ipo => (1.0 / (2.0 * objective.beta)).powi(2),
         DpoLoss::Hinge => 1.0,
     }
@@ -220,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_its_reference_has_the_initial_loss() {
-        for loss in [DpoLoss::Sigmoid, DpoLoss::Ipo, DpoLoss::Hinge] {
+        for loss in [DpoLoss::Sigmoid, DpoLoss::Ipo, DpoLoss::Hinge, DpoLoss::Robust] {
             let objective = Dpo { loss, beta: 0.1, label_smoothing: 0.0, router: RouterLoss::default() };
             let expected = initial_loss(&objective);
             assert!((f64::from(losses(loss, 0.0, &[0.0])[0]) - expected).abs() <= 1e-6 * expected, "{loss:?}");

@@ -1,0 +1,46 @@
+//! Size and memory of a run, printed before its first update.
+
+use crate::cli::output;
+use crate::finetune::Job;
+use crate::model::AnyDecoder;
+use crate::profile::flops::count_parameters;
+use crate::profile::training_memory::{TrainingMemory, TrainingShape};
+use crate::train::ParamNames;
+use crate::weights::WeightSource;
+
+/// Two lines. `resident` is the memory of the process before the model was loaded.
+pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, resident: u64) -> String {
+    let (config, settings) = (job.growth.source.config(), job.settings);
+    let parameters = count_parameters(config);
+    let num_trained = ParamNames::of(model).num_trained_elements;
+    let sides = if settings.dpo.is_some() { 2 } else { 1 };
+    let memory = TrainingMemory::foresee(
+        config,
+        TrainingShape {
+            weight_bytes: model.footprint().unshared_bytes(),
+            num_trained,
+            num_sequences: (sides * settings.micro_batch_size) as u64,
+            seq_length: settings.max_length as u64,
+            accumulates: settings.batch_size > settings.micro_batch_size,
+            is_mixed: settings.bf16,
+            recomputes: job.gradient_checkpointing,
+        },
+    );
+    let size = |bytes: u64| output::size(bytes);
+    format!(
+        "{} total parameters, {} active, {} trained; {} updates of {} rows of at most {} tokens\n\
+         memory: about {} (weights {}, moments {}, gradients {}, activations {}, data and program {})",
+        output::short_count(parameters.total.into()),
+        output::short_count(parameters.active.into()),
+        output::short_count(num_trained.into()),
+        settings.schedule.num_steps,
+        settings.batch_size,
+        settings.max_length,
+        size(memory.total() + resident),
+        size(memory.weights),
+        size(memory.moments),
+        size(memory.gradients),
+        size(memory.activations),
+        size(resident),
+    )
+}
