@@ -1,10 +1,35 @@
-//! Evaluation: the loss on held-out text, the load of experts, and the divergence of logits from those of the base.
+//! Evaluation: the loss on held-out text, the load of experts, the divergence of logits from those of the base, and the
+//! benchmarks of lm-evaluation-harness with its prompts, scores and results.
 
+mod answer_log;
 mod batch;
+mod dataset;
+mod error;
 mod expert_load;
+mod few_shot;
+mod items;
 mod perplexity;
 mod preservation;
+mod prompt;
+mod python;
+mod results;
+mod score;
+mod scoring;
+mod statistics;
+mod tasks;
 
+pub use answer_log::AnswerLog;
+pub use dataset::{DataFile, DataSet, Split, SplitRows};
+pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
+pub use few_shot::FewShotSampler;
+pub use items::{Item, Limit, TaskItems};
 pub use perplexity::mean_loss_nats;
 pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_tolerance};
+pub use prompt::{Chat, PromptStyle};
+pub use python::Random;
+pub use results::{Column, LM_EVAL_VERSION, Sample, TaskScores, results, table, task_hash};
+pub use score::scores;
+pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
+pub use statistics::Estimate;
+pub use tasks::{Chosen, Doc, FewShots, Filter, Group, Key, Metric, Question, Sampler, Selection, Task, names};

@@ -1,0 +1,135 @@
+//! A log of answered requests, from which an interrupted run goes on.
+//!
+//! JSON Lines: first what was evaluated, then an answer a line. A line that was not finished is ignored.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::EvalError;
+use super::scoring::Answer;
+use crate::error::FileError;
+
+/// An open log.
+#[derive(Debug)]
+pub struct AnswerLog {
+    path: PathBuf,
+    file: File,
+    known: HashMap<String, Answer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    model: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    request: String,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+impl AnswerLog {
+    /// Opens or creates a log of a model, whose `fingerprint` covers weights, growth, precision and tokenizer.
+    ///
+    /// # Errors
+    /// [`EvalError::File`], [`EvalError::OtherModel`], [`EvalError::BadLog`].
+    pub fn open(path: &Path, fingerprint: &str) -> Result<Self, EvalError> {
+        let failed = FileError::io(path);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(&failed)?;
+        let mut reader = BufReader::new(&file);
+        let (mut known, mut whole_bytes, mut number) = (HashMap::new(), 0, 0);
+        loop {
+            let mut line = Vec::new();
+            reader.read_until(b'\n', &mut line).map_err(&failed)?;
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            whole_bytes += line.len() as u64;
+            number += 1;
+            let bad = |error: serde_json::Error| EvalError::BadLog {
+                path: path.to_owned(),
+                line: number,
+                reason: error.to_string(),
+            };
+            if number == 1 {
+                let Header { model } = serde_json::from_slice(&line).map_err(bad)?;
+                if model != fingerprint {
+                    let (path, expected) = (path.to_owned(), fingerprint.to_owned());
+                    return Err(EvalError::OtherModel { path, found: model, expected });
+                }
+            } else {
+                let Line { request, answer } = serde_json::from_slice(&line).map_err(bad)?;
+                known.insert(request, answer);
+            }
+        }
+        file.set_len(whole_bytes).map_err(&failed)?;
+        if number == 0 {
+            writeln!(file, "{}", json(&Header { model: fingerprint.to_owned() })).map_err(&failed)?;
+        }
+        Ok(Self { path: path.to_owned(), file, known })
+    }
+
+    /// The answer to a request, if it was answered.
+    pub fn get(&self, key: &str) -> Option<Answer> {
+        self.known.get(key).copied()
+    }
+
+    /// Appends answers, in one write.
+    ///
+    /// # Errors
+    /// [`EvalError::File`].
+    pub fn append(&mut self, answers: impl IntoIterator<Item = (String, Answer)>) -> Result<(), EvalError> {
+        let lines = answers.into_iter().map(|(request, answer)| json(&Line { request, answer }) + "\n");
+        let text: String = lines.collect();
+        Ok(self.file.write_all(text.as_bytes()).map_err(FileError::io(&self.path))?)
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("text and numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(log_likelihood: f64) -> Answer {
+        Answer { log_likelihood, is_greedy: true }
+    }
+
+    #[test]
+    fn answers_are_found_again_to_the_bit_and_a_torn_line_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let mut log = AnswerLog::open(&path, "m").unwrap();
+        assert_eq!(log.get("a"), None);
+        log.append([("a".to_owned(), answer(-0.1)), ("b".to_owned(), answer(-1e-300))]).unwrap();
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [3, 1] {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let mut log = AnswerLog::open(&path, "m").unwrap();
+            assert_eq!((log.get("a"), log.get("b")), (Some(answer(-0.1)), None));
+            log.append([("b".to_owned(), answer(-1e-300))]).unwrap();
+            drop(log);
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_log_of_another_model_or_another_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        drop(AnswerLog::open(&path, "m").unwrap());
+        assert!(matches!(AnswerLog::open(&path, "n").unwrap_err(), EvalError::OtherModel { .. }));
+        std::fs::write(&path, "{\"model\":\"m\"}\nno\n").unwrap();
+        assert!(matches!(AnswerLog::open(&path, "m").unwrap_err(), EvalError::BadLog { line: 2, .. }));
+        let absent = folder.path().join("a/b");
+        assert!(matches!(AnswerLog::open(&absent, "m").unwrap_err(), EvalError::File(_)));
+    }
+}

@@ -1,0 +1,186 @@
+//! Why an evaluation failed.
+
+use std::path::PathBuf;
+
+use crate::data::source::SourceError;
+use crate::error::{ErrorKind, FileError, cut, quoted};
+use crate::tokenizer::{ChatTemplateError, TokenizerError};
+
+/// Why an evaluation failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvalError {
+    /// A name is neither a task nor a group.
+    #[error("{} is neither a task nor a group, expected some of: {known}", quoted(.found))]
+    UnknownTask {
+        /// The name.
+        found: String,
+        /// All names.
+        known: String,
+    },
+    /// No file has a split of a data set.
+    #[error("{task} needs the {split} split of {data_set}, and {directory:?} has no file of it; looked for {expected}")]
+    NoData {
+        /// The task.
+        task: String,
+        /// The split.
+        split: &'static str,
+        /// The data set on the hub.
+        data_set: String,
+        /// The directory of data.
+        directory: PathBuf,
+        /// Names that a file may have.
+        expected: String,
+    },
+    /// Several files could be a split.
+    #[error("several files could be the {split} split of {task}, expected one: {found:?}")]
+    AmbiguousData {
+        /// The task.
+        task: String,
+        /// The split.
+        split: &'static str,
+        /// The files.
+        found: Vec<PathBuf>,
+    },
+    /// A file of data cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// An item breaks a rule of its task.
+    #[error("{path:?}: item {index} of {task}: {fault}")]
+    BadItem {
+        /// Its file.
+        path: PathBuf,
+        /// Its place in the split, from 0.
+        index: usize,
+        /// The task.
+        task: String,
+        /// The rule.
+        fault: ItemFault,
+    },
+    /// A split is empty.
+    #[error("the {split} split of {task} has no items, expected at least one")]
+    NoItems {
+        /// The task.
+        task: String,
+        /// The split.
+        split: &'static str,
+    },
+    /// A prompt has more examples than there are to draw from.
+    #[error("{task}: {num_fewshot} examples for each prompt, but only {available} to draw from")]
+    TooFewExamples {
+        /// The task.
+        task: String,
+        /// Examples of a prompt.
+        num_fewshot: usize,
+        /// Items of the split.
+        available: usize,
+    },
+    /// A continuation has no token of its own behind its context.
+    #[error("the continuation {} has no token behind its context, expected at least one", quoted(.continuation))]
+    NothingScored {
+        /// The continuation.
+        continuation: String,
+    },
+    /// A continuation is longer than the context length.
+    #[error("a continuation has {num_tokens} tokens, expected at most the {max_length} of the model's context")]
+    LongContinuation {
+        /// Its tokens.
+        num_tokens: usize,
+        /// The context length.
+        max_length: usize,
+    },
+    /// The tokenizer has more ids than the model.
+    #[error("the tokenizer gives id {id}, expected below vocab_size {vocab_size} of the model")]
+    IdBeyondVocabulary {
+        /// The id.
+        id: u32,
+        /// The ids of the model.
+        vocab_size: usize,
+    },
+    /// The tokenizer cannot encode a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template refuses a prompt.
+    #[error("{task}: item {index}: {source}")]
+    Chat {
+        /// The task.
+        task: String,
+        /// The item, from 0.
+        index: usize,
+        /// The reason.
+        source: ChatTemplateError,
+    },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A log holds answers of another model.
+    #[error("{path:?}: holds answers of another model, growth or precision, expected {expected}; found {}", cut(.found))]
+    OtherModel {
+        /// The log.
+        path: PathBuf,
+        /// The fingerprint in it.
+        found: String,
+        /// That of this run.
+        expected: String,
+    },
+    /// A line of a log is not an answer.
+    #[error("{path:?}: line {line}: {reason}, expected an answer")]
+    BadLog {
+        /// The log.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+/// Faults of an item.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ItemFault {
+    /// A field is absent.
+    #[error("found no field {field:?}, expected one")]
+    Missing {
+        /// Its name.
+        field: &'static str,
+    },
+    /// A field has another type.
+    #[error("{field:?} is {}, expected {expected}", cut(.found))]
+    Type {
+        /// Its name.
+        field: &'static str,
+        /// Its value or type.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The right answer is none of the choices.
+    #[error("{field:?} is {}, expected one of the {num_choices} choices", cut(.found))]
+    Answer {
+        /// The field that names it.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// The number of choices.
+        num_choices: usize,
+    },
+    /// A choice is the empty text.
+    #[error("choice {index} is empty, expected text")]
+    EmptyChoice {
+        /// Its place, from 0.
+        index: usize,
+    },
+}
+
+impl EvalError {
+    /// The kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoData { .. } => ErrorKind::NotFound,
+            Self::Source(error) => error.kind(),
+            Self::Tokenizer(error) => error.kind(),
+            Self::File(error) => error.kind(),
+            _ => ErrorKind::Invalid,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Behaviour of CPython that scores depend on: its random numbers and its string methods.
+
+mod random;
+mod text;
+
+pub use random::Random;
+pub(super) use text::{capitalize, strip, trailing_spaces};

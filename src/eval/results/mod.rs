@@ -1,0 +1,11 @@
+//! Results in the schema of lm-eval 0.4.13, so that programs that read its files read these.
+
+mod record;
+mod sample;
+mod table;
+mod task_scores;
+
+pub use record::{LM_EVAL_VERSION, results};
+pub use sample::{Sample, task_hash};
+pub use table::{Column, table};
+pub use task_scores::TaskScores;

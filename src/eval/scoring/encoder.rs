@@ -1,0 +1,87 @@
+//! Requests as token ids, as lm-eval makes them for models of transformers.
+
+use super::{EncodedRequest, Request};
+use crate::eval::error::EvalError;
+use crate::eval::python::trailing_spaces;
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// Encodes requests for a model.
+pub struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The id that begins a text, or else the one that ends it: the context of a request without one.
+    prefix: Option<(u32, String)>,
+    max_length: usize,
+    vocab_size: usize,
+}
+
+/// An [`EncodedRequest`], and how much of it is missing.
+#[derive(Debug)]
+pub struct Encoded {
+    /// The ids.
+    pub request: EncodedRequest,
+    /// Ids cut off at the start to fit the context length.
+    pub num_cut: usize,
+}
+
+impl<'a> Encoder<'a> {
+    /// For a model of `vocab_size` ids that reads at most `max_length` at once.
+    ///
+    /// # Errors
+    /// [`TokenizerError`], if the id that begins a text has no token.
+    pub fn new(tokenizer: &'a Tokenizer, max_length: usize, vocab_size: usize) -> Result<Self, TokenizerError> {
+        let prefix = tokenizer.bos().or(tokenizer.eos().first().copied());
+        let prefix = prefix.map(|id| tokenizer.decode(&[id]).map(|text| (id, text))).transpose()?;
+        Ok(Self { tokenizer, prefix, max_length, vocab_size })
+    }
+
+    /// The ids of a text: with those that the tokenizer adds, unless the text begins with the beginning of a text.
+    ///
+    /// # Errors
+    /// [`TokenizerError`]; [`EvalError::IdBeyondVocabulary`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, EvalError> {
+        let begins = self.prefix.as_ref().is_some_and(|(_, prefix)| text.starts_with(prefix.as_str()));
+        let ids = if begins { self.tokenizer.encode(text) } else { self.tokenizer.encode_with_special_tokens(text) }?;
+        self.known(ids)
+    }
+
+    /// Context and continuation are encoded as one text and cut at the length of the encoded context. White space at the
+    /// end of the context counts as the start of the continuation. A request that is longer than the context length
+    /// loses ids at its start.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode); [`EvalError::NothingScored`], [`EvalError::LongContinuation`].
+    pub fn request(&self, request: Request<'_>) -> Result<Encoded, EvalError> {
+        let (mut ids, num_context) = self.pair(request)?;
+        let num_scored = ids.len().saturating_sub(num_context);
+        if num_scored == 0 || num_context == 0 {
+            return Err(EvalError::NothingScored { continuation: request.continuation.to_owned() });
+        }
+        if num_scored > self.max_length {
+            return Err(EvalError::LongContinuation { num_tokens: num_scored, max_length: self.max_length });
+        }
+        let num_cut = ids.len().saturating_sub(self.max_length + 1);
+        ids.drain(..num_cut);
+        Ok(Encoded { request: EncodedRequest::new(ids, num_scored), num_cut })
+    }
+
+    /// The ids of both, and how many are of the context.
+    fn pair(&self, request: Request<'_>) -> Result<(Vec<u32>, usize), EvalError> {
+        let Request { context, continuation } = request;
+        if context.is_empty() {
+            let ids = self.known(self.tokenizer.encode(continuation)?)?;
+            return Ok(match &self.prefix {
+                Some((prefix, _)) if ids.first() != Some(prefix) => ([&[*prefix], ids.as_slice()].concat(), 1),
+                _ => (ids, 1),
+            });
+        }
+        let head = &context[..context.len() - trailing_spaces(context).len()];
+        Ok((self.encode(&format!("{context}{continuation}"))?, self.encode(head)?.len()))
+    }
+
+    fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, EvalError> {
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            None => Ok(ids),
+            Some(&id) => Err(EvalError::IdBeyondVocabulary { id, vocab_size: self.vocab_size }),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Runs a model over a plan.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::greedy::{Greedy, Token};
+use super::plan::{Node, Plan};
+use super::request::Answer;
+use crate::eval::error::EvalError;
+use crate::model::{CausalLm, KvCache, TokenBatch};
+use crate::profile::memory::kv_cache_bytes_per_token;
+
+/// Bounds of a pass of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences at once.
+    pub max_sequences: usize,
+    /// Tokens at once, padding included; a longer sequence has a pass of its own.
+    pub max_tokens: usize,
+    /// Bytes of the keys and values of a pass; those of the passes whose prefixes it continues come on top.
+    pub max_cache_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 64 sequences of 2048 tokens in all, and 1 GiB of keys and values.
+    fn default() -> Self {
+        Self { max_sequences: 64, max_tokens: 2048, max_cache_bytes: 1 << 30 }
+    }
+}
+
+/// The outcome of a pass.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    /// Tokens that were computed, without padding.
+    pub num_tokens: usize,
+    /// Requests that are answered now, by their index in [`Plan::requests`].
+    pub answered: &'a [(usize, Answer)],
+}
+
+/// Computes log-likelihoods.
+pub struct Scorer<'a, M> {
+    model: &'a M,
+    plan: &'a Plan,
+    limits: Limits,
+    device: &'a Device,
+    /// Of each request, as far as its tokens were computed.
+    sums: Vec<f64>,
+    greedy: Vec<bool>,
+    is_open: Vec<bool>,
+}
+
+impl<'a, M: CausalLm> Scorer<'a, M> {
+    /// For the requests of a plan for which `is_open` holds. Which others are answered already does not change a bit of the
+    /// answers.
+    pub fn new(
+        model: &'a M,
+        plan: &'a Plan,
+        is_open: &dyn Fn(usize) -> bool,
+        limits: Limits,
+        device: &'a Device,
+    ) -> Self {
+        let count = plan.requests().len();
+        let is_open = (0..count).map(is_open).collect();
+        Self { model, plan, limits, device, sums: vec![0.0; count], greedy: vec![true; count], is_open }
+    }
+
+    /// Answers the requests; `watch` is called after each pass.
+    ///
+    /// # Errors
+    /// Those of `watch`.
+    ///
+    /// # Panics
+    /// If an id is not below `vocab_size`, or a request is longer than `max_position_embeddings`.
+    pub fn run(mut self, watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>) -> Result<(), EvalError> {
+        let roots = self.plan.roots().iter().map(|node| (node, 0)).collect();
+        self.visit(roots, None, watch)
+    }
+
+    /// Computes nodes, each behind the sequence of `prefixes` that is given with it, and all below them.
+    fn visit(
+        &mut self,
+        mut nodes: Vec<(&'a Node, usize)>,
+        prefixes: Option<&KvCache>,
+        watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        nodes.retain(|(node, _)| node.requests.clone().any(|request| self.is_open[request]));
+        // Sequences of about one length have little padding; the longest first, so that a lack of memory shows at once.
+        nodes.sort_by_key(|(node, _)| std::cmp::Reverse(node.positions.len()));
+        let mut rest = nodes.as_slice();
+        while !rest.is_empty() {
+            let (pass, later) = rest.split_at(self.pass_size(rest));
+            rest = later;
+            let branches = pass.iter().any(|(node, _)| !node.children.is_empty());
+            let capacity = pass.iter().map(|(node, _)| node.positions.end).max().unwrap_or(0);
+            let rows: Vec<usize> = pass.iter().map(|(_, row)| *row).collect();
+            let mut cache = match prefixes {
+                Some(prefixes) => Some(prefixes.gather(&rows, capacity)),
+                None if branches => Some(KvCache::new(self.model.config(), pass.len(), capacity, self.device)),
+                None => None,
+            };
+            let answered = self.pass(pass, cache.as_mut());
+            let num_tokens = pass.iter().map(|(node, _)| node.positions.len()).sum();
+            watch(Progress { num_tokens, answered: &answered })?;
+            let below = pass.iter().enumerate();
+            let below = below.flat_map(|(row, (node, _))| node.children.iter().map(move |child| (child, row))).collect();
+            self.visit(below, cache.as_ref(), watch)?;
+        }
+        Ok(())
+    }
+
+    /// How many of some nodes, the longest first, fit a pass; at least one.
+    fn pass_size(&self, nodes: &[(&Node, usize)]) -> usize {
+        let Limits { max_sequences, max_tokens, max_cache_bytes } = self.limits;
+        let longest = nodes[0].0.positions.len();
+        let token_bytes = kv_cache_bytes_per_token(self.model.config(), 4);
+        let mut capacity = 0;
+        let fits = |(index, (node, _)): &(usize, &(&Node, usize))| {
+            capacity = capacity.max(node.positions.end);
+            let count = index + 1;
+            let bytes = token_bytes * (count * capacity) as u128;
+            count <= max_sequences && count * longest <= max_tokens && bytes <= max_cache_bytes.into()
+        };
+        nodes.iter().enumerate().take_while(fits).count().max(1)
+    }
+
+    /// Computes nodes and returns the requests that end in them.
+    fn pass(&mut self, nodes: &[(&'a Node, usize)], cache: Option<&mut KvCache>) -> Vec<(usize, Answer)> {
+        let segments: Vec<&[u32]> = nodes.iter().map(|(node, _)| self.plan.tokens(node)).collect();
+        let hidden = self.model.hidden_states(TokenBatch::padded(&segments, self.device), cache).last;
+        let [num_rows, seq_length, hidden_size] = hidden.dims();
+        let hidden = hidden.reshape([num_rows * seq_length, hidden_size]);
+        let mut tokens: Vec<Token> = Vec::new();
+        for (row, (node, _)) in nodes.iter().enumerate() {
+            tokens.extend(self.scored(node, row * seq_length));
+        }
+        if !tokens.is_empty() {
+            let states = selected(&hidden, tokens.iter().map(|token| token.position), self.device);
+            let targets = tokens.iter().map(|token| token.target as i32).collect();
+            let targets = Tensor::from_data(TensorData::new(targets, [1, tokens.len()]), self.device);
+            let losses = self.model.token_losses(states, targets).into_data();
+            for (token, loss) in tokens.iter_mut().zip(losses.iter::<f32>()) {
+                token.loss = loss;
+                token.requests.iter().for_each(|request| self.sums[*request] -= f64::from(loss));
+            }
+            Greedy { model: self.model, hidden: &hidden, device: self.device }.decide(&tokens, &mut self.greedy);
+        }
+        let ends = nodes.iter().flat_map(|(node, _)| self.ending(node));
+        let answer = |request| Answer { log_likelihood: self.sums[request], is_greedy: self.greedy[request] };
+        ends.map(|request| (request, answer(request))).collect()
+    }
+
+    /// The open requests whose input ends with a node: the first ones of those that have it.
+    fn ending(&self, node: &Node) -> impl Iterator<Item = usize> {
+        let end = node.positions.end;
+        let ends = |request: &usize| self.plan.requests()[*request].input().len() == end;
+        node.requests.clone().take_while(ends).filter(|request| self.is_open[*request])
+    }
+
+    /// The scored tokens that the states of a node predict; a token that several requests share is there once. The first
+    /// state of the node is row `first` of the pass.
+    fn scored(&self, node: &Node, first: usize) -> Vec<Token> {
+        let Node { positions, requests, .. } = node;
+        let mut tokens: Vec<Token> = Vec::new();
+        for request in requests.clone().filter(|request| self.is_open[*request]) {
+            let targets = self.plan.requests()[request].targets();
+            for (at, target) in targets.filter(|(at, _)| positions.contains(at)) {
+                let position = first + at - positions.start;
+                tokens.push(Token { position, target, loss: 0.0, requests: vec![request] });
+            }
+        }
+        tokens.sort_by_key(|token| (token.position, token.target));
+        tokens.dedup_by(|token, kept| {
+            let same = (token.position, token.target) == (kept.position, kept.target);
+            if same {
+                kept.requests.append(&mut token.requests);
+            }
+            same
+        });
+        tokens
+    }
+}
+
+/// Rows of states as one sequence, `[1, rows, hidden_size]`.
+pub(super) fn selected(hidden: &Tensor<2>, rows: impl Iterator<Item = usize>, device: &Device) -> Tensor<3> {
+    let rows: Vec<i32> = rows.map(|row| row as i32).collect();
+    let count = rows.len();
+    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), device);
+    hidden.clone().select(0, rows).unsqueeze()
+}

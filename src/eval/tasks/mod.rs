@@ -1,0 +1,14 @@
+//! The benchmarks, one file each, and the names under which they are chosen.
+
+mod arc_challenge;
+mod doc;
+mod hellaswag;
+mod mmlu;
+mod selection;
+mod task;
+mod truthfulqa_mc2;
+mod winogrande;
+
+pub use doc::{Doc, Key, Question};
+pub use selection::{Chosen, Group, Selection, names};
+pub use task::{FewShots, Filter, Metric, Sampler, Task};

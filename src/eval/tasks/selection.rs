@@ -1,0 +1,190 @@
+//! Tasks and groups by name.
+
+use super::task::{Sampler, Task};
+use super::{arc_challenge, hellaswag, mmlu, truthfulqa_mc2, winogrande};
+use crate::eval::error::EvalError;
+
+/// Names of the Open LLM Leaderboard, with the number of examples that each of its tasks has in a prompt.
+const LEADERBOARD: [&str; 2] = ["openllm", "h6"];
+const LEADERBOARD_SHOTS: [(&str, usize); 5] =
+    [("arc_challenge", 25), ("hellaswag", 10), ("truthfulqa_mc2", 0), ("mmlu", 5), ("winogrande", 5)];
+
+/// A task of a run.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The task.
+    pub task: Task,
+    /// Examples in each prompt.
+    pub num_fewshot: usize,
+}
+
+/// A group of tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its name in tables.
+    pub alias: String,
+    /// The version of its definition.
+    pub version: f64,
+    /// Names of its groups or tasks.
+    pub children: Vec<String>,
+    /// Whether it has a score: the mean `acc` of its tasks, weighted by their sizes.
+    pub has_score: bool,
+}
+
+/// The tasks of a run, each once, and their groups.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// The tasks, in the order of their names.
+    pub tasks: Vec<Chosen>,
+    /// The groups, parents first.
+    pub groups: Vec<Group>,
+}
+
+/// All names, with a short description.
+pub fn names() -> Vec<(String, &'static str)> {
+    let mut names = vec![
+        ("openllm".to_owned(), "the Open LLM Leaderboard (H6): the tasks below with 25, 10, 0, 5, 5 examples"),
+        ("h6".to_owned(), "the same"),
+        ("arc_challenge".to_owned(), "ARC-Challenge"),
+        ("hellaswag".to_owned(), "HellaSwag"),
+        ("mmlu".to_owned(), "MMLU, 57 subjects"),
+        ("truthfulqa_mc2".to_owned(), "TruthfulQA, MC2"),
+        ("winogrande".to_owned(), "WinoGrande, partial scoring"),
+    ];
+    for category in &mmlu::CATEGORIES {
+        names.push((category.name.to_owned(), "a category of MMLU"));
+        names.extend(category.subjects.iter().map(|subject| (mmlu::task_name(subject), "a subject of MMLU")));
+    }
+    names
+}
+
+impl Selection {
+    /// The tasks and groups of these names. `num_fewshot` replaces the number of examples of a task, where it may.
+    ///
+    /// # Errors
+    /// [`EvalError::UnknownTask`].
+    pub fn new(names: &[String], num_fewshot: Option<usize>) -> Result<Self, EvalError> {
+        let mut selection = Self::default();
+        for name in names {
+            if LEADERBOARD.contains(&name.as_str()) {
+                selection.add_leaderboard(num_fewshot)?;
+            } else {
+                selection.add(name, num_fewshot)?;
+            }
+        }
+        Ok(selection)
+    }
+
+    /// Whether a group stands for the whole leaderboard.
+    pub fn is_leaderboard(group: &Group) -> bool {
+        group.name == LEADERBOARD[0]
+    }
+
+    fn add_leaderboard(&mut self, num_fewshot: Option<usize>) -> Result<(), EvalError> {
+        self.groups.push(Group {
+            name: LEADERBOARD[0].to_owned(),
+            alias: "Open LLM Leaderboard".to_owned(),
+            version: 2.0,
+            children: LEADERBOARD_SHOTS.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            has_score: false,
+        });
+        for (name, shots) in LEADERBOARD_SHOTS {
+            let known = self.tasks.len();
+            self.add(name, num_fewshot.or(Some(shots)))?;
+            // The group names the split of the examples, so that no item can be among them.
+            for Chosen { task, .. } in &mut self.tasks[known..] {
+                if let Sampler::Random { leaves_out_item } = &mut task.few_shots.sampler {
+                    *leaves_out_item = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, num_fewshot: Option<usize>) -> Result<(), EvalError> {
+        if name == "mmlu" {
+            let children = mmlu::CATEGORIES.iter().map(|category| category.name.to_owned()).collect();
+            self.group("mmlu", "mmlu", children);
+            return mmlu::CATEGORIES.iter().try_for_each(|category| self.add(category.name, num_fewshot));
+        }
+        if let Some(category) = mmlu::CATEGORIES.iter().find(|category| category.name == name) {
+            let children = category.subjects.iter().map(|subject| mmlu::task_name(subject)).collect();
+            self.group(category.name, category.alias, children);
+            return category.subjects.iter().try_for_each(|subject| self.add(&mmlu::task_name(subject), num_fewshot));
+        }
+        let task = task(name).ok_or_else(|| EvalError::UnknownTask { found: name.to_owned(), known: known() })?;
+        if self.tasks.iter().all(|known| known.task.name != task.name) {
+            self.tasks.push(Chosen { num_fewshot: task.num_fewshot(num_fewshot), task });
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, name: &str, alias: &str, children: Vec<String>) {
+        let (name, alias) = (name.to_owned(), alias.to_owned());
+        if self.groups.iter().all(|known| known.name != name) {
+            self.groups.push(Group { name, alias, version: 2.0, children, has_score: true });
+        }
+    }
+}
+
+fn task(name: &str) -> Option<Task> {
+    match name {
+        "arc_challenge" => Some(arc_challenge::task()),
+        "hellaswag" => Some(hellaswag::task()),
+        "truthfulqa_mc2" => Some(truthfulqa_mc2::task()),
+        "winogrande" => Some(winogrande::task()),
+        _ => {
+            let subjects = mmlu::CATEGORIES.iter().flat_map(|category| category.subjects);
+            subjects.copied().find(|subject| mmlu::task_name(subject) == name).map(mmlu::task)
+        }
+    }
+}
+
+/// The names for a message, without the subjects of MMLU.
+fn known() -> String {
+    let names = names().into_iter().map(|(name, _)| name).filter(|name| !name.starts_with("mmlu_"));
+    format!("{}, mmlu_anatomy and so on", names.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(names: &[&str], num_fewshot: Option<usize>) -> Selection {
+        Selection::new(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), num_fewshot).unwrap()
+    }
+
+    #[test]
+    fn mmlu_has_57_subjects_in_four_categories() {
+        let selection = of(&["mmlu"], Some(5));
+        assert_eq!(selection.tasks.len(), 57);
+        assert_eq!(selection.groups.iter().map(|group| group.children.len()).collect::<Vec<_>>(), [4, 19, 13, 12, 13]);
+        assert!(selection.tasks.iter().all(|chosen| chosen.num_fewshot == 5));
+    }
+
+    #[test]
+    fn the_leaderboard_has_its_own_number_of_examples_unless_another_is_given() {
+        let shots = |selection: &Selection, name: &str| {
+            selection.tasks.iter().find(|chosen| chosen.task.name == name).unwrap().num_fewshot
+        };
+        let selection = of(&["h6"], None);
+        for (name, expected) in [("arc_challenge", 25), ("mmlu_virology", 5), ("truthfulqa_mc2", 0)] {
+            assert_eq!(shots(&selection, name), expected, "{name}");
+        }
+        let selection = of(&["openllm"], Some(2));
+        assert_eq!((shots(&selection, "hellaswag"), shots(&selection, "truthfulqa_mc2")), (2, 0));
+    }
+
+    #[test]
+    fn a_task_that_is_named_twice_runs_once() {
+        assert_eq!(of(&["mmlu_virology", "mmlu_other", "mmlu"], None).tasks.len(), 57);
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_known_ones() {
+        let message = Selection::new(&["arc".to_owned()], None).unwrap_err().to_string();
+        assert!(message.contains("\"arc\"") && message.contains("arc_challenge"), "{message}");
+    }
+}
