@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, completions, finish, grow, inspect, man, merge_lora, tokenize, train, verify,
+    Verbosity, bench, compare, completions, eval, finish, grow, inspect, man, merge_lora, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -34,6 +34,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Sft(Box<train::sft::SftArgs>),
     Dpo(Box<train::dpo::DpoArgs>),
+    Eval(Box<eval::EvalArgs>),
     Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Train(args) => finish(train::run(&args), args.training.json),
         Command::Sft(args) => finish(train::sft::run(&args), args.training.json),
         Command::Dpo(args) => finish(train::dpo::run(&args), args.training.json),
+        Command::Eval(args) => finish(eval::run(&args), args.json),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),

@@ -9,7 +9,7 @@ use super::console::{shows_bars, tell};
 use crate::study::Progress;
 
 /// Time between two lines without a terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows the [`Progress`] of a study.
 pub(super) struct Watcher {

@@ -88,6 +88,14 @@ impl AnswerLog {
         let text: String = lines.collect();
         Ok(self.file.write_all(text.as_bytes()).map_err(FileError::io(&self.path))?)
     }
+
+    /// Removes the log of a finished run.
+    ///
+    /// # Errors
+    /// [`EvalError::File`].
+    pub fn remove(self) -> Result<(), EvalError> {
+        Ok(std::fs::remove_file(&self.path).map_err(FileError::io(&self.path))?)
+    }
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -123,6 +123,9 @@ pub enum EvalError {
         /// That of this run.
         expected: String,
     },
+    /// The run was stopped from outside.
+    #[error("stopped")]
+    Stopped,
     /// A line of a log is not an answer.
     #[error("{path:?}: line {line}: {reason}, expected an answer")]
     BadLog {

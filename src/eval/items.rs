@@ -1,5 +1,6 @@
 //! The items of a task with their prompts.
 
+use std::fmt;
 use std::path::Path;
 
 use super::dataset::{DataFile, Split, SplitRows};
@@ -40,6 +41,15 @@ pub struct Item {
     pub prompts: Vec<String>,
     /// The continuations: one for each choice, or one after each prompt.
     pub continuations: Vec<String>,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Share(share) => share.fmt(f),
+        }
+    }
 }
 
 impl Limit {

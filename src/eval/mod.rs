@@ -13,9 +13,11 @@ mod preservation;
 mod prompt;
 mod python;
 mod results;
+mod run;
 mod score;
 mod scoring;
 mod statistics;
+mod suite;
 mod tasks;
 
 pub use answer_log::AnswerLog;
@@ -28,8 +30,12 @@ pub use perplexity::mean_loss_nats;
 pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_tolerance};
 pub use prompt::{Chat, PromptStyle};
 pub use python::Random;
-pub use results::{Column, LM_EVAL_VERSION, Sample, TaskScores, results, table, task_hash};
+pub use results::{
+    Column, LM_EVAL_VERSION, RunMetadata, Sample, Seeds, TaskScores, leaderboard_mean, results, sanitized, table, task_hash,
+};
+pub use run::{Cost, RunProgress, answer_all};
 pub use score::scores;
 pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
+pub use suite::{Suite, SuitePlan};
 pub use tasks::{Chosen, Doc, FewShots, Filter, Group, Key, Metric, Question, Sampler, Selection, Task, names};

@@ -11,10 +11,10 @@ use crate::output::disk::disk;
 use crate::output::read::read_bounded;
 
 /// The commands that take such options.
-const COMMANDS: [&str; 4] = ["tokenize", "train", "sft", "dpo"];
+const COMMANDS: [&str; 5] = ["tokenize", "train", "sft", "dpo", "eval"];
 
 /// Options that take `true` or `false` as a value; others of that kind are flags.
-const VALUED: [&str; 1] = ["completion-only-loss"];
+const VALUED: [&str; 2] = ["completion-only-loss", "fewshot-as-multiturn"];
 
 /// Other names of options. Of each pair, the command line may have one and the file the other.
 const ALIASES: [(&str, &str); 8] = [

@@ -1,6 +1,6 @@
 //! The rows of a split, with the checksums of its files.
 
-use std::fs::File;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -76,7 +76,5 @@ impl SplitRows {
 }
 
 fn sha256_of(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hexadecimal(&hash.finalize()))
+    Ok(hexadecimal(&Sha256::digest(fs::read(path)?)))
 }

@@ -7,10 +7,20 @@ use serde_json::{Map, Value, json};
 use super::sample::task_hash;
 use super::task_scores::TaskScores;
 use crate::eval::statistics::Estimate;
-use crate::eval::tasks::{Chosen, Group, Metric, Sampler, Selection, Task};
+use crate::eval::tasks::{Chosen, Group, Metric, Sampler, Task};
 
 /// The version of lm-eval whose definitions of tasks and schema of results these are.
 pub const LM_EVAL_VERSION: &str = "0.4.13";
+
+/// The score of each task on the leaderboard.
+const LEADERBOARD_METRICS: [(&str, &str); 6] = [
+    ("arc_challenge", "acc_norm,none"),
+    ("hellaswag", "acc_norm,none"),
+    ("mmlu", "acc,none"),
+    ("truthfulqa_mc2", "acc,none"),
+    ("winogrande", "acc,none"),
+    ("gsm8k", "exact_match,strict-match"),
+];
 
 /// The part of the results that scores decide: from `results` to `n-samples`, and `task_hashes`.
 pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value> {
@@ -72,6 +82,14 @@ pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value
     sections.into_iter().filter_map(|(name, section)| Some((name.to_owned(), section?))).collect()
 }
 
+/// H6, the plain mean of the six tasks of the Open LLM Leaderboard; `None` unless all six were evaluated whole.
+pub fn leaderboard_mean(record: &Map<String, Value>) -> Option<f64> {
+    let whole = record["n-samples"].as_object()?.values().all(|count| count["original"] == count["effective"]);
+    let score = |(task, metric): (&str, &str)| record["results"].get(task)?.get(metric)?.as_f64();
+    let scores = LEADERBOARD_METRICS.into_iter().map(score).collect::<Option<Vec<f64>>>().filter(|_| whole)?;
+    Some(scores.iter().sum::<f64>() / scores.len() as f64)
+}
+
 fn head(name: &str, alias: &str) -> Map<String, Value> {
     [("name", name), ("alias", alias)].into_iter().map(|(key, text)| (key.to_owned(), json!(text))).collect()
 }
@@ -94,7 +112,7 @@ fn group_metrics(group: &Group, groups: &[Group], scores: &[TaskScores<'_>]) -> 
     add_leaves(group, groups, &mut leaves);
     let members: Vec<&TaskScores<'_>> =
         scores.iter().filter(|scores| leaves.contains(&scores.task.chosen.task.name)).collect();
-    if Selection::is_leaderboard(group) || !group.has_score {
+    if !group.has_score {
         return metrics;
     }
     let parts: Vec<Estimate> = members

@@ -64,7 +64,9 @@ impl EncodedRequest {
     pub fn key(&self) -> String {
         let mut hash = blake3::Hasher::new();
         hash.update(&(self.num_scored as u64).to_le_bytes());
-        self.ids.iter().for_each(|id| drop(hash.update(&id.to_le_bytes())));
+        for id in &self.ids {
+            hash.update(&id.to_le_bytes());
+        }
         hash.finalize().to_hex()[..32].to_owned()
     }
 }

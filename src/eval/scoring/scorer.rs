@@ -149,10 +149,9 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     }
 
     /// The open requests whose input ends with a node: the first ones of those that have it.
-    fn ending(&self, node: &Node) -> impl Iterator<Item = usize> {
-        let end = node.positions.end;
-        let ends = |request: &usize| self.plan.requests()[*request].input().len() == end;
-        node.requests.clone().take_while(ends).filter(|request| self.is_open[*request])
+    fn ending(&self, node: &Node) -> Vec<usize> {
+        let ends = |request: &usize| self.plan.requests()[*request].input().len() == node.positions.end;
+        node.requests.clone().take_while(ends).filter(|request| self.is_open[*request]).collect()
     }
 
     /// The scored tokens that the states of a node predict; a token that several requests share is there once. The first

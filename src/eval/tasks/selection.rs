@@ -77,11 +77,6 @@ impl Selection {
         Ok(selection)
     }
 
-    /// Whether a group stands for the whole leaderboard.
-    pub fn is_leaderboard(group: &Group) -> bool {
-        group.name == LEADERBOARD[0]
-    }
-
     fn add_leaderboard(&mut self, num_fewshot: Option<usize>) -> Result<(), EvalError> {
         self.groups.push(Group {
             name: LEADERBOARD[0].to_owned(),

@@ -1,0 +1,212 @@
+//! `eval`: benchmarks, as lm-evaluation-harness runs them.
+
+mod args;
+mod progress;
+mod saved;
+
+use std::time::{Instant, SystemTime};
+
+use serde_json::{Map, Value, json};
+
+pub use args::{BatchSize, EvalArgs};
+
+use self::progress::{Items, Tokens};
+use self::saved::Saved;
+use super::failure::Failure;
+use super::opened::OpenedModel;
+use super::{console, interrupt, output, run_info};
+use crate::device::device;
+use crate::error::cut;
+use crate::eval::{
+    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan, answer_all,
+    leaderboard_mean, results, table,
+};
+use crate::formats::CheckpointError;
+use crate::profile::flops::count_parameters;
+use crate::tokenizer::{ChatTemplate, Tokenizer};
+use crate::upscale::Growth;
+use crate::weights::WeightSource;
+
+/// Evaluates a model.
+///
+/// # Errors
+/// Every fault of the input, before the model is loaded; then what computing or the disk meets.
+pub fn run(args: &EvalArgs) -> Result<(), Failure> {
+    let start = (SystemTime::now(), Instant::now());
+    let selection = Selection::new(&args.tasks, args.num_fewshot)?;
+    let opened = OpenedModel::new(&args.model, &args.growth)?;
+    let growth = opened.growth()?;
+    let config = growth.source.config().clone();
+    let tokenizer = opened.checkpoint().tokenizer()?;
+    let template = chat_template(args, &opened)?;
+    let chat = template.as_ref().map(|template| Chat { template, multiturn: args.fewshot_as_multiturn });
+    let style = PromptStyle { system_instruction: args.system_instruction.as_deref(), chat };
+    let saved = args.output_path.as_ref().map(|path| Saved::new(path, &opened.name(), args.force, start.0)).transpose()?;
+    let suite = Suite::read(&args.data_dir, selection, args.limit, &style, args.seeds.fewshot)?;
+    let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
+    let items = Items::new("tokenizing", suite.num_items());
+    let planned = suite.plan(&encoder, &|| items.add())?;
+    drop(items);
+    tell_plan(&suite, &planned);
+    let device = device(&args.device)?;
+    let model_record = opened.record(&growth)?;
+    let mut log = answer_log(args, saved.as_ref(), &model_record)?;
+    let model = opened.load(&growth, &device)?;
+    interrupt::catch();
+    let bar = Tokens::new("evaluating");
+    let limits = args.batch_size.limits();
+    let answered = answer_all(&model, &planned.plan, log.as_mut(), limits, &device, &mut |progress| {
+        bar.show(progress);
+        interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped))
+    });
+    drop(bar);
+    let (answers, cost) = answered.map_err(|error| stopped(error, log.is_some()))?;
+    let scores = suite.scores(&planned.plan, &answers);
+    let mut record = results(&scores, &suite.groups);
+    let metadata = metadata(args, &opened, &growth, &tokenizer, template.as_ref(), start);
+    metadata.add_to(&mut record);
+    record.insert("deepwide".to_owned(), extras(&suite, &planned, &growth, &cost, model_record, &record));
+    if let Some(saved) = &saved {
+        saved.write(&record, args.log_samples.then_some(scores.as_slice()))?;
+    }
+    if let Some(log) = log.filter(|_| args.use_cache.is_none()) {
+        log.remove()?;
+    }
+    output::print(&if args.json { format!("{:#}\n", Value::Object(record)) } else { as_text(args, &opened, &record) })
+}
+
+/// The chat template that was asked for.
+fn chat_template(args: &EvalArgs, opened: &OpenedModel) -> Result<Option<ChatTemplate>, Failure> {
+    let Some(name) = &args.apply_chat_template else { return Ok(None) };
+    let template = opened.checkpoint().chat_template(Some(name.as_str()).filter(|name| !name.is_empty()));
+    template.map(Some).map_err(|error| match error {
+        CheckpointError::NoChatTemplate { .. } => Failure::from(error).for_option("--apply-chat-template"),
+        error => error.into(),
+    })
+}
+
+/// The log of answers: a named one, or one beside the results.
+fn answer_log(args: &EvalArgs, saved: Option<&Saved>, model: &Value) -> Result<Option<AnswerLog>, Failure> {
+    let fingerprint = blake3::hash(model.to_string().as_bytes()).to_hex().to_string();
+    let path = args.use_cache.clone().or_else(|| Some(saved?.log(&fingerprint[..16])));
+    Ok(path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose()?)
+}
+
+fn tell_plan(suite: &Suite, planned: &SuitePlan) {
+    for (task, num_cut) in suite.tasks.iter().zip(&planned.num_cut).filter(|(_, num_cut)| **num_cut > 0) {
+        let name = &task.chosen.task.name;
+        console::tell(format_args!(
+            "warning: {name}: {num_cut} prompts are longer than the context of the model and lose their start"
+        ));
+    }
+    let (all, computed) = (planned.plan.num_tokens(), planned.plan.num_computed(&|_| true));
+    console::tell(format_args!(
+        "{} items, {} requests of {all} tokens; {computed} tokens to compute, since prefixes are shared",
+        suite.num_items(),
+        planned.plan.places().len(),
+    ));
+}
+
+fn stopped(error: EvalError, has_log: bool) -> Failure {
+    let (EvalError::Stopped, Some(signal)) = (&error, interrupt::caught()) else { return error.into() };
+    let next = if has_log { "the same command goes on from the answers so far" } else { "nothing is kept" };
+    Failure::runtime(format_args!("stopped by signal {signal}: {next}"))
+}
+
+fn metadata(
+    args: &EvalArgs,
+    opened: &OpenedModel,
+    growth: &Growth<'_>,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    start: (SystemTime, Instant),
+) -> RunMetadata {
+    let mut model_args = Map::new();
+    model_args.insert("pretrained".to_owned(), json!(opened.name()));
+    if growth.source.plans().next().is_some() {
+        model_args.insert("growth".to_owned(), json!(growth.title()));
+    }
+    RunMetadata {
+        model_args,
+        model_name: opened.name(),
+        num_parameters: count_parameters(growth.source.config()).total,
+        batch_size: args.batch_size.to_string(),
+        device: args.device.clone(),
+        use_cache: args.use_cache.clone(),
+        limit: args.limit,
+        seeds: args.seeds,
+        max_length: growth.source.config().max_position_embeddings,
+        bos: special(tokenizer, tokenizer.bos()),
+        eos: special(tokenizer, tokenizer.eos().first().copied()),
+        system_instruction: args.system_instruction.clone(),
+        chat_template: template.map(|template| template.source().to_owned()),
+        fewshot_as_multiturn: template.map(|_| args.fewshot_as_multiturn),
+        run: run_info::run_info(&args.device, ""),
+        start: start.0,
+        evaluation_s: start.1.elapsed().as_secs_f64(),
+    }
+}
+
+fn special(tokenizer: &Tokenizer, id: Option<u32>) -> Option<(String, u32)> {
+    let id = id?;
+    Some((tokenizer.decode(&[id]).ok()?, id))
+}
+
+/// What these results have beyond lm-eval's: cost, data with checksums, the files of weights.
+fn extras(
+    suite: &Suite,
+    planned: &SuitePlan,
+    growth: &Growth<'_>,
+    cost: &Cost,
+    model: Value,
+    record: &Map<String, Value>,
+) -> Value {
+    let tasks = || suite.tasks.iter().map(|task| task.chosen.task.name.clone());
+    let data: Map<String, Value> = tasks().zip(suite.tasks.iter().map(|task| json!(task.files))).collect();
+    let num_cut: Map<String, Value> = tasks().zip(planned.num_cut.iter().map(|count| json!(count))).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "harness": format!("lm-eval {}", crate::eval::LM_EVAL_VERSION),
+        "model": model,
+        "parameters": count_parameters(growth.source.config()),
+        "cost": cost,
+        "flops_per_item": cost.flops as f64 / suite.num_items() as f64,
+        "tokens_per_second": cost.num_computed_tokens as f64 / cost.wall_s,
+        "h6": leaderboard_mean(record),
+        "data": data,
+        "requests_cut": num_cut,
+    })
+}
+
+/// The line and the tables of lm-eval, then the cost.
+fn as_text(args: &EvalArgs, opened: &OpenedModel, record: &Map<String, Value>) -> String {
+    let given = |value: Option<String>| value.unwrap_or_else(|| "None".to_owned());
+    let limit = given(args.limit.map(|limit| limit.to_string()));
+    let shots = given(args.num_fewshot.map(|shots| shots.to_string()));
+    let mut text = format!(
+        "deepwide (pretrained={}), gen_kwargs: (None), limit: {limit}, num_fewshot: {shots}, batch_size: {}\n",
+        cut(&opened.name()),
+        args.batch_size
+    );
+    let tables = [Column::Results, Column::Groups].into_iter().filter_map(|column| table(record, column));
+    text += &tables.collect::<Vec<_>>().join("\n");
+    for (task, count) in record["n-samples"].as_object().into_iter().flatten() {
+        if count["original"] != count["effective"] {
+            text += &format!("{task}: the first {} of {} items\n", count["effective"], count["original"]);
+        }
+    }
+    let extras = &record["deepwide"];
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    if let Some(mean) = extras["h6"].as_f64() {
+        text += &format!("\nH6 {:.2}\n", 100.0 * mean);
+    }
+    let count = |value: &Value| output::short_count(u128::from(value.as_u64().unwrap_or_default()));
+    let rows = [
+        ["total parameters".to_owned(), count(&extras["parameters"]["total"])],
+        ["active parameters".to_owned(), count(&extras["parameters"]["active"])],
+        ["FLOPs per item".to_owned(), output::short_count(number(&extras["flops_per_item"]) as u128)],
+        ["seconds".to_owned(), format!("{:.1}", number(&extras["cost"]["wall_s"]))],
+        ["tokens/s".to_owned(), format!("{:.0}", number(&extras["tokens_per_second"]))],
+    ];
+    text + "\n" + &output::aligned(&rows.map(|row| row.to_vec()))
+}

@@ -1,0 +1,90 @@
+//! A model argument, opened for inference: the checkpoint, grown on the fly if options ask for it.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde_json::{Value, json};
+
+use super::failure::Failure;
+use super::grow::{GrowthArgs, grown};
+use super::{console, hub, interrupt, run_info};
+use crate::formats::Checkpoint;
+use crate::kernel::blocks::BlockFormat;
+use crate::load::Precision;
+use crate::model::AnyDecoder;
+use crate::output::disk::Disk;
+use crate::upscale::{Growth, Request, Sources, parents};
+use crate::weights::WeightSource;
+
+/// A model whose headers were read.
+pub(super) struct OpenedModel {
+    sources: Sources,
+    growth_args: GrowthArgs,
+}
+
+impl OpenedModel {
+    /// Opens a Hugging Face directory, a GGUF file or an id on the hub.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or is a mergekit file.
+    pub(super) fn new(model: &str, growth: &GrowthArgs) -> Result<Self, Failure> {
+        let disk: Arc<dyn Disk> = interrupt::disk();
+        let request = Request::read(&*disk, model)?;
+        if request.is_merge() {
+            return Err(Failure::usage(format_args!("{model:?} is a mergekit file, expected a model: grow it first")));
+        }
+        let sources = Sources::open(&disk, request, hub::locate)?;
+        sources.bases[0].notices().iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
+        Ok(Self { sources, growth_args: growth.clone() })
+    }
+
+    /// The checkpoint.
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        &self.sources.bases[0]
+    }
+
+    /// Its name for records: without the folders in which a user keeps files.
+    pub(super) fn name(&self) -> String {
+        run_info::words(&self.sources.names[0])
+    }
+
+    /// The model, grown as asked.
+    ///
+    /// # Errors
+    /// If it cannot be grown so, or not be computed with.
+    pub(super) fn growth(&self) -> Result<Growth<'_>, Failure> {
+        let growth = grown(self.checkpoint(), &self.sources.names[0], &self.growth_args)?;
+        growth.source.config().computable().map_err(Failure::invalid)?;
+        growth.warnings.iter().for_each(|warning| console::tell(format_args!("warning: {warning}")));
+        Ok(growth)
+    }
+
+    /// The precision of inference: that of a file with blocks, else float32.
+    pub(super) fn precision(&self) -> Precision {
+        let is_gguf = matches!(self.checkpoint(), Checkpoint::Gguf(_));
+        let mut tensors = self.checkpoint().stored_tensors().into_iter();
+        let has_blocks = is_gguf && tensors.any(|tensor| BlockFormat::from_name(&tensor.format).is_some());
+        if has_blocks { Precision::Blocks(None) } else { Precision::FLOAT32 }
+    }
+
+    /// Loads the grown model.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub(super) fn load(&self, growth: &Growth<'_>, device: &Device) -> Result<AnyDecoder, Failure> {
+        console::timed("loaded", || Ok(AnyDecoder::load_as(&growth.source, self.precision(), device)?))
+    }
+
+    /// Hashes of the files of weights, the growths and the precision: all that the function of the model depends on.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn record(&self, growth: &Growth<'_>) -> Result<Value, Failure> {
+        let parents = parents(&self.sources, &mut |_| ())?;
+        Ok(json!({
+            "weights": parents[0]["weights"],
+            "growth": growth.record(),
+            "precision": format!("{:?}", self.precision()),
+        }))
+    }
+}

@@ -1,0 +1,78 @@
+//! The tasks of a run, from data to scores.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::error::EvalError;
+use super::items::{Item, Limit, TaskItems};
+use super::prompt::PromptStyle;
+use super::results::TaskScores;
+use super::scoring::{Answer, Encoded, Encoder, Plan};
+use super::tasks::{Group, Selection};
+
+/// The tasks of a run with their data and prompts.
+#[derive(Debug)]
+pub struct Suite {
+    /// The tasks.
+    pub tasks: Vec<TaskItems>,
+    /// Their groups.
+    pub groups: Vec<Group>,
+}
+
+/// The requests of a suite.
+#[derive(Debug)]
+pub struct SuitePlan {
+    /// All requests: task by task, item by item, choice by choice.
+    pub plan: Plan,
+    /// Of each task, requests that lost tokens at their start to fit the context length.
+    pub num_cut: Vec<usize>,
+}
+
+impl Suite {
+    /// Reads the data of a selection below `directory` and writes the prompts, with examples drawn by `seed`.
+    ///
+    /// # Errors
+    /// Those of [`TaskItems::read`].
+    pub fn read(
+        directory: &Path,
+        selection: Selection,
+        limit: Option<Limit>,
+        style: &PromptStyle<'_>,
+        seed: u64,
+    ) -> Result<Self, EvalError> {
+        let Selection { tasks, groups } = selection;
+        let read = |chosen| TaskItems::read(directory, chosen, limit, style, seed);
+        Ok(Self { tasks: tasks.into_iter().map(read).collect::<Result<_, _>>()?, groups })
+    }
+
+    /// Items of all tasks.
+    pub fn num_items(&self) -> usize {
+        self.tasks.iter().map(|task| task.items.len()).sum()
+    }
+
+    /// Encodes all requests, on all cores, and arranges them. `watch` is called after each item.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::request`].
+    pub fn plan(&self, encoder: &Encoder<'_>, watch: &(dyn Fn() + Sync)) -> Result<SuitePlan, EvalError> {
+        let (mut requests, mut num_cut) = (Vec::new(), Vec::new());
+        for task in &self.tasks {
+            let of_item = |item: &Item| {
+                let encoded = item.requests().map(|request| encoder.request(request)).collect();
+                watch();
+                encoded
+            };
+            let encoded: Vec<Vec<Encoded>> = task.items.par_iter().map(of_item).collect::<Result<_, _>>()?;
+            num_cut.push(encoded.iter().flatten().filter(|encoded| encoded.num_cut > 0).count());
+            requests.extend(encoded.into_iter().flatten().map(|encoded| encoded.request));
+        }
+        Ok(SuitePlan { plan: Plan::new(requests), num_cut })
+    }
+
+    /// The scores of each task, from the answers to the distinct requests of the plan.
+    pub fn scores(&self, plan: &Plan, answers: &[Answer]) -> Vec<TaskScores<'_>> {
+        let mut answers = plan.places().iter().map(|place| answers[*place]);
+        self.tasks.iter().map(|task| TaskScores::new(task, answers.by_ref())).collect()
+    }
+}
