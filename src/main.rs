@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, completions, eval, finish, grow, inspect, man, merge_lora, tokenize, train, verify,
+    Verbosity, bench, compare, compare_scores, completions, eval, finish, grow, inspect, man, merge_lora, perplexity, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -35,6 +35,8 @@ enum Command {
     Sft(Box<train::sft::SftArgs>),
     Dpo(Box<train::dpo::DpoArgs>),
     Eval(Box<eval::EvalArgs>),
+    Perplexity(Box<perplexity::PerplexityArgs>),
+    CompareScores(compare_scores::CompareScoresArgs),
     Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         Command::Sft(args) => finish(train::sft::run(&args), args.training.json),
         Command::Dpo(args) => finish(train::dpo::run(&args), args.training.json),
         Command::Eval(args) => finish(eval::run(&args), args.json),
+        Command::Perplexity(args) => finish(perplexity::run(&args), args.json),
+        Command::CompareScores(args) => finish(compare_scores::run(&args), args.json),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::grow::{deepwide, names, printed, run, tiny_base};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 15] = [
     "grow",
     "inspect",
     "merge-lora",
@@ -14,6 +14,9 @@ const COMMANDS: [&str; 12] = [
     "train",
     "sft",
     "dpo",
+    "eval",
+    "perplexity",
+    "compare-scores",
     "bench",
     "compare",
     "completions",

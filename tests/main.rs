@@ -9,6 +9,7 @@ mod command_line;
 mod compare;
 mod counting;
 mod decoding;
+mod evaluation;
 mod finetune;
 mod gguf_read;
 mod gguf_vocabularies;

@@ -12,7 +12,7 @@ use crate::data::shards::TokenizeError;
 use crate::data::source::SourceError;
 use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
-use crate::eval::EvalError;
+use crate::eval::{EvalError, SamplesError};
 use crate::formats::CheckpointError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
@@ -130,7 +130,7 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, EvalError, FileError, HubError, PlanError, SourceError, TokenizerError, UpscaleError);
+from_errors!(DataError, EvalError, FileError, HubError, PlanError, SamplesError, SourceError, TokenizerError, UpscaleError);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {

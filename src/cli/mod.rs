@@ -5,8 +5,10 @@
 
 pub mod bench;
 pub mod compare;
+pub mod compare_scores;
 pub mod completions;
 mod console;
+mod counters;
 pub mod eval;
 mod exit;
 mod failure;
@@ -18,6 +20,7 @@ pub mod man;
 pub mod merge_lora;
 mod opened;
 mod output;
+pub mod perplexity;
 mod progress;
 mod run_info;
 pub mod tokenize;

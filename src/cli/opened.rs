@@ -13,21 +13,21 @@ use crate::kernel::blocks::BlockFormat;
 use crate::load::Precision;
 use crate::model::AnyDecoder;
 use crate::output::disk::Disk;
-use crate::upscale::{Growth, Request, Sources, parents};
+use crate::upscale::{Growth, GrowthRequest, Request, Sources, parents};
 use crate::weights::WeightSource;
 
 /// A model whose headers were read.
 pub(super) struct OpenedModel {
     sources: Sources,
-    growth_args: GrowthArgs,
+    growth: Option<GrowthArgs>,
 }
 
 impl OpenedModel {
-    /// Opens a Hugging Face directory, a GGUF file or an id on the hub.
+    /// Opens a Hugging Face directory, a GGUF file or an id on the hub, to grow it as options ask.
     ///
     /// # Errors
     /// If it cannot be opened, or is a mergekit file.
-    pub(super) fn new(model: &str, growth: &GrowthArgs) -> Result<Self, Failure> {
+    pub(super) fn new(model: &str, growth: Option<&GrowthArgs>) -> Result<Self, Failure> {
         let disk: Arc<dyn Disk> = interrupt::disk();
         let request = Request::read(&*disk, model)?;
         if request.is_merge() {
@@ -35,7 +35,7 @@ impl OpenedModel {
         }
         let sources = Sources::open(&disk, request, hub::locate)?;
         sources.bases[0].notices().iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
-        Ok(Self { sources, growth_args: growth.clone() })
+        Ok(Self { sources, growth: growth.cloned() })
     }
 
     /// The checkpoint.
@@ -53,7 +53,11 @@ impl OpenedModel {
     /// # Errors
     /// If it cannot be grown so, or not be computed with.
     pub(super) fn growth(&self) -> Result<Growth<'_>, Failure> {
-        let growth = grown(self.checkpoint(), &self.sources.names[0], &self.growth_args)?;
+        let (base, name) = (self.checkpoint(), &self.sources.names[0]);
+        let growth = match &self.growth {
+            Some(args) => grown(base, name, args)?,
+            None => Growth::of_base(base, name, &GrowthRequest::default())?,
+        };
         growth.source.config().computable().map_err(Failure::invalid)?;
         growth.warnings.iter().for_each(|warning| console::tell(format_args!("warning: {warning}")));
         Ok(growth)

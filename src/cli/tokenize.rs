@@ -22,7 +22,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Tokenize text into shards that training streams from
 ///
-/// DATA are files (.txt, .jsonl, .json, .csv, also with .gz or .zst, and .parquet), directories of them, and patterns such as
+/// DATA are files (.txt, .jsonl, .json, .csv, also with .gz or .zst, .parquet and .arrow), directories of them, and patterns such as
 /// 'data/*.jsonl'. All cores are used, and memory does not depend on the size of the data. OUT is the directory to write; it
 /// appears complete or not at all. docs/token-shards.md describes its files, which NumPy reads too.
 #[derive(Debug, Clone, Args)]

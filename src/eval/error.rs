@@ -123,6 +123,14 @@ pub enum EvalError {
         /// That of this run.
         expected: String,
     },
+    /// A text has too few tokens for a window.
+    #[error("the text has {num_tokens} tokens, expected at least the {context} of a window and one to predict")]
+    ShortText {
+        /// Its tokens.
+        num_tokens: usize,
+        /// Tokens of a window.
+        context: usize,
+    },
     /// The run was stopped from outside.
     #[error("stopped")]
     Stopped,

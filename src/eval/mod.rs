@@ -3,6 +3,7 @@
 
 mod answer_log;
 mod batch;
+mod comparison;
 mod dataset;
 mod error;
 mod expert_load;
@@ -19,8 +20,10 @@ mod scoring;
 mod statistics;
 mod suite;
 mod tasks;
+mod text_perplexity;
 
 pub use answer_log::AnswerLog;
+pub use comparison::{Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, read_samples};
 pub use dataset::{DataFile, DataSet, Split, SplitRows};
 pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
@@ -38,4 +41,5 @@ pub use score::scores;
 pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
+pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};
 pub use tasks::{Chosen, Doc, FewShots, Filter, Group, Key, Metric, Question, Sampler, Selection, Task, names};

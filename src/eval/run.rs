@@ -61,9 +61,9 @@ pub fn answer_all<M: CausalLm>(
     }
     let known = answers.clone();
     let is_open = |request: usize| known[request].is_none();
-    let num_total_tokens = plan.num_computed(&is_open);
-    let start = Instant::now();
     let scorer = Scorer::new(model, plan, &is_open, limits, device);
+    let num_total_tokens = scorer.num_tokens();
+    let start = Instant::now();
     let mut take = |progress: Progress<'_>| {
         let Progress { num_tokens, answered } = progress;
         answered.iter().for_each(|(request, answer)| answers[*request] = Some(*answer));

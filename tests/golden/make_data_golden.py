@@ -1,4 +1,4 @@
-"""Writes Parquet files as pyarrow writes them, and the rows that they hold as JSON, into `data/` beside this script.
+"""Writes Parquet and Arrow files as pyarrow writes them, and the rows that they hold as JSON, into `data/` beside this script.
 
 Made with pyarrow 26.0.1, Python 3.11:
 
@@ -44,6 +44,12 @@ def main() -> None:
     for codec, version in [("snappy", "1.0"), ("zstd", "2.0"), ("gzip", "1.0"), ("none", "2.0")]:
         path = FOLDER / f"{codec}.parquet"
         pq.write_table(table, path, compression=codec, row_group_size=3, data_page_version=version)
+    # `datasets` writes streams, with several batches.
+    batches = table.to_batches(max_chunksize=3)
+    for name, writer in [("stream.arrow", pa.ipc.new_stream), ("file.arrow", pa.ipc.new_file)]:
+        with writer(str(FOLDER / name), SCHEMA) as out:
+            for batch in batches:
+                out.write_batch(batch)
     (FOLDER / "rows.json").write_text(json.dumps(ROWS, ensure_ascii=False, indent=1) + "\n")
 
     # Types that JSON lacks. `plain` is text that the writer does not mark as such.

@@ -1,7 +1,6 @@
 //! `eval`: benchmarks, as lm-evaluation-harness runs them.
 
 mod args;
-mod progress;
 mod saved;
 
 use std::time::{Instant, SystemTime};
@@ -10,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 pub use args::{BatchSize, EvalArgs};
 
-use self::progress::{Items, Tokens};
 use self::saved::Saved;
+use super::counters::{Count, Tokens};
 use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::{console, interrupt, output, run_info};
@@ -34,7 +33,7 @@ use crate::weights::WeightSource;
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let start = (SystemTime::now(), Instant::now());
     let selection = Selection::new(&args.tasks, args.num_fewshot)?;
-    let opened = OpenedModel::new(&args.model, &args.growth)?;
+    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
     let growth = opened.growth()?;
     let config = growth.source.config().clone();
     let tokenizer = opened.checkpoint().tokenizer()?;
@@ -44,8 +43,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let saved = args.output_path.as_ref().map(|path| Saved::new(path, &opened.name(), args.force, start.0)).transpose()?;
     let suite = Suite::read(&args.data_dir, selection, args.limit, &style, args.seeds.fewshot)?;
     let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
-    let items = Items::new("tokenizing", suite.num_items());
-    let planned = suite.plan(&encoder, &|| items.add())?;
+    let items = Count::new("tokenizing", "items", suite.num_items());
+    let planned = suite.plan(&encoder, &|| items.add(1, ""))?;
     drop(items);
     tell_plan(&suite, &planned);
     let device = device(&args.device)?;
@@ -99,7 +98,7 @@ fn tell_plan(suite: &Suite, planned: &SuitePlan) {
             "warning: {name}: {num_cut} prompts are longer than the context of the model and lose their start"
         ));
     }
-    let (all, computed) = (planned.plan.num_tokens(), planned.plan.num_computed(&|_| true));
+    let (all, computed) = (planned.plan.num_tokens(), planned.plan.num_computed());
     console::tell(format_args!(
         "{} items, {} requests of {all} tokens; {computed} tokens to compute, since prefixes are shared",
         suite.num_items(),

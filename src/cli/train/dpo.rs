@@ -30,7 +30,7 @@ use crate::weights::WeightSource;
 pub struct DpoArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
-    /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet
+    /// Files of records, directories, patterns: .jsonl, .json, .csv, .parquet, .arrow
     ///
     /// DATA=2 visits each record twice per epoch, DATA=0.5 half of them.
     #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., value_parser = PathBufValueParser::new().try_map(DataArg::read), help_heading = "Data")]

@@ -11,7 +11,7 @@ use crate::output::disk::disk;
 use crate::output::read::read_bounded;
 
 /// The commands that take such options.
-const COMMANDS: [&str; 5] = ["tokenize", "train", "sft", "dpo", "eval"];
+const COMMANDS: [&str; 6] = ["tokenize", "train", "sft", "dpo", "eval", "perplexity"];
 
 /// Options that take `true` or `false` as a value; others of that kind are flags.
 const VALUED: [&str; 2] = ["completion-only-loss", "fewshot-as-multiturn"];

@@ -17,7 +17,7 @@ pub enum SourceFault {
     File(FileFault),
     /// The extension is none of those that are read.
     #[error(
-        "is a file of format {}, expected one of .txt, .jsonl, .json and .csv, also with .gz or .zst, and .parquet",
+        "is a file of format {}, expected one of .txt, .jsonl, .json and .csv, also with .gz or .zst, .parquet and .arrow",
         quoted(.found)
     )]
     UnknownFormat {
@@ -41,6 +41,12 @@ pub enum SourceFault {
         /// The failure of the reader.
         found: String,
     },
+    /// The file breaks a rule of Arrow.
+    #[error("{}, expected an Arrow file", cut(.found))]
+    BadArrow {
+        /// The failure of the reader.
+        found: String,
+    },
     /// A row breaks a rule.
     #[error("{number}: {fault}")]
     Row {
@@ -59,7 +65,7 @@ pub enum SourceFault {
     #[error("matches no file")]
     NoMatch,
     /// A directory has no file of a format that is read.
-    #[error("holds no data, expected a .txt, .jsonl, .json, .csv or .parquet file")]
+    #[error("holds no data, expected a .txt, .jsonl, .json, .csv, .parquet or .arrow file")]
     NoData,
     /// A file is given twice, which would repeat its rows.
     #[error("is given twice, expected each file once")]

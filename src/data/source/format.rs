@@ -12,6 +12,7 @@ pub(super) enum Format {
     Json,
     Csv,
     Parquet,
+    Arrow,
 }
 
 /// How a file is compressed as a whole.
@@ -40,7 +41,8 @@ pub(super) fn format_of(path: &Path) -> Result<(Format, Compression), SourceFaul
         "jsonl" => Format::JsonLines,
         "json" => Format::Json,
         "csv" => Format::Csv,
-        // Its columns are compressed inside.
+        // Their columns are compressed inside.
+        "arrow" if compression == Compression::None => Format::Arrow,
         "parquet" if compression == Compression::None => Format::Parquet,
         _ => return Err(SourceFault::UnknownFormat { found: extension(path) }),
     };

@@ -1,5 +1,6 @@
-//! Files of data as rows: `.txt`, `.jsonl`, `.json`, `.csv` and `.parquet`, in memory that does not depend on their size.
+//! Files of data as rows: `.txt`, `.jsonl`, `.json`, `.csv`, `.parquet` and `.arrow`, in memory that does not depend on their size.
 
+mod arrow;
 mod csv;
 mod error;
 mod files;

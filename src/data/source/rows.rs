@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::arrow::Arrow;
 use super::csv::Csv;
 use super::error::{SourceError, SourceFault};
 use super::format::{Format, format_of};
@@ -19,9 +20,9 @@ use crate::error::InFile;
 
 /// The rows of a file of data, in its order, read as they are asked for.
 ///
-/// The format follows from the extension: `.txt`, `.jsonl`, `.json`, `.csv`, each also compressed as `.gz` or `.zst`, and
-/// `.parquet`. Memory does not depend on the size of the file: a row has at most 64 MiB; of `.parquet`, a few pages per column are
-/// held.
+/// The format follows from the extension: `.txt`, `.jsonl`, `.json`, `.csv`, each also compressed as `.gz` or `.zst`,
+/// `.parquet` and `.arrow`. Memory does not depend on the size of the file: a row has at most 64 MiB; of `.parquet`, a few pages per column are
+/// held, of `.arrow` a batch of rows.
 ///
 /// - `.txt`: one row with the key `text`. A file of more than 4 MiB is cut into several, each as long as possible within
 ///   1 MiB, behind a blank line; where there is none, behind a line; in a longer line, behind a character.
@@ -29,6 +30,7 @@ use crate::error::InFile;
 /// - `.json`: an array of objects, or objects one after the other.
 /// - `.csv`: a header, then a row per record, all fields strings.
 /// - `.parquet`: a row per record; times and decimals become strings, and binary fields that are not UTF-8 are left out.
+/// - `.arrow`: a row per record; times, decimals and binary fields are left out.
 ///
 /// A byte-order mark at the start is ignored. After an error there are no more rows.
 ///
@@ -65,8 +67,8 @@ impl Rows {
         self.tally.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// BLAKE3 of the file, in hexadecimal, as `b3sum` prints it. It was computed while the rows were read; a `.parquet` file is read
-    /// once more.
+    /// BLAKE3 of the file, in hexadecimal, as `b3sum` prints it. It was computed while the rows were read; a `.parquet` or `.arrow` file is
+    /// read once more.
     ///
     /// # Errors
     /// [`SourceFault::File`].
@@ -76,7 +78,7 @@ impl Rows {
     pub fn blake3(&self) -> Result<String, SourceError> {
         assert!(self.rows.is_none(), "a hash of a file with rows that were not read");
         match format_of(&self.path) {
-            Ok((Format::Parquet, _)) => blake3_of(&self.path).map_err(|error| InFile::new(&self.path, error.into())),
+            Ok((Format::Parquet | Format::Arrow, _)) => blake3_of(&self.path).map_err(|error| InFile::new(&self.path, error.into())),
             _ => Ok(self.tally.blake3()),
         }
     }
@@ -99,6 +101,7 @@ fn rows(path: &Path, tally: &Arc<Tally>) -> Result<Boxed, SourceFault> {
         Format::Json => Box::new(Json::new(open()?)),
         Format::Csv => Box::new(Csv::new(open()?)?),
         Format::Parquet => Box::new(Parquet::open(path, tally)?),
+        Format::Arrow => Box::new(Arrow::open(path, tally)?),
     })
 }
 

@@ -131,6 +131,31 @@ fn a_broken_parquet_file_is_refused() {
 }
 
 #[test]
+fn arrow_streams_and_files_of_pyarrow_give_its_rows() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/data");
+    let expected: Vec<_> = rows(&folder.join("rows.json")).unwrap().into_iter().map(|row| row.fields).collect();
+    for name in ["stream.arrow", "file.arrow"] {
+        let path = folder.join(name);
+        let mut found = Rows::open(&path).unwrap();
+        let read: Vec<_> = found.by_ref().map(Result::unwrap).collect();
+        assert_eq!(read[6].number, RowNumber::Row(7), "rows are counted over batches");
+        assert!(read.iter().map(|row| &row.fields).eq(&expected), "{name}");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(found.read_bytes(), bytes.len() as u64);
+        assert_eq!(found.blake3().unwrap(), blake3::hash(&bytes).to_hex().as_str());
+        for flipped in (0..bytes.len()).step_by(7) {
+            let mut bytes = bytes.clone();
+            bytes[flipped] ^= 0x41;
+            let (_folder, path) = written("a.arrow", bytes);
+            let _changed_or_refused = rows(&path);
+        }
+    }
+    for broken in [b"ARROW1".as_slice(), b"no arrow file"] {
+        assert!(matches!(refusal("a.arrow", broken), SourceFault::BadArrow { .. }));
+    }
+}
+
+#[test]
 fn a_row_that_is_no_object_is_located() {
     for (bad, kind) in [("[\"a\"]", "a list"), ("\"a\"", "a string"), ("true", "a boolean"), ("7", "a number")] {
         let not_an_object = |fault| matches!(fault, RowFault::NotAnObject { found } if found == kind);

@@ -77,15 +77,14 @@ impl Plan {
         self.places.iter().map(|place| self.requests[*place].input().len()).sum()
     }
 
-    /// Tokens that are computed for the requests for which `is_open` holds.
-    pub fn num_computed(&self, is_open: &dyn Fn(usize) -> bool) -> usize {
-        computed(&self.roots, is_open)
+    /// Tokens that are computed for them.
+    pub fn num_computed(&self) -> usize {
+        computed(&self.roots)
     }
 }
 
-fn computed(nodes: &[Node], is_open: &dyn Fn(usize) -> bool) -> usize {
-    let open = nodes.iter().filter(|node| node.requests.clone().any(is_open));
-    open.map(|node| node.positions.len() + computed(&node.children, is_open)).sum()
+fn computed(nodes: &[Node]) -> usize {
+    nodes.iter().map(|node| node.positions.len() + computed(&node.children)).sum()
 }
 
 struct Forest<'a> {
@@ -156,9 +155,7 @@ mod tests {
         assert_eq!(plan.places(), [2, 0, 1]);
         let children = vec![leaf(40..42, 0..1), leaf(40..42, 1..2), leaf(40..42, 2..3)];
         assert_eq!(plan.roots(), [Node { positions: 0..40, requests: 0..3, children }]);
-        assert_eq!((plan.num_tokens(), plan.num_computed(&|_| true)), (126, 46));
-        assert_eq!(plan.num_computed(&|index| index == 1), 42);
-        assert_eq!(plan.num_computed(&|_| false), 0);
+        assert_eq!((plan.num_tokens(), plan.num_computed()), (126, 46));
     }
 
     #[test]
@@ -189,7 +186,7 @@ mod tests {
     fn equal_requests_are_computed_once() {
         let plan = Plan::new(vec![request([1, 2, 3], 1), request([1, 2, 3], 1), request([1, 2, 3], 2)]);
         assert_eq!((plan.requests().len(), plan.places()), (2, [0, 0, 1].as_slice()));
-        assert_eq!(plan.num_computed(&|_| true), 2);
+        assert_eq!(plan.num_computed(), 2);
         assert!(Plan::new(Vec::new()).roots().is_empty());
     }
 }

@@ -39,6 +39,11 @@ impl EncodedRequest {
         Self { ids, num_scored }
     }
 
+    /// Context and continuation.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// The ids that the model reads: all but the last.
     pub fn input(&self) -> &[u32] {
         &self.ids[..self.ids.len() - 1]

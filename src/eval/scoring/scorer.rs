@@ -49,8 +49,8 @@ pub struct Scorer<'a, M> {
 }
 
 impl<'a, M: CausalLm> Scorer<'a, M> {
-    /// For the requests of a plan for which `is_open` holds. Which others are answered already does not change a bit of the
-    /// answers.
+    /// For the requests of a plan for which `is_open` holds. The passes are those of the whole plan, without the ones that no open
+    /// request needs, so that an interrupted run that goes on gives the bits of a run in one go.
     pub fn new(
         model: &'a M,
         plan: &'a Plan,
@@ -71,24 +71,44 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// # Panics
     /// If an id is not below `vocab_size`, or a request is longer than `max_position_embeddings`.
     pub fn run(mut self, watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>) -> Result<(), EvalError> {
-        let roots = self.plan.roots().iter().map(|node| (node, 0)).collect();
-        self.visit(roots, None, watch)
+        self.visit(self.roots(), None, watch)
+    }
+
+    /// Tokens that [`run`](Self::run) computes, without padding.
+    pub fn num_tokens(&self) -> usize {
+        self.count(self.roots())
+    }
+
+    fn roots(&self) -> Vec<(&'a Node, usize)> {
+        self.plan.roots().iter().map(|node| (node, 0)).collect()
+    }
+
+    fn count(&self, nodes: Vec<(&'a Node, usize)>) -> usize {
+        let passes = self.passes(nodes).into_iter();
+        passes.map(|pass| num_tokens(&pass) + self.count(below(&pass))).sum()
+    }
+
+    /// The passes that some nodes take, without those that no open request needs.
+    fn passes(&self, mut nodes: Vec<(&'a Node, usize)>) -> Vec<Vec<(&'a Node, usize)>> {
+        // Sequences of about one length have little padding; the longest first, so that a lack of memory shows at once.
+        nodes.sort_by_key(|(node, _)| std::cmp::Reverse(node.positions.len()));
+        let mut passes = Vec::new();
+        while !nodes.is_empty() {
+            let later = nodes.split_off(self.pass_size(&nodes));
+            passes.push(std::mem::replace(&mut nodes, later));
+        }
+        passes.retain(|pass| pass.iter().any(|(node, _)| node.requests.clone().any(|request| self.is_open[request])));
+        passes
     }
 
     /// Computes nodes, each behind the sequence of `prefixes` that is given with it, and all below them.
     fn visit(
         &mut self,
-        mut nodes: Vec<(&'a Node, usize)>,
+        nodes: Vec<(&'a Node, usize)>,
         prefixes: Option<&KvCache>,
         watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        nodes.retain(|(node, _)| node.requests.clone().any(|request| self.is_open[request]));
-        // Sequences of about one length have little padding; the longest first, so that a lack of memory shows at once.
-        nodes.sort_by_key(|(node, _)| std::cmp::Reverse(node.positions.len()));
-        let mut rest = nodes.as_slice();
-        while !rest.is_empty() {
-            let (pass, later) = rest.split_at(self.pass_size(rest));
-            rest = later;
+        for pass in self.passes(nodes) {
             let branches = pass.iter().any(|(node, _)| !node.children.is_empty());
             let capacity = pass.iter().map(|(node, _)| node.positions.end).max().unwrap_or(0);
             let rows: Vec<usize> = pass.iter().map(|(_, row)| *row).collect();
@@ -97,12 +117,9 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
                 None if branches => Some(KvCache::new(self.model.config(), pass.len(), capacity, self.device)),
                 None => None,
             };
-            let answered = self.pass(pass, cache.as_mut());
-            let num_tokens = pass.iter().map(|(node, _)| node.positions.len()).sum();
-            watch(Progress { num_tokens, answered: &answered })?;
-            let below = pass.iter().enumerate();
-            let below = below.flat_map(|(row, (node, _))| node.children.iter().map(move |child| (child, row))).collect();
-            self.visit(below, cache.as_ref(), watch)?;
+            let answered = self.pass(&pass, cache.as_mut());
+            watch(Progress { num_tokens: num_tokens(&pass), answered: &answered })?;
+            self.visit(below(&pass), cache.as_ref(), watch)?;
         }
         Ok(())
     }
@@ -159,7 +176,7 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     fn scored(&self, node: &Node, first: usize) -> Vec<Token> {
         let Node { positions, requests, .. } = node;
         let mut tokens: Vec<Token> = Vec::new();
-        for request in requests.clone().filter(|request| self.is_open[*request]) {
+        for request in requests.clone() {
             let targets = self.plan.requests()[request].targets();
             for (at, target) in targets.filter(|(at, _)| positions.contains(at)) {
                 let position = first + at - positions.start;
@@ -176,6 +193,16 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
         });
         tokens
     }
+}
+
+fn num_tokens(pass: &[(&Node, usize)]) -> usize {
+    pass.iter().map(|(node, _)| node.positions.len()).sum()
+}
+
+/// The children of the nodes of a pass, each with the row of its parent.
+fn below<'a>(pass: &[(&'a Node, usize)]) -> Vec<(&'a Node, usize)> {
+    let rows = pass.iter().enumerate();
+    rows.flat_map(|(row, (node, _))| node.children.iter().map(move |child| (child, row))).collect()
 }
 
 /// Rows of states as one sequence, `[1, rows, hidden_size]`.

@@ -1,35 +1,37 @@
-//! Progress of an evaluation.
+//! Progress of what can be counted: a bar with an ETA on a terminal.
 
 use std::cell::Cell;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::console::{shows_bars, tell};
-use super::super::progress::LINE_INTERVAL;
+use super::console::{shows_bars, tell};
+use super::progress::LINE_INTERVAL;
 use crate::eval::RunProgress;
 
-/// Shows the items that were tokenized, on a terminal.
-pub(super) struct Items(ProgressBar);
+/// Shows how many of some things are done, on a terminal.
+pub(super) struct Count(ProgressBar);
 
-impl Items {
-    pub(super) fn new(what: &'static str, count: usize) -> Self {
-        Self(bar(what, "{prefix} {bar:30} {pos}/{len} items ETA {eta}", count))
+impl Count {
+    pub(super) fn new(what: &'static str, things: &str, count: usize) -> Self {
+        Self(bar(what, &format!("{{prefix}} {{bar:30}} {{pos}}/{{len}} {things} ETA {{eta}}  {{msg}}"), count))
     }
 
-    pub(super) fn add(&self) {
-        self.0.inc(1);
+    /// Adds some that were done, with a remark behind the bar.
+    pub(super) fn add(&self, count: usize, remark: impl Into<String>) {
+        self.0.set_message(remark.into());
+        self.0.inc(count as u64);
     }
 }
 
-impl Drop for Items {
+impl Drop for Count {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }
 
-/// Shows the tokens that were computed: a bar on a terminal, a line every ten seconds elsewhere.
-pub(in crate::cli) struct Tokens {
+/// Shows the tokens that an evaluation has computed: a bar on a terminal, a line every ten seconds elsewhere.
+pub(super) struct Tokens {
     what: &'static str,
     bar: ProgressBar,
     done: Cell<usize>,
@@ -38,13 +40,13 @@ pub(in crate::cli) struct Tokens {
 }
 
 impl Tokens {
-    pub(in crate::cli) fn new(what: &'static str) -> Self {
+    pub(super) fn new(what: &'static str) -> Self {
         let bar = bar(what, "{prefix} {bar:30} {human_pos}/{human_len} tokens {per_sec} ETA {eta}", 0);
         let now = Instant::now();
         Self { what, bar, done: Cell::new(0), start: now, last_line: Cell::new(now) }
     }
 
-    pub(in crate::cli) fn show(&self, progress: RunProgress) {
+    pub(super) fn show(&self, progress: RunProgress) {
         let RunProgress { num_tokens, num_total_tokens: total } = progress;
         let done = self.done.get() + num_tokens;
         self.done.set(done);

@@ -1,0 +1,76 @@
+//! `compare-scores`: whether two evaluations differ by more than chance.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::{self, aligned, shown};
+use crate::eval::{Comparison, compare, read_samples};
+
+/// Test whether two evaluated models differ, item by item
+///
+/// A and B are what eval or lm-eval wrote with --log_samples: a directory, whose newest samples are taken, a results file, or one
+/// samples_TASK_DATE.jsonl. Both models must have answered the same items. The interval is a paired bootstrap, p is McNemar's
+/// exact test, and "detectable" is the smallest difference that this number of items shows in four of five cases.
+#[derive(Debug, Clone, Args)]
+pub struct CompareScoresArgs {
+    /// Samples of the first model
+    pub a: PathBuf,
+    /// Samples of the second model
+    pub b: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compares two evaluations.
+///
+/// # Errors
+/// If one has no samples, or they share no item.
+pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
+    let (a, b) = (read_samples(&args.a)?, read_samples(&args.b)?);
+    let rows = compare(&a, &b);
+    if rows.is_empty() {
+        return Err(Failure::invalid(format_args!("{:?} and {:?} share no item of a task, expected some", args.a, args.b)));
+    }
+    output::print(&if args.json {
+        format!("{:#}\n", json!({"a": args.a, "b": args.b, "comparisons": rows}))
+    } else {
+        as_text(&rows)
+    })
+}
+
+fn as_text(rows: &[Comparison]) -> String {
+    let header = ["task", "metric", "items", "A", "B", "B - A", "95 % interval", "p", "detectable", ""];
+    let mut table = vec![header.map(str::to_owned).to_vec()];
+    for row in rows {
+        let points = |share: f64| format!("{:.2}", 100.0 * share);
+        let signed = |share: f64| format!("{:+.2}", 100.0 * share);
+        let interval = &row.interval;
+        let verdict = match (interval.is_significant(), interval.difference > 0.0) {
+            (false, _) => "no difference shown",
+            (true, true) => "B is better",
+            (true, false) => "A is better",
+        };
+        table.push(vec![
+            shown(&row.task),
+            shown(&row.metric),
+            row.num_items.to_string(),
+            points(row.a),
+            points(row.b),
+            signed(interval.difference),
+            format!("{} to {}", signed(interval.low), signed(interval.high)),
+            row.mcnemar.map_or_else(|| "-".to_owned(), |test| format!("{:.3}", test.p_value)),
+            points(interval.detectable),
+            verdict.to_owned(),
+        ]);
+    }
+    let unpaired: usize = rows.iter().filter(|row| row.task != "mean").map(|row| row.num_unpaired).sum();
+    let note = match unpaired {
+        0 => String::new(),
+        count => format!("{count} scores of items that only one model has, or that differ in their text, are left out\n"),
+    };
+    format!("{}{note}", aligned(&table))
+}

@@ -1,0 +1,205 @@
+//! `perplexity`: how well a model predicts a text.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::{Arg, Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use super::counters::Count;
+use super::failure::Failure;
+use super::grow::GrowthArgs;
+use super::opened::OpenedModel;
+use super::values::size;
+use super::{interrupt, output};
+use crate::config::DecoderConfig;
+use crate::device::device;
+use crate::error::FileError;
+use crate::eval::{Convention, Divergence, Encoder, EvalError, Perplexity, divergence, perplexity, text_windows};
+use crate::profile::flops::count_parameters;
+use crate::weights::WeightSource;
+
+/// Tokens of a pass.
+const MAX_TOKENS: usize = 2048;
+/// The context of llama-perplexity.
+const LLAMA_CONTEXT: usize = 512;
+/// The stride of the guide of transformers.
+const STRIDE: usize = 512;
+
+/// Compute the perplexity of a text
+///
+/// Options of grow (--dus, --moe, ...) grow the model first. With --kl BASE, the distributions of the model are also compared with
+/// those of BASE.
+#[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
+pub struct PerplexityArgs {
+    /// The model: a Hugging Face directory, a .gguf file, or an id on the hub
+    pub model: String,
+    /// The text
+    #[arg(long, short, value_name = "FILE")]
+    pub file: PathBuf,
+    /// llama: windows apart, the second half of each scored; transformers: windows that overlap
+    ///
+    /// llama is the convention of llama-perplexity, transformers that of the guide of Hugging Face's transformers, with --stride. The
+    /// two give different numbers for one model. The default is llama, or transformers if --stride is given.
+    #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
+    pub convention: Option<ConventionArg>,
+    /// Tokens of a window [default: 512, or the context of the model under transformers]
+    #[arg(long = "ctx-size", short = 'c', value_name = "N", value_parser = size)]
+    pub context: Option<usize>,
+    /// Tokens from one window to the next [default: 512, or the window]
+    #[arg(long, value_name = "N", value_parser = size)]
+    pub stride: Option<usize>,
+    /// Windows to score [default: all]
+    #[arg(long, value_name = "N", value_parser = size)]
+    pub chunks: Option<usize>,
+    /// Compare with the distributions of this model: mean and largest divergence, same most likely token
+    #[arg(long, value_name = "BASE")]
+    pub kl: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Device to compute on; see docs/devices.md
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+
+    /// How the model is grown.
+    #[command(flatten)]
+    pub growth: GrowthArgs,
+}
+
+/// `--convention`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConventionArg {
+    /// That of llama-perplexity.
+    Llama,
+    /// That of the guide of transformers.
+    Transformers,
+}
+
+/// Leaves most options of growth to `--help`.
+fn brief(arg: Arg) -> Arg {
+    let is_growth = arg.get_help_heading().is_some_and(|heading| ["Depth", "Width"].contains(&heading));
+    let is_main = ["dus", "moe"].contains(&arg.get_id().as_str());
+    if is_growth && !is_main { arg.hide_short_help(true) } else { arg }
+}
+
+/// Computes the perplexity of a text.
+///
+/// # Errors
+/// Every fault of the input, before the model is loaded; then what computing meets.
+pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
+    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+    let growth = opened.growth()?;
+    let config = growth.source.config();
+    let (convention, context) = args.windows(config)?;
+    let text = fs::read_to_string(&args.file).map_err(FileError::io(&args.file))?;
+    let tokenizer = opened.checkpoint().tokenizer()?;
+    let ids = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?.encode(&text)?;
+    let bos = tokenizer.bos().filter(|bos| ids.first() == Some(bos));
+    let windows = text_windows(&ids, convention, context, bos, args.chunks)?;
+    let base = args.kl.as_ref().map(|base| OpenedModel::new(base, None)).transpose()?;
+    let base = base.as_ref().map(|base| Ok::<_, Failure>((base, base.growth()?))).transpose()?;
+    if let Some((_, base)) = &base
+        && base.source.config().vocab_size != config.vocab_size
+    {
+        let found = base.source.config().vocab_size;
+        let message = format!("BASE has {found} ids, expected the {} of the model", config.vocab_size);
+        return Err(Failure::invalid(message).for_option("--kl"));
+    }
+    let device = device(&args.device)?;
+    let model = opened.load(&growth, &device)?;
+    interrupt::catch();
+    let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
+    let bar = Count::new("perplexity", "windows", windows.len());
+    let found = perplexity(&model, &windows, MAX_TOKENS, &device, &mut |count, so_far| {
+        bar.add(count, format!("perplexity {so_far:.4}"));
+        go_on()
+    })?;
+    drop(bar);
+    let compared = match base {
+        None => None,
+        Some((opened, growth)) => {
+            let base = opened.load(&growth, &device)?;
+            let bar = Count::new("divergence", "windows", windows.len());
+            Some(divergence(&model, &base, &windows, MAX_TOKENS, &device, &mut |count| {
+                bar.add(count, "");
+                go_on()
+            })?)
+        }
+    };
+    let bits_per_byte = found.nats_per_token / std::f64::consts::LN_2 * ids.len() as f64 / text.len() as f64;
+    output::print(&if args.json {
+        let mut record: Map<String, Value> = json!(found).as_object().cloned().unwrap_or_default();
+        let rest = json!({
+            "bits_per_byte": bits_per_byte,
+            "convention": args.name(convention),
+            "context": context,
+            "stride": if let Convention::Transformers { stride } = convention { Some(stride) } else { None },
+            "num_windows": windows.len(),
+            "model": opened.name(),
+            "growth": growth.record(),
+            "parameters": count_parameters(config),
+            "divergence": compared,
+        });
+        record.extend(rest.as_object().cloned().unwrap_or_default());
+        format!("{:#}\n", Value::Object(record))
+    } else {
+        as_text(&found, bits_per_byte, compared.as_ref())
+    })
+}
+
+impl PerplexityArgs {
+    /// The convention and the tokens of a window.
+    fn windows(&self, config: &DecoderConfig) -> Result<(Convention, usize), Failure> {
+        let positions = config.max_position_embeddings;
+        let default = if self.stride.is_some() { ConventionArg::Transformers } else { ConventionArg::Llama };
+        let convention = self.convention.unwrap_or(default);
+        let context = self.context.unwrap_or(match convention {
+            ConventionArg::Llama => LLAMA_CONTEXT.min(positions),
+            ConventionArg::Transformers => positions,
+        });
+        if !(4..=positions).contains(&context) {
+            let message = format!("found {context} tokens of a window, expected 4 to {positions}, the context of the model");
+            return Err(Failure::invalid(message).for_option("--ctx-size"));
+        }
+        match (convention, self.stride) {
+            (ConventionArg::Llama, None) => Ok((Convention::LlamaCpp, context)),
+            (ConventionArg::Llama, Some(_)) => Err(Failure::usage("--stride is for --convention transformers")),
+            (ConventionArg::Transformers, stride) => {
+                let stride = stride.unwrap_or(STRIDE.min(context));
+                if stride > context {
+                    let message = format!("found {stride}, expected at most the {context} tokens of a window");
+                    return Err(Failure::invalid(message).for_option("--stride"));
+                }
+                Ok((Convention::Transformers { stride }, context))
+            }
+        }
+    }
+
+    fn name(&self, convention: Convention) -> &'static str {
+        match convention {
+            Convention::LlamaCpp => "llama",
+            Convention::Transformers { .. } => "transformers",
+        }
+    }
+}
+
+/// The line of llama-perplexity, then a line for each other quantity.
+fn as_text(found: &Perplexity, bits_per_byte: f64, compared: Option<&Divergence>) -> String {
+    let mut rows = vec![
+        ["bits per byte".to_owned(), format!("{bits_per_byte:.4}")],
+        ["nats per token".to_owned(), format!("{:.4}", found.nats_per_token)],
+        ["scored tokens".to_owned(), found.num_tokens.to_string()],
+    ];
+    if let Some(compared) = compared {
+        rows.extend([
+            ["mean KL".to_owned(), format!("{:.6} ± {:.6} nats", compared.mean_kl_nats, compared.stderr)],
+            ["99 % KL".to_owned(), format!("{:.6} nats", compared.p99_kl_nats)],
+            ["largest KL".to_owned(), format!("{:.6} nats", compared.max_kl_nats)],
+            ["same top-1 token".to_owned(), format!("{:.2} %", 100.0 * compared.same_top_1)],
+        ]);
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.to_vec()).collect();
+    format!("Final estimate: PPL = {:.4} +/- {:.5}\n{}", found.perplexity, found.stderr, output::aligned(&rows))
+}

@@ -1,0 +1,115 @@
+//! How far the predictions of a model are from those of its base.
+
+use burn::tensor::{Device, Tensor};
+use serde::Serialize;
+
+use super::Window;
+use super::loss::{passes, scored_states};
+use crate::eval::error::EvalError;
+use crate::model::CausalLm;
+
+/// Positions whose distributions exist at once.
+const CHUNK: usize = 128;
+
+/// `KL(p ‖ q)` of the distributions of the next token over the scored positions of a text; `p` is that of the base.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Divergence {
+    /// Positions.
+    pub num_tokens: usize,
+    /// Mean `Σ p ln(p / q)` in nats.
+    pub mean_kl_nats: f64,
+    /// Its standard error.
+    pub stderr: f64,
+    /// The largest.
+    pub max_kl_nats: f64,
+    /// The one that 99 % of the positions do not exceed.
+    pub p99_kl_nats: f64,
+    /// Share of positions at which both have the same most likely token.
+    pub same_top_1: f64,
+}
+
+/// Compares a model with its base on windows, in passes of at most `max_tokens`. `watch` is called with the number of windows of
+/// each pass.
+///
+/// # Errors
+/// Those of `watch`.
+///
+/// # Panics
+/// If there are no windows, an id is not below `vocab_size`, or the vocabularies differ.
+pub fn divergence<M: CausalLm, B: CausalLm>(
+    model: &M,
+    base: &B,
+    windows: &[Window],
+    max_tokens: usize,
+    device: &Device,
+    watch: &mut dyn FnMut(usize) -> Result<(), EvalError>,
+) -> Result<Divergence, EvalError> {
+    assert_eq!(model.config().vocab_size, base.config().vocab_size, "distributions over one vocabulary");
+    let (mut found, mut same) = (Vec::new(), 0);
+    for pass in passes(windows, max_tokens) {
+        let (of_model, targets) = scored_states(model, pass, device);
+        let (of_base, _) = scored_states(base, pass, device);
+        for start in (0..targets.len()).step_by(CHUNK) {
+            let end = (start + CHUNK).min(targets.len());
+            let part = |states: &Tensor<2>| states.clone().narrow(0, start, end - start).unsqueeze::<3>();
+            let q = logits(model.lm_head(part(&of_model)));
+            let p = logits(base.lm_head(part(&of_base)));
+            for (p, q) in p.iter().zip(&q) {
+                found.push(kl(p, q));
+                same += usize::from(largest(p) == largest(q));
+            }
+        }
+        watch(pass.len())?;
+    }
+    let count = found.len() as f64;
+    let mean = found.iter().sum::<f64>() / count;
+    let variance = found.iter().map(|kl| (kl - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    found.sort_by(f64::total_cmp);
+    Ok(Divergence {
+        num_tokens: found.len(),
+        mean_kl_nats: mean,
+        stderr: (variance / count).sqrt(),
+        max_kl_nats: *found.last().expect("a scored token"),
+        p99_kl_nats: found[((0.99 * count) as usize).min(found.len() - 1)],
+        same_top_1: same as f64 / count,
+    })
+}
+
+/// The rows of `[1, rows, vocab_size]`.
+fn logits(logits: Tensor<3>) -> Vec<Vec<f32>> {
+    let vocab_size = logits.dims()[2];
+    let values: Vec<f32> = logits.into_data().iter().collect();
+    values.chunks_exact(vocab_size).map(<[f32]>::to_vec).collect()
+}
+
+/// `Σ p (ln p − ln q)` of the softmax of two rows of logits.
+fn kl(p: &[f32], q: &[f32]) -> f64 {
+    let (log_sum_p, log_sum_q) = (log_sum(p), log_sum(q));
+    let terms = p.iter().zip(q).map(|(p, q)| {
+        let (p, q) = (f64::from(*p) - log_sum_p, f64::from(*q) - log_sum_q);
+        p.exp() * (p - q)
+    });
+    terms.sum()
+}
+
+fn log_sum(logits: &[f32]) -> f64 {
+    let largest = f64::from(logits[largest(logits)]);
+    largest + logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum::<f64>().ln()
+}
+
+fn largest(logits: &[f32]) -> usize {
+    (0..logits.len()).fold(0, |best, index| if logits[index] > logits[best] { index } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_divergence_of_two_coins() {
+        let (p, q) = ([0.0f32, 0.0], [3f32.ln(), 0.0]);
+        let expected = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
+        assert!((kl(&p, &q) - expected).abs() < 1e-7);
+        assert!(kl(&q, &q.map(|x| x + 5.0)).abs() < 1e-6, "a shift of all logits is no change");
+    }
+}

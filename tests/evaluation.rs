@@ -1,0 +1,242 @@
+//! Evaluation against what lm-eval computed with the same models, items and prompts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use deepwide::eval::{
+    Answer, AnswerLog, Chat, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle, Sample, Selection,
+    Suite, answer_all, results,
+};
+use deepwide::formats::Checkpoint;
+use deepwide::model::{AnyDecoder, CausalLm};
+use deepwide::output::disk::disk;
+use deepwide::weights::WeightSource;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::pico;
+
+/// Log-likelihoods of up to 20 tokens of two float32 implementations.
+const TOLERANCE: f64 = 2e-4;
+const TASKS: [&str; 6] =
+    ["arc_challenge", "hellaswag", "truthfulqa_mc2", "winogrande", "mmlu_anatomy", "mmlu_high_school_us_history"];
+
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A golden model with the tokenizer and the context of the golden evaluation.
+pub fn checkpoint(model: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config: Value = serde_json::from_slice(&fs::read(golden(model).join("config.json")).unwrap()).unwrap();
+    config["max_position_embeddings"] = json!(512);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    fs::copy(golden(model).join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        fs::copy(golden("eval").join(file), folder.path().join(file)).unwrap();
+    }
+    folder
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn suite(tasks: &[&str], num_fewshot: Option<usize>, style: &PromptStyle<'_>) -> Suite {
+    let selection = Selection::new(&names(tasks), num_fewshot).unwrap();
+    Suite::read(&golden("eval/data"), selection, None, style, 1234).unwrap()
+}
+
+/// A golden run: its model, its tasks and how its prompts are written.
+fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Option<bool>) {
+    let expected: Value = serde_json::from_slice(&fs::read(golden("eval/scores.json")).unwrap()).unwrap();
+    let expected = &expected[key];
+    let folder = checkpoint(key.split(' ').next().unwrap());
+    let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
+    let template = opened.chat_template(None).unwrap();
+    let chat = multiturn.map(|multiturn| Chat { template: &template, multiturn });
+    let style = PromptStyle { system_instruction: multiturn.map(|_| "be brief."), chat };
+    let is_grouped = key.ends_with("grouped");
+    let mut suite = suite(if is_grouped { &["openllm"] } else { tasks }, num_fewshot, &style);
+    suite.tasks.retain(|task| tasks.contains(&task.chosen.task.name.as_str()));
+    let tokenizer = opened.tokenizer().unwrap();
+    let encoder = Encoder::new(&tokenizer, opened.config().max_position_embeddings, opened.config().vocab_size).unwrap();
+    let plan = suite.plan(&encoder, &|| ()).unwrap().plan;
+    let device = pico::device();
+    let model = AnyDecoder::load(&opened, &device).unwrap();
+    let (answers, _) = answer_all(&model, &plan, None, Limits::default(), &device, &mut |_| Ok(())).unwrap();
+    let scores = suite.scores(&plan, &answers);
+    for scores in &scores {
+        let name = &scores.task.chosen.task.name;
+        for (index, (sample, expected)) in
+            Sample::all(scores).zip(expected["samples"][name].as_array().unwrap()).enumerate()
+        {
+            let found = sample.to_json();
+            let at = format!("{key}, {name}, item {index}");
+            let arguments = found["arguments"].as_object().unwrap().values();
+            let hash = |pair: &Value| {
+                let texts = [&pair["arg_0"], &pair["arg_1"]].map(|text| text.as_str().unwrap().to_owned());
+                let hash = Sha256::digest(texts.join("\0"));
+                hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+            };
+            assert_eq!(json!(arguments.map(hash).collect::<Vec<_>>()), expected["requests"], "{at}: prompts");
+            let hashes = json!([found["doc_hash"], found["prompt_hash"], found["target_hash"]]);
+            assert_eq!(hashes, expected["hashes"], "{at}");
+            let answers = found["filtered_resps"].as_array().unwrap().iter();
+            for (found, expected) in answers.zip(expected["answers"].as_array().unwrap()) {
+                let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+                let difference = number(&found[0]) - expected[0].as_f64().unwrap();
+                assert!(difference.abs() < TOLERANCE, "{at}: {found} {expected}");
+                assert_eq!(found[1] == "True", expected[1] == true, "{at}: greedy");
+            }
+            for (metric, expected) in expected["metrics"].as_object().unwrap() {
+                let difference = found[metric].as_f64().unwrap() - expected.as_f64().unwrap();
+                assert!(difference.abs() < if name == "truthfulqa_mc2" { 1e-4 } else { 1e-12 }, "{at}: {metric}");
+            }
+        }
+    }
+    let found = results(&scores, &[]);
+    for (task, expected) in expected["results"].as_object().unwrap() {
+        for (metric, expected) in expected.as_object().unwrap().iter().filter(|(metric, _)| metric.contains(',')) {
+            let difference = found["results"][task][metric].as_f64().unwrap() - expected.as_f64().unwrap();
+            assert!(difference.abs() < 1e-4, "{key}: {task} {metric}");
+        }
+    }
+    for section in ["n-shot", "n-samples", "higher_is_better"] {
+        assert!(is_grouped || found[section] == expected[section], "{key}: {section}");
+    }
+}
+
+#[test]
+fn zero_shot_scores_of_a_dense_model_are_those_of_lm_eval() {
+    check("llama_gqa_tied 0", &TASKS, None, None);
+}
+
+#[test]
+fn scores_of_a_mixture_are_those_of_lm_eval_with_and_without_examples() {
+    check("mixtral_4x2 0", &TASKS, None, None);
+    check("mixtral_4x2 3", &TASKS, Some(3), None);
+}
+
+#[test]
+fn examples_of_the_leaderboard_are_drawn_as_its_group_says() {
+    check("mixtral_4x2 5 grouped", &["hellaswag", "winogrande"], Some(5), None);
+}
+
+#[test]
+fn prompts_longer_than_the_context_lose_their_start() {
+    check("mixtral_4x2 12", &["arc_challenge"], Some(12), None);
+}
+
+#[test]
+fn chats_are_those_of_lm_eval() {
+    check("mixtral_4x2 2 multiturn", &TASKS, Some(2), Some(true));
+    check("mixtral_4x2 2 singleturn", &TASKS, Some(2), Some(false));
+}
+
+#[test]
+fn sharing_prefixes_changes_log_likelihoods_by_rounding_only() {
+    let folder = checkpoint("mixtral_4x2");
+    let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
+    let device = pico::device();
+    let model = AnyDecoder::load(&opened, &device).unwrap();
+    let shared: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 50).collect();
+    let request = |middle: &[u32], end: &[u32], num_scored| {
+        EncodedRequest::new([&shared, middle, end].concat(), num_scored)
+    };
+    let mut requests = Vec::new();
+    for item in 0..5u32 {
+        let middle: Vec<u32> = (0..20 + item).map(|i| 3 + (i * 11 + item) % 55).collect();
+        for end in [&[7u32, 8, 9][..], &[7, 8], &[7, 9, 9, 9], &[10]] {
+            requests.push(request(&middle, end, end.len()));
+        }
+    }
+    // A request that scores its shared tokens too.
+    requests.push(request(&[5, 6], &[7], 30));
+    let answer = |limits: Limits, requests: &[EncodedRequest]| -> Vec<Answer> {
+        let plan = Plan::new(requests.to_vec());
+        let (answers, _) = answer_all(&model, &plan, None, limits, &device, &mut |_| Ok(())).unwrap();
+        plan.places().iter().map(|place| answers[*place]).collect()
+    };
+    let together = answer(Limits::default(), &requests);
+    let few = answer(Limits { max_sequences: 2, max_tokens: 30, max_cache_bytes: 1 }, &requests);
+    for (index, request) in requests.iter().enumerate() {
+        let alone = answer(Limits::default(), std::slice::from_ref(request))[0];
+        for found in [together[index], few[index]] {
+            assert!((found.log_likelihood - alone.log_likelihood).abs() < 1e-4, "{index}");
+            assert_eq!(found.is_greedy, alone.is_greedy, "{index}");
+        }
+        let logits = model.forward(crate::models::tokens(&[request.input()], &device)).logits;
+        let vocab_size = model.config().vocab_size;
+        let logits: Vec<f32> = logits.into_data().iter().collect();
+        let rows: Vec<&[f32]> = logits.chunks_exact(vocab_size).collect();
+        let sum: f64 = expected_sum(request, &rows);
+        assert!((alone.log_likelihood - sum).abs() < 1e-4, "{index}: {} {sum}", alone.log_likelihood);
+    }
+}
+
+/// `Σ ln p` of the scored ids, from the logits of all positions.
+fn expected_sum(request: &EncodedRequest, rows: &[&[f32]]) -> f64 {
+    let count = request.num_scored();
+    let ids = request.ids();
+    let of = |at: usize| {
+        let row = rows[at - 1];
+        let log_sum = row.iter().map(|logit| f64::from(*logit).exp()).sum::<f64>().ln();
+        f64::from(row[ids[at] as usize]) - log_sum
+    };
+    (ids.len() - count..ids.len()).map(of).sum()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_to_the_same_bits() {
+    let folder = checkpoint("llama_gqa_tied");
+    let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
+    let tokenizer = opened.tokenizer().unwrap();
+    let encoder = Encoder::new(&tokenizer, 512, 61).unwrap();
+    let suite = suite(&["mmlu_anatomy", "hellaswag", "arc_challenge"], Some(2), &PromptStyle::default());
+    let plan = suite.plan(&encoder, &|| ()).unwrap().plan;
+    let device = pico::device();
+    let model = AnyDecoder::load(&opened, &device).unwrap();
+    let limits = Limits { max_sequences: 3, ..Limits::default() };
+    let (whole, cost) = answer_all(&model, &plan, None, limits, &device, &mut |_| Ok(())).unwrap();
+    assert_eq!(cost.num_computed_tokens, plan.num_computed());
+    let path = folder.path().join("answers.jsonl");
+    let mut num_runs = 0;
+    let answers = loop {
+        let mut log = AnswerLog::open(&path, "model").unwrap();
+        let mut num_passes = 0;
+        let run = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| {
+            num_passes += 1;
+            if num_passes == 6 { Err(EvalError::Stopped) } else { Ok(()) }
+        });
+        num_runs += 1;
+        assert!(num_runs < 100, "every run answers some requests");
+        match run {
+            Ok((answers, _)) => break answers,
+            Err(error) => assert!(matches!(error, EvalError::Stopped)),
+        }
+    };
+    assert!(num_runs > 2);
+    assert_eq!(answers, whole);
+    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let (again, cost) = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| Ok(())).unwrap();
+    assert_eq!((again, cost.num_computed_tokens, cost.flops), (whole, 0, 0));
+}
+
+#[test]
+fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let read = |task: &str, shots: usize, folder: &Path| {
+        let selection = Selection::new(&names(&[task]), Some(shots)).unwrap();
+        Suite::read(folder, selection, Some(Limit::Count(1)), &PromptStyle::default(), 0).unwrap_err().to_string()
+    };
+    let message = read("mmlu_virology", 0, root.path());
+    for words in ["mmlu_virology", "test split of cais/mmlu (virology)", "virology_test.*", "cais/mmlu"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    let message = read("truthfulqa_mc2", 5, root.path());
+    assert!(message.contains("multiple_choice/validation"), "no examples are looked for: {message}");
+    let message = read("arc_challenge", 41, &golden("eval/data"));
+    assert!(message.contains("41 examples") && message.contains("40 to draw from"), "{message}");
+}
