@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::grow::{GrowthArgs, grown};
 use super::{console, hub, interrupt, run_info};
 use crate::formats::Checkpoint;
-use crate::kernel::blocks::BlockFormat;
-use crate::load::Precision;
-use crate::model::AnyDecoder;
 use crate::output::disk::Disk;
 use crate::upscale::{Growth, GrowthRequest, Request, Sources, parents};
 use crate::weights::WeightSource;
@@ -63,23 +59,7 @@ impl OpenedModel {
         Ok(growth)
     }
 
-    /// The precision of inference: that of a file with blocks, else float32.
-    pub(super) fn precision(&self) -> Precision {
-        let is_gguf = matches!(self.checkpoint(), Checkpoint::Gguf(_));
-        let mut tensors = self.checkpoint().stored_tensors().into_iter();
-        let has_blocks = is_gguf && tensors.any(|tensor| BlockFormat::from_name(&tensor.format).is_some());
-        if has_blocks { Precision::Blocks(None) } else { Precision::FLOAT32 }
-    }
-
-    /// Loads the grown model.
-    ///
-    /// # Errors
-    /// If a weight cannot be read.
-    pub(super) fn load(&self, growth: &Growth<'_>, device: &Device) -> Result<AnyDecoder, Failure> {
-        console::timed("loaded", || Ok(AnyDecoder::load_as(&growth.source, self.precision(), device)?))
-    }
-
-    /// Hashes of the files of weights, the growths and the precision: all that the function of the model depends on.
+    /// Hashes of the files of weights, and the growths: all that the function of the model depends on.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -88,7 +68,6 @@ impl OpenedModel {
         Ok(json!({
             "weights": parents[0]["weights"],
             "growth": growth.record(),
-            "precision": format!("{:?}", self.precision()),
         }))
     }
 }

@@ -13,10 +13,10 @@ use super::opened::OpenedModel;
 use super::values::size;
 use super::{interrupt, output};
 use crate::config::DecoderConfig;
-use crate::device::device;
 use crate::error::FileError;
 use crate::eval::{Convention, Divergence, Encoder, EvalError, Perplexity, divergence, perplexity, text_windows};
 use crate::profile::flops::count_parameters;
+use crate::upscale::LoadedModel;
 use crate::weights::WeightSource;
 
 /// Tokens of a pass.
@@ -99,16 +99,15 @@ pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     let bos = tokenizer.bos().filter(|bos| ids.first() == Some(bos));
     let windows = text_windows(&ids, convention, context, bos, args.chunks)?;
     let base = args.kl.as_ref().map(|base| OpenedModel::new(base, None)).transpose()?;
-    let base = base.as_ref().map(|base| Ok::<_, Failure>((base, base.growth()?))).transpose()?;
-    if let Some((_, base)) = &base
+    let base = base.as_ref().map(OpenedModel::growth).transpose()?;
+    if let Some(base) = &base
         && base.source.config().vocab_size != config.vocab_size
     {
         let found = base.source.config().vocab_size;
         let message = format!("BASE has {found} ids, expected the {} of the model", config.vocab_size);
         return Err(Failure::invalid(message).for_option("--kl"));
     }
-    let device = device(&args.device)?;
-    let model = opened.load(&growth, &device)?;
+    let LoadedModel { model, device } = LoadedModel::new(&growth, &args.device)?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
     let bar = Count::new("perplexity", "windows", windows.len());
@@ -119,8 +118,8 @@ pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     drop(bar);
     let compared = match base {
         None => None,
-        Some((opened, growth)) => {
-            let base = opened.load(&growth, &device)?;
+        Some(growth) => {
+            let base = LoadedModel::new(&growth, &args.device)?.model;
             let bar = Count::new("divergence", "windows", windows.len());
             Some(divergence(&model, &base, &windows, MAX_TOKENS, &device, &mut |count| {
                 bar.add(count, "");

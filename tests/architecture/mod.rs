@@ -44,7 +44,7 @@ const MAY_USE: [(&str, &str); 25] = [
     ("eval", "config data error kernel model output profile report tokenizer"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
-    ("upscale", "config device error eval formats growth hub lora model output profile tokenizer weights"),
+    ("upscale", "config device error eval formats growth hub load lora model output profile tokenizer weights"),
     (
         "study",
         "config data error eval figure formats growth kernel model output profile report tokenizer trace train weights",

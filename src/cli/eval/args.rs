@@ -83,7 +83,7 @@ pub struct EvalArgs {
 /// Leaves the options of growth and the rarer ones to `--help`, and gives `--seed` to the examples, as lm-eval does.
 fn brief(arg: Arg) -> Arg {
     const GROWTH: [&str; 2] = ["Depth", "Width"];
-    const RARE: [&str; 3] = ["fewshot_as_multiturn", "system_instruction", "seeds"];
+    const RARE: [&str; 5] = ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force"];
     let arg = if arg.get_id() == "seed" { arg.long("growth-seed") } else { arg };
     let is_growth = arg.get_help_heading().is_some_and(|heading| GROWTH.contains(&heading));
     let is_main = ["dus", "moe"].contains(&arg.get_id().as_str());

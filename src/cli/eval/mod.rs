@@ -14,7 +14,6 @@ use super::counters::{Count, Tokens};
 use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::{console, interrupt, output, run_info};
-use crate::device::device;
 use crate::error::cut;
 use crate::eval::{
     AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan, answer_all,
@@ -23,7 +22,7 @@ use crate::eval::{
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
-use crate::upscale::Growth;
+use crate::upscale::{Growth, LoadedModel};
 use crate::weights::WeightSource;
 
 /// Evaluates a model.
@@ -47,14 +46,13 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let planned = suite.plan(&encoder, &|| items.add(1, ""))?;
     drop(items);
     tell_plan(&suite, &planned);
-    let device = device(&args.device)?;
     let model_record = opened.record(&growth)?;
     let mut log = answer_log(args, saved.as_ref(), &model_record)?;
-    let model = opened.load(&growth, &device)?;
+    let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
     interrupt::catch();
     let bar = Tokens::new("evaluating");
     let limits = args.batch_size.limits();
-    let answered = answer_all(&model, &planned.plan, log.as_mut(), limits, &device, &mut |progress| {
+    let answered = answer_all(&loaded.model, &planned.plan, log.as_mut(), limits, &loaded.device, &mut |progress| {
         bar.show(progress);
         interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped))
     });

@@ -44,9 +44,9 @@ impl<'a> Encoder<'a> {
         self.known(ids)
     }
 
-    /// Context and continuation are encoded as one text and cut at the length of the encoded context. White space at the
-    /// end of the context counts as the start of the continuation. A request that is longer than the context length
-    /// loses ids at its start.
+    /// The ids of the context, then those that both encoded as one text have beyond that number. Where a token spans the
+    /// boundary, that is not the encoding of the whole text, but what lm-eval scores. White space at the end of the context
+    /// counts as the start of the continuation. A request that is longer than the context length loses ids at its start.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode); [`EvalError::NothingScored`], [`EvalError::LongContinuation`].
@@ -75,7 +75,10 @@ impl<'a> Encoder<'a> {
             });
         }
         let head = &context[..context.len() - trailing_spaces(context).len()];
-        Ok((self.encode(&format!("{context}{continuation}"))?, self.encode(head)?.len()))
+        let (mut ids, whole) = (self.encode(head)?, self.encode(&format!("{context}{continuation}"))?);
+        let num_context = ids.len();
+        ids.extend(whole.get(num_context..).unwrap_or_default());
+        Ok((ids, num_context))
     }
 
     fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, EvalError> {

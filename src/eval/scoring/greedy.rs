@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 
-use super::scorer::selected;
+use super::states::selected;
 use crate::model::CausalLm;
 
 /// Rows whose logits exist at once.

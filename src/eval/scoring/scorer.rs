@@ -1,10 +1,11 @@
 //! Runs a model over a plan.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use super::greedy::{Greedy, Token};
 use super::plan::{Node, Plan};
 use super::request::Answer;
+use super::states::selected;
 use crate::eval::error::EvalError;
 use crate::model::{CausalLm, KvCache, TokenBatch};
 use crate::profile::memory::kv_cache_bytes_per_token;
@@ -203,12 +204,4 @@ fn num_tokens(pass: &[(&Node, usize)]) -> usize {
 fn below<'a>(pass: &[(&'a Node, usize)]) -> Vec<(&'a Node, usize)> {
     let rows = pass.iter().enumerate();
     rows.flat_map(|(row, (node, _))| node.children.iter().map(move |child| (child, row))).collect()
-}
-
-/// Rows of states as one sequence, `[1, rows, hidden_size]`.
-pub(super) fn selected(hidden: &Tensor<2>, rows: impl Iterator<Item = usize>, device: &Device) -> Tensor<3> {
-    let rows: Vec<i32> = rows.map(|row| row as i32).collect();
-    let count = rows.len();
-    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), device);
-    hidden.clone().select(0, rows).unsqueeze()
 }
