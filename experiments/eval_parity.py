@@ -38,9 +38,10 @@ def arguments() -> argparse.Namespace:
 def lm_eval_run(args: argparse.Namespace) -> tuple[dict, float]:
     """Results with samples, and the seconds that answering took."""
     import lm_eval
+    from lm_eval.models.huggingface import HFLM
 
     local_lm_eval.use(args.data_dir)
-    model = lm_eval.api.registry.get_model("hf")(pretrained=args.model, dtype="float32", batch_size=args.batch_size, device="cpu")
+    model = HFLM(pretrained=args.model, dtype="float32", batch_size=int(args.batch_size), device="cpu")
     start = time.perf_counter()
     results = lm_eval.simple_evaluate(
         model=model,

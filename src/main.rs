@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, compare_scores, completions, eval, finish, grow, inspect, man, merge_lora, perplexity, tokenize, train, verify,
+    Verbosity, bench, compare, compare_scores, completions, eval, finish, grow, inspect, man, merge_lora, perplexity,
+    tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 

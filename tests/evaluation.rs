@@ -44,7 +44,10 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 fn suite(tasks: &[&str], num_fewshot: Option<usize>, style: &PromptStyle<'_>) -> Suite {
-    let selection = Selection::new(&names(tasks), num_fewshot).unwrap();
+    read(Selection::new(&names(tasks), num_fewshot).unwrap(), style)
+}
+
+fn read(selection: Selection, style: &PromptStyle<'_>) -> Suite {
     Suite::read(&golden("eval/data"), selection, None, style, 1234).unwrap()
 }
 
@@ -58,10 +61,13 @@ fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Optio
     let chat = multiturn.map(|multiturn| Chat { template: &template, multiturn });
     let style = PromptStyle { system_instruction: multiturn.map(|_| "be brief."), chat };
     let is_grouped = key.ends_with("grouped");
-    let mut suite = suite(if is_grouped { &["openllm"] } else { tasks }, num_fewshot, &style);
-    suite.tasks.retain(|task| tasks.contains(&task.chosen.task.name.as_str()));
+    let of = if is_grouped { &["openllm"] } else { tasks };
+    let mut selection = Selection::new(&names(of), num_fewshot).unwrap();
+    selection.tasks.retain(|chosen| tasks.contains(&chosen.task.name.as_str()));
+    let suite = read(selection, &style);
     let tokenizer = opened.tokenizer().unwrap();
-    let encoder = Encoder::new(&tokenizer, opened.config().max_position_embeddings, opened.config().vocab_size).unwrap();
+    let encoder =
+        Encoder::new(&tokenizer, opened.config().max_position_embeddings, opened.config().vocab_size).unwrap();
     let plan = suite.plan(&encoder, &|| ()).unwrap().plan;
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
@@ -142,9 +148,8 @@ fn sharing_prefixes_changes_log_likelihoods_by_rounding_only() {
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
     let shared: Vec<u32> = (0..40).map(|i| 3 + i * 7 % 50).collect();
-    let request = |middle: &[u32], end: &[u32], num_scored| {
-        EncodedRequest::new([&shared, middle, end].concat(), num_scored)
-    };
+    let request =
+        |middle: &[u32], end: &[u32], num_scored| EncodedRequest::new([&shared, middle, end].concat(), num_scored);
     let mut requests = Vec::new();
     for item in 0..5u32 {
         let middle: Vec<u32> = (0..20 + item).map(|i| 3 + (i * 11 + item) % 55).collect();
@@ -227,16 +232,16 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
 #[test]
 fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     let root = tempfile::tempdir().unwrap();
-    let read = |task: &str, shots: usize, folder: &Path| {
+    let refusal = |task: &str, shots: usize, folder: &Path| {
         let selection = Selection::new(&names(&[task]), Some(shots)).unwrap();
         Suite::read(folder, selection, Some(Limit::Count(1)), &PromptStyle::default(), 0).unwrap_err().to_string()
     };
-    let message = read("mmlu_virology", 0, root.path());
+    let message = refusal("mmlu_virology", 0, root.path());
     for words in ["mmlu_virology", "test split of cais/mmlu (virology)", "virology_test.*", "cais/mmlu"] {
         assert!(message.contains(words), "{words}: {message}");
     }
-    let message = read("truthfulqa_mc2", 5, root.path());
+    let message = refusal("truthfulqa_mc2", 5, root.path());
     assert!(message.contains("multiple_choice/validation"), "no examples are looked for: {message}");
-    let message = read("arc_challenge", 41, &golden("eval/data"));
+    let message = refusal("arc_challenge", 41, &golden("eval/data"));
     assert!(message.contains("41 examples") && message.contains("40 to draw from"), "{message}");
 }

@@ -33,7 +33,10 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
     let (a, b) = (read_samples(&args.a)?, read_samples(&args.b)?);
     let rows = compare(&a, &b);
     if rows.is_empty() {
-        return Err(Failure::invalid(format_args!("{:?} and {:?} share no item of a task, expected some", args.a, args.b)));
+        return Err(Failure::invalid(format_args!(
+            "{:?} and {:?} share no item of a task, expected some",
+            args.a, args.b
+        )));
     }
     output::print(&if args.json {
         format!("{:#}\n", json!({"a": args.a, "b": args.b, "comparisons": rows}))
@@ -70,7 +73,9 @@ fn as_text(rows: &[Comparison]) -> String {
     let unpaired: usize = rows.iter().filter(|row| row.task != "mean").map(|row| row.num_unpaired).sum();
     let note = match unpaired {
         0 => String::new(),
-        count => format!("{count} scores of items that only one model has, or that differ in their text, are left out\n"),
+        count => {
+            format!("{count} scores of items that only one model has, or that differ in their text, are left out\n")
+        }
     };
     format!("{}{note}", aligned(&table))
 }

@@ -130,7 +130,17 @@ macro_rules! from_errors {
     };
 }
 
-from_errors!(DataError, EvalError, FileError, HubError, PlanError, SamplesError, SourceError, TokenizerError, UpscaleError);
+from_errors!(
+    DataError,
+    EvalError,
+    FileError,
+    HubError,
+    PlanError,
+    SamplesError,
+    SourceError,
+    TokenizerError,
+    UpscaleError
+);
 
 /// The message names the option that accepts the values.
 impl From<WeightError> for Failure {

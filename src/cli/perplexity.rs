@@ -159,7 +159,8 @@ impl PerplexityArgs {
             ConventionArg::Transformers => positions,
         });
         if !(4..=positions).contains(&context) {
-            let message = format!("found {context} tokens of a window, expected 4 to {positions}, the context of the model");
+            let message =
+                format!("found {context} tokens of a window, expected 4 to {positions}, the context of the model");
             return Err(Failure::invalid(message).for_option("--ctx-size"));
         }
         match (convention, self.stride) {

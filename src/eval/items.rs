@@ -86,7 +86,9 @@ impl TaskItems {
             let prompts = prompts.map_err(|source| EvalError::Chat { task: task.name.clone(), index, source })?;
             let delimiter = style.target_delimiter();
             let continuations = match &doc.question {
-                Question::Choices { choices, .. } => choices.iter().map(|choice| format!("{delimiter}{choice}")).collect(),
+                Question::Choices { choices, .. } => {
+                    choices.iter().map(|choice| format!("{delimiter}{choice}")).collect()
+                }
                 Question::Contexts { continuation, .. } => vec![format!("{delimiter}{continuation}")],
                 Question::Open { .. } => Vec::new(),
             };
@@ -120,9 +122,9 @@ fn docs(
 impl Item {
     /// Its requests for log-likelihoods, in the order of its choices.
     pub fn requests(&self) -> impl Iterator<Item = Request<'_>> {
-        self.prompts.iter().flat_map(|context| {
-            self.continuations.iter().map(move |continuation| Request { context, continuation })
-        })
+        self.prompts
+            .iter()
+            .flat_map(|context| self.continuations.iter().map(move |continuation| Request { context, continuation }))
     }
 }
 

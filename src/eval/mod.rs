@@ -23,7 +23,9 @@ mod tasks;
 mod text_perplexity;
 
 pub use answer_log::AnswerLog;
-pub use comparison::{Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, read_samples};
+pub use comparison::{
+    Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, read_samples,
+};
 pub use dataset::{DataFile, DataSet, Split, SplitRows};
 pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
@@ -34,12 +36,13 @@ pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_toler
 pub use prompt::{Chat, PromptStyle};
 pub use python::Random;
 pub use results::{
-    Column, LM_EVAL_VERSION, RunMetadata, Sample, Seeds, TaskScores, leaderboard_mean, results, sanitized, table, task_hash,
+    Column, LM_EVAL_VERSION, RunMetadata, Sample, Seeds, TaskScores, leaderboard_mean, results, sanitized, table,
+    task_hash,
 };
 pub use run::{Cost, RunProgress, answer_all};
 pub use score::scores;
 pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
-pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};
 pub use tasks::{Chosen, Doc, FewShots, Filter, Group, Key, Metric, Question, Sampler, Selection, Task, names};
+pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};

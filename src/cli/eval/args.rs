@@ -26,7 +26,9 @@ pub struct EvalArgs {
     /// other categories, and each subject, as mmlu_anatomy, can be named too.
     #[arg(long, short, value_name = "TASK", required = true, num_args = 1.., value_delimiter = ',', help_heading = "Tasks and data")]
     pub tasks: Vec<String>,
-    /// Directory with the data of the tasks: .jsonl, .json, .csv, .parquet or .arrow
+    /// Directory with the data; docs/evaluation.md has its layouts
+    ///
+    /// Files are .jsonl, .json, .csv, .parquet or .arrow.
     #[arg(long, value_name = "DIR", help_heading = "Tasks and data")]
     pub data_dir: PathBuf,
     /// Examples in each prompt [default: 0, or as openllm defines]
@@ -39,7 +41,9 @@ pub struct EvalArgs {
     #[arg(long = "seed", id = "seeds", value_name = "N", default_value = "0,1234,1234,1234", value_parser = seeds, help_heading = "Tasks and data")]
     pub seeds: Seeds,
 
-    /// Write prompts as chats, with the model's template or that of this name
+    /// Write prompts as chats, with the model's template
+    ///
+    /// Of several templates, that of this name.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Prompts")]
     pub apply_chat_template: Option<String>,
     /// Whether the examples of a chat are turns of their own, or part of the question
@@ -49,10 +53,12 @@ pub struct EvalArgs {
     #[arg(long, value_name = "TEXT", help_heading = "Prompts")]
     pub system_instruction: Option<String>,
 
-    /// Directory for results_DATE.json in a folder of the model's name; or the .json file to write
+    /// Directory for the results, or a .json file
+    ///
+    /// In a directory, MODEL/results_DATE.json.
     #[arg(long, short, value_name = "PATH", help_heading = "Output")]
     pub output_path: Option<PathBuf>,
-    /// Write items, prompts and answers to samples_TASK_DATE.jsonl beside the results
+    /// Write items and answers to samples_TASK_DATE.jsonl
     #[arg(long, short = 's', requires = "output_path", help_heading = "Output")]
     pub log_samples: bool,
     /// Log of answered requests, kept for other runs of this model
@@ -68,7 +74,9 @@ pub struct EvalArgs {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Sequences at once: a number, or auto, as many as fit 2048 tokens
+    /// Sequences at once
+    ///
+    /// auto takes as many as fit 2048 tokens.
     #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Device")]
     pub batch_size: BatchSize,
     /// Device to compute on; see docs/devices.md

@@ -16,8 +16,8 @@ use super::opened::OpenedModel;
 use super::{console, interrupt, output, run_info};
 use crate::error::cut;
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan, answer_all,
-    leaderboard_mean, results, table,
+    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
+    answer_all, leaderboard_mean, results, table,
 };
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;
@@ -39,7 +39,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let template = chat_template(args, &opened)?;
     let chat = template.as_ref().map(|template| Chat { template, multiturn: args.fewshot_as_multiturn });
     let style = PromptStyle { system_instruction: args.system_instruction.as_deref(), chat };
-    let saved = args.output_path.as_ref().map(|path| Saved::new(path, &opened.name(), args.force, start.0)).transpose()?;
+    let saved =
+        args.output_path.as_ref().map(|path| Saved::new(path, &opened.name(), args.force, start.0)).transpose()?;
     let suite = Suite::read(&args.data_dir, selection, args.limit, &style, args.seeds.fewshot)?;
     let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
     let items = Count::new("tokenizing", "items", suite.num_items());

@@ -62,7 +62,8 @@ impl Iterator for Arrow {
         loop {
             if let Some(batch) = self.batch.as_ref().filter(|batch| self.at < batch.num_rows()) {
                 let columns = batch.schema_ref().fields().iter().zip(batch.columns());
-                let fields = columns.filter_map(|(field, column)| Some((field.name().clone(), value(&**column, self.at)?)));
+                let fields =
+                    columns.filter_map(|(field, column)| Some((field.name().clone(), value(&**column, self.at)?)));
                 let fields: Map<String, Value> = fields.collect();
                 self.at += 1;
                 self.number += 1;

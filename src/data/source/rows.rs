@@ -78,7 +78,9 @@ impl Rows {
     pub fn blake3(&self) -> Result<String, SourceError> {
         assert!(self.rows.is_none(), "a hash of a file with rows that were not read");
         match format_of(&self.path) {
-            Ok((Format::Parquet | Format::Arrow, _)) => blake3_of(&self.path).map_err(|error| InFile::new(&self.path, error.into())),
+            Ok((Format::Parquet | Format::Arrow, _)) => {
+                blake3_of(&self.path).map_err(|error| InFile::new(&self.path, error.into()))
+            }
             _ => Ok(self.tally.blake3()),
         }
     }

@@ -49,9 +49,13 @@ mod tests {
     #[test]
     fn the_p_value_is_that_of_the_exact_binomial_test() {
         // scipy.stats.binomtest(few, count, 0.5).pvalue
-        for (only_a, only_b, expected) in
-            [(2, 8, 0.109375), (0, 0, 1.0), (5, 5, 1.0), (40, 60, 0.056_887_933_640_980_84), (500, 600, 0.002_819_544_991_436)]
-        {
+        for (only_a, only_b, expected) in [
+            (2, 8, 0.109375),
+            (0, 0, 1.0),
+            (5, 5, 1.0),
+            (40, 60, 0.056_887_933_640_980_84),
+            (500, 600, 0.002_819_544_991_436),
+        ] {
             let found = p_value(only_a, only_b, 7);
             assert!((found - expected).abs() < 1e-8, "{only_a}, {only_b}: {found}");
             assert_eq!(found, p_value(only_b, only_a, 0), "items that both have right do not count");

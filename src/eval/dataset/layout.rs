@@ -32,8 +32,7 @@ pub enum Split {
 }
 
 /// The formats of files, in the order in which they are looked for.
-const EXTENSIONS: [&str; 8] =
-    ["jsonl", "json", "csv", "parquet", "arrow", "jsonl.gz", "jsonl.zst", "csv.gz"];
+const EXTENSIONS: [&str; 8] = ["jsonl", "json", "csv", "parquet", "arrow", "jsonl.gz", "jsonl.zst", "csv.gz"];
 
 impl Split {
     /// Its name on the hub.
@@ -176,7 +175,8 @@ mod tests {
         let (one, many) = (data_set(Some("part"), false), data_set(Some("part"), true));
         let shards = ["org/set/part/test-00000-of-00002.parquet", "org/set/part/test-00001-of-00002.parquet"];
         assert_eq!(found(&one, Split::Test, &shards), shards);
-        for file in ["set/part/test.jsonl", "abc/test.csv", "test.json", "data/test.jsonl.gz", "part/test/0000.parquet"] {
+        for file in ["set/part/test.jsonl", "abc/test.csv", "test.json", "data/test.jsonl.gz", "part/test/0000.parquet"]
+        {
             assert_eq!(found(&one, Split::Test, &[file]), [file]);
         }
         for file in ["test/part_test.csv", "data/test/part_test.csv", "part/test/data-00000-of-00001.arrow"] {

@@ -66,8 +66,7 @@ pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value
     }
     let num_samples =
         |scores: &TaskScores<'_>| json!({"original": scores.task.num_original, "effective": scores.task.items.len()});
-    let subtasks: Map<String, Value> =
-        groups.iter().map(|group| (group.name.clone(), json!(group.children))).collect();
+    let subtasks: Map<String, Value> = groups.iter().map(|group| (group.name.clone(), json!(group.children))).collect();
     let sections = [
         ("results", Some(results.into())),
         ("groups", (!group_results.is_empty()).then(|| group_results.into())),
@@ -142,9 +141,8 @@ fn add_leaves(group: &Group, groups: &[Group], leaves: &mut Vec<String>) {
 fn config(chosen: &Chosen) -> Value {
     let Chosen { task, num_fewshot } = chosen;
     let Task { few_shots, metrics, .. } = task;
-    let metrics = metrics.iter().map(|metric| {
-        json!({"metric": metric.name(), "aggregation": "mean", "higher_is_better": true})
-    });
+    let metrics =
+        metrics.iter().map(|metric| json!({"metric": metric.name(), "aggregation": "mean", "higher_is_better": true}));
     let mut config = json!({
         "task": task.name,
         "dataset_path": task.data_set.path,

@@ -37,7 +37,8 @@ impl<M: CausalLm> Greedy<'_, M> {
     pub fn decide(&self, tokens: &[Token], greedy: &mut [bool]) {
         let never = (self.model.config().vocab_size as f32).ln() + 1e-3;
         let mut doubtful: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (index, token) in tokens.iter().enumerate().filter(|(_, token)| token.loss >= std::f32::consts::LN_2 - 1e-3) {
+        for (index, token) in tokens.iter().enumerate().filter(|(_, token)| token.loss >= std::f32::consts::LN_2 - 1e-3)
+        {
             for &request in &token.requests {
                 greedy[request] &= token.loss <= never;
                 doubtful.entry(request).or_default().push(index);

@@ -44,9 +44,8 @@ impl Plan {
             }
             places[index] = requests.len() - 1;
         }
-        let shared = |pair: &[EncodedRequest]| {
-            pair[0].input().iter().zip(pair[1].input()).take_while(|(a, b)| a == b).count()
-        };
+        let shared =
+            |pair: &[EncodedRequest]| pair[0].input().iter().zip(pair[1].input()).take_while(|(a, b)| a == b).count();
         let shared: Vec<usize> = requests.windows(2).map(shared).collect();
         let forest = Forest { requests: &requests, shared: &shared };
         let roots = forest.nodes(0..requests.len(), 0, 0);

@@ -20,13 +20,7 @@ pub(super) fn task() -> Task {
         name: "hellaswag".to_owned(),
         alias: "hellaswag".to_owned(),
         version: 1.0,
-        data_set: DataSet {
-            path: "Rowan/hellaswag",
-            config: None,
-            folders: &[],
-            shares_folder: false,
-            suffix: None,
-        },
+        data_set: DataSet { path: "Rowan/hellaswag", config: None, folders: &[], shares_folder: false, suffix: None },
         split: Split::Validation,
         few_shots: FewShots {
             split: Split::Train,

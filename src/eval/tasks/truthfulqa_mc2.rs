@@ -37,8 +37,9 @@ fn question(fields: &mut Map<String, Value>, _: &DataSet) -> Result<Question, It
     let choices = texts(targets, "choices")?;
     checked(&choices, 0, "mc2_targets")?;
     let labels = targets.get("labels").ok_or(ItemFault::Missing { field: "labels" })?;
-    let truths: Option<Vec<bool>> =
-        labels.as_array().and_then(|labels| labels.iter().map(|label| label.as_i64().map(|label| label == 1)).collect());
+    let truths: Option<Vec<bool>> = labels
+        .as_array()
+        .and_then(|labels| labels.iter().map(|label| label.as_i64().map(|label| label == 1)).collect());
     let expected = "a list with a number for each choice";
     let truths = truths.filter(|truths| truths.len() == choices.len());
     let truths = truths.ok_or_else(|| ItemFault::Type { field: "labels", found: labels.to_string(), expected })?;

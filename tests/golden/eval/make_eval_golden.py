@@ -158,13 +158,12 @@ def main() -> None:
     (HERE / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}) + "\n"
     )
-    template = (HERE / "chat_template.jinja").read_text()
     local_lm_eval.use(DATA)
     tasks = ["arc_challenge", "hellaswag", "truthfulqa_mc2", "winogrande", "mmlu_anatomy", "mmlu_high_school_us_history"]
     # As the group `openllm` defines them: no item is left out of its examples.
     parts = [{"task": name, "fewshot_split": "train"} for name in ("hellaswag", "winogrande")]
     grouped = [{"group": "grouped", "task": parts}]
-    runs = {}
+    runs, sparse = {}, MODELS[1]
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             model = Path(folder) / name
@@ -174,14 +173,12 @@ def main() -> None:
             for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
                 shutil.copy(HERE / file, model / file)
             runs[f"{name} 0"] = run(model, tasks, None)
-        runs[f"{name} 3"] = run(model, tasks, 3)
-        runs[f"{name} 5 grouped"] = run(model, grouped, 5)
+        runs[f"{sparse} 3"] = run(Path(folder) / sparse, tasks, 3)
+        runs[f"{sparse} 5 grouped"] = run(Path(folder) / sparse, grouped, 5)
         # More than the context: prompts lose their start.
-        runs[f"{name} 12"] = run(model, ["arc_challenge"], 12)
-        runs[f"{name} 2 multiturn"] = run(model, tasks, 2, "multiturn")
-        runs[f"{name} 2 singleturn"] = run(model, tasks, 2, "singleturn")
-    # `template` is read so that a missing file is found before the runs.
-    assert template
+        runs[f"{sparse} 12"] = run(Path(folder) / sparse, ["arc_challenge"], 12)
+        runs[f"{sparse} 2 multiturn"] = run(Path(folder) / sparse, tasks, 2, "multiturn")
+        runs[f"{sparse} 2 singleturn"] = run(Path(folder) / sparse, tasks, 2, "singleturn")
     (HERE / "scores.json").write_text(json.dumps(runs, indent=0) + "\n")
 
 
