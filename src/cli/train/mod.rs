@@ -40,7 +40,7 @@ pub struct TrainArgs {
     pub base: String,
     /// Text: files with a "text" in each row, directories, patterns; or token shards
     ///
-    /// Files (.txt, .jsonl, .json, .csv, .parquet, .arrow, .arrow) are loaded into memory. Token shards, as written by tokenize, are streamed in
+    /// Files (.txt, .jsonl, .json, .csv, .parquet, .arrow) are loaded into memory. Token shards, as written by tokenize, are streamed in
     /// constant memory. DATA=2 visits each row twice per epoch, DATA=0.5 half of them.
     #[arg(long, alias = "dataset-name", value_name = "DATA", required = true, num_args = 1.., value_parser = PathBufValueParser::new().try_map(DataArg::read), help_heading = "Data")]
     pub data: Vec<DataArg>,
