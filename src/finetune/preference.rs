@@ -23,6 +23,11 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Inputs of its longer side.
+    pub fn longest(&self) -> usize {
+        self.sides().map(|side| side.inputs().len()).into_iter().max().unwrap_or(0)
+    }
+
     fn sides(&self) -> [&Example; 2] {
         [&self.chosen, &self.rejected]
     }

@@ -100,6 +100,12 @@ impl ExampleRows {
         Self { examples, names, rows }
     }
 
+    /// Inputs of the longest row; 0 without a row.
+    pub fn longest(&self) -> usize {
+        let inputs = |row: &Vec<Segment>| row.iter().map(|segment| segment.tokens.len().saturating_sub(1)).sum();
+        self.rows.iter().map(inputs).max().unwrap_or(0)
+    }
+
     /// Mean number of tokens of a row, rounded up.
     ///
     /// # Panics

@@ -7,6 +7,8 @@ use crate::config::DecoderConfig;
 const FLOAT_BYTES: u64 = 4;
 /// Size of a bfloat16.
 const HALF_BYTES: u64 = 2;
+/// Packed panels of products and freed blocks that the allocator keeps, as measured.
+const SCRATCH_BYTES: u64 = 16 << 20;
 
 /// What the memory of a run depends on besides its config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct TrainingMemory {
     pub gradients: u64,
     /// Activations that are kept, and the temporaries of one layer.
     pub activations: u64,
+    /// Scratch space of products and of the allocator.
+    pub scratch: u64,
 }
 
 impl TrainingMemory {
@@ -64,7 +68,7 @@ impl TrainingMemory {
             false => (layers * layer, rounded),
         };
         // Of the layer whose gradient is computed, and of the states around the layers.
-        let temporaries = layer / 2 + 4 * input;
+        let temporaries = layer + 4 * input;
         let before = kept + rounded + temporaries;
         let tied = if config.tie_word_embeddings {
             product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]).min(trained)
@@ -79,13 +83,14 @@ impl TrainingMemory {
             moments: bytes(2 * trained),
             gradients: bytes(earlier + if after > before { after } else { 0 }),
             activations: bytes(if after > before { 0 } else { before }),
+            scratch: SCRATCH_BYTES,
         }
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        let Self { weights, moments, gradients, activations } = *self;
-        [weights, moments, gradients, activations].into_iter().fold(0, u64::saturating_add)
+        let Self { weights, moments, gradients, activations, scratch } = *self;
+        [weights, moments, gradients, activations, scratch].into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -104,4 +109,44 @@ fn layer_numbers(config: &DecoderConfig) -> u128 {
         Some(moe) => 2 * moe.num_experts_per_tok as u128 * intermediate + 4 * moe.num_local_experts as u128,
     };
     4 * hidden + 2 * (heads + kv_heads) * head_dim + heads + mlp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: TrainingShape = TrainingShape {
+        weight_bytes: 4 << 20,
+        num_trained: 1 << 20,
+        num_sequences: 8,
+        seq_length: 512,
+        accumulates: false,
+        is_mixed: false,
+        recomputes: false,
+    };
+
+    /// Peaks of the resident set of `deepwide train` and of `--gradient-checkpointing` on the built-in base, two updates of eight
+    /// rows of 512 tokens, less the 19 MiB that the process had before it loaded the model.
+    #[test]
+    fn forecasts_are_within_fifteen_percent_of_measured_peaks() {
+        for (recomputes, measured_mib) in [(false, 263.0), (true, 100.7)] {
+            let config = DecoderConfig::pico();
+            let found = TrainingMemory::foresee(&config, TrainingShape { recomputes, ..SHAPE }).total() as f64;
+            let ratio = found / (measured_mib * 1048576.0);
+            assert!((0.85..1.15).contains(&ratio), "{ratio}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_saves_moments_and_gradients_and_a_second_pass_adds_gradients() {
+        let config = DecoderConfig::pico();
+        let all = TrainingMemory::foresee(&config, SHAPE);
+        let adapter = TrainingMemory::foresee(&config, TrainingShape { num_trained: 1 << 10, ..SHAPE });
+        assert_eq!(all.moments, 1024 * adapter.moments);
+        let accumulated = TrainingMemory::foresee(&config, TrainingShape { accumulates: true, ..SHAPE });
+        assert_eq!(accumulated.total(), all.total() + (4 << 20));
+        // Of few tokens, the gradients at the end of a pass are the larger part.
+        let short = TrainingMemory::foresee(&config, TrainingShape { num_sequences: 1, seq_length: 1, ..SHAPE });
+        assert!(short.activations == 0 && short.gradients >= 4 << 20);
+    }
 }

@@ -112,7 +112,8 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
     let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo), defaults)?;
     let job = opened.job(&growth, &settings, &parents)?;
-    let mut start = opened.start(&job)?;
+    let longest_row = pairs.iter().map(Pair::longest).max().unwrap_or(0);
+    let mut start = opened.start(&job, longest_row)?;
     let reference = std::mem::take(&mut start.progress.reference);
     let mut task = Preference::new(&pairs, &heldout, reference, &settings, &job.device);
     if !task.is_complete() {

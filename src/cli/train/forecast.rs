@@ -8,8 +8,8 @@ use crate::profile::training_memory::{TrainingMemory, TrainingShape};
 use crate::train::ParamNames;
 use crate::weights::WeightSource;
 
-/// Two lines. `resident` is the memory of the process before the model was loaded.
-pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, resident: u64) -> String {
+/// Two lines. `longest_row` has this many inputs; `resident` is the memory of the process before the model was loaded.
+pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, resident: u64) -> String {
     let (config, settings) = (job.growth.source.config(), job.settings);
     let parameters = count_parameters(config);
     let num_trained = ParamNames::of(model).num_trained_elements;
@@ -20,7 +20,7 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, resident: u64) -> Stri
             weight_bytes: model.footprint().unshared_bytes(),
             num_trained,
             num_sequences: (sides * settings.micro_batch_size) as u64,
-            seq_length: settings.max_length as u64,
+            seq_length: longest_row as u64,
             accumulates: settings.batch_size > settings.micro_batch_size,
             is_mixed: settings.bf16,
             recomputes: job.gradient_checkpointing,
@@ -41,6 +41,6 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, resident: u64) -> Stri
         size(memory.moments),
         size(memory.gradients),
         size(memory.activations),
-        size(resident),
+        size(resident + memory.scratch),
     )
 }

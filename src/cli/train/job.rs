@@ -158,10 +158,10 @@ impl<'a> Opened<'a> {
     }
 
     /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.
-    pub(super) fn start(&self, job: &Job<'_>) -> Result<Start, Failure> {
+    pub(super) fn start(&self, job: &Job<'_>, longest_row: usize) -> Result<Start, Failure> {
         let resident = rss_bytes().unwrap_or(0);
         let start = self.start_silently(job)?;
-        console::tell(forecast(job, &start.model, resident));
+        console::tell(forecast(job, &start.model, longest_row, resident));
         Ok(start)
     }
 

@@ -71,5 +71,5 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
     let job = opened.job(&growth, &settings, &parents)?;
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
-    opened.run(&job, &task, opened.start(&job)?)
+    opened.run(&job, &task, opened.start(&job, max_length)?)
 }

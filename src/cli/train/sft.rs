@@ -77,6 +77,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
     let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Vec::new());
+    let mut longest_row = 0;
     for DataSource { paths, weight } in data::sources(&args.data) {
         let num_cut = AtomicUsize::new(0);
         let mut dataset = read_records(&data_files(&paths)?, |record| {
@@ -102,6 +103,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
                 paths[0]
             )));
         }
+        longest_row = longest_row.max(packed.longest());
         let row_tokens = packed.mean_tokens();
         inputs.push(Input { settings: DataSettings { num_rows: packed.len(), weight, hash }, row_tokens });
         rows.push(Box::new(packed));
@@ -110,7 +112,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
     let job = opened.job(&growth, &settings, &parents)?;
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
-    opened.run(&job, &task, opened.start(&job)?)
+    opened.run(&job, &task, opened.start(&job, longest_row)?)
 }
 
 /// The rows of examples: one each, or several as the options say.
