@@ -4,9 +4,10 @@
 //! # Data flow
 //!
 //! ```text
-//! files ─▶ formats ─▶ growth ─▶ model ─┬▶ train   ─▶ (model, log) ─┐
-//!     (WeightSource)  (a view) (CausalLm)├▶ eval    ─▶ scores        ├▶ study ─▶ report ─▶ figure
-//!                                       └▶ profile ─▶ cost, time    ┘
+//! files ─▶ formats ─▶ growth ─▶ model ─┬▶ train    ─▶ (model, log) ─┐
+//!     (WeightSource)  (a view) (CausalLm)├▶ eval     ─▶ scores        ├▶ study ─▶ report ─▶ figure
+//!                                       ├▶ generate ─▶ text          │
+//!                                       └▶ profile  ─▶ cost, time    ┘
 //! ```
 //!
 //! | module | contents |
@@ -23,6 +24,8 @@
 //! | [`load`] | weights of a source as parameters, and the memory that they take |
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
+//! | [`generate`] | text from prompts: continuous batching, sampling, stopping |
+//! | [`serve`] | a server with OpenAI's API |
 //! | [`train`], [`eval`], [`profile`] | training; losses and comparisons; FLOPs, memory and speed |
 //! | [`bench`](mod@bench) | speed measurements, as llama-bench makes and prints them |
 //! | [`upscale`] | a checkpoint grown from a request: sources, view, forecast, check |
@@ -50,6 +53,7 @@ pub mod eval;
 pub mod figure;
 pub mod finetune;
 pub mod formats;
+pub mod generate;
 pub mod growth;
 pub mod hub;
 pub mod kernel;
@@ -59,6 +63,7 @@ pub mod model;
 pub mod output;
 pub mod profile;
 pub mod report;
+pub mod serve;
 pub mod study;
 pub mod tokenizer;
 pub mod trace;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, compare_scores, completions, eval, finish, grow, inspect, man, merge_lora, perplexity,
-    tokenize, train, verify,
+    Verbosity, bench, compare, compare_scores, completions, eval, finish, generate, grow, inspect, man, merge_lora,
+    perplexity, serve, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -38,6 +38,8 @@ enum Command {
     Eval(Box<eval::EvalArgs>),
     Perplexity(Box<perplexity::PerplexityArgs>),
     CompareScores(compare_scores::CompareScoresArgs),
+    Generate(Box<generate::GenerateArgs>),
+    Serve(Box<serve::ServeArgs>),
     Bench(Box<bench::BenchArgs>),
     Compare(Box<compare::CompareArgs>),
     Completions(completions::CompletionsArgs),
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => finish(eval::run(&args), args.json),
         Command::Perplexity(args) => finish(perplexity::run(&args), args.json),
         Command::CompareScores(args) => finish(compare_scores::run(&args), args.json),
+        Command::Generate(args) => finish(generate::run(&args), args.json),
+        Command::Serve(args) => finish(serve::run(&args), false),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => finish(compare::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),

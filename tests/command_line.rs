@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::grow::{deepwide, names, printed, run, tiny_base};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "grow",
     "inspect",
     "merge-lora",
@@ -17,6 +17,8 @@ const COMMANDS: [&str; 15] = [
     "eval",
     "perplexity",
     "compare-scores",
+    "generate",
+    "serve",
     "bench",
     "compare",
     "completions",

@@ -14,12 +14,13 @@ use crate::device::DeviceError;
 use crate::error::{ErrorKind, FileError};
 use crate::eval::{EvalError, SamplesError};
 use crate::formats::CheckpointError;
+use crate::generate::GenerateError;
 use crate::growth::PlanError;
 use crate::growth::mergekit::MergeError;
 use crate::hub::HubError;
 use crate::output::OutputError;
 use crate::study::StudyError;
-use crate::tokenizer::TokenizerError;
+use crate::tokenizer::{ChatTemplateError, TokenizerError};
 use crate::upscale::UpscaleError;
 use crate::weights::WeightError;
 
@@ -131,9 +132,11 @@ macro_rules! from_errors {
 }
 
 from_errors!(
+    ChatTemplateError,
     DataError,
     EvalError,
     FileError,
+    GenerateError,
     HubError,
     PlanError,
     SamplesError,

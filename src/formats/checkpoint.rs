@@ -159,6 +159,15 @@ impl Checkpoint {
         }
     }
 
+    /// A chat template that is not its own, with its special tokens. Errors name `path`.
+    ///
+    /// # Errors
+    /// [`CheckpointError::ChatTemplate`]; those of [`inherited`](Self::inherited).
+    pub fn other_chat_template(&self, path: &Path, source: &str) -> Result<ChatTemplate, CheckpointError> {
+        let tokens = self.inherited()?.special_tokens(&**self.disk())?;
+        Ok(ChatTemplate::new(path, source, tokens)?)
+    }
+
     /// Its vocabulary in GGUF's form.
     ///
     /// # Errors

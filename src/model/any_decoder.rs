@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatch};
-use crate::config::DecoderConfig;
+use crate::config::{ConfigError, DecoderConfig};
 use crate::load::{Footprint, Precision};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::weights::{MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
@@ -64,6 +64,17 @@ impl AnyDecoder {
         match source.config().moe {
             None => DenseDecoder::foresee(source, precision, device),
             Some(_) => MoeDecoder::foresee(source, precision, device),
+        }
+    }
+
+    /// A mixture with another number of experts per token; `None` if there are no experts.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::with_experts_per_token`](super::Decoder::with_experts_per_token).
+    pub fn with_experts_per_token(self, num_experts_per_tok: usize) -> Result<Option<Self>, ConfigError> {
+        match self {
+            Self::Dense(_) => Ok(None),
+            Self::Sparse(decoder) => Ok(Some(Self::Sparse(decoder.with_experts_per_token(num_experts_per_tok)?))),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
     Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
     RmsNorm, Routing, SparseMoe, TokenBatch,
 };
-use crate::config::DecoderConfig;
+use crate::config::{ConfigError, DecoderConfig, MoeConfig};
 use crate::kernel::recompute;
 use crate::load::{Footprint, Loader, Precision, raw, raw_of};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
@@ -225,6 +225,17 @@ impl MoeDecoder {
             ..layer
         };
         Self { layers: self.layers.into_iter().enumerate().map(with).collect(), ..self }
+    }
+
+    /// The mixture with another number of experts per token.
+    ///
+    /// # Errors
+    /// [`ConfigError::Zero`], or [`ConfigError::TooFewExperts`] if there are not as many.
+    pub fn with_experts_per_token(mut self, num_experts_per_tok: usize) -> Result<Self, ConfigError> {
+        let moe = self.config.moe.expect("a sparse decoder has experts");
+        self.config = self.config.with(|fields| fields.moe = Some(MoeConfig { num_experts_per_tok, ..moe }))?;
+        self.layers.iter_mut().for_each(|layer| layer.mlp.router.num_experts_per_tok = num_experts_per_tok);
+        Ok(self)
     }
 }
 

@@ -106,6 +106,21 @@ impl Tokenizer {
             .map_err(|reason| TokenizerError::Decode { num_tokens: ids.len(), reason })
     }
 
+    /// The text of some ids for a reader: special tokens, and ids without a token, are left out. A character that is not
+    /// complete is `\u{fffd}`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub fn decode_text(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        guarded(|| self.inner.decode(ids, true))
+            .map_err(|reason| TokenizerError::Decode { num_tokens: ids.len(), reason })
+    }
+
+    /// A token, written as in `tokenizer.json`.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// One more than the largest id: the rows that an embedding table needs. A model may have more.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

@@ -19,7 +19,9 @@ mod text;
 mod vocabulary_file;
 mod word_level;
 
-pub use chat_template::{ChatTemplate, ChatTemplateError, RenderOptions, TemplateFault};
+pub use chat_template::{
+    ChatTemplate, ChatTemplateError, RenderOptions, TEMPLATE_NAMES, TemplateFault, named_template,
+};
 pub use codec::Tokenizer;
 pub use error::TokenizerError;
 pub use message::{Message, NotAMessage};

@@ -4,12 +4,13 @@ use std::io;
 
 use super::UpscaleError;
 use crate::error::{FileError, FileFault};
+use crate::formats::gguf::GgufFileType;
 use crate::weights::{Dtype, RawTensor, TensorId, WeightError, WeightSource};
 
 /// Numbers in a sample.
 const SAMPLE: usize = 1 << 16;
 
-/// Numbers in a block of Q8_0, which share a scale.
+/// Numbers that share a scale, in most blocks.
 const BLOCK: usize = 32;
 
 /// Fraction of unchanged numbers above which noise is taken for a mistake.
@@ -22,8 +23,8 @@ pub enum WrittenAs {
     Stored,
     /// In one type.
     Float(Dtype),
-    /// As blocks of 8-bit integers.
-    Q8_0,
+    /// As blocks of integers.
+    Blocks(GgufFileType),
 }
 
 /// The first numbers of a weight without and with noise.
@@ -48,7 +49,9 @@ impl NoiseSample {
     /// A warning if most numbers are written as they would be without noise.
     pub fn warning(&self, written: WrittenAs) -> Option<String> {
         let (unchanged, written) = match written {
-            WrittenAs::Q8_0 => (self.same_codes(), "Q8_0".to_owned()),
+            WrittenAs::Blocks(file_type) => {
+                (self.same_codes(file_type.levels().unwrap_or(127.0)), file_type.name().to_owned())
+            }
             WrittenAs::Float(dtype) => (self.same_numbers(dtype), dtype.to_string()),
             WrittenAs::Stored => (self.same_numbers(self.after.dtype()), self.after.dtype().to_string()),
         };
@@ -70,12 +73,12 @@ impl NoiseSample {
         pairs.filter(|(before, after)| before == after).count()
     }
 
-    /// Numbers with equal 8-bit codes, whatever the scale of their block.
-    fn same_codes(&self) -> usize {
+    /// Numbers with equal codes of so many levels, whatever the scale of their block.
+    fn same_codes(&self, levels: f32) -> usize {
         let codes = |numbers: &RawTensor| -> Vec<i32> {
             let code = |block: &[f32]| {
                 let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let inverse = if largest > 0.0 { levels / largest } else { 0.0 };
                 block.iter().map(|value| (value * inverse).round() as i32).collect::<Vec<_>>()
             };
             numbers.to_f32().chunks(BLOCK).flat_map(code).collect()

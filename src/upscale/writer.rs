@@ -78,7 +78,7 @@ impl<'a> GrowthWriter<'a> {
             OutputFormat::Gguf { file_type: GgufFileType::F32, .. } => WrittenAs::Float(Dtype::Float32),
             OutputFormat::Gguf { file_type: GgufFileType::F16, .. } => WrittenAs::Float(Dtype::Float16),
             OutputFormat::Gguf { file_type: GgufFileType::Bf16, .. } => WrittenAs::Float(Dtype::Bfloat16),
-            OutputFormat::Gguf { file_type: GgufFileType::Q8_0, .. } => WrittenAs::Q8_0,
+            OutputFormat::Gguf { file_type, .. } => WrittenAs::Blocks(*file_type),
         };
         let weights = match format {
             OutputFormat::Hf(options) => Weights::Hf {
@@ -125,7 +125,8 @@ impl<'a> GrowthWriter<'a> {
     pub fn rounds_to(&self) -> Option<f64> {
         match self.written_as {
             WrittenAs::Float(Dtype::Float16) => Some(2f64.powi(-10)),
-            WrittenAs::Float(Dtype::Bfloat16) | WrittenAs::Q8_0 => Some(2f64.powi(-7)),
+            WrittenAs::Float(Dtype::Bfloat16) => Some(2f64.powi(-7)),
+            WrittenAs::Blocks(file_type) => file_type.levels().map(|levels| 1.0 / f64::from(levels)),
             WrittenAs::Float(_) | WrittenAs::Stored => None,
         }
     }

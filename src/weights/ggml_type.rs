@@ -39,23 +39,28 @@ pub(crate) enum GgmlKind {
 impl GgmlType {
     pub(crate) const F32: Self = of(GgmlKind::F32, "F32", 1, 4);
     pub(crate) const F16: Self = of(GgmlKind::F16, "F16", 1, 2);
+    pub(crate) const Q4_0: Self = of(GgmlKind::Q4_0, "Q4_0", 32, 18);
+    pub(crate) const Q5_0: Self = of(GgmlKind::Q5_0, "Q5_0", 32, 22);
     pub(crate) const Q8_0: Self = of(GgmlKind::Q8_0, "Q8_0", 32, 34);
+    pub(crate) const Q2_K: Self = of(GgmlKind::Q2_K, "Q2_K", 256, 84);
+    pub(crate) const Q4_K: Self = of(GgmlKind::Q4_K, "Q4_K", 256, 144);
+    pub(crate) const Q6_K: Self = of(GgmlKind::Q6_K, "Q6_K", 256, 210);
     pub(crate) const BF16: Self = of(GgmlKind::BF16, "BF16", 1, 2);
 
     /// All types, in the order of ggml's numbers.
     pub const ALL: [Self; 15] = [
         Self::F32,
         Self::F16,
-        of(GgmlKind::Q4_0, "Q4_0", 32, 18),
+        Self::Q4_0,
         of(GgmlKind::Q4_1, "Q4_1", 32, 20),
-        of(GgmlKind::Q5_0, "Q5_0", 32, 22),
+        Self::Q5_0,
         of(GgmlKind::Q5_1, "Q5_1", 32, 24),
         Self::Q8_0,
-        of(GgmlKind::Q2_K, "Q2_K", 256, 84),
+        Self::Q2_K,
         of(GgmlKind::Q3_K, "Q3_K", 256, 110),
-        of(GgmlKind::Q4_K, "Q4_K", 256, 144),
+        Self::Q4_K,
         of(GgmlKind::Q5_K, "Q5_K", 256, 176),
-        of(GgmlKind::Q6_K, "Q6_K", 256, 210),
+        Self::Q6_K,
         of(GgmlKind::IQ4_NL, "IQ4_NL", 32, 18),
         of(GgmlKind::IQ4_XS, "IQ4_XS", 256, 136),
         Self::BF16,

@@ -22,7 +22,7 @@ use rules::{
 use tree::{files_of, home, module_of, modules, modules_of, read, sources};
 
 /// The modules that each module may use, in the order of the data flow: none uses a later row.
-const MAY_USE: [(&str, &str); 25] = [
+const MAY_USE: [(&str, &str); 27] = [
     ("error", ""),
     ("config", "error"),
     ("trace", ""),
@@ -39,9 +39,11 @@ const MAY_USE: [(&str, &str); 25] = [
     ("growth", "config error lora weights"),
     ("data", "error output tokenizer"),
     ("train", "config data error kernel model trace weights"),
+    ("generate", "config error kernel model tokenizer"),
+    ("serve", "error generate model tokenizer"),
     ("profile", "config data error formats kernel model trace train weights"),
     ("report", "config error"),
-    ("eval", "config data error kernel model output profile report tokenizer"),
+    ("eval", "config data error generate kernel model output profile report tokenizer"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub load lora model output profile tokenizer weights"),
@@ -52,7 +54,7 @@ const MAY_USE: [(&str, &str); 25] = [
     ("finetune", "data error figure formats load lora model output tokenizer train upscale weights"),
     (
         "cli",
-        "bench config data device error eval figure finetune formats growth hub kernel load model output profile report study tokenizer \
+        "bench config data device error eval figure finetune formats generate growth hub kernel load model output profile report serve study tokenizer \
          trace train upscale weights",
     ),
 ];

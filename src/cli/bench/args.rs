@@ -155,6 +155,15 @@ pub enum QuantArg {
     Q4,
 }
 
+impl QuantArg {
+    pub(in crate::cli) fn format(self) -> BlockFormat {
+        match self {
+            Self::Q8 => BlockFormat::Q8_0,
+            Self::Q4 => BlockFormat::Q4_0,
+        }
+    }
+}
+
 impl OutputArg {
     pub(super) fn format(self) -> Format {
         match self {
@@ -174,11 +183,7 @@ impl BenchArgs {
 
     /// The precision asked for.
     pub(super) fn precision(&self) -> Option<Precision> {
-        let blocks = |quant| match quant {
-            QuantArg::Q8 => BlockFormat::Q8_0,
-            QuantArg::Q4 => BlockFormat::Q4_0,
-        };
-        let quantized = self.quant.map(|quant| Precision::Blocks(Some(blocks(quant))));
+        let quantized = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
         quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
     }
 

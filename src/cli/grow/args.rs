@@ -35,7 +35,7 @@ pub struct GrowArgs {
     /// Type of the weights: float32, float16, bfloat16 [default: as in SOURCE]
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Output")]
     pub dtype: Option<DtypeArg>,
-    /// hf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0
+    /// hf, or gguf: and one of f32, f16, bf16, q8_0, q4_0, q4_k, q2_k
     ///
     /// hf is a Hugging Face directory; with the others, OUT has a GGUF file with matrices of that type.
     #[arg(long, value_name = "TYPE", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
@@ -197,6 +197,12 @@ pub enum GgufArg {
     Bf16,
     /// Blocks of 32 numbers of 8 bits with a scale.
     Q8_0,
+    /// Blocks of 32 numbers of 4 bits with a scale.
+    Q4_0,
+    /// Blocks of 256 numbers of 4 bits, mixed as llama.cpp's Q4_K_M.
+    Q4K,
+    /// Blocks of 256 numbers of 2 bits, mixed as llama.cpp's Q2_K_S.
+    Q2K,
 }
 
 impl OutType {
@@ -207,7 +213,12 @@ impl OutType {
             "gguf:f16" => Ok(Self::Gguf(GgufArg::F16)),
             "gguf:bf16" => Ok(Self::Gguf(GgufArg::Bf16)),
             "gguf:q8_0" => Ok(Self::Gguf(GgufArg::Q8_0)),
-            _ => Err(format!("{text:?} is not one of hf, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0")),
+            "gguf:q4_0" => Ok(Self::Gguf(GgufArg::Q4_0)),
+            "gguf:q4_k" => Ok(Self::Gguf(GgufArg::Q4K)),
+            "gguf:q2_k" => Ok(Self::Gguf(GgufArg::Q2K)),
+            _ => Err(format!(
+                "{text:?} is not one of hf, gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0, gguf:q4_0, gguf:q4_k, gguf:q2_k"
+            )),
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) fn output_format(args: &GrowArgs) -> Result<OutputFormat, Failure> {
         GgufArg::F16 => GgufFileType::F16,
         GgufArg::Bf16 => GgufFileType::Bf16,
         GgufArg::Q8_0 => GgufFileType::Q8_0,
+        GgufArg::Q4_0 => GgufFileType::Q4_0,
+        GgufArg::Q4K => GgufFileType::Q4_K,
+        GgufArg::Q2K => GgufFileType::Q2_K,
     };
     Ok(OutputFormat::Gguf { file_type, allow_nonfinite: args.allow_nonfinite })
 }

@@ -6,7 +6,9 @@
 
 mod encode;
 mod keys;
+mod number_types;
 mod options;
+mod quantize;
 mod rope_factors;
 mod tensors;
 

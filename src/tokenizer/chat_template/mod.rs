@@ -8,6 +8,7 @@ mod environment;
 mod fault;
 mod generation;
 mod json;
+mod named;
 mod printing;
 mod tags;
 
@@ -21,6 +22,7 @@ use minijinja::value::{Serde, Value as JinjaValue};
 use serde_json::{Map, Value};
 
 pub use fault::{ChatTemplateError, TemplateFault};
+pub use named::{TEMPLATE_NAMES, named_template};
 
 use super::Message;
 use crate::error::InFile;

@@ -3,7 +3,8 @@
     pip install llama-cpp-python==0.3.36 numpy
     python make_quantize_golden.py
 
-Writes `values.f32` (blocks of 32 numbers: random ones, and such as are hard to round), `q8_0.blocks` and `q4_0.blocks`.
+Writes `values.f32` (blocks of 32 numbers: random ones, and such as are hard to round) with `q8_0.blocks`, `q4_0.blocks` and
+`q5_0.blocks`, and `k_values.f32` (blocks of 256) with `q2_k.blocks`, `q4_k.blocks` and `q6_k.blocks`.
 """
 
 import ctypes
@@ -31,9 +32,28 @@ blocks += [
 ]
 values = numpy.concatenate(blocks).astype("<f4")
 values.tofile(HERE / "values.f32")
-for name, size in [("q8_0", 34), ("q4_0", 18)]:
-    out = numpy.zeros(len(values) // 32 * size, dtype=numpy.uint8)
-    quantize = getattr(ggml, f"quantize_row_{name}_ref")
-    quantize.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
-    quantize(values.ctypes.data, out.ctypes.data, len(values))
-    out.tofile(HERE / f"{name}.blocks")
+
+
+def quantize(name, values, block, size):
+    out = numpy.zeros(len(values) // block * size, dtype=numpy.uint8)
+    function = getattr(ggml, f"quantize_row_{name}_ref")
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    function(values.ctypes.data, out.ctypes.data, len(values))
+    out.tofile(HERE / f"{name.lower()}.blocks")
+
+
+for name, size in [("q8_0", 34), ("q4_0", 18), ("q5_0", 22)]:
+    quantize(name, values, 32, size)
+
+# After the draws above, so that those stay what they were.
+blocks = [random.normal(random.normal(0.0, 0.5), 10.0 ** random.integers(-3, 2), 256) for _ in range(20)]
+blocks += [
+    numpy.zeros(256),
+    numpy.repeat(random.normal(0.0, 1.0, 16), 16),  # runs of one number
+    numpy.abs(random.normal(0.0, 1.0, 256)),  # no negative number
+    numpy.where(numpy.arange(256) % 64 < 32, 0.0, random.normal(0.0, 1.0, 256)),  # runs of zeros
+]
+k_values = numpy.concatenate(blocks).astype("<f4")
+k_values.tofile(HERE / "k_values.f32")
+for name, size in [("q2_K", 84), ("q4_K", 144), ("q6_K", 210)]:
+    quantize(name, k_values, 256, size)

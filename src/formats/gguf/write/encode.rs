@@ -1,23 +1,16 @@
 //! The numbers of a weight in the type and order in which GGUF stores them, piece by piece.
 
-use half::f16;
-
-use super::options::GgufFileType;
+use super::quantize::quantize;
 use crate::weights::GgmlType;
-use crate::weights::{Dtype, Sink, TensorId, WeightError, cast_bytes, widen_to_f32};
-
-/// Numbers in a block of Q8_0.
-const Q8_0_NUMBERS: usize = GgmlType::Q8_0.block_numbers;
-
-/// Bytes of a block of Q8_0: a scale, and as many bytes as numbers.
-const Q8_0_BYTES: usize = GgmlType::Q8_0.block_bytes;
+use crate::weights::{Dtype, GgmlKind, Sink, TensorId, WeightError, cast_bytes, widen_to_f32};
 
 /// Turns runs of whole numbers of one type into another and hands them on.
 pub(super) struct Encoder<'a, 'b> {
     id: TensorId,
     from: Dtype,
-    to: GgufFileType,
+    to: GgmlType,
     sink: &'a mut Sink<'b>,
+    /// Numbers that are no whole block yet come first.
     values: Vec<f32>,
     encoded: Vec<u8>,
 }
@@ -27,7 +20,7 @@ impl<'a, 'b> Encoder<'a, 'b> {
     ///
     /// # Errors
     /// [`WeightError::NotComputable`] if these are no floating-point numbers.
-    pub fn new(id: TensorId, from: Dtype, to: GgufFileType, sink: &'a mut Sink<'b>) -> Result<Self, WeightError> {
+    pub fn new(id: TensorId, from: Dtype, to: GgmlType, sink: &'a mut Sink<'b>) -> Result<Self, WeightError> {
         if !from.is_float() {
             return Err(WeightError::NotComputable {
                 id,
@@ -38,34 +31,38 @@ impl<'a, 'b> Encoder<'a, 'b> {
         Ok(Self { id, from, to, sink, values: Vec::new(), encoded: Vec::new() })
     }
 
-    /// The next numbers; for Q8_0, whole blocks of them.
+    /// The next numbers; all numbers of the weight together are whole blocks.
     ///
     /// # Errors
     /// [`WeightError::NotWritable`] for the first number that the type cannot hold: one that would become infinite, and in
-    /// Q8_0 also infinity and NaN; what the sink returns.
+    /// blocks also infinity and NaN; what the sink returns.
     pub fn push(&mut self, numbers: &[u8]) -> Result<(), WeightError> {
         self.encoded.clear();
-        let dtype = match self.to {
-            GgufFileType::F32 => Dtype::Float32,
-            GgufFileType::F16 => Dtype::Float16,
-            GgufFileType::Bf16 => Dtype::Bfloat16,
-            GgufFileType::Q8_0 => {
-                self.values.clear();
-                widen_to_f32(numbers, self.from, &mut self.values);
-                let unwritable = |found| WeightError::NotWritable { id: self.id, found, file_type: "Q8_0" };
-                for block in self.values.as_chunks::<Q8_0_NUMBERS>().0 {
-                    self.encoded.extend(q8_0(block).map_err(unwritable)?);
-                }
-                return (self.sink)(&self.encoded);
-            }
+        let dtype = match self.to.kind {
+            GgmlKind::F32 => Dtype::Float32,
+            GgmlKind::F16 => Dtype::Float16,
+            GgmlKind::BF16 => Dtype::Bfloat16,
+            _ => return self.push_blocks(numbers),
         };
         cast_bytes(numbers, self.from, dtype, &mut self.encoded);
         if dtype != self.from
             && let Some(found) = self.new_infinity(numbers, dtype)
         {
-            return Err(WeightError::NotWritable { id: self.id, found, file_type: dtype_name(dtype) });
+            return Err(self.not_writable(found));
         }
         (self.sink)(&self.encoded)
+    }
+
+    fn push_blocks(&mut self, numbers: &[u8]) -> Result<(), WeightError> {
+        widen_to_f32(numbers, self.from, &mut self.values);
+        let whole = self.values.len() / self.to.block_numbers * self.to.block_numbers;
+        quantize(self.to, &self.values[..whole], &mut self.encoded).map_err(|found| self.not_writable(found))?;
+        self.values.drain(..whole);
+        (self.sink)(&self.encoded)
+    }
+
+    fn not_writable(&self, found: f32) -> WeightError {
+        WeightError::NotWritable { id: self.id, found, file_type: self.to.name }
     }
 
     /// The first finite number that is no longer finite.
@@ -80,39 +77,6 @@ impl<'a, 'b> Encoder<'a, 'b> {
             original[0].is_finite().then_some(original[0])
         })
     }
-}
-
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::Float16 => "F16",
-        Dtype::Bfloat16 => "BF16",
-        _ => "F32",
-    }
-}
-
-/// A block of Q8_0: the scale `d = max |x| / 127`, then each `x / d` rounded to nearest, ties away from zero; the bytes of
-/// ggml's `quantize_row_q8_0_ref`.
-///
-/// # Errors
-/// The first number that is not finite, or one so large that half precision cannot hold the scale.
-fn q8_0(block: &[f32; Q8_0_NUMBERS]) -> Result<[u8; Q8_0_BYTES], f32> {
-    if let Some(&found) = block.iter().find(|value| !value.is_finite()) {
-        return Err(found);
-    }
-    let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let scale = largest / 127.0;
-    let stored = f16::from_f32(scale);
-    if stored.is_infinite() {
-        return Err(largest);
-    }
-    // Of the smallest numbers the inverse is infinite; their scale is stored as 0, whatever stands beside it.
-    let inverse = if scale == 0.0 || (1.0 / scale).is_infinite() { 0.0 } else { 1.0 / scale };
-    let mut bytes = [0; Q8_0_BYTES];
-    bytes[..2].copy_from_slice(&stored.to_le_bytes());
-    for (byte, value) in bytes[2..].iter_mut().zip(block) {
-        *byte = (value * inverse).round() as i8 as u8;
-    }
-    Ok(bytes)
 }
 
 /// The rows of one attention head: `head_dim` rows of `columns` numbers.

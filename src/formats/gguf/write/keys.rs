@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::options::{ALIGNMENT, GgufFileType, GgufOptions};
+use super::options::{ALIGNMENT, GgufOptions};
 use super::tensors::GgufTensor;
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::error::InFile;
@@ -35,7 +35,7 @@ pub(super) fn header(
         string(&mut header, &tensor.name);
         header.extend((tensor.shape.len() as u32).to_le_bytes());
         header.extend(tensor.shape.iter().rev().flat_map(|&size| (size as u64).to_le_bytes()));
-        header.extend(tensor.number_type.ggml().number().to_le_bytes());
+        header.extend(tensor.number_type.number().to_le_bytes());
         header.extend(offset.to_le_bytes());
         offset += tensor.size_bytes().next_multiple_of(ALIGNMENT);
     }
@@ -66,13 +66,7 @@ impl Keys {
         if let Some(name) = &options.name {
             self.set("general.name", Entry::Text(name));
         }
-        let file_type = match options.file_type {
-            GgufFileType::F32 => 0,
-            GgufFileType::F16 => 1,
-            GgufFileType::Q8_0 => 7,
-            GgufFileType::Bf16 => 32,
-        };
-        self.set("general.file_type", Entry::U32(file_type));
+        self.set("general.file_type", Entry::U32(options.file_type.number()));
         self.set("general.quantization_version", Entry::U32(2));
     }
 

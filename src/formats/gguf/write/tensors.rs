@@ -1,17 +1,18 @@
 //! Which tensors a GGUF file of a decoder has, in the order in which they are written.
 
 use super::encode::Head;
+use super::number_types::number_type;
 use super::options::GgufFileType;
 use super::rope_factors::rope_factors;
 use crate::config::{DecoderConfig, RopeScaling};
 use crate::formats::gguf::names::{LAYER_NAMES, MLP_NAMES, ROPE_FACTORS};
-use crate::weights::{LayerTensor, TensorId};
+use crate::weights::{GgmlType, LayerTensor, TensorId};
 
 /// One tensor of the file.
 #[derive(Debug)]
 pub(super) struct GgufTensor {
     pub name: String,
-    pub number_type: GgufFileType,
+    pub number_type: GgmlType,
     /// Sizes of its axes, slowest first: the reverse of the order in the file.
     pub shape: Vec<usize>,
     pub content: Content,
@@ -29,7 +30,7 @@ pub(super) enum Content {
 impl GgufTensor {
     /// Bytes that it takes, without padding.
     pub fn size_bytes(&self) -> u64 {
-        self.number_type.ggml().size_bytes(self.shape.iter().map(|&size| size as u64).product())
+        self.number_type.size_bytes(self.shape.iter().map(|&size| size as u64).product())
     }
 }
 
@@ -39,7 +40,7 @@ pub(super) fn tensors(config: &DecoderConfig, file_type: GgufFileType) -> Vec<Gg
         let one = ids[0].shape(config);
         let shape = if ids.len() > 1 || name.contains("_exps.") { [vec![ids.len()], one].concat() } else { one };
         GgufTensor {
-            number_type: number_type(&name, &shape, file_type),
+            number_type: number_type(config, ids[0], &shape, file_type),
             name,
             shape,
             content: Content::Weights { ids, head },
@@ -50,7 +51,7 @@ pub(super) fn tensors(config: &DecoderConfig, file_type: GgufFileType) -> Vec<Gg
         let factors = rope_factors(config);
         tensors.push(GgufTensor {
             name: ROPE_FACTORS.to_owned(),
-            number_type: GgufFileType::F32,
+            number_type: GgmlType::F32,
             shape: vec![factors.len()],
             content: Content::Numbers(factors),
         });
@@ -81,14 +82,4 @@ pub(super) fn tensors(config: &DecoderConfig, file_type: GgufFileType) -> Vec<Gg
         tensors.push(weight("output.weight".to_owned(), vec![TensorId::LmHead], None));
     }
     tensors
-}
-
-/// As llama.cpp's converter chooses: norms and routers are F32, and rows that no blocks fill are F16.
-fn number_type(name: &str, shape: &[usize], file_type: GgufFileType) -> GgufFileType {
-    let fills_blocks = shape.last().is_some_and(|columns| columns.is_multiple_of(file_type.ggml().block_numbers));
-    match file_type {
-        _ if shape.len() == 1 || name.contains("ffn_gate_inp.") => GgufFileType::F32,
-        GgufFileType::Q8_0 if !fills_blocks => GgufFileType::F16,
-        file_type => file_type,
-    }
 }

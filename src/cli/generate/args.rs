@@ -1,0 +1,229 @@
+//! The arguments of `generate`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, Args};
+
+use super::super::failure::Failure;
+use super::super::model::ModelArgs;
+use super::super::values::not_negative;
+use crate::generate::{MAX_SEQUENCES, Sampling, SamplingFault, SamplingFields, fresh_seed};
+
+/// Tokens of a completion, unless the command line says otherwise.
+const DEFAULT_TOKENS: usize = 128;
+
+/// Generate text from a prompt, or chat
+///
+/// The prompt is that of -p or -f, or stdin if it is a pipe or a file. Text goes to stdout as it comes, everything else to
+/// stderr. Without sampling options, each token is the most likely one. The same seed gives the same text with any number of
+/// samples and threads.
+#[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
+pub struct GenerateArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    /// The prompt
+    #[arg(short = 'p', long, value_name = "TEXT", help_heading = "Prompt")]
+    pub prompt: Option<String>,
+    /// A file with the prompt
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Prompt")]
+    pub file: Option<PathBuf>,
+    /// The prompt is a user's message; without one, on a terminal, a chat of several turns
+    #[arg(long, help_heading = "Prompt")]
+    pub chat: bool,
+    /// The system message of a chat
+    #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]
+    pub system_prompt: Option<String>,
+
+    /// Tokens to generate at most [default: 128; with --chat until the context is full]
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Length")]
+    pub max_tokens: Option<usize>,
+    /// A string that ends the text; repeat for several
+    #[arg(long, value_name = "TEXT", help_heading = "Length")]
+    pub stop: Vec<String>,
+    /// A token that ends the text, by id or as the vocabulary has it; repeat for several
+    #[arg(long, value_name = "TOKEN", help_heading = "Length")]
+    pub stop_token: Vec<String>,
+    /// Go on after a token that ends a text
+    #[arg(long, help_heading = "Length")]
+    pub ignore_eos: bool,
+    /// Texts of the prompt, computed as one batch
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples, help_heading = "Length")]
+    pub samples: usize,
+
+    /// Temperature; 0 is greedy
+    #[arg(
+        long,
+        visible_alias = "temperature",
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
+    pub temp: f64,
+    /// Keep the K most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Sampling")]
+    pub top_k: usize,
+    /// Keep the most likely tokens with probability P together
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub top_p: f64,
+    /// Keep tokens with P times the probability of the most likely one
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub min_p: f64,
+    /// Penalty on tokens of prompt and text; 1 is none
+    #[arg(
+        long,
+        visible_alias = "repetition-penalty",
+        value_name = "X",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
+    pub repeat_penalty: f64,
+    /// Penalty on a token for each time it is in the text
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub frequency_penalty: f64,
+    /// Penalty on tokens that are in the text
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub presence_penalty: f64,
+    /// Seed of the random numbers [default: another one each time]
+    #[arg(short = 's', long, value_name = "N", help_heading = "Sampling")]
+    pub seed: Option<u64>,
+
+    /// Print one completion object of OpenAI's API
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Log-probabilities of each token and of the N most likely ones, with --json
+    #[arg(long, value_name = "N", requires = "json", value_parser = not_negative, help_heading = "Output")]
+    pub logprobs: Option<usize>,
+    /// Color each token by its expert in a layer [default layer: the middle one]
+    ///
+    /// The expert with the largest weight at the position that predicted the token. Shares of all experts follow on stderr.
+    #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, help_heading = "Output")]
+    pub show_routing: Option<Option<usize>>,
+}
+
+/// Leaves the rarer options to `--help`.
+fn brief(arg: Arg) -> Arg {
+    const RARE: [&str; 7] =
+        ["stop_token", "ignore_eos", "frequency_penalty", "presence_penalty", "dtype", "quant", "device"];
+    if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    match not_negative(text)? {
+        number if (1..=MAX_SEQUENCES).contains(&number) => Ok(number),
+        number => Err(format!("{number} is not from 1 to {MAX_SEQUENCES}")),
+    }
+}
+
+/// Where the prompt is from.
+#[derive(Debug)]
+pub(super) enum Input {
+    Text(String),
+    /// Turns that a user types.
+    Terminal,
+}
+
+impl GenerateArgs {
+    /// The prompt; stdin is read unless it is a terminal.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub(super) fn input(&self) -> Result<Input, Failure> {
+        if let Some(prompt) = &self.prompt {
+            return Ok(Input::Text(prompt.clone()));
+        }
+        if let Some(file) = &self.file {
+            return Ok(Input::Text(fs::read_to_string(file).map_err(Failure::reading(file))?));
+        }
+        if io::stdin().is_terminal() {
+            return match self.chat && !self.json {
+                true => Ok(Input::Terminal),
+                false => Err(Failure::usage("there is no prompt: expected -p TEXT, -f FILE, or text on stdin")),
+            };
+        }
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map_err(Failure::reading(Path::new("stdin")))?;
+        Ok(Input::Text(text))
+    }
+
+    /// How tokens are chosen.
+    ///
+    /// # Errors
+    /// If a number is out of its range.
+    pub(super) fn sampling(&self) -> Result<Sampling, Failure> {
+        let fields = SamplingFields {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            seed: self.seed.unwrap_or_else(fresh_seed),
+        };
+        Sampling::new(fields).map_err(|fault: SamplingFault| {
+            let option = match fault.field {
+                "temperature" => "temp",
+                "repetition_penalty" => "repeat-penalty",
+                field => field,
+            };
+            let SamplingFault { found, expected, .. } = fault;
+            Failure::usage(format_args!("expected a number {expected}"))
+                .for_option(format_args!("--{} {found}", option.replace('_', "-")))
+        })
+    }
+
+    /// Tokens of each text at most; `None` goes on until the context is full.
+    pub(super) fn most_tokens(&self) -> Option<usize> {
+        self.max_tokens.or((!self.chat).then_some(DEFAULT_TOKENS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    fn parsed(words: &str) -> Result<GenerateArgs, clap::Error> {
+        Line::try_parse_from(format!("generate {words}").split(' ')).map(|line| line.args)
+    }
+
+    #[test]
+    fn numbers_out_of_range_name_their_option() {
+        for (words, said) in [
+            ("m --temp -1", "--temp -1: expected a number of at least 0"),
+            ("m --top-p 1.5", "--top-p 1.5: expected a number from 0 to 1"),
+            ("m --repeat-penalty 0", "--repeat-penalty 0: expected a number above 0"),
+        ] {
+            let failure = parsed(words).unwrap().sampling().unwrap_err();
+            assert_eq!((failure.code(), failure.to_string()), (2, said.to_owned()));
+        }
+        assert!(parsed("m --samples 0").is_err() && parsed("m --samples 25").is_err());
+        assert!(parsed("m --top-k -1").is_err() && parsed("m -n -1").is_err());
+    }
+
+    #[test]
+    fn a_layer_is_given_by_an_equals_sign() {
+        let layer = |words| parsed(words).unwrap().show_routing;
+        assert_eq!(layer("m --show-routing"), Some(None));
+        assert_eq!(layer("--show-routing m"), Some(None));
+        assert_eq!(layer("m --show-routing=3"), Some(Some(3)));
+        assert_eq!(layer("m"), None);
+        assert_eq!(parsed("m -n 5 --chat").unwrap().most_tokens(), Some(5));
+        assert_eq!(parsed("m --chat").unwrap().most_tokens(), None);
+        assert_eq!(parsed("m").unwrap().most_tokens(), Some(DEFAULT_TOKENS));
+    }
+}

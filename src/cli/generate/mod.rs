@@ -1,0 +1,30 @@
+//! `generate`: text from a prompt, and chats on a terminal.
+
+mod args;
+mod printer;
+mod routing;
+mod session;
+mod talk;
+
+pub use args::GenerateArgs;
+
+use self::args::Input;
+use self::session::Session;
+use super::failure::Failure;
+
+/// Generates text.
+///
+/// # Errors
+/// If an option does not fit, the model cannot be loaded, or the prompt does not fit it.
+pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
+    args.sampling()?;
+    let input = args.input()?;
+    args.model.with_threads(|| {
+        let loaded = args.model.load(args.samples, args.model.ctx_size.or(args.most_tokens()).unwrap_or(usize::MAX))?;
+        let session = Session::new(args, &loaded)?;
+        match input {
+            Input::Text(text) => session.once(&text),
+            Input::Terminal => talk::talk(&session),
+        }
+    })
+}

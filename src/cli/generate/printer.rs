@@ -1,0 +1,141 @@
+//! Texts on stdout, and how long they took.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::GenerateArgs;
+use super::routing::RoutingView;
+use crate::cli::failure::Failure;
+use crate::cli::model::Loaded;
+use crate::cli::{console, output};
+use crate::generate::{Delta, Output, fresh_seed};
+use crate::serve::{AnswerHeader, ChoiceNews, Endpoint, Usage};
+
+/// Counts and times of a completion.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Timings {
+    pub(super) num_prompt: usize,
+    /// Of all texts.
+    pub(super) num_output: usize,
+    /// Until the first token.
+    pub(super) first: Option<Duration>,
+    pub(super) total: Duration,
+}
+
+/// Prints texts as they come, or whole.
+pub(super) struct Printer<'a> {
+    json: bool,
+    /// Of several texts, each is printed when all are complete.
+    streams: bool,
+    routing: Option<&'a RoutingView>,
+}
+
+impl<'a> Printer<'a> {
+    pub(super) fn new(json: bool, samples: usize, routing: Option<&'a RoutingView>) -> Self {
+        Self { json, streams: !json && samples == 1, routing }
+    }
+
+    /// Prints the next part of a text.
+    pub(super) fn delta(&self, delta: &Delta) -> Result<(), Failure> {
+        if !self.streams {
+            return Ok(());
+        }
+        match self.routing {
+            Some(routing) => output::print(&routing.colored(&delta.tokens)),
+            None => output::print(&delta.text),
+        }
+    }
+
+    /// Prints the rest.
+    pub(super) fn finish(
+        &self,
+        args: &GenerateArgs,
+        loaded: &Loaded,
+        outputs: &[Output],
+        timings: Timings,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return output::print(&format!("{:#}\n", answer(args, loaded, outputs, timings)));
+        }
+        if self.streams {
+            output::print("\n")?;
+        } else {
+            for (number, text) in outputs.iter().enumerate() {
+                let shown = self.routing.map_or_else(|| text.text.clone(), |routing| routing.colored(&text.tokens));
+                output::print(&format!("--- {} ---\n{shown}\n", number + 1))?;
+            }
+        }
+        if let Some(routing) = self.routing {
+            console::tell(routing.shares(outputs).trim_end());
+        }
+        console::tell(timings.line());
+        Ok(())
+    }
+}
+
+/// The completion object of OpenAI's API, with the times as llama.cpp's server gives them.
+fn answer(args: &GenerateArgs, loaded: &Loaded, outputs: &[Output], timings: Timings) -> Value {
+    let (endpoint, kind) = if args.chat { (Endpoint::Chat, "chatcmpl") } else { (Endpoint::Completion, "cmpl") };
+    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let header =
+        AnswerHeader { endpoint, id: format!("{kind}-{:016x}", fresh_seed()), created, model: loaded.name.clone() };
+    let choice = |(index, output): (usize, &Output)| {
+        let news = ChoiceNews {
+            index,
+            text: output.text.clone(),
+            tokens: output.tokens.clone(),
+            finish: Some(output.finish),
+            logprobs: args.logprobs.is_some(),
+            routing: args.show_routing.is_some(),
+            ..ChoiceNews::default()
+        };
+        header.choice(&loaded.text_model.tokenizer, &news, false)
+    };
+    let choices = outputs.iter().enumerate().map(choice).collect();
+    let usage = Usage { prompt_tokens: timings.num_prompt, completion_tokens: timings.num_output };
+    let mut answer = header.whole(choices, usage);
+    answer["timings"] = timings.to_json();
+    answer
+}
+
+impl Timings {
+    /// Tokens a second.
+    fn rate(count: usize, time: Duration) -> f64 {
+        count as f64 / time.as_secs_f64().max(1e-9)
+    }
+
+    fn first(&self) -> Duration {
+        self.first.unwrap_or_default()
+    }
+
+    /// Time of the tokens behind the first one.
+    fn decoding(&self) -> Duration {
+        self.total.saturating_sub(self.first())
+    }
+
+    /// A line for people.
+    pub(super) fn line(&self) -> String {
+        let (prompt_s, decoding) = (self.first().as_secs_f64(), self.decoding());
+        let prompt_rate = Self::rate(self.num_prompt, self.first());
+        format!(
+            "{} prompt tokens in {prompt_s:.2} s ({prompt_rate:.1} t/s), {} tokens in {:.2} s ({:.1} t/s)",
+            self.num_prompt,
+            self.num_output,
+            decoding.as_secs_f64(),
+            Self::rate(self.num_output.saturating_sub(1), decoding),
+        )
+    }
+
+    fn to_json(self) -> Value {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        json!({
+            "prompt_n": self.num_prompt,
+            "prompt_ms": ms(self.first()),
+            "prompt_per_second": Self::rate(self.num_prompt, self.first()),
+            "predicted_n": self.num_output,
+            "predicted_ms": ms(self.decoding()),
+            "predicted_per_second": Self::rate(self.num_output.saturating_sub(1), self.decoding()),
+        })
+    }
+}

@@ -1,0 +1,120 @@
+//! A loaded model that continues prompts.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::args::GenerateArgs;
+use super::printer::{Printer, Timings};
+use super::routing::RoutingView;
+use crate::cli::console;
+use crate::cli::failure::Failure;
+use crate::cli::model::Loaded;
+use crate::generate::{Delta, FinishReason, Output, Progress, Request, prompt_ids};
+use crate::model::CausalLm;
+use crate::tokenizer::{Message, RenderOptions};
+
+/// A loaded model, and how it is to continue prompts.
+pub(super) struct Session<'a> {
+    pub(super) args: &'a GenerateArgs,
+    loaded: &'a Loaded,
+    request: Request,
+    pub(super) routing: Option<RoutingView>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(args: &'a GenerateArgs, loaded: &'a Loaded) -> Result<Self, Failure> {
+        let tokenizer = &loaded.text_model.tokenizer;
+        let mut stop_tokens = if args.ignore_eos { Vec::new() } else { tokenizer.eos().to_vec() };
+        for token in &args.stop_token {
+            let id = token.parse().ok().filter(|id| (*id as usize) < loaded.text_model.model.config().vocab_size);
+            let unknown = || {
+                Failure::invalid("the vocabulary has no such token").for_option(format_args!("--stop-token {token:?}"))
+            };
+            stop_tokens.push(tokenizer.token_to_id(token).or(id).ok_or_else(unknown)?);
+        }
+        let routing = args.show_routing.map(|layer| RoutingView::new(loaded, layer)).transpose()?;
+        if args.chat {
+            loaded.chat_template()?;
+        }
+        let request = Request {
+            num_sequences: args.samples,
+            max_tokens: args.most_tokens(),
+            sampling: args.sampling()?,
+            stop_tokens,
+            logprobs: args.logprobs,
+            routing: routing.is_some(),
+            ..Request::new(Vec::new())
+        };
+        Ok(Self { args, loaded, request, routing })
+    }
+
+    /// Continues one prompt, and prints the texts.
+    pub(super) fn once(&self, text: &str) -> Result<(), Failure> {
+        let prompt = match self.args.chat {
+            true => {
+                let system = self.args.system_prompt.iter().map(|system| Message::new("system", system));
+                self.chat_ids(&system.chain([Message::new("user", text)]).collect::<Vec<_>>())?
+            }
+            false => prompt_ids(&self.loaded.text_model.tokenizer, text)?,
+        };
+        let printer = Printer::new(self.args.json, self.args.samples, self.routing.as_ref());
+        let (outputs, timings) = self.complete(prompt, &mut |delta| printer.delta(delta))?;
+        printer.finish(self.args, self.loaded, &outputs, timings)
+    }
+
+    /// The ids of a chat, with the start of the assistant's next turn.
+    pub(super) fn chat_ids(&self, messages: &[Message]) -> Result<Vec<u32>, Failure> {
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let text = self.loaded.chat_template()?.render(messages, &options)?;
+        Ok(self.loaded.text_model.tokenizer.encode(&text)?)
+    }
+
+    /// Continues a prompt. `show` receives each part of each text.
+    pub(super) fn complete(
+        &self,
+        prompt: Vec<u32>,
+        show: &mut dyn FnMut(&Delta) -> Result<(), Failure>,
+    ) -> Result<(Vec<Output>, Timings), Failure> {
+        let mut engine = self.loaded.text_model.engine(self.args.samples);
+        let start = Instant::now();
+        let mut timings = Timings { num_prompt: prompt.len(), ..Timings::default() };
+        engine.submit(Request { prompt, ..self.request.clone() }, self.args.stop.clone())?;
+        let mut texts = vec![(String::new(), Vec::new(), None); self.args.samples];
+        let mut failure = None;
+        while failure.is_none() && !engine.is_idle() {
+            engine.step(&mut |id, progress| {
+                timings.first.get_or_insert_with(|| start.elapsed());
+                let (text, tokens, finish) = &mut texts[id.index];
+                match progress {
+                    Progress::Prompt(_) => {}
+                    Progress::Delta(delta) => {
+                        failure = failure.take().or(show(&delta).err());
+                        *text += &delta.text;
+                        tokens.extend(delta.tokens);
+                    }
+                    Progress::Finished { reason, num_tokens } => {
+                        timings.num_output += num_tokens;
+                        *finish = Some(reason);
+                    }
+                    Progress::Failed(error) => failure = Some(error.into()),
+                }
+                if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        }
+        timings.total = start.elapsed();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let whole = |(text, tokens, finish): (String, _, Option<FinishReason>)| Output {
+            text,
+            tokens,
+            finish: finish.expect("every sequence has ended"),
+        };
+        let outputs: Vec<Output> = texts.into_iter().map(whole).collect();
+        if outputs.iter().any(|output| output.finish == FinishReason::ContextFull) {
+            let context = self.loaded.text_model.context();
+            console::tell(format_args!("note: the context of {context} tokens is full"));
+        }
+        Ok((outputs, timings))
+    }
+}

@@ -1,0 +1,199 @@
+//! The model of a command that runs it.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::bench::QuantArg;
+use super::failure::Failure;
+use super::values::{DtypeArg, size};
+use super::{console, hub, interrupt};
+use crate::config::DecoderConfig;
+use crate::device::device;
+use crate::error::FileError;
+use crate::formats::{Checkpoint, CheckpointError};
+use crate::generate::TextModel;
+use crate::load::Precision;
+use crate::model::{AnyDecoder, CausalLm};
+use crate::output::read::read_bounded;
+use crate::profile::memory::kv_cache_bytes_per_token;
+use crate::profile::system_memory::total_memory_bytes;
+use crate::tokenizer::{ChatTemplate, TEMPLATE_NAMES, named_template};
+use crate::weights::WeightSource;
+
+/// Size of a template that no real one exceeds.
+const TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// The model to run, and how.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// Hugging Face directory, .gguf file, or id on the hub: org/name or org/name@revision
+    pub model: String,
+    /// Tokens of a prompt and its output together [default: as in MODEL]
+    #[arg(short = 'c', long, value_name = "N", value_parser = size, help_heading = "Model")]
+    pub ctx_size: Option<usize>,
+    /// Chat template: solar, or a Jinja file [default: as in MODEL]
+    ///
+    /// solar has the headings ### User: and ### Assistant:.
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Model")]
+    pub chat_template: Option<String>,
+    /// Experts per token of a mixture [default: as in MODEL]
+    #[arg(long, value_name = "K", value_parser = size, help_heading = "Model")]
+    pub top_k_experts: Option<usize>,
+    /// Threads [default: all cores]
+    #[arg(short = 't', long, value_name = "N", value_parser = size, help_heading = "Model")]
+    pub threads: Option<usize>,
+    /// Type of the matrices: float32, float16, bfloat16
+    ///
+    /// By default, matrices that a GGUF file has quantized stay quantized, and others are float32.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE",
+        hide_possible_values = true,
+        conflicts_with = "quant",
+        help_heading = "Model"
+    )]
+    pub dtype: Option<DtypeArg>,
+    /// Quantize matrices to q8_0 or q4_0
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Model")]
+    pub quant: Option<QuantArg>,
+    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    #[arg(long, default_value = "flex", help_heading = "Model")]
+    pub device: String,
+}
+
+/// A model that is ready to run.
+pub(super) struct Loaded {
+    pub(super) text_model: TextModel,
+    pub(super) template: Option<ChatTemplate>,
+    /// The last component of its path or id.
+    pub(super) name: String,
+}
+
+impl ModelArgs {
+    /// Runs `work` with this number of threads.
+    ///
+    /// # Errors
+    /// If the system has no threads, and those of `work`.
+    pub(super) fn with_threads<R: Send>(&self, work: impl FnOnce() -> Result<R, Failure> + Send) -> Result<R, Failure> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
+        pool.map_err(|error| Failure::runtime(error).for_option("--threads"))?.install(work)
+    }
+
+    /// Opens, checks and loads the model, for `num_sequences` sequences at once of up to `num_tokens` tokens each.
+    ///
+    /// # Errors
+    /// If a file is bad, an option does not fit the model, or memory does not suffice.
+    pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
+        let device = device(&self.device)?;
+        let disk = interrupt::disk();
+        let checkpoint = Checkpoint::open_on(disk, &hub::locate(&self.model)?)?;
+        console::detail(format_args!("{}: {}, {}", self.model, checkpoint.path().display(), checkpoint.format()));
+        let config = checkpoint.config().clone();
+        let context = self.context(&config)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        if tokenizer.vocab_size() > config.vocab_size {
+            let (found, rows) = (tokenizer.vocab_size(), config.vocab_size);
+            let model = &self.model;
+            return Err(Failure::invalid(format_args!(
+                "{model:?}: the tokenizer has {found} ids, expected at most the {rows} rows of the embedding table"
+            )));
+        }
+        if tokenizer.eos().is_empty() {
+            console::tell(format_args!("note: {:?} names no token that ends a text", self.model));
+        }
+        let template = self.template(&checkpoint)?;
+        let precision = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
+        let precision = precision.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())));
+        let precision = precision.unwrap_or(Precision::Blocks(None));
+        let weight_bytes = AnyDecoder::foresee(&checkpoint, precision, &device)?.size_bytes();
+        fits(&config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        let model = console::timed("loaded", || AnyDecoder::load_as(&checkpoint, precision, &device))?;
+        let model = self.with_experts(model)?;
+        let name = Path::new(&self.model).file_name().map_or(self.model.clone(), |name| name.to_string_lossy().into());
+        Ok(Loaded { text_model: TextModel::new(model, tokenizer, context, device), template, name })
+    }
+
+    fn context(&self, config: &DecoderConfig) -> Result<usize, Failure> {
+        let most = config.max_position_embeddings;
+        match self.ctx_size {
+            Some(asked) if asked > most => {
+                let message = format!("the model has {most} positions, expected at most that many");
+                Err(Failure::invalid(message).for_option(format_args!("--ctx-size {asked}")))
+            }
+            asked => Ok(asked.unwrap_or(most)),
+        }
+    }
+
+    fn with_experts(&self, model: AnyDecoder) -> Result<AnyDecoder, Failure> {
+        let Some(count) = self.top_k_experts else { return Ok(model) };
+        let option = format!("--top-k-experts {count}");
+        match model.with_experts_per_token(count) {
+            Ok(Some(model)) => Ok(model),
+            Ok(None) => Err(Failure::invalid("the model has no experts").for_option(option)),
+            Err(error) => Err(Failure::invalid(error).for_option(option)),
+        }
+    }
+
+    /// The template that was asked for, or that of the model, if it has one.
+    fn template(&self, checkpoint: &Checkpoint) -> Result<Option<ChatTemplate>, Failure> {
+        let Some(given) = &self.chat_template else {
+            return match checkpoint.chat_template(None) {
+                Ok(template) => Ok(Some(template)),
+                Err(CheckpointError::NoChatTemplate { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            };
+        };
+        if let Some(source) = named_template(given) {
+            return Ok(Some(checkpoint.other_chat_template(Path::new(given), source)?));
+        }
+        let path = PathBuf::from(given);
+        let source = read_bounded(&*interrupt::disk(), &path, TEMPLATE_BYTES).map_err(|error: FileError| {
+            let known = TEMPLATE_NAMES.join(", ");
+            Failure::of_kind(error.kind(), format_args!("{error} (names of templates: {known})"))
+        })?;
+        let source = String::from_utf8(source)
+            .map_err(|_| Failure::invalid(format_args!("{path:?} is not UTF-8 text, expected a Jinja template")))?;
+        Ok(Some(checkpoint.other_chat_template(&path, &source)?))
+    }
+}
+
+/// Checks that weights and cache fit the memory of this machine.
+fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tokens: usize) -> Result<(), Failure> {
+    let cache_bytes = kv_cache_bytes_per_token(config, 4) * num_sequences as u128 * num_tokens as u128;
+    match total_memory_bytes() {
+        Some(memory) if cache_bytes + u128::from(weight_bytes) > u128::from(memory) => {
+            let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
+            Err(Failure::too_large(format_args!(
+                "{num_sequences} texts of {num_tokens} tokens need {:.1} GiB and the weights {:.1} GiB, expected at most the \
+                 {:.1} GiB of this machine: --ctx-size makes texts shorter",
+                gib(cache_bytes),
+                gib(weight_bytes.into()),
+                gib(memory.into()),
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Loaded {
+    /// The template of chats.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn chat_template(&self) -> Result<&ChatTemplate, Failure> {
+        self.template.as_ref().ok_or_else(|| {
+            let name = &self.name;
+            Failure::invalid(format_args!(
+                "{name:?} has no chat template (--chat-template solar, or a file, gives one)"
+            ))
+        })
+    }
+
+    /// Layers and experts of each; none of a dense model.
+    pub(super) fn experts(&self) -> Option<(usize, usize)> {
+        let config = self.text_model.model.config();
+        config.moe.map(|moe| (config.num_hidden_layers, moe.num_local_experts))
+    }
+}

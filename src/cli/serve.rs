@@ -1,0 +1,115 @@
+//! `serve`: a model behind OpenAI's API.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::sync::Arc;
+
+use clap::{Arg, Args};
+
+use super::failure::Failure;
+use super::model::{Loaded, ModelArgs};
+use super::values::{byte_count, not_negative, size};
+use super::{console, interrupt};
+use crate::generate::MAX_SEQUENCES;
+use crate::model::CausalLm;
+use crate::serve::{Limits, Served, serve};
+
+/// Serve a model with OpenAI's API, and a chat page
+///
+/// The paths are /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics and / (the page). Requests are computed
+/// in one batch. A signal ends the server when running texts are complete, after ten seconds at most.
+#[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
+pub struct ServeArgs {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArgs,
+
+    /// Address to listen on; 0.0.0.0 is every network of this machine
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), help_heading = "Network")]
+    pub host: IpAddr,
+    /// Port; 0 is any free one
+    #[arg(long, value_name = "N", default_value_t = 8080, help_heading = "Network")]
+    pub port: u16,
+    /// Key that clients have to send, as Authorization: Bearer KEY [default: that of DEEPWIDE_API_KEY, if it is set]
+    #[arg(long, value_name = "KEY", help_heading = "Network")]
+    pub api_key: Option<String>,
+    /// Name of the model in answers [default: the last part of MODEL]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub alias: Option<String>,
+
+    /// Texts computed at once
+    #[arg(long, visible_alias = "np", value_name = "N", default_value_t = 16, value_parser = parallel, help_heading = "Limits")]
+    pub parallel: usize,
+    /// Requests that may wait; more are refused with status 503
+    #[arg(long, value_name = "N", default_value_t = 256, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Limits")]
+    pub queue: usize,
+    /// Tokens of a text at most [default: the context]
+    #[arg(long, value_name = "N", value_parser = size, help_heading = "Limits")]
+    pub max_tokens: Option<usize>,
+    /// Largest body of a request
+    #[arg(long, value_name = "SIZE", default_value = "4MB", value_parser = byte_count, help_heading = "Limits")]
+    pub max_body: u64,
+}
+
+/// Leaves the rarer options to `--help`.
+fn brief(arg: Arg) -> Arg {
+    const RARE: [&str; 2] = ["alias", "max_body"];
+    if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
+}
+
+fn parallel(text: &str) -> Result<usize, String> {
+    match not_negative(text)? {
+        number if (1..=MAX_SEQUENCES).contains(&number) => Ok(number),
+        number => Err(format!("{number} is not from 1 to {MAX_SEQUENCES}")),
+    }
+}
+
+/// Serves a model until a signal.
+///
+/// # Errors
+/// If the model cannot be loaded or the address is taken.
+pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let address = (args.host, args.port);
+    let listener = TcpListener::bind(address).map_err(|error| {
+        Failure::runtime(format_args!("cannot listen on {}:{}: {error}", args.host, args.port)).for_option("--port")
+    })?;
+    let api_key = args.api_key.clone().or_else(|| std::env::var("DEEPWIDE_API_KEY").ok()).filter(|key| !key.is_empty());
+    if !args.host.is_loopback() && api_key.is_none() {
+        console::tell("warning: anyone in the network can use this server (--api-key asks for a key)");
+    }
+    args.model.with_threads(|| {
+        let loaded = args.model.load(args.parallel, usize::MAX / 2)?;
+        let served = Arc::new(served(args, api_key, &loaded));
+        let engine = loaded.text_model.engine(args.parallel);
+        interrupt::catch();
+        let bound = listener.local_addr().map_err(Failure::runtime)?;
+        console::tell(format_args!("listening on http://{bound}"));
+        serve(engine, served, listener, || interrupt::caught().is_some()).map_err(Failure::runtime)?;
+        match interrupt::caught() {
+            Some(signal) => Err(Failure::runtime(format_args!("stopped by signal {signal}"))),
+            None => Ok(()),
+        }
+    })
+}
+
+fn served(args: &ServeArgs, api_key: Option<String>, loaded: &Loaded) -> Served {
+    let (num_sparse_layers, num_experts) = loaded.experts().unwrap_or_default();
+    let context = loaded.text_model.context();
+    Served {
+        name: args.alias.clone().unwrap_or_else(|| loaded.name.clone()),
+        tokenizer: loaded.text_model.tokenizer.clone(),
+        template: loaded.template.clone(),
+        vocab_size: loaded.text_model.model.config().vocab_size,
+        num_sparse_layers,
+        num_experts,
+        limits: Limits {
+            parallel: args.parallel,
+            queue: args.queue,
+            context,
+            max_tokens: args.max_tokens.unwrap_or(context).min(context),
+            body_bytes: usize::try_from(args.max_body).unwrap_or(usize::MAX),
+        },
+        api_key,
+        created: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+    }
+}

@@ -1,0 +1,188 @@
+//! Continuous batching: token sequences that join and leave a ragged batch.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+
+use super::prefill::{Prefill, heaviest, numbers};
+use super::sequence::Sequence;
+use super::slots::Slots;
+use super::{Event, GenerateError, Request, SequenceId};
+use crate::model::{CausalLm, HiddenStates, TokenBatch};
+
+/// Sequences of a pass at most. A product of more rows is summed in another order, and a sequence would not have the bits that
+/// it has alone.
+pub const MAX_SEQUENCES: usize = 24;
+
+/// Limits of a [`Batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Sequences at once, from 1 to [`MAX_SEQUENCES`]; further ones wait.
+    pub max_sequences: usize,
+    /// Tokens of a prompt and its output together, at most `max_position_embeddings`.
+    pub context: usize,
+}
+
+/// Continues sequences of token ids, many in one pass.
+///
+/// A prompt is computed alone, then its sequences join the batch; one that ends makes room for another.
+#[derive(Debug)]
+pub struct Batch<'a, M> {
+    model: &'a M,
+    settings: BatchSettings,
+    device: Device,
+    slots: Slots,
+    waiting: VecDeque<Prefill>,
+    num_requests: u64,
+}
+
+/// Receives the events of a sequence; `Break` ends the sequence.
+pub type Listener<'a> = dyn FnMut(SequenceId, Event) -> ControlFlow<()> + 'a;
+
+impl<'a, M: CausalLm> Batch<'a, M> {
+    /// A batch without sequences.
+    ///
+    /// # Panics
+    /// If a setting is out of its range.
+    pub fn new(model: &'a M, settings: BatchSettings, device: &Device) -> Self {
+        let BatchSettings { max_sequences, context } = settings;
+        assert!(
+            (1..=MAX_SEQUENCES).contains(&max_sequences),
+            "{max_sequences} sequences, expected 1 to {MAX_SEQUENCES}"
+        );
+        let most = model.config().max_position_embeddings;
+        assert!((1..=most).contains(&context), "a context of {context} tokens, expected 1 to {most}");
+        let slots = Slots::new(model.config(), device);
+        Self { model, settings, device: device.clone(), slots, waiting: VecDeque::new(), num_requests: 0 }
+    }
+
+    /// Adds the sequences of a request, and returns its number. They begin when there is room, in the order of requests.
+    ///
+    /// # Errors
+    /// Those of [`Request::check`].
+    pub fn submit(&mut self, request: Request) -> Result<u64, GenerateError> {
+        request.check(self.settings.context, self.model.config().vocab_size)?;
+        let number = self.num_requests;
+        self.num_requests += 1;
+        self.waiting.push_back(Prefill::new(self.model, number, request, &self.device));
+        Ok(number)
+    }
+
+    /// Ends the sequences of a request without further events.
+    pub fn cancel(&mut self, request: u64) {
+        self.waiting.retain(|prefill| prefill.number != request);
+        let (rows, _) = self.slots.parts();
+        rows.iter_mut()
+            .filter(|row| row.as_ref().is_some_and(|row| row.id.request == request))
+            .for_each(|row| *row = None);
+        self.slots.release(self.model.config(), !self.waiting.is_empty());
+    }
+
+    /// Sequences that have tokens.
+    pub fn num_running(&self) -> usize {
+        self.slots.num_running()
+    }
+
+    /// Requests with sequences that have not begun.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.num_running() == 0 && self.waiting.is_empty()
+    }
+
+    /// Computes a part of the next prompt, if there is room for its sequences, then the next token of every sequence.
+    pub fn step(&mut self, listener: &mut Listener<'_>) {
+        if self.num_running() < self.settings.max_sequences {
+            self.prefill(listener);
+        }
+        if self.num_running() > 0 {
+            self.decode(listener);
+            self.slots.release(self.model.config(), !self.waiting.is_empty());
+        }
+    }
+
+    fn prefill(&mut self, listener: &mut Listener<'_>) {
+        let Some(mut prefill) = self.waiting.pop_front() else { return };
+        let first =
+            Sequence::new(&prefill.request, SequenceId { request: prefill.number, index: 0 }, self.settings.context);
+        let needs_logits = first.finish().is_none() || prefill.request.prompt_logprobs;
+        if needs_logits && !prefill.is_complete() {
+            prefill.advance(self.model, &self.device);
+        }
+        if prefill.is_complete() || !needs_logits {
+            while prefill.num_begun < prefill.request.num_sequences && self.num_running() < self.settings.max_sequences
+            {
+                self.begin(&mut prefill, listener);
+            }
+        }
+        if prefill.num_begun < prefill.request.num_sequences {
+            self.waiting.push_front(prefill);
+        }
+    }
+
+    /// Begins the next sequence of a computed prompt.
+    fn begin(&mut self, prefill: &mut Prefill, listener: &mut Listener<'_>) {
+        let id = SequenceId { request: prefill.number, index: prefill.num_begun };
+        prefill.num_begun += 1;
+        let mut sequence = Sequence::new(&prefill.request, id, self.settings.context);
+        if prefill.request.prompt_logprobs && listener(id, Event::Prompt(prefill.logprobs.clone())).is_break() {
+            return;
+        }
+        if let Some(reason) = sequence.finish() {
+            let _ends_anyway = listener(id, Event::Finished(reason));
+            return;
+        }
+        if advance(&mut sequence, &mut prefill.logits.clone(), prefill.experts.clone(), listener).is_continue() {
+            self.slots.insert(self.model.config(), sequence, &prefill.cache, self.settings.max_sequences);
+        }
+    }
+
+    fn decode(&mut self, listener: &mut Listener<'_>) {
+        self.slots.make_room(self.model.config());
+        let (rows, cache) = self.slots.parts();
+        let ids: Vec<&[u32]> =
+            rows.iter().map(|row| row.as_ref().map_or(&[][..], |row| std::slice::from_ref(&row.last))).collect();
+        let tokens = TokenBatch::padded(&ids, &self.device);
+        let HiddenStates { last, routing } = self.model.hidden_states(tokens, Some(cache));
+        let mut logits = numbers(self.model.lm_head(last));
+        let shows_routing = rows.iter().flatten().any(|row| row.routing);
+        let experts = if shows_routing { heaviest(&routing) } else { Vec::new() };
+        let vocab_size = self.model.config().vocab_size;
+        for (at, (row, logits)) in rows.iter_mut().zip(logits.chunks_exact_mut(vocab_size)).enumerate() {
+            let Some(sequence) = row else { continue };
+            let experts = if sequence.routing { experts.iter().map(|layer| layer[at]).collect() } else { Vec::new() };
+            if advance(sequence, logits, experts, listener).is_break() {
+                *row = None;
+            }
+        }
+    }
+}
+
+/// Chooses the next token of a sequence and tells it. `Break` if the sequence has ended.
+fn advance(
+    sequence: &mut Sequence,
+    logits: &mut [f32],
+    experts: Vec<u32>,
+    listener: &mut Listener<'_>,
+) -> ControlFlow<()> {
+    match sequence.choose(logits, experts) {
+        Err(error) => {
+            let _ends_anyway = listener(sequence.id, Event::Failed(error));
+            ControlFlow::Break(())
+        }
+        Ok(chosen) => {
+            listener(sequence.id, Event::Token(chosen))?;
+            match sequence.finish() {
+                None => ControlFlow::Continue(()),
+                Some(reason) => {
+                    let _ends_anyway = listener(sequence.id, Event::Finished(reason));
+                    ControlFlow::Break(())
+                }
+            }
+        }
+    }
+}

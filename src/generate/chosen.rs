@@ -1,0 +1,37 @@
+//! Tokens and events of sequences.
+
+use super::{FinishReason, GenerateError, TokenLogprob};
+
+/// A sequence of a [`Request`](super::Request).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId {
+    /// The number of the request, in the order in which requests were made.
+    pub request: u64,
+    /// The index of the sequence in its request.
+    pub index: usize,
+}
+
+/// A chosen token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability, if asked for.
+    pub logprob: Option<TokenLogprob>,
+    /// The heaviest expert of each layer, first layer first, at the position that predicted the token, if asked for.
+    pub experts: Vec<u32>,
+}
+
+/// News of a sequence.
+#[derive(Debug)]
+pub enum Event {
+    /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any token, for each
+    /// sequence.
+    Prompt(Vec<Option<TokenLogprob>>),
+    /// The next token. A stop token is told, too.
+    Token(Chosen),
+    /// There are no more tokens.
+    Finished(FinishReason),
+    /// The sequence cannot go on.
+    Failed(GenerateError),
+}

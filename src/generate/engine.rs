@@ -1,0 +1,236 @@
+//! Continuous batching of texts.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+
+use super::output::PartialText;
+use super::{
+    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, Request, SequenceId, StopStrings,
+    TokenLogprob,
+};
+use crate::model::CausalLm;
+use crate::tokenizer::Tokenizer;
+
+/// News of a text.
+#[derive(Debug)]
+pub enum Progress {
+    /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any text.
+    Prompt(Vec<Option<TokenLogprob>>),
+    /// More of the text; it can be empty while tokens come.
+    Delta(Delta),
+    /// The text is complete. `num_tokens` counts the chosen tokens, that of the end included.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Tokens of the output.
+        num_tokens: usize,
+    },
+    /// The text cannot go on.
+    Failed(GenerateError),
+}
+
+/// Receives the news of a text; `Break` ends it.
+pub type TextListener<'a> = dyn FnMut(SequenceId, Progress) -> ControlFlow<()> + 'a;
+
+/// Continues texts, many in one pass; see [`Batch`].
+#[derive(Debug)]
+pub struct Engine<'a, M> {
+    batch: Batch<'a, M>,
+    tokenizer: &'a Tokenizer,
+    /// Requests with a sequence that has not ended.
+    requests: BTreeMap<u64, Texts>,
+}
+
+/// The texts of a request.
+#[derive(Debug)]
+struct Texts {
+    prompt: Vec<u32>,
+    stop: StopStrings,
+    stop_tokens: Vec<u32>,
+    running: BTreeMap<usize, Text>,
+    /// Sequences that have not ended.
+    num_left: usize,
+}
+
+#[derive(Debug)]
+struct Text {
+    partial: PartialText,
+    num_tokens: usize,
+    stop_token: Option<Chosen>,
+}
+
+impl<'a, M: CausalLm> Engine<'a, M> {
+    /// An engine without texts.
+    ///
+    /// # Panics
+    /// As [`Batch::new`].
+    pub fn new(model: &'a M, tokenizer: &'a Tokenizer, settings: BatchSettings, device: &Device) -> Self {
+        Self { batch: Batch::new(model, settings, device), tokenizer, requests: BTreeMap::new() }
+    }
+
+    /// Adds the sequences of a request, each of which also ends at a stop string, and returns its number. A stop string that is a
+    /// token of the vocabulary is a stop token, too: special tokens give no text.
+    ///
+    /// # Errors
+    /// Those of [`Request::check`].
+    pub fn submit(&mut self, mut request: Request, stop: Vec<String>) -> Result<u64, GenerateError> {
+        request.stop_tokens.extend(stop.iter().filter_map(|string| self.tokenizer.token_to_id(string)));
+        let (prompt, stop_tokens) = (request.prompt.clone(), request.stop_tokens.clone());
+        let (stop, num_left) = (StopStrings::new(stop), request.num_sequences);
+        let number = self.batch.submit(request)?;
+        let texts = Texts { prompt, stop, stop_tokens, running: BTreeMap::new(), num_left };
+        self.requests.insert(number, texts);
+        Ok(number)
+    }
+
+    /// Ends the texts of a request without further news.
+    pub fn cancel(&mut self, request: u64) {
+        self.batch.cancel(request);
+        self.requests.remove(&request);
+    }
+
+    /// Texts that have tokens.
+    pub fn num_running(&self) -> usize {
+        self.batch.num_running()
+    }
+
+    /// Requests with texts that have not begun.
+    pub fn num_waiting(&self) -> usize {
+        self.batch.num_waiting()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.batch.is_idle()
+    }
+
+    /// Computes the next token of every text; see [`Batch::step`].
+    pub fn step(&mut self, listener: &mut TextListener<'_>) {
+        let Self { batch, tokenizer, requests } = self;
+        batch.step(&mut |id, event| {
+            let Some(texts) = requests.get_mut(&id.request) else { return ControlFlow::Break(()) };
+            let is_last = matches!(event, Event::Finished(_) | Event::Failed(_));
+            let flow = texts.take(tokenizer, id, event, listener);
+            if is_last || flow.is_break() {
+                texts.running.remove(&id.index);
+                texts.num_left -= 1;
+            }
+            flow
+        });
+        requests.retain(|_, texts| texts.num_left > 0);
+    }
+
+    /// Continues every prompt, and returns the outputs of each request in the order of the requests. `watch` is told how many
+    /// requests are done.
+    ///
+    /// # Errors
+    /// The first [`GenerateError`]; the other requests are then cancelled.
+    pub fn run(
+        &mut self,
+        requests: Vec<(Request, Vec<String>)>,
+        watch: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<Output>>, GenerateError> {
+        let mut outputs: BTreeMap<u64, Vec<PartialOutput>> = BTreeMap::new();
+        let (mut failure, mut num_done) = (None, 0);
+        for (request, stop) in requests {
+            let texts = (0..request.num_sequences).map(|_| PartialOutput::default()).collect();
+            match self.submit(request, stop) {
+                Ok(number) => drop(outputs.insert(number, texts)),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        while failure.is_none() && !self.is_idle() {
+            self.step(&mut |id, progress| {
+                let texts = outputs.get_mut(&id.request).expect("a request of this run");
+                let output = &mut texts[id.index];
+                match progress {
+                    Progress::Prompt(_) => {}
+                    Progress::Delta(delta) => {
+                        output.text += &delta.text;
+                        output.tokens.extend(delta.tokens);
+                    }
+                    Progress::Finished { reason, .. } => output.finish = Some(reason),
+                    Progress::Failed(error) => failure = Some(error),
+                }
+                if texts.iter().all(|output| output.finish.is_some()) {
+                    num_done += 1;
+                    watch(num_done);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        match failure {
+            Some(error) => {
+                outputs.into_keys().for_each(|number| self.cancel(number));
+                Err(error)
+            }
+            None => {
+                Ok(outputs.into_values().map(|texts| texts.into_iter().map(PartialOutput::whole).collect()).collect())
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct PartialOutput {
+    text: String,
+    tokens: Vec<super::TokenText>,
+    finish: Option<FinishReason>,
+}
+
+impl PartialOutput {
+    fn whole(self) -> Output {
+        let finish = self.finish.expect("no sequence is left");
+        Output { text: self.text, tokens: self.tokens, finish }
+    }
+}
+
+impl Texts {
+    /// Turns an event of tokens into news of a text.
+    fn take(
+        &mut self,
+        tokenizer: &Tokenizer,
+        id: SequenceId,
+        event: Event,
+        listener: &mut TextListener<'_>,
+    ) -> ControlFlow<()> {
+        let new =
+            || Text { partial: PartialText::new(&self.prompt, self.stop.clone()), num_tokens: 0, stop_token: None };
+        let text = self.running.entry(id.index).or_insert_with(new);
+        match event {
+            Event::Prompt(logprobs) => listener(id, Progress::Prompt(logprobs)),
+            Event::Failed(error) => listener(id, Progress::Failed(error)),
+            Event::Token(token) => {
+                text.num_tokens += 1;
+                if self.stop_tokens.contains(&token.id) {
+                    text.stop_token = Some(token);
+                    return ControlFlow::Continue(());
+                }
+                match text.partial.push(tokenizer, token) {
+                    Err(error) => {
+                        let _ends_anyway = listener(id, Progress::Failed(error.into()));
+                        ControlFlow::Break(())
+                    }
+                    Ok((delta, is_stopped)) => {
+                        listener(id, Progress::Delta(delta))?;
+                        if !is_stopped {
+                            return ControlFlow::Continue(());
+                        }
+                        let (reason, num_tokens) = (FinishReason::StopString, text.num_tokens);
+                        let _ends_anyway = listener(id, Progress::Finished { reason, num_tokens });
+                        ControlFlow::Break(())
+                    }
+                }
+            }
+            Event::Finished(reason) => match text.partial.finish(tokenizer, text.stop_token.take()) {
+                Err(error) => listener(id, Progress::Failed(error.into())),
+                Ok(delta) => {
+                    listener(id, Progress::Delta(delta))?;
+                    listener(id, Progress::Finished { reason, num_tokens: text.num_tokens })
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The text of a sequence, as it grows and whole.
+
+use std::collections::VecDeque;
+
+use super::{Chosen, Detokenizer, FinishReason, StopStrings};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+/// A sequence that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Without the prompt, special tokens and the stop string.
+    pub text: String,
+    /// The tokens of the text, and the stop token.
+    pub tokens: Vec<TokenText>,
+    /// Why it has ended.
+    pub finish: FinishReason,
+}
+
+/// The next part of a text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Delta {
+    /// Whole characters that are in no stop string.
+    pub text: String,
+    /// The tokens that begin in the text.
+    pub tokens: Vec<TokenText>,
+}
+
+/// A token and the text that it adds: empty if it does not complete a character.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenText {
+    /// The text.
+    pub text: String,
+    /// The token.
+    pub token: Chosen,
+}
+
+/// A text on its way from tokens to the reader.
+#[derive(Debug)]
+pub(super) struct PartialText {
+    detokenizer: Detokenizer,
+    stop: StopStrings,
+    /// Tokens that begin in text that is held back, each with its place.
+    tokens: VecDeque<(usize, TokenText)>,
+    /// Bytes of the text that is decoded, and of that which is certain.
+    num_decoded: usize,
+    num_certain: usize,
+}
+
+impl PartialText {
+    pub(super) fn new(prompt: &[u32], stop: StopStrings) -> Self {
+        let detokenizer = Detokenizer::after(prompt);
+        Self { detokenizer, stop, tokens: VecDeque::new(), num_decoded: 0, num_certain: 0 }
+    }
+
+    /// The text that becomes certain by a token, and whether a stop string was found.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub(super) fn push(&mut self, tokenizer: &Tokenizer, token: Chosen) -> Result<(Delta, bool), TokenizerError> {
+        let text = self.detokenizer.push(tokenizer, token.id)?;
+        let place = self.num_decoded;
+        self.num_decoded += text.len();
+        let (certain, is_stopped) = self.stop.push(&text);
+        self.tokens.push_back((place, TokenText { text, token }));
+        Ok((self.take(certain), is_stopped))
+    }
+
+    /// The text that was held back, of a sequence that has ended without a stop string. A stop token adds no text.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub(super) fn finish(
+        &mut self,
+        tokenizer: &Tokenizer,
+        stop_token: Option<Chosen>,
+    ) -> Result<Delta, TokenizerError> {
+        let rest = self.detokenizer.finish(tokenizer)?;
+        if let Some((_, last)) = self.tokens.back_mut() {
+            last.text += &rest;
+        }
+        let (mut text, is_stopped) = self.stop.push(&rest);
+        if !is_stopped {
+            text += &self.stop.finish();
+        }
+        let mut delta = self.take(text);
+        if !is_stopped {
+            delta.tokens.extend(self.tokens.drain(..).map(|(_, token)| token));
+            delta.tokens.extend(stop_token.map(|token| TokenText { text: String::new(), token }));
+        }
+        Ok(delta)
+    }
+
+    /// Takes the tokens that begin in text that is certain now.
+    fn take(&mut self, text: String) -> Delta {
+        self.num_certain += text.len();
+        let count = self.tokens.partition_point(|(place, _)| *place < self.num_certain);
+        Delta { text, tokens: self.tokens.drain(..count).map(|(_, token)| token).collect() }
+    }
+}

@@ -1,0 +1,72 @@
+//! The body of `/v1/completions`.
+
+use serde_json::Value;
+
+use super::ApiError;
+use super::body::{Body, MAX_CHOICES, MAX_TOP_LOGPROBS};
+use super::fields::Fields;
+use super::served::Served;
+use crate::generate::{Request, prompt_ids};
+use crate::tokenizer::Tokenizer;
+
+/// Tokens of a completion, unless the request says otherwise.
+const DEFAULT_TOKENS: usize = 16;
+
+/// A checked request of `/v1/completions`.
+#[derive(Debug)]
+pub(super) struct CompletionBody {
+    pub(super) body: Body,
+    /// Token ids of each prompt.
+    pub(super) prompts: Vec<Vec<u32>>,
+    /// Whether the texts begin with their prompts.
+    pub(super) echo: bool,
+}
+
+impl CompletionBody {
+    /// Reads and checks a body.
+    pub(super) fn parse(bytes: &[u8], served: &Served) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(bytes)?;
+        let most = served.limits.max_tokens;
+        let mut body = Body::take(&mut fields, served.tokenizer.eos(), Some(DEFAULT_TOKENS), most)?;
+        let n = body.request.num_sequences;
+        fields.refuse("best_of", |value| *value == n)?;
+        let echo = fields.bool("echo")?;
+        body.request.logprobs = fields.count("logprobs", 0, MAX_TOP_LOGPROBS)?;
+        body.request.prompt_logprobs = echo && body.request.logprobs.is_some();
+        let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "found no prompt, expected one"))?;
+        let prompts = prompts(&served.tokenizer, prompt)?;
+        if prompts.len() * n > MAX_CHOICES {
+            let message = format!("found {} prompts with n = {n}, expected at most {MAX_CHOICES} texts", prompts.len());
+            return Err(ApiError::field("prompt", message));
+        }
+        for prompt in &prompts {
+            Request::new(prompt.clone()).check(served.limits.context, served.vocab_size)?;
+        }
+        Ok(Self { body, prompts, echo })
+    }
+}
+
+/// A string, an array of strings, an array of token ids, or an array of such arrays.
+fn prompts(tokenizer: &Tokenizer, prompt: Value) -> Result<Vec<Vec<u32>>, ApiError> {
+    let expected = "expected a string, an array of strings, an array of token ids, or an array of such arrays";
+    let refused = || ApiError::field("prompt", format!("found a prompt of another type, {expected}"));
+    let text = |value: &Value| match value.as_str() {
+        Some(text) => text_ids(tokenizer, text),
+        None => Err(refused()),
+    };
+    let ids = |value: &Value| -> Option<Vec<u32>> {
+        value.as_array()?.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+    };
+    let Value::Array(parts) = &prompt else { return Ok(vec![text(&prompt)?]) };
+    match parts.first() {
+        None => Err(ApiError::field("prompt", format!("found an empty array, {expected}"))),
+        Some(Value::String(_)) => parts.iter().map(text).collect(),
+        Some(Value::Array(_)) => parts.iter().map(|part| ids(part).ok_or_else(refused)).collect(),
+        Some(_) => Ok(vec![ids(&prompt).ok_or_else(refused)?]),
+    }
+}
+
+/// The ids of a text, with those that the tokenizer puts around one; of an empty text the one that begins a text.
+fn text_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ApiError> {
+    prompt_ids(tokenizer, text).map_err(|error| ApiError::field("prompt", error))
+}

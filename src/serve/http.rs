@@ -1,0 +1,278 @@
+//! Routes, limits and the end of the server.
+
+use std::net::{IpAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::answer::{AnswerHeader, Endpoint};
+use super::body::Body;
+use super::chat_body::ChatBody;
+use super::completion_body::CompletionBody;
+use super::served::Served;
+use super::stream::Answer;
+use super::texts::{Shown, Texts};
+use super::{ApiError, Job, Metrics, Worker};
+use crate::generate::{Engine, Request as TextRequest, fresh_seed};
+use crate::model::CausalLm;
+
+/// How long texts may go on after the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often the server looks whether it was told to stop.
+const TICK: Duration = Duration::from_millis(50);
+/// The chat page.
+const PAGE: &str = include_str!("page.html");
+
+/// Why a server has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the server failed: {0}")]
+pub struct ServeError(#[from] std::io::Error);
+
+/// What handlers share.
+#[derive(Debug)]
+struct App {
+    served: Arc<Served>,
+    metrics: Arc<Metrics>,
+    jobs: Sender<Job>,
+    /// Places of requests that are computed or wait.
+    places: Arc<Semaphore>,
+    num_places: usize,
+    /// Whether only this machine is served; then a browser must not be led here under another name.
+    is_local: bool,
+}
+
+/// Serves a model until `is_stopped`. The calling thread computes. Requests that are answered then have ten more seconds.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve<M: CausalLm>(
+    engine: Engine<'_, M>,
+    served: Arc<Served>,
+    listener: TcpListener,
+    is_stopped: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> Result<(), ServeError> {
+    let (jobs, inbox) = channel();
+    let metrics = Arc::new(Metrics::default());
+    let num_places = served.limits.parallel + served.limits.queue;
+    let is_local = listener.local_addr()?.ip().is_loopback();
+    let places = Arc::new(Semaphore::new(num_places));
+    let app = Arc::new(App { served, metrics: metrics.clone(), jobs, places, num_places, is_local });
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let http = std::thread::Builder::new().name("http".to_owned());
+    let http = http.spawn(move || runtime.block_on(answer_until(app, listener, is_stopped)))?;
+    Worker::new(engine, &metrics).run(&inbox);
+    http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(())
+}
+
+async fn answer_until(
+    app: Arc<App>,
+    listener: TcpListener,
+    is_stopped: impl Fn() -> bool + Clone + Send + Sync + 'static,
+) -> std::io::Result<()> {
+    // Parts of a stream are sent at once.
+    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
+        let _slower = connection.set_nodelay(true);
+    });
+    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopped(is_stopped.clone()));
+    let mut server = tokio::spawn(server.into_future());
+    while !is_stopped() {
+        match tokio::time::timeout(TICK, &mut server).await {
+            Ok(ended) => return ended.unwrap_or(Ok(())),
+            Err(_) => continue,
+        }
+    }
+    // Connections that are still open are closed with the runtime.
+    let _open = tokio::time::timeout(GRACE, server).await;
+    Ok(())
+}
+
+async fn stopped(is_stopped: impl Fn() -> bool) {
+    while !is_stopped() {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    let limit = DefaultBodyLimit::max(app.served.limits.body_bytes);
+    Router::new()
+        .route("/", get(async || Html(PAGE)))
+        .route("/health", get(async || Json(json!({"status": "ok"}))))
+        .route("/metrics", get(metrics))
+        .route("/v1/models", get(models))
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat_completions))
+        .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
+        })
+        .layer(limit)
+        .layer(from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+/// Checks a request before its body is read, and counts its response.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    const PATHS: [&str; 6] = ["/", "/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"];
+    let path = PATHS.into_iter().find(|path| *path == request.uri().path()).unwrap_or("other");
+    let response = match app.admit(path, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    app.metrics.respond(path, response.status().as_u16());
+    response
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.to_text())
+}
+
+async fn models(State(app): State<Arc<App>>) -> Response {
+    let Served { name, created, limits, num_experts, num_sparse_layers, template, .. } = &*app.served;
+    let model = json!({
+        "id": name, "object": "model", "created": created, "owned_by": "deepwide", "max_model_len": limits.context,
+        "num_experts": num_experts, "num_sparse_layers": num_sparse_layers, "chat": template.is_some(),
+    });
+    Json(json!({"object": "list", "data": [model]})).into_response()
+}
+
+async fn completions(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let bytes = app.json(&headers, body)?;
+    let served = app.served.clone();
+    let CompletionBody { body, prompts, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
+    app.answer(Endpoint::Completion, body, prompts, echo).await
+}
+
+async fn chat_completions(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let bytes = app.json(&headers, body)?;
+    let served = app.served.clone();
+    let ChatBody { body, prompt } = parsed(move || ChatBody::parse(&bytes, &served)).await?;
+    app.answer(Endpoint::Chat, body, vec![prompt], false).await
+}
+
+/// Reads and tokenizes on another thread, so that streams go on meanwhile.
+async fn parsed<T: Send + 'static>(
+    parse: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read");
+    tokio::task::spawn_blocking(parse).await.map_err(failed)?
+}
+
+impl App {
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        // A page of another site can let its own name mean this machine, and the browser would take us for that site.
+        if self.is_local && !text(header::HOST).is_none_or(is_local_name) {
+            let message = "found another name than localhost in the Host header of a server for this machine only";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+        }
+        let Some(key) = self.served.api_key.as_deref().filter(|_| !["/", "/health"].contains(&path)) else {
+            return Ok(());
+        };
+        let given = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        match given.is_some_and(|given| is_same(given.as_bytes(), key.as_bytes())) {
+            true => Ok(()),
+            false => Err(ApiError::unauthorized()),
+        }
+    }
+
+    /// The body of a request that says that it is JSON: a page of another site cannot send such a request unasked.
+    fn json(&self, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if !kind.trim().to_ascii_lowercase().starts_with("application/json") {
+            let message = format!("found Content-Type {kind:?}, expected application/json");
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+        body.map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let most = self.served.limits.body_bytes;
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"))
+            }
+            status => ApiError::new(status, error),
+        })
+    }
+
+    /// Hands the texts of a request to the computing thread, and answers as they come.
+    async fn answer(
+        &self,
+        endpoint: Endpoint,
+        body: Body,
+        prompts: Vec<Vec<u32>>,
+        echo: bool,
+    ) -> Result<Response, ApiError> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))?;
+        let (reply, updates) = tokio::sync::mpsc::unbounded_channel();
+        let request = |prompt: &Vec<u32>| TextRequest { prompt: prompt.clone(), ..body.request.clone() };
+        let requests = prompts.iter().map(request).collect();
+        let shown = Shown { echo, logprobs: body.request.logprobs.is_some(), routing: body.request.routing };
+        self.jobs
+            .send(Job { requests, stop: body.stop, reply })
+            .map_err(|_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))?;
+        let kind = if endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
+        let header = AnswerHeader {
+            endpoint,
+            id: format!("{kind}-{:016x}", fresh_seed()),
+            created: now(),
+            model: self.served.name.clone(),
+        };
+        let texts = Texts::new(prompts, body.request.num_sequences, shown);
+        let served = self.served.clone();
+        let answer = Answer { header, served, texts, updates, include_usage: body.include_usage, _place: place };
+        if body.stream { Ok(answer.stream()) } else { answer.whole().await }
+    }
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// Whether a `Host` header names this machine.
+fn is_local_name(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Compares secrets in a time that depends on their lengths only.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_this_machine_are_known_with_and_without_a_port() {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:80", "[::1]:8080", "127.1.2.3"] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in ["example.com", "localhost.example.com:80", "10.0.0.1:8080", "127.0.0.1.example.com", ""] {
+            assert!(!is_local_name(host), "{host}");
+        }
+        assert!(is_same(b"key", b"key") && !is_same(b"key", b"kez") && !is_same(b"key", b"key2"));
+    }
+}

@@ -1,0 +1,116 @@
+//! The thread that computes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Job, Metrics, Update};
+use crate::generate::{Engine, Progress, SequenceId};
+use crate::model::CausalLm;
+
+/// Takes jobs from a queue and continues the texts of all of them in one batch.
+#[derive(Debug)]
+pub struct Worker<'a, M> {
+    engine: Engine<'a, M>,
+    metrics: &'a Metrics,
+    clients: BTreeMap<u64, Client>,
+}
+
+/// Where the news of a request go.
+#[derive(Debug)]
+struct Client {
+    reply: UnboundedSender<Update>,
+    /// The number of the request's first text in its job.
+    first: usize,
+    num_left: usize,
+}
+
+impl<'a, M: CausalLm> Worker<'a, M> {
+    /// A worker without jobs.
+    pub fn new(engine: Engine<'a, M>, metrics: &'a Metrics) -> Self {
+        Self { engine, metrics, clients: BTreeMap::new() }
+    }
+
+    /// Works until no one can send jobs any more and all of them are done.
+    pub fn run(&mut self, jobs: &Receiver<Job>) {
+        loop {
+            // Waits for a job only if there is nothing else to do.
+            let mut next = match self.engine.is_idle() {
+                true => jobs.recv().map_err(|_| TryRecvError::Disconnected),
+                false => jobs.try_recv(),
+            };
+            while let Ok(job) = next {
+                self.begin(job);
+                next = jobs.try_recv();
+            }
+            if self.engine.is_idle() && matches!(next, Err(TryRecvError::Disconnected)) {
+                return;
+            }
+            self.give_up_closed();
+            self.step();
+        }
+    }
+
+    fn begin(&mut self, job: Job) {
+        let mut first = 0;
+        for request in job.requests {
+            let (num_left, num_prompt) = (request.num_sequences, request.prompt.len());
+            match self.engine.submit(request, job.stop.clone()) {
+                Ok(number) => {
+                    self.clients.insert(number, Client { reply: job.reply.clone(), first, num_left });
+                    self.metrics.prompt_tokens.fetch_add(num_prompt as u64, Ordering::Relaxed);
+                }
+                Err(error) => {
+                    // A client that has hung up does not hear it.
+                    let _closed = job.reply.send(Update::Failed(error));
+                }
+            }
+            first += num_left;
+        }
+    }
+
+    /// Gives up the texts of clients that have hung up.
+    fn give_up_closed(&mut self) {
+        let closed: Vec<u64> =
+            self.clients.iter().filter(|(_, client)| client.reply.is_closed()).map(|(number, _)| *number).collect();
+        for number in closed {
+            self.engine.cancel(number);
+            self.clients.remove(&number);
+            self.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn step(&mut self) {
+        let Self { engine, metrics, clients } = self;
+        let start = Instant::now();
+        engine.step(&mut |SequenceId { request, index }, progress| {
+            let Some(client) = clients.get_mut(&request) else { return ControlFlow::Break(()) };
+            let text = client.first + index;
+            let update = match progress {
+                Progress::Prompt(logprobs) => Update::Prompt(text, logprobs),
+                Progress::Delta(delta) => Update::Delta(text, delta),
+                Progress::Finished { reason, num_tokens } => {
+                    client.num_left -= 1;
+                    metrics.generated_tokens.fetch_add(num_tokens as u64, Ordering::Relaxed);
+                    Update::Finished(text, reason, num_tokens)
+                }
+                Progress::Failed(error) => {
+                    client.num_left -= 1;
+                    Update::Failed(error)
+                }
+            };
+            match client.reply.send(update) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        clients.retain(|_, client| client.num_left > 0);
+        metrics.step(start.elapsed());
+        metrics.running.store(engine.num_running() as u64, Ordering::Relaxed);
+        metrics.waiting.store(engine.num_waiting() as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,329 @@
+//! Generation: many sequences in one batch, each as if it were alone.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use deepwide::config::{DecoderConfig, ModelType, MoeConfig};
+use deepwide::formats::HfDirectory;
+use deepwide::generate::{
+    Batch, BatchSettings, Engine, Event, FinishReason, GenerateError, Output, Progress, Request, Sampling,
+    SamplingFields, SequenceId, token_logprob,
+};
+use deepwide::model::{AnyDecoder, CausalLm};
+use deepwide::tokenizer::Tokenizer;
+use deepwide::weights::WeightSource;
+
+use crate::models::{load, tokens};
+use crate::pico;
+
+const CONTEXT: usize = 64;
+
+fn dense() -> AnyDecoder {
+    load(&pico::random_weights(&DecoderConfig::pico(), 5), &pico::device())
+}
+
+fn sparse() -> AnyDecoder {
+    let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+    let config = DecoderConfig::pico().with(|fields| {
+        fields.model_type = ModelType::Mixtral;
+        fields.moe = Some(moe);
+    });
+    load(&pico::random_weights(&config.expect("a mixture"), 5), &pico::device())
+}
+
+fn settings(max_sequences: usize) -> BatchSettings {
+    BatchSettings { max_sequences, context: CONTEXT }
+}
+
+fn sampling(seed: u64) -> Sampling {
+    Sampling::new(SamplingFields { temperature: 1.0, seed, ..SamplingFields::default() }).expect("in range")
+}
+
+fn request(prompt: &[u32], max_tokens: usize) -> Request {
+    Request { max_tokens: Some(max_tokens), ..Request::new(prompt.to_vec()) }
+}
+
+/// Requests of different lengths, samplings and numbers of sequences.
+fn requests(vocab_size: usize) -> Vec<Request> {
+    let prompt = |salt: u32, len: u32| (0..len).map(|i| (i * 7 + salt) % vocab_size as u32).collect::<Vec<_>>();
+    let drawn = |seed, prompt: Vec<u32>, max_tokens, num_sequences| Request {
+        sampling: sampling(seed),
+        num_sequences,
+        ..request(&prompt, max_tokens)
+    };
+    let mut requests: Vec<Request> = (0..6).map(|i| request(&prompt(i, 1 + 5 * i), 3 + i as usize)).collect();
+    requests.extend((0..5).map(|i| drawn(u64::from(i), prompt(i, 2 + i), 20 - i as usize, 1 + i as usize)));
+    requests
+}
+
+type Tokens = BTreeMap<SequenceId, (Vec<u32>, Option<FinishReason>)>;
+
+/// The tokens of all sequences.
+fn run(model: &AnyDecoder, max_sequences: usize, requests: &[Request]) -> Tokens {
+    let mut batch = Batch::new(model, settings(max_sequences), &pico::device());
+    for request in requests {
+        batch.submit(request.clone()).expect("a good request");
+    }
+    let mut found = Tokens::new();
+    while !batch.is_idle() {
+        assert!(batch.num_running() <= max_sequences);
+        batch.step(&mut |id, event| collect(&mut found, id, event));
+    }
+    found
+}
+
+fn collect(found: &mut Tokens, id: SequenceId, event: Event) -> ControlFlow<()> {
+    let (tokens, finish) = found.entry(id).or_default();
+    assert_eq!(*finish, None, "nothing after the end");
+    match event {
+        Event::Token(chosen) => tokens.push(chosen.id),
+        Event::Finished(reason) => *finish = Some(reason),
+        Event::Prompt(_) => {}
+        Event::Failed(error) => panic!("{error}"),
+    }
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn a_sequence_has_the_same_tokens_at_any_batch_size_and_number_of_threads() {
+    for model in [dense(), sparse()] {
+        let requests = requests(model.config().vocab_size);
+        let alone: Tokens = requests
+            .iter()
+            .zip(0..)
+            .flat_map(|(request, number)| {
+                let found = run(&model, 1, std::slice::from_ref(request));
+                found.into_iter().map(move |(id, tokens)| (SequenceId { request: number, ..id }, tokens))
+            })
+            .collect();
+        assert_eq!(alone.len(), requests.iter().map(|request| request.num_sequences).sum::<usize>());
+        let distinct: Vec<_> = alone.iter().filter(|(id, _)| id.request == 10).map(|(_, (ids, _))| ids).collect();
+        assert!(distinct.windows(2).all(|pair| pair[0] != pair[1]), "sequences of a request differ");
+        for max_sequences in [1, 3, 24] {
+            assert_eq!(run(&model, max_sequences, &requests), alone, "{max_sequences} at once");
+        }
+        for num_threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().expect("threads");
+            assert_eq!(pool.install(|| run(&model, 8, &requests)), alone, "{num_threads} threads");
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_those_of_the_largest_logits_of_whole_passes() {
+    for model in [dense(), sparse()] {
+        let mut ids = vec![3, 1, 4];
+        let found = run(&model, 2, &[request(&ids, 12)]);
+        for chosen in &found[&SequenceId { request: 0, index: 0 }].0 {
+            let logits = model.forward(tokens(&[&ids], &pico::device())).logits.into_data();
+            let logits: Vec<f32> = logits.iter::<f32>().collect();
+            let last = &logits[logits.len() - model.config().vocab_size..];
+            let best = (0..last.len()).fold(0, |best, i| if last[i] > last[best] { i } else { best });
+            assert_eq!(*chosen as usize, best);
+            ids.push(*chosen);
+        }
+        assert_eq!(ids.len(), 15);
+    }
+}
+
+#[test]
+fn sequences_join_and_leave_while_others_go_on() {
+    let model = dense();
+    let long = request(&[1, 2, 3], 30);
+    let alone = run(&model, 1, std::slice::from_ref(&long));
+    let mut batch = Batch::new(&model, settings(3), &pico::device());
+    let first = batch.submit(long.clone()).expect("a good request");
+    let (mut found, mut cut) = (Tokens::new(), Vec::new());
+    let mut numbers = vec![first];
+    for step in 0.. {
+        if step % 4 == 1 && step < 20 {
+            numbers.push(batch.submit(request(&[step, 5], 6)).expect("a good request"));
+        }
+        if step == 10 {
+            batch.cancel(numbers[2]);
+        }
+        batch.step(&mut |id, event| {
+            if numbers.get(1) == Some(&id.request) {
+                cut.push(());
+                // The listener ends this one at its second token.
+                return if cut.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            }
+            collect(&mut found, id, event)
+        });
+        if batch.is_idle() {
+            break;
+        }
+    }
+    assert_eq!(cut.len(), 2);
+    let id = SequenceId { request: first, index: 0 };
+    assert_eq!(found[&id], alone[&SequenceId { request: 0, index: 0 }]);
+    assert_eq!(found.values().filter(|(_, finish)| finish.is_some()).count(), numbers.len() - 2);
+}
+
+#[test]
+fn a_sequence_ends_where_it_should_and_says_why() {
+    let model = dense();
+    let one = |request: Request| {
+        let id = SequenceId { request: 0, index: 0 };
+        run(&model, 2, &[request]).remove(&id).expect("a sequence")
+    };
+    let (ids, reason) = one(request(&[3, 1, 4], 12));
+    assert_eq!((ids.len(), reason), (12, Some(FinishReason::MaxTokens)));
+    assert_eq!(one(request(&[3, 1, 4], 0)), (Vec::new(), Some(FinishReason::MaxTokens)));
+    let stop = ids[4];
+    let until = ids.iter().position(|id| *id == stop).expect("it is there") + 1;
+    let stopped = Request { stop_tokens: vec![stop], ..request(&[3, 1, 4], 12) };
+    assert_eq!(one(stopped), (ids[..until].to_vec(), Some(FinishReason::StopToken(stop))));
+    // A stop token in the prompt does not stop.
+    let stopped = Request { stop_tokens: vec![4], ..request(&[3, 1, 4], 0) };
+    assert_eq!(one(stopped).1, Some(FinishReason::MaxTokens));
+    let (ids, reason) = one(Request::new(vec![3, 1, 4]));
+    assert_eq!((ids.len(), reason), (CONTEXT - 3, Some(FinishReason::ContextFull)));
+    let (ids, reason) = one(request(&[3; CONTEXT - 1], 2));
+    assert_eq!((ids.len(), reason), (1, Some(FinishReason::ContextFull)));
+    let (ids, reason) = one(request(&[3; CONTEXT], 2));
+    assert_eq!((ids.len(), reason), (0, Some(FinishReason::ContextFull)));
+}
+
+#[test]
+fn a_prompt_that_cannot_be_continued_is_refused() {
+    let model = dense();
+    let mut batch = Batch::new(&model, settings(2), &pico::device());
+    let mut refusal = |prompt: Vec<u32>| batch.submit(Request::new(prompt)).unwrap_err().to_string();
+    assert!(refusal(Vec::new()).starts_with("the prompt is empty"));
+    assert_eq!(refusal(vec![0; CONTEXT + 1]), "the prompt has 65 tokens, expected at most the 64 of the context");
+    let vocab_size = model.config().vocab_size;
+    let refused = refusal(vec![1, vocab_size as u32]);
+    assert_eq!(
+        refused,
+        format!("token {vocab_size} of the prompt is not below {vocab_size}, the size of the vocabulary")
+    );
+    assert!(batch.is_idle());
+}
+
+#[test]
+fn log_probabilities_are_those_of_a_whole_pass_and_routing_is_that_of_its_last_position() {
+    let model = sparse();
+    let prompt = [3, 1, 4, 1, 5];
+    let asked =
+        Request { logprobs: Some(2), prompt_logprobs: true, routing: true, num_sequences: 2, ..request(&prompt, 3) };
+    let mut batch = Batch::new(&model, settings(4), &pico::device());
+    batch.submit(asked).expect("a good request");
+    let (mut of_prompt, mut chosen) = (Vec::new(), Vec::new());
+    while !batch.is_idle() {
+        batch.step(&mut |_, event| {
+            match event {
+                Event::Prompt(logprobs) => of_prompt.push(logprobs),
+                Event::Token(token) => chosen.push(token),
+                Event::Finished(_) => {}
+                Event::Failed(error) => panic!("{error}"),
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    assert_eq!(of_prompt.len(), 2);
+    assert_eq!(of_prompt[0], of_prompt[1]);
+    let output = model.forward(tokens(&[prompt], &pico::device()));
+    let vocab_size = model.config().vocab_size;
+    let logits: Vec<f32> = output.logits.into_data().iter::<f32>().collect();
+    let rows: Vec<&[f32]> = logits.chunks(vocab_size).collect();
+    assert_eq!(of_prompt[0][0], None);
+    for position in 1..prompt.len() {
+        let expected = token_logprob(rows[position - 1], prompt[position], 2);
+        let found = of_prompt[0][position].clone().expect("a number");
+        assert!((found.logprob - expected.logprob).abs() < 1e-4);
+        assert_eq!(found.top.len(), 2);
+        assert_eq!(found.top[0].0, expected.top[0].0);
+    }
+    let first = chosen[0].logprob.clone().expect("asked for");
+    assert_eq!(first.top[0], (chosen[0].id, first.logprob), "a greedy token is the likeliest");
+    let experts: Vec<u32> = output
+        .routing
+        .iter()
+        .map(|routing| {
+            routing.experts.clone().slice([prompt.len() - 1..prompt.len(), 0..1]).into_scalar::<i64>() as u32
+        })
+        .collect();
+    assert_eq!(chosen[0].experts, experts);
+    assert!(chosen.iter().all(|token| token.experts.len() == experts.len()));
+}
+
+/// Words for every id of a vocabulary; the first ones are known.
+fn words(vocab_size: usize) -> Tokenizer {
+    Tokenizer::word_level(&(0..vocab_size).map(|id| format!("w{id}")).collect::<Vec<_>>())
+}
+
+#[test]
+fn texts_end_before_a_stop_string_that_goes_over_tokens() {
+    let model = dense();
+    let tokenizer = words(model.config().vocab_size);
+    let mut engine = Engine::new(&model, &tokenizer, settings(4), &pico::device());
+    let mut one = |stop: Vec<String>| -> Output {
+        let outputs = engine.run(vec![(request(&[3, 1, 4], 12), stop)], &mut |_| {}).expect("text");
+        outputs.into_iter().flatten().next().expect("one text")
+    };
+    let whole = one(Vec::new());
+    assert_eq!(whole.finish, FinishReason::MaxTokens);
+    assert_eq!(whole.tokens.iter().map(|token| token.text.as_str()).collect::<String>(), whole.text);
+    let ids: Vec<u32> = whole.tokens.iter().map(|token| token.token.id).collect();
+    let (before, after) = (format!("w{}", ids[5]), format!("w{}", ids[6]));
+    // The last character of a word, a space, and the first of the next one.
+    let stop = format!("{} {}", &before[before.len() - 1..], &after[..2]);
+    let cut = one(vec![stop.clone(), "never".to_owned()]);
+    assert_eq!(cut.finish, FinishReason::StopString);
+    assert_eq!(cut.text, whole.text[..whole.text.find(&stop).expect("it is there")]);
+    assert!(cut.tokens.len() <= 6);
+    // A stop string that is a token of the vocabulary stops as a token.
+    let token = one(vec![before.clone()]);
+    assert_eq!(token.finish, FinishReason::StopToken(ids[5]));
+    assert!(engine.is_idle());
+}
+
+#[test]
+fn what_is_no_number_ends_the_sequence_with_an_error() {
+    let config = DecoderConfig::pico();
+    let weights = deepwide::weights::MemoryWeights::new(config.clone(), |id| {
+        let tensor = pico::random_weights(&config, 5).read(id).expect("in memory");
+        if id == deepwide::weights::TensorId::Norm {
+            let values = vec![f32::NAN; config.hidden_size];
+            return deepwide::weights::RawTensor::from_f32(tensor.dtype(), tensor.shape().to_vec(), &values);
+        }
+        tensor
+    });
+    let model = load(&weights, &pico::device());
+    let tokenizer = words(config.vocab_size);
+    let mut engine = Engine::new(&model, &tokenizer, settings(2), &pico::device());
+    let error = engine.run(vec![(request(&[1], 3), Vec::new())], &mut |_| {}).unwrap_err();
+    assert!(matches!(error, GenerateError::NotFinite { position: 0 }), "{error}");
+    assert!(engine.is_idle());
+    let mut failed = 0;
+    engine.submit(request(&[1], 3), Vec::new()).expect("a good request");
+    engine.step(&mut |_, progress| {
+        failed += usize::from(matches!(progress, Progress::Failed(_)));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(failed, 1);
+}
+
+/// transformers' `generate` with `do_sample=False`; `generation/make_generation_golden.py` made the file.
+#[test]
+fn greedy_tokens_of_tiny_models_are_those_of_transformers() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let file = std::fs::read_to_string(golden.join("generation/greedy.json")).expect("a golden file");
+    let cases: BTreeMap<String, Vec<[Vec<u32>; 2]>> = serde_json::from_str(&file).expect("JSON");
+    for (name, pairs) in cases {
+        let model = load(&HfDirectory::open(&golden.join(&name)).expect("a model"), &pico::device());
+        let requests = pairs.iter().map(|[prompt, output]| request(prompt, output.len())).collect::<Vec<_>>();
+        let mut batch = Batch::new(&model, BatchSettings { max_sequences: 8, context: 128 }, &pico::device());
+        requests.into_iter().for_each(|request| assert!(batch.submit(request).is_ok()));
+        let mut found = Tokens::new();
+        while !batch.is_idle() {
+            batch.step(&mut |id, event| collect(&mut found, id, event));
+        }
+        for ((_, (ids, _)), [_, expected]) in found.iter().zip(&pairs) {
+            assert_eq!(ids, expected, "{name}");
+        }
+        assert_eq!(found.len(), pairs.len());
+    }
+}

@@ -1,0 +1,478 @@
+//! `deepwide serve` and `generate`, run as a user runs them, over real HTTP.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use deepwide::config::{DecoderConfig, ModelType, MoeConfig};
+use deepwide::formats::write_hf_directory;
+use deepwide::tokenizer::Tokenizer;
+use deepwide::weights::{Dtype, MemoryWeights};
+use serde_json::{Value, json};
+
+use crate::grow::{deepwide, printed, run};
+
+const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}\
+                        {% if add_generation_prompt %}assistant{% endif %}";
+
+/// A mixture of two layers with words as tokens, and a chat template.
+fn mixture() -> &'static Path {
+    static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &MODEL
+        .get_or_init(|| {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("tiny");
+            let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+            let config = DecoderConfig::pico()
+                .with(|fields| {
+                    fields.model_type = ModelType::Mixtral;
+                    fields.moe = Some(moe);
+                    (fields.num_hidden_layers, fields.vocab_size, fields.max_position_embeddings) = (2, 64, 512);
+                })
+                .unwrap();
+            write_hf_directory(&MemoryWeights::untrained(config, 0.2, 11), None, Some(Dtype::Float32), &path).unwrap();
+            let words = ["<bos>", "<eos>", "<unk>", "user", "assistant", "system"].map(String::from).into_iter();
+            let words: Vec<String> = words.chain((0..58).map(|i| format!("w{i}"))).collect();
+            Tokenizer::word_level(&words).save(&path).unwrap();
+            std::fs::write(path.join("chat_template.jinja"), TEMPLATE).unwrap();
+            (root, path)
+        })
+        .1
+}
+
+/// A running server, killed when dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(options: &[&str]) -> Self {
+        let mut child = deepwide()
+            .arg("serve")
+            .arg(mixture())
+            .args(["--port", "0"])
+            .args(options)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("an address before the end").unwrap();
+            if let Some(address) = line.strip_prefix("listening on http://") {
+                break address.parse().unwrap();
+            }
+        };
+        // So that the server never waits for a reader of its messages.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut response = agent().get(self.url(path)).call().unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.post_as(path, &body.to_string(), &[("Content-Type", "application/json")])
+    }
+
+    fn post_as(&self, path: &str, body: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+        let mut request = agent().post(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.send(body).unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}")))
+    }
+
+    fn complete(&self, body: Value) -> Value {
+        let (status, answer) = self.post("/v1/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The objects of a stream, and whether it ended with `[DONE]`.
+    fn stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        let request = agent().post(self.url(path)).header("Content-Type", "application/json");
+        let mut response = request.send(body.to_string()).unwrap();
+        assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+        let text = response.body_mut().read_to_string().unwrap();
+        let mut data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        assert_eq!(data.pop(), Some("[DONE]"), "{text}");
+        data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    }
+
+    /// The value of a counter.
+    fn counter(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        line.trim().parse().unwrap()
+    }
+
+    #[cfg(unix)]
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+/// A client that takes errors as responses.
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().into()
+}
+
+fn greedy(prompt: impl Into<Value>, max_tokens: usize) -> Value {
+    json!({"prompt": prompt.into(), "max_tokens": max_tokens, "temperature": 0, "ignore_eos": true})
+}
+
+fn text(answer: &Value) -> &str {
+    answer["choices"][0]["text"].as_str().unwrap()
+}
+
+fn with(mut body: Value, fields: Value) -> Value {
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    body
+}
+
+#[test]
+fn a_completion_has_the_form_of_openai_and_the_text_of_generate() {
+    let server = Server::start(&[]);
+    let answer = server.complete(greedy("w1 w2 w3", 8));
+    assert_eq!(answer["object"], "text_completion");
+    assert_eq!(answer["model"], "tiny");
+    assert!(answer["id"].as_str().unwrap().starts_with("cmpl-") && answer["created"].is_u64());
+    assert_eq!(answer["usage"], json!({"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}));
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (&choice["index"], &choice["finish_reason"], &choice["logprobs"]),
+        (&json!(0), &json!("length"), &Value::Null)
+    );
+    let model = mixture().to_str().unwrap();
+    let generated = printed(&["generate", model, "-p", "w1 w2 w3", "-n", "8", "--ignore-eos"]);
+    assert_eq!(generated, format!("{}\n", text(&answer)));
+    let object: Value =
+        serde_json::from_str(&printed(&["generate", model, "-p", "w1 w2 w3", "-n", "8", "--ignore-eos", "--json"]))
+            .unwrap();
+    assert_eq!((&object["choices"], &object["usage"]), (&answer["choices"], &answer["usage"]));
+    // Prompts of every form; `n` texts of each.
+    for (prompt, count) in
+        [(json!(["w1 w2 w3", "w4"]), 2), (json!([7, 8, 9]), 1), (json!([[7, 8, 9], [10]]), 2), (json!("w1 w2 w3"), 1)]
+    {
+        let answer = server.complete(with(greedy(prompt, 8), json!({"n": 2})));
+        let choices = answer["choices"].as_array().unwrap();
+        assert_eq!(choices.len(), 2 * count);
+        assert!(choices.iter().enumerate().all(|(index, choice)| choice["index"] == index));
+        assert_eq!(choices[0]["text"], choice["text"]);
+        assert_eq!(choices[1]["text"], choice["text"], "greedy texts of a prompt are equal");
+    }
+}
+
+#[test]
+fn a_stream_has_the_text_of_the_whole_answer() {
+    let server = Server::start(&[]);
+    let body = greedy("w5 w6", 12);
+    let whole = server.complete(body.clone());
+    let asked = with(body, json!({"stream": true, "stream_options": {"include_usage": true}}));
+    let mut chunks = server.stream("/v1/completions", &asked);
+    let usage = chunks.pop().unwrap();
+    assert_eq!((&usage["choices"], &usage["usage"]), (&json!([]), &whole["usage"]));
+    assert!(chunks.len() > 6, "parts come token by token");
+    let joined: String = chunks.iter().map(text).collect();
+    assert_eq!(joined, text(&whole));
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+
+    let chat = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "w1"}]}], "temperature": 0,
+                      "max_tokens": 9, "logprobs": true, "top_logprobs": 2, "routing": true});
+    let (status, whole) = server.post("/v1/chat/completions", &chat);
+    assert_eq!((status, &whole["object"]), (200, &json!("chat.completion")), "{whole}");
+    assert_eq!(whole["usage"]["prompt_tokens"], 3, "user w1 assistant");
+    let message = &whole["choices"][0]["message"];
+    assert_eq!(message["role"], "assistant");
+    let content = whole["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(content.len() as u64, whole["usage"]["completion_tokens"].as_u64().unwrap());
+    assert_eq!(content[0]["top_logprobs"].as_array().unwrap().len(), 2);
+    assert_eq!(content[0]["logprob"], content[0]["top_logprobs"][0]["logprob"]);
+    let routing = whole["choices"][0]["routing"].as_array().unwrap();
+    assert!(routing.iter().all(|token| token["experts"].as_array().unwrap().len() == 2), "one expert per layer");
+    let chunks = server.stream("/v1/chat/completions", &with(chat, json!({"stream": true})));
+    assert_eq!(chunks[0]["object"], "chat.completion.chunk");
+    assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    let delta = |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(chunks.iter().map(delta).collect::<String>(), message["content"].as_str().unwrap());
+}
+
+#[test]
+fn sixty_four_clients_at_once_get_the_texts_that_each_gets_alone() {
+    let server = Server::start(&["--parallel", "8"]);
+    let body = |client: usize| {
+        let prompt: Vec<String> = (0..=client % 7).map(|word| format!("w{}", (client * 5 + word) % 58)).collect();
+        let sampled = json!({"temperature": 1.0, "seed": client, "top_p": 0.9});
+        with(greedy(prompt.join(" "), 5 + client % 11), if client % 2 == 0 { json!({}) } else { sampled })
+    };
+    let alone: Vec<Value> = (0..64).map(|client| server.complete(body(client))["choices"].clone()).collect();
+    let server = &server;
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|client| scope.spawn(move || server.complete(body(client)))).collect();
+        for (client, answer) in clients.into_iter().enumerate() {
+            assert_eq!(answer.join().unwrap()["choices"], alone[client], "client {client}");
+        }
+    });
+    assert_eq!(server.counter("deepwide_sequences_running "), 0);
+    assert_eq!(server.counter("deepwide_responses_total{path=\"/v1/completions\",status=\"200\"} "), 128);
+}
+
+/// Waits until a counter has a value; a server that never gets there fails the test.
+fn wait_for(server: &Server, name: &str, is_there: impl Fn(u64) -> bool) {
+    for _ in 0..600 {
+        if is_there(server.counter(name)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{name} {}", server.counter(name));
+}
+
+/// Sends a request and reads its first bytes.
+fn begun(server: &Server, body: &Value) -> TcpStream {
+    let mut connection = TcpStream::connect(server.address).unwrap();
+    let body = body.to_string();
+    write!(
+        connection,
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    connection
+}
+
+#[test]
+fn a_client_that_hangs_up_gives_its_place_to_another() {
+    let server = Server::start(&["--parallel", "1", "--queue", "1"]);
+    // The tiny model is fast; so many texts one after another take minutes.
+    let endless = with(greedy("w1", 500), json!({"n": 256}));
+    for (hung_up, stream) in [(1, true), (2, false)] {
+        let mut connection = begun(&server, &with(endless.clone(), json!({"stream": stream})));
+        if stream {
+            connection.read_exact(&mut [0; 64]).unwrap();
+        } else {
+            wait_for(&server, "deepwide_sequences_running ", |running| running == 1);
+        }
+        drop(connection);
+        wait_for(&server, "deepwide_cancelled_total ", |cancelled| cancelled == hung_up);
+        assert_eq!(server.complete(greedy("w2", 2))["usage"]["completion_tokens"], 2);
+    }
+    assert_eq!(server.counter("deepwide_sequences_running "), 0);
+}
+
+#[test]
+fn a_full_queue_is_told() {
+    let server = Server::start(&["--parallel", "1", "--queue", "0"]);
+    let mut connection = begun(&server, &with(greedy("w1", 500), json!({"stream": true, "n": 256})));
+    connection.read_exact(&mut [0; 64]).unwrap();
+    let (status, error) = server.post("/v1/completions", &greedy("w2", 1));
+    assert_eq!((status, &error["error"]["code"]), (503, &json!("overloaded")));
+    drop(connection);
+}
+
+#[test]
+fn echo_with_log_probabilities_scores_a_text_as_lm_eval_asks() {
+    let server = Server::start(&[]);
+    let body = json!({"prompt": [[7, 8, 9, 10]], "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": true, "seed": 1234});
+    let answer = server.complete(body);
+    let choice = &answer["choices"][0];
+    let logprobs = &choice["logprobs"];
+    let list = |key: &str| logprobs[key].as_array().unwrap().clone();
+    assert!(choice["text"].as_str().unwrap().starts_with("w1 w2 w3 w4"));
+    for key in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(list(key).len(), 5, "{key}");
+    }
+    assert_eq!((&list("token_logprobs")[0], &list("top_logprobs")[0]), (&Value::Null, &Value::Null));
+    assert_eq!(list("tokens")[0], "w1");
+    for position in 1..5 {
+        let top = list("top_logprobs")[position].as_object().unwrap().clone();
+        assert_eq!(top.len(), 1);
+        let best = top.values().next().unwrap().as_f64().unwrap();
+        assert!(list("token_logprobs")[position].as_f64().unwrap() <= best && best <= 0.0);
+    }
+    // Nothing is generated, and the prompt is scored all the same.
+    let answer = server.complete(json!({"prompt": [7, 8, 9], "max_tokens": 0, "logprobs": 0, "echo": true}));
+    assert_eq!(answer["choices"][0]["text"], "w1 w2 w3");
+    assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn bad_requests_are_refused_in_the_form_of_openai() {
+    let server = Server::start(&["--max-body", "10KB", "--ctx-size", "64"]);
+    let json_type = [("Content-Type", "application/json")];
+    for (body, param, said) in [
+        ("{", Value::Null, "is not JSON"),
+        ("[1]", Value::Null, "expected a JSON object"),
+        ("{}", json!("prompt"), "found no prompt"),
+        (r#"{"prompt": 5}"#, json!("prompt"), "expected a string"),
+        (r#"{"prompt": []}"#, json!("prompt"), "empty array"),
+        (r#"{"prompt": ["a", 1]}"#, json!("prompt"), "expected a string"),
+        (r#"{"prompt": [1, -2]}"#, json!("prompt"), "expected a string"),
+        (r#"{"prompt": [64]}"#, json!("prompt"), "token 64 of the prompt is not below 64"),
+        (
+            r#"{"prompt": "w1", "temperature": -1}"#,
+            json!("temperature"),
+            "found temperature = -1, expected a number of at least 0",
+        ),
+        (r#"{"prompt": "w1", "temperature": "hot"}"#, json!("temperature"), "expected a number"),
+        (r#"{"prompt": "w1", "top_p": 1.5}"#, json!("top_p"), "from 0 to 1"),
+        (r#"{"prompt": "w1", "n": 0}"#, json!("n"), "from 1 to 256"),
+        (r#"{"prompt": "w1", "max_tokens": 65}"#, json!("max_tokens"), "from 0 to 64"),
+        (r#"{"prompt": "w1", "logprobs": 21}"#, json!("logprobs"), "from 0 to 20"),
+        (r#"{"prompt": "w1", "stop": 1}"#, json!("stop"), "expected a string or an array"),
+        (r#"{"prompt": "w1", "best_of": 4}"#, json!("best_of"), "not supported"),
+        (r#"{"prompt": "w1", "logit_bias": {"5": 1}}"#, json!("logit_bias"), "not supported"),
+    ] {
+        let (status, answer) = server.post_as("/v1/completions", body, &json_type);
+        let error = &answer["error"];
+        assert_eq!((status, &error["type"], &error["param"]), (400, &json!("invalid_request_error"), &param), "{body}");
+        assert!(error["message"].as_str().unwrap().contains(said), "{body}: {error}");
+    }
+    let long = greedy(vec![7; 65], 1);
+    assert_eq!(server.post("/v1/completions", &long).1["error"]["code"], "context_length_exceeded");
+    for (body, param, said) in [
+        (json!({}), "messages", "found no messages"),
+        (json!({"messages": []}), "messages", "at least one"),
+        (json!({"messages": [{"content": "w1"}]}), "messages[0]", "role"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "messages[0]",
+            "expected \"text\"",
+        ),
+        (json!({"messages": [{"role": "user", "content": "w1"}], "tools": [{}]}), "tools", "not supported"),
+    ] {
+        let (status, answer) = server.post("/v1/chat/completions", &body);
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(said), "{answer}");
+    }
+    let large = json!({"prompt": "w1 ".repeat(5000)}).to_string();
+    assert_eq!(server.post_as("/v1/completions", &large, &json_type).0, 413);
+    assert_eq!(server.post_as("/v1/completions", "{}", &[("Content-Type", "text/plain")]).0, 415);
+    assert_eq!(server.post("/v1/nothing", &json!({})).0, 404);
+    assert_eq!(server.get("/v1/completions").0, 405);
+    let elsewhere = [("Content-Type", "application/json"), ("Host", "example.com")];
+    assert_eq!(server.post_as("/v1/completions", "{}", &elsewhere).0, 403);
+    // After all that, it still works.
+    assert_eq!(server.complete(greedy("w1", 3))["usage"]["completion_tokens"], 3);
+    assert_eq!(server.get("/health"), (200, "{\"status\":\"ok\"}".to_owned()));
+}
+
+#[test]
+fn a_key_is_asked_for_everywhere_but_at_the_page_and_the_health() {
+    let server = Server::start(&["--api-key", "secret"]);
+    let status = |path: &str, key: Option<&str>| {
+        let mut request = agent().get(server.url(path));
+        if let Some(key) = key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        request.call().unwrap().status().as_u16()
+    };
+    for path in ["/v1/models", "/metrics", "/v1/completions"] {
+        assert_eq!((status(path, None), status(path, Some("secre"))), (401, 401), "{path}");
+    }
+    assert_eq!((status("/v1/models", Some("secret")), status("/", None), status("/health", None)), (200, 200, 200));
+}
+
+#[test]
+fn the_page_needs_nothing_from_the_network() {
+    let server = Server::start(&["--alias", "my model"]);
+    let (status, page) = server.get("/");
+    assert!(status == 200 && page.starts_with("<!doctype html>"));
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
+    let (_, models) = server.get("/v1/models");
+    let models: Value = serde_json::from_str(&models).unwrap();
+    let model = &models["data"][0];
+    assert_eq!(
+        (&model["id"], &model["num_sparse_layers"], &model["chat"]),
+        (&json!("my model"), &json!(2), &json!(true))
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_lets_running_texts_end() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut server = Server::start(&["--parallel", "2"]);
+        let mut connection = begun(&server, &with(greedy("w1", 400), json!({"stream": true, "n": 4})));
+        connection.read_exact(&mut [0; 64]).unwrap();
+        server.signal(signal);
+        let mut rest = String::new();
+        connection.read_to_string(&mut rest).unwrap();
+        assert!(rest.contains("data: [DONE]"), "the stream is whole");
+        assert_eq!(server.child.wait().unwrap().code(), Some(code));
+    }
+}
+
+#[test]
+fn generate_takes_its_prompt_from_a_pipe_and_never_chats_there() {
+    let model = mixture().to_str().unwrap();
+    let piped = |options: &[&str], input: &str| {
+        let mut child = deepwide()
+            .args(["generate", model, "-n", "6", "--ignore-eos"])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(piped(&[], "w1 w2"), printed(&["generate", model, "-n", "6", "--ignore-eos", "-p", "w1 w2"]));
+    let chat = piped(&["--chat"], "w1");
+    assert_eq!(chat, printed(&["generate", model, "-n", "6", "--ignore-eos", "--chat", "-p", "w1"]));
+    assert_eq!(chat, printed(&["generate", model, "-n", "6", "--ignore-eos", "-p", "user w1 assistant"]));
+    let sampled = |seed: &str| piped(&["--temp", "1.2", "--seed", seed, "--samples", "3"], "w1");
+    assert_eq!(sampled("7"), sampled("7"));
+    assert_ne!(sampled("7"), sampled("8"));
+    let routed = piped(&["--show-routing=1", "--top-k-experts", "1"], "w1");
+    assert!(routed.starts_with('['), "{routed}");
+}
+
+#[test]
+fn generate_refuses_before_it_loads() {
+    let model = mixture().to_str().unwrap();
+    let dense = tempfile::tempdir().unwrap();
+    let dense = crate::grow::tiny_base(&dense.path().join("dense"));
+    let dense = dense.to_str().unwrap();
+    for (words, code, said) in [
+        (vec![model, "-p", "w1", "--temp", "-1"], 2, "--temp -1: expected a number of at least 0"),
+        (vec![model, "-p", "w1", "--show-routing=2"], 3, "--show-routing=2: the model has 2 layers"),
+        (vec![model, "-p", "w1", "--top-k-experts", "5"], 3, "--top-k-experts 5"),
+        (vec![model, "-p", "w1", "--ctx-size", "513"], 3, "--ctx-size 513: the model has 512 positions"),
+        (vec![model, "-p", "w1", "--stop-token", "w99"], 3, "--stop-token \"w99\": the vocabulary has no such token"),
+        (vec![model, "-p", "w1 w1 w1", "-c", "2"], 3, "the prompt has 3 tokens, expected at most the 2 of the context"),
+        (vec![dense, "-p", "w1", "--show-routing"], 3, "--show-routing: the model has no experts"),
+        (vec![dense, "-p", "w1", "--top-k-experts", "1"], 3, "the model has no experts"),
+        (vec![dense, "-p", "w1", "--chat"], 3, "has no chat template (--chat-template solar, or a file, gives one)"),
+        (vec!["nowhere", "-p", "w1"], 4, "nowhere"),
+    ] {
+        let output = run(&[vec!["generate"], words.clone()].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+        assert!(stderr.contains(said), "{words:?}: {stderr}");
+    }
+}
