@@ -85,8 +85,18 @@ mod tests {
             let is_held = |block: &[f32]| quantize(ty, block, &mut Vec::new()).is_ok();
             let held: Vec<bool> = values.chunks(ty.block_numbers).map(is_held).collect();
             assert!(held.iter().filter(|held| !**held).count() <= 1, "{name}");
-            values = values.chunks(ty.block_numbers).zip(&held).filter(|(_, held)| **held).flat_map(|(x, _)| x.to_vec()).collect();
-            expected = expected.chunks(ty.block_bytes).zip(&held).filter(|(_, held)| **held).flat_map(|(x, _)| x.to_vec()).collect();
+            values = values
+                .chunks(ty.block_numbers)
+                .zip(&held)
+                .filter(|(_, held)| **held)
+                .flat_map(|(x, _)| x.to_vec())
+                .collect();
+            expected = expected
+                .chunks(ty.block_bytes)
+                .zip(&held)
+                .filter(|(_, held)| **held)
+                .flat_map(|(x, _)| x.to_vec())
+                .collect();
             let mut found = Vec::new();
             quantize(ty, &values, &mut found).unwrap();
             let blocks = found.chunks(ty.block_bytes).zip(expected.chunks(ty.block_bytes));
