@@ -140,7 +140,7 @@ fn sequences_join_and_leave_while_others_go_on() {
         if step % 4 == 1 && step < 20 {
             numbers.push(batch.submit(request(&[step, 5], 6)).expect("a good request"));
         }
-        if step == 10 {
+        if step == 7 {
             batch.cancel(numbers[2]);
         }
         batch.step(&mut |id, event| {

@@ -234,7 +234,7 @@ fn sixty_four_clients_at_once_get_the_texts_that_each_gets_alone() {
             assert_eq!(answer.join().unwrap()["choices"], alone[client], "client {client}");
         }
     });
-    assert_eq!(server.counter("deepwide_sequences_running "), 0);
+    wait_for(server, "deepwide_sequences_running ", |running| running == 0);
     assert_eq!(server.counter("deepwide_responses_total{path=\"/v1/completions\",status=\"200\"} "), 128);
 }
 
@@ -278,7 +278,7 @@ fn a_client_that_hangs_up_gives_its_place_to_another() {
         wait_for(&server, "deepwide_cancelled_total ", |cancelled| cancelled == hung_up);
         assert_eq!(server.complete(greedy("w2", 2))["usage"]["completion_tokens"], 2);
     }
-    assert_eq!(server.counter("deepwide_sequences_running "), 0);
+    wait_for(&server, "deepwide_sequences_running ", |running| running == 0);
 }
 
 #[test]

@@ -33,7 +33,10 @@ pub struct Batch<'a, M> {
     settings: BatchSettings,
     device: Device,
     slots: Slots,
-    waiting: VecDeque<Prefill>,
+    /// Requests by number, none of which has begun.
+    waiting: VecDeque<(u64, Request)>,
+    /// The request whose prompt is computed, or whose sequences begin.
+    prefill: Option<Prefill>,
     num_requests: u64,
 }
 
@@ -54,7 +57,15 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         let most = model.config().max_position_embeddings;
         assert!((1..=most).contains(&context), "a context of {context} tokens, expected 1 to {most}");
         let slots = Slots::new(model.config(), device);
-        Self { model, settings, device: device.clone(), slots, waiting: VecDeque::new(), num_requests: 0 }
+        Self {
+            model,
+            settings,
+            device: device.clone(),
+            slots,
+            waiting: VecDeque::new(),
+            prefill: None,
+            num_requests: 0,
+        }
     }
 
     /// Adds the sequences of a request, and returns its number. They begin when there is room, in the order of requests.
@@ -65,18 +76,19 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         request.check(self.settings.context, self.model.config().vocab_size)?;
         let number = self.num_requests;
         self.num_requests += 1;
-        self.waiting.push_back(Prefill::new(self.model, number, request, &self.device));
+        self.waiting.push_back((number, request));
         Ok(number)
     }
 
     /// Ends the sequences of a request without further events.
     pub fn cancel(&mut self, request: u64) {
-        self.waiting.retain(|prefill| prefill.number != request);
+        self.waiting.retain(|(number, _)| *number != request);
+        self.prefill.take_if(|prefill| prefill.number == request);
         let (rows, _) = self.slots.parts();
         rows.iter_mut()
             .filter(|row| row.as_ref().is_some_and(|row| row.id.request == request))
             .for_each(|row| *row = None);
-        self.slots.release(self.model.config(), !self.waiting.is_empty());
+        self.slots.release(self.model.config(), self.num_waiting() > 0);
     }
 
     /// Sequences that have tokens.
@@ -86,12 +98,12 @@ impl<'a, M: CausalLm> Batch<'a, M> {
 
     /// Requests with sequences that have not begun.
     pub fn num_waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + usize::from(self.prefill.is_some())
     }
 
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.num_running() == 0 && self.waiting.is_empty()
+        self.num_running() == 0 && self.num_waiting() == 0
     }
 
     /// Computes a part of the next prompt, if there is room for its sequences, then the next token of every sequence.
@@ -101,12 +113,16 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         }
         if self.num_running() > 0 {
             self.decode(listener);
-            self.slots.release(self.model.config(), !self.waiting.is_empty());
+            self.slots.release(self.model.config(), self.num_waiting() > 0);
         }
     }
 
     fn prefill(&mut self, listener: &mut Listener<'_>) {
-        let Some(mut prefill) = self.waiting.pop_front() else { return };
+        let next = || {
+            let (number, request) = self.waiting.pop_front()?;
+            Some(Prefill::new(self.model, number, request, &self.device))
+        };
+        let Some(mut prefill) = self.prefill.take().or_else(next) else { return };
         let first =
             Sequence::new(&prefill.request, SequenceId { request: prefill.number, index: 0 }, self.settings.context);
         let needs_logits = first.finish().is_none() || prefill.request.prompt_logprobs;
@@ -120,7 +136,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             }
         }
         if prefill.num_begun < prefill.request.num_sequences {
-            self.waiting.push_front(prefill);
+            self.prefill = Some(prefill);
         }
     }
 

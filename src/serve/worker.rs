@@ -50,8 +50,9 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             if self.engine.is_idle() && matches!(next, Err(TryRecvError::Disconnected)) {
                 return;
             }
-            self.give_up_closed();
             self.step();
+            // After a step, since a thread without texts waits for the next job.
+            self.give_up_closed();
         }
     }
 

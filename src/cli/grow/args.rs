@@ -35,7 +35,7 @@ pub struct GrowArgs {
     /// Type of the weights: float32, float16, bfloat16 [default: as in SOURCE]
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Output")]
     pub dtype: Option<DtypeArg>,
-    /// hf, or gguf: and one of f32, f16, bf16, q8_0, q4_0, q4_k, q2_k
+    /// hf, or gguf:f32 (f16, bf16, q8_0, q4_0, q4_k, q2_k)
     ///
     /// hf is a Hugging Face directory; with the others, OUT has a GGUF file with matrices of that type.
     #[arg(long, value_name = "TYPE", default_value = "hf", value_parser = OutType::parse, help_heading = "Output")]
