@@ -3,8 +3,8 @@
     pip install llama-cpp-python==0.3.36 gguf numpy
     python tests/golden/quantize/check_llama_cpp.py DEEPWIDE MODEL
 
-MODEL is a dense Hugging Face directory. Tensors whose type differs (IQ4_NL there, Q4_0 here) are listed once; of the others,
-the share of equal blocks, and the error of ours in terms of theirs.
+MODEL is a dense Hugging Face directory. q2_k is compared with Q2_K, since llama.cpp makes no Q2_K_S without an importance
+matrix. Tensors whose type differs are counted; of the others, the share of equal blocks, and the error of ours in terms of theirs.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ import llama_cpp
 import numpy
 
 deepwide, model = sys.argv[1:]
-MIXES = [("q4_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0), ("q4_k", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M), ("q2_k", llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K_S)]
+MIXES = [("q4_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0), ("q4_k", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M), ("q2_k", llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K)]
 
 
 def grown(folder, kind):

@@ -27,8 +27,8 @@ pub enum GgufFileType {
     /// of 256 are Q5_0 in place of Q4_K and Q8_0 in place of Q6_K.
     Q4_K,
     /// llama.cpp's `Q2_K_S`: Q2_K, and Q4_K in `attn_v` of models with at least 4 query heads per key head and in the
-    /// `ffn_down` of the first eighth of the layers. Rows that are no multiple of 256 are Q4_0 in place of Q2_K (IQ4_NL
-    /// in llama.cpp) and Q5_0 in place of Q4_K.
+    /// `ffn_down` of the first eighth of the layers. Rows that are no multiple of 256 are Q4_0 in place of Q2_K and
+    /// Q5_0 in place of Q4_K. llama.cpp itself makes this mix with an importance matrix only.
     Q2_K,
 }
 
