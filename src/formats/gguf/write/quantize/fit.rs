@@ -22,14 +22,15 @@ pub(super) struct Search {
 
 /// The scale and minimum with the least weighted error among those of some roundings.
 ///
-/// The numbers are rounded to `0..=most` over ranges about their own, from their least (or 0) on. Each rounding is fitted by
-/// least squares, and the fit with the least error is kept.
+/// The numbers are rounded to `0..=most` over ranges that end about the largest of them and begin with the least, or 0. Each
+/// rounding is fitted by least squares, and the fit with the least error is kept; as in ggml, later ranges begin with its
+/// minimum.
 pub(super) fn affine(values: &[f32], weights: &[f32], search: Search) -> Fit {
     let most = f32::from(search.most);
-    let least = values.iter().copied().fold(f32::INFINITY, f32::min).min(0.0);
-    let range = values.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least;
-    if range <= 0.0 {
-        return Fit { scale: 0.0, minimum: -least };
+    let mut origin = values.iter().copied().fold(f32::INFINITY, f32::min).min(0.0);
+    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest <= origin {
+        return Fit { scale: 0.0, minimum: -origin };
     }
     let pairs = || values.iter().zip(weights);
     let (mut sum_w, mut sum_x) = (0.0, 0.0);
@@ -37,23 +38,23 @@ pub(super) fn affine(values: &[f32], weights: &[f32], search: Search) -> Fit {
         sum_w += w;
         sum_x += w * x;
     }
-    let code = |x: f32, inverse: f32| nearest(inverse * (x - least)).clamp(0.0, most);
-    let error = |scale: f32, minimum: f32, inverse: f32| {
+    let code = |x: f32, origin: f32, inverse: f32| nearest(inverse * (x - origin)).clamp(0.0, most);
+    let error = |scale: f32, minimum: f32, origin: f32, inverse: f32| {
         let mut sum = 0.0;
         for (x, w) in pairs() {
-            let difference = scale * code(*x, inverse) + minimum - x;
+            let difference = scale * code(*x, origin, inverse) + minimum - x;
             sum += w * if search.absolute { difference.abs() } else { difference * difference };
         }
         sum
     };
-    let inverse = most / range;
-    let mut best = Fit { scale: 1.0 / inverse, minimum: -least };
-    let mut best_error = error(best.scale, least, inverse);
+    let inverse = most / (largest - origin);
+    let mut best = Fit { scale: 1.0 / inverse, minimum: -origin };
+    let mut best_error = error(best.scale, origin, origin, inverse);
     for step in 0..=search.steps {
-        let inverse = (search.first + 0.1 * f32::from(step) + most) / range;
+        let inverse = (search.first + 0.1 * f32::from(step) + most) / (largest - origin);
         let (mut sum_l, mut sum_l2, mut sum_xl) = (0.0, 0.0, 0.0);
         for (x, w) in pairs() {
-            let l = code(*x, inverse);
+            let l = code(*x, origin, inverse);
             sum_l += w * l;
             sum_l2 += w * l * l;
             sum_xl += w * l * x;
@@ -68,9 +69,9 @@ pub(super) fn affine(values: &[f32], weights: &[f32], search: Search) -> Fit {
         if minimum > 0.0 {
             (scale, minimum) = (sum_xl / sum_l2, 0.0);
         }
-        let error = error(scale, minimum, inverse);
+        let error = error(scale, minimum, origin, inverse);
         if error < best_error {
-            (best, best_error) = (Fit { scale, minimum: -minimum }, error);
+            (best, best_error, origin) = (Fit { scale, minimum: -minimum }, error, minimum);
         }
     }
     best
