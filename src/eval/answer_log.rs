@@ -18,7 +18,15 @@ use crate::error::FileError;
 pub struct AnswerLog {
     path: PathBuf,
     file: File,
-    known: HashMap<String, Answer>,
+    known: HashMap<String, Logged>,
+}
+
+/// An answer in a log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Logged {
+    LogLikelihood(Answer),
+    Text { text: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,7 +38,7 @@ struct Header {
 struct Line {
     request: String,
     #[serde(flatten)]
-    answer: Answer,
+    answer: Logged,
 }
 
 impl AnswerLog {
@@ -75,8 +83,19 @@ impl AnswerLog {
     }
 
     /// The answer to a request, if it was answered.
-    pub fn get(&self, key: &str) -> Option<Answer> {
-        self.known.get(key).copied()
+    pub fn answer(&self, key: &str) -> Option<Answer> {
+        match self.known.get(key)? {
+            Logged::LogLikelihood(answer) => Some(*answer),
+            Logged::Text { .. } => None,
+        }
+    }
+
+    /// The text for an open question, if it was generated.
+    pub fn text(&self, key: &str) -> Option<String> {
+        match self.known.get(key)? {
+            Logged::LogLikelihood(_) => None,
+            Logged::Text { text } => Some(text.clone()),
+        }
     }
 
     /// Appends answers, in one write.
@@ -84,7 +103,19 @@ impl AnswerLog {
     /// # Errors
     /// [`EvalError::File`].
     pub fn append(&mut self, answers: impl IntoIterator<Item = (String, Answer)>) -> Result<(), EvalError> {
-        let lines = answers.into_iter().map(|(request, answer)| json(&Line { request, answer }) + "\n");
+        self.write(answers.into_iter().map(|(request, answer)| (request, Logged::LogLikelihood(answer))))
+    }
+
+    /// Appends generated texts, in one write.
+    ///
+    /// # Errors
+    /// [`EvalError::File`].
+    pub fn append_texts(&mut self, texts: impl IntoIterator<Item = (String, String)>) -> Result<(), EvalError> {
+        self.write(texts.into_iter().map(|(request, text)| (request, Logged::Text { text })))
+    }
+
+    fn write(&mut self, answers: impl Iterator<Item = (String, Logged)>) -> Result<(), EvalError> {
+        let lines = answers.map(|(request, answer)| json(&Line { request, answer }) + "\n");
         let text: String = lines.collect();
         Ok(self.file.write_all(text.as_bytes()).map_err(FileError::io(&self.path))?)
     }
@@ -115,14 +146,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answers.jsonl");
         let mut log = AnswerLog::open(&path, "m").unwrap();
-        assert_eq!(log.get("a"), None);
+        assert_eq!(log.answer("a"), None);
         log.append([("a".to_owned(), answer(-0.1)), ("b".to_owned(), answer(-1e-300))]).unwrap();
         drop(log);
         let whole = std::fs::read(&path).unwrap();
         for cut in [3, 1] {
             std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
             let mut log = AnswerLog::open(&path, "m").unwrap();
-            assert_eq!((log.get("a"), log.get("b")), (Some(answer(-0.1)), None));
+            assert_eq!((log.answer("a"), log.answer("b")), (Some(answer(-0.1)), None));
             log.append([("b".to_owned(), answer(-1e-300))]).unwrap();
             drop(log);
             assert_eq!(std::fs::read(&path).unwrap(), whole);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::data::source::SourceError;
 use crate::error::{ErrorKind, FileError, cut, quoted};
+use crate::generate::GenerateError;
 use crate::tokenizer::{ChatTemplateError, TokenizerError};
 
 /// Why an evaluation failed.
@@ -110,6 +111,9 @@ pub enum EvalError {
         /// The reason.
         source: ChatTemplateError,
     },
+    /// A text cannot be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -191,6 +195,7 @@ impl EvalError {
             Self::Source(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),
             Self::File(error) => error.kind(),
+            Self::Generate(error) => error.kind(),
             _ => ErrorKind::Invalid,
         }
     }

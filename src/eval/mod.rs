@@ -7,12 +7,15 @@ mod comparison;
 mod dataset;
 mod error;
 mod expert_load;
+mod extraction;
 mod few_shot;
+mod generation;
 mod items;
 mod perplexity;
 mod preservation;
 mod prompt;
 mod python;
+mod response;
 mod results;
 mod run;
 mod score;
@@ -29,12 +32,15 @@ pub use comparison::{
 pub use dataset::{DataFile, DataSet, Split, SplitRows};
 pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
+pub use extraction::{exact_match, extracted};
 pub use few_shot::FewShotSampler;
+pub use generation::generate_all;
 pub use items::{Item, Limit, TaskItems};
 pub use perplexity::mean_loss_nats;
 pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_tolerance};
 pub use prompt::{Chat, PromptStyle};
 pub use python::Random;
+pub use response::Response;
 pub use results::{
     Column, LM_EVAL_VERSION, RunMetadata, Sample, Seeds, TaskScores, leaderboard_mean, results, sanitized, table,
     task_hash,
@@ -44,5 +50,5 @@ pub use score::scores;
 pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
-pub use tasks::{Chosen, Doc, FewShots, Filter, Group, Key, Metric, Question, Sampler, Selection, Task, names};
+pub use tasks::{Chosen, Doc, FewShots, Filter, Generation, Group, Key, Metric, Question, Sampler, Selection, Task, names};
 pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};

@@ -1,5 +1,6 @@
 //! Answers all requests of a plan, with a log from which an interrupted run goes on.
 
+use std::ops::Add;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -12,7 +13,7 @@ use crate::kernel::flop_counter::executed_flops;
 use crate::model::CausalLm;
 
 /// What answering took. Answers from a log cost nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// Seconds from the first pass to the last.
     pub wall_s: f64,
@@ -24,6 +25,20 @@ pub struct Cost {
     pub flops: u64,
     /// Requests whose answers were in the log.
     pub num_resumed: usize,
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            wall_s: self.wall_s + other.wall_s,
+            num_computed_tokens: self.num_computed_tokens + other.num_computed_tokens,
+            num_request_tokens: self.num_request_tokens + other.num_request_tokens,
+            flops: self.flops + other.flops,
+            num_resumed: self.num_resumed + other.num_resumed,
+        }
+    }
 }
 
 /// How far a run is.
@@ -57,7 +72,7 @@ pub fn answer_all<M: CausalLm>(
     };
     let mut answers: Vec<Option<Answer>> = vec![None; plan.requests().len()];
     if let Some(log) = &log {
-        answers = keys.iter().map(|key| log.get(key)).collect();
+        answers = keys.iter().map(|key| log.answer(key)).collect();
     }
     let known = answers.clone();
     let is_open = |request: usize| known[request].is_none();

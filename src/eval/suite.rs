@@ -8,6 +8,7 @@ use super::error::EvalError;
 use super::items::{Item, Limit, TaskItems};
 use super::prompt::PromptStyle;
 use super::results::TaskScores;
+use super::response::Response;
 use super::scoring::{Answer, Encoded, Encoder, Plan};
 use super::tasks::{Group, Selection};
 
@@ -70,9 +71,26 @@ impl Suite {
         Ok(SuitePlan { plan: Plan::new(requests), num_cut })
     }
 
-    /// The scores of each task, from the answers to the distinct requests of the plan.
-    pub fn scores(&self, plan: &Plan, answers: &[Answer]) -> Vec<TaskScores<'_>> {
+    /// Items with open questions.
+    pub fn num_open(&self) -> usize {
+        self.tasks.iter().filter(|task| task.chosen.task.generation.is_some()).map(|task| task.items.len()).sum()
+    }
+
+    /// The scores of each task, from the answers to the distinct requests of the plan and the texts for the open questions.
+    ///
+    /// # Panics
+    /// If there is not a text for each open question.
+    pub fn scores(&self, plan: &Plan, answers: &[Answer], texts: Vec<String>) -> Vec<TaskScores<'_>> {
         let mut answers = plan.places().iter().map(|place| answers[*place]);
-        self.tasks.iter().map(|task| TaskScores::new(task, answers.by_ref())).collect()
+        let mut texts = texts.into_iter();
+        let mut response = |task: &TaskItems, item: &Item| match task.chosen.task.generation {
+            Some(_) => Response::Text(texts.next().expect("a text for each open question")),
+            None => Response::Answers(answers.by_ref().take(item.requests().count()).collect()),
+        };
+        let of_task = |task| {
+            let TaskItems { items, .. } = task;
+            TaskScores::new(task, items.iter().map(|item| response(task, item)).collect())
+        };
+        self.tasks.iter().map(of_task).collect()
     }
 }

@@ -16,8 +16,8 @@ use super::opened::OpenedModel;
 use super::{console, interrupt, output, run_info};
 use crate::error::cut;
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
-    answer_all, leaderboard_mean, results, table,
+    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan, TaskScores, answer_all,
+    generate_all, leaderboard_mean, results, table,
 };
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;
@@ -51,19 +51,30 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let mut log = answer_log(args, saved.as_ref(), &model_record)?;
     let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
     interrupt::catch();
+    let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
     let bar = Tokens::new("evaluating");
     let limits = args.batch_size.limits();
     let answered = answer_all(&loaded.model, &planned.plan, log.as_mut(), limits, &loaded.device, &mut |progress| {
         bar.show(progress);
-        interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped))
+        go_on()
     });
     drop(bar);
     let (answers, cost) = answered.map_err(|error| stopped(error, log.is_some()))?;
-    let scores = suite.scores(&planned.plan, &answers);
+    let bar = Count::new("generating", "texts", suite.num_open());
+    let mut num_done = 0;
+    let generated = generate_all(&loaded.model, &tokenizer, &suite, log.as_mut(), &loaded.device, &mut |count, _| {
+        bar.add(count - num_done, "");
+        num_done = count;
+        go_on()
+    });
+    drop(bar);
+    let (texts, generation_cost) = generated.map_err(|error| stopped(error, log.is_some()))?;
+    let cost = cost + generation_cost;
+    let scores = suite.scores(&planned.plan, &answers, texts);
     let mut record = results(&scores, &suite.groups);
     let metadata = metadata(args, &opened, &growth, &tokenizer, template.as_ref(), start);
     metadata.add_to(&mut record);
-    record.insert("deepwide".to_owned(), extras(&suite, &planned, &growth, &cost, model_record, &record));
+    record.insert("deepwide".to_owned(), extras(&suite, &planned, &scores, &growth, &cost, model_record, &record));
     if let Some(saved) = &saved {
         saved.write(&record, args.log_samples.then_some(scores.as_slice()))?;
     }
@@ -154,6 +165,7 @@ fn special(tokenizer: &Tokenizer, id: Option<u32>) -> Option<(String, u32)> {
 fn extras(
     suite: &Suite,
     planned: &SuitePlan,
+    scores: &[TaskScores<'_>],
     growth: &Growth<'_>,
     cost: &Cost,
     model: Value,
@@ -173,6 +185,7 @@ fn extras(
         "h6": leaderboard_mean(record),
         "data": data,
         "requests_cut": num_cut,
+        "nonfinite": scores.iter().map(TaskScores::num_nonfinite).sum::<usize>(),
     })
 }
 

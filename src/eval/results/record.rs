@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::sample::task_hash;
 use super::task_scores::TaskScores;
 use crate::eval::statistics::Estimate;
-use crate::eval::tasks::{Chosen, Group, Metric, Sampler, Task};
+use crate::eval::tasks::{Chosen, Generation, Group, Metric, Sampler, Task};
 
 /// The version of lm-eval whose definitions of tasks and schema of results these are.
 pub const LM_EVAL_VERSION: &str = "0.4.13";
@@ -155,10 +155,13 @@ fn config(chosen: &Chosen) -> Value {
         "fewshot_config": {"sampler": if few_shots.sampler == Sampler::First { "first_n" } else { "default" }},
         "num_fewshot": num_fewshot,
         "metric_list": metrics.collect::<Vec<_>>(),
-        "output_type": "multiple_choice",
+        "output_type": if task.generation.is_some() { "generate_until" } else { "multiple_choice" },
         "repeats": 1,
         "metadata": {"version": task.version},
     });
+    if let Some(Generation { until, .. }) = task.generation {
+        config["generation_kwargs"] = json!({"until": until, "do_sample": false, "temperature": 0.0});
+    }
     if task.alias != task.name {
         config["task_alias"] = json!(task.alias);
     }

@@ -31,6 +31,7 @@ pub(super) fn task() -> Task {
         description: String::new(),
         metrics: &[Metric::Acc, Metric::AccNorm],
         filters: &[Filter::None],
+        generation: None,
         question,
     }
 }

@@ -123,6 +123,7 @@ pub(super) fn task(subject: &str) -> Task {
         ),
         metrics: &[Metric::Acc],
         filters: &[Filter::None],
+        generation: None,
         question,
     }
 }

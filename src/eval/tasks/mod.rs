@@ -2,6 +2,7 @@
 
 mod arc_challenge;
 mod doc;
+mod gsm8k;
 mod hellaswag;
 mod mmlu;
 mod selection;
@@ -11,4 +12,4 @@ mod winogrande;
 
 pub use doc::{Doc, Key, Question};
 pub use selection::{Chosen, Group, Selection, names};
-pub use task::{FewShots, Filter, Metric, Sampler, Task};
+pub use task::{FewShots, Filter, Generation, Metric, Sampler, Task};

@@ -1,13 +1,19 @@
 //! Tasks and groups by name.
 
 use super::task::{Sampler, Task};
-use super::{arc_challenge, hellaswag, mmlu, truthfulqa_mc2, winogrande};
+use super::{arc_challenge, gsm8k, hellaswag, mmlu, truthfulqa_mc2, winogrande};
 use crate::eval::error::EvalError;
 
 /// Names of the Open LLM Leaderboard, with the number of examples that each of its tasks has in a prompt.
 const LEADERBOARD: [&str; 2] = ["openllm", "h6"];
-const LEADERBOARD_SHOTS: [(&str, usize); 5] =
-    [("arc_challenge", 25), ("hellaswag", 10), ("truthfulqa_mc2", 0), ("mmlu", 5), ("winogrande", 5)];
+const LEADERBOARD_SHOTS: [(&str, usize); 6] = [
+    ("arc_challenge", 25),
+    ("hellaswag", 10),
+    ("truthfulqa_mc2", 0),
+    ("mmlu", 5),
+    ("winogrande", 5),
+    ("gsm8k", 5),
+];
 
 /// A task of a run.
 #[derive(Debug, Clone)]
@@ -45,13 +51,14 @@ pub struct Selection {
 /// All names, with a short description.
 pub fn names() -> Vec<(String, &'static str)> {
     let mut names = vec![
-        ("openllm".to_owned(), "the Open LLM Leaderboard (H6): the tasks below with 25, 10, 0, 5, 5 examples"),
+        ("openllm".to_owned(), "the Open LLM Leaderboard (H6): the tasks below with 25, 10, 5, 0, 5, 5 examples"),
         ("h6".to_owned(), "the same"),
         ("arc_challenge".to_owned(), "ARC-Challenge"),
         ("hellaswag".to_owned(), "HellaSwag"),
         ("mmlu".to_owned(), "MMLU, 57 subjects"),
         ("truthfulqa_mc2".to_owned(), "TruthfulQA, MC2"),
         ("winogrande".to_owned(), "WinoGrande, partial scoring"),
+        ("gsm8k".to_owned(), "GSM8K"),
     ];
     for category in &mmlu::CATEGORIES {
         names.push((category.name.to_owned(), "a category of MMLU"));
@@ -127,6 +134,7 @@ impl Selection {
 fn task(name: &str) -> Option<Task> {
     match name {
         "arc_challenge" => Some(arc_challenge::task()),
+        "gsm8k" => Some(gsm8k::task()),
         "hellaswag" => Some(hellaswag::task()),
         "truthfulqa_mc2" => Some(truthfulqa_mc2::task()),
         "winogrande" => Some(winogrande::task()),

@@ -27,8 +27,31 @@ pub struct Task {
     pub metrics: &'static [Metric],
     /// How answers are read, each with metrics of its own.
     pub filters: &'static [Filter],
+    /// How open questions are answered; `None` if there are choices.
+    pub generation: Option<Generation>,
     /// Makes a question of the fields of a row; it may add fields.
     pub question: fn(&mut Map<String, Value>, &DataSet) -> Result<Question, ItemFault>,
+}
+
+/// How an open question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation {
+    /// Texts that end an answer.
+    pub until: &'static [&'static str],
+    /// Tokens of an answer at most.
+    pub max_tokens: usize,
+}
+
+impl Generation {
+    /// A name of a prompt for a log: the same only for the same ids and the same way to answer.
+    pub fn key(&self, prompt: &[u32]) -> String {
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("{self:?}").as_bytes());
+        for id in prompt {
+            hash.update(&id.to_le_bytes());
+        }
+        hash.finalize().to_hex()[..32].to_owned()
+    }
 }
 
 /// The examples in the prompts of a task.

@@ -32,6 +32,7 @@ pub(super) fn task() -> Task {
         description: String::new(),
         metrics: &[Metric::Acc],
         filters: &[Filter::None],
+        generation: None,
         question,
     }
 }
