@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use deepwide::eval::{
     Answer, AnswerLog, Chat, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle, Sample, Selection,
-    Suite, answer_all, results,
+    Suite, answer_all, generate_all, results,
 };
 use deepwide::formats::Checkpoint;
 use deepwide::model::{AnyDecoder, CausalLm};
@@ -72,7 +72,8 @@ fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Optio
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
     let (answers, _) = answer_all(&model, &plan, None, Limits::default(), &device, &mut |_| Ok(())).unwrap();
-    let scores = suite.scores(&plan, &answers);
+    let (texts, _) = generate_all(&model, &tokenizer, &suite, None, &device, &mut |_, _| Ok(())).unwrap();
+    let scores = suite.scores(&plan, &answers, texts);
     for scores in &scores {
         let name = &scores.task.chosen.task.name;
         for (index, (sample, expected)) in
@@ -82,15 +83,20 @@ fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Optio
             let at = format!("{key}, {name}, item {index}");
             let arguments = found["arguments"].as_object().unwrap().values();
             let hash = |pair: &Value| {
-                let texts = [&pair["arg_0"], &pair["arg_1"]].map(|text| text.as_str().unwrap().to_owned());
-                let hash = Sha256::digest(texts.join("\0"));
+                let texts = [&pair["arg_0"], &pair["arg_1"]].into_iter().filter_map(Value::as_str);
+                let hash = Sha256::digest(texts.collect::<Vec<_>>().join("\0"));
                 hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
             };
             assert_eq!(json!(arguments.map(hash).collect::<Vec<_>>()), expected["requests"], "{at}: prompts");
             let hashes = json!([found["doc_hash"], found["prompt_hash"], found["target_hash"]]);
             assert_eq!(hashes, expected["hashes"], "{at}");
             let answers = found["filtered_resps"].as_array().unwrap().iter();
-            for (found, expected) in answers.zip(expected["answers"].as_array().unwrap()) {
+            for (answer, expected) in answers.zip(expected["answers"].as_array().unwrap()) {
+                if answer.is_string() {
+                    assert_eq!(json!([found["resps"][0][0], answer]), *expected, "{at}");
+                    continue;
+                }
+                let found = answer;
                 let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
                 let difference = number(&found[0]) - expected[0].as_f64().unwrap();
                 assert!(difference.abs() < TOLERANCE, "{at}: {found} {expected}");
@@ -133,6 +139,11 @@ fn examples_of_the_leaderboard_are_drawn_as_its_group_says() {
 #[test]
 fn prompts_longer_than_the_context_lose_their_start() {
     check("mixtral_4x2 12", &["arc_challenge"], Some(12), None);
+}
+
+#[test]
+fn generated_answers_are_those_of_lm_eval_under_both_filters() {
+    check("mixtral_4x2 2 gsm8k", &["gsm8k"], Some(2), None);
 }
 
 #[test]

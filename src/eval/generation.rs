@@ -47,8 +47,7 @@ pub fn generate_all<M: CausalLm>(
         open.iter().map(|open| log.as_ref().and_then(|log| log.text(&open.key))).collect();
     let mut cost = Cost { num_resumed: texts.iter().flatten().count(), ..Cost::default() };
     let context = model.config().max_position_embeddings;
-    let mut engine =
-        Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
+    let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
     // Of each request of the engine, the question and the text so far.
     let mut running: BTreeMap<u64, (usize, String)> = BTreeMap::new();
     for (index, Open { ids, generation, .. }) in open.iter().enumerate().filter(|(index, _)| texts[*index].is_none()) {

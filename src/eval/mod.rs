@@ -50,5 +50,7 @@ pub use score::scores;
 pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
-pub use tasks::{Chosen, Doc, FewShots, Filter, Generation, Group, Key, Metric, Question, Sampler, Selection, Task, names};
+pub use tasks::{
+    Chosen, Doc, FewShots, Filter, Generation, Group, Key, Metric, Question, Sampler, Selection, Task, names,
+};
 pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};

@@ -77,7 +77,11 @@ mod tests {
         let metrics = [Metric::Acc, Metric::AccNorm];
         let question = choices(&["ab", "äöüß"], Key::One(1));
         assert_eq!(scores(&question, &answers(&[-3.0, -4.0]), &metrics, Filter::None), [0.0, 1.0]);
-        assert_eq!(scores(&question, &answers(&[-2.0, -4.0]), &metrics, Filter::None), [0.0, 0.0], "-1 and -1 a character");
+        assert_eq!(
+            scores(&question, &answers(&[-2.0, -4.0]), &metrics, Filter::None),
+            [0.0, 0.0],
+            "-1 and -1 a character"
+        );
         assert_eq!(scores(&question, &answers(&[-1.0, f64::NAN]), &[Metric::Acc], Filter::None), [1.0], "as NumPy");
     }
 

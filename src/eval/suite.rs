@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::error::EvalError;
 use super::items::{Item, Limit, TaskItems};
 use super::prompt::PromptStyle;
-use super::results::TaskScores;
 use super::response::Response;
+use super::results::TaskScores;
 use super::scoring::{Answer, Encoded, Encoder, Plan};
 use super::tasks::{Group, Selection};
 
@@ -87,10 +87,7 @@ impl Suite {
             Some(_) => Response::Text(texts.next().expect("a text for each open question")),
             None => Response::Answers(answers.by_ref().take(item.requests().count()).collect()),
         };
-        let of_task = |task| {
-            let TaskItems { items, .. } = task;
-            TaskScores::new(task, items.iter().map(|item| response(task, item)).collect())
-        };
-        self.tasks.iter().map(of_task).collect()
+        let mut responses = |task: &TaskItems| task.items.iter().map(|item| response(task, item)).collect();
+        self.tasks.iter().map(|task| TaskScores::new(task, responses(task))).collect()
     }
 }

@@ -27,7 +27,8 @@ impl<'a> TaskScores<'a> {
         let definition = &task.chosen.task;
         let by_filter = |filter: &Filter| {
             let pairs = task.items.iter().zip(&responses);
-            let of_item = pairs.map(|(item, response)| scores(&item.doc.question, response, definition.metrics, *filter));
+            let of_item =
+                pairs.map(|(item, response)| scores(&item.doc.question, response, definition.metrics, *filter));
             (*filter, of_item.collect())
         };
         let scores = definition.filters.iter().map(by_filter).collect();

@@ -6,14 +6,8 @@ use crate::eval::error::EvalError;
 
 /// Names of the Open LLM Leaderboard, with the number of examples that each of its tasks has in a prompt.
 const LEADERBOARD: [&str; 2] = ["openllm", "h6"];
-const LEADERBOARD_SHOTS: [(&str, usize); 6] = [
-    ("arc_challenge", 25),
-    ("hellaswag", 10),
-    ("truthfulqa_mc2", 0),
-    ("mmlu", 5),
-    ("winogrande", 5),
-    ("gsm8k", 5),
-];
+const LEADERBOARD_SHOTS: [(&str, usize); 6] =
+    [("arc_challenge", 25), ("hellaswag", 10), ("truthfulqa_mc2", 0), ("mmlu", 5), ("winogrande", 5), ("gsm8k", 5)];
 
 /// A task of a run.
 #[derive(Debug, Clone)]

@@ -119,6 +119,12 @@ def write_data() -> None:
                     question = f' {sentence(draw, 5)}, "{sentence(draw, 2)}"?\n'
                     out.writerow([question, *(sentence(draw, 2) for _ in range(4)), draw.randrange(4)])
 
+    def gsm8k(index: int) -> dict:
+        return {"question": sentence(draw, 6) + "?", "answer": f"{sentence(draw, 4)} = {index}.\n#### 1,{index:03}"}
+
+    lines(DATA / "gsm8k/train.jsonl", [gsm8k(index) for index in range(12)])
+    lines(DATA / "gsm8k/test.jsonl", [gsm8k(index) for index in range(3)])
+
 
 def run(model: Path, tasks: list, shots: int | None, chat: str | None = None) -> dict:
     import lm_eval
@@ -137,8 +143,12 @@ def run(model: Path, tasks: list, shots: int | None, chat: str | None = None) ->
         task: [
             {
                 "hashes": [sample[f"{name}_hash"] for name in ("doc", "prompt", "target")],
-                "requests": [sha256("\0".join(map(str, pair)).encode()).hexdigest()[:16] for pair in sample["arguments"]],
-                "answers": [[round(float(value), 5), bool(greedy)] for value, greedy in sample["filtered_resps"]],
+                "filter": sample["filter"],
+                "requests": [sha256("\0".join(text for text in pair if isinstance(text, str)).encode()).hexdigest()[:16] for pair in sample["arguments"]],
+                "answers": [
+                    [sample["resps"][0][0], answer] if isinstance(answer, str) else [round(float(answer[0]), 5), bool(answer[1])]
+                    for answer in sample["filtered_resps"]
+                ],
                 "metrics": {name: float(sample[name]) for name in sample["metrics"]},
             }
             for sample in items
@@ -175,6 +185,7 @@ def main() -> None:
             runs[f"{name} 0"] = run(model, tasks, None)
         runs[f"{sparse} 3"] = run(Path(folder) / sparse, tasks, 3)
         runs[f"{sparse} 5 grouped"] = run(Path(folder) / sparse, grouped, 5)
+        runs[f"{sparse} 2 gsm8k"] = run(Path(folder) / sparse, ["gsm8k"], 2)
         # More than the context: prompts lose their start.
         runs[f"{sparse} 12"] = run(Path(folder) / sparse, ["arc_challenge"], 12)
         runs[f"{sparse} 2 multiturn"] = run(Path(folder) / sparse, tasks, 2, "multiturn")
