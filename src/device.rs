@@ -25,8 +25,8 @@ pub enum DeviceError {
     },
 }
 
-/// The device names of this build.
-fn known() -> Vec<&'static str> {
+/// The device names of this build; `[:N]` stands for the number of a GPU.
+pub fn compiled_devices() -> Vec<&'static str> {
     let compiled = [
         (cfg!(feature = "flex"), "flex"),
         (cfg!(feature = "cuda"), "cuda[:N]"),
@@ -44,7 +44,7 @@ fn known() -> Vec<&'static str> {
 /// # Errors
 /// [`DeviceError`].
 pub fn device(name: &str) -> Result<Device, DeviceError> {
-    let unknown = || DeviceError::Unknown { name: name.to_owned(), known: known().join(", ") };
+    let unknown = || DeviceError::Unknown { name: name.to_owned(), known: compiled_devices().join(", ") };
     let make = constructor(name).ok_or_else(unknown)?;
     // Backends panic if a driver is missing.
     let probe = || {

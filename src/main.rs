@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, compare_scores, completions, eval, finish, generate, grow, inspect, man, merge_lora,
-    perplexity, serve, tokenize, train, verify,
+    Verbosity, bench, compare, compare_scores, completions, doctor, eval, finish, generate, grow, inspect, man,
+    merge_lora, perplexity, profile, serve, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -41,7 +41,9 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     Serve(Box<serve::ServeArgs>),
     Bench(Box<bench::BenchArgs>),
+    Profile(Box<profile::ProfileArgs>),
     Compare(Box<compare::CompareArgs>),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -68,7 +70,9 @@ fn main() -> ExitCode {
         Command::Generate(args) => finish(generate::run(&args), args.json),
         Command::Serve(args) => finish(serve::run(&args), false),
         Command::Bench(args) => bench::run(&args),
+        Command::Profile(args) => finish(profile::run(&args), args.json),
         Command::Compare(args) => finish(compare::run(&args), args.json),
+        Command::Doctor(args) => finish(doctor::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),
         Command::Man(args) => finish(man::run(&args, Cli::command()), false),
     }

@@ -2,9 +2,9 @@
 
 use deepwide::config::DecoderConfig;
 use deepwide::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
-use deepwide::kernel::flop_counter::executed_flops;
 use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::profile::flops::{count_parameters, forward_flops, forward_flops_cached};
+use deepwide::trace::executed_flops;
 use deepwide::weights::WeightSource;
 use proptest::prelude::*;
 

@@ -27,6 +27,7 @@ mod peft;
 mod pico;
 mod plan_algebra;
 mod precision;
+mod profile;
 mod published_numbers;
 mod quantized;
 mod ragged;

@@ -76,11 +76,16 @@ impl<'a> Target<'a> {
         &self.subject.name
     }
 
+    /// The memory that its weights will take.
+    pub fn weights(&self) -> &Footprint {
+        &self.weights
+    }
+
     /// Loads it for inference.
     ///
     /// # Errors
     /// [`BenchError::Weights`].
-    pub(super) fn load(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
+    pub fn load(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
         Ok(AnyDecoder::load_as(&self.subject.source, self.precision, device)?)
     }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::answer_log::AnswerLog;
 use super::error::EvalError;
 use super::scoring::{Answer, EncodedRequest, Limits, Plan, Progress, Scorer};
-use crate::kernel::flop_counter::executed_flops;
 use crate::model::CausalLm;
+use crate::trace::executed_flops;
 
 /// What answering took. Answers from a log cost nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

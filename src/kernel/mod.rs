@@ -19,7 +19,6 @@ pub mod attention;
 pub mod blocks;
 pub mod embedding;
 pub mod expert_mlp;
-pub mod flop_counter;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod quantized_weight;
@@ -37,6 +36,14 @@ mod fixture;
 use burn::tensor::Device;
 
 pub use allocator::CachingAllocator;
+
+/// The vector instructions that the CPU kernels of this build use on this machine.
+pub fn vector_instructions() -> &'static str {
+    #[cfg(feature = "flex")]
+    return cpu::instructions();
+    #[cfg(not(feature = "flex"))]
+    return "none: built without flex";
+}
 
 /// Whether this is the CPU backend that the kernels are written for, with or without gradients.
 fn is_flex(device: &Device) -> bool {

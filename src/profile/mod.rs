@@ -1,12 +1,20 @@
 //! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
+pub mod bandwidth;
 pub mod flops;
 pub mod heap;
 pub mod inspection;
 pub mod matching;
 pub mod memory;
+mod module_cost;
+mod module_profile;
+mod module_time;
 pub mod other_load;
 pub mod peak;
 pub mod system_memory;
 pub mod throughput;
 pub mod training_memory;
+
+pub use module_cost::{ModuleCost, module_costs};
+pub use module_profile::{ModuleProfile, ModuleRow};
+pub use module_time::{ModuleTime, module_times};

@@ -17,6 +17,11 @@ pub fn total_memory_bytes() -> Option<u64> {
     field("/proc/meminfo", "MemTotal:")
 }
 
+/// The memory that a process could take without swapping, in bytes; `None` where the system does not report it.
+pub fn available_memory_bytes() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
 /// A line of a file under `/proc`, in KiB there.
 fn field(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn every_record_is_a_named_track_of_complete_events() {
-        let span = Span { name: "layer", index: Some(3), depth: 0, start_ns: 1500, duration_ns: 250 };
+        let span = Span { name: "layer", index: Some(3), depth: 0, start_ns: 1500, duration_ns: 250, flops: 0 };
         let json = to_chrome_json([("pp4", [span].as_slice()), ("tg \"1\"", &[])]);
         let trace: Value = serde_json::from_str(&json).expect("JSON");
         let events = trace["traceEvents"].as_array().expect("events");

@@ -1,10 +1,13 @@
-//! Where time goes: spans of named work, recorded on request.
+//! Where time and FLOPs go: spans of named work, recorded on request.
 //!
 //! Each part of a decoder opens a [`span`]. Outside of [`record`], that costs one read of a thread-local flag.
 
 mod chrome;
+mod flop_counter;
 
 pub use chrome::to_chrome_json;
+pub(crate) use flop_counter::count_multiply_adds;
+pub use flop_counter::executed_flops;
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -25,6 +28,8 @@ pub struct Span {
     pub start_ns: u64,
     /// Duration in nanoseconds.
     pub duration_ns: u64,
+    /// Floating-point operations of the matrix products of a forward pass.
+    pub flops: u64,
 }
 
 struct Recorder {
@@ -87,7 +92,14 @@ fn begin(name: &'static str, index: Option<usize>) -> Option<usize> {
     RECORDER.with_borrow_mut(|recorder| {
         let recorder = recorder.as_mut()?;
         let start_ns = recorder.now_ns();
-        recorder.spans.push(Span { name, index, depth: recorder.depth, start_ns, duration_ns: 0 });
+        recorder.spans.push(Span {
+            name,
+            index,
+            depth: recorder.depth,
+            start_ns,
+            duration_ns: 0,
+            flops: flop_counter::total(),
+        });
         recorder.depth += 1;
         Some(recorder.spans.len() - 1)
     })
@@ -101,6 +113,7 @@ fn end(place: usize) {
         recorder.depth -= 1;
         let span = &mut recorder.spans[place];
         span.duration_ns = now_ns - span.start_ns;
+        span.flops = flop_counter::total() - span.flops;
     });
 }
 

@@ -214,7 +214,7 @@ impl BenchArgs {
 }
 
 /// Cores of the machine.
-pub(super) fn num_cores() -> usize {
+pub(in crate::cli) fn num_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -7,9 +7,11 @@ mod args;
 mod peer;
 mod sizes;
 
+pub(super) use self::args::num_cores;
 pub use args::{BenchArgs, OutputArg, QuantArg};
 pub use peer::{PeerArgs, spelled};
 pub use sizes::Sizes;
+pub(super) use sizes::{counts, one_count, sizes};
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,7 +19,6 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 
-use self::args::num_cores;
 use super::exit::finish;
 use super::failure::Failure;
 use super::grow::grown;

@@ -7,10 +7,10 @@ const MAX_COUNT: usize = 4096;
 
 /// One item of a list: a number or a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sizes(pub(super) Vec<usize>);
+pub struct Sizes(pub(in crate::cli) Vec<usize>);
 
 /// Parses `8`, `8-32` (each), `8-32+8` (every eighth) or `8-64*2` (doubling).
-pub(super) fn sizes(text: &str) -> Result<Sizes, String> {
+pub(in crate::cli) fn sizes(text: &str) -> Result<Sizes, String> {
     let range = text.split_once('-').filter(|(first, _)| !first.is_empty());
     let Some((first, rest)) = range else { return Ok(Sizes(vec![not_negative(text)?])) };
     let refused = || format!("{text:?} is not a range such as 8-32, 8-32+8 or 8-64*2");
@@ -36,14 +36,14 @@ pub(super) fn sizes(text: &str) -> Result<Sizes, String> {
 }
 
 /// As [`sizes`], each from 1 to 4096.
-pub(super) fn counts(text: &str) -> Result<Sizes, String> {
+pub(in crate::cli) fn counts(text: &str) -> Result<Sizes, String> {
     let Sizes(numbers) = sizes(text)?;
     numbers.iter().try_for_each(|&number| in_range(number))?;
     Ok(Sizes(numbers))
 }
 
 /// Parses one number from 1 to 4096.
-pub(super) fn one_count(text: &str) -> Result<usize, String> {
+pub(in crate::cli) fn one_count(text: &str) -> Result<usize, String> {
     let number = not_negative(text)?;
     in_range(number)?;
     Ok(number)

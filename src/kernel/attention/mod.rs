@@ -66,7 +66,7 @@ fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, mask: &CausalMask) 
 /// Counts the products of scores and of values.
 fn count(q: &Tensor<4>, mask: &CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
-    super::flop_counter::add(2 * num_heads * head_dim * mask.num_pairs(batch_size, num_queries));
+    crate::trace::count_multiply_adds(2 * num_heads * head_dim * mask.num_pairs(batch_size, num_queries));
 }
 
 /// The same by Burn's own operations, with all scores materialized.

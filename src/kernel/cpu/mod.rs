@@ -39,7 +39,7 @@ mod weight_rows;
 mod weight_stream;
 
 pub(super) use gemm::{PANEL_WIDTH, PanelRow, gemm, pack, panel_product};
-pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, sixteen, with_lanes};
+pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, instructions, sixteen, with_lanes};
 #[cfg(test)]
 pub(super) use lanes::{Plain, with_each_lanes};
 pub(super) use mat::{Mat, MatMut, SharedMat};

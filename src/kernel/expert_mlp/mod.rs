@@ -61,7 +61,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     }
     let has_kernel = has_kernel(&x.device());
     let visits_per_token = if has_kernel { weights.dims()[1] } else { num_experts };
-    super::flop_counter::add(3 * num_tokens * visits_per_token * width * hidden);
+    crate::trace::count_multiply_adds(3 * num_tokens * visits_per_token * width * hidden);
     #[cfg(feature = "flex")]
     if has_kernel {
         return Tensor::from_dispatch(<Dispatch as ExpertMlp>::expert_mlp(

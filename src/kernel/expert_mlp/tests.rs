@@ -151,7 +151,7 @@ fn flops_count_only_visited_experts() {
     let device = Device::flex();
     let (x, weights, chosen) = (random([9, 8], &device), random([9, 2], &device), routing(9, 4, 2, &device));
     let mlp = experts(stacks(4, 5, 8, &device));
-    let (_, flops) = crate::kernel::flop_counter::executed_flops(|| expert_mlp(x, weights, chosen, &mlp));
+    let (_, flops) = crate::trace::executed_flops(|| expert_mlp(x, weights, chosen, &mlp));
     let one_visit = 2 * 3 * 8 * 5;
     assert_eq!(flops, 9 * 2 * one_visit);
 }

@@ -168,7 +168,7 @@ pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &
 fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
     let (shape, [out_features, in_features]) = (x.dims(), weight.dims());
     assert_eq!(shape[D - 1], in_features, "linear: last axis of x {shape:?} and in_features");
-    super::flop_counter::add(shape.iter().product::<usize>() * out_features);
+    crate::trace::count_multiply_adds(shape.iter().product::<usize>() * out_features);
 }
 
 /// The products of a backend, which writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden where

@@ -25,6 +25,20 @@ pub(super) fn prefetch(address: usize) {
     let _ = address;
 }
 
+/// The instructions of the widest lanes of this CPU.
+pub(in crate::kernel) fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if avx512::Avx512::detect().is_some() {
+            return "AVX-512 with VNNI";
+        }
+        if avx2::Avx2::detect().is_some() {
+            return "AVX2";
+        }
+    }
+    "portable"
+}
+
 /// Runs a kernel on the widest lanes of this CPU.
 pub(in crate::kernel) fn with_lanes(kernel: impl WithLanes) {
     #[cfg(target_arch = "x86_64")]

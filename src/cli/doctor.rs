@@ -1,0 +1,112 @@
+//! `doctor`: what deepwide finds on this machine.
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::{self, aligned, size};
+use super::run_info::run_info;
+use crate::device::{compiled_devices, device};
+use crate::kernel::vector_instructions;
+use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
+use crate::profile::{bandwidth, peak};
+
+/// Show what this machine and this build can do
+///
+/// Processor, memory, the devices that were compiled in and whether each works here, and the peaks of each: float32 products, and
+/// reading weights. They are measured, so other programs lower them.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Record {
+    version: String,
+    commit: Option<String>,
+    os: String,
+    cpu: String,
+    /// Those that kernels use.
+    vector_instructions: &'static str,
+    n_threads: usize,
+    /// Null where the system does not report it.
+    total_memory_bytes: Option<u64>,
+    available_memory_bytes: Option<u64>,
+    devices: Vec<DeviceRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceRecord {
+    device: String,
+    /// Why it does not work; null if it does.
+    fault: Option<String>,
+    peak_flops_per_s: Option<f64>,
+    peak_bytes_per_s: Option<f64>,
+}
+
+/// Prints what it finds. A device that does not work is a line of the result, not a failure.
+///
+/// # Errors
+/// If stdout cannot be written.
+pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let info = run_info("", "");
+    let record = Record {
+        version: info.version,
+        commit: info.commit,
+        os: info.os,
+        cpu: info.cpu,
+        vector_instructions: vector_instructions(),
+        n_threads: info.num_threads,
+        total_memory_bytes: total_memory_bytes(),
+        available_memory_bytes: available_memory_bytes(),
+        devices: compiled_devices().into_iter().map(examine).collect(),
+    };
+    output::print(&if args.json { format!("{:#}\n", json!(record)) } else { as_text(&record) })
+}
+
+/// Tries a device, the first of its kind.
+fn examine(name: &str) -> DeviceRecord {
+    let name = name.trim_end_matches("[:N]").to_owned();
+    match device(&name) {
+        Ok(device) => DeviceRecord {
+            peak_flops_per_s: Some(peak::product_flops_per_s(&device, false)),
+            peak_bytes_per_s: Some(bandwidth::weight_bytes_per_s(&device)),
+            device: name,
+            fault: None,
+        },
+        Err(error) => DeviceRecord {
+            device: name,
+            fault: Some(error.to_string()),
+            peak_flops_per_s: None,
+            peak_bytes_per_s: None,
+        },
+    }
+}
+
+fn as_text(record: &Record) -> String {
+    let memory = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), size);
+    let commit = record.commit.as_ref().map_or_else(String::new, |commit| format!(" ({commit})"));
+    let rows = [
+        ("version", format!("{}{commit}", record.version)),
+        ("system", record.os.clone()),
+        ("processor", record.cpu.clone()),
+        ("vector instructions", record.vector_instructions.to_owned()),
+        ("threads", record.n_threads.to_string()),
+        ("memory", memory(record.total_memory_bytes)),
+        ("available memory", memory(record.available_memory_bytes)),
+    ];
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text: String = rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect();
+    let heading = ["device", "GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
+    let cells = |found: &DeviceRecord| {
+        let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9));
+        vec![found.device.clone(), rate(found.peak_flops_per_s), rate(found.peak_bytes_per_s)]
+    };
+    text +=
+        &format!("\n{}", aligned(&[heading].into_iter().chain(record.devices.iter().map(cells)).collect::<Vec<_>>()));
+    text.extend(record.devices.iter().filter_map(|found| found.fault.as_ref()).map(|fault| format!("{fault}\n")));
+    text
+}

@@ -1,0 +1,76 @@
+//! `deepwide profile` and `deepwide doctor` as processes.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::grow::{printed, run, tiny_base};
+
+/// The JSON that a profile of `base` prints.
+fn profile(base: &Path, words: &str) -> Value {
+    let mut line = vec!["profile", base.to_str().expect("UTF-8"), "--json", "-r", "2"];
+    line.extend(words.split_whitespace());
+    let output = run(&line);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn sum(test: &Value, key: &str) -> f64 {
+    test["modules"].as_array().expect("modules").iter().filter_map(|module| module[key].as_f64()).sum()
+}
+
+#[test]
+fn a_dry_run_counts_what_a_measured_one_executes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = tiny_base(&folder.path().join("base"));
+    for growth in ["", "--dus 1", "--moe 4"] {
+        let words = format!("-p 7,8 -n 3 --sequences 2 {growth}");
+        let (measured, counted) = (profile(&base, &words), profile(&base, &format!("{words} --dry-run")));
+        let [measured, counted] = [&measured, &counted].map(|record| record["tests"].as_array().expect("tests"));
+        assert_eq!((measured.len(), counted.len()), (3, 3));
+        for (measured, counted) in measured.iter().zip(counted) {
+            for key in ["flops", "total_parameters", "active_parameters"] {
+                assert_eq!(measured["total"][key], counted["total"][key], "{key}");
+                assert_eq!(sum(measured, key), measured["total"][key].as_f64().expect("a number"));
+            }
+            assert!(measured["total"]["time_s"].as_f64().is_some_and(|time_s| time_s > 0.0));
+            assert!(counted["total"]["time_s"].is_null());
+        }
+    }
+}
+
+#[test]
+fn a_mixture_has_more_parameters_than_a_token_uses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let record = profile(&tiny_base(&folder.path().join("base")), "-p 8 -n 0 --moe 4 --dry-run");
+    let modules = record["tests"][0]["modules"].as_array().expect("modules");
+    let experts = modules.iter().find(|module| module["path"] == "layer.moe.experts").expect("experts");
+    assert_eq!(experts["total_parameters"].as_u64(), experts["active_parameters"].as_u64().map(|active| 2 * active));
+}
+
+#[test]
+fn tests_that_cannot_run_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = tiny_base(&folder.path().join("base"));
+    let base = base.to_str().expect("UTF-8");
+    for (words, code, message) in [
+        (vec!["profile", base, "-p", "0", "-n", "0"], 2, "nothing to profile"),
+        (vec!["profile", base, "-p", "1000000"], 6, "max_position_embeddings"),
+        (vec!["profile", base, "--device", "abacus"], 2, "abacus"),
+    ] {
+        let output = run(&words);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+        assert!(stderr.contains(message) && output.stdout.is_empty(), "{stderr}");
+    }
+}
+
+#[test]
+fn doctor_finds_the_devices_of_the_build() {
+    let record: Value = serde_json::from_str(&printed(&["doctor", "--json"])).expect("JSON");
+    let devices = record["devices"].as_array().expect("devices");
+    let flex = devices.iter().find(|device| device["device"] == "flex").expect("flex is in the default build");
+    assert!(flex["fault"].is_null() && flex["peak_flops_per_s"].as_f64().is_some_and(|peak| peak > 1e6));
+    let text = printed(&["doctor"]);
+    assert!(text.contains("vector instructions") && text.contains("flex"), "{text}");
+}
