@@ -45,6 +45,10 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
     })
 }
 
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}
+
 fn as_text(rows: &[Comparison]) -> String {
     let header = ["task", "metric", "items", "A", "B", "B - A", "95 % interval", "p", "detectable", ""];
     let mut table = vec![header.map(str::to_owned).to_vec()];
@@ -52,7 +56,7 @@ fn as_text(rows: &[Comparison]) -> String {
         let points = |share: f64| format!("{:.2}", 100.0 * share);
         let signed = |share: f64| format!("{:+.2}", 100.0 * share);
         let interval = &row.interval;
-        let verdict = match (interval.is_significant(), interval.difference > 0.0) {
+        let verdict = match (row.is_significant(), interval.difference > 0.0) {
             (false, _) => "no difference shown",
             (true, true) => "B is better",
             (true, false) => "A is better",
@@ -65,8 +69,8 @@ fn as_text(rows: &[Comparison]) -> String {
             points(row.b),
             signed(interval.difference),
             format!("{} to {}", signed(interval.low), signed(interval.high)),
-            row.mcnemar.map_or_else(|| "-".to_owned(), |test| format!("{:.3}", test.p_value)),
-            points(interval.detectable),
+            row.mcnemar.map_or_else(|| "-".to_owned(), |test| p_value(test.p_value)),
+            interval.detectable.map_or_else(|| "-".to_owned(), points),
             verdict.to_owned(),
         ]);
     }

@@ -44,6 +44,14 @@ impl OpenedModel {
         run_info::words(&self.sources.names[0])
     }
 
+    /// [`name`](Self::name), and how the model was grown.
+    pub(super) fn full_name(&self, growth: &Growth<'_>) -> String {
+        match growth.source.plans().next() {
+            None => self.name(),
+            Some(_) => format!("{}-{}", self.name(), growth.title().replace(char::is_whitespace, "-")),
+        }
+    }
+
     /// The model, grown as asked.
     ///
     /// # Errors
@@ -59,7 +67,7 @@ impl OpenedModel {
         Ok(growth)
     }
 
-    /// Hashes of the files of weights, and the growths: all that the function of the model depends on.
+    /// Hashes of the files of weights, the growths, and the config: all that the function of the model depends on.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -68,6 +76,7 @@ impl OpenedModel {
         Ok(json!({
             "weights": parents[0]["weights"],
             "growth": growth.record(),
+            "config": growth.source.config(),
         }))
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ struct Line {
 }
 
 impl AnswerLog {
-    /// Opens or creates a log of a model, whose `fingerprint` covers weights, growth, precision and tokenizer.
+    /// Opens or creates a log of a model, whose `fingerprint` covers all that its answers depend on.
     ///
     /// # Errors
     /// [`EvalError::File`], [`EvalError::OtherModel`], [`EvalError::BadLog`].
@@ -75,9 +75,19 @@ impl AnswerLog {
                 known.insert(request, answer);
             }
         }
+        let header = json(&Header { model: fingerprint.to_owned() }) + "\n";
+        if number == 0 {
+            let mut start = Vec::new();
+            reader.rewind().map_err(&failed)?;
+            reader.take(header.len() as u64 + 1).read_to_end(&mut start).map_err(&failed)?;
+            if !header.as_bytes().starts_with(&start) {
+                let reason = "found another kind of file, expected a log of answers".to_owned();
+                return Err(EvalError::BadLog { path: path.to_owned(), line: 1, reason });
+            }
+        }
         file.set_len(whole_bytes).map_err(&failed)?;
         if number == 0 {
-            writeln!(file, "{}", json(&Header { model: fingerprint.to_owned() })).map_err(&failed)?;
+            file.write_all(header.as_bytes()).map_err(&failed)?;
         }
         Ok(Self { path: path.to_owned(), file, known })
     }

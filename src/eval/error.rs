@@ -66,6 +66,14 @@ pub enum EvalError {
         /// The split.
         split: &'static str,
     },
+    /// A task is asked for twice, with different numbers of examples.
+    #[error("{task} is asked for with {} and with {} examples, expected one number: name it once, or give --num_fewshot", .shots[0], .shots[1])]
+    TwoNumbersOfExamples {
+        /// The task.
+        task: String,
+        /// The numbers.
+        shots: [usize; 2],
+    },
     /// A prompt has more examples than there are to draw from.
     #[error("{task}: {num_fewshot} examples for each prompt, but only {available} to draw from")]
     TooFewExamples {

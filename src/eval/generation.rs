@@ -13,9 +13,9 @@ use super::scoring::Encoder;
 use super::suite::Suite;
 use super::tasks::Generation;
 use crate::generate::{BatchSettings, Engine, MAX_SEQUENCES, Progress, Request};
-use crate::kernel::flop_counter::executed_flops;
 use crate::model::CausalLm;
 use crate::tokenizer::Tokenizer;
+use crate::trace::executed_flops;
 
 /// A prompt to continue.
 struct Open<'a> {

@@ -16,7 +16,7 @@ use super::opened::OpenedModel;
 use super::{console, interrupt, output, run_info};
 use crate::error::cut;
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, Encoder, EvalError, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
+    AnswerLog, Chat, Column, Cost, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
     TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
 };
 use crate::formats::CheckpointError;
@@ -39,8 +39,11 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let template = chat_template(args, &opened)?;
     let chat = template.as_ref().map(|template| Chat { template, multiturn: args.fewshot_as_multiturn });
     let style = PromptStyle { system_instruction: args.system_instruction.as_deref(), chat };
-    let saved =
-        args.output_path.as_ref().map(|path| Saved::new(path, &opened.name(), args.force, start.0)).transpose()?;
+    let saved = args
+        .output_path
+        .as_ref()
+        .map(|path| Saved::new(path, &opened.full_name(&growth), args.force, start.0))
+        .transpose()?;
     let suite = Suite::read(&args.data_dir, selection, args.limit, &style, args.seeds.fewshot)?;
     let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
     let items = Count::new("tokenizing", "items", suite.num_items());
@@ -48,7 +51,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     drop(items);
     tell_plan(&suite, &planned);
     let model_record = opened.record(&growth)?;
-    let mut log = answer_log(args, saved.as_ref(), &model_record)?;
+    let mut log = answer_log(args, saved.as_ref(), &planned.plan, &model_record)?;
     let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
@@ -71,6 +74,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let (texts, generation_cost) = generated.map_err(|error| stopped(error, log.is_some()))?;
     let cost = cost + generation_cost;
     let scores = suite.scores(&planned.plan, &answers, texts);
+    scores.iter().for_each(tell_nonfinite);
     let mut record = results(&scores, &suite.groups);
     let metadata = metadata(args, &opened, &growth, &tokenizer, template.as_ref(), start);
     metadata.add_to(&mut record);
@@ -94,10 +98,23 @@ fn chat_template(args: &EvalArgs, opened: &OpenedModel) -> Result<Option<ChatTem
     })
 }
 
-/// The log of answers: a named one, or one beside the results.
-fn answer_log(args: &EvalArgs, saved: Option<&Saved>, model: &Value) -> Result<Option<AnswerLog>, Failure> {
-    let fingerprint = blake3::hash(model.to_string().as_bytes()).to_hex().to_string();
-    let path = args.use_cache.clone().or_else(|| Some(saved?.log(&fingerprint[..16])));
+/// The log of answers: a named one, or one beside the results, of these requests alone.
+fn answer_log(
+    args: &EvalArgs,
+    saved: Option<&Saved>,
+    plan: &Plan,
+    model: &Value,
+) -> Result<Option<AnswerLog>, Failure> {
+    let fingerprint = blake3::hash(format!("{model} {}", args.device).as_bytes()).to_hex().to_string();
+    let name = || {
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("{fingerprint} {:?} {:?} {:?}", args.tasks, args.num_fewshot, args.limit).as_bytes());
+        for request in plan.requests() {
+            hash.update(request.key().as_bytes());
+        }
+        hash.finalize().to_hex()[..16].to_owned()
+    };
+    let path = args.use_cache.clone().or_else(|| Some(saved?.log(&name())));
     Ok(path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose()?)
 }
 
@@ -114,6 +131,17 @@ fn tell_plan(suite: &Suite, planned: &SuitePlan) {
         suite.num_items(),
         planned.plan.places().len(),
     ));
+}
+
+/// Warns of log-likelihoods that are infinite or no number: a score made of them means nothing.
+fn tell_nonfinite(scores: &TaskScores<'_>) {
+    match scores.num_nonfinite() {
+        0 => {}
+        count => console::tell(format_args!(
+            "warning: {}: {count} log-likelihoods are not finite, its scores mean nothing",
+            scores.task.chosen.task.name
+        )),
+    }
 }
 
 fn stopped(error: EvalError, has_log: bool) -> Failure {
@@ -161,7 +189,7 @@ fn special(tokenizer: &Tokenizer, id: Option<u32>) -> Option<(String, u32)> {
     Some((tokenizer.decode(&[id]).ok()?, id))
 }
 
-/// What these results have beyond lm-eval's: cost, data with checksums, the files of weights.
+/// The results beyond lm-eval's: cost, data with checksums, the files of weights.
 fn extras(
     suite: &Suite,
     planned: &SuitePlan,

@@ -26,8 +26,8 @@ pub struct Interval {
     /// Upper end.
     pub high: f64,
     /// The smallest true difference that a sample of this size finds in four of five cases, in a two-sided test at 5 %:
-    /// `(z₀.₉₇₅ + z₀.₈)·stderr`.
-    pub detectable: f64,
+    /// `(z₀.₉₇₅ + z₀.₈)·stderr`; `None` if all differences are equal, which says nothing of chance.
+    pub detectable: Option<f64>,
 }
 
 impl Interval {
@@ -55,14 +55,14 @@ pub fn bootstrap(tasks: &[Vec<f64>]) -> Interval {
     found.sort_by(f64::total_cmp);
     let mean = found.iter().sum::<f64>() / found.len() as f64;
     let variance = found.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (found.len() - 1) as f64;
-    let at = |share: f64| found[((share * found.len() as f64) as usize).min(found.len() - 1)];
+    let outside = ((1.0 - CONFIDENCE) / 2.0 * found.len() as f64) as usize;
     let stderr = variance.sqrt();
     Interval {
         difference: combined(&mut |differences| differences.iter().sum::<f64>() / differences.len() as f64),
         stderr,
-        low: at((1.0 - CONFIDENCE) / 2.0),
-        high: at((1.0 + CONFIDENCE) / 2.0),
-        detectable: (Z_OF_TEST + Z_OF_POWER) * stderr,
+        low: found[outside],
+        high: found[found.len() - 1 - outside],
+        detectable: (stderr > 0.0).then_some((Z_OF_TEST + Z_OF_POWER) * stderr),
     }
 }
 
@@ -79,13 +79,15 @@ mod tests {
         assert!((interval.difference - 0.2).abs() < 1e-12);
         assert!((interval.stderr / stderr - 1.0).abs() < 0.03, "{} {stderr}", interval.stderr);
         assert!((interval.low - (0.2 - 1.96 * stderr)).abs() < 0.01 && interval.is_significant());
-        assert!((interval.detectable / interval.stderr - 2.8016).abs() < 1e-3);
+        assert!((interval.detectable.unwrap() / interval.stderr - 2.8016).abs() < 1e-3);
+        let swapped = bootstrap(&[differences.iter().map(|x| -x).collect()]);
+        assert_eq!((swapped.low, swapped.high), (-interval.high, -interval.low));
     }
 
     #[test]
     fn equal_scores_do_not_differ() {
         let interval = bootstrap(&[vec![0.0; 50]]);
-        assert_eq!((interval.low, interval.high, interval.stderr), (0.0, 0.0, 0.0));
+        assert_eq!((interval.low, interval.high, interval.stderr, interval.detectable), (0.0, 0.0, 0.0, None));
         assert!(!interval.is_significant());
     }
 

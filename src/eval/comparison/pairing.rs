@@ -7,6 +7,10 @@ use serde::Serialize;
 use super::bootstrap::{Interval, bootstrap};
 use super::mcnemar::McNemar;
 use super::samples::ItemScores;
+use crate::eval::tasks::is_mmlu_subject;
+
+/// The metric of MMLU.
+const MMLU_METRIC: &str = "acc,none";
 
 /// Two models on the same items of a task, or on several tasks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +31,13 @@ pub struct Comparison {
     pub interval: Interval,
     /// McNemar's test, if each item is right or wrong.
     pub mcnemar: Option<McNemar>,
+}
+
+impl Comparison {
+    /// Whether chance does not explain the difference: the interval excludes 0, and so small a p-value is rare under chance.
+    pub fn is_significant(&self) -> bool {
+        self.interval.is_significant() && self.mcnemar.is_none_or(|test| test.p_value < 0.05)
+    }
 }
 
 /// Scores of the same items under one metric.
@@ -63,7 +74,7 @@ pub fn compare(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores
         let subjects = all.split_off(all.len() - num_subjects);
         let num_unpaired = subjects.iter().map(|pairs| pairs.num_unpaired).sum();
         let scores = subjects.into_iter().flat_map(|pairs| pairs.scores).collect();
-        all.push(Pairs { task: "mmlu".to_owned(), metric: "acc,none".to_owned(), scores, num_unpaired });
+        all.push(Pairs { task: "mmlu".to_owned(), metric: MMLU_METRIC.to_owned(), scores, num_unpaired });
     }
     let main: Vec<&Pairs> = all.iter().filter(|pairs| is_main(pairs, &all)).collect();
     let mean = (main.len() > 1).then(|| mean(&main));
@@ -71,7 +82,7 @@ pub fn compare(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores
 }
 
 fn is_mmlu(pairs: &Pairs) -> bool {
-    pairs.task.starts_with("mmlu_")
+    pairs.metric == MMLU_METRIC && is_mmlu_subject(&pairs.task)
 }
 
 /// Whether this is the metric that the leaderboard takes of its task.

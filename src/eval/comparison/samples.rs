@@ -21,6 +21,14 @@ pub enum SampleFault {
     /// A directory has no logs.
     #[error("holds no samples_TASK_DATE.jsonl, expected some: evaluate with --log_samples")]
     NoSamples,
+    /// A directory has the logs of several models.
+    #[error("holds the samples of {count} models, expected those of one, such as {}", .one.display())]
+    SeveralModels {
+        /// Directories with logs.
+        count: usize,
+        /// One of them.
+        one: PathBuf,
+    },
     /// A line is no sample.
     #[error("line {line} is no sample of lm-eval: {reason}")]
     BadLine {
@@ -37,7 +45,7 @@ impl SamplesError {
         match &self.fault {
             SampleFault::File(fault) => fault.kind(),
             SampleFault::NoSamples => ErrorKind::NotFound,
-            SampleFault::BadLine { .. } => ErrorKind::Invalid,
+            SampleFault::SeveralModels { .. } | SampleFault::BadLine { .. } => ErrorKind::Invalid,
         }
     }
 }
@@ -49,7 +57,8 @@ pub struct ItemScores {
     pub metrics: BTreeMap<String, BTreeMap<u64, (String, f64)>>,
 }
 
-/// The scores of each task in a log of samples, or in the newest logs of a directory; a results file stands for its directory.
+/// The scores of each task in a log of samples, in the logs of a results file, which have its date, or in the newest logs of the
+/// directory of one model.
 ///
 /// # Errors
 /// [`SamplesError`].
@@ -59,29 +68,63 @@ pub fn read_samples(path: &Path) -> Result<BTreeMap<String, ItemScores>, Samples
         let task = task_and_date(path).map_or_else(|| "samples".to_owned(), |(task, _)| task);
         return Ok([(task, read(path)?)].into());
     }
-    let directory = if metadata.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let mut newest: BTreeMap<String, (String, PathBuf)> = BTreeMap::new();
-    gather(directory, &mut newest)?;
-    if newest.is_empty() {
-        return Err(InFile::new(directory, SampleFault::NoSamples));
+    let logs = match metadata.is_dir() {
+        true => newest_logs(path)?,
+        false => {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let date = name.strip_prefix("results_").map(str::to_owned);
+            let mut logs = logs(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
+            logs.retain(|(_, found, _)| date.as_ref().is_none_or(|date| date == found));
+            newest(logs)
+        }
+    };
+    if logs.is_empty() {
+        return Err(InFile::new(path, SampleFault::NoSamples));
     }
-    newest.into_iter().map(|(task, (_, file))| Ok((task, read(&file)?))).collect()
+    logs.into_iter().map(|(task, (_, file))| Ok((task, read(&file)?))).collect()
 }
 
-/// Finds the newest log of each task below a directory.
-fn gather(directory: &Path, newest: &mut BTreeMap<String, (String, PathBuf)>) -> Result<(), SamplesError> {
-    let failed = |error| InFile::new(directory, SampleFault::File(FileError::io(directory)(error).fault));
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            gather(&path, newest)?;
-        } else if let Some((task, date)) = task_and_date(&path)
-            && newest.get(&task).is_none_or(|(known, _)| *known < date)
-        {
+/// The newest log of each task in a directory, or else in the only one of its directories that has logs.
+fn newest_logs(directory: &Path) -> Result<BTreeMap<String, (String, PathBuf)>, SamplesError> {
+    let own = logs(directory)?;
+    if !own.is_empty() {
+        return Ok(newest(own));
+    }
+    let mut models = Vec::new();
+    for path in entries(directory)?.into_iter().filter(|path| path.is_dir()) {
+        let found = logs(&path)?;
+        models.extend((!found.is_empty()).then_some((path, found)));
+    }
+    match models.len() {
+        0 | 1 => Ok(newest(models.pop().map(|(_, logs)| logs).unwrap_or_default())),
+        count => Err(InFile::new(directory, SampleFault::SeveralModels { count, one: models.swap_remove(0).0 })),
+    }
+}
+
+fn newest(logs: Vec<(String, String, PathBuf)>) -> BTreeMap<String, (String, PathBuf)> {
+    let mut newest: BTreeMap<String, (String, PathBuf)> = BTreeMap::new();
+    for (task, date, path) in logs {
+        if newest.get(&task).is_none_or(|(known, _)| *known < date) {
             newest.insert(task, (date, path));
         }
     }
-    Ok(())
+    newest
+}
+
+/// The logs of a directory: task, date, file.
+fn logs(directory: &Path) -> Result<Vec<(String, String, PathBuf)>, SamplesError> {
+    let log = |path: PathBuf| task_and_date(&path).map(|(task, date)| (task, date, path));
+    Ok(entries(directory)?.into_iter().filter_map(log).collect())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, SamplesError> {
+    let failed = |error| InFile::new(directory, SampleFault::File(FileError::io(directory)(error).fault));
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// `samples_TASK_DATE.jsonl`; the date has no underscore.

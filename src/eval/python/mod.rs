@@ -4,4 +4,4 @@ mod random;
 mod text;
 
 pub use random::Random;
-pub(super) use text::{capitalize, strip, trailing_spaces};
+pub(super) use text::{capitalize, float, strip, trailing_spaces};

@@ -15,6 +15,21 @@ pub fn trailing_spaces(text: &str) -> &str {
     &text[text.trim_end_matches(is_space).len()..]
 }
 
+/// `str(number)` of a float: the fewest digits that give it back, with an exponent of two digits below 1e-4 and from 1e16.
+pub fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    let size = number.abs();
+    if size.is_infinite() || size == 0.0 || (1e-4..1e16).contains(&size) {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:e}");
+    let (digits, exponent) = text.split_once('e').expect("an exponent");
+    let (sign, exponent) = exponent.strip_prefix('-').map_or(('+', exponent), |exponent| ('-', exponent));
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
 /// `text.capitalize()`: the first character in upper case, all others in lower case.
 pub fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
@@ -33,6 +48,22 @@ mod tests {
         assert_eq!(strip("\u{1f} a b\u{a0}\n"), "a b");
         assert_eq!(trailing_spaces("a \u{2003}\t"), " \u{2003}\t");
         assert_eq!(trailing_spaces("a\u{200b}"), "", "no space in Unicode");
+    }
+
+    #[test]
+    fn floats_are_those_of_python() {
+        let expected = [
+            (-5e-5, "-5e-05"),
+            (1.5e-7, "1.5e-07"),
+            (1e-4, "0.0001"),
+            (-12.25, "-12.25"),
+            (3.0, "3.0"),
+            (1e16, "1e+16"),
+        ];
+        for (number, text) in expected {
+            assert_eq!(float(number), text);
+        }
+        assert_eq!((float(f64::NAN), float(f64::NEG_INFINITY)), ("nan".to_owned(), "-inf".to_owned()));
     }
 
     #[test]

@@ -129,6 +129,11 @@ pub(super) fn task(subject: &str) -> Task {
 }
 
 /// The name of the task of a subject.
+/// Whether this is the name of the task of a subject.
+pub(in crate::eval) fn is_mmlu_subject(task: &str) -> bool {
+    CATEGORIES.iter().flat_map(|category| category.subjects).any(|subject| task_name(subject) == task)
+}
+
 pub(super) fn task_name(subject: &str) -> String {
     format!("mmlu_{subject}")
 }

@@ -11,5 +11,6 @@ mod truthfulqa_mc2;
 mod winogrande;
 
 pub use doc::{Doc, Key, Question};
+pub(super) use mmlu::is_mmlu_subject;
 pub use selection::{Chosen, Group, Selection, names};
 pub use task::{FewShots, Filter, Generation, Metric, Sampler, Task};

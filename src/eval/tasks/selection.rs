@@ -111,8 +111,14 @@ impl Selection {
             return category.subjects.iter().try_for_each(|subject| self.add(&mmlu::task_name(subject), num_fewshot));
         }
         let task = task(name).ok_or_else(|| EvalError::UnknownTask { found: name.to_owned(), known: known() })?;
-        if self.tasks.iter().all(|known| known.task.name != task.name) {
-            self.tasks.push(Chosen { num_fewshot: task.num_fewshot(num_fewshot), task });
+        let num_fewshot = task.num_fewshot(num_fewshot);
+        match self.tasks.iter().find(|known| known.task.name == task.name) {
+            None => self.tasks.push(Chosen { num_fewshot, task }),
+            Some(known) if known.num_fewshot == num_fewshot => {}
+            Some(known) => {
+                let (task, shots) = (task.name, [known.num_fewshot, num_fewshot]);
+                return Err(EvalError::TwoNumbersOfExamples { task, shots });
+            }
         }
         Ok(())
     }

@@ -70,7 +70,9 @@ fn strided(ids: &[u32], context: usize, stride: usize) -> Vec<Window> {
         scored = end;
         // The guide weighs the mean loss of a window by one token less than are new in it.
         let num_scored = new.min(end - start - 1);
-        windows.push(Window { ids: ids[start..end].to_vec(), num_scored, weight: new.saturating_sub(1) });
+        if num_scored > 0 {
+            windows.push(Window { ids: ids[start..end].to_vec(), num_scored, weight: new.saturating_sub(1) });
+        }
         if end == ids.len() {
             break;
         }
