@@ -27,7 +27,7 @@ const STATE: &str = "trainer_state.json";
 /// Cap on the size of [`STATE`].
 const STATE_LIMIT_BYTES: u64 = 1 << 30;
 /// The version of [`Saved`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const PREFIX: &str = "checkpoint-";
 
 /// Everything of a run besides its model and its optimizer.
@@ -157,7 +157,9 @@ impl Checkpoints {
             match self.open(&path) {
                 Ok(resumed) if resumed.progress.step == step => {
                     for (path, reason) in damaged {
-                        let aside = path.with_extension("damaged");
+                        let names = (1..).map(|n| if n == 1 { "damaged".to_owned() } else { format!("damaged-{n}") });
+                        let mut free = names.map(|name| path.with_extension(name)).filter(|aside| !aside.exists());
+                        let aside = free.next().expect("a free name");
                         std::fs::rename(&path, &aside).map_err(FileError::io(&path))?;
                         refuse(&aside, reason);
                     }
@@ -183,11 +185,13 @@ impl Checkpoints {
             return Err(FinetuneError::State { path: path.to_owned(), reason: mismatch.to_string() });
         }
         let text = read_bounded(&*self.disk, &state_path, STATE_LIMIT_BYTES)?;
-        let State { global_step, log_history, deepwide } =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        if deepwide.format != FORMAT {
-            return Err(invalid(format!("found format {}, expected {FORMAT}", deepwide.format)));
+        let state: Value = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+        let format = &state["deepwide"]["format"];
+        if *format != FORMAT {
+            return Err(invalid(format!("found format {format}, expected {FORMAT}")));
         }
+        let State { global_step, log_history, deepwide } =
+            serde_json::from_value(state).map_err(|error| invalid(error.to_string()))?;
         let Saved {
             settings, num_tokens, num_skipped, window, best, num_evals_since_best, router_bias, reference, ..
         } = deepwide;

@@ -111,8 +111,10 @@ impl<'a, T: Task> Run<'a, T> {
         control: Control,
         checkpoints: &'a Checkpoints,
         sidecar: &'a Sidecar,
-        Start { model, optimizer, progress, checkpoint }: Start,
+        Start { model, optimizer, mut progress, checkpoint }: Start,
     ) -> Result<Self, FinetuneError> {
+        // The best model of a run that did not keep it cannot be loaded at the end.
+        progress.best.take_if(|(_, step)| control.save_best && !checkpoints.path(*step).is_dir());
         let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
         let optimizer = optimizer.with_groups(settings.param_groups()?);
         let model = model.with_selection_bias(progress.router_bias.layers());

@@ -85,9 +85,12 @@ impl TextData {
         let heldout = TokenShards::open_heldout(directory)?.map(|shards| windows_within(shards, max_length));
         let windows = Box::new(TokenWindows::new(shards, max_length)?);
         let Some(heldout) = heldout else { return self.add(windows, directory, weight, &hash, options) };
+        let mut hash = hash.to_string();
         if let Some(heldout) = heldout? {
-            let evaluated = RowSplit::new(heldout.len(), heldout.len().min(holdout.max_rows)).heldout();
+            let num_evaluated = heldout.len().min(holdout.max_rows);
+            let evaluated = RowSplit::new(heldout.len(), num_evaluated).heldout();
             self.heldout.extend(evaluated.map(|row| heldout.row(row)).collect::<Result<Vec<_>, _>>()?);
+            hash += &format!(" {num_evaluated} evaluated");
         }
         self.add(
             windows,

@@ -78,7 +78,7 @@ pub struct TrainingArgs {
     /// For GPUs. CPUs are not faster by it.
     #[arg(long, help_heading = "Optimization")]
     pub bf16: bool,
-    /// Keep the inputs of layers only, and compute layers again for their gradients: less memory, a third more work
+    /// Keep the inputs of layers only, and compute layers again for their gradients: less memory, a third more work (flex only)
     #[arg(long, help_heading = "Optimization")]
     pub gradient_checkpointing: bool,
     /// Peak learning rate [default: 2e-5, 1e-6 for dpo]

@@ -21,6 +21,7 @@ use crate::finetune::{
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
+use crate::kernel::recompute;
 use crate::output::commit::{Destination, Existing, PartialDirectory, check_apart};
 use crate::output::disk::{Disk, absolute, disk};
 use crate::profile::peak::product_flops_per_s;
@@ -97,7 +98,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// The settings of a run, with a hash of the weights of the base and of the growths, and the base as receipts record it.
+    /// The settings of a run, with a hash of the base (its weights, its config, the growths), and the base as receipts record it.
     pub(super) fn settings(
         &self,
         growth: &Growth<'_>,
@@ -107,7 +108,8 @@ impl<'a> Opened<'a> {
         defaults: Defaults,
     ) -> Result<(Settings, Vec<Value>), Failure> {
         let parents = parents(&self.sources, &mut |_| ())?;
-        let record = json!({"weights": parents[0]["weights"], "growth": growth.record()});
+        let config = growth.source.config();
+        let record = json!({"weights": parents[0]["weights"], "growth": growth.record(), "config": config});
         let base = blake3::hash(record.to_string().as_bytes()).to_hex().to_string();
         let settings = self.args.settings(&growth.source, base, inputs, max_length, dpo, defaults)?;
         Ok((settings, parents))
@@ -120,6 +122,16 @@ impl<'a> Opened<'a> {
         settings: &'j Settings,
         parents: &'j [Value],
     ) -> Result<Job<'j>, Failure> {
+        let device = device(&self.args.device)?.autodiff();
+        if self.args.gradient_checkpointing && !recompute::has_kernel(&device) {
+            return Err(Failure::invalid(format_args!(
+                "--gradient-checkpointing: found device {}, expected flex",
+                self.args.device
+            )));
+        }
+        if self.args.router_bias_update_rate > 0.0 && growth.source.config().moe.is_none() {
+            return Err(Failure::invalid("--router-bias-update-rate: found a model without experts, expected a mixture"));
+        }
         Ok(Job {
             disk: &self.disk,
             sources: &self.sources,
@@ -128,7 +140,7 @@ impl<'a> Opened<'a> {
             settings,
             control: self.args.control(),
             checkpoints: &self.checkpoints,
-            device: device(&self.args.device)?.autodiff(),
+            device,
             gradient_checkpointing: self.args.gradient_checkpointing,
         })
     }

@@ -13,12 +13,27 @@ use crate::finetune::{Event, LogEntry};
 pub(super) struct Watcher {
     bar: Option<ProgressBar>,
     start: Instant,
-    num_tokens: u64,
-    update_s: f64,
     heldout: Option<f64>,
     utilization: Utilization,
-    /// Tokens and seconds since the last line.
-    since_line: (u64, f64),
+    /// Updates of the run, and those since the last line.
+    all: Updates,
+    since_line: Updates,
+}
+
+/// Sums over updates.
+#[derive(Debug, Clone, Copy, Default)]
+struct Updates {
+    num_tokens: u64,
+    flops: f64,
+    wall_s: f64,
+}
+
+impl Updates {
+    fn add(&mut self, other: Self) {
+        self.num_tokens += other.num_tokens;
+        self.flops += other.flops;
+        self.wall_s += other.wall_s;
+    }
 }
 
 /// A bar that counts, where there is a terminal.
@@ -50,26 +65,26 @@ impl Watcher {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        let (start, heldout, since_line) = (Instant::now(), None, (0, 0.0));
-        Self { bar, start, num_tokens: 0, update_s: 0.0, heldout, utilization, since_line }
+        let (all, since_line) = (Updates::default(), Updates::default());
+        Self { bar, start: Instant::now(), heldout: None, utilization, all, since_line }
     }
 
     pub(super) fn show(&mut self, event: Event<'_>) {
         match event {
             Event::Updated { loss, num_tokens, wall_s, .. } => {
-                self.num_tokens += num_tokens;
-                self.update_s += wall_s;
-                self.since_line = (self.since_line.0 + num_tokens, self.since_line.1 + wall_s);
+                let update = Updates { num_tokens, flops: self.utilization.update_flops(num_tokens), wall_s };
+                self.all.add(update);
+                self.since_line.add(update);
                 if let Some(bar) = &self.bar {
                     let heldout = self.heldout.map(|loss| format!("  held-out {loss:.4}")).unwrap_or_default();
-                    bar.set_message(format!("loss {loss:.4}{heldout}  {}", self.speed(num_tokens, wall_s)));
+                    bar.set_message(format!("loss {loss:.4}{heldout}  {}", self.speed(update)));
                     bar.inc(1);
                 }
             }
             Event::Logged(entry) => {
                 self.heldout = entry.get("eval_loss").and_then(Value::as_f64).or(self.heldout);
-                let (num_tokens, wall_s) = std::mem::take(&mut self.since_line);
-                let speed = if wall_s > 0.0 { format!("  {}", self.speed(num_tokens, wall_s)) } else { String::new() };
+                let updates = std::mem::take(&mut self.since_line);
+                let speed = if updates.wall_s > 0.0 { format!("  {}", self.speed(updates)) } else { String::new() };
                 self.line(format!("{}{speed}", in_words(entry)));
             }
             Event::Saved(path) => self.line(format!("saved {}", path.display())),
@@ -78,8 +93,8 @@ impl Watcher {
     }
 
     /// Tokens per second and the share of the peak: `1234 tok/s, 56 % MFU`.
-    fn speed(&self, num_tokens: u64, wall_s: f64) -> String {
-        let mfu = 100.0 * self.utilization.of(num_tokens, wall_s);
+    fn speed(&self, Updates { num_tokens, flops, wall_s }: Updates) -> String {
+        let mfu = 100.0 * self.utilization.of(flops, wall_s);
         format!("{:.0} tok/s, {mfu:.0} % MFU", num_tokens as f64 / wall_s)
     }
 
@@ -94,9 +109,10 @@ impl Watcher {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let of = |value: f64| if self.update_s > 0.0 { value } else { 0.0 };
-        let tokens_per_second = of(self.num_tokens as f64 / self.update_s);
-        let mfu = of(self.utilization.of(self.num_tokens, self.update_s));
+        let Updates { num_tokens, flops, wall_s } = self.all;
+        let of = |value: f64| if wall_s > 0.0 { value } else { 0.0 };
+        let tokens_per_second = of(num_tokens as f64 / wall_s);
+        let mfu = of(self.utilization.of(flops, wall_s));
         Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second, mfu }
     }
 }

@@ -94,7 +94,11 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
         let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
         let hash = opened.hash(dataset.items.iter(), &arrangement);
-        heldout.extend(dataset.hold_out(&split).into_iter().map(|(example, _)| vec![example]));
+        let evaluated = dataset.hold_out(&split).into_iter().map(|(mut example, _)| {
+            example.truncate(limit, Truncation::KeepStart);
+            example
+        });
+        heldout.extend(evaluated.filter(|example| example.num_trained() > 0).map(|example| vec![example]));
         let packed = packed(args, &dataset.items, limit);
         let packed = ExampleRows::new(dataset.items, dataset.names, packed);
         if packed.is_empty() {

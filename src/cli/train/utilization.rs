@@ -22,11 +22,15 @@ impl Utilization {
         Self { config: config.clone(), num_sequences, has_adapter: settings.lora.is_some(), peak_flops_per_s }
     }
 
-    /// The share of the peak at which `num_tokens` were trained in `wall_s`.
-    pub(super) fn of(&self, num_tokens: u64, wall_s: f64) -> f64 {
+    /// Operations of one update of `num_tokens`, in sequences of about one length.
+    pub(super) fn update_flops(&self, num_tokens: u64) -> f64 {
         let length = num_tokens.div_ceil(self.num_sequences).max(1);
         let flops = train_flops(&self.config, 1, length) as f64 / length as f64 * num_tokens as f64;
-        let computed = if self.has_adapter { 2.0 / 3.0 } else { 1.0 };
-        flops * computed / wall_s / self.peak_flops_per_s
+        if self.has_adapter { 2.0 / 3.0 * flops } else { flops }
+    }
+
+    /// The share of the peak at which `flops` were computed in `wall_s`.
+    pub(super) fn of(&self, flops: f64, wall_s: f64) -> f64 {
+        flops / wall_s / self.peak_flops_per_s
     }
 }
