@@ -153,7 +153,7 @@ pub enum EvalError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         reason: String,
     },
 }
@@ -174,7 +174,7 @@ pub enum ItemFault {
         field: &'static str,
         /// Its value or type.
         found: String,
-        /// What it should be.
+        /// The expectation.
         expected: &'static str,
     },
     /// The right answer is none of the choices.

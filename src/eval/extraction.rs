@@ -11,7 +11,7 @@ const INVALID: &str = "[invalid]";
 
 static STRICT: LazyLock<Regex> = LazyLock::new(|| pattern(r"#### (\-?[0-9\.\,]+)"));
 static FLEXIBLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(-?[$0-9.,]{2,})|(-?[0-9]+)"));
-/// What does not count when answers are compared, in the order in which it is removed.
+/// Patterns that are removed before answers are compared, in this order.
 static IGNORED: LazyLock<[Regex; 4]> = LazyLock::new(|| [",", r"\$", "(?s).*#### ", r"\.$"].map(pattern));
 
 fn pattern(text: &str) -> Regex {

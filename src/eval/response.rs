@@ -1,4 +1,4 @@
-//! What a model gives to an item.
+//! The response of a model to an item.
 
 use super::extraction::extracted;
 use super::scoring::Answer;

@@ -12,7 +12,7 @@ use super::scoring::{Answer, EncodedRequest, Limits, Plan, Progress, Scorer};
 use crate::model::CausalLm;
 use crate::trace::executed_flops;
 
-/// What answering took. Answers from a log cost nothing.
+/// The cost of answering. Answers from a log cost nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// Seconds from the first pass to the last.

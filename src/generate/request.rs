@@ -1,4 +1,4 @@
-//! What is asked of a batch.
+//! A request to a batch.
 
 use super::{GenerateError, Sampling};
 

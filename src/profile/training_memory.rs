@@ -10,7 +10,7 @@ const HALF_BYTES: u64 = 2;
 /// Packed panels of products and freed blocks that the allocator keeps, as measured.
 const SCRATCH_BYTES: u64 = 16 << 20;
 
-/// What the memory of a run depends on besides its config.
+/// The settings on which the memory of a run depends, besides its config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainingShape {
     /// Bytes of the weights as they are loaded.

@@ -40,7 +40,7 @@ const PAGE: &str = include_str!("page.html");
 #[error("the server failed: {0}")]
 pub struct ServeError(#[from] std::io::Error);
 
-/// What handlers share.
+/// State that handlers share.
 #[derive(Debug)]
 struct App {
     served: Arc<Served>,

@@ -1,4 +1,4 @@
-//! What the HTTP side asks of the computing thread, and hears from it.
+//! Messages between the HTTP side and the computing thread.
 
 use tokio::sync::mpsc::UnboundedSender;
 

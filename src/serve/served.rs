@@ -1,4 +1,4 @@
-//! What is served, and to which limits.
+//! The served model and the limits of requests.
 
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 

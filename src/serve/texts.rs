@@ -5,7 +5,7 @@ use super::{ApiError, Update};
 use crate::generate::TokenLogprob;
 use crate::tokenizer::Tokenizer;
 
-/// What an answer shows beside its texts.
+/// The parts of an answer beside its texts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Shown {
     pub(super) echo: bool,

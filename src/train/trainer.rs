@@ -36,7 +36,7 @@ pub struct StepLog<L> {
     pub is_updated: bool,
     /// Wall-clock time of the update.
     pub wall_s: f64,
-    /// What the objective reports.
+    /// The log of the objective.
     pub log: L,
 }
 

@@ -36,7 +36,7 @@ const OPTIONS: [(&str, &str); 30] = [
     ("lora", "--use-peft"),
 ];
 
-/// What the hashes of settings are of.
+/// The subjects of the hashes in the settings.
 const HASHED: [(&str, &str); 3] = [
     ("num_rows", "rows"),
     ("weight", "weight"),

@@ -130,7 +130,9 @@ impl<'a> Opened<'a> {
             )));
         }
         if self.args.router_bias_update_rate > 0.0 && growth.source.config().moe.is_none() {
-            return Err(Failure::invalid("--router-bias-update-rate: found a model without experts, expected a mixture"));
+            return Err(Failure::invalid(
+                "--router-bias-update-rate: found a model without experts, expected a mixture",
+            ));
         }
         Ok(Job {
             disk: &self.disk,

@@ -34,7 +34,7 @@ pub enum SampleFault {
     BadLine {
         /// The line, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
 }

@@ -14,7 +14,7 @@ pub struct DataSet {
     pub folders: &'static [&'static str],
     /// Whether a folder may hold the files of other configurations too, so that a file must be named after this one.
     pub shares_folder: bool,
-    /// What follows the name of the split in some file names: `xl` in `train_xl.jsonl`.
+    /// The part behind the name of the split in some file names: `xl` in `train_xl.jsonl`.
     pub suffix: Option<&'static str>,
 }
 

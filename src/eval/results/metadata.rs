@@ -1,4 +1,4 @@
-//! What results say of the run beside its scores.
+//! The description of a run in its results.
 
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};

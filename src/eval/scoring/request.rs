@@ -54,7 +54,7 @@ impl EncodedRequest {
         self.num_scored
     }
 
-    /// What requests are sorted by: the input, the last target, the scored part. Of two inputs, the one that continues the
+    /// The key by which requests are sorted: the input, the last target, the scored part. Of two inputs, the one that continues the
     /// other comes after it.
     pub(super) fn sort_key(&self) -> (&[u32], u32, usize) {
         (self.input(), self.ids[self.ids.len() - 1], self.num_scored)

@@ -14,7 +14,7 @@ pub struct Doc {
     pub question: Question,
 }
 
-/// What a model is asked.
+/// The question to a model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question {
     /// Which of several continuations follows one text.

@@ -23,7 +23,7 @@ pub struct Task {
     pub few_shots: FewShots,
     /// Text at the start of each prompt.
     pub description: String,
-    /// What is measured, in the order of lm-eval.
+    /// The metrics, in the order of lm-eval.
     pub metrics: &'static [Metric],
     /// How answers are read, each with metrics of its own.
     pub filters: &'static [Filter],

@@ -1,4 +1,4 @@
-//! What training minimizes: a micro-batch in, a loss and a log out.
+//! Objectives: a micro-batch in, a loss and a log out.
 
 mod dpo;
 mod next_token;
@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 pub trait Objective<M> {
     /// One micro-batch, on the device of the model.
     type Batch;
-    /// What a pass reports beside the loss.
+    /// The log of a pass beside its loss.
     type Log: Accumulate;
 
     /// Number of targets that the loss averages over: tokens in language modeling, pairs in preference learning. Under
