@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::grow::{deepwide, names, printed, run, tiny_base};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "grow",
     "inspect",
     "merge-lora",
@@ -20,7 +20,9 @@ const COMMANDS: [&str; 17] = [
     "generate",
     "serve",
     "bench",
+    "profile",
     "compare",
+    "doctor",
     "completions",
     "man",
 ];

@@ -29,17 +29,17 @@ pub struct ProfileArgs {
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Prompt tokens in one pass; 0 for no such test
-    #[arg(short = 'p', long, value_name = "N", default_value = "512", value_parser = sizes, help_heading = "Tests")]
-    pub n_prompt: Sizes,
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512", value_parser = sizes, help_heading = "Tests")]
+    pub n_prompt: Vec<Sizes>,
     /// Tokens decoded one at a time; 0 for no such test
-    #[arg(short = 'n', long, value_name = "N", default_value = "32", value_parser = sizes, help_heading = "Tests")]
-    pub n_gen: Sizes,
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "32", value_parser = sizes, help_heading = "Tests")]
+    pub n_gen: Vec<Sizes>,
     /// Tokens in the cache before
-    #[arg(short = 'd', long, value_name = "N", default_value = "0", value_parser = sizes, help_heading = "Tests")]
-    pub n_depth: Sizes,
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = sizes, help_heading = "Tests")]
+    pub n_depth: Vec<Sizes>,
     /// Sequences at once
-    #[arg(long, value_name = "N", default_value = "1", value_parser = counts, help_heading = "Tests")]
-    pub sequences: Sizes,
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = counts, help_heading = "Tests")]
+    pub sequences: Vec<Sizes>,
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", value_parser = one_count, help_heading = "Tests")]
     pub threads: Option<usize>,
@@ -139,13 +139,17 @@ pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
 impl ProfileArgs {
     /// The tests: a prompt, then decoding, for each depth and number of sequences.
     fn cases(&self, n_threads: usize) -> Result<Vec<TestCase>, Failure> {
+        let all = |lists: &[Sizes]| lists.iter().flat_map(|Sizes(numbers)| numbers.iter().copied()).collect::<Vec<_>>();
+        let prompts = all(&self.n_prompt).into_iter().map(|n_prompt| (n_prompt, 0));
+        let tests: Vec<(usize, usize)> = prompts.chain(all(&self.n_gen).into_iter().map(|n_gen| (0, n_gen))).collect();
         let mut cases = Vec::new();
-        for (&n_depth, &batch_size) in self.n_depth.0.iter().flat_map(|n| self.sequences.0.iter().map(move |b| (n, b)))
-        {
-            let prompts = self.n_prompt.0.iter().map(|n| (*n, 0));
-            for (n_prompt, n_gen) in prompts.chain(self.n_gen.0.iter().map(|n| (0, *n))) {
-                let test = Test::Inference { n_prompt, n_gen, n_depth };
-                cases.extend((n_prompt + n_gen > 0).then_some(TestCase { test, batch_size, n_threads }));
+        for n_depth in all(&self.n_depth) {
+            for batch_size in all(&self.sequences) {
+                let computing = tests.iter().filter(|(n_prompt, n_gen)| n_prompt + n_gen > 0);
+                cases.extend(computing.map(|&(n_prompt, n_gen)| {
+                    let test = Test::Inference { n_prompt, n_gen, n_depth };
+                    TestCase { test, batch_size, n_threads }
+                }));
             }
         }
         match cases.is_empty() {

@@ -13,6 +13,9 @@ use crate::generate::MAX_SEQUENCES;
 use crate::model::CausalLm;
 use crate::serve::{Limits, Served, serve};
 
+/// The variable of the key that clients must send.
+const API_KEY: &str = "DEEPWIDE_API_KEY";
+
 /// Serve a model with OpenAI's API, and a chat page
 ///
 /// The paths are /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics and / (the page). Requests are computed
@@ -64,6 +67,24 @@ fn parallel(text: &str) -> Result<usize, String> {
     }
 }
 
+/// The key that clients must send: that of the command line, else that of the environment.
+///
+/// # Errors
+/// If it is one that no client can send, so that a mistake does not open the server.
+fn api_key(args: &ServeArgs) -> Result<Option<String>, Failure> {
+    let from_environment = || std::env::var_os(API_KEY).map(|key| key.to_string_lossy().into_owned());
+    let (key, name) = match &args.api_key {
+        Some(key) => (Some(key.clone()), "--api-key"),
+        None => (from_environment(), API_KEY),
+    };
+    match key {
+        Some(key) if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(Failure::usage(format_args!("{name}: expected a key of printable ASCII characters without spaces")))
+        }
+        key => Ok(key),
+    }
+}
+
 /// Serves a model until a signal.
 ///
 /// # Errors
@@ -73,7 +94,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).map_err(|error| {
         Failure::runtime(format_args!("cannot listen on {}:{}: {error}", args.host, args.port)).for_option("--port")
     })?;
-    let api_key = args.api_key.clone().or_else(|| std::env::var("DEEPWIDE_API_KEY").ok()).filter(|key| !key.is_empty());
+    let api_key = api_key(args)?;
     if !args.host.is_loopback() && api_key.is_none() {
         console::tell("warning: anyone in the network can use this server (--api-key asks for a key)");
     }

@@ -71,12 +71,14 @@ impl<'a, M: CausalLm> Engine<'a, M> {
     }
 
     /// Adds the sequences of a request, each of which also ends at a stop string, and returns its number. A stop string that is a
-    /// token of the vocabulary is a stop token, too: special tokens give no text.
+    /// special token is a stop token: special tokens give no text.
     ///
     /// # Errors
     /// Those of [`Request::check`].
     pub fn submit(&mut self, mut request: Request, stop: Vec<String>) -> Result<u64, GenerateError> {
-        request.stop_tokens.extend(stop.iter().filter_map(|string| self.tokenizer.token_to_id(string)));
+        let is_special = |id: &u32| self.tokenizer.decode_text(&[*id]).is_ok_and(|text| text.is_empty());
+        let ids = stop.iter().filter_map(|string| self.tokenizer.token_to_id(string));
+        request.stop_tokens.extend(ids.filter(is_special));
         let (prompt, stop_tokens) = (request.prompt.clone(), request.stop_tokens.clone());
         let (stop, num_left) = (StopStrings::new(stop), request.num_sequences);
         let number = self.batch.submit(request)?;

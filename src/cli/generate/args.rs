@@ -109,8 +109,22 @@ pub struct GenerateArgs {
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 7] =
-        ["stop_token", "ignore_eos", "frequency_penalty", "presence_penalty", "dtype", "quant", "device"];
+    const RARE: [&str; 14] = [
+        "file",
+        "system_prompt",
+        "chat_template",
+        "threads",
+        "stop_token",
+        "ignore_eos",
+        "min_p",
+        "repeat_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "logprobs",
+        "dtype",
+        "quant",
+        "device",
+    ];
     if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
 }
 
