@@ -16,6 +16,7 @@ use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_schema::{ArrowError, DataType};
 use serde_json::{Map, Value};
 
+use super::arrow_lengths::{check_file, check_stream};
 use super::error::SourceFault;
 use super::input::{Tally, open_file};
 use super::number::RowNumber;
@@ -46,9 +47,16 @@ impl Arrow {
         let mut magic = Vec::new();
         (&File::open(path)?).take(FILE_MAGIC.len() as u64).read_to_end(&mut magic)?;
         let batches = guarded(|| -> Result<Box<dyn Iterator<Item = _> + Send>, ArrowError> {
+            let lengths = File::open(path)?;
             Ok(match magic == FILE_MAGIC {
-                true => Box::new(FileReader::try_new(file, None)?),
-                false => Box::new(StreamReader::try_new(BufReader::new(file), None)?),
+                true => {
+                    check_file(lengths, size_bytes)?;
+                    Box::new(FileReader::try_new(file, None)?)
+                }
+                false => {
+                    check_stream(lengths, size_bytes)?;
+                    Box::new(StreamReader::try_new(BufReader::new(file), None)?)
+                }
             })
         })?;
         Ok(Self { batches, batch: None, at: 0, number: 0, size_bytes, tally: Arc::clone(tally) })

@@ -1,6 +1,7 @@
 //! Files of data as rows: `.txt`, `.jsonl`, `.json`, `.csv`, `.parquet` and `.arrow`, in memory that does not depend on their size.
 
 mod arrow;
+mod arrow_lengths;
 mod csv;
 mod error;
 mod files;
