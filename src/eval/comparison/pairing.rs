@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn subjects_of_mmlu_are_pooled_and_the_mean_takes_one_metric_of_each_task() {
         let a = evaluation(&[
-            ("mmlu_a", "acc,none", &[1.0]),
-            ("mmlu_b", "acc,none", &[0.0, 0.0]),
+            ("mmlu_anatomy", "acc,none", &[1.0]),
+            ("mmlu_virology", "acc,none", &[0.0, 0.0]),
             ("h", "acc,none", &[0.0]),
             ("h", "acc_norm,none", &[1.0]),
         ]);

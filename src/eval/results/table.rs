@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+/// Width of the narrowest column, as in lm-eval.
+const MIN_WIDTH: usize = 3;
+
 /// The part of the results that a table shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
@@ -86,17 +89,19 @@ fn four_digits(value: &Value) -> String {
 }
 
 fn markdown<const N: usize, const R: usize>(rows: &[[String; N]], right: [usize; R]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(1);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(MIN_WIDTH);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match right.contains(&column) {
+            _ if index == 0 => format!("{cell:^width$}"),
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
         });
         lines.push(format!("|{}|", cells.collect::<Vec<_>>().join("|")));
         if index == 0 {
             let rules = widths.iter().enumerate().map(|(column, &width)| {
-                if right.contains(&column) { format!("{}:", "-".repeat(width.max(2) - 1)) } else { "-".repeat(width) }
+                if right.contains(&column) { format!("{}:", "-".repeat(width - 1)) } else { "-".repeat(width) }
             });
             lines.push(format!("|{}|", rules.collect::<Vec<_>>().join("|")));
         }
@@ -126,12 +131,12 @@ mod tests {
         });
         let results = results.as_object().unwrap();
         let expected = "\
-|Tasks      |Version|Filter|n-shot|Metric  | |Value | |Stderr|
-|-----------|------:|------|-----:|--------|-|-----:|-|-----:|
-|mmlu       |      2|none  |      |acc     | |1.0000|±|0.0000|
-| - anatomy |      1|none  |     5|acc     | |1.0000|±|0.0000|
-|           |       |none  |     5|acc_norm| |0.5000| |      |
-|winogrande |      1|none  |     0|acc     |↑|0.2500|±|   N/A|
+|  Tasks   |Version|Filter|n-shot| Metric |   |Value |   |Stderr|
+|----------|------:|------|-----:|--------|---|-----:|---|-----:|
+|mmlu      |      2|none  |      |acc     |   |1.0000|±  |0.0000|
+| - anatomy|      1|none  |     5|acc     |   |1.0000|±  |0.0000|
+|          |       |none  |     5|acc_norm|   |0.5000|   |      |
+|winogrande|      1|none  |     0|acc     |↑  |0.2500|±  |   N/A|
 ";
         assert_eq!(table(results, Column::Results).unwrap(), expected);
         assert!(table(results, Column::Groups).unwrap().starts_with("|Groups|"));
