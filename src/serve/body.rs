@@ -1,5 +1,7 @@
 //! Fields that both endpoints have.
 
+use serde_json::json;
+
 use super::ApiError;
 use super::fields::Fields;
 use crate::generate::{Request, Sampling, SamplingFields, fresh_seed};
@@ -30,8 +32,10 @@ impl Body {
         default_tokens: Option<usize>,
         most_tokens: usize,
     ) -> Result<Self, ApiError> {
-        for (name, nothing) in [("logit_bias", "{}"), ("suffix", "\"\""), ("tools", "[]"), ("functions", "[]")] {
-            fields.refuse(name, |value| value.to_string() == nothing)?;
+        let refused =
+            [("logit_bias", json!({})), ("suffix", json!("")), ("tools", json!([])), ("functions", json!([]))];
+        for (name, nothing) in refused {
+            fields.refuse(name, |value| *value == nothing)?;
         }
         fields.refuse("response_format", |value| value["type"] == "text")?;
         let sampling = sampling(fields)?;

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_standard_error_is_that_of_the_paired_differences() {
         let differences: Vec<f64> = (0..400).map(|i| [0.0, 0.0, 1.0, -1.0, 1.0][i % 5]).collect();
-        let interval = bootstrap(&[differences.clone()]);
+        let interval = bootstrap(std::slice::from_ref(&differences));
         let variance = differences.iter().map(|x| (x - 0.2f64).powi(2)).sum::<f64>() / 400.0;
         let stderr = (variance / 400.0).sqrt();
         assert!((interval.difference - 0.2).abs() < 1e-12);

@@ -68,7 +68,7 @@ pub fn compare(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores
         }
     }
     all.retain(|pairs| !pairs.scores.is_empty());
-    all.sort_by_key(|pairs| is_mmlu(pairs));
+    all.sort_by_key(is_mmlu);
     let num_subjects = all.iter().filter(|pairs| is_mmlu(pairs)).count();
     if num_subjects > 1 {
         let subjects = all.split_off(all.len() - num_subjects);

@@ -29,7 +29,7 @@ mod tests {
             template.render(messages, &RenderOptions { add_generation_prompt, ..RenderOptions::default() })
         };
         let user = Message::new("user", "Hi");
-        assert_eq!(render(&[user.clone()], true).unwrap(), "### User:\nHi\n\n### Assistant:\n");
+        assert_eq!(render(std::slice::from_ref(&user), true).unwrap(), "### User:\nHi\n\n### Assistant:\n");
         let chat = [Message::new("system", "Be brief."), user, Message::new("assistant", "Yes?")];
         assert_eq!(
             render(&chat, false).unwrap(),
