@@ -224,7 +224,7 @@ fn sixty_four_clients_at_once_get_the_texts_that_each_gets_alone() {
     let body = |client: usize| {
         let prompt: Vec<String> = (0..=client % 7).map(|word| format!("w{}", (client * 5 + word) % 58)).collect();
         let sampled = json!({"temperature": 1.0, "seed": client, "top_p": 0.9});
-        with(greedy(prompt.join(" "), 5 + client % 11), if client % 2 == 0 { json!({}) } else { sampled })
+        with(greedy(prompt.join(" "), 5 + client % 11), if client.is_multiple_of(2) { json!({}) } else { sampled })
     };
     let alone: Vec<Value> = (0..64).map(|client| server.complete(body(client))["choices"].clone()).collect();
     let server = &server;
