@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use clap::{Arg, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::counters::Count;
 use super::failure::Failure;
-use super::grow::GrowthArgs;
+use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
 use super::values::size;
 use super::{interrupt, output};
@@ -75,13 +75,6 @@ pub enum ConventionArg {
     Llama,
     /// That of the guide of transformers.
     Transformers,
-}
-
-/// Leaves most options of growth to `--help`.
-fn brief(arg: Arg) -> Arg {
-    let is_growth = arg.get_help_heading().is_some_and(|heading| ["Depth", "Width"].contains(&heading));
-    let is_main = ["dus", "moe"].contains(&arg.get_id().as_str());
-    if is_growth && !is_main { arg.hide_short_help(true) } else { arg }
 }
 
 /// Computes the perplexity of a text.

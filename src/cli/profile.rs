@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::bench::{Sizes, counts, num_cores, one_count, sizes};
 use super::failure::Failure;
-use super::grow::{GrowthArgs, grown};
+use super::grow::{GrowthArgs, brief, grown};
 use super::output::{self, aligned, short_count, size};
 use super::run_info::words;
 use super::values::DtypeArg;
@@ -24,6 +24,7 @@ use crate::profile::{ModuleProfile, ModuleRow, bandwidth, peak, throughput};
 /// bytes are those of weights, keys and values. Times are medians of repetitions in which every module is synchronized, beside peaks
 /// that are measured first. Options of growth change the model as it is loaded; nothing is written.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(brief))]
 pub struct ProfileArgs {
     /// Hugging Face directory, .gguf file, or id on the hub: org/name or org/name@revision
     #[arg(value_name = "MODEL")]

@@ -6,6 +6,7 @@ mod args;
 mod format;
 mod plan;
 
+use clap::Arg;
 use serde_json::{Value, json};
 
 pub use args::{GgufArg, GrowArgs, GrowthArgs, LayoutArg, OutType, RouterArg};
@@ -144,6 +145,13 @@ fn request(args: &GrowArgs, disk: &dyn Disk) -> Result<Request, Failure> {
         }
         _ => Ok(request),
     }
+}
+
+/// Leaves the options of growth but `--dus` and `--moe` to `--help`.
+pub(in crate::cli) fn brief(arg: Arg) -> Arg {
+    let is_growth = arg.get_help_heading().is_some_and(|heading| ["Depth", "Width"].contains(&heading));
+    let is_main = ["dus", "moe"].contains(&arg.get_id().as_str());
+    if is_growth && !is_main { arg.hide_short_help(true) } else { arg }
 }
 
 /// The grown view that options ask for, of a base called `name`.

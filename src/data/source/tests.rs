@@ -263,7 +263,7 @@ fn a_truncated_or_foreign_compressed_file_is_refused() {
 #[test]
 fn files_that_hold_no_data_are_told_apart() {
     assert!(matches!(refusal("a.jsonl", "version https://git-lfs.github.com/spec/v1\n"), SourceFault::LfsPointer));
-    assert!(matches!(refusal("a.arrow", "x"), SourceFault::UnknownFormat { found } if found == "arrow"));
+    assert!(matches!(refusal("a.pickle", "x"), SourceFault::UnknownFormat { found } if found == "pickle"));
     let folder = tempfile::tempdir().unwrap();
     let error = Rows::open(&folder.path().join("a.txt")).unwrap_err();
     assert!(matches!(error.fault, SourceFault::File(FileFault::NotFound)));
