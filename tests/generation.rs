@@ -260,7 +260,8 @@ fn texts_end_before_a_stop_string_that_goes_over_tokens() {
     let tokenizer = words(model.config().vocab_size);
     let mut engine = Engine::new(&model, &tokenizer, settings(4), &pico::device());
     let mut one = |stop: Vec<String>| -> Output {
-        let outputs = engine.run(vec![(request(&[3, 1, 4], 12), stop)], &mut |_| {}).expect("text");
+        let outputs =
+            engine.run(vec![(request(&[3, 1, 4], 12), stop)], &mut |_, _| Ok::<(), GenerateError>(())).expect("text");
         outputs.into_iter().flatten().next().expect("one text")
     };
     let whole = one(Vec::new());
@@ -281,7 +282,7 @@ fn texts_end_before_a_stop_string_that_goes_over_tokens() {
 }
 
 #[test]
-fn what_is_no_number_ends_the_sequence_with_an_error() {
+fn a_nan_logit_ends_the_sequence_with_an_error() {
     let config = DecoderConfig::pico();
     let weights = deepwide::weights::MemoryWeights::new(config.clone(), |id| {
         let tensor = pico::random_weights(&config, 5).read(id).expect("in memory");
@@ -294,7 +295,7 @@ fn what_is_no_number_ends_the_sequence_with_an_error() {
     let model = load(&weights, &pico::device());
     let tokenizer = words(config.vocab_size);
     let mut engine = Engine::new(&model, &tokenizer, settings(2), &pico::device());
-    let error = engine.run(vec![(request(&[1], 3), Vec::new())], &mut |_| {}).unwrap_err();
+    let error = engine.run(vec![(request(&[1], 3), Vec::new())], &mut |_, _| Ok::<(), GenerateError>(())).unwrap_err();
     assert!(matches!(error, GenerateError::NotFinite { position: 0 }), "{error}");
     assert!(engine.is_idle());
     let mut failed = 0;

@@ -9,8 +9,8 @@ use super::output::{self, aligned, size};
 use super::run_info::run_info;
 use crate::device::{compiled_devices, device};
 use crate::kernel::vector_instructions;
+use crate::profile::peak;
 use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
-use crate::profile::{bandwidth, peak};
 
 /// Show what this machine and this build can do
 ///
@@ -73,7 +73,7 @@ fn examine(name: &str) -> DeviceRecord {
     match device(&name) {
         Ok(device) => DeviceRecord {
             peak_flops_per_s: Some(peak::product_flops_per_s(&device, false)),
-            peak_bytes_per_s: Some(bandwidth::weight_bytes_per_s(&device)),
+            peak_bytes_per_s: Some(peak::weight_bytes_per_s(&device)),
             device: name,
             fault: None,
         },

@@ -32,6 +32,7 @@ pub mod tokenize;
 pub mod train;
 mod values;
 pub mod verify;
+mod weights;
 mod writing;
 
 pub use console::Verbosity;

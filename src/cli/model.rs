@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::bench::QuantArg;
 use super::failure::Failure;
-use super::values::{DtypeArg, size};
+use super::values::size;
+use super::weights::WeightsArgs;
 use super::{console, hub, interrupt};
 use crate::config::DecoderConfig;
 use crate::device::device;
@@ -43,24 +43,9 @@ pub struct ModelArgs {
     /// Threads [default: all cores]
     #[arg(short = 't', long, value_name = "N", value_parser = size, help_heading = "Model")]
     pub threads: Option<usize>,
-    /// Type of the matrices: float32, float16, bfloat16
-    ///
-    /// By default, matrices that a GGUF file has quantized stay quantized, and others are float32.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "TYPE",
-        hide_possible_values = true,
-        conflicts_with = "quant",
-        help_heading = "Model"
-    )]
-    pub dtype: Option<DtypeArg>,
-    /// Quantize matrices to q8_0 or q4_0
-    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Model")]
-    pub quant: Option<QuantArg>,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
-    #[arg(long, default_value = "flex", help_heading = "Model")]
-    pub device: String,
+    /// How weights are loaded, and where.
+    #[command(flatten, next_help_heading = "Model")]
+    pub weights: WeightsArgs,
 }
 
 /// A model that is ready to run.
@@ -86,7 +71,7 @@ impl ModelArgs {
     /// # Errors
     /// If a file is bad, an option does not fit the model, or memory does not suffice.
     pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
-        let device = device(&self.device)?;
+        let device = device(&self.weights.device)?;
         let disk = interrupt::disk();
         let checkpoint = Checkpoint::open_on(disk, &hub::locate(&self.model)?)?;
         console::detail(format_args!("{}: {}, {}", self.model, checkpoint.path().display(), checkpoint.format()));
@@ -104,9 +89,7 @@ impl ModelArgs {
             console::tell(format_args!("note: {:?} names no token that ends a text", self.model));
         }
         let template = self.template(&checkpoint)?;
-        let precision = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
-        let precision = precision.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())));
-        let precision = precision.unwrap_or(Precision::Blocks(None));
+        let precision = self.weights.precision().unwrap_or(Precision::Blocks(None));
         let weight_bytes = AnyDecoder::foresee(&checkpoint, precision, &device)?.size_bytes();
         fits(&config, weight_bytes, num_sequences, num_tokens.min(context))?;
         let model = console::timed("loaded", || AnyDecoder::load_as(&checkpoint, precision, &device))?;

@@ -16,7 +16,7 @@ use crate::device::device;
 use crate::formats::Checkpoint;
 use crate::load::Precision;
 use crate::profile::flops::count_parameters;
-use crate::profile::{ModuleProfile, ModuleRow, bandwidth, peak, throughput};
+use crate::profile::{ModuleProfile, ModuleRow, peak, throughput};
 
 /// Show parameters, FLOPs, bytes and time by module
 ///
@@ -130,7 +130,7 @@ pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
             active_parameters: parameters.active,
             weight_bytes,
             peak_flops_per_s: model.is_some().then(|| peak::product_flops_per_s(&device, false)),
-            peak_bytes_per_s: model.is_some().then(|| bandwidth::weight_bytes_per_s(&device)),
+            peak_bytes_per_s: model.is_some().then(|| peak::weight_bytes_per_s(&device)),
             tests: cases.iter().map(profiled).collect(),
         };
         output::print(&if args.json { format!("{:#}\n", json!(record)) } else { as_text(&record) })

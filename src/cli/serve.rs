@@ -11,7 +11,7 @@ use super::values::{byte_count, not_negative, size};
 use super::{console, interrupt};
 use crate::generate::MAX_SEQUENCES;
 use crate::model::CausalLm;
-use crate::serve::{Limits, Served, serve};
+use crate::serve::{Limits, Served, serve, unix_time_s};
 
 /// The variable of the key that clients must send.
 const API_KEY: &str = "DEEPWIDE_API_KEY";
@@ -131,6 +131,6 @@ fn served(args: &ServeArgs, api_key: Option<String>, loaded: &Loaded) -> Served 
             body_bytes: usize::try_from(args.max_body).unwrap_or(usize::MAX),
         },
         api_key,
-        created: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        created: unix_time_s(),
     }
 }

@@ -1,7 +1,5 @@
 //! Generates the answers to open questions.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -48,47 +46,37 @@ pub fn generate_all<M: CausalLm>(
     let mut cost = Cost { num_resumed: texts.iter().flatten().count(), ..Cost::default() };
     let context = model.config().max_position_embeddings;
     let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
-    // Of each request of the engine, the question and the text so far.
-    let mut running: BTreeMap<u64, (usize, String)> = BTreeMap::new();
-    for (index, Open { ids, generation, .. }) in open.iter().enumerate().filter(|(index, _)| texts[*index].is_none()) {
+    let asked: Vec<usize> = (0..open.len()).filter(|index| texts[*index].is_none()).collect();
+    let request = |index: &usize| {
+        let Open { ids, generation, .. } = &open[*index];
         let mut request = Request::new(ids.clone());
         request.max_tokens = Some(generation.max_tokens);
         request.stop_tokens = tokenizer.eos().to_vec();
-        let until = generation.until.iter().map(|text| (*text).to_owned()).collect();
-        running.insert(engine.submit(request, until)?, (index, String::new()));
-        cost.num_request_tokens += ids.len();
-    }
+        (request, generation.until.iter().map(|text| (*text).to_owned()).collect())
+    };
+    let requests = asked.iter().map(request).collect();
+    cost.num_request_tokens = asked.iter().map(|index| open[*index].ids.len()).sum();
     let num_all = texts.len();
+    let mut num_done = num_all - asked.len();
     let (run, flops) = executed_flops(|| {
-        while !engine.is_idle() {
-            let (mut finished, mut failed) = (Vec::new(), None);
-            engine.step(&mut |id, progress| {
-                match progress {
-                    Progress::Delta(delta) => {
-                        running.entry(id.request).and_modify(|(_, text)| *text += &delta.text);
+        // A new engine numbers its requests from 0.
+        engine.run(requests, &mut |id, progress| {
+            let index = asked[id.request as usize];
+            match progress {
+                Progress::Delta(delta) => texts[index].get_or_insert_default().push_str(&delta.text),
+                Progress::Finished { num_tokens, .. } => {
+                    cost.num_computed_tokens += num_tokens;
+                    num_done += 1;
+                    let text = texts[index].get_or_insert_default().clone();
+                    if let Some(log) = &mut log {
+                        log.append_texts([(open[index].key.clone(), text)])?;
                     }
-                    Progress::Finished { num_tokens, .. } => {
-                        cost.num_computed_tokens += num_tokens;
-                        finished.extend(running.remove(&id.request));
-                    }
-                    Progress::Failed(error) => failed = Some(error),
-                    Progress::Prompt(_) => {}
+                    watch(num_done, num_all)?;
                 }
-                ControlFlow::Continue(())
-            });
-            if let Some(error) = failed {
-                return Err(error.into());
+                Progress::Prompt(_) | Progress::Failed(_) => {}
             }
-            if finished.is_empty() {
-                continue;
-            }
-            if let Some(log) = &mut log {
-                log.append_texts(finished.iter().map(|(index, text)| (open[*index].key.clone(), text.clone())))?;
-            }
-            finished.into_iter().for_each(|(index, text)| texts[index] = Some(text));
-            watch(num_all - running.len(), num_all)?;
-        }
-        Ok::<(), EvalError>(())
+            Ok::<(), EvalError>(())
+        })
     });
     run?;
     (cost.flops, cost.wall_s) = (flops, start.elapsed().as_secs_f64());

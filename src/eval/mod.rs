@@ -5,6 +5,7 @@ mod answer_log;
 mod batch;
 mod comparison;
 mod dataset;
+mod distribution;
 mod error;
 mod expert_load;
 mod extraction;

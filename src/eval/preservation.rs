@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::distribution::{argmax, kl_nats, log_softmax};
 use crate::model::CausalLm;
 
 /// Logits at every position of a text, `[num_tokens, vocab_size]`, row-major.
@@ -61,7 +62,7 @@ pub fn logit_divergence(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDiverg
     let rows = base.chunks_exact(vocab_size).zip(other.chunks_exact(vocab_size));
     for (position, (base, other)) in rows.enumerate() {
         let (p, q) = (log_softmax(base), log_softmax(other));
-        kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+        kl += kl_nats(&p, &q);
         agreeing += usize::from(argmax(base) == argmax(other));
         if let Some(&next) = ids.get(position + 1) {
             losses[0] -= p[next as usize];
@@ -78,16 +79,6 @@ pub fn logit_divergence(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDiverg
         base_loss_nats: losses[0] / targets,
         loss_nats: losses[1] / targets,
     }
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
-    let log_sum = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln();
-    logits.iter().map(|&x| f64::from(x) - largest - log_sum).collect()
-}
-
-fn argmax(logits: &[f32]) -> usize {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
 }
 
 #[cfg(test)]

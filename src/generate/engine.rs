@@ -124,43 +124,31 @@ impl<'a, M: CausalLm> Engine<'a, M> {
         requests.retain(|_, texts| texts.num_left > 0);
     }
 
-    /// Continues every prompt, and returns the outputs of each request in the order of the requests. `watch` is told how many
-    /// requests are done.
+    /// Continues every prompt, and returns the outputs of each request in the order of the requests. `listener` hears of all progress
+    /// as it is made.
     ///
     /// # Errors
-    /// The first [`GenerateError`]; the other requests are then cancelled.
-    pub fn run(
+    /// The first [`GenerateError`], or error of `listener`; the other texts are then cancelled.
+    pub fn run<E: From<GenerateError>>(
         &mut self,
         requests: Vec<(Request, Vec<String>)>,
-        watch: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Vec<Output>>, GenerateError> {
+        listener: &mut dyn FnMut(SequenceId, &Progress) -> Result<(), E>,
+    ) -> Result<Vec<Vec<Output>>, E> {
         let mut outputs: BTreeMap<u64, Vec<PartialOutput>> = BTreeMap::new();
-        let (mut failure, mut num_done) = (None, 0);
+        let mut failure: Option<E> = None;
         for (request, stop) in requests {
             let texts = (0..request.num_sequences).map(|_| PartialOutput::default()).collect();
             match self.submit(request, stop) {
                 Ok(number) => drop(outputs.insert(number, texts)),
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) => failure = failure.or(Some(error.into())),
             }
         }
         while failure.is_none() && !self.is_idle() {
             self.step(&mut |id, progress| {
-                let texts = outputs.get_mut(&id.request).expect("a request of this run");
-                let output = &mut texts[id.index];
-                match progress {
-                    Progress::Prompt(_) => {}
-                    Progress::Delta(delta) => {
-                        output.text += &delta.text;
-                        output.tokens.extend(delta.tokens);
-                    }
-                    Progress::Finished { reason, .. } => output.finish = Some(reason),
-                    Progress::Failed(error) => failure = Some(error),
-                }
-                if texts.iter().all(|output| output.finish.is_some()) {
-                    num_done += 1;
-                    watch(num_done);
-                }
-                ControlFlow::Continue(())
+                let told = listener(id, &progress);
+                let output = &mut outputs.get_mut(&id.request).expect("a request of this run")[id.index];
+                failure = failure.take().or(output.take(progress).map(E::from)).or(told.err());
+                if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
         }
         match failure {
@@ -183,6 +171,20 @@ struct PartialOutput {
 }
 
 impl PartialOutput {
+    /// Adds progress; returns the error if the text failed.
+    fn take(&mut self, progress: Progress) -> Option<GenerateError> {
+        match progress {
+            Progress::Prompt(_) => {}
+            Progress::Delta(delta) => {
+                self.text += &delta.text;
+                self.tokens.extend(delta.tokens);
+            }
+            Progress::Finished { reason, .. } => self.finish = Some(reason),
+            Progress::Failed(error) => return Some(error),
+        }
+        None
+    }
+
     fn whole(self) -> Output {
         let finish = self.finish.expect("no sequence is left");
         Output { text: self.text, tokens: self.tokens, finish }

@@ -24,11 +24,6 @@ impl StopStrings {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// Bytes that are held back.
-    pub fn num_held(&self) -> usize {
-        self.held.len()
-    }
-
     /// The text that is held back, when no more comes.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)

@@ -1,6 +1,5 @@
 //! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
-pub mod bandwidth;
 pub mod flops;
 pub mod heap;
 pub mod inspection;

@@ -1,9 +1,11 @@
 //! Answers as OpenAI's API has them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use super::logprobs::{chat_logprobs, completion_logprobs};
-use crate::generate::{FinishReason, TokenLogprob, TokenText};
+use crate::generate::{FinishReason, TokenLogprob, TokenText, fresh_seed};
 use crate::tokenizer::Tokenizer;
 
 /// Which of the two APIs an answer is for.
@@ -26,6 +28,19 @@ pub struct AnswerHeader {
     pub created: u64,
     /// Name of the model.
     pub model: String,
+}
+
+impl AnswerHeader {
+    /// The header of an answer that begins now, with a random name.
+    pub fn new(endpoint: Endpoint, model: String) -> Self {
+        let kind = if endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
+        Self { endpoint, id: format!("{kind}-{:016x}", fresh_seed()), created: unix_time_s(), model }
+    }
+}
+
+/// Seconds since the epoch.
+pub fn unix_time_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Counts of tokens.

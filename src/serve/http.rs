@@ -25,7 +25,7 @@ use super::served::Served;
 use super::stream::Answer;
 use super::texts::{Shown, Texts};
 use super::{ApiError, Job, Metrics, Worker};
-use crate::generate::{Engine, Request as TextRequest, fresh_seed};
+use crate::generate::{Engine, Request as TextRequest};
 use crate::model::CausalLm;
 
 /// How long texts may go on after the server was told to stop.
@@ -229,23 +229,12 @@ impl App {
         self.jobs
             .send(Job { requests, stop: body.stop, reply })
             .map_err(|_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))?;
-        let kind = if endpoint == Endpoint::Chat { "chatcmpl" } else { "cmpl" };
-        let header = AnswerHeader {
-            endpoint,
-            id: format!("{kind}-{:016x}", fresh_seed()),
-            created: now(),
-            model: self.served.name.clone(),
-        };
+        let header = AnswerHeader::new(endpoint, self.served.name.clone());
         let texts = Texts::new(prompts, body.request.num_sequences, shown);
         let served = self.served.clone();
         let answer = Answer { header, served, texts, updates, include_usage: body.include_usage, _place: place };
         if body.stream { Ok(answer.stream()) } else { answer.whole().await }
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// Whether a `Host` header names this machine.

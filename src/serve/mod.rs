@@ -19,7 +19,7 @@ mod stream;
 mod texts;
 mod worker;
 
-pub use answer::{AnswerHeader, ChoiceNews, Endpoint, Usage};
+pub use answer::{AnswerHeader, ChoiceNews, Endpoint, Usage, unix_time_s};
 pub use api_error::ApiError;
 pub use http::{ServeError, serve};
 pub use job::{Job, Update};

@@ -6,12 +6,10 @@ use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
-use super::super::values::DtypeArg;
+use super::super::weights::WeightsArgs;
 use super::peer::PeerArgs;
 use super::sizes::{Sizes, counts, one_count, prompt_and_gen, sizes, train_size};
 use crate::bench::{Format, Grid};
-use crate::kernel::blocks::BlockFormat;
-use crate::load::Precision;
 
 /// Measure speed: prefill, decoding, training steps; as llama-bench does
 ///
@@ -77,26 +75,9 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub trace: Option<PathBuf>,
 
-    /// Type of the matrices: float32, float16, bfloat16
-    ///
-    /// By default, matrices that a GGUF file has quantized stay quantized, and others are float32.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "TYPE",
-        hide_possible_values = true,
-        conflicts_with = "quant",
-        help_heading = "Weights and device"
-    )]
-    pub dtype: Option<DtypeArg>,
-    /// Quantize matrices to q8_0 or q4_0
-    ///
-    /// Matrices that a GGUF file has quantized stay as they are.
-    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
-    pub quant: Option<QuantArg>,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
-    #[arg(long, default_value = "flex", help_heading = "Weights and device")]
-    pub device: String,
+    /// How weights are loaded, and where.
+    #[command(flatten, next_help_heading = "Weights and device")]
+    pub weights: WeightsArgs,
 
     /// How to grow each model before it is measured.
     #[command(flatten)]
@@ -144,26 +125,6 @@ pub enum OutputArg {
     Csv,
 }
 
-/// `--quant`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum QuantArg {
-    /// Blocks of 32 numbers of 8 bits with a scale.
-    #[value(name = "q8_0")]
-    Q8,
-    /// Blocks of 32 numbers of 4 bits with a scale.
-    #[value(name = "q4_0")]
-    Q4,
-}
-
-impl QuantArg {
-    pub(in crate::cli) fn format(self) -> BlockFormat {
-        match self {
-            Self::Q8 => BlockFormat::Q8_0,
-            Self::Q4 => BlockFormat::Q4_0,
-        }
-    }
-}
-
 impl OutputArg {
     pub(super) fn format(self) -> Format {
         match self {
@@ -181,18 +142,12 @@ impl BenchArgs {
         self.models.iter().chain(&self.model)
     }
 
-    /// The precision asked for.
-    pub(super) fn precision(&self) -> Option<Precision> {
-        let quantized = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
-        quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
-    }
-
     /// The tests asked for.
     ///
     /// # Errors
     /// If a precision is given for training, which is in float32.
     pub(super) fn grid(&self) -> Result<Grid, Failure> {
-        let fixed = [("--dtype", self.dtype.is_some()), ("--quant", self.quant.is_some())];
+        let fixed = [("--dtype", self.weights.dtype.is_some()), ("--quant", self.weights.quant.is_some())];
         if let (false, Some((option, _))) = (self.train.is_empty(), fixed.into_iter().find(|(_, given)| *given)) {
             return Err(Failure::usage(format_args!("{option} cannot be used with --train: training is in float32")));
         }

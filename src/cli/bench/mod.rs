@@ -8,7 +8,7 @@ mod peer;
 mod sizes;
 
 pub(super) use self::args::num_cores;
-pub use args::{BenchArgs, OutputArg, QuantArg};
+pub use args::{BenchArgs, OutputArg};
 pub use peer::{PeerArgs, spelled};
 pub use sizes::Sizes;
 pub(super) use sizes::{counts, one_count, sizes};
@@ -60,7 +60,7 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
     }
     let pools = Pools::new(&cases)?;
     pools.run(|| {
-        let device = device(&args.device)?;
+        let device = device(&args.weights.device)?;
         let open = |model: &String| Ok(Checkpoint::open_on(interrupt::disk(), &hub::locate(model)?)?);
         let checkpoints = args.all_models().map(open).collect::<Result<Vec<_>, Failure>>()?;
         let grown = args.all_models().zip(&checkpoints).map(|(name, checkpoint)| grown(checkpoint, name, &args.growth));
@@ -75,10 +75,10 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
                 growth: if is_grown { grown.title() } else { String::new() },
                 keeps_formats: !experts_differ && args.growth.granularity.is_none(),
             };
-            Ok(Target::new(subject, args.precision(), &cases, &device)?)
+            Ok(Target::new(subject, args.weights.precision(), &cases, &device)?)
         });
         let targets = targets.collect::<Result<Vec<_>, Failure>>()?;
-        let info = run_info(&args.device, "");
+        let info = run_info(&args.weights.device, "");
         let run = BenchRun {
             commit: info.commit.unwrap_or_default(),
             build_number: build_number().unwrap_or(0),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::{Arg, ArgAction, Args};
 
-use super::super::grow::GrowthArgs;
+use super::super::grow::{self, GrowthArgs};
 use super::super::values::{not_negative, size};
 use crate::eval::{Limit, Limits, Seeds};
 
@@ -90,12 +90,9 @@ pub struct EvalArgs {
 
 /// Leaves the options of growth and the rarer ones to `--help`, and gives `--seed` to the examples, as lm-eval does.
 fn brief(arg: Arg) -> Arg {
-    const GROWTH: [&str; 2] = ["Depth", "Width"];
     const RARE: [&str; 5] = ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force"];
     let arg = if arg.get_id() == "seed" { arg.long("growth-seed") } else { arg };
-    let is_growth = arg.get_help_heading().is_some_and(|heading| GROWTH.contains(&heading));
-    let is_main = ["dus", "moe"].contains(&arg.get_id().as_str());
-    if RARE.contains(&arg.get_id().as_str()) || is_growth && !is_main { arg.hide_short_help(true) } else { arg }
+    if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { grow::brief(arg) }
 }
 
 /// `--batch-size`.

@@ -9,7 +9,7 @@ use super::routing::RoutingView;
 use crate::cli::failure::Failure;
 use crate::cli::model::Loaded;
 use crate::cli::{console, output};
-use crate::generate::{Delta, Output, fresh_seed};
+use crate::generate::{Delta, Output};
 use crate::serve::{AnswerHeader, ChoiceNews, Endpoint, Usage};
 
 /// Counts and times of a completion.
@@ -76,10 +76,8 @@ impl<'a> Printer<'a> {
 
 /// The completion object of OpenAI's API, with the times as llama.cpp's server gives them.
 fn answer(args: &GenerateArgs, loaded: &Loaded, outputs: &[Output], timings: Timings) -> Value {
-    let (endpoint, kind) = if args.chat { (Endpoint::Chat, "chatcmpl") } else { (Endpoint::Completion, "cmpl") };
-    let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let header =
-        AnswerHeader { endpoint, id: format!("{kind}-{:016x}", fresh_seed()), created, model: loaded.name.clone() };
+    let endpoint = if args.chat { Endpoint::Chat } else { Endpoint::Completion };
+    let header = AnswerHeader::new(endpoint, loaded.name.clone());
     let choice = |(index, output): (usize, &Output)| {
         let news = ChoiceNews {
             index,

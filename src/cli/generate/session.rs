@@ -1,6 +1,5 @@
 //! A loaded model that continues prompts.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::args::GenerateArgs;
@@ -78,39 +77,18 @@ impl<'a> Session<'a> {
         let mut engine = self.loaded.text_model.engine(self.args.samples);
         let start = Instant::now();
         let mut timings = Timings { num_prompt: prompt.len(), ..Timings::default() };
-        engine.submit(Request { prompt, ..self.request.clone() }, self.args.stop.clone())?;
-        let mut texts = vec![(String::new(), Vec::new(), None); self.args.samples];
-        let mut failure = None;
-        while failure.is_none() && !engine.is_idle() {
-            engine.step(&mut |id, progress| {
-                timings.first.get_or_insert_with(|| start.elapsed());
-                let (text, tokens, finish) = &mut texts[id.index];
-                match progress {
-                    Progress::Prompt(_) => {}
-                    Progress::Delta(delta) => {
-                        failure = failure.take().or(show(&delta).err());
-                        *text += &delta.text;
-                        tokens.extend(delta.tokens);
-                    }
-                    Progress::Finished { reason, num_tokens } => {
-                        timings.num_output += num_tokens;
-                        *finish = Some(reason);
-                    }
-                    Progress::Failed(error) => failure = Some(error.into()),
-                }
-                if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-        }
+        let request = Request { prompt, ..self.request.clone() };
+        let outputs = engine.run(vec![(request, self.args.stop.clone())], &mut |_, progress| {
+            timings.first.get_or_insert_with(|| start.elapsed());
+            match progress {
+                Progress::Delta(delta) => show(delta)?,
+                Progress::Finished { num_tokens, .. } => timings.num_output += num_tokens,
+                Progress::Prompt(_) | Progress::Failed(_) => {}
+            }
+            Ok::<(), Failure>(())
+        })?;
+        let outputs: Vec<Output> = outputs.into_iter().flatten().collect();
         timings.total = start.elapsed();
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        let whole = |(text, tokens, finish): (String, _, Option<FinishReason>)| Output {
-            text,
-            tokens,
-            finish: finish.expect("every sequence has ended"),
-        };
-        let outputs: Vec<Output> = texts.into_iter().map(whole).collect();
         if outputs.iter().any(|output| output.finish == FinishReason::ContextFull) {
             let context = self.loaded.text_model.context();
             console::tell(format_args!("note: the context of {context} tokens is full"));

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Window;
 use super::loss::{passes, scored_states};
+use crate::eval::distribution::{argmax, kl_nats, log_softmax};
 use crate::eval::error::EvalError;
 use crate::model::CausalLm;
 
@@ -55,8 +56,8 @@ pub fn divergence<M: CausalLm, B: CausalLm>(
             let q = logits(model.lm_head(part(&of_model)));
             let p = logits(base.lm_head(part(&of_base)));
             for (p, q) in p.iter().zip(&q) {
-                found.push(kl(p, q));
-                same += usize::from(largest(p) == largest(q));
+                found.push(kl_nats(&log_softmax(p), &log_softmax(q)));
+                same += usize::from(argmax(p) == argmax(q));
             }
         }
         watch(pass.len())?;
@@ -80,36 +81,4 @@ fn logits(logits: Tensor<3>) -> Vec<Vec<f32>> {
     let vocab_size = logits.dims()[2];
     let values: Vec<f32> = logits.into_data().iter().collect();
     values.chunks_exact(vocab_size).map(<[f32]>::to_vec).collect()
-}
-
-/// `Σ p (ln p − ln q)` of the softmax of two rows of logits.
-fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (log_sum_p, log_sum_q) = (log_sum(p), log_sum(q));
-    let terms = p.iter().zip(q).map(|(p, q)| {
-        let (p, q) = (f64::from(*p) - log_sum_p, f64::from(*q) - log_sum_q);
-        p.exp() * (p - q)
-    });
-    terms.sum()
-}
-
-fn log_sum(logits: &[f32]) -> f64 {
-    let largest = f64::from(logits[largest(logits)]);
-    largest + logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum::<f64>().ln()
-}
-
-fn largest(logits: &[f32]) -> usize {
-    (0..logits.len()).fold(0, |best, index| if logits[index] > logits[best] { index } else { best })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_divergence_of_two_coins() {
-        let (p, q) = ([0.0f32, 0.0], [3f32.ln(), 0.0]);
-        let expected = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
-        assert!((kl(&p, &q) - expected).abs() < 1e-7);
-        assert!(kl(&q, &q.map(|x| x + 5.0)).abs() < 1e-6, "a shift of all logits is no change");
-    }
 }

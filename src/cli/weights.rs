@@ -1,0 +1,53 @@
+//! Options of a loaded model: the types of its matrices, and its device.
+
+use clap::{Args, ValueEnum};
+
+use super::values::DtypeArg;
+use crate::kernel::blocks::BlockFormat;
+use crate::load::Precision;
+
+/// How weights are loaded, and where. The heading of these options is that of the field that flattens them.
+#[derive(Debug, Clone, Args)]
+pub struct WeightsArgs {
+    /// Type of the matrices: float32, float16, bfloat16
+    ///
+    /// By default, matrices that a GGUF file has quantized stay quantized, and others are float32.
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, conflicts_with = "quant")]
+    pub dtype: Option<DtypeArg>,
+    /// Quantize matrices to q8_0 or q4_0
+    ///
+    /// Matrices that a GGUF file has quantized stay as they are.
+    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
+    pub quant: Option<QuantArg>,
+    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+}
+
+impl WeightsArgs {
+    /// The precision asked for.
+    pub(super) fn precision(&self) -> Option<Precision> {
+        let quantized = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
+        quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
+    }
+}
+
+/// `--quant`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantArg {
+    /// Blocks of 32 numbers of 8 bits with a scale.
+    #[value(name = "q8_0")]
+    Q8,
+    /// Blocks of 32 numbers of 4 bits with a scale.
+    #[value(name = "q4_0")]
+    Q4,
+}
+
+impl QuantArg {
+    fn format(self) -> BlockFormat {
+        match self {
+            Self::Q8 => BlockFormat::Q8_0,
+            Self::Q4 => BlockFormat::Q4_0,
+        }
+    }
+}
