@@ -56,7 +56,7 @@ impl Records {
             name: "experts",
             title: format!("Load of the experts of {model}"),
             subtitle,
-            axis: "visits over an even share, of all layers".to_owned(),
+            axis: "expert load relative to an even share".to_owned(),
             lines: named(&["busiest", "idlest", "exp(entropy)/E"]),
         };
         let mut records =
