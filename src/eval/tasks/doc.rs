@@ -84,7 +84,7 @@ pub fn text<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<&
     value.as_str().ok_or_else(|| wrong(field, value, "text"))
 }
 
-/// A field that must be a list of texts, none of them empty.
+/// A field that must be a list of texts.
 pub fn texts(fields: &Map<String, Value>, field: &'static str) -> Result<Vec<String>, ItemFault> {
     let value = fields.get(field).ok_or(ItemFault::Missing { field })?;
     let list = value.as_array().and_then(|list| list.iter().map(|item| item.as_str().map(str::to_owned)).collect());

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::doc::{Key, Question, checked, text, texts};
+use super::doc::{Key, Question, text, texts};
 use super::task::{FewShots, Filter, Metric, Sampler, Task};
 use crate::eval::dataset::{DataSet, Split};
 use crate::eval::error::ItemFault;
@@ -128,12 +128,12 @@ pub(super) fn task(subject: &str) -> Task {
     }
 }
 
-/// The name of the task of a subject.
 /// Whether this is the name of the task of a subject.
 pub(in crate::eval) fn is_mmlu_subject(task: &str) -> bool {
     CATEGORIES.iter().flat_map(|category| category.subjects).any(|subject| task_name(subject) == task)
 }
 
+/// The name of the task of a subject.
 pub(super) fn task_name(subject: &str) -> String {
     format!("mmlu_{subject}")
 }
@@ -153,7 +153,6 @@ fn question(fields: &mut Map<String, Value>, data_set: &DataSet) -> Result<Quest
     let gold = gold.filter(|gold| *gold < LETTERS.len() && choices.len() == LETTERS.len());
     let no_choice = || ItemFault::Answer { field: "answer", found: answer.to_string(), num_choices: choices.len() };
     let gold = gold.ok_or_else(no_choice)?;
-    checked(&choices, gold, "answer")?;
     let lettered = LETTERS.iter().zip(&choices).map(|(letter, choice)| format!("{letter}. {choice}\n"));
     let text = format!("{}\n{}Answer:", strip(&question), lettered.collect::<String>());
     if !fields.contains_key("choices") {
@@ -167,4 +166,20 @@ fn question(fields: &mut Map<String, Value>, data_set: &DataSet) -> Result<Quest
 fn columns(fields: &Map<String, Value>) -> Result<Vec<String>, ItemFault> {
     let names = if fields.contains_key("A") { LETTERS } else { ["choice0", "choice1", "choice2", "choice3"] };
     names.iter().map(|name| text(fields, name).map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_choice_is_shown_as_it_is() {
+        let fields = json!({"question": " Which? ", "choices": ["one", "", "three", "four"], "answer": 1});
+        let mut fields = fields.as_object().unwrap().clone();
+        let Question::Choices { text, choices, key } = question(&mut fields, &task("virology").data_set).unwrap() else {
+            panic!("four choices");
+        };
+        assert_eq!(text, "Which?\nA. one\nB. \nC. three\nD. four\nAnswer:");
+        assert_eq!((choices.concat(), key), ("ABCD".to_owned(), Key::One(1)));
+    }
 }
