@@ -1,13 +1,15 @@
 //! Evaluation against what lm-eval computed with the same models, items and prompts.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::eval::{
-    Answer, AnswerLog, Chat, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle, Sample, Selection,
-    Suite, answer_all, generate_all, results,
+    Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle, Sample,
+    Selection, Split, Suite, answer_all, generate_all, results,
 };
 use deepwide::formats::Checkpoint;
+use deepwide::hub::DataSetFiles;
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::output::disk::disk;
 use deepwide::weights::WeightSource;
@@ -48,7 +50,7 @@ fn suite(tasks: &[&str], num_fewshot: Option<usize>, style: &PromptStyle<'_>) ->
 }
 
 fn read(selection: Selection, style: &PromptStyle<'_>) -> Suite {
-    Suite::read(&golden("eval/data"), selection, None, style, 1234).unwrap()
+    Suite::read(&DataPlace::Directory(&golden("eval/data")), selection, None, style, 1234).unwrap()
 }
 
 /// A golden run: its model, its tasks and how its prompts are written.
@@ -245,7 +247,8 @@ fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     let root = tempfile::tempdir().unwrap();
     let refusal = |task: &str, shots: usize, folder: &Path| {
         let selection = Selection::new(&names(&[task]), Some(shots)).unwrap();
-        Suite::read(folder, selection, Some(Limit::Count(1)), &PromptStyle::default(), 0).unwrap_err().to_string()
+        let (place, limit) = (DataPlace::Directory(folder), Some(Limit::Count(1)));
+        Suite::read(&place, selection, limit, &PromptStyle::default(), 0).unwrap_err().to_string()
     };
     let message = refusal("mmlu_virology", 0, root.path());
     for words in ["mmlu_virology", "test split of cais/mmlu (virology)", "virology_test.*", "cais/mmlu"] {
@@ -255,4 +258,24 @@ fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     assert!(message.contains("multiple_choice/validation"), "no examples are looked for: {message}");
     let message = refusal("arc_challenge", 41, &golden("eval/data"));
     assert!(message.contains("41 examples") && message.contains("40 to draw from"), "{message}");
+}
+
+#[test]
+fn data_sets_of_the_hub_are_those_of_a_directory() {
+    let asked = RefCell::new(Vec::new());
+    let on_hub = |data_set: &DataSet, split: Split| {
+        asked.borrow_mut().push(format!("{} {}", data_set.path, data_set.hub_folder(split)));
+        let file = if split == Split::Train { "train.jsonl" } else { "validation.jsonl" };
+        // The golden rows, in a folder that is named as the commit.
+        Ok(DataSetFiles { commit: "hellaswag".to_owned(), paths: vec![golden("eval/data/hellaswag").join(file)] })
+    };
+    let of = || Selection::new(&names(&["hellaswag"]), Some(2)).unwrap();
+    let style = PromptStyle::default();
+    let hub = Suite::read(&DataPlace::Hub(&on_hub), of(), None, &style, 1234).unwrap();
+    let local = read(of(), &style);
+    assert_eq!(*asked.borrow(), ["Rowan/hellaswag default/train", "Rowan/hellaswag default/validation"]);
+    let prompts = |suite: &Suite| suite.tasks[0].items.iter().map(|item| item.prompts.clone()).collect::<Vec<_>>();
+    assert_eq!(prompts(&hub), prompts(&local));
+    let files: Vec<&Path> = hub.tasks[0].files.iter().map(|file| file.path.as_path()).collect();
+    assert_eq!(files, ["Rowan/hellaswag@hellaswag/train.jsonl", "Rowan/hellaswag@hellaswag/validation.jsonl"].map(Path::new));
 }

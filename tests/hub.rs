@@ -1,6 +1,7 @@
 //! Downloads with the real client into a real cache, from a local server that fails on request.
 
 mod cache;
+mod data_sets;
 mod faults;
 mod names;
 mod protocol;

@@ -1,4 +1,4 @@
-//! Model arguments: a path, or a hub id with the environment variables of `huggingface_hub`.
+//! Model arguments, a path or a hub id, and data sets of the hub, with the environment variables of `huggingface_hub`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::console::{shows_bars, tell, tells};
 use super::failure::Failure;
 use crate::error::{FileError, FileFault};
-use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
+use crate::eval::{DataSet, Split};
+use crate::hub::{self, DataSetFiles, HubError, HubReference, HubSettings, Progress, Token};
 
 /// The path of a model argument: an existing path, or a model in the cache, or one that is now downloaded into the cache. For a
 /// hub id this is the GGUF file or the `config.json`.
@@ -16,8 +17,22 @@ use crate::hub::{self, HubError, HubReference, HubSettings, Progress, Token};
 /// # Errors
 /// If the argument is neither an existing path nor an id of the Hub, or the Hub does not provide the model.
 pub fn locate(argument: &str) -> Result<PathBuf, Failure> {
-    let environment = |name: &str| std::env::var(name).ok();
-    locate_with(argument, || Ok(settings(&environment, std::env::home_dir(), ureq::Proxy::try_from_env())?))
+    locate_with(argument, || Ok(settings_here()?))
+}
+
+/// The files of a split of a data set: in the cache, or now downloaded into it.
+///
+/// # Errors
+/// If the Hub does not provide them.
+pub(super) fn data_set_files(data_set: &DataSet, split: Split) -> Result<DataSetFiles, HubError> {
+    let (settings, folder) = (settings_here()?, data_set.hub_folder(split));
+    let mut watcher = Watcher::new(settings.progress_disabled || !tells());
+    hub::data_set_files(data_set.path, &folder, &settings, &mut |progress| watcher.show(progress))
+}
+
+/// The settings of the environment of this process.
+fn settings_here() -> Result<HubSettings, HubError> {
+    settings(&|name| std::env::var(name).ok(), std::env::home_dir(), ureq::Proxy::try_from_env())
 }
 
 /// As [`locate`], with these settings in place of the environment's.

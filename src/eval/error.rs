@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::data::source::SourceError;
 use crate::error::{ErrorKind, FileError, cut, quoted};
 use crate::generate::GenerateError;
+use crate::hub::HubError;
 use crate::tokenizer::{ChatTemplateError, TokenizerError};
 
 /// Why an evaluation failed.
@@ -43,6 +44,9 @@ pub enum EvalError {
         /// The files.
         found: Vec<PathBuf>,
     },
+    /// The hub does not provide a split.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A file of data cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -200,6 +204,7 @@ impl EvalError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoData { .. } => ErrorKind::NotFound,
+            Self::Hub(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),
             Self::File(error) => error.kind(),

@@ -1,9 +1,8 @@
 //! The items of a task with their prompts.
 
 use std::fmt;
-use std::path::Path;
 
-use super::dataset::{DataFile, Split, SplitRows};
+use super::dataset::{DataFile, DataPlace, Split, SplitRows};
 use super::error::EvalError;
 use super::few_shot::FewShotSampler;
 use super::prompt::PromptStyle;
@@ -62,12 +61,12 @@ impl Limit {
 }
 
 impl TaskItems {
-    /// Reads the data of a task below `directory` and writes the prompts.
+    /// Reads the data of a task and writes the prompts.
     ///
     /// # Errors
     /// Those of [`SplitRows::read`]; [`EvalError::BadItem`], [`EvalError::TooFewExamples`], [`EvalError::Chat`].
     pub fn read(
-        directory: &Path,
+        place: &DataPlace<'_>,
         chosen: Chosen,
         limit: Option<Limit>,
         style: &PromptStyle<'_>,
@@ -76,13 +75,13 @@ impl TaskItems {
         let task = &chosen.task;
         let (mut files, mut pool) = (Vec::new(), Vec::new());
         if chosen.num_fewshot > 0 {
-            (pool, _) = docs(directory, &chosen, task.few_shots.split, None, &mut files)?;
+            (pool, _) = docs(place, &chosen, task.few_shots.split, None, &mut files)?;
         }
-        let (docs, num_original) = docs(directory, &chosen, task.split, limit, &mut files)?;
+        let (docs, num_original) = docs(place, &chosen, task.split, limit, &mut files)?;
         let mut sampler = FewShotSampler::new(&chosen, &pool, seed)?;
         let mut items = Vec::with_capacity(docs.len());
         for (index, doc) in docs.into_iter().enumerate() {
-            let prompts = style.prompts(&task.description, &sampler.draw(&doc), &doc);
+            let prompts = style.prompts(&task.description, &sampler.draw(&doc)?, &doc);
             let prompts = prompts.map_err(|source| EvalError::Chat { task: task.name.clone(), index, source })?;
             let delimiter = style.target_delimiter();
             let continuations = match &doc.question {
@@ -100,14 +99,14 @@ impl TaskItems {
 
 /// The items of a split, and how many it has in all.
 fn docs(
-    directory: &Path,
+    place: &DataPlace<'_>,
     chosen: &Chosen,
     split: Split,
     limit: Option<Limit>,
     files: &mut Vec<DataFile>,
 ) -> Result<(Vec<Doc>, usize), EvalError> {
     let task = &chosen.task;
-    let SplitRows { rows, files: read, path } = SplitRows::read(directory, &task.data_set, split, &task.name)?;
+    let SplitRows { rows, files: read, path } = SplitRows::read(place, &task.data_set, split, &task.name)?;
     files.extend(read);
     let num_rows = rows.len();
     let count = limit.map_or(num_rows, |limit| limit.of(num_rows));

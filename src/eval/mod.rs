@@ -30,7 +30,7 @@ pub use answer_log::AnswerLog;
 pub use comparison::{
     Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, read_samples,
 };
-pub use dataset::{DataFile, DataSet, Split, SplitRows};
+pub use dataset::{DataFile, DataPlace, DataSet, Split, SplitRows};
 pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
 pub use extraction::{exact_match, extracted};

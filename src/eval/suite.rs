@@ -1,9 +1,8 @@
 //! The tasks of a run, from data to scores.
 
-use std::path::Path;
-
 use rayon::prelude::*;
 
+use super::dataset::DataPlace;
 use super::error::EvalError;
 use super::items::{Item, Limit, TaskItems};
 use super::prompt::PromptStyle;
@@ -31,19 +30,19 @@ pub struct SuitePlan {
 }
 
 impl Suite {
-    /// Reads the data of a selection below `directory` and writes the prompts, with examples drawn by `seed`.
+    /// Reads the data of a selection and writes the prompts, with examples drawn by `seed`.
     ///
     /// # Errors
     /// Those of [`TaskItems::read`].
     pub fn read(
-        directory: &Path,
+        place: &DataPlace<'_>,
         selection: Selection,
         limit: Option<Limit>,
         style: &PromptStyle<'_>,
         seed: u64,
     ) -> Result<Self, EvalError> {
         let Selection { tasks, groups } = selection;
-        let read = |chosen| TaskItems::read(directory, chosen, limit, style, seed);
+        let read = |chosen| TaskItems::read(place, chosen, limit, style, seed);
         Ok(Self { tasks: tasks.into_iter().map(read).collect::<Result<_, _>>()?, groups })
     }
 

@@ -7,6 +7,7 @@
 //! models--org--name/snapshots/<commit>/config.json symbolic link to ../../blobs/<etag>
 //! models--org--name/.no_exist/<commit>/<file>      the commit is known to lack this file
 //! .locks/models--org--name/<etag>.lock             held while the blob is written
+//! datasets--org--name/...                          the same for a data set
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -17,12 +18,13 @@ use std::path::{Path, PathBuf};
 
 use super::files::{missing, only_gguf};
 use super::reference::{HubReference, is_hash};
+use super::repo::Repo;
 use crate::error::FileError;
 use crate::formats::TOKENIZERS;
 use crate::formats::hf::{INDEX, SINGLE};
 use crate::output::disk::parent_of;
 
-/// The cache of one model.
+/// The cache of one repository.
 pub(super) struct RepoCache {
     pub blobs: PathBuf,
     pub snapshots: PathBuf,
@@ -32,8 +34,8 @@ pub(super) struct RepoCache {
 }
 
 impl RepoCache {
-    pub fn new(cache: &Path, repo: &str) -> Self {
-        let name = format!("models--{}", repo.replace('/', "--"));
+    pub fn new(cache: &Path, repo: Repo<'_>) -> Self {
+        let name = repo.folder();
         let [blobs, snapshots, refs, no_exist] =
             ["blobs", "snapshots", "refs", ".no_exist"].map(|directory| cache.join(&name).join(directory));
         Self { blobs, snapshots, refs, no_exist, locks: cache.join(".locks").join(name) }
@@ -46,14 +48,8 @@ impl RepoCache {
     /// The first thing that is missing.
     pub fn find(&self, reference: &HubReference, offline: bool) -> Result<PathBuf, String> {
         let revision = reference.revision();
-        let commit = match is_hash(revision, 40) {
-            true => revision.to_owned(),
-            false => fs::read_to_string(self.refs.join(revision)).unwrap_or_default().trim().to_owned(),
-        };
+        let Some(commit) = self.commit(revision) else { return Err(format!("revision {revision}")) };
         let snapshot = self.snapshots.join(&commit);
-        if !is_hash(&commit, 40) || !snapshot.is_dir() {
-            return Err(format!("revision {revision}"));
-        }
         let gguf = reference.gguf().map(str::to_owned).or_else(|| self.only_gguf(&commit));
         if let Some(missing) = missing(&snapshot, gguf.as_deref()) {
             return Err(missing);
@@ -66,6 +62,15 @@ impl RepoCache {
         }
     }
 
+    /// The commit that a revision stood for when it was last resolved, if its snapshot is here.
+    pub fn commit(&self, revision: &str) -> Option<String> {
+        let commit = match is_hash(revision, 40) {
+            true => revision.to_owned(),
+            false => fs::read_to_string(self.refs.join(revision)).ok()?.trim().to_owned(),
+        };
+        (is_hash(&commit, 40) && self.snapshots.join(&commit).is_dir()).then_some(commit)
+    }
+
     /// The only GGUF of a snapshot whose commit is known to have no safetensors. Beside safetensors, a GGUF must be named.
     fn only_gguf(&self, commit: &str) -> Option<String> {
         let no_safetensors = [SINGLE, INDEX].iter().all(|name| self.is_absent(commit, name));
@@ -75,7 +80,7 @@ impl RepoCache {
     }
 
     /// Whether a commit is known to lack a file.
-    fn is_absent(&self, commit: &str, file: &str) -> bool {
+    pub fn is_absent(&self, commit: &str, file: &str) -> bool {
         self.no_exist.join(commit).join(file).is_file()
     }
 

@@ -1,4 +1,4 @@
-//! Requests about one model to its hub: redirects, refusals, retries.
+//! Requests about one repository to its hub: redirects, refusals, retries.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,11 +18,12 @@ use super::error::{HubError, Result};
 use super::headers::{Content, etag_of, number_of, retry_after, text_of};
 use super::progress::Progress;
 use super::reference::{is_hash, is_safe};
+use super::repo::Repo;
 use super::settings::{HubSettings, Patience};
 use crate::error::quoted;
 use crate::output::is_plain_file_name;
 
-/// Cap on the list of a model's files.
+/// Cap on the list of a repository's files.
 const MAX_LIST_BYTES: u64 = 32 << 20;
 /// Cap on the body of an error response.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
@@ -34,10 +35,10 @@ const MIN_BYTES: usize = 1 << 10;
 
 pub(super) type Response = ureq::http::Response<Body>;
 
-/// Sends requests about one model.
+/// Sends requests about one repository.
 pub(super) struct Client<'a> {
     pub settings: &'a HubSettings,
-    pub repo: &'a str,
+    pub repo: Repo<'a>,
     pub cache: RepoCache,
     hub: Uri,
     agent: Agent,
@@ -54,7 +55,7 @@ pub(super) struct Subject<'a> {
 impl<'a> Client<'a> {
     /// # Errors
     /// [`HubError::Argument`] if the endpoint is no URL of a server.
-    pub fn new(settings: &'a HubSettings, repo: &'a str, progress: &'a mut dyn FnMut(Progress<'_>)) -> Result<Self> {
+    pub fn new(settings: &'a HubSettings, repo: Repo<'a>, progress: &'a mut dyn FnMut(Progress<'_>)) -> Result<Self> {
         let plain = |uri: &Uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && !settings.endpoint.contains(['@', '?', '#'])
         };
@@ -84,7 +85,7 @@ impl<'a> Client<'a> {
     /// The commit that a revision stands for now, and its files.
     pub fn resolve(&self, revision: &str) -> Result<(String, BTreeSet<String>)> {
         #[derive(Deserialize)]
-        struct Model {
+        struct Listing {
             sha: String,
             #[serde(default)]
             siblings: Vec<Sibling>,
@@ -96,16 +97,16 @@ impl<'a> Client<'a> {
         let subject = Subject { revision, file: None };
         let expected = "a JSON object with a commit `sha` and a list of files";
         let text = self.retry(subject, |_| self.body(self.request(false, subject, &[])?.1, MAX_LIST_BYTES))?;
-        let model: Model = serde_json::from_slice(&text).map_err(|error| self.wrong(subject, error, expected))?;
-        if !is_hash(&model.sha, 40) {
-            return Err(self.wrong(subject, format!("commit {:?}", model.sha), expected));
+        let listing: Listing = serde_json::from_slice(&text).map_err(|error| self.wrong(subject, error, expected))?;
+        if !is_hash(&listing.sha, 40) {
+            return Err(self.wrong(subject, format!("commit {:?}", listing.sha), expected));
         }
-        let files: BTreeSet<String> = model.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
+        let files: BTreeSet<String> = listing.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         if let Some(name) = files.iter().find(|name| !is_safe(name)) {
             return Err(HubError::UnsafeName(self.redact(name)));
         }
-        self.tell(Progress::Resolved(&model.sha));
-        Ok((model.sha, files))
+        self.tell(Progress::Resolved(&listing.sha));
+        Ok((listing.sha, files))
     }
 
     /// The content of a file of a commit.
@@ -224,15 +225,15 @@ impl<'a> Client<'a> {
         Err(match (status.as_u16(), text_of(&headers, "x-error-code").unwrap_or_default(), subject.file) {
             (408 | 429 | 500.., ..) => HubError::Unreachable { url, tries: 1, reason, retry_after },
             (code, "GatedRepo", _) => {
-                HubError::Access(format!("{repo} is gated ({code}): accept its terms at {hub}/{repo}, then {advice}"))
+                HubError::Access(format!("{repo} is gated ({code}): accept its terms at {hub}/{}, then {advice}", repo.page()))
             }
             (_, "RevisionNotFound", None) => {
                 let revision = quoted(subject.revision);
                 HubError::Absent(format!("{repo} has no revision {revision}, expected a branch, a tag or a commit"))
             }
-            (404, "EntryNotFound" | "", Some(file)) => HubError::no_file(repo, file, subject.revision),
+            (404, "EntryNotFound" | "", Some(file)) => HubError::no_file(&repo.to_string(), file, subject.revision),
             (404, ..) | (_, "RepoNotFound", _) => {
-                HubError::Access(format!("{hub} has no model {repo}, or it is private: {advice}"))
+                HubError::Access(format!("{hub} has no {} {repo}, or it is private: {advice}", repo.noun()))
             }
             (401 | 403, ..) => HubError::Access(format!("{url} refuses access ({reason}): {advice}")),
             _ => self.wrong(subject, reason, "200"),
@@ -276,8 +277,8 @@ impl<'a> Client<'a> {
     fn url_of(&self, Subject { revision, file }: Subject<'_>) -> String {
         let (hub, repo) = (self.settings.endpoint.trim_end_matches('/'), self.repo);
         match file {
-            None => format!("{hub}/api/models/{repo}/revision/{}", percent_encoded(revision, "")),
-            Some(file) => format!("{hub}/{repo}/resolve/{revision}/{}", percent_encoded(file, "/")),
+            None => format!("{hub}/api/{}/revision/{}", repo.api(), percent_encoded(revision, "")),
+            Some(file) => format!("{hub}/{}/resolve/{revision}/{}", repo.page(), percent_encoded(file, "/")),
         }
     }
 
@@ -300,6 +301,6 @@ mod tests {
     #[test]
     fn a_hub_of_https_leads_only_to_https() {
         let (settings, mut ignore) = (HubSettings::new("cache".into()), |_: Progress<'_>| ());
-        assert!(Client::new(&settings, "org/name", &mut ignore).unwrap().agent.config().https_only());
+        assert!(Client::new(&settings, Repo::model("org/name"), &mut ignore).unwrap().agent.config().https_only());
     }
 }

@@ -1,4 +1,4 @@
-//! Why a model could not be downloaded.
+//! Why a model or a data set could not be downloaded.
 //!
 //! No message contains a token: text of a server is redacted first, and URLs are shown without their query, which may be
 //! signed.
@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, FileError, cut, quoted};
 
 pub(super) type Result<T, E = HubError> = std::result::Result<T, E>;
 
-/// Why a model could not be downloaded.
+/// Why a model or a data set could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {

@@ -1,23 +1,27 @@
-//! The Hugging Face Hub as a source of checkpoints, through the cache that it shares with Python's `huggingface_hub`.
+//! The Hugging Face Hub as a source of checkpoints and data sets, through the cache that it shares with Python's `huggingface_hub`.
 //!
 //! [`cached`] looks without a network. [`download`] resolves a revision to a commit, then downloads what a model needs: config,
 //! tokenizer, and safetensors or one GGUF; never a pickle. A file gets its name only when it is complete: its size is always
-//! checked, its sha256 if the hub gives one. Interrupted downloads resume.
+//! checked, its sha256 if the hub gives one. Interrupted downloads resume. [`data_set_files`] does the same for a split of a data
+//! set.
 //!
 //! Protocol and cache layout: <https://huggingface.co/docs/hub/local-cache>.
 
 mod cache;
 mod client;
+mod data_set;
 mod error;
 mod files;
 mod headers;
 mod progress;
 mod reference;
+mod repo;
 mod settings;
 mod transfer;
 
 use std::path::PathBuf;
 
+pub use data_set::{DataSetFiles, data_set_files};
 pub use error::HubError;
 pub use progress::Progress;
 pub use reference::HubReference;
@@ -30,13 +34,14 @@ use crate::output::disk::disk;
 use crate::output::is_plain_file_name;
 use cache::{RepoCache, create_directories};
 use client::{Client, Subject};
+use repo::Repo;
 
 /// The path of a model in the cache, if the cache has all that loading it takes. Uses no network.
 ///
 /// The path is a directory, or the GGUF file that the reference names or that is all the model has. A checkpoint without a
 /// tokenizer counts only if its commit is known to have none, or if nothing may be downloaded.
 pub fn cached(reference: &HubReference, settings: &HubSettings) -> Option<PathBuf> {
-    RepoCache::new(&settings.cache, reference.repo()).find(reference, settings.offline).ok()
+    RepoCache::new(&settings.cache, Repo::model(reference.repo())).find(reference, settings.offline).ok()
 }
 
 /// Downloads the current state of a model into the cache and returns its path, as [`cached`] does. Files in the cache are not
@@ -49,14 +54,15 @@ pub fn download(
     settings: &HubSettings,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<PathBuf, HubError> {
+    let repo = Repo::model(reference.repo());
     if settings.offline {
-        let cache = RepoCache::new(&settings.cache, reference.repo());
+        let cache = RepoCache::new(&settings.cache, repo);
         return cache.find(reference, true).map_err(|missing| {
             let (cache, missing) = (&settings.cache, quoted(&missing));
             HubError::Offline(format!("{reference} is not in the cache {cache:?} ({missing} is missing)"))
         });
     }
-    let client = Client::new(settings, reference.repo(), progress)?;
+    let client = Client::new(settings, repo, progress)?;
     let cache = &client.cache;
     let (commit, listed) = client.resolve(reference.revision())?;
     let (gguf, small) = files::wanted(reference, &commit, &listed)?;

@@ -43,7 +43,7 @@ const MAY_USE: [(&str, &str); 27] = [
     ("serve", "error generate model tokenizer"),
     ("profile", "config data error formats kernel model trace train weights"),
     ("report", "config error"),
-    ("eval", "config data error generate kernel model output profile report tokenizer trace"),
+    ("eval", "config data error generate hub kernel model output profile report tokenizer trace"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub load lora model output profile tokenizer weights"),

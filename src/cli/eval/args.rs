@@ -26,11 +26,12 @@ pub struct EvalArgs {
     /// other categories, and each subject, as mmlu_anatomy, can be named too.
     #[arg(long, short, value_name = "TASK", required = true, num_args = 1.., value_delimiter = ',', help_heading = "Tasks and data")]
     pub tasks: Vec<String>,
-    /// Directory with the data; docs/evaluation.md has its layouts
+    /// Directory with the data [default: the data sets of the hub]
     ///
-    /// Files are .jsonl, .json, .csv, .parquet or .arrow.
+    /// Files are .jsonl, .json, .csv, .parquet or .arrow; docs/evaluation.md has the layouts. Without it, the Parquet files of the hub
+    /// are downloaded into the cache of Python's huggingface_hub.
     #[arg(long, value_name = "DIR", help_heading = "Tasks and data")]
-    pub data_dir: PathBuf,
+    pub data_dir: Option<PathBuf>,
     /// Examples in each prompt [default: 0, or as openllm defines]
     #[arg(long, short = 'f', value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tasks and data")]
     pub num_fewshot: Option<usize>,

@@ -13,10 +13,10 @@ use self::saved::Saved;
 use super::counters::{Count, Tokens};
 use super::failure::Failure;
 use super::opened::OpenedModel;
-use super::{console, interrupt, output, run_info};
+use super::{console, hub, interrupt, output, run_info};
 use crate::error::cut;
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
+    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
     TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
 };
 use crate::formats::CheckpointError;
@@ -44,7 +44,8 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
         .as_ref()
         .map(|path| Saved::new(path, &opened.full_name(&growth), args.force, start.0))
         .transpose()?;
-    let suite = Suite::read(&args.data_dir, selection, args.limit, &style, args.seeds.fewshot)?;
+    let place = args.data_dir.as_deref().map_or(DataPlace::Hub(&hub::data_set_files), DataPlace::Directory);
+    let suite = Suite::read(&place, selection, args.limit, &style, args.seeds.fewshot)?;
     let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
     let items = Count::new("tokenizing", "items", suite.num_items());
     let planned = suite.plan(&encoder, &|| items.add(1, ""))?;

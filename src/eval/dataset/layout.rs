@@ -71,6 +71,11 @@ impl DataSet {
         }
     }
 
+    /// The folder of a split among the Parquet files of the hub.
+    pub fn hub_folder(&self, split: Split) -> String {
+        format!("{}/{}", self.config.as_deref().unwrap_or("default"), split.name())
+    }
+
     /// The names of files that are looked for, for a message.
     pub fn expected(&self, split: Split) -> String {
         let stems: Vec<String> = self.stems(split).iter().map(|stem| format!("{stem}.*")).collect();

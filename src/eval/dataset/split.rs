@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::{DataSet, Split};
+use super::place::PlacedFile;
+use super::{DataPlace, DataSet, Split};
 use crate::data::source::Rows;
 use crate::error::FileError;
 use crate::eval::error::EvalError;
@@ -17,7 +18,7 @@ use crate::output::read::hexadecimal;
 /// A file of data that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DataFile {
-    /// Its path below the directory of data.
+    /// Its path below the directory of data, or `org/name@commit/…` on the hub.
     pub path: PathBuf,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
@@ -40,38 +41,24 @@ impl SplitRows {
     /// Reads a split of a data set for a task.
     ///
     /// # Errors
-    /// [`EvalError::NoData`], [`EvalError::AmbiguousData`], [`EvalError::Source`], [`EvalError::File`],
+    /// [`EvalError::NoData`], [`EvalError::AmbiguousData`], [`EvalError::Hub`], [`EvalError::Source`], [`EvalError::File`],
     /// [`EvalError::NoItems`].
-    pub fn read(directory: &Path, data_set: &DataSet, split: Split, task: &str) -> Result<Self, EvalError> {
-        let (task, split_name) = (task.to_owned(), split.name());
-        let paths = match data_set.files(directory, split) {
-            Ok(paths) => paths,
-            Err(found) => return Err(EvalError::AmbiguousData { task, split: split_name, found }),
-        };
-        let Some(path) = paths.first().cloned() else {
-            let config = data_set.config.as_ref().map(|config| format!(" ({config})")).unwrap_or_default();
-            return Err(EvalError::NoData {
-                task,
-                split: split_name,
-                data_set: format!("{}{config}", data_set.path),
-                directory: directory.to_owned(),
-                expected: data_set.expected(split),
-            });
-        };
+    pub fn read(place: &DataPlace<'_>, data_set: &DataSet, split: Split, task: &str) -> Result<Self, EvalError> {
+        let placed = place.files(data_set, split, task)?;
+        let first = placed[0].path.clone();
         let (mut rows, mut files) = (Vec::new(), Vec::new());
-        for path in paths {
+        for PlacedFile { path, shown } in placed {
             let before = rows.len();
             for row in Rows::open(&path)? {
                 rows.push(row?.fields);
             }
             let sha256 = sha256_of(&path).map_err(FileError::io(&path))?;
-            let relative = path.strip_prefix(directory).unwrap_or(&path).to_owned();
-            files.push(DataFile { path: relative, sha256, num_rows: rows.len() - before });
+            files.push(DataFile { path: shown, sha256, num_rows: rows.len() - before });
         }
         if rows.is_empty() {
-            return Err(EvalError::NoItems { task, split: split_name });
+            return Err(EvalError::NoItems { task: task.to_owned(), split: split.name() });
         }
-        Ok(Self { rows, files, path })
+        Ok(Self { rows, files, path: first })
     }
 }
 
