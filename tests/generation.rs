@@ -182,8 +182,8 @@ fn a_sequence_ends_where_it_should_and_says_why() {
     assert_eq!((ids.len(), reason), (CONTEXT - 3, Some(FinishReason::ContextFull)));
     let (ids, reason) = one(request(&[3; CONTEXT - 1], 2));
     assert_eq!((ids.len(), reason), (1, Some(FinishReason::ContextFull)));
-    let (ids, reason) = one(request(&[3; CONTEXT], 2));
-    assert_eq!((ids.len(), reason), (0, Some(FinishReason::ContextFull)));
+    let (ids, reason) = one(request(&[3; CONTEXT], 0));
+    assert_eq!((ids.len(), reason), (0, Some(FinishReason::MaxTokens)));
 }
 
 #[test]
@@ -192,7 +192,10 @@ fn a_prompt_that_cannot_be_continued_is_refused() {
     let mut batch = Batch::new(&model, settings(2), &pico::device());
     let mut refusal = |prompt: Vec<u32>| batch.submit(Request::new(prompt)).unwrap_err().to_string();
     assert!(refusal(Vec::new()).starts_with("the prompt is empty"));
-    assert_eq!(refusal(vec![0; CONTEXT + 1]), "the prompt has 65 tokens, expected at most the 64 of the context");
+    assert_eq!(
+        refusal(vec![0; CONTEXT]),
+        "the prompt has 64 tokens, expected at most 63 of the 64 of the context, which leaves room for an answer"
+    );
     let vocab_size = model.config().vocab_size;
     let refused = refusal(vec![1, vocab_size as u32]);
     assert_eq!(

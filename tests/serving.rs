@@ -1,11 +1,12 @@
 //! `deepwide serve` and `generate`, run as a user runs them, over real HTTP.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig};
 use deepwide::formats::write_hf_directory;
@@ -21,26 +22,31 @@ const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} {{ m.content }} {% e
 /// A mixture of two layers with words as tokens, and a chat template.
 fn mixture() -> &'static Path {
     static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &MODEL
-        .get_or_init(|| {
-            let root = tempfile::tempdir().unwrap();
-            let path = root.path().join("tiny");
-            let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
-            let config = DecoderConfig::pico()
-                .with(|fields| {
-                    fields.model_type = ModelType::Mixtral;
-                    fields.moe = Some(moe);
-                    (fields.num_hidden_layers, fields.vocab_size, fields.max_position_embeddings) = (2, 64, 512);
-                })
-                .unwrap();
-            write_hf_directory(&MemoryWeights::untrained(config, 0.2, 11), None, Some(Dtype::Float32), &path).unwrap();
-            let words = ["<bos>", "<eos>", "<unk>", "user", "assistant", "system"].map(String::from).into_iter();
-            let words: Vec<String> = words.chain((0..58).map(|i| format!("w{i}"))).collect();
-            Tokenizer::word_level(&words).save(&path).unwrap();
-            std::fs::write(path.join("chat_template.jinja"), TEMPLATE).unwrap();
-            (root, path)
+    let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+    &MODEL.get_or_init(|| saved(ModelType::Mixtral, Some(moe))).1
+}
+
+/// The same without experts.
+fn dense() -> &'static Path {
+    static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &MODEL.get_or_init(|| saved(ModelType::Llama, None)).1
+}
+
+fn saved(model_type: ModelType, moe: Option<MoeConfig>) -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("tiny");
+    let config = DecoderConfig::pico()
+        .with(|fields| {
+            (fields.model_type, fields.moe) = (model_type, moe);
+            (fields.num_hidden_layers, fields.vocab_size, fields.max_position_embeddings) = (2, 64, 512);
         })
-        .1
+        .unwrap();
+    write_hf_directory(&MemoryWeights::untrained(config, 0.2, 11), None, Some(Dtype::Float32), &path).unwrap();
+    let words = ["<bos>", "<eos>", "<unk>", "user", "assistant", "system"].map(String::from).into_iter();
+    let words: Vec<String> = words.chain((0..58).map(|i| format!("w{i}"))).collect();
+    Tokenizer::word_level(&words).save(&path).unwrap();
+    std::fs::write(path.join("chat_template.jinja"), TEMPLATE).unwrap();
+    (root, path)
 }
 
 /// A running server, killed when dropped.
@@ -282,6 +288,40 @@ fn a_client_that_hangs_up_gives_its_place_to_another() {
 }
 
 #[test]
+fn every_text_of_a_body_has_random_numbers_of_its_own() {
+    let body = json!({"prompt": ["w1 w2", "w1 w2", "w1 w2"], "n": 2, "temperature": 1.5, "seed": 3, "max_tokens": 12,
+                      "ignore_eos": true});
+    let texts = |options: &[&str]| -> Vec<String> {
+        let answer = Server::start(options).complete(body.clone());
+        answer["choices"].as_array().unwrap().iter().map(|choice| choice["text"].to_string()).collect()
+    };
+    let alone = texts(&["--parallel", "1"]);
+    assert_eq!(alone.iter().collect::<HashSet<_>>().len(), 6, "{alone:?}");
+    assert_eq!(texts(&["--parallel", "5"]), alone);
+}
+
+#[test]
+fn a_client_that_stalls_is_given_up() {
+    let server = Server::start(&["--timeout", "1", "--parallel", "24"]);
+    let answer = |request: &str| {
+        let mut connection = TcpStream::connect(server.address).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert_eq!(answer("POST /v1/completions HTTP/1.1\r\nHost: loc"), "", "half a head");
+    let half = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{";
+    assert!(answer(half).starts_with("HTTP/1.1 408"), "half a body");
+    // An answer that is not read: larger than the buffers on its way.
+    let long = with(greedy("w1", 500), json!({"stream": true, "n": 64, "logprobs": 20}));
+    let unread = begun(&server, &long);
+    wait_for(&server, "deepwide_cancelled_total ", |cancelled| cancelled == 1);
+    wait_for(&server, "deepwide_sequences_running ", |running| running == 0);
+    drop(unread);
+}
+
+#[test]
 fn a_full_queue_is_told() {
     let server = Server::start(&["--parallel", "1", "--queue", "0"]);
     let mut connection = begun(&server, &with(greedy("w1", 500), json!({"stream": true, "n": 256})));
@@ -311,6 +351,16 @@ fn echo_with_log_probabilities_scores_a_text_as_lm_eval_asks() {
         let best = top.values().next().unwrap().as_f64().unwrap();
         assert!(list("token_logprobs")[position].as_f64().unwrap() <= best && best <= 0.0);
     }
+    // Each token is at its offset.
+    let text: Vec<char> = choice["text"].as_str().unwrap().chars().collect();
+    for (token, offset) in list("tokens").iter().zip(list("text_offset")) {
+        let from: String = text[offset.as_u64().unwrap() as usize..].iter().collect();
+        assert!(from.trim_start().starts_with(token.as_str().unwrap()), "{token} at {offset} in {choice}");
+    }
+    // An answer has a bounded number of them.
+    let many = json!({"prompt": "w1", "n": 256, "max_tokens": 400, "logprobs": 20});
+    let (status, error) = server.post("/v1/completions", &many);
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("logprobs")), "{error}");
     // Nothing is generated, and the prompt is scored all the same.
     let answer = server.complete(json!({"prompt": [7, 8, 9], "max_tokens": 0, "logprobs": 0, "echo": true}));
     assert_eq!(answer["choices"][0]["text"], "w1 w2 w3");
@@ -343,14 +393,21 @@ fn bad_requests_are_refused_in_the_form_of_openai() {
         (r#"{"prompt": "w1", "stop": 1}"#, json!("stop"), "expected a string or an array"),
         (r#"{"prompt": "w1", "best_of": 4}"#, json!("best_of"), "not supported"),
         (r#"{"prompt": "w1", "logit_bias": {"5": 1}}"#, json!("logit_bias"), "not supported"),
+        (r#"{"prompt": "w1", "max_token": 4}"#, json!("max_token"), "\"max_token\" is not supported"),
     ] {
         let (status, answer) = server.post_as("/v1/completions", body, &json_type);
         let error = &answer["error"];
         assert_eq!((status, &error["type"], &error["param"]), (400, &json!("invalid_request_error"), &param), "{body}");
         assert!(error["message"].as_str().unwrap().contains(said), "{body}: {error}");
     }
-    let long = greedy(vec![7; 65], 1);
-    assert_eq!(server.post("/v1/completions", &long).1["error"]["code"], "context_length_exceeded");
+    for (num_prompt, max_tokens) in [(64, 1), (65, 0), (65, 1)] {
+        let (status, answer) = server.post("/v1/completions", &greedy(vec![7; num_prompt], max_tokens));
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");
+    }
+    // A prompt may fill the context if nothing is to follow it; an answer ends there.
+    assert_eq!(server.complete(greedy(vec![7; 64], 0))["usage"]["completion_tokens"], 0);
+    let cut = server.complete(greedy(vec![7; 62], 8));
+    assert_eq!((&cut["usage"]["completion_tokens"], &cut["choices"][0]["finish_reason"]), (&json!(2), &json!("length")));
     for (body, param, said) in [
         (json!({}), "messages", "found no messages"),
         (json!({"messages": []}), "messages", "at least one"),
@@ -414,7 +471,11 @@ fn the_page_needs_nothing_from_the_network() {
 fn a_signal_lets_running_texts_end() {
     for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let mut server = Server::start(&["--parallel", "2"]);
-        let mut connection = begun(&server, &with(greedy("w1", 400), json!({"stream": true, "n": 4})));
+        // About two seconds of tokens, so that they end within the grace on any machine and in any build.
+        let start = Instant::now();
+        server.complete(with(greedy("w1", 8), json!({"n": 2})));
+        let count = (16.0 / start.elapsed().as_secs_f64()).clamp(8.0, 500.0) as usize;
+        let mut connection = begun(&server, &with(greedy("w1", count), json!({"stream": true, "n": 2})));
         connection.read_exact(&mut [0; 64]).unwrap();
         server.signal(signal);
         let mut rest = String::new();
@@ -455,24 +516,52 @@ fn generate_takes_its_prompt_from_a_pipe_and_never_chats_there() {
 #[test]
 fn generate_refuses_before_it_loads() {
     let model = mixture().to_str().unwrap();
-    let dense = tempfile::tempdir().unwrap();
-    let dense = crate::grow::tiny_base(&dense.path().join("dense"));
-    let dense = dense.to_str().unwrap();
+    let (dense, untold) = (dense().to_str().unwrap(), tempfile::tempdir().unwrap());
+    let untold = crate::grow::tiny_base(&untold.path().join("dense"));
+    let untold = untold.to_str().unwrap();
     for (words, code, said) in [
         (vec![model, "-p", "w1", "--temp", "-1"], 2, "--temp -1: expected a number of at least 0"),
         (vec![model, "-p", "w1", "--show-routing=2"], 3, "--show-routing=2: the model has 2 layers"),
         (vec![model, "-p", "w1", "--top-k-experts", "5"], 3, "--top-k-experts 5"),
         (vec![model, "-p", "w1", "--ctx-size", "513"], 3, "--ctx-size 513: the model has 512 positions"),
         (vec![model, "-p", "w1", "--stop-token", "w99"], 3, "--stop-token \"w99\": the vocabulary has no such token"),
-        (vec![model, "-p", "w1 w1 w1", "-c", "2"], 3, "the prompt has 3 tokens, expected at most the 2 of the context"),
+        (vec![model, "-p", "w1 w1 w1", "-c", "2"], 3, "the prompt has 3 tokens, expected at most 1 of the 2 of the context"),
         (vec![dense, "-p", "w1", "--show-routing"], 3, "--show-routing: the model has no experts"),
         (vec![dense, "-p", "w1", "--top-k-experts", "1"], 3, "the model has no experts"),
-        (vec![dense, "-p", "w1", "--chat"], 3, "has no chat template (--chat-template solar, or a file, gives one)"),
+        (vec![dense, "-p", "w1", "--moe", "2", "--moe-top-k", "3"], 3, "--moe 2: num_experts_per_tok 3"),
+        (vec![dense, "-p", "w1", "--moe-top-k", "3"], 2, "--moe"),
+        (vec![untold, "-p", "w1", "--chat"], 3, "has no chat template (--chat-template solar, or a file, gives one)"),
         (vec!["nowhere", "-p", "w1"], 4, "nowhere"),
     ] {
         let output = run(&[vec!["generate"], words.clone()].concat());
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
         assert!(stderr.contains(said), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_model_grown_on_the_fly_gives_the_text_of_the_written_one() {
+    let base = dense().to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = |model: &str, options: &[&str]| {
+        let words = ["generate", model, "-p", "w1 w2", "-n", "24", "--ignore-eos", "--temp", "1", "--top-k", "40", "--seed", "5"];
+        printed(&[&words[..], options].concat())
+    };
+    let plain = text(base, &[]);
+    for (name, grown, same) in [
+        ("deep", &["--dus", "0"][..], &["--dus", "0"][..]),
+        (
+            "wide",
+            &["--moe", "4", "--top-k", "1", "--noise", "0.5", "--seed", "9"][..],
+            &["--moe", "4", "--moe-top-k", "1", "--noise", "0.5", "--growth-seed", "9"][..],
+        ),
+    ] {
+        let out = folder.path().join(name);
+        let out = out.to_str().unwrap();
+        printed(&[&["grow", base, out], grown].concat());
+        let written = text(out, &[]);
+        assert_eq!(text(base, same), written, "{name}");
+        assert_ne!(written, plain, "{name}");
     }
 }

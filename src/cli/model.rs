@@ -1,13 +1,15 @@
-//! The model of a command that runs it.
+//! The model of a command that continues texts.
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Arg, Args};
 
 use super::failure::Failure;
+use super::grow::{self, GrowthArgs};
+use super::opened::OpenedModel;
 use super::values::size;
 use super::weights::WeightsArgs;
-use super::{console, hub, interrupt};
+use super::{console, interrupt};
 use crate::config::DecoderConfig;
 use crate::device::device;
 use crate::error::FileError;
@@ -26,6 +28,7 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// The model to run, and how.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(growth_option))]
 pub struct ModelArgs {
     /// Hugging Face directory, .gguf file, or id on the hub: org/name or org/name@revision
     pub model: String,
@@ -46,13 +49,29 @@ pub struct ModelArgs {
     /// How weights are loaded, and where.
     #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
+    /// How the model is grown as it is loaded.
+    #[command(flatten)]
+    pub growth: GrowthArgs,
+}
+
+/// Puts the options of growth under one heading. `--top-k` and `--seed` belong to sampling here, so those of growth have other
+/// names.
+fn growth_option(arg: Arg) -> Arg {
+    let arg = grow::brief(arg);
+    let is_growth = arg.get_help_heading().is_some_and(|heading| ["Depth", "Width"].contains(&heading));
+    let arg = if is_growth { arg.help_heading("Growth") } else { arg };
+    match arg.get_id().as_str() {
+        "top_k" => arg.long("moe-top-k"),
+        "seed" => arg.long("growth-seed"),
+        _ => arg,
+    }
 }
 
 /// A model that is ready to run.
 pub(super) struct Loaded {
     pub(super) text_model: TextModel,
     pub(super) template: Option<ChatTemplate>,
-    /// The last component of its path or id.
+    /// The last component of its path or id, and how it was grown.
     pub(super) name: String,
 }
 
@@ -72,12 +91,11 @@ impl ModelArgs {
     /// If a file is bad, an option does not fit the model, or memory does not suffice.
     pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
         let device = device(&self.weights.device)?;
-        let disk = interrupt::disk();
-        let checkpoint = Checkpoint::open_on(disk, &hub::locate(&self.model)?)?;
-        console::detail(format_args!("{}: {}, {}", self.model, checkpoint.path().display(), checkpoint.format()));
-        let config = checkpoint.config().clone();
-        let context = self.context(&config)?;
-        let tokenizer = checkpoint.tokenizer()?;
+        let opened = OpenedModel::new(&self.model, Some(&self.growth))?;
+        let growth = opened.growth()?;
+        let config = growth.source.config();
+        let context = self.context(config)?;
+        let tokenizer = opened.checkpoint().tokenizer()?;
         if tokenizer.vocab_size() > config.vocab_size {
             let (found, rows) = (tokenizer.vocab_size(), config.vocab_size);
             let model = &self.model;
@@ -88,13 +106,14 @@ impl ModelArgs {
         if tokenizer.eos().is_empty() {
             console::tell(format_args!("note: {:?} names no token that ends a text", self.model));
         }
-        let template = self.template(&checkpoint)?;
+        let template = self.template(opened.checkpoint())?;
         let precision = self.weights.precision().unwrap_or(Precision::Blocks(None));
-        let weight_bytes = AnyDecoder::foresee(&checkpoint, precision, &device)?.size_bytes();
-        fits(&config, weight_bytes, num_sequences, num_tokens.min(context))?;
-        let model = console::timed("loaded", || AnyDecoder::load_as(&checkpoint, precision, &device))?;
+        let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
+        fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
         let model = self.with_experts(model)?;
-        let name = Path::new(&self.model).file_name().map_or(self.model.clone(), |name| name.to_string_lossy().into());
+        let name = opened.full_name(&growth);
+        let name = Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into());
         Ok(Loaded { text_model: TextModel::new(model, tokenizer, context, device), template, name })
     }
 

@@ -30,7 +30,9 @@ impl OpenedModel {
             return Err(Failure::usage(format_args!("{model:?} is a mergekit file, expected a model: grow it first")));
         }
         let sources = Sources::open(&disk, request, hub::locate)?;
-        sources.bases[0].notices().iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
+        let base = &sources.bases[0];
+        console::detail(format_args!("{model}: {}, {}", base.path().display(), base.format()));
+        base.notices().iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
         Ok(Self { sources, growth: growth.cloned() })
     }
 

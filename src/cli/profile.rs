@@ -6,14 +6,13 @@ use serde_json::json;
 
 use super::bench::{Sizes, counts, num_cores, one_count, sizes};
 use super::failure::Failure;
-use super::grow::{GrowthArgs, brief, grown};
+use super::grow::{GrowthArgs, brief};
+use super::opened::OpenedModel;
 use super::output::{self, aligned, short_count, size};
-use super::run_info::words;
 use super::values::DtypeArg;
-use super::{console, hub, interrupt};
+use super::console;
 use crate::bench::{Pools, Subject, Target, Test, TestCase};
 use crate::device::device;
-use crate::formats::Checkpoint;
 use crate::load::Precision;
 use crate::profile::flops::count_parameters;
 use crate::profile::{ModuleProfile, ModuleRow, peak, throughput};
@@ -96,11 +95,11 @@ pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let cases = args.cases(n_threads)?;
     Pools::new(&cases)?.run(|| {
         let device = device(&args.device)?;
-        let checkpoint = Checkpoint::open_on(interrupt::disk(), &hub::locate(&args.model)?)?;
-        let grown = grown(&checkpoint, &args.model, &args.growth)?;
+        let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+        let grown = opened.growth()?;
         let subject = Subject {
-            name: words(&args.model),
-            checkpoint: &checkpoint,
+            name: opened.name(),
+            checkpoint: opened.checkpoint(),
             source: &grown.source,
             growth: grown.title(),
             keeps_formats: args.growth.options().is_empty(),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Arg, Args};
 
@@ -19,7 +20,8 @@ const API_KEY: &str = "DEEPWIDE_API_KEY";
 /// Serve a model with OpenAI's API, and a chat page
 ///
 /// The paths are /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics and / (the page). Requests are computed
-/// in one batch. A signal ends the server when running texts are complete, after ten seconds at most.
+/// in one batch. A signal ends the server when running texts are complete, after ten seconds at most. Options of grow (--dus,
+/// --moe, ...) grow the model as it is loaded; its --top-k and --seed are --moe-top-k and --growth-seed here.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct ServeArgs {
@@ -52,11 +54,14 @@ pub struct ServeArgs {
     /// Largest body of a request
     #[arg(long, value_name = "SIZE", default_value = "4MB", value_parser = byte_count, help_heading = "Limits")]
     pub max_body: u64,
+    /// Seconds in which a client must send a request, and go on reading an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = "Limits")]
+    pub timeout: u64,
 }
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 2] = ["alias", "max_body"];
+    const RARE: [&str; 3] = ["alias", "max_body", "timeout"];
     if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
 }
 
@@ -129,6 +134,7 @@ fn served(args: &ServeArgs, api_key: Option<String>, loaded: &Loaded) -> Served 
             context,
             max_tokens: args.max_tokens.unwrap_or(context).min(context),
             body_bytes: usize::try_from(args.max_body).unwrap_or(usize::MAX),
+            timeout: Duration::from_secs(args.timeout),
         },
         api_key,
         created: unix_time_s(),

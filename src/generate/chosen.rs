@@ -1,6 +1,6 @@
 //! Tokens and events of sequences.
 
-use super::{FinishReason, GenerateError, TokenLogprob};
+use super::{FinishReason, GenerateError, PromptLogprobs, TokenLogprob};
 
 /// A sequence of a [`Request`](super::Request).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ pub struct Chosen {
 pub enum Event {
     /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any token, for each
     /// sequence.
-    Prompt(Vec<Option<TokenLogprob>>),
+    Prompt(PromptLogprobs),
     /// The next token. A stop token is told, too.
     Token(Chosen),
     /// There are no more tokens.

@@ -2,9 +2,10 @@
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// Tokens without a whole character after which their text is given anyway: their bytes are no UTF-8. A character has at most
-/// 4 bytes, each of which can be a token.
+/// Tokens without a whole character after which their text is given anyway: their bytes are no UTF-8.
 const MAX_HELD: usize = 8;
+/// Last tokens that may still become a character: one has at most 4 bytes, each of which can be a token.
+const INCOMPLETE: usize = 3;
 /// Tokens of the prompt that the first ones of the output are decoded behind: a tokenizer may give a token another text at
 /// the beginning.
 const CONTEXT: usize = 6;
@@ -24,20 +25,27 @@ impl Detokenizer {
         Self { num_given: ids.len(), ids }
     }
 
-    /// The text that a token adds; empty while a character is not complete.
+    /// The text that a token adds; empty while a character is not complete. Bytes that are no UTF-8 give U+FFFD, as in the text of
+    /// all tokens together.
     ///
     /// # Errors
     /// [`TokenizerError::Decode`].
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TokenizerError> {
         self.ids.push(id);
-        let text = self.held(tokenizer)?;
-        let num_held = self.ids.len() - self.num_given;
-        if text.is_empty() || (text.ends_with(char::REPLACEMENT_CHARACTER) && num_held < MAX_HELD) {
+        let text = self.text(tokenizer, self.ids.len())?;
+        let is_whole = !text.is_empty() && !text.ends_with(char::REPLACEMENT_CHARACTER);
+        if is_whole {
+            self.give(self.ids.len());
+            return Ok(text);
+        }
+        if self.ids.len() - self.num_given < MAX_HELD {
             return Ok(String::new());
         }
-        self.ids.drain(..self.num_given);
-        self.num_given = self.ids.len();
-        Ok(text)
+        let end = self.ids.len() - INCOMPLETE;
+        let mut certain = self.text(tokenizer, end)?;
+        certain.truncate(common_len(&certain, &text));
+        self.give(end);
+        Ok(certain)
     }
 
     /// The text that is held back: characters that will not be completed.
@@ -45,19 +53,75 @@ impl Detokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`].
     pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
-        let text = self.held(tokenizer)?;
-        self.num_given = self.ids.len();
+        let text = self.text(tokenizer, self.ids.len())?;
+        self.give(self.ids.len());
         Ok(text)
     }
 
-    fn held(&self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+    /// Text of the held tokens before `end`.
+    fn text(&self, tokenizer: &Tokenizer, end: usize) -> Result<String, TokenizerError> {
         let given = tokenizer.decode_text(&self.ids[..self.num_given])?;
-        let mut text = tokenizer.decode_text(&self.ids)?;
-        // A prompt of token ids can end within a character, which the output completes.
-        let given = given.trim_end_matches(char::REPLACEMENT_CHARACTER);
-        if text.starts_with(given) {
-            text.drain(..given.len());
+        let text = tokenizer.decode_text(&self.ids[..end])?;
+        // The given tokens may end within a character, which the next ones complete: then the two texts differ there.
+        Ok(text[common_len(&given, &text)..].to_owned())
+    }
+
+    /// Marks the tokens before `end` as given, and forgets those that were given before.
+    fn give(&mut self, end: usize) {
+        if end > self.num_given {
+            self.ids.drain(..self.num_given);
+            self.num_given = end - self.num_given;
         }
-        Ok(text)
+    }
+}
+
+/// Bytes of the characters with which both texts begin.
+fn common_len(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(char, _)| char.len_utf8()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A byte-level vocabulary: ids 3 to 258 are the bytes.
+    fn byte_level() -> Tokenizer {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
+        Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap()
+    }
+
+    fn parts(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32]) -> Vec<String> {
+        let mut detokenizer = Detokenizer::after(prompt);
+        let mut parts: Vec<String> = ids.iter().map(|id| detokenizer.push(tokenizer, *id).unwrap()).collect();
+        parts.push(detokenizer.finish(tokenizer).unwrap());
+        parts
+    }
+
+    #[test]
+    fn a_character_comes_whole_also_if_it_begins_in_the_prompt() {
+        let tokenizer = byte_level();
+        let ids = tokenizer.encode("a\u{4f60}b").unwrap();
+        assert_eq!(ids.len(), 5, "a token each byte");
+        assert_eq!(parts(&tokenizer, &[], &ids), ["a", "", "", "\u{4f60}", "b", ""]);
+        assert_eq!(parts(&tokenizer, &ids[..2], &ids[2..]), ["", "\u{4f60}", "b", ""]);
+        assert_eq!(parts(&tokenizer, &[], &ids[..3]).concat(), "a\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_together_are_the_text_of_all_tokens(ids in prop::collection::vec(3u32..259, 0..60)) {
+            let tokenizer = byte_level();
+            prop_assert_eq!(parts(&tokenizer, &[], &ids).concat(), tokenizer.decode_text(&ids).unwrap());
+        }
+
+        #[test]
+        fn bytes_of_no_character_are_told_once(ids in prop::collection::vec(190u32..259, 0..60)) {
+            let tokenizer = byte_level();
+            prop_assert_eq!(parts(&tokenizer, &[], &ids).concat(), tokenizer.decode_text(&ids).unwrap());
+        }
     }
 }

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 
 use super::output::PartialText;
 use super::{
-    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, Request, SequenceId, StopStrings,
-    TokenLogprob,
+    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, PromptLogprobs, Request, SequenceId,
+    StopStrings,
 };
 use crate::model::CausalLm;
 use crate::tokenizer::Tokenizer;
@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 #[derive(Debug)]
 pub enum Progress {
     /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any text.
-    Prompt(Vec<Option<TokenLogprob>>),
+    Prompt(PromptLogprobs),
     /// More of the text; it can be empty while tokens come.
     Delta(Delta),
     /// The text is complete. `num_tokens` counts the chosen tokens, that of the end included.

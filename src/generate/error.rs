@@ -11,10 +11,12 @@ pub enum GenerateError {
     #[error("the prompt is empty and the model has no token that begins a text, expected at least one token")]
     EmptyPrompt,
     /// A prompt does not fit the context.
-    #[error("the prompt has {found} tokens, expected at most the {context} of the context")]
+    #[error("the prompt has {found} tokens, expected at most {room} of the {context} of the context, which leaves room for an answer")]
     PromptTooLong {
         /// Tokens of the prompt.
         found: usize,
+        /// Tokens that a prompt may have.
+        room: usize,
         /// Tokens of the context.
         context: usize,
     },

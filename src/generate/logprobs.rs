@@ -1,6 +1,11 @@
 //! Log-probabilities of tokens.
 
+use std::sync::Arc;
+
 use super::sampler::likelier;
+
+/// Log-probabilities of the tokens of a prompt: `None` for the first. All sequences of the prompt share them.
+pub type PromptLogprobs = Arc<Vec<Option<TokenLogprob>>>;
 
 /// The log-probability of a token, in nats, beside those of the most likely tokens. Penalties, temperature and filters do not
 /// enter it.

@@ -32,7 +32,7 @@ pub use detokenizer::Detokenizer;
 pub use engine::{Engine, Progress, TextListener};
 pub use error::GenerateError;
 pub use finish::FinishReason;
-pub use logprobs::{TokenLogprob, token_logprob};
+pub use logprobs::{PromptLogprobs, TokenLogprob, token_logprob};
 pub use output::{Delta, Output, TokenText};
 pub use prompt::prompt_ids;
 pub use request::Request;

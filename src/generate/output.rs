@@ -30,6 +30,8 @@ pub struct Delta {
 pub struct TokenText {
     /// The text.
     pub text: String,
+    /// Characters of the whole text before the token.
+    pub offset: usize,
     /// The token.
     pub token: Chosen,
 }
@@ -41,15 +43,16 @@ pub(super) struct PartialText {
     stop: StopStrings,
     /// Tokens that begin in text that is held back, each with its place.
     tokens: VecDeque<(usize, TokenText)>,
-    /// Bytes of the text that is decoded, and of that which is certain.
+    /// Bytes and characters of the text that is decoded, and bytes of that which is certain.
     num_decoded: usize,
+    num_chars: usize,
     num_certain: usize,
 }
 
 impl PartialText {
     pub(super) fn new(prompt: &[u32], stop: StopStrings) -> Self {
         let detokenizer = Detokenizer::after(prompt);
-        Self { detokenizer, stop, tokens: VecDeque::new(), num_decoded: 0, num_certain: 0 }
+        Self { detokenizer, stop, tokens: VecDeque::new(), num_decoded: 0, num_chars: 0, num_certain: 0 }
     }
 
     /// The text that becomes certain by a token, and whether a stop string was found.
@@ -58,10 +61,11 @@ impl PartialText {
     /// [`TokenizerError::Decode`].
     pub(super) fn push(&mut self, tokenizer: &Tokenizer, token: Chosen) -> Result<(Delta, bool), TokenizerError> {
         let text = self.detokenizer.push(tokenizer, token.id)?;
-        let place = self.num_decoded;
+        let (place, offset) = (self.num_decoded, self.num_chars);
         self.num_decoded += text.len();
+        self.num_chars += text.chars().count();
         let (certain, is_stopped) = self.stop.push(&text);
-        self.tokens.push_back((place, TokenText { text, token }));
+        self.tokens.push_back((place, TokenText { text, offset, token }));
         Ok((self.take(certain), is_stopped))
     }
 
@@ -85,7 +89,8 @@ impl PartialText {
         let mut delta = self.take(text);
         if !is_stopped {
             delta.tokens.extend(self.tokens.drain(..).map(|(_, token)| token));
-            delta.tokens.extend(stop_token.map(|token| TokenText { text: String::new(), token }));
+            let offset = self.num_chars + rest.chars().count();
+            delta.tokens.extend(stop_token.map(|token| TokenText { text: String::new(), offset, token }));
         }
         Ok(delta)
     }

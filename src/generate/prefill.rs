@@ -1,9 +1,11 @@
 //! A prompt on its way into a batch.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::{Request, TokenLogprob, token_logprob};
+use super::{PromptLogprobs, Request, token_logprob};
 use crate::model::{CausalLm, HiddenStates, KvCache, Routing, TokenBatch};
 
 /// Tokens of a prompt in one pass: between two passes, the other sequences go on. A prompt is divided in the same way
@@ -24,7 +26,7 @@ pub(super) struct Prefill {
     pub(super) logits: Vec<f32>,
     /// The heaviest expert of each layer there.
     pub(super) experts: Vec<u32>,
-    pub(super) logprobs: Vec<Option<TokenLogprob>>,
+    pub(super) logprobs: PromptLogprobs,
 }
 
 impl Prefill {
@@ -36,7 +38,7 @@ impl Prefill {
             num_begun: 0,
             logits: Vec::new(),
             experts: Vec::new(),
-            logprobs: vec![None],
+            logprobs: Arc::new(vec![None]),
         }
     }
 
@@ -72,7 +74,7 @@ impl Prefill {
             let rows = LOGIT_ROWS.min(len.min(targets.len()) - first);
             let logits = numbers(model.lm_head(hidden.clone().narrow(1, first, rows)));
             let scored = logits.par_chunks_exact(vocab_size).zip(&targets[first..first + rows]);
-            self.logprobs.par_extend(scored.map(|(logits, id)| Some(token_logprob(logits, *id, num_top))));
+            Arc::make_mut(&mut self.logprobs).par_extend(scored.map(|(logits, id)| Some(token_logprob(logits, *id, num_top))));
         }
     }
 }

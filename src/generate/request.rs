@@ -9,6 +9,8 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// Sequences; each has random numbers of its own.
     pub num_sequences: usize,
+    /// The number of the first sequence among all that are drawn with one seed: sequences of equal numbers have equal random numbers.
+    pub first_sequence: usize,
     /// Tokens of each sequence at most; `None` goes on until the context is full.
     pub max_tokens: Option<usize>,
     /// How tokens are chosen.
@@ -29,6 +31,7 @@ impl Request {
         Self {
             prompt,
             num_sequences: 1,
+            first_sequence: 0,
             max_tokens: None,
             sampling: Sampling::greedy(),
             stop_tokens: Vec::new(),
@@ -38,7 +41,7 @@ impl Request {
         }
     }
 
-    /// Checks the prompt against a model with this context and vocabulary.
+    /// Checks the prompt against a model with this context and vocabulary. Unless no token is asked for, there must be room for one.
     ///
     /// # Errors
     /// [`GenerateError::EmptyPrompt`], [`GenerateError::PromptTooLong`], [`GenerateError::UnknownToken`].
@@ -46,8 +49,9 @@ impl Request {
         if self.prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
-        if self.prompt.len() > context {
-            return Err(GenerateError::PromptTooLong { found: self.prompt.len(), context });
+        let room = context - usize::from(self.max_tokens != Some(0)).min(context);
+        if self.prompt.len() > room {
+            return Err(GenerateError::PromptTooLong { found: self.prompt.len(), room, context });
         }
         match self.prompt.iter().find(|id| **id as usize >= vocab_size) {
             Some(id) => Err(GenerateError::UnknownToken { id: *id, vocab_size }),

@@ -14,8 +14,8 @@ const FIRST_SORTED: usize = 64;
 
 /// Chooses the tokens of one sequence.
 ///
-/// A choice depends on the logits, the tokens so far, the seed, the index of the sequence in its request and the position in
-/// the output, and on nothing else.
+/// A choice depends on the logits, the tokens so far, the seed, the number of the sequence among those of the seed and the
+/// position in the output, and on nothing else.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
@@ -25,7 +25,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// For the sequence of this index that continues a prompt.
+    /// For the sequence of this number that continues a prompt.
     pub fn new(sampling: Sampling, prompt: &[u32], sequence: usize) -> Self {
         Self { sampling, sequence: sequence as u64, position: 0, penalties: Penalties::new(&sampling, prompt) }
     }

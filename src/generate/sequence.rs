@@ -25,7 +25,7 @@ impl Sequence {
         let room = context - num_prompt;
         Self {
             id,
-            sampler: Sampler::new(request.sampling, &request.prompt, id.index),
+            sampler: Sampler::new(request.sampling, &request.prompt, request.first_sequence + id.index),
             stop_tokens: request.stop_tokens.clone(),
             logprobs: request.logprobs,
             routing: request.routing,

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::logprobs::{chat_logprobs, completion_logprobs};
-use crate::generate::{FinishReason, TokenLogprob, TokenText, fresh_seed};
+use crate::generate::{FinishReason, TokenText, fresh_seed};
 use crate::tokenizer::Tokenizer;
 
 /// Which of the two APIs an answer is for.
@@ -61,9 +61,9 @@ pub struct ChoiceNews {
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<TokenText>,
-    /// Tokens of the prompt with their log-probabilities, before the text.
-    pub prompt: Vec<(u32, Option<TokenLogprob>)>,
-    /// Characters of the answer before the text.
+    /// Tokens of the prompt, if the text begins with it and log-probabilities were asked for.
+    pub prompt: Vec<TokenText>,
+    /// Characters of the prompt with which the whole text begins.
     pub offset: usize,
     /// Why it has ended, if it has.
     pub finish: Option<FinishReason>,

@@ -1,9 +1,8 @@
 //! Fields that both endpoints have.
 
-use serde_json::json;
-
 use super::ApiError;
 use super::fields::Fields;
+use super::served::Served;
 use crate::generate::{Request, Sampling, SamplingFields, fresh_seed};
 
 /// Sequences of a request at most, over all of its prompts.
@@ -12,6 +11,8 @@ pub(super) const MAX_CHOICES: usize = 256;
 pub(super) const MAX_TOP_LOGPROBS: usize = 20;
 /// Stop strings of a request at most.
 const MAX_STOPS: usize = 16;
+/// Log-probabilities of an answer at most: that of each token and those of the likely ones beside it.
+const MAX_LOGPROBS: usize = 1 << 20;
 
 /// A checked request without its prompt.
 #[derive(Debug)]
@@ -32,12 +33,6 @@ impl Body {
         default_tokens: Option<usize>,
         most_tokens: usize,
     ) -> Result<Self, ApiError> {
-        let refused =
-            [("logit_bias", json!({})), ("suffix", json!("")), ("tools", json!([])), ("functions", json!([]))];
-        for (name, nothing) in refused {
-            fields.refuse(name, |value| *value == nothing)?;
-        }
-        fields.refuse("response_format", |value| value["type"] == "text")?;
         let sampling = sampling(fields)?;
         let newer = fields.count("max_completion_tokens", 0, most_tokens)?;
         let max_tokens = newer.or(fields.count("max_tokens", 0, most_tokens)?).or(default_tokens);
@@ -57,6 +52,37 @@ impl Body {
         };
         Ok(Self { request, stop, stream, include_usage })
     }
+
+    /// A checked request for each prompt. The number of a text in the answer is that of its random numbers.
+    pub(super) fn requests(&self, prompts: Vec<Vec<u32>>, served: &Served) -> Result<Vec<Request>, ApiError> {
+        let n = self.request.num_sequences;
+        if prompts.len() * n > MAX_CHOICES {
+            let message = format!("found {} prompts with n = {n}, expected at most {MAX_CHOICES} texts", prompts.len());
+            return Err(ApiError::field("prompt", message));
+        }
+        let mut num_logprobs = 0;
+        let mut requests = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let request = Request { prompt, first_sequence: n * requests.len(), ..self.request.clone() };
+            request.check(served.limits.context, served.vocab_size)?;
+            num_logprobs += num_logprobs_of(&request, served.limits.context);
+            requests.push(request);
+        }
+        if num_logprobs > MAX_LOGPROBS {
+            let message = format!("the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}");
+            return Err(ApiError::field("logprobs", message));
+        }
+        Ok(requests)
+    }
+}
+
+/// Log-probabilities in the answer to a request at most.
+fn num_logprobs_of(request: &Request, context: usize) -> usize {
+    let Some(num_top) = request.logprobs else { return 0 };
+    let num_prompt = request.prompt.len();
+    let num_output = request.max_tokens.unwrap_or(context).min(context - num_prompt);
+    let num_echoed = if request.prompt_logprobs { num_prompt } else { 0 };
+    request.num_sequences * (num_echoed + num_output) * (1 + num_top)
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {

@@ -13,8 +13,8 @@ use crate::tokenizer::{Message, RenderOptions};
 #[derive(Debug)]
 pub(super) struct ChatBody {
     pub(super) body: Body,
-    /// Token ids of the rendered chat.
-    pub(super) prompt: Vec<u32>,
+    /// The request for the rendered chat.
+    pub(super) requests: Vec<Request>,
 }
 
 impl ChatBody {
@@ -25,6 +25,7 @@ impl ChatBody {
         let top = fields.count("top_logprobs", 0, MAX_TOP_LOGPROBS)?;
         body.request.logprobs = fields.bool("logprobs")?.then(|| top.unwrap_or(0));
         let messages = messages(fields.take("messages"))?;
+        fields.finish()?;
         let Some(template) = &served.template else {
             let message = "the model has no chat template (deepwide serve --chat-template gives it one)";
             return Err(ApiError::field("messages", message));
@@ -32,8 +33,7 @@ impl ChatBody {
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let text = template.render(&messages, &options).map_err(|error| ApiError::field("messages", error.fault))?;
         let prompt = served.tokenizer.encode(&text).map_err(|error| ApiError::field("messages", error))?;
-        Request::new(prompt.clone()).check(served.limits.context, served.vocab_size)?;
-        Ok(Self { body, prompt })
+        Ok(Self { requests: body.requests(vec![prompt], served)?, body })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ApiError;
-use super::body::{Body, MAX_CHOICES, MAX_TOP_LOGPROBS};
+use super::body::{Body, MAX_TOP_LOGPROBS};
 use super::fields::Fields;
 use super::served::Served;
 use crate::generate::{Request, prompt_ids};
@@ -16,8 +16,8 @@ const DEFAULT_TOKENS: usize = 16;
 #[derive(Debug)]
 pub(super) struct CompletionBody {
     pub(super) body: Body,
-    /// Token ids of each prompt.
-    pub(super) prompts: Vec<Vec<u32>>,
+    /// A request for each prompt.
+    pub(super) requests: Vec<Request>,
     /// Whether the texts begin with their prompts.
     pub(super) echo: bool,
 }
@@ -35,14 +35,8 @@ impl CompletionBody {
         body.request.prompt_logprobs = echo && body.request.logprobs.is_some();
         let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "found no prompt, expected one"))?;
         let prompts = prompts(&served.tokenizer, prompt)?;
-        if prompts.len() * n > MAX_CHOICES {
-            let message = format!("found {} prompts with n = {n}, expected at most {MAX_CHOICES} texts", prompts.len());
-            return Err(ApiError::field("prompt", message));
-        }
-        for prompt in &prompts {
-            Request::new(prompt.clone()).check(served.limits.context, served.vocab_size)?;
-        }
-        Ok(Self { body, prompts, echo })
+        fields.finish()?;
+        Ok(Self { requests: body.requests(prompts, served)?, body, echo })
     }
 }
 

@@ -4,7 +4,33 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::ApiError;
-use crate::error::type_name;
+use crate::error::{quoted, type_name};
+
+/// Fields of OpenAI's API and of other servers that change no answer here.
+const WITHOUT_EFFECT: [&str; 12] = [
+    "model",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+    "cache_prompt",
+    "request_id",
+    "priority",
+];
+/// Fields whose only value, as JSON, is that for which other servers do what this one does.
+const DEFAULTS: [(&str, &str); 7] = [
+    ("response_format", r#"{"type":"text"}"#),
+    ("tool_choice", r#""none""#),
+    ("modalities", r#"["text"]"#),
+    ("add_generation_prompt", "true"),
+    ("skip_special_tokens", "true"),
+    ("spaces_between_special_tokens", "true"),
+    ("min_tokens", "0"),
+];
 
 /// The fields of a JSON object; null is as good as absent.
 #[derive(Debug)]
@@ -60,12 +86,21 @@ impl Fields {
         Ok(strings.unwrap_or_default())
     }
 
-    /// Refuses a field that asks for something that this server does not do, unless it has a value that asks for nothing.
+    /// Refuses a field unless it has a value that asks for nothing beyond what this server does.
     pub(super) fn refuse(&mut self, name: &str, asks_nothing: impl Fn(&Value) -> bool) -> Result<(), ApiError> {
         match self.take(name) {
-            Some(value) if !asks_nothing(&value) => Err(ApiError::field(name, format!("{name} is not supported"))),
+            Some(value) if !asks_nothing(&value) => Err(not_supported(name)),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a field that was not taken, unless no value of it changes an answer, or this one asks for nothing.
+    pub(super) fn finish(mut self) -> Result<(), ApiError> {
+        for (name, default) in DEFAULTS {
+            self.refuse(name, |value| value.to_string() == *default)?;
+        }
+        let asks = |(name, value): &(&String, &Value)| !WITHOUT_EFFECT.contains(&name.as_str()) && !is_nothing(value);
+        self.0.iter().find(asks).map_or(Ok(()), |(name, _)| Err(not_supported(name)))
     }
 
     fn typed<T>(
@@ -85,6 +120,22 @@ impl Fields {
     }
 }
 
+/// Whether a value of an unknown field asks for nothing.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_set) => !is_set,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(keys) => keys.is_empty(),
+        Value::Number(_) => false,
+    }
+}
+
+fn not_supported(name: &str) -> ApiError {
+    ApiError::field(name, format!("{} is not supported", quoted(name)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +151,32 @@ mod tests {
         assert!(fields.strings("stop").is_err());
         assert_eq!(fields.seed(), Ok(Some(u64::MAX)));
         assert_eq!(fields.number("top_p"), Ok(None));
+        assert_eq!(fields.take("stop"), None);
+        assert_eq!(fields.finish(), Ok(()), "all are taken");
         assert!(Fields::parse(b"{").unwrap_err().message.starts_with("the body is not JSON: EOF"));
         assert_eq!(Fields::parse(b"[]").unwrap_err().message, "the body is a list, expected a JSON object");
+    }
+
+    #[test]
+    fn a_field_that_asks_for_more_is_refused_by_its_name() {
+        let finish = |body: &str| Fields::parse(body.as_bytes()).unwrap().finish();
+        for ignored in [
+            r#"{"model": "any", "user": "me", "metadata": {"a": "b"}}"#,
+            r#"{"logit_bias": {}, "suffix": "", "tools": [], "grammar": null, "use_beam_search": false}"#,
+            r#"{"response_format": {"type": "text"}, "tool_choice": "none", "skip_special_tokens": true, "min_tokens": 0}"#,
+        ] {
+            assert_eq!(finish(ignored), Ok(()), "{ignored}");
+        }
+        for (refused, name) in [
+            (r#"{"max_token": 5}"#, "max_token"),
+            (r#"{"logit_bias": {"5": 1}}"#, "logit_bias"),
+            (r#"{"response_format": {"type": "json_object"}}"#, "response_format"),
+            (r#"{"skip_special_tokens": false}"#, "skip_special_tokens"),
+            (r#"{"mirostat": 2}"#, "mirostat"),
+        ] {
+            let error = finish(refused).unwrap_err();
+            assert_eq!((error.param.as_deref(), error.status), (Some(name), StatusCode::BAD_REQUEST));
+            assert_eq!(error.message, format!("{name:?} is not supported"));
+        }
     }
 }

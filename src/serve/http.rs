@@ -6,13 +6,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -21,7 +19,8 @@ use super::answer::{AnswerHeader, Endpoint};
 use super::body::Body;
 use super::chat_body::ChatBody;
 use super::completion_body::CompletionBody;
-use super::served::Served;
+use super::connection::{Client, Connections};
+use super::served::{Limits, Served};
 use super::stream::Answer;
 use super::texts::{Shown, Texts};
 use super::{ApiError, Job, Metrics, Worker};
@@ -83,11 +82,9 @@ async fn answer_until(
     listener: TcpListener,
     is_stopped: impl Fn() -> bool + Clone + Send + Sync + 'static,
 ) -> std::io::Result<()> {
-    // Parts of a stream are sent at once.
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
-        let _slower = connection.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(stopped(is_stopped.clone()));
+    let connections = Connections::new(tokio::net::TcpListener::from_std(listener)?, app.served.limits.timeout);
+    let service = router(app).into_make_service_with_connect_info::<Client>();
+    let server = axum::serve(connections, service).with_graceful_shutdown(stopped(is_stopped.clone()));
     let mut server = tokio::spawn(server.into_future());
     while !is_stopped() {
         match tokio::time::timeout(TICK, &mut server).await {
@@ -125,7 +122,13 @@ fn router(app: Arc<App>) -> Router {
 }
 
 /// Checks a request before its body is read, and counts its response.
-async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn guard(
+    State(app): State<Arc<App>>,
+    ConnectInfo(client): ConnectInfo<Client>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _answering = client.answering();
     const PATHS: [&str; 6] = ["/", "/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions"];
     let path = PATHS.into_iter().find(|path| *path == request.uri().path()).unwrap_or("other");
     let response = match app.admit(path, request.headers()) {
@@ -144,6 +147,7 @@ async fn models(State(app): State<Arc<App>>) -> Response {
     let Served { name, created, limits, num_experts, num_sparse_layers, template, .. } = &*app.served;
     let model = json!({
         "id": name, "object": "model", "created": created, "owned_by": "deepwide", "max_model_len": limits.context,
+        "max_tokens": limits.max_tokens,
         "num_experts": num_experts, "num_sparse_layers": num_sparse_layers, "chat": template.is_some(),
     });
     Json(json!({"object": "list", "data": [model]})).into_response()
@@ -151,24 +155,22 @@ async fn models(State(app): State<Arc<App>>) -> Response {
 
 async fn completions(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let bytes = app.json(&headers, body)?;
+    let bytes = app.json(request).await?;
     let served = app.served.clone();
-    let CompletionBody { body, prompts, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
-    app.answer(Endpoint::Completion, body, prompts, echo).await
+    let CompletionBody { body, requests, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
+    app.answer(Endpoint::Completion, body, requests, echo).await
 }
 
 async fn chat_completions(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let bytes = app.json(&headers, body)?;
+    let bytes = app.json(request).await?;
     let served = app.served.clone();
-    let ChatBody { body, prompt } = parsed(move || ChatBody::parse(&bytes, &served)).await?;
-    app.answer(Endpoint::Chat, body, vec![prompt], false).await
+    let ChatBody { body, requests } = parsed(move || ChatBody::parse(&bytes, &served)).await?;
+    app.answer(Endpoint::Chat, body, requests, false).await
 }
 
 /// Reads and tokenizes on another thread, so that streams go on meanwhile.
@@ -198,16 +200,18 @@ impl App {
     }
 
     /// The body of a request that says that it is JSON: a page of another site cannot send such a request unasked.
-    fn json(&self, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    async fn json(&self, request: Request) -> Result<Bytes, ApiError> {
+        let Limits { timeout, body_bytes, .. } = self.served.limits;
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.trim().to_ascii_lowercase().starts_with("application/json") {
             let message = format!("found Content-Type {kind:?}, expected application/json");
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
+        let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, format!("the body did not come within {timeout:?}"));
+        let body = tokio::time::timeout(timeout, Bytes::from_request(request, &())).await.map_err(late)?;
         body.map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let most = self.served.limits.body_bytes;
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {most} bytes"))
+            status @ StatusCode::PAYLOAD_TOO_LARGE => {
+                ApiError::new(status, format!("the body is larger than {body_bytes} bytes"))
             }
             status => ApiError::new(status, error),
         })
@@ -218,13 +222,12 @@ impl App {
         &self,
         endpoint: Endpoint,
         body: Body,
-        prompts: Vec<Vec<u32>>,
+        requests: Vec<TextRequest>,
         echo: bool,
     ) -> Result<Response, ApiError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))?;
         let (reply, updates) = tokio::sync::mpsc::unbounded_channel();
-        let request = |prompt: &Vec<u32>| TextRequest { prompt: prompt.clone(), ..body.request.clone() };
-        let requests = prompts.iter().map(request).collect();
+        let prompts = requests.iter().map(|request| request.prompt.clone()).collect();
         let shown = Shown { echo, logprobs: body.request.logprobs.is_some(), routing: body.request.routing };
         self.jobs
             .send(Job { requests, stop: body.stop, reply })

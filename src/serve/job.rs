@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::generate::{Delta, FinishReason, GenerateError, Request, TokenLogprob};
+use crate::generate::{Delta, FinishReason, GenerateError, PromptLogprobs, Request};
 
 /// Texts to compute for one client.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Job {
 #[derive(Debug)]
 pub enum Update {
     /// Log-probabilities of the prompt, before the text.
-    Prompt(usize, Vec<Option<TokenLogprob>>),
+    Prompt(usize, PromptLogprobs),
     /// More of the text with this number.
     Delta(usize, Delta),
     /// The text with this number has ended, after as many tokens.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::generate::{TokenLogprob, TokenText};
+use crate::generate::TokenText;
 use crate::tokenizer::Tokenizer;
 
 /// Stands for the log-probability of an impossible token, as JSON has no infinity.
@@ -22,21 +22,19 @@ pub fn token_name(tokenizer: &Tokenizer, id: u32) -> String {
 }
 
 /// `logprobs` of a choice of `/v1/completions`: parallel lists, of the tokens of the prompt with `echo` and of the output.
-/// `offset` is the number of characters before.
+/// `offset` is the number of characters of the prompt in the text.
 pub fn completion_logprobs(
     tokenizer: &Tokenizer,
-    prompt: &[(u32, Option<TokenLogprob>)],
+    prompt: &[TokenText],
     tokens: &[TokenText],
     offset: usize,
 ) -> Value {
     let (mut names, mut logprobs, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut place = offset;
-    let output = tokens.iter().map(|token| (token.token.id, &token.token.logprob, token.text.chars().count()));
-    let prompt = prompt.iter().map(|(id, logprob)| (*id, logprob, token_name(tokenizer, *id).chars().count()));
-    for (id, logprob, length) in prompt.chain(output) {
-        names.push(token_name(tokenizer, id));
+    let prompt = prompt.iter().map(|token| (&token.token, token.offset));
+    for (token, place) in prompt.chain(tokens.iter().map(|token| (&token.token, offset + token.offset))) {
+        let logprob = &token.logprob;
+        names.push(token_name(tokenizer, token.id));
         offsets.push(place);
-        place += length;
         logprobs.push(logprob.as_ref().map(|logprob| finite(logprob.logprob)));
         tops.push(logprob.as_ref().map(|logprob| {
             let top = logprob.top.iter().map(|(id, logprob)| (token_name(tokenizer, *id), json!(finite(*logprob))));

@@ -1,14 +1,15 @@
 //! A server with OpenAI's API over one model.
 //!
 //! One thread computes: a [`Worker`] takes requests from a queue and continues all of them in one batch. A runtime of one
-//! thread speaks HTTP: it checks and tokenizes requests, and turns news of texts into JSON. A client that hangs up takes its
-//! texts out of the batch.
+//! thread speaks HTTP: it checks and tokenizes requests, and turns news of texts into JSON. A client that hangs up or stalls
+//! takes its texts out of the batch.
 
 mod answer;
 mod api_error;
 mod body;
 mod chat_body;
 mod completion_body;
+mod connection;
 mod fields;
 mod http;
 mod job;

@@ -1,5 +1,7 @@
 //! The served model and the limits of requests.
 
+use std::time::Duration;
+
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 
 /// Limits of a server.
@@ -15,6 +17,8 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Size of a request's body.
     pub body_bytes: usize,
+    /// How long a client may take to send a request, or pause in reading an answer.
+    pub timeout: Duration,
 }
 
 /// A model as clients see it, without its weights.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -19,6 +20,8 @@ use super::{ApiError, Update};
 
 /// Events that wait for a slow client before its stream pauses; its texts go on meanwhile.
 const WAITING_EVENTS: usize = 64;
+/// Longest time without an event, or a comment in its place, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// An answer that is being computed. It holds one of the places of the server.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Answer {
                 whole = (0..self.texts.len()).map(|index| ChoiceNews { index, ..ChoiceNews::default() }).collect();
             }
             let choice = &mut whole[news.index];
-            (choice.logprobs, choice.routing) = (news.logprobs, news.routing);
+            (choice.logprobs, choice.routing, choice.offset) = (news.logprobs, news.routing, news.offset);
             choice.extend(news);
         }
         let choices = whole.iter().map(|news| self.header.choice(&self.served.tokenizer, news, false)).collect();
@@ -50,11 +53,13 @@ impl Answer {
     /// Answers with a stream of parts.
     pub(super) fn stream(self) -> Response {
         let (events, stream) = channel(WAITING_EVENTS);
+        // A connection without a sign of life ends.
+        let interval = (self.served.limits.timeout / 2).min(KEEP_ALIVE);
         tokio::spawn(async move {
             // The client has hung up: dropping the answer gives up its texts.
             let _closed = self.send_all(&events).await;
         });
-        Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::default()).into_response()
+        Sse::new(ReceiverStream::new(stream)).keep_alive(KeepAlive::new().interval(interval)).into_response()
     }
 
     /// Sends the parts, and `[DONE]`. `None` if the client does not listen any more.

@@ -2,8 +2,8 @@
 
 use super::answer::{ChoiceNews, Usage};
 use super::{ApiError, Update};
-use crate::generate::TokenLogprob;
-use crate::tokenizer::Tokenizer;
+use crate::generate::{Chosen, Detokenizer, PromptLogprobs, TokenText};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// The parts of an answer beside its texts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,8 +26,9 @@ pub(super) struct Texts {
 #[derive(Debug, Clone, Default)]
 struct Text {
     has_begun: bool,
-    num_chars: usize,
-    prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// Of the prompt before it.
+    num_prompt_chars: usize,
+    prompt_logprobs: PromptLogprobs,
 }
 
 impl Texts {
@@ -72,9 +73,7 @@ impl Texts {
             }
         }
         self.echo(tokenizer, &mut news)?;
-        let text = &mut self.texts[news.index];
-        news.offset = text.num_chars;
-        text.num_chars += news.text.chars().count();
+        news.offset = self.texts[news.index].num_prompt_chars;
         let is_empty = news.text.is_empty() && news.tokens.is_empty() && news.finish.is_none();
         Ok((!is_empty).then_some(news))
     }
@@ -84,13 +83,33 @@ impl Texts {
         let prompt = &self.prompts[news.index * self.prompts.len() / self.texts.len()];
         let text = &mut self.texts[news.index];
         if self.shown.echo && !text.has_begun {
-            news.text.insert_str(0, &tokenizer.decode_text(prompt).map_err(|error| ApiError::field("prompt", error))?);
             let logprobs = std::mem::take(&mut text.prompt_logprobs);
-            news.prompt = prompt.iter().copied().zip(logprobs).collect();
+            let tokens = echoed(tokenizer, prompt, &logprobs).map_err(|error| ApiError::field("prompt", error))?;
+            let echo: String = tokens.iter().map(|token| token.text.as_str()).collect();
+            text.num_prompt_chars = echo.chars().count();
+            news.text.insert_str(0, &echo);
+            news.prompt = if self.shown.logprobs { tokens } else { Vec::new() };
         }
         text.has_begun = true;
         Ok(())
     }
+}
+
+/// The tokens of a prompt, each with the text that it adds.
+fn echoed(tokenizer: &Tokenizer, prompt: &[u32], logprobs: &PromptLogprobs) -> Result<Vec<TokenText>, TokenizerError> {
+    let (mut detokenizer, mut offset) = (Detokenizer::default(), 0);
+    let token = |(position, id): (usize, &u32)| {
+        let logprob = logprobs.get(position).cloned().flatten();
+        let token = Chosen { id: *id, logprob, experts: Vec::new() };
+        let token = TokenText { text: detokenizer.push(tokenizer, *id)?, offset, token };
+        offset += token.text.chars().count();
+        Ok(token)
+    };
+    let mut tokens = prompt.iter().enumerate().map(token).collect::<Result<Vec<_>, TokenizerError>>()?;
+    if let Some(last) = tokens.last_mut() {
+        last.text += &detokenizer.finish(tokenizer)?;
+    }
+    Ok(tokens)
 }
 
 impl ChoiceNews {

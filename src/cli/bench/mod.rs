@@ -21,12 +21,11 @@ use indicatif::ProgressBar;
 
 use super::exit::finish;
 use super::failure::Failure;
-use super::grow::grown;
-use super::run_info::{run_info, words};
-use super::{console, hub, interrupt, output};
+use super::opened::OpenedModel;
+use super::run_info::run_info;
+use super::{console, output};
 use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Subject, Target};
 use crate::device::device;
-use crate::formats::Checkpoint;
 use crate::output::commit::write_file_atomically;
 use crate::report::build_number;
 use crate::trace::to_chrome_json;
@@ -61,16 +60,15 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
     let pools = Pools::new(&cases)?;
     pools.run(|| {
         let device = device(&args.weights.device)?;
-        let open = |model: &String| Ok(Checkpoint::open_on(interrupt::disk(), &hub::locate(model)?)?);
-        let checkpoints = args.all_models().map(open).collect::<Result<Vec<_>, Failure>>()?;
-        let grown = args.all_models().zip(&checkpoints).map(|(name, checkpoint)| grown(checkpoint, name, &args.growth));
-        let grown = grown.collect::<Result<Vec<_>, Failure>>()?;
+        let opened = args.all_models().map(|model| OpenedModel::new(model, Some(&args.growth)));
+        let opened = opened.collect::<Result<Vec<_>, Failure>>()?;
+        let grown = opened.iter().map(OpenedModel::growth).collect::<Result<Vec<_>, Failure>>()?;
         let is_grown = !args.growth.options().is_empty();
         let experts_differ = [args.growth.noise, args.growth.drop].into_iter().flatten().any(|size| size > 0.0);
-        let targets = args.all_models().zip(&checkpoints).zip(&grown).map(|((name, checkpoint), grown)| {
+        let targets = opened.iter().zip(&grown).map(|(opened, grown)| {
             let subject = Subject {
-                name: words(name),
-                checkpoint,
+                name: opened.name(),
+                checkpoint: opened.checkpoint(),
                 source: &grown.source,
                 growth: if is_grown { grown.title() } else { String::new() },
                 keeps_formats: !experts_differ && args.growth.granularity.is_none(),

@@ -18,7 +18,8 @@ const DEFAULT_TOKENS: usize = 128;
 ///
 /// The prompt is that of -p or -f, or stdin if it is a pipe or a file. Text goes to stdout as it comes, everything else to
 /// stderr. Without sampling options, each token is the most likely one. The same seed gives the same text with any number of
-/// samples and threads.
+/// samples and threads. Options of grow (--dus, --moe, ...) grow the model as it is loaded; its --top-k and --seed are
+/// --moe-top-k and --growth-seed here.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct GenerateArgs {
@@ -32,14 +33,18 @@ pub struct GenerateArgs {
     /// A file with the prompt
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Prompt")]
     pub file: Option<PathBuf>,
-    /// The prompt is a user's message; without one, on a terminal, a chat of several turns
+    /// The prompt is a user's message; without one, a chat of several turns
+    ///
+    /// The turns are read from a terminal only.
     #[arg(long, help_heading = "Prompt")]
     pub chat: bool,
     /// The system message of a chat
     #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]
     pub system_prompt: Option<String>,
 
-    /// Tokens to generate at most [default: 128; with --chat until the context is full]
+    /// Tokens at most [default: 128; with --chat no limit]
+    ///
+    /// A text without a limit goes on until it ends or the context is full.
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Length")]
     pub max_tokens: Option<usize>,
     /// A string that ends the text; repeat for several
@@ -66,7 +71,7 @@ pub struct GenerateArgs {
     )]
     pub temp: f64,
     /// Keep the K most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Sampling")]
+    #[arg(long = "top-k", id = "kept", value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Sampling")]
     pub top_k: usize,
     /// Keep the most likely tokens with probability P together
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Sampling")]
@@ -91,7 +96,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub presence_penalty: f64,
     /// Seed of the random numbers [default: another one each time]
-    #[arg(short = 's', long, value_name = "N", help_heading = "Sampling")]
+    #[arg(short = 's', long = "seed", id = "sampling_seed", value_name = "N", help_heading = "Sampling")]
     pub seed: Option<u64>,
 
     /// Print one completion object of OpenAI's API
@@ -100,7 +105,7 @@ pub struct GenerateArgs {
     /// Log-probabilities of each token and of the N most likely ones, with --json
     #[arg(long, value_name = "N", requires = "json", value_parser = not_negative, help_heading = "Output")]
     pub logprobs: Option<usize>,
-    /// Color each token by its expert in a layer [default layer: the middle one]
+    /// Color tokens by their experts in a layer [default: the middle one]
     ///
     /// The expert with the largest weight at the position that predicted the token. Shares of all experts follow on stderr.
     #[arg(long, value_name = "LAYER", num_args = 0..=1, require_equals = true, help_heading = "Output")]

@@ -292,11 +292,11 @@ impl GrowthArgs {
             PlanError::TooManyOrthogonalRows { .. } => given("router", &"orthogonal"),
             PlanError::AlreadySparse { .. } => given("moe", &moe),
             PlanError::Dense | PlanError::UnevenParts { .. } => given("granularity", &granularity),
-            PlanError::Config(ConfigError::Zero { field: "num_local_experts" }) => given("moe", &moe),
-            PlanError::Config(ConfigError::Zero { field: "num_experts_per_tok" }) => given("top-k", &0),
-            PlanError::Config(ConfigError::TooFewExperts { chosen, .. }) => {
-                given("moe", &format_args!("{moe} --top-k {chosen}"))
-            }
+            // Not --top-k, which has another name beside options of sampling; the message says the number.
+            PlanError::Config(
+                ConfigError::Zero { field: "num_local_experts" | "num_experts_per_tok" }
+                | ConfigError::TooFewExperts { .. },
+            ) => given("moe", &moe),
             PlanError::Config(_) => None,
             _ => {
                 let depth = [("dus", self.dus), ("stack", self.stack), ("identity-blocks", self.identity_blocks)];
