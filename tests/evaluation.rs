@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::eval::{
-    Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle, Sample,
-    Selection, Split, Suite, answer_all, generate_all, results,
+    Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle,
+    Sample, Selection, Split, Suite, answer_all, generate_all, results,
 };
 use deepwide::formats::Checkpoint;
 use deepwide::hub::DataSetFiles;
@@ -277,5 +277,8 @@ fn data_sets_of_the_hub_are_those_of_a_directory() {
     let prompts = |suite: &Suite| suite.tasks[0].items.iter().map(|item| item.prompts.clone()).collect::<Vec<_>>();
     assert_eq!(prompts(&hub), prompts(&local));
     let files: Vec<&Path> = hub.tasks[0].files.iter().map(|file| file.path.as_path()).collect();
-    assert_eq!(files, ["Rowan/hellaswag@hellaswag/train.jsonl", "Rowan/hellaswag@hellaswag/validation.jsonl"].map(Path::new));
+    assert_eq!(
+        files,
+        ["Rowan/hellaswag@hellaswag/train.jsonl", "Rowan/hellaswag@hellaswag/validation.jsonl"].map(Path::new)
+    );
 }

@@ -407,7 +407,10 @@ fn bad_requests_are_refused_in_the_form_of_openai() {
     // A prompt may fill the context if nothing is to follow it; an answer ends there.
     assert_eq!(server.complete(greedy(vec![7; 64], 0))["usage"]["completion_tokens"], 0);
     let cut = server.complete(greedy(vec![7; 62], 8));
-    assert_eq!((&cut["usage"]["completion_tokens"], &cut["choices"][0]["finish_reason"]), (&json!(2), &json!("length")));
+    assert_eq!(
+        (&cut["usage"]["completion_tokens"], &cut["choices"][0]["finish_reason"]),
+        (&json!(2), &json!("length"))
+    );
     for (body, param, said) in [
         (json!({}), "messages", "found no messages"),
         (json!({"messages": []}), "messages", "at least one"),
@@ -525,7 +528,11 @@ fn generate_refuses_before_it_loads() {
         (vec![model, "-p", "w1", "--top-k-experts", "5"], 3, "--top-k-experts 5"),
         (vec![model, "-p", "w1", "--ctx-size", "513"], 3, "--ctx-size 513: the model has 512 positions"),
         (vec![model, "-p", "w1", "--stop-token", "w99"], 3, "--stop-token \"w99\": the vocabulary has no such token"),
-        (vec![model, "-p", "w1 w1 w1", "-c", "2"], 3, "the prompt has 3 tokens, expected at most 1 of the 2 of the context"),
+        (
+            vec![model, "-p", "w1 w1 w1", "-c", "2"],
+            3,
+            "the prompt has 3 tokens, expected at most 1 of the 2 of the context",
+        ),
         (vec![dense, "-p", "w1", "--show-routing"], 3, "--show-routing: the model has no experts"),
         (vec![dense, "-p", "w1", "--top-k-experts", "1"], 3, "the model has no experts"),
         (vec![dense, "-p", "w1", "--moe", "2", "--moe-top-k", "3"], 3, "--moe 2: num_experts_per_tok 3"),
@@ -545,7 +552,21 @@ fn a_model_grown_on_the_fly_gives_the_text_of_the_written_one() {
     let base = dense().to_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let text = |model: &str, options: &[&str]| {
-        let words = ["generate", model, "-p", "w1 w2", "-n", "24", "--ignore-eos", "--temp", "1", "--top-k", "40", "--seed", "5"];
+        let words = [
+            "generate",
+            model,
+            "-p",
+            "w1 w2",
+            "-n",
+            "24",
+            "--ignore-eos",
+            "--temp",
+            "1",
+            "--top-k",
+            "40",
+            "--seed",
+            "5",
+        ];
         printed(&[&words[..], options].concat())
     };
     let plain = text(base, &[]);

@@ -5,12 +5,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::bench::{Sizes, counts, num_cores, one_count, sizes};
+use super::console;
 use super::failure::Failure;
 use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
 use super::output::{self, aligned, short_count, size};
 use super::values::DtypeArg;
-use super::console;
 use crate::bench::{Pools, Subject, Target, Test, TestCase};
 use crate::device::device;
 use crate::load::Precision;

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 
 use super::output::PartialText;
 use super::{
-    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, PromptLogprobs, Request, SequenceId,
-    StopStrings,
+    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, PromptLogprobs, Request,
+    SequenceId, StopStrings,
 };
 use crate::model::CausalLm;
 use crate::tokenizer::Tokenizer;

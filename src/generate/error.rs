@@ -11,7 +11,9 @@ pub enum GenerateError {
     #[error("the prompt is empty and the model has no token that begins a text, expected at least one token")]
     EmptyPrompt,
     /// A prompt does not fit the context.
-    #[error("the prompt has {found} tokens, expected at most {room} of the {context} of the context, which leaves room for an answer")]
+    #[error(
+        "the prompt has {found} tokens, expected at most {room} of the {context} of the context, which leaves room for an answer"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         found: usize,

@@ -74,7 +74,8 @@ impl Prefill {
             let rows = LOGIT_ROWS.min(len.min(targets.len()) - first);
             let logits = numbers(model.lm_head(hidden.clone().narrow(1, first, rows)));
             let scored = logits.par_chunks_exact(vocab_size).zip(&targets[first..first + rows]);
-            Arc::make_mut(&mut self.logprobs).par_extend(scored.map(|(logits, id)| Some(token_logprob(logits, *id, num_top))));
+            Arc::make_mut(&mut self.logprobs)
+                .par_extend(scored.map(|(logits, id)| Some(token_logprob(logits, *id, num_top))));
         }
     }
 }

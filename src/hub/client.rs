@@ -224,9 +224,10 @@ impl<'a> Client<'a> {
         };
         Err(match (status.as_u16(), text_of(&headers, "x-error-code").unwrap_or_default(), subject.file) {
             (408 | 429 | 500.., ..) => HubError::Unreachable { url, tries: 1, reason, retry_after },
-            (code, "GatedRepo", _) => {
-                HubError::Access(format!("{repo} is gated ({code}): accept its terms at {hub}/{}, then {advice}", repo.page()))
-            }
+            (code, "GatedRepo", _) => HubError::Access(format!(
+                "{repo} is gated ({code}): accept its terms at {hub}/{}, then {advice}",
+                repo.page()
+            )),
             (_, "RevisionNotFound", None) => {
                 let revision = quoted(subject.revision);
                 HubError::Absent(format!("{repo} has no revision {revision}, expected a branch, a tag or a commit"))

@@ -69,7 +69,8 @@ impl Body {
             requests.push(request);
         }
         if num_logprobs > MAX_LOGPROBS {
-            let message = format!("the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}");
+            let message =
+                format!("the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}");
             return Err(ApiError::field("logprobs", message));
         }
         Ok(requests)

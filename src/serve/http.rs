@@ -153,20 +153,14 @@ async fn models(State(app): State<Arc<App>>) -> Response {
     Json(json!({"object": "list", "data": [model]})).into_response()
 }
 
-async fn completions(
-    State(app): State<Arc<App>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let bytes = app.json(request).await?;
     let served = app.served.clone();
     let CompletionBody { body, requests, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
     app.answer(Endpoint::Completion, body, requests, echo).await
 }
 
-async fn chat_completions(
-    State(app): State<Arc<App>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let bytes = app.json(request).await?;
     let served = app.served.clone();
     let ChatBody { body, requests } = parsed(move || ChatBody::parse(&bytes, &served)).await?;

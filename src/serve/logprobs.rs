@@ -23,12 +23,7 @@ pub fn token_name(tokenizer: &Tokenizer, id: u32) -> String {
 
 /// `logprobs` of a choice of `/v1/completions`: parallel lists, of the tokens of the prompt with `echo` and of the output.
 /// `offset` is the number of characters of the prompt in the text.
-pub fn completion_logprobs(
-    tokenizer: &Tokenizer,
-    prompt: &[TokenText],
-    tokens: &[TokenText],
-    offset: usize,
-) -> Value {
+pub fn completion_logprobs(tokenizer: &Tokenizer, prompt: &[TokenText], tokens: &[TokenText], offset: usize) -> Value {
     let (mut names, mut logprobs, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let prompt = prompt.iter().map(|token| (&token.token, token.offset));
     for (token, place) in prompt.chain(tokens.iter().map(|token| (&token.token, offset + token.offset))) {

@@ -49,7 +49,10 @@ fn a_split_is_downloaded_once_into_the_layout_of_python() {
     let snapshot = root.join("snapshots").join(COMMIT);
     assert_eq!(found.commit, COMMIT);
     assert_eq!(found.paths, ["0000.parquet", "0001.parquet"].map(|name| snapshot.join(SPLIT).join(name)));
-    assert_eq!(found.paths.iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>().concat(), b"firstsecond");
+    assert_eq!(
+        found.paths.iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>().concat(),
+        b"firstsecond"
+    );
     assert_eq!(std::fs::read_to_string(root.join("refs/refs/convert/parquet")).unwrap(), COMMIT);
     assert!(!snapshot.join("ARC-Challenge/train").exists(), "nothing else is downloaded");
     let asked = server.asked();

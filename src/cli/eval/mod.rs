@@ -16,8 +16,8 @@ use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
 use crate::error::cut;
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite, SuitePlan,
-    TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
+    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite,
+    SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
 };
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;

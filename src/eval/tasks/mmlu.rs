@@ -176,7 +176,8 @@ mod tests {
     fn an_empty_choice_is_shown_as_it_is() {
         let fields = json!({"question": " Which? ", "choices": ["one", "", "three", "four"], "answer": 1});
         let mut fields = fields.as_object().unwrap().clone();
-        let Question::Choices { text, choices, key } = question(&mut fields, &task("virology").data_set).unwrap() else {
+        let Question::Choices { text, choices, key } = question(&mut fields, &task("virology").data_set).unwrap()
+        else {
             panic!("four choices");
         };
         assert_eq!(text, "Which?\nA. one\nB. \nC. three\nD. four\nAnswer:");
