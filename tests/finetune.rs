@@ -73,6 +73,7 @@ fn settings(dpo: Option<Dpo>) -> Settings {
             weight: 1.0,
             hash: String::new(),
         }],
+        eval_data: None,
     }
 }
 

@@ -164,6 +164,26 @@ fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
 }
 
 #[test]
+fn other_data_is_evaluated_in_place_of_held_out_rows() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    file(root.path(), "other.jsonl", |text, n| serde_json::json!({"text": text(n + 100, 30)}));
+    let words = ["train", BASE, "--data", "text.jsonl", "--max-eval-samples", "4", "--learning-rate", "1e-30"];
+    let evaluated = done(root.path(), &[&words[..], &["--eval-data", "other.jsonl", "-o", "a"]].concat());
+    // A model that stays as it is has the loss of the same rows when they are held out of data of their own.
+    let own = ["train", BASE, "--data", "other.jsonl", "--test-split-size", "0.5", "--max-eval-samples", "4"];
+    let heldout = done(root.path(), &[&own[..], &["--learning-rate", "1e-30", "-o", "b"]].concat());
+    assert_eq!(evaluated["eval_loss"], heldout["eval_loss"]);
+    let receipt = std::fs::read(root.path().join("a/deepwide.json")).unwrap();
+    let receipt: serde_json::Value = serde_json::from_slice(&receipt).unwrap();
+    // 240 tokens are 10 rows, and none is held out.
+    assert_eq!(receipt["training"]["settings"]["data"][0]["num_rows"], 10);
+    let again = [&words[..], &SHORT, &["--eval-data", "text.jsonl", "-o", "a", "--force", "--resume"]].concat();
+    let (code, message) = refused(root.path(), &again);
+    assert!(code == 3 && message.contains("--eval-data"), "{message}");
+}
+
+#[test]
 fn an_adapter_is_written_as_peft_does_and_merges() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));

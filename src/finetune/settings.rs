@@ -44,6 +44,9 @@ pub struct Settings {
     pub base: String,
     /// The sources of the data.
     pub data: Vec<DataSettings>,
+    /// Hash of the rows that are evaluated, if they are not held out of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_data: Option<String>,
 }
 
 /// Rows to train on from one source.

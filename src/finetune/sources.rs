@@ -40,6 +40,14 @@ impl Holdout {
     }
 }
 
+/// Takes at most `max_rows` items to evaluate on, at random.
+pub fn sample<T>(items: Vec<T>, max_rows: u64) -> Vec<T> {
+    let num_rows = items.len() as u64;
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    let sampled = RowSplit::new(num_rows, num_rows.min(max_rows)).heldout();
+    sampled.map(|index| items[index as usize].take().expect("an item is sampled once")).collect()
+}
+
 /// The rows of a source that are trained.
 pub struct TrainRows {
     rows: Box<dyn Rows>,

@@ -55,6 +55,21 @@ impl TextData {
         Ok(data)
     }
 
+    /// Reads at most `max_rows` rows to evaluate on, at random, and their hash.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn evaluated(paths: &[PathBuf], options: TextOptions<'_>) -> Result<(Vec<Row>, String), FinetuneError> {
+        let Holdout { max_rows, .. } = options.holdout;
+        let source = DataSource { paths: paths.to_vec(), weight: 1.0 };
+        let options = TextOptions { holdout: Holdout { share: 0.0, max_rows }, ..options };
+        let Self { rows, sources, .. } = Self::read(&[source], options)?;
+        let sampled = RowSplit::new(rows.len(), rows.len().min(max_rows)).heldout();
+        let sampled = sampled.map(|index| rows.row(index)).collect::<Result<Vec<_>, _>>()?;
+        let hashes: Vec<&str> = sources.iter().map(|source| source.hash.as_str()).collect();
+        Ok((sampled, format!("{} {}", hashes.join(" "), rows.len().min(max_rows))))
+    }
+
     fn add_files(&mut self, paths: &[PathBuf], weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {
         let TextOptions { tokenizer, vocab_size, max_length, .. } = options;
         let documents = read_texts(&data_files(paths)?, tokenizer)?;

@@ -3,7 +3,7 @@
 use crate::finetune::Change;
 
 /// The option of each setting, or of all settings that begin alike.
-const OPTIONS: [(&str, &str); 30] = [
+const OPTIONS: [(&str, &str); 31] = [
     ("seed", "--seed"),
     ("max_length", "--max-length"),
     ("batch_size", "--per-device-train-batch-size × --gradient-accumulation-steps"),
@@ -23,6 +23,7 @@ const OPTIONS: [(&str, &str); 30] = [
     ("router.aux_loss_coef", "--router-aux-loss-coef"),
     ("router.z_loss_coef", "--router-z-loss-coef"),
     ("router_bias_update_rate", "--router-bias-update-rate"),
+    ("eval_data", "--eval-data (hash of its rows)"),
     ("groups", "--freeze, --lr-multiplier"),
     ("dpo.loss", "--loss-type"),
     ("dpo.beta", "--beta"),

@@ -1,5 +1,6 @@
 //! `dpo`: direct preference optimization.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -11,12 +12,12 @@ use super::data::{self, DataArg};
 use super::job::Opened;
 use super::progress::counting;
 use super::sample::{tell_formats, tell_sample};
-use super::settings::{Defaults, Input};
+use super::settings::{Defaults, Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::cli::values::{non_negative_real, positive_real};
 use crate::data::source::data_files;
 use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
-use crate::finetune::{DataSettings, DataSource, Pair, Preference, read_records};
+use crate::finetune::{DataSettings, DataSource, Dataset, Pair, Preference, read_records, sample};
 use crate::train::{Dpo, DpoLoss};
 use crate::weights::WeightSource;
 
@@ -79,11 +80,9 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
-    let (mut pairs, mut heldout, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
-    let pair = |([chosen, rejected], name): ([Example; 2], String)| Pair { chosen, rejected, name };
-    for DataSource { paths, weight } in data::sources(&args.data) {
+    let read = |paths: &[PathBuf]| -> Result<Dataset<[Example; 2]>, Failure> {
         let num_cut = AtomicUsize::new(0);
-        let mut dataset = read_records(&data_files(&paths)?, |record| {
+        let dataset = read_records(&data_files(paths)?, |record| {
             let pair: PreferencePair = encoder.preference_pair(record)?;
             let mut sides = pair.examples();
             num_cut.fetch_add(usize::from(sides.iter().any(|side| side.ids.len() > max_length + 1)), Ordering::Relaxed);
@@ -92,6 +91,12 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         })?;
         opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
         tell_formats(&dataset, num_cut.into_inner());
+        Ok(dataset)
+    };
+    let (mut pairs, mut heldout, mut inputs) = (Vec::new(), Vec::new(), Inputs::default());
+    let pair = |([chosen, rejected], name): ([Example; 2], String)| Pair { chosen, rejected, name };
+    for DataSource { paths, weight } in data::sources(&args.data) {
+        let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
         let hash = opened.hash(dataset.items.iter().flatten(), &split.num_train().to_string());
@@ -99,7 +104,13 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         let row_tokens = num_tokens.div_ceil(dataset.items.len()) as u64;
         heldout.extend(dataset.hold_out(&split).into_iter().map(pair));
         pairs.extend(dataset.items.into_iter().zip(dataset.names).map(pair));
-        inputs.push(Input { settings: DataSettings { num_rows: split.num_train(), weight, hash }, row_tokens });
+        inputs.sources.push(Input { settings: DataSettings { num_rows: split.num_train(), weight, hash }, row_tokens });
+    }
+    if !args.training.eval_data.is_empty() {
+        let Dataset { items, names, .. } = read(&args.training.eval_data)?;
+        let evaluated = sample(items.into_iter().zip(names).collect(), args.training.max_eval_samples);
+        inputs.evaluated = Some(opened.hash(evaluated.iter().flat_map(|(sides, _)| sides), "evaluated"));
+        heldout = evaluated.into_iter().map(pair).collect();
     }
     let loss = match args.loss_type {
         LossArg::Sigmoid => DpoLoss::Sigmoid,

@@ -9,7 +9,7 @@ use super::TrainingArgs;
 use super::changes::in_words;
 use super::forecast::forecast;
 use super::progress::{Summary, Watcher};
-use super::settings::{Defaults, Input};
+use super::settings::{Defaults, Inputs};
 use super::utilization::Utilization;
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
@@ -103,7 +103,7 @@ impl<'a> Opened<'a> {
         &self,
         growth: &Growth<'_>,
         max_length: usize,
-        inputs: Vec<Input>,
+        inputs: Inputs,
         dpo: Option<Dpo>,
         defaults: Defaults,
     ) -> Result<(Settings, Vec<Value>), Failure> {

@@ -24,7 +24,7 @@ pub use spelling::expanded;
 use self::args::brief;
 use self::data::DataArg;
 use self::job::Opened;
-use self::settings::{Defaults, Input};
+use self::settings::{Defaults, Input, Inputs};
 use super::failure::Failure;
 use crate::finetune::{LanguageModeling, TextData, TextOptions};
 use crate::weights::WeightSource;
@@ -65,8 +65,13 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         max_length,
         holdout: args.training.holdout(),
     };
-    let TextData { rows, heldout, sources } = TextData::read(&data::sources(&args.data), options)?;
-    let inputs = sources.into_iter().map(|settings| Input { settings, row_tokens: max_length as u64 }).collect();
+    let TextData { rows, mut heldout, sources } = TextData::read(&data::sources(&args.data), options)?;
+    let sources = sources.into_iter().map(|settings| Input { settings, row_tokens: max_length as u64 }).collect();
+    let mut inputs = Inputs { sources, evaluated: None };
+    if !args.training.eval_data.is_empty() {
+        let (rows, hash) = TextData::evaluated(&args.training.eval_data, options)?;
+        (heldout, inputs.evaluated) = (rows, Some(hash));
+    }
     let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
     let job = opened.job(&growth, &settings, &parents)?;

@@ -16,6 +16,14 @@ pub(super) struct Defaults {
     pub learning_rate: f64,
 }
 
+/// The data of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inputs {
+    pub sources: Vec<Input>,
+    /// Hash of the rows of `--eval-data`.
+    pub evaluated: Option<String>,
+}
+
 /// A source of data.
 #[derive(Debug, Clone)]
 pub(super) struct Input {
@@ -44,7 +52,7 @@ impl TrainingArgs {
         &self,
         source: &S,
         base: String,
-        inputs: Vec<Input>,
+        Inputs { sources: inputs, evaluated }: Inputs,
         max_length: usize,
         dpo: Option<Dpo>,
         defaults: Defaults,
@@ -90,12 +98,14 @@ impl TrainingArgs {
             lora: self.lora(),
             base,
             data: inputs.into_iter().map(|input| input.settings).collect(),
+            eval_data: evaluated,
         })
     }
 
-    /// The rows kept from training.
+    /// The rows kept from training: none if other data is evaluated.
     pub(super) fn holdout(&self) -> Holdout {
-        Holdout { share: self.test_split_size, max_rows: self.max_eval_samples }
+        let share = if self.eval_data.is_empty() { self.test_split_size } else { 0.0 };
+        Holdout { share, max_rows: self.max_eval_samples }
     }
 
     /// The terms of routers.

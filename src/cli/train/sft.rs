@@ -1,5 +1,6 @@
 //! `sft`: supervised fine-tuning.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -10,12 +11,14 @@ use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
 use super::sample::{tell_formats, tell_sample};
-use super::settings::{Defaults, Input};
+use super::settings::{Defaults, Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
 use crate::data::source::data_files;
 use crate::data::{Example, RecordEncoder, Truncation};
-use crate::finetune::{Concatenated, DataSettings, DataSource, ExampleRows, LanguageModeling, Rows, read_records};
+use crate::finetune::{
+    Concatenated, DataSettings, DataSource, Dataset, ExampleRows, LanguageModeling, Rows, read_records, sample,
+};
 use crate::weights::WeightSource;
 
 /// Fine-tune on instructions: completions, chats
@@ -76,11 +79,9 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     // An input and its target take one id more than the row has inputs.
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
-    let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Vec::new());
-    let mut longest_row = 0;
-    for DataSource { paths, weight } in data::sources(&args.data) {
+    let read = |paths: &[PathBuf]| -> Result<Dataset<Example>, Failure> {
         let num_cut = AtomicUsize::new(0);
-        let mut dataset = read_records(&data_files(&paths)?, |record| {
+        let dataset = read_records(&data_files(paths)?, |record| {
             let mut example = encoder.example(record)?;
             if !is_wrapped {
                 num_cut.fetch_add(usize::from(example.ids.len() > limit), Ordering::Relaxed);
@@ -90,15 +91,24 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         })?;
         opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
         tell_formats(&dataset, num_cut.into_inner());
+        Ok(dataset)
+    };
+    let evaluated = |examples: Vec<Example>| {
+        let cut = examples.into_iter().map(|mut example| {
+            example.truncate(limit, Truncation::KeepStart);
+            example
+        });
+        cut.filter(|example| example.num_trained() > 0).map(|example| vec![example]).collect::<Vec<_>>()
+    };
+    let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Inputs::default());
+    let mut longest_row = 0;
+    for DataSource { paths, weight } in data::sources(&args.data) {
+        let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter(), &tokenizer)?;
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
         let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
         let hash = opened.hash(dataset.items.iter(), &arrangement);
-        let evaluated = dataset.hold_out(&split).into_iter().map(|(mut example, _)| {
-            example.truncate(limit, Truncation::KeepStart);
-            example
-        });
-        heldout.extend(evaluated.filter(|example| example.num_trained() > 0).map(|example| vec![example]));
+        heldout.extend(evaluated(dataset.hold_out(&split).into_iter().map(|(example, _)| example).collect()));
         let packed = packed(args, &dataset.items, limit);
         let packed = ExampleRows::new(dataset.items, dataset.names, packed);
         if packed.is_empty() {
@@ -109,8 +119,13 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         }
         longest_row = longest_row.max(packed.longest());
         let row_tokens = packed.mean_tokens();
-        inputs.push(Input { settings: DataSettings { num_rows: packed.len(), weight, hash }, row_tokens });
+        inputs.sources.push(Input { settings: DataSettings { num_rows: packed.len(), weight, hash }, row_tokens });
         rows.push(Box::new(packed));
+    }
+    if !args.training.eval_data.is_empty() {
+        let examples = sample(read(&args.training.eval_data)?.items, args.training.max_eval_samples);
+        inputs.evaluated = Some(opened.hash(examples.iter(), "evaluated"));
+        heldout = evaluated(examples);
     }
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
