@@ -22,7 +22,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("model")
 parser.add_argument("text", type=Path)
 parser.add_argument("--deepwide", required=True)
-parser.add_argument("--gguf", type=Path)
+parser.add_argument("--gguf", type=Path, nargs="*", default=[])
 parser.add_argument("--chars", type=int, default=80_000)
 parser.add_argument("--context", type=int, default=1024)
 parser.add_argument("--stride", type=int, default=512)
@@ -143,6 +143,6 @@ with tempfile.TemporaryDirectory() as folder:
         with_transformers(cut)
     except ImportError as missing:
         print(f"not compared with transformers: {missing}")
-    if args.gguf:
-        with_llama_cpp(cut, args.gguf)
+    for gguf in args.gguf:
+        with_llama_cpp(cut, gguf)
 sys.exit(failed)

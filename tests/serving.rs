@@ -585,4 +585,6 @@ fn a_model_grown_on_the_fly_gives_the_text_of_the_written_one() {
         assert_eq!(text(base, same), written, "{name}");
         assert_ne!(written, plain, "{name}");
     }
+    let object: Value = serde_json::from_str(&text(base, &["--dus", "0", "--json"])).unwrap();
+    assert_eq!(object["model"], "tiny-depth-up-scaling-m-0");
 }

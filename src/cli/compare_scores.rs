@@ -41,7 +41,8 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
     output::print(&if args.json {
         format!("{:#}\n", json!({"a": args.a, "b": args.b, "comparisons": rows}))
     } else {
-        as_text(&rows)
+        let names = [("A", &args.a), ("B", &args.b)].map(|(letter, path)| format!("{letter}  {}\n", path.display()));
+        format!("{}\n{}", names.concat(), as_text(&rows))
     })
 }
 

@@ -46,11 +46,15 @@ impl OpenedModel {
         run_info::words(&self.sources.names[0])
     }
 
-    /// [`name`](Self::name), and how the model was grown.
+    /// [`name`](Self::name), and how the model was grown: `smollm2-depth-up-scaling-m-6`.
     pub(super) fn full_name(&self, growth: &Growth<'_>) -> String {
         match growth.source.plans().next() {
             None => self.name(),
-            Some(_) => format!("{}-{}", self.name(), growth.title().replace(char::is_whitespace, "-")),
+            Some(_) => {
+                let title = growth.title();
+                let words = title.split(|c: char| !c.is_alphanumeric() && c != '.').filter(|word| !word.is_empty());
+                format!("{}-{}", self.name(), words.collect::<Vec<_>>().join("-"))
+            }
         }
     }
 

@@ -97,7 +97,7 @@ impl Fields {
     /// Refuses a field that was not taken, unless no value of it changes an answer, or this one asks for nothing.
     pub(super) fn finish(mut self) -> Result<(), ApiError> {
         for (name, default) in DEFAULTS {
-            self.refuse(name, |value| value.to_string() == *default)?;
+            self.refuse(name, |value| serde_json::from_str::<Value>(default).is_ok_and(|default| *value == default))?;
         }
         let asks = |(name, value): &(&String, &Value)| !WITHOUT_EFFECT.contains(&name.as_str()) && !is_nothing(value);
         self.0.iter().find(asks).map_or(Ok(()), |(name, _)| Err(not_supported(name)))
