@@ -29,9 +29,18 @@ pub(super) fn size(bytes: impl Into<u128>) -> String {
     format!("{:.2} {}", bytes as f64 / f64::from(1u32 << 10).powi(power as i32), units[power as usize])
 }
 
-/// A count with a decimal prefix: `46.703 B`.
+/// A count of parameters or tokens: `46.703 B`.
 pub(super) fn short_count(number: u128) -> String {
-    let scales = [(1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")];
+    scaled(number, "B")
+}
+
+/// A number of operations with a decimal prefix: `46.703 G`.
+pub(super) fn operations(number: u128) -> String {
+    scaled(number, "G")
+}
+
+fn scaled(number: u128, billion: &str) -> String {
+    let scales = [(1e15, "P"), (1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "k")];
     let scale = scales.into_iter().find(|(scale, _)| number as f64 >= *scale);
     scale.map_or_else(|| number.to_string(), |(scale, unit)| format!("{:.3} {unit}", number as f64 / scale))
 }
@@ -74,6 +83,7 @@ mod tests {
     fn sizes_and_counts_are_short() {
         assert_eq!([0u64, 1023, 1024, 14_483_464_192].map(size), ["0 B", "1023 B", "1.00 KiB", "13.49 GiB"]);
         assert_eq!([999, 7_241_732_096, 46_702_792_704].map(short_count), ["999", "7.242 B", "46.703 B"]);
+        assert_eq!(operations(7_241_732_096), "7.242 G");
     }
 
     #[test]

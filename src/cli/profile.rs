@@ -9,7 +9,7 @@ use super::console;
 use super::failure::Failure;
 use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
-use super::output::{self, aligned, short_count, size};
+use super::output::{self, aligned, operations, short_count, size};
 use super::values::DtypeArg;
 use crate::bench::{Pools, Subject, Target, Test, TestCase};
 use crate::device::device;
@@ -204,7 +204,9 @@ fn heading(is_measured: bool) -> Vec<String> {
 }
 
 fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
-    let count = |number: f64| if number == 0.0 { "-".to_owned() } else { short_count(number as u128) };
+    let or_dash = |number: f64, shown: fn(u128) -> String| {
+        if number == 0.0 { "-".to_owned() } else { shown(number as u128) }
+    };
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9));
     let of_peak = |rate: Option<f64>, peak: Option<f64>| {
@@ -212,11 +214,11 @@ fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
     };
     let mut cells = vec![
         row.path.clone(),
-        count(row.total_parameters as f64),
-        count(row.active_parameters as f64),
-        count(row.flops),
+        or_dash(row.total_parameters as f64, short_count),
+        or_dash(row.active_parameters as f64, short_count),
+        or_dash(row.flops, operations),
         percent(row.flops / total.flops),
-        if row.bytes == 0.0 { "-".to_owned() } else { size(row.bytes as u128) },
+        or_dash(row.bytes, |bytes| size(bytes)),
     ];
     if let (Some(time_s), Some(total_s)) = (row.time_s, total.time_s) {
         cells.extend([

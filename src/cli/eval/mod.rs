@@ -244,7 +244,7 @@ fn as_text(args: &EvalArgs, opened: &OpenedModel, record: &Map<String, Value>) -
     let rows = [
         ["total parameters".to_owned(), count(&extras["parameters"]["total"])],
         ["active parameters".to_owned(), count(&extras["parameters"]["active"])],
-        ["FLOPs per item".to_owned(), output::short_count(number(&extras["flops_per_item"]) as u128)],
+        ["FLOPs per item".to_owned(), output::operations(number(&extras["flops_per_item"]) as u128)],
         ["seconds".to_owned(), format!("{:.1}", number(&extras["cost"]["wall_s"]))],
         ["tokens/s".to_owned(), format!("{:.0}", number(&extras["tokens_per_second"]))],
     ];

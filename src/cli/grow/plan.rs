@@ -1,6 +1,6 @@
 //! The plan of a growth as text, and the result of its check.
 
-use super::super::output::{aligned, short_count, size};
+use super::super::output::{aligned, operations, short_count, size};
 use crate::upscale::{Cost, Forecast, Preservation};
 
 /// The plan: growths, runs of layers, costs, files, warnings.
@@ -16,7 +16,7 @@ pub(super) fn plan_text(plan: &Forecast) -> String {
         row("experts per layer", &experts),
         row("total parameters", &|c| short_count(c.total_parameters.into())),
         row("active parameters", &|c| short_count(c.active_parameters.into())),
-        row(&flops, &|c| short_count(c.forward_flops_per_token.into())),
+        row(&flops, &|c| operations(c.forward_flops_per_token.into())),
         row("KV cache per token, 16 bit", &|c| size(c.kv_bytes_per_token)),
     ];
     let warnings: String = plan.warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
