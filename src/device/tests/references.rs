@@ -2,7 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::device::check::{Operation, flat, numbers, tokens};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
@@ -126,14 +126,24 @@ fn of_cross_entropy(f: fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>, devi
 type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
 
 fn of_experts(f: ExpertMlp, device: &Device) -> Vec<f32> {
-    let shapes = [[19, 6], [19, 5], [5 * 7, 6], [5 * 7, 6], [5 * 6, 7]];
+    of_experts_as(Experts::Stacked, [7, 6], f, device)
+}
+
+fn of_experts_as(
+    precision: fn(StackedExperts) -> Experts,
+    [width, hidden]: [usize; 2],
+    f: ExpertMlp,
+    device: &Device,
+) -> Vec<f32> {
+    let matrices = [[5 * width, hidden], [5 * width, hidden], [5 * hidden, width]];
+    let shapes = [[19, hidden], [19, 5], matrices[0], matrices[1], matrices[2]];
     gradients(leaves(shapes, device), |[x, scores, gate, up, down]| {
         let stack =
             |matrices: Tensor<2>, shape: [usize; 3]| Param::initialized(Default::default(), matrices.reshape(shape));
-        let experts = Experts::Stacked(StackedExperts {
-            gate_proj: stack(gate, [5, 7, 6]),
-            up_proj: stack(up, [5, 7, 6]),
-            down_proj: stack(down, [5, 6, 7]),
+        let experts = precision(StackedExperts {
+            gate_proj: stack(gate, [5, width, hidden]),
+            up_proj: stack(up, [5, width, hidden]),
+            down_proj: stack(down, [5, hidden, width]),
         });
         let (scores, chosen) = scores.topk_with_indices(2, 1);
         f(x, softmax(scores, 1), chosen, &experts)
@@ -213,4 +223,33 @@ const OPERATIONS: [Operation; 34] = [
 #[test]
 fn references_and_functions_give_the_numbers_of_flex() {
     super::assert_equal_to_flex(&OPERATIONS);
+}
+
+/// A product with a weight that is read in bfloat16.
+fn of_bfloat16(device: &Device) -> Vec<f32> {
+    gradients(leaves([[33, 24], [37, 24]], device), |[x, weight]| linear(x, weight.cast(DType::BF16)))
+}
+
+const IN_BFLOAT16: [Operation; 3] = [
+    ("linear", of_bfloat16),
+    ("expert_mlp", |device| of_experts_as(Experts::Mixed, [16, 24], expert_mlp, device)),
+    ("expert_mlp of odd sizes", |device| of_experts_as(Experts::Mixed, [7, 6], expert_mlp, device)),
+];
+
+#[test]
+fn weights_in_bfloat16_give_the_numbers_of_flex_within_their_rounding() {
+    const ROUNDING: f32 = 0.02;
+    for (name, device) in super::present() {
+        if !device.supports_dtype(DType::BF16) || super::device(&name).is_err() {
+            continue;
+        }
+        for (operation, run) in IN_BFLOAT16 {
+            let (found, expected) = (run(&device), run(&Device::flex()));
+            let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let distances = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);
+            let worst = distances.fold(0.0, |worst: f32, d| if d <= worst { worst } else { d });
+            eprintln!("{name}: {operation} within {worst:e}");
+            assert!(worst <= ROUNDING && found.len() == expected.len(), "{operation} on {name}: {worst:e}");
+        }
+    }
 }
