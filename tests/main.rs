@@ -9,6 +9,7 @@ mod command_line;
 mod compare;
 mod counting;
 mod decoding;
+mod devices;
 mod evaluation;
 mod finetune;
 mod generation;

@@ -7,12 +7,15 @@
 //!   is composed of Burn's operations, runs on every backend and is differentiable by construction.
 //! - `autodiff.rs`: the gradient, once, generic over the backend below.
 //! - `cpu.rs`: the body for Flex, on slices, built from `cpu/`.
+//! - `torch.rs`: the body for libtorch, by ATen's operations; `torch.rs` beside this file has what they share.
 //!
-//! Tests compare every body with the reference, gradients included. To add a backend, list it in the `backend_extension`
-//! attribute, implement the trait in a file beside `cpu.rs`, and extend `has_kernel`. Only public functions count FLOPs.
-//! Nothing here depends on layers or configs.
+//! Tests compare every body with the reference, gradients included, and those of `device/` run both on every device. To add a
+//! backend, list it in the `backend_extension` attribute, implement the trait in a file beside `cpu.rs`, and extend
+//! `has_kernel`. Only public functions count FLOPs. Nothing here depends on layers or configs.
 //!
 //! Activations are float32. Weights may be float32, float16, bfloat16 or quantized, and are widened on the fly.
+
+#![cfg_attr(feature = "tch", expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]
 
 pub mod adamw;
 pub mod attention;
@@ -32,6 +35,8 @@ mod allocator;
 mod cpu;
 #[cfg(all(test, feature = "flex"))]
 mod fixture;
+#[cfg(feature = "tch")]
+mod torch;
 
 use burn::tensor::Device;
 
@@ -50,6 +55,17 @@ fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     return *device == Device::flex();
     #[cfg(not(feature = "flex"))]
+    return {
+        let _ = device;
+        false
+    };
+}
+
+/// Whether this is a device of libtorch, a CPU or a GPU, with or without gradients.
+fn is_libtorch(device: &Device) -> bool {
+    #[cfg(feature = "tch")]
+    return matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::LibTorch(_));
+    #[cfg(not(feature = "tch"))]
     return {
         let _ = device;
         false

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "tch")]
+mod torch;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
@@ -9,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// The scalar inputs of an update.
@@ -102,7 +104,7 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
 
 /// The operations of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"))]
 trait AdamWOps: Backend {
     /// Updated parameter and moments.
     fn adamw_update(

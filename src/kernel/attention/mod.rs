@@ -6,6 +6,8 @@ mod cached;
 #[cfg(feature = "flex")]
 mod cpu;
 mod mask;
+#[cfg(feature = "tch")]
+mod torch;
 
 pub use cached::{Cache, cached_attention, cached_attention_reference};
 pub use mask::{Band, CausalMask, Ragged};
@@ -19,7 +21,7 @@ use burn::tensor::{Device, Int, Tensor, activation::softmax};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `softmax(q·kᵀ / √head_dim)·v` over the keys that each query may see (Vaswani et al., 2017, arXiv:1706.03762,
@@ -101,7 +103,7 @@ pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Caus
 
 /// The operation on a backend; shapes are those of [`attention`].
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 trait Attention: Backend {
     fn attention_forward(
         q: FloatTensor<Self>,
@@ -128,12 +130,12 @@ struct Inputs<B: Backend> {
     mask: Mask<B>,
 }
 
-/// A [`CausalMask`] on a backend; the bounds are `[batch_size, num_queries, 2]`.
+/// A [`CausalMask`] on a backend; the bounds are `[batch_size, num_queries, 2]`, and `num_keys` is one past the last key seen.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone, ExtensionType)]
 enum Mask<B: Backend> {
     Band(Band),
-    Ragged(IntTensor<B>),
+    Ragged { bounds: IntTensor<B>, num_keys: usize },
 }
 
 #[cfg(feature = "flex")]
@@ -141,7 +143,9 @@ impl From<&CausalMask> for Mask<Dispatch> {
     fn from(mask: &CausalMask) -> Self {
         match mask {
             CausalMask::Band(band) => Self::Band(*band),
-            CausalMask::Ragged(Ragged { bounds, .. }) => Self::Ragged(bounds.clone().into_dispatch()),
+            CausalMask::Ragged(Ragged { bounds, num_keys, .. }) => {
+                Self::Ragged { bounds: bounds.clone().into_dispatch(), num_keys: *num_keys }
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "tch")]
+mod torch;
 
 #[cfg(feature = "flex")]
 use burn::backend::{
@@ -14,7 +16,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `y[b, t] = table[tokens[b, t]]`, widened to float32.
@@ -47,7 +49,7 @@ pub fn embedding_reference(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 trait Embedding: Backend {
     /// The rows.
     fn embedding_rows(table: FloatTensor<Self>, tokens: IntTensor<Self>) -> FloatTensor<Self>;

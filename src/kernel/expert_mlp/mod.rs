@@ -10,6 +10,8 @@ mod experts;
 mod grouped;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+#[cfg(feature = "tch")]
+mod torch;
 #[cfg(feature = "flex")]
 mod visits;
 
@@ -30,7 +32,7 @@ use super::silu_mul::silu_mul_reference;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `y_t = Σ_j weights[t, j] · down_e(silu(gate_e(x_t)) ∘ up_e(x_t))`, `e = chosen[t, j]`
@@ -39,7 +41,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
 /// summed in the order of `j`, with the same bits on any number of threads. Quantized experts round their
 /// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`: under
-/// autodiff they are [grouped](expert_mlp_grouped).
+/// autodiff and on other devices than Flex they are [grouped](expert_mlp_grouped).
 ///
 /// # Shapes
 /// - `x`, result: `[num_tokens, hidden_size]`
@@ -52,7 +54,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     assert_eq!(hidden_size, hidden, "expert_mlp: hidden_size of x and experts");
     assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
     assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
-    if matches!(experts, Experts::Quantized(_)) && x.device().is_autodiff() {
+    if matches!(experts, Experts::Quantized(_)) && (x.device().is_autodiff() || !super::is_flex(&x.device())) {
         return expert_mlp_grouped(x, weights, chosen, num_experts, |index, x| {
             let [gate, up, down] = experts.weights(index);
             let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
@@ -87,7 +89,7 @@ pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, 
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 trait ExpertMlp: Backend {
     /// The weighted outputs of the chosen experts.
     fn expert_mlp(

@@ -13,6 +13,8 @@ mod autodiff;
 mod cpu;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+#[cfg(feature = "tch")]
+mod torch;
 mod weight;
 
 #[cfg(feature = "flex")]
@@ -31,7 +33,7 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// Whether products on this device have a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `y = x·Wᵀ`.
@@ -174,7 +176,7 @@ fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
 /// The products of a backend, which writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden where
 /// fusing pays.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 trait LinearOps: Backend + SiluMul {
     /// `x·Wᵀ` of a float weight: the differentiable operation.
     fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;

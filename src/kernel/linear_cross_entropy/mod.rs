@@ -8,6 +8,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "tch")]
+mod torch;
 
 #[cfg(feature = "flex")]
 use burn::backend::{
@@ -22,7 +24,7 @@ use super::linear::{Weight, linear_reference};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats.
@@ -64,7 +66,7 @@ pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: &Weight, target
 /// The operation on a backend. `hidden`: `[num_tokens, hidden_size]`, `weight`: `[vocab_size, hidden_size]`, `targets` and
 /// the losses: `[num_tokens]`.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 trait LinearCrossEntropy: Backend {
     /// The losses.
     fn linear_cross_entropy_forward(

@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "tch")]
+mod torch;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
@@ -11,7 +13,7 @@ use burn::tensor::{Device, Tensor, activation};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_libtorch(device)
 }
 
 /// `silu(gate) ∘ up`, `silu(x) = x / (1 + e^-x)` (Shazeer, 2020, arXiv:2002.05202, §2).
@@ -37,7 +39,7 @@ pub fn silu_mul_reference<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Ten
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
 pub(super) trait SiluMul: Backend {
     /// `silu(gate) ∘ up`.
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;

@@ -82,7 +82,7 @@ impl Visible {
     pub fn new(mask: Mask<Flex>, num_queries: usize) -> Self {
         match mask {
             Mask::Band(band) => Self::Band { band, num_queries },
-            Mask::Ragged(bounds) => {
+            Mask::Ragged { bounds, .. } => {
                 let bounds = indices(&bounds);
                 let queries = bounds.as_chunks::<2>().0.chunks(num_queries);
                 let keys = |queries: &[[usize; 2]]| {

@@ -1,11 +1,15 @@
-//! Devices by name: the backends of this build, each proved by one tensor.
+//! Devices by name: the backends of this build. A device other than the reference is used only if its numbers are right.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "flex")]
+mod check;
+mod panics;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use burn::tensor::{Device, Tensor};
 
 /// Why a device cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DeviceError {
     /// This build has no backend of that name.
     #[error("{name:?} is not a device of this build, expected one of: {known}")]
@@ -16,12 +20,28 @@ pub enum DeviceError {
         known: String,
     },
     /// The backend fails on this machine, for example without a driver.
-    #[error("{name:?} does not work here: {reason}")]
+    #[error("{name:?} does not work here: {reason}; it needs {needs}")]
     Broken {
         /// The name given.
         name: String,
         /// The backend's message.
         reason: String,
+        /// What a machine with this device has.
+        needs: &'static str,
+    },
+    /// An operation gives other numbers than on the CPU.
+    #[error("{name:?} computes wrong numbers here: {operation}, element {index}: found {found}, expected {expected}")]
+    Wrong {
+        /// The name given.
+        name: String,
+        /// The operation.
+        operation: &'static str,
+        /// Position in its result, row-major.
+        index: usize,
+        /// The number of the device.
+        found: f32,
+        /// That of the CPU.
+        expected: f32,
     },
 }
 
@@ -39,27 +59,51 @@ pub fn compiled_devices() -> Vec<&'static str> {
 }
 
 /// The device called `name`: `flex`, `cuda`, `cuda:1`, `vulkan`, `ndarray`, `tch:cpu`, `tch:cuda:0`, as far as this build
-/// has their features. One small tensor is made on it, so that a missing driver is found here.
+/// has their features.
+///
+/// A small tensor is made on it, so that a missing driver is found here. Every device but `flex` then runs each operation of
+/// a decoder once on small inputs, and is refused if a result is not that of `flex`.
 ///
 /// # Errors
 /// [`DeviceError`].
 pub fn device(name: &str) -> Result<Device, DeviceError> {
     let unknown = || DeviceError::Unknown { name: name.to_owned(), known: compiled_devices().join(", ") };
     let make = constructor(name).ok_or_else(unknown)?;
-    // Backends panic if a driver is missing.
-    let probe = || {
+    let broken = |reason| DeviceError::Broken { name: name.to_owned(), reason, needs: needs_of(name) };
+    let device = opened(make).map_err(broken)?;
+    #[cfg(feature = "flex")]
+    if device != Device::flex()
+        && let Some(difference) = panics::caught(|| check::first_difference(&device)).map_err(broken)?
+    {
+        let check::Difference { operation, index, found, expected } = difference;
+        return Err(DeviceError::Wrong { name: name.to_owned(), operation, index, found, expected });
+    }
+    Ok(device)
+}
+
+/// The device, after a tensor went there and back. Backends panic if a driver is missing.
+fn opened(make: Constructor) -> Result<Device, String> {
+    panics::caught(|| {
         let device = make();
         Tensor::<1>::ones([1], &device).into_data();
         device
-    };
-    catch_unwind(AssertUnwindSafe(probe)).map_err(|panic| {
-        let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        DeviceError::Broken { name: name.to_owned(), reason: reason.unwrap_or("it panicked").to_owned() }
     })
 }
 
+/// What a machine has on which the device works.
+fn needs_of(name: &str) -> &'static str {
+    match name.split(':').next() {
+        Some("cuda") => "an NVIDIA GPU, its driver (libcuda), and NVRTC with the headers of CUDA",
+        Some("vulkan") => "a GPU with a Vulkan driver",
+        Some("tch") if name != "tch:cpu" => "an NVIDIA GPU and a libtorch that is built for CUDA",
+        _ => "nothing but a CPU, so this is a defect",
+    }
+}
+
+type Constructor = Box<dyn Fn() -> Device>;
+
 /// Makes the device; `None` if this build has none of that name.
-fn constructor(name: &str) -> Option<Box<dyn Fn() -> Device>> {
+fn constructor(name: &str) -> Option<Constructor> {
     let (kind, index) = name.split_once(':').unwrap_or((name, ""));
     match (kind, index) {
         #[cfg(feature = "flex")]
@@ -85,23 +129,5 @@ fn constructor(name: &str) -> Option<Box<dyn Fn() -> Device>> {
             Some(Box::new(move || Device::libtorch_cuda(index)))
         }
         _ => None,
-    }
-}
-
-#[cfg(test)]
-#[cfg(feature = "flex")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flex_is_in_the_default_build() {
-        assert_eq!(device("flex"), Ok(Device::flex()));
-    }
-
-    #[test]
-    fn an_unknown_device_is_refused_with_those_of_the_build() {
-        let error = device("abacus:3").unwrap_err();
-        assert!(matches!(&error, DeviceError::Unknown { known, .. } if known.contains("flex")), "{error}");
-        assert!(device("flex:1").is_err());
     }
 }

@@ -1,0 +1,134 @@
+//! Whether a device computes what Flex does: each operation of a decoder once, on small inputs of odd sizes.
+//!
+//! A backend or driver at fault gives no error but wrong numbers, and a model of them is silently wrong. The kernels that are
+//! compiled for the check are those that a model runs, so little of its time is lost.
+
+use burn::module::Param;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::kernel::adamw::{AdamWState, AdamWStep, adamw};
+use crate::kernel::attention::{CausalMask, attention};
+use crate::kernel::embedding::embedding;
+use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp};
+use crate::kernel::linear::{Weight, gated_linear, linear};
+use crate::kernel::linear_cross_entropy::linear_cross_entropy;
+use crate::kernel::rms_norm::rms_norm;
+use crate::kernel::rope::rope;
+
+/// Largest difference allowed, in units of the largest number of the result; TF32 has 1e-3 of a product, less of a sum.
+const TOLERANCE: f32 = 2e-3;
+
+/// An operation whose result a device gets wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    pub operation: &'static str,
+    /// Position in the result, row-major.
+    pub index: usize,
+    pub found: f32,
+    pub expected: f32,
+}
+
+/// An operation on inputs that are the same on every device.
+pub type Operation = (&'static str, fn(&Device) -> Vec<f32>);
+
+/// The operations of a decoder, forward and backward.
+const OPERATIONS: [Operation; 10] = [
+    ("embedding", |device| flat(embedding(numbers(0, [37, 24], device), tokens([2, 5], 37, device)))),
+    ("rms_norm", |device| flat(rms_norm(numbers::<2>(0, [7, 24], device), numbers(1, [24], device), 1e-5))),
+    ("linear", |device| flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device)))),
+    ("linear of one row", |device| flat(linear(numbers::<2>(0, [1, 24], device), numbers(1, [37, 24], device)))),
+    ("gated_linear", |device| {
+        let [gate, up] = [1, 2].map(|salt| Weight::from(numbers(salt, [37, 24], device)));
+        flat(gated_linear(numbers::<2>(0, [5, 24], device), &gate, &up))
+    }),
+    ("rope", |device| {
+        let [cos, sin] = [1, 2].map(|salt| numbers(salt, [1, 5, 4], device));
+        flat(rope(numbers(0, [2, 5, 3, 8], device), cos, sin))
+    }),
+    ("attention", |device| {
+        let [k, v] = [1, 2].map(|salt| numbers(salt, [2, 12, 2, 8], device));
+        flat(attention(numbers(0, [2, 7, 6, 8], device) * 3.0, k, v, &CausalMask::band(4, Some(5))))
+    }),
+    ("expert_mlp", |device| {
+        let (scores, chosen) = (numbers::<2>(0, [9, 5], device) * 4.0).topk_with_indices(2, 1);
+        flat(expert_mlp(numbers(1, [9, 6], device), softmax(scores, 1), chosen, &experts(5, 7, 6, device)))
+    }),
+    ("linear_cross_entropy", |device| {
+        let device = device.clone().autodiff();
+        let [hidden, head] = [(0, [9, 24]), (1, [37, 24])].map(|(salt, shape)| numbers::<2>(salt, shape, &device));
+        let [hidden, head] = [hidden, head].map(Tensor::require_grad);
+        let targets = tokens([1, 9], 37, &device).reshape([9]);
+        let losses = linear_cross_entropy(hidden.clone(), &Weight::from(head.clone()), targets);
+        let gradients = losses.clone().mean().backward();
+        let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the loss"));
+        [flat(losses.inner()), of(&hidden), of(&head)].concat()
+    }),
+    ("adamw", |device| {
+        let [param, moment1, root, grad] = [0, 1, 2, 3].map(|salt| numbers::<2>(salt, [5, 7], device));
+        let state = AdamWState { param, moment1, moment2: root.square() };
+        flat(adamw(state, grad, STEP).param)
+    }),
+];
+
+const STEP: AdamWStep = AdamWStep {
+    learning_rate: 0.1,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    step: 3,
+    gradient_scale: 0.5,
+};
+
+/// The first operation whose result is not that of Flex.
+pub fn first_difference(device: &Device) -> Option<Difference> {
+    OPERATIONS.into_iter().find_map(|operation| difference(operation, device))
+}
+
+/// The element of the result that differs most from that of Flex, if it differs by more than rounding.
+pub fn difference((operation, run): Operation, device: &Device) -> Option<Difference> {
+    let (found, expected) = (run(device), run(&Device::flex()));
+    let (index, found, expected) = most_different(&found, &expected)?;
+    Some(Difference { operation, index, found, expected })
+}
+
+/// Index and both numbers of the largest difference above the tolerance. A missing number is NaN, which differs from all.
+pub fn most_different(found: &[f32], expected: &[f32]) -> Option<(usize, f32, f32)> {
+    let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    let at = |numbers: &[f32], index: usize| numbers.get(index).copied().unwrap_or(f32::NAN);
+    let distance = |index: usize| {
+        let distance = (at(found, index) - at(expected, index)).abs();
+        if distance.is_nan() { f32::INFINITY } else { distance }
+    };
+    let worst = (0..found.len().max(expected.len())).max_by(|a, b| distance(*a).total_cmp(&distance(*b)))?;
+    (distance(worst) > TOLERANCE * largest).then(|| (worst, at(found, worst), at(expected, worst)))
+}
+
+/// Numbers of `-1..1` without a pattern that a wrong index would meet again, others for each `salt`.
+pub fn numbers<const D: usize>(salt: usize, shape: [usize; D], device: &Device) -> Tensor<D> {
+    let len = shape.iter().product::<usize>();
+    let values = (0..len).map(|i| ((i + 1 + 577 * salt) as f32 * 1.618_034).fract() * 2.0 - 1.0);
+    Tensor::from_data(TensorData::new(values.collect::<Vec<f32>>(), shape), device)
+}
+
+/// Ids below `vocab_size`, with repetitions.
+pub fn tokens(shape: [usize; 2], vocab_size: usize, device: &Device) -> Tensor<2, Int> {
+    let ids = (0..shape[0] * shape[1]).map(|i| (i * i * 5 % vocab_size) as i32);
+    Tensor::from_data(TensorData::new(ids.collect::<Vec<i32>>(), shape), device)
+}
+
+/// Experts of such numbers.
+pub fn experts(num_experts: usize, width: usize, hidden: usize, device: &Device) -> Experts {
+    let stack = |salt, shape| Param::initialized(Default::default(), numbers::<3>(salt, shape, device));
+    Experts::Stacked(StackedExperts {
+        gate_proj: stack(2, [num_experts, width, hidden]),
+        up_proj: stack(3, [num_experts, width, hidden]),
+        down_proj: stack(4, [num_experts, hidden, width]),
+    })
+}
+
+/// The numbers of a tensor, row-major.
+pub fn flat<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().iter::<f32>().collect()
+}

@@ -1,0 +1,150 @@
+//! The experts on libtorch: visits are sorted by expert on the device, and each expert multiplies its own.
+//!
+//! In bfloat16 the products of all experts are one `_grouped_mm`, which reads where each expert ends on the device. In other
+//! precisions, and for sizes that it does not take, each expert has a product of its own, for which the ends come to the host.
+//! The gradients are those of `cpu_backward.rs`.
+
+use std::cell::OnceCell;
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+use tch::{Kind, Tensor};
+
+use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
+
+/// Bytes to which `_grouped_mm` wants rows aligned.
+const ALIGNMENT: i64 = 16;
+
+/// The visits of tokens to experts, sorted by expert.
+struct Visits {
+    /// The token of each visit, sorted.
+    tokens: Tensor,
+    /// The visits, sorted.
+    order: Tensor,
+    /// Position of each visit in `order`.
+    places: Tensor,
+    /// One past the last position of each expert, int32.
+    ends: Tensor,
+    /// The same on the host.
+    host_ends: OnceCell<Vec<i64>>,
+    /// Experts per token.
+    k: i64,
+}
+
+impl Visits {
+    fn sort(chosen: &Tensor, num_experts: i64) -> Self {
+        let k = chosen.size()[1];
+        let chosen = chosen.reshape([-1]);
+        let order = chosen.argsort_stable(true, 0, false);
+        let counts = Tensor::zeros([num_experts], (Kind::Int64, chosen.device()));
+        let counts = counts.scatter_add(0, &chosen, &chosen.ones_like());
+        Self {
+            tokens: order.divide_scalar_mode(k, "floor"),
+            places: order.argsort(0, false),
+            ends: counts.cumsum(0, Kind::Int),
+            order,
+            host_ends: OnceCell::new(),
+            k,
+        }
+    }
+
+    /// First and number of the visits of each expert.
+    fn ranges(&self) -> impl Iterator<Item = (i64, i64)> {
+        let ends = self.host_ends.get_or_init(|| Vec::try_from(self.ends.to_kind(Kind::Int64)).expect("a vector"));
+        ends.iter()
+            .scan(0, |start, end| Some((std::mem::replace(start, *end), *end)))
+            .map(|(start, end)| (start, end - start))
+    }
+
+    /// Rows of tokens as rows of visits.
+    fn gather(&self, x: &Tensor) -> Tensor {
+        x.index_select(0, &self.tokens)
+    }
+
+    /// The sum over the visits of each token, in the order of its experts.
+    fn sum(&self, rows: &Tensor, weights: Option<&Tensor>) -> Tensor {
+        let by_token = rows.index_select(0, &self.places).reshape([-1, self.k, rows.size()[1]]);
+        let weighted = match weights {
+            Some(weights) => by_token * weights.unsqueeze(2),
+            None => by_token,
+        };
+        weighted.sum_dim_intlist(1, false, Kind::Float)
+    }
+
+    /// Each row of `x` times the matrix of its expert: `[num_visits, in]` and `[num_experts, in, out]`.
+    fn product(&self, x: &Tensor, matrices: &Tensor) -> Tensor {
+        if is_grouped(matrices) {
+            let x = x.to_kind(Kind::BFloat16);
+            return x.internal_grouped_mm(matrices, Some(&self.ends), None, None).to_kind(Kind::Float);
+        }
+        let matrices = matrices.to_kind(Kind::Float);
+        let of_expert = |(expert, (start, len))| x.narrow(0, start, len).mm(&matrices.get(expert));
+        Tensor::cat(&(0..).zip(self.ranges()).map(of_expert).collect::<Vec<_>>(), 0)
+    }
+
+    /// The sum over the visits of each expert of `aᵀ·b`, `[num_experts, columns of a, columns of b]`.
+    fn outer(&self, a: &Tensor, b: &Tensor, like: &Tensor) -> TchTensor {
+        if is_grouped(like) {
+            let [a, b] = [a, b].map(|x| x.to_kind(Kind::BFloat16));
+            return TchTensor::new(a.tr().internal_grouped_mm(&b, Some(&self.ends), None, None).to_kind(Kind::Float));
+        }
+        let of_expert = |(start, len)| a.narrow(0, start, len).tr().mm(&b.narrow(0, start, len));
+        TchTensor::new(Tensor::stack(&self.ranges().map(of_expert).collect::<Vec<_>>(), 0))
+    }
+}
+
+/// Whether `_grouped_mm` takes stacks of such matrices.
+fn is_grouped(matrices: &Tensor) -> bool {
+    let is_aligned = |size: &i64| size * 2 % ALIGNMENT == 0;
+    matrices.kind() == Kind::BFloat16 && matrices.size()[1..].iter().all(is_aligned)
+}
+
+/// `gate(x)`, `up(x)`, and `down(silu(gate) ∘ up)` of each visit.
+fn forward(visits: &Visits, x: &Tensor, [gate, up, down]: [&Tensor; 3]) -> [Tensor; 3] {
+    let x = visits.gather(x);
+    let [gate, up] = [gate, up].map(|stack| visits.product(&x, &stack.transpose(1, 2)));
+    let y = visits.product(&(gate.silu() * &up), &down.transpose(1, 2));
+    [gate, up, y]
+}
+
+impl ExpertMlp for LibTorch {
+    fn expert_mlp(x: TchTensor, weights: TchTensor, chosen: TchTensor, experts: ExpertOperand<Self>) -> TchTensor {
+        let [gate, up, down] = experts.into_stacks();
+        let [y, ..] = Self::expert_mlp_saved([x, weights, gate, up, down], chosen);
+        y
+    }
+}
+
+impl ExpertMlpBackward for LibTorch {
+    fn expert_mlp_saved(inputs: Inputs<Self>, chosen: TchTensor) -> [TchTensor; 3] {
+        let [x, weights, gate, up, down] = inputs.map(|input| input.tensor);
+        let visits = Visits::sort(&chosen.tensor, gate.size()[0]);
+        let [gate, up, y] = forward(&visits, &x, [&gate, &up, &down]);
+        [visits.sum(&y, Some(&weights)), gate, up].map(TchTensor::new)
+    }
+
+    fn expert_mlp_backward(
+        grad: TchTensor,
+        inputs: Inputs<Self>,
+        chosen: TchTensor,
+        saved: [TchTensor; 2],
+        of_matrices: bool,
+    ) -> Gradients<Self> {
+        let [x, weights, gate, up, down] = inputs.map(|input| input.tensor);
+        let [gate_out, up_out] = saved.map(|saved| saved.tensor);
+        let visits = Visits::sort(&chosen.tensor, gate.size()[0]);
+        let dy = visits.gather(&grad.tensor);
+        let weight = weights.reshape([-1]).index_select(0, &visits.order).unsqueeze(1);
+        let silu = gate_out.silu();
+        let (z, h) = (visits.product(&dy, &down), &silu * &up_out);
+        let dweights = (&z * &h).sum_dim_intlist(1, false, Kind::Float).index_select(0, &visits.places);
+        let dh = z * &weight;
+        let (dgate, dup) = (gate_out.silu_backward(&(&dh * up_out)), dh * silu);
+        let dx = visits.sum(&(visits.product(&dgate, &gate) + visits.product(&dup, &up)), None);
+        let of_matrices = of_matrices.then(|| {
+            let x = visits.gather(&x);
+            [visits.outer(&dgate, &x, &gate), visits.outer(&dup, &x, &up), visits.outer(&dy, &(h * weight), &down)]
+        });
+        ([dx, dweights.reshape_as(&weights)].map(TchTensor::new), of_matrices)
+    }
+}

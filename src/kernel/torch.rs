@@ -1,0 +1,28 @@
+//! Shared helpers of the bodies for libtorch.
+//!
+//! A result never shares memory with an argument: Burn overwrites a tensor that has no other owner that it knows of.
+
+use burn::backend::libtorch::TchTensor;
+use tch::{Kind, Tensor};
+
+/// `a·b`, in bfloat16 if `b` is a matrix of it; summed, and returned, in float32.
+pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
+    match b.kind() {
+        Kind::BFloat16 => a.to_kind(Kind::BFloat16).matmul(b).to_kind(Kind::Float),
+        _ => a.matmul(&b.to_kind(Kind::Float)),
+    }
+}
+
+/// The gradients of `f` at `inputs`, given that of its result, by libtorch's own autograd.
+pub fn gradients<const N: usize>(
+    inputs: [&TchTensor; N],
+    grad: &TchTensor,
+    f: impl FnOnce(&[Tensor; N]) -> Tensor,
+) -> [TchTensor; N] {
+    tch::with_grad(|| {
+        let leaves = inputs.map(|input| input.tensor.detach().set_requires_grad(true));
+        let along = (f(&leaves) * &grad.tensor).sum(Kind::Float);
+        let mut found = Tensor::run_backward(&[along], &leaves, false, false).into_iter();
+        std::array::from_fn(|_| TchTensor::new(found.next().expect("a gradient for each input")))
+    })
+}
