@@ -117,7 +117,7 @@ mod tests {
         let row = |len: u32| vec![Example::trained_whole((0..len).map(|at| (at * 7 + len) % 30).collect())];
         let rows = [row(5), row(12), row(3)];
         let (num_inputs, packed) = losses(&rows, without_padding);
-        let (num_padded, padded) = losses(&rows, |rows, device| Targets::packed(rows, device));
+        let (num_padded, padded) = losses(&rows, Targets::packed);
         assert_eq!((num_inputs, num_padded), (4 + 11 + 2, 3 * 11));
         assert_eq!(packed.len(), padded.len());
         assert!(packed.iter().zip(&padded).all(|(a, b)| (a - b).abs() < 1e-5), "{packed:?} {padded:?}");
