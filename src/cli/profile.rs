@@ -218,7 +218,7 @@ fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
         or_dash(row.active_parameters as f64, short_count),
         or_dash(row.flops, operations),
         percent(row.flops / total.flops),
-        or_dash(row.bytes, |bytes| size(bytes)),
+        or_dash(row.bytes, size),
     ];
     if let (Some(time_s), Some(total_s)) = (row.time_s, total.time_s) {
         cells.extend([
