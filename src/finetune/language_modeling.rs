@@ -7,7 +7,7 @@ use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::data::Mixture;
 use crate::model::loss::mean;
-use crate::model::{AnyDecoder, CausalLm, TokenBatch};
+use crate::model::{AnyDecoder, CausalLm};
 use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
 
 /// Next-token prediction on rows.
@@ -48,7 +48,7 @@ impl Task for LanguageModeling<'_> {
         let rows = self.indices(step).map(|index| self.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
         let num_tokens = rows.iter().flatten().map(|text| text.inputs().len() as u64).sum();
         let batch = |rows: &[Row]| {
-            let (inputs, targets) = without_padding(rows, &self.device);
+            let (inputs, targets) = Targets::without_padding(rows, &self.device);
             NextTokenBatch { inputs, targets }
         };
         let batches = rows.chunks(self.settings.micro_batch_size).map(batch);
@@ -69,7 +69,7 @@ impl Task for LanguageModeling<'_> {
         let device = self.device.clone().without_autodiff();
         let (mut sum, mut num_targets) = (0.0, 0usize);
         for rows in self.heldout.chunks(self.settings.micro_batch_size) {
-            let (inputs, targets) = without_padding(rows, &device);
+            let (inputs, targets) = Targets::without_padding(rows, &device);
             if targets.is_empty() {
                 continue;
             }
@@ -86,20 +86,12 @@ impl Task for LanguageModeling<'_> {
     }
 }
 
-/// A batch of rows; those of different lengths are packed into one, so that nothing is computed for padding.
-fn without_padding(rows: &[Row], device: &Device) -> (TokenBatch, Targets) {
-    let len = |row: &Row| row.iter().map(|document| document.inputs().len()).sum::<usize>();
-    if rows.windows(2).all(|pair| len(&pair[0]) == len(&pair[1])) {
-        return Targets::packed(rows, device);
-    }
-    Targets::packed(&[rows.concat()], device)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::DecoderConfig;
     use crate::data::Example;
+    use crate::model::TokenBatch;
     use crate::weights::MemoryWeights;
 
     fn losses(rows: &[Row], batch: impl Fn(&[Row], &Device) -> (TokenBatch, Targets)) -> (usize, Vec<f32>) {
@@ -116,7 +108,7 @@ mod tests {
     fn rows_of_different_lengths_lose_their_padding_and_keep_their_losses() {
         let row = |len: u32| vec![Example::trained_whole((0..len).map(|at| (at * 7 + len) % 30).collect())];
         let rows = [row(5), row(12), row(3)];
-        let (num_inputs, packed) = losses(&rows, without_padding);
+        let (num_inputs, packed) = losses(&rows, Targets::without_padding);
         let (num_padded, padded) = losses(&rows, Targets::packed);
         assert_eq!((num_inputs, num_padded), (4 + 11 + 2, 3 * 11));
         assert_eq!(packed.len(), padded.len());
@@ -126,7 +118,7 @@ mod tests {
     #[test]
     fn rows_of_one_length_stay_rows() {
         let rows: Vec<Row> = (0..3).map(|_| vec![Example::trained_whole(vec![1, 2, 3])]).collect();
-        let (inputs, _) = without_padding(&rows, &Device::flex());
+        let (inputs, _) = Targets::without_padding(&rows, &Device::flex());
         assert_eq!(inputs.ids.dims(), [3, 2]);
     }
 }

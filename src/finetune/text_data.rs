@@ -55,19 +55,28 @@ impl TextData {
         Ok(data)
     }
 
-    /// Reads at most `max_rows` rows to evaluate on, at random, and their hash.
+    /// Rows to evaluate on, at most `max_rows` of each path at random, and their hash. Of token shards with held-out documents
+    /// those are evaluated.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn evaluated(paths: &[PathBuf], options: TextOptions<'_>) -> Result<(Vec<Row>, String), FinetuneError> {
         let Holdout { max_rows, .. } = options.holdout;
-        let source = DataSource { paths: paths.to_vec(), weight: 1.0 };
         let options = TextOptions { holdout: Holdout { share: 0.0, max_rows }, ..options };
-        let Self { rows, sources, .. } = Self::read(&[source], options)?;
-        let sampled = RowSplit::new(rows.len(), rows.len().min(max_rows)).heldout();
-        let sampled = sampled.map(|index| rows.row(index)).collect::<Result<Vec<_>, _>>()?;
-        let hashes: Vec<&str> = sources.iter().map(|source| source.hash.as_str()).collect();
-        Ok((sampled, format!("{} {}", hashes.join(" "), rows.len().min(max_rows))))
+        let (mut evaluated, mut hash) = (Vec::new(), String::new());
+        for path in paths {
+            let source = DataSource { paths: vec![path.clone()], weight: 1.0 };
+            let Self { rows, heldout, sources } = Self::read(&[source], options)?;
+            if heldout.is_empty() {
+                let sampled = RowSplit::new(rows.len(), rows.len().min(max_rows)).heldout();
+                evaluated.extend(sampled.map(|index| rows.row(index)).collect::<Result<Vec<_>, _>>()?);
+            } else {
+                evaluated.extend(heldout);
+            }
+            sources.iter().for_each(|source| hash += &source.hash);
+        }
+        hash += &format!(" {}", evaluated.len());
+        Ok((evaluated, hash))
     }
 
     fn add_files(&mut self, paths: &[PathBuf], weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {

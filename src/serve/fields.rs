@@ -22,12 +22,15 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "priority",
 ];
 /// Fields whose only value, as JSON, is that for which other servers do what this one does.
-const DEFAULTS: [(&str, &str); 7] = [
+const DEFAULTS: [(&str, &str); 9] = [
     ("response_format", r#"{"type":"text"}"#),
     ("tool_choice", r#""none""#),
     ("modalities", r#"["text"]"#),
     ("add_generation_prompt", "true"),
     ("skip_special_tokens", "true"),
+    // The default of others depends on the route, so that only the absence of the field is the same everywhere.
+    ("add_special_tokens", "null"),
+    ("parse_special", "true"),
     ("spaces_between_special_tokens", "true"),
     ("min_tokens", "0"),
 ];
@@ -172,6 +175,8 @@ mod tests {
             (r#"{"logit_bias": {"5": 1}}"#, "logit_bias"),
             (r#"{"response_format": {"type": "json_object"}}"#, "response_format"),
             (r#"{"skip_special_tokens": false}"#, "skip_special_tokens"),
+            (r#"{"add_special_tokens": false}"#, "add_special_tokens"),
+            (r#"{"parse_special": false}"#, "parse_special"),
             (r#"{"mirostat": 2}"#, "mirostat"),
         ] {
             let error = finish(refused).unwrap_err();

@@ -45,7 +45,7 @@ pub struct TrainingArgs {
     /// Evaluate on this data instead of held-out rows, in a format that --data takes
     #[arg(long, alias = "validation-file", value_name = "DATA", num_args = 1.., help_heading = "Data")]
     pub eval_data: Vec<PathBuf>,
-    /// Rows of each source to hold out, at most; of --eval-data: rows to evaluate
+    /// Rows of each source to hold out, at most; of --eval-data, rows to evaluate
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = count, help_heading = "Data")]
     pub max_eval_samples: u64,
     /// Maximum tokens per row [default: 1024, or the context of the model]

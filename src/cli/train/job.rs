@@ -313,3 +313,20 @@ impl From<FinetuneError> for Failure {
         }
     }
 }
+
+/// Hash of the examples of `--eval-data`.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn evaluated_hash<'e>(
+    opened: &Opened<'_>,
+    examples: impl Iterator<Item = &'e Example>,
+) -> Result<String, Failure> {
+    let mut examples = examples.peekable();
+    if examples.peek().is_none() {
+        return Err(Failure::invalid(
+            "--eval-data: found no row with a trained token within --max-length, expected one",
+        ));
+    }
+    Ok(opened.hash(examples, "evaluated"))
+}

@@ -33,7 +33,7 @@ impl AdamWOps for LibTorch {
         (param, moment1, moment2)
     }
 
-    /// One chunk: libtorch adds in a tree.
+    /// One chunk: libtorch adds pairwise, so the rounding of its float32 sum grows with the logarithm of the length.
     fn squares_by_chunk(x: TchTensor) -> TchTensor {
         TchTensor::new(x.tensor.square().sum(Kind::Float).reshape([1]))
     }

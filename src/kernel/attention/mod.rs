@@ -24,6 +24,11 @@ pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device)
 }
 
+/// Whether keys that no query of a block sees cost nothing here, so that documents in one row are as fast as in rows of their own.
+pub fn skips_masked_keys(device: &Device) -> bool {
+    super::is_flex(device)
+}
+
 /// `softmax(q·kᵀ / √head_dim)·v` over the keys that each query may see (Vaswani et al., 2017, arXiv:1706.03762,
 /// §3.2.1), query head `h` reading key/value head `h / (num_heads / num_kv_heads)` (Ainslie et al., 2023,
 /// arXiv:2305.13245, §2.2).

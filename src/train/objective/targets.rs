@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::data::Example;
+use crate::kernel::attention::skips_masked_keys;
 use crate::model::{CausalLm, TokenBatch};
 use crate::trace::span;
 
@@ -55,6 +56,20 @@ impl Targets {
         };
         let targets = Self::Some { positions: tensor(positions), ids: tensor(ids), rows: target_rows };
         (TokenBatch::packed(&inputs, device), targets)
+    }
+
+    /// As [`Self::packed`], but rows of different lengths become one, so that nothing is computed for padding, where
+    /// attention skips the keys of other documents.
+    ///
+    /// # Panics
+    /// As [`Self::packed`].
+    pub fn without_padding(rows: &[Vec<Example>], device: &Device) -> (TokenBatch, Self) {
+        let len = |row: &Vec<Example>| row.iter().map(|document| document.inputs().len()).sum::<usize>();
+        let is_full = rows.windows(2).all(|pair| len(&pair[0]) == len(&pair[1]));
+        if is_full || !skips_masked_keys(device) {
+            return Self::packed(rows, device);
+        }
+        Self::packed(&[rows.concat()], device)
     }
 
     /// Number of targets.
