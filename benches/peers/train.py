@@ -4,7 +4,7 @@
         --instruct alpaca.json --preference ultrafeedback.jsonl --out beside
 
 needs torch, transformers, trl, peft and datasets. Every update takes all rows, so that both see the same batch in whatever order:
-`--rows` records of at most `--max-length` tokens, in passes of one record (DPO: one pair), float32, AdamW, a linear decay. Losses
+`--rows` records of at most `--max-length` tokens, in passes of `--batch` records (DPO: pairs), float32, AdamW, a linear decay. Losses
 are compared update by update. Speed counts the tokens that the model reads and the time of the updates behind the first; peak
 memory is that of the whole process. Prints a table and writes results.json into the folder. Say how loaded the machine was:
 the load average is recorded.
@@ -32,6 +32,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("beside"))
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--min-length", type=int, default=0, help="tokens of the shortest record")
+    parser.add_argument("--batch", type=int, default=1, help="records a pass")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="sft, dpo or lora")
@@ -47,7 +49,7 @@ def records(args: argparse.Namespace) -> dict[str, Path]:
     args.out.mkdir(parents=True, exist_ok=True)
 
     def fits(*turns: str) -> bool:
-        return sum(len(tokenizer(turn)["input_ids"]) for turn in turns) < args.max_length - 40
+        return args.min_length <= sum(len(tokenizer(turn)["input_ids"]) for turn in turns) < args.max_length - 40
 
     def message(role: str, content: str) -> list[dict]:
         return [{"role": role, "content": content}]
@@ -84,7 +86,8 @@ def deepwide(args: argparse.Namespace, way: str, file: Path) -> dict:
     out = args.out / f"deepwide-{way}"
     subprocess.run(["rm", "-rf", str(out), f"{out}-checkpoints"], check=True)
     command = [args.deepwide, "dpo" if way == "dpo" else "sft", str(args.base), "--data", str(file), "-o", str(out),
-               "--max-length", str(args.max_length), "--gradient-accumulation-steps", str(args.rows),
+               "--max-length", str(args.max_length), "--per-device-train-batch-size", str(args.batch),
+               "--gradient-accumulation-steps", str(args.rows // args.batch),
                "--num-train-epochs", str(UPDATES), "--learning-rate", str(RATES[way]), "--test-split-size", "0",
                "--logging-steps", "1", "--save-steps", "1000", "--json", *(["--use-peft"] if way == "lora" else [])]
     environment = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
@@ -100,7 +103,7 @@ def deepwide(args: argparse.Namespace, way: str, file: Path) -> dict:
 def peer(args: argparse.Namespace, way: str, file: Path) -> dict:
     """Runs TRL in a process of its own."""
     command = [sys.executable, __file__, "--base", str(args.base), "--out", str(args.out), "--rows", str(args.rows),
-               "--max-length", str(args.max_length), "-t", str(args.threads), "--peer", way, str(file)]
+               "--batch", str(args.batch), "--max-length", str(args.max_length), "-t", str(args.threads), "--peer", way, str(file)]
     child = subprocess.run(command, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout.splitlines()[-1])
@@ -135,7 +138,8 @@ def train_peer(args: argparse.Namespace, way: str, file: Path) -> dict:
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(args.base)
     dataset = load_dataset("json", data_files=str(file), split="train", cache_dir=str(args.out / "cache"))
-    shared = dict(output_dir=str(args.out / "trl"), per_device_train_batch_size=1, gradient_accumulation_steps=args.rows,
+    shared = dict(output_dir=str(args.out / "trl"), per_device_train_batch_size=args.batch,
+                  gradient_accumulation_steps=args.rows // args.batch,
                   num_train_epochs=UPDATES, learning_rate=RATES[way], lr_scheduler_type="linear", warmup_steps=0,
                   weight_decay=0.0, max_grad_norm=1.0, logging_steps=1, save_strategy="no", report_to="none", use_cpu=True,
                   bf16=False, gradient_checkpointing=False, max_length=args.max_length, disable_tqdm=True)
