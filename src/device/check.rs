@@ -1,7 +1,7 @@
-//! Whether a device computes what Flex does: each operation of a decoder once, on small inputs of odd sizes.
+//! Whether a device computes what Flex does: operations of a decoder, once each, on small inputs of odd sizes.
 //!
-//! A backend or driver at fault gives no error but wrong numbers, and a model of them is silently wrong. The kernels that are
-//! compiled for the check are those that a model runs, so little of its time is lost.
+//! A faulty backend or driver gives wrong numbers without an error. The kernels compiled for the check are those that a model
+//! runs, so little of its time is lost.
 
 use burn::module::Param;
 use burn::tensor::activation::softmax;
@@ -32,7 +32,7 @@ pub struct Difference {
 /// An operation on inputs that are the same on every device.
 pub type Operation = (&'static str, fn(&Device) -> Vec<f32>);
 
-/// The operations of a decoder, forward and backward.
+/// Operations of a decoder: forward, and for the loss also backward.
 const OPERATIONS: [Operation; 10] = [
     ("embedding", |device| flat(embedding(numbers(0, [37, 24], device), tokens([2, 5], 37, device)))),
     ("rms_norm", |device| flat(rms_norm(numbers::<2>(0, [7, 24], device), numbers(1, [24], device), 1e-5))),

@@ -67,12 +67,7 @@ impl TextData {
         for path in paths {
             let source = DataSource { paths: vec![path.clone()], weight: 1.0 };
             let Self { rows, heldout, sources } = Self::read(&[source], options)?;
-            if heldout.is_empty() {
-                let sampled = RowSplit::new(rows.len(), rows.len().min(max_rows)).heldout();
-                evaluated.extend(sampled.map(|index| rows.row(index)).collect::<Result<Vec<_>, _>>()?);
-            } else {
-                evaluated.extend(heldout);
-            }
+            evaluated.extend(if heldout.is_empty() { sampled(&rows, max_rows)? } else { heldout });
             sources.iter().for_each(|source| hash += &source.hash);
         }
         hash += &format!(" {}", evaluated.len());
@@ -111,10 +106,9 @@ impl TextData {
         let Some(heldout) = heldout else { return self.add(windows, directory, weight, &hash, options) };
         let mut hash = hash.to_string();
         if let Some(heldout) = heldout? {
-            let num_evaluated = heldout.len().min(holdout.max_rows);
-            let evaluated = RowSplit::new(heldout.len(), num_evaluated).heldout();
-            self.heldout.extend(evaluated.map(|row| heldout.row(row)).collect::<Result<Vec<_>, _>>()?);
-            hash += &format!(" {num_evaluated} evaluated");
+            let evaluated = sampled(&heldout, holdout.max_rows)?;
+            hash += &format!(" {} evaluated", evaluated.len());
+            self.heldout.extend(evaluated);
         }
         self.add(
             windows,
@@ -141,6 +135,11 @@ impl TextData {
         self.rows.push(Box::new(TrainRows::new(rows, split)));
         Ok(())
     }
+}
+
+/// At most `max_rows` rows, at random.
+fn sampled(rows: &dyn Rows, max_rows: u64) -> Result<Vec<Row>, FinetuneError> {
+    RowSplit::new(rows.len(), rows.len().min(max_rows)).heldout().map(|index| rows.row(index)).collect()
 }
 
 /// Windows of at most `max_length` inputs; `None` of fewer than two tokens.

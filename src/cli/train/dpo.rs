@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::TrainingArgs;
 use super::args::brief;
 use super::data::{self, DataArg};
-use super::job::{Opened, evaluated_hash};
+use super::job::Opened;
 use super::progress::counting;
 use super::sample::{tell_formats, tell_sample};
 use super::settings::{Defaults, Input, Inputs};
@@ -109,7 +109,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     if !args.training.eval_data.is_empty() {
         let Dataset { items, names, .. } = read(&args.training.eval_data)?;
         let evaluated = sample(items.into_iter().zip(names).collect(), args.training.max_eval_samples);
-        inputs.evaluated = Some(evaluated_hash(&opened, evaluated.iter().flat_map(|(sides, _)| sides))?);
+        inputs.evaluated = Some(opened.evaluated_hash(evaluated.iter().flat_map(|(sides, _)| sides))?);
         heldout = evaluated.into_iter().map(pair).collect();
     }
     let loss = match args.loss_type {

@@ -171,6 +171,20 @@ impl<'a> Opened<'a> {
         hash.finalize().to_hex().to_string()
     }
 
+    /// Hash of the examples of `--eval-data`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn evaluated_hash<'e>(&self, examples: impl Iterator<Item = &'e Example>) -> Result<String, Failure> {
+        let mut examples = examples.peekable();
+        if examples.peek().is_none() {
+            return Err(Failure::invalid(
+                "--eval-data: found no row with a trained token within --max-length, expected one",
+            ));
+        }
+        Ok(self.hash(examples, "evaluated"))
+    }
+
     /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.
     pub(super) fn start(&self, job: &Job<'_>, longest_row: usize) -> Result<Start, Failure> {
         let resident = rss_bytes().unwrap_or(0);
@@ -312,21 +326,4 @@ impl From<FinetuneError> for Failure {
             _ => Self::of_kind(error.kind(), error),
         }
     }
-}
-
-/// Hash of the examples of `--eval-data`.
-///
-/// # Errors
-/// If there is none.
-pub(super) fn evaluated_hash<'e>(
-    opened: &Opened<'_>,
-    examples: impl Iterator<Item = &'e Example>,
-) -> Result<String, Failure> {
-    let mut examples = examples.peekable();
-    if examples.peek().is_none() {
-        return Err(Failure::invalid(
-            "--eval-data: found no row with a trained token within --max-length, expected one",
-        ));
-    }
-    Ok(opened.hash(examples, "evaluated"))
 }

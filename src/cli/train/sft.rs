@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::TrainingArgs;
 use super::args::brief;
 use super::data::{self, DataArg};
-use super::job::{Opened, evaluated_hash};
+use super::job::Opened;
 use super::sample::{tell_formats, tell_sample};
 use super::settings::{Defaults, Input, Inputs};
 use crate::cli::failure::Failure;
@@ -124,7 +124,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     }
     if !args.training.eval_data.is_empty() {
         heldout = sample(evaluated(read(&args.training.eval_data)?.items), args.training.max_eval_samples);
-        inputs.evaluated = Some(evaluated_hash(&opened, heldout.iter().flatten())?);
+        inputs.evaluated = Some(opened.evaluated_hash(heldout.iter().flatten())?);
     }
     let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
