@@ -83,6 +83,13 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             self.clients.remove(&number);
             self.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
         }
+        // After the last text has gone, no step follows that would count again.
+        self.count();
+    }
+
+    fn count(&self) {
+        self.metrics.running.store(self.engine.num_running() as u64, Ordering::Relaxed);
+        self.metrics.waiting.store(self.engine.num_waiting() as u64, Ordering::Relaxed);
     }
 
     fn step(&mut self) {
@@ -111,7 +118,40 @@ impl<'a, M: CausalLm> Worker<'a, M> {
         });
         clients.retain(|_, client| client.num_left > 0);
         metrics.step(start.elapsed());
-        metrics.running.store(engine.num_running() as u64, Ordering::Relaxed);
-        metrics.waiting.store(engine.num_waiting() as u64, Ordering::Relaxed);
+        self.count();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::config::DecoderConfig;
+    use crate::generate::{BatchSettings, Request};
+    use crate::model::AnyDecoder;
+    use crate::tokenizer::Tokenizer;
+    use crate::weights::MemoryWeights;
+
+    #[test]
+    fn texts_of_a_client_that_hung_up_are_not_counted_as_running() {
+        let device = Device::flex();
+        let config = DecoderConfig::pico();
+        let words: Vec<String> = (0..config.vocab_size).map(|id| format!("w{id}")).collect();
+        let tokenizer = Tokenizer::word_level(&words);
+        let model = AnyDecoder::load(&MemoryWeights::untrained(config, 0.2, 1), &device).unwrap();
+        let settings = BatchSettings { max_sequences: 2, context: 64 };
+        let metrics = Metrics::default();
+        let mut worker = Worker::new(Engine::new(&model, &tokenizer, settings, &device), &metrics);
+        let (reply, updates) = unbounded_channel();
+        worker.begin(Job { requests: vec![Request::new(vec![1, 2])], stop: Vec::new(), reply });
+        worker.step();
+        let counts = || (metrics.running.load(Ordering::Relaxed), metrics.cancelled.load(Ordering::Relaxed));
+        assert_eq!(counts(), (1, 0));
+        drop(updates);
+        worker.give_up_closed();
+        assert_eq!(counts(), (0, 1));
+        assert!(worker.engine.is_idle());
     }
 }
