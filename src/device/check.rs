@@ -5,7 +5,7 @@
 
 use burn::module::Param;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw};
 use crate::kernel::attention::{CausalMask, attention};
@@ -17,7 +17,10 @@ use crate::kernel::rms_norm::rms_norm;
 use crate::kernel::rope::rope;
 
 /// Largest difference allowed, in units of the largest number of the result; TF32 has 1e-3 of a product, less of a sum.
-const TOLERANCE: f32 = 2e-3;
+pub const TOLERANCE: f32 = 2e-3;
+
+/// The same of products that read bfloat16: Flex does not round the activations, others do, to 8 bits.
+const TOLERANCE_OF_BFLOAT16: f32 = 2e-2;
 
 /// An operation whose result a device gets wrong.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +35,8 @@ pub struct Difference {
 /// An operation on inputs that are the same on every device.
 pub type Operation = (&'static str, fn(&Device) -> Vec<f32>);
 
-/// Operations of a decoder: forward, and for the loss also backward.
-const OPERATIONS: [Operation; 10] = [
+/// Operations of a decoder: forward, and for those that have a backward pass of their own on some device also backward.
+const OPERATIONS: [Operation; 18] = [
     ("embedding", |device| flat(embedding(numbers(0, [37, 24], device), tokens([2, 5], 37, device)))),
     ("rms_norm", |device| flat(rms_norm(numbers::<2>(0, [7, 24], device), numbers(1, [24], device), 1e-5))),
     ("linear", |device| flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device)))),
@@ -46,30 +49,59 @@ const OPERATIONS: [Operation; 10] = [
         let [cos, sin] = [1, 2].map(|salt| numbers(salt, [1, 5, 4], device));
         flat(rope(numbers(0, [2, 5, 3, 8], device), cos, sin))
     }),
-    ("attention", |device| {
-        let [k, v] = [1, 2].map(|salt| numbers(salt, [2, 12, 2, 8], device));
-        flat(attention(numbers(0, [2, 7, 6, 8], device) * 3.0, k, v, &CausalMask::band(4, Some(5))))
+    ("attention", |device| of_attention(&CausalMask::band(0, None), 7, device)[0].clone()),
+    ("attention, gradient of queries", |device| of_attention(&CausalMask::band(0, None), 7, device)[1].clone()),
+    ("attention, gradient of keys", |device| of_attention(&CausalMask::band(0, None), 7, device)[2].clone()),
+    ("attention, gradient of values", |device| of_attention(&CausalMask::band(0, None), 7, device)[3].clone()),
+    ("attention with a window", |device| of_attention(&CausalMask::band(4, Some(5)), 7, device)[0].clone()),
+    ("attention of one query", |device| of_attention(&CausalMask::band(11, None), 1, device)[0].clone()),
+    ("attention of sequences of different lengths", |device| {
+        let mask =
+            CausalMask::ragged(&[(0..7).map(|i| 0..i + 1).collect(), (0..3).map(|i| 0..i + 10).collect()], device);
+        of_attention(&mask, 7, device)[0].clone()
     }),
     ("expert_mlp", |device| {
         let (scores, chosen) = (numbers::<2>(0, [9, 5], device) * 4.0).topk_with_indices(2, 1);
         flat(expert_mlp(numbers(1, [9, 6], device), softmax(scores, 1), chosen, &experts(5, 7, 6, device)))
     }),
-    ("linear_cross_entropy", |device| {
-        let device = device.clone().autodiff();
-        let [hidden, head] = [(0, [9, 24]), (1, [37, 24])].map(|(salt, shape)| numbers::<2>(salt, shape, &device));
-        let [hidden, head] = [hidden, head].map(Tensor::require_grad);
-        let targets = tokens([1, 9], 37, &device).reshape([9]);
-        let losses = linear_cross_entropy(hidden.clone(), &Weight::from(head.clone()), targets);
-        let gradients = losses.clone().mean().backward();
-        let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the loss"));
-        [flat(losses.inner()), of(&hidden), of(&head)].concat()
-    }),
+    ("linear_cross_entropy", |device| of_cross_entropy(device)[0].clone()),
+    ("linear_cross_entropy, gradient of states", |device| of_cross_entropy(device)[1].clone()),
+    ("linear_cross_entropy, gradient of the head", |device| of_cross_entropy(device)[2].clone()),
     ("adamw", |device| {
         let [param, moment1, root, grad] = [0, 1, 2, 3].map(|salt| numbers::<2>(salt, [5, 7], device));
         let state = AdamWState { param, moment1, moment2: root.square() };
         flat(adamw(state, grad, STEP).param)
     }),
 ];
+
+/// Operations where the device has bfloat16.
+const OPERATIONS_IN_BFLOAT16: [Operation; 1] = [("linear in bfloat16", |device| {
+    flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device).cast(DType::BF16)))
+})];
+
+/// The result for `num_queries` queries, and the gradients of queries, keys and values; each compared with its own largest
+/// number.
+fn of_attention(mask: &CausalMask, num_queries: usize, device: &Device) -> [Vec<f32>; 4] {
+    let device = device.clone().autodiff();
+    let [q, k, v] = [(0, [2, num_queries, 6, 8]), (1, [2, 12, 2, 8]), (2, [2, 12, 2, 8])]
+        .map(|(salt, shape)| (numbers::<4>(salt, shape, &device) * 3.0).detach().require_grad());
+    let y = attention(q.clone(), k.clone(), v.clone(), mask);
+    let gradients = (y.clone() * numbers(3, y.dims(), &device)).sum().backward();
+    let of = |leaf: &Tensor<4>| flat(leaf.grad(&gradients).expect("a leaf of the result"));
+    [flat(y.inner()), of(&q), of(&k), of(&v)]
+}
+
+/// The losses, and the gradients of the hidden states and of the head.
+fn of_cross_entropy(device: &Device) -> [Vec<f32>; 3] {
+    let device = device.clone().autodiff();
+    let [hidden, head] = [(0, [9, 24]), (1, [37, 24])].map(|(salt, shape)| numbers::<2>(salt, shape, &device));
+    let [hidden, head] = [hidden, head].map(Tensor::require_grad);
+    let targets = tokens([1, 9], 37, &device).reshape([9]);
+    let losses = linear_cross_entropy(hidden.clone(), &Weight::from(head.clone()), targets);
+    let gradients = losses.clone().mean().backward();
+    let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the loss"));
+    [flat(losses.inner()), of(&hidden), of(&head)]
+}
 
 const STEP: AdamWStep = AdamWStep {
     learning_rate: 0.1,
@@ -83,18 +115,21 @@ const STEP: AdamWStep = AdamWStep {
 
 /// The first operation whose result is not that of Flex.
 pub fn first_difference(device: &Device) -> Option<Difference> {
-    OPERATIONS.into_iter().find_map(|operation| difference(operation, device))
+    let in_bfloat16 = OPERATIONS_IN_BFLOAT16.into_iter().filter(|_| device.supports_dtype(DType::BF16));
+    let in_float32 = OPERATIONS.into_iter().map(|operation| (operation, TOLERANCE));
+    let mut operations = in_float32.chain(in_bfloat16.map(|operation| (operation, TOLERANCE_OF_BFLOAT16)));
+    operations.find_map(|(operation, tolerance)| difference(operation, tolerance, device))
 }
 
 /// The element of the result that differs most from that of Flex, if it differs by more than rounding.
-pub fn difference((operation, run): Operation, device: &Device) -> Option<Difference> {
+pub fn difference((operation, run): Operation, tolerance: f32, device: &Device) -> Option<Difference> {
     let (found, expected) = (run(device), run(&Device::flex()));
-    let (index, found, expected) = most_different(&found, &expected)?;
+    let (index, found, expected) = most_different(&found, &expected, tolerance)?;
     Some(Difference { operation, index, found, expected })
 }
 
 /// Index and both numbers of the largest difference above the tolerance. A missing number is NaN, which differs from all.
-pub fn most_different(found: &[f32], expected: &[f32]) -> Option<(usize, f32, f32)> {
+pub fn most_different(found: &[f32], expected: &[f32], tolerance: f32) -> Option<(usize, f32, f32)> {
     let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     let at = |numbers: &[f32], index: usize| numbers.get(index).copied().unwrap_or(f32::NAN);
     let distance = |index: usize| {
@@ -102,7 +137,7 @@ pub fn most_different(found: &[f32], expected: &[f32]) -> Option<(usize, f32, f3
         if distance.is_nan() { f32::INFINITY } else { distance }
     };
     let worst = (0..found.len().max(expected.len())).max_by(|a, b| distance(*a).total_cmp(&distance(*b)))?;
-    (distance(worst) > TOLERANCE * largest).then(|| (worst, at(found, worst), at(expected, worst)))
+    (distance(worst) > tolerance * largest).then(|| (worst, at(found, worst), at(expected, worst)))
 }
 
 /// Numbers of `-1..1` without a pattern that a wrong index would meet again, others for each `salt`.

@@ -51,6 +51,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
         (cfg!(feature = "flex"), "flex"),
         (cfg!(feature = "cuda"), "cuda[:N]"),
         (cfg!(feature = "vulkan"), "vulkan"),
+        (cfg!(feature = "wgpu"), "wgpu"),
         (cfg!(feature = "ndarray"), "ndarray"),
         (cfg!(feature = "tch"), "tch:cpu"),
         (cfg!(feature = "tch"), "tch:cuda[:N]"),
@@ -58,7 +59,7 @@ pub fn compiled_devices() -> Vec<&'static str> {
     compiled.into_iter().filter_map(|(compiled, name)| compiled.then_some(name)).collect()
 }
 
-/// The device called `name`: `flex`, `cuda`, `cuda:1`, `vulkan`, `ndarray`, `tch:cpu`, `tch:cuda:0`, as far as this build
+/// The device called `name`: `flex`, `cuda`, `cuda:1`, `vulkan`, `wgpu`, `ndarray`, `tch:cpu`, `tch:cuda:0`, as far as this build
 /// has their features.
 ///
 /// A small tensor is made on it, so that a missing driver is found here. Every device but `flex` then runs each operation of
@@ -95,6 +96,7 @@ fn needs_of(name: &str) -> &'static str {
     match name.split(':').next() {
         Some("cuda") => "an NVIDIA GPU, its driver (libcuda), and NVRTC with the headers of CUDA",
         Some("vulkan") => "a GPU with a Vulkan driver",
+        Some("wgpu") => "a GPU with a driver for Vulkan, Metal or DirectX 12",
         Some("tch") if name != "tch:cpu" => "an NVIDIA GPU and a libtorch that is built for CUDA",
         _ => "nothing but a CPU, so this is a defect",
     }
@@ -115,6 +117,8 @@ fn constructor(name: &str) -> Option<Constructor> {
         }
         #[cfg(feature = "vulkan")]
         ("vulkan", "") => Some(Box::new(|| Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))),
+        #[cfg(feature = "wgpu")]
+        ("wgpu", "") => Some(Box::new(|| Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))),
         #[cfg(feature = "ndarray")]
         #[expect(deprecated, reason = "Burn keeps NdArray for those who ask for it")]
         ("ndarray", "") => Some(Box::new(Device::ndarray)),

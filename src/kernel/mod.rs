@@ -7,6 +7,7 @@
 //!   is composed of Burn's operations, runs on every backend and is differentiable by construction.
 //! - `autodiff.rs`: the gradient, once, generic over the backend below.
 //! - `cpu.rs`: the body for Flex, on slices, built from `cpu/`.
+//! - `cube.rs`: the body for CUDA, Vulkan and other GPUs, in CubeCL; `cube/` beside this file has what they share.
 //! - `torch.rs`: the body for libtorch, by ATen's operations; `torch.rs` beside this file has what they share.
 //!
 //! Tests compare every body with the reference, gradients included, and those of `device/` run both on every device. To add a
@@ -33,6 +34,8 @@ pub mod silu_mul;
 mod allocator;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(all(test, feature = "flex"))]
 mod fixture;
 #[cfg(feature = "tch")]
@@ -66,6 +69,17 @@ fn is_libtorch(device: &Device) -> bool {
     #[cfg(feature = "tch")]
     return matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::LibTorch(_));
     #[cfg(not(feature = "tch"))]
+    return {
+        let _ = device;
+        false
+    };
+}
+
+/// Whether this is a device of CubeCL, CUDA or Vulkan, with or without gradients.
+fn is_cube(device: &Device) -> bool {
+    #[cfg(feature = "cube")]
+    return matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Cube(_));
+    #[cfg(not(feature = "cube"))]
     return {
         let _ = device;
         false

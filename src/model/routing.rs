@@ -43,12 +43,11 @@ impl Router {
     pub fn forward(&self, x: Tensor<2>) -> Routing {
         let scores = self.gate.forward(x);
         let k = self.num_experts_per_tok;
-        let (chosen, experts) = if self.selection_bias.is_empty() {
-            scores.clone().topk_with_indices(k, 1)
-        } else {
-            let experts = self.biased(&scores).topk_with_indices(k, 1).1;
-            (scores.clone().gather(1, experts.clone()), experts)
-        };
+        // Without autodiff, whose top-k sorts, which CubeCL's backends do on the host.
+        let selecting = scores.clone().without_autodiff();
+        let selecting = if self.selection_bias.is_empty() { selecting } else { self.biased(selecting) };
+        let experts = selecting.topk_with_indices(k, 1).1;
+        let chosen = scores.clone().gather(1, experts.clone());
         let weights = if k == 1 && scores.is_tracked() {
             let ln_p = log_softmax(scores.clone(), 1).gather(1, experts.clone());
             (ln_p.clone() - ln_p.detach()).exp()
@@ -59,9 +58,10 @@ impl Router {
     }
 
     /// `softmax(scores) + bias`, by which experts are chosen but not weighted (Wang et al., 2024, arXiv:2408.15664, §3).
-    fn biased(&self, scores: &Tensor<2>) -> Tensor<2> {
+    fn biased(&self, scores: Tensor<2>) -> Tensor<2> {
         let bias = TensorData::new(self.selection_bias.clone(), [1, self.selection_bias.len()]);
-        softmax(Tensor::clone(scores).detach(), 1) + Tensor::from_data(bias, &self.gate.weight.device())
+        let bias = Tensor::from_data(bias, &scores.device());
+        softmax(scores, 1) + bias
     }
 }
 

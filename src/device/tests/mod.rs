@@ -1,8 +1,10 @@
 //! Every operation on every device that is compiled in and present, against Flex.
 
-use super::check::{Operation, difference, most_different};
+use super::check::{Operation, TOLERANCE, difference, most_different};
 use super::*;
 
+#[cfg(feature = "cube")]
+mod cube;
 mod primitives;
 mod references;
 
@@ -32,11 +34,12 @@ fn present() -> Vec<(String, Device)> {
 /// that is refused are printed.
 fn assert_equal_to_flex(operations: &[Operation]) {
     for (name, opened) in present() {
-        let wrong =
-            operations.iter().filter_map(|&operation| match panics::caught(|| difference(operation, &opened)) {
+        let wrong = operations.iter().filter_map(|&operation| {
+            match panics::caught(|| difference(operation, TOLERANCE, &opened)) {
                 Ok(difference) => difference.map(|difference| format!("{difference:?}")),
                 Err(panic) => Some(format!("{}: {panic}", operation.0)),
-            });
+            }
+        });
         let wrong: Vec<String> = wrong.collect();
         eprintln!("{name}: {} of {} operations differ\n{}", wrong.len(), operations.len(), wrong.join("\n"));
         assert!(wrong.is_empty() || device(&name).is_err(), "{name} is not refused");
@@ -57,16 +60,16 @@ fn devices_that_are_present_pass_the_check_or_are_refused() {
 fn rounding_is_no_difference_and_one_wrong_element_is() {
     let expected: Vec<f32> = (0..100).map(|i| (i as f32).sin()).collect();
     let rounded: Vec<f32> = expected.iter().map(|x| x * 1.0001).collect();
-    assert_eq!(most_different(&rounded, &expected), None);
+    assert_eq!(most_different(&rounded, &expected, TOLERANCE), None);
     let mut wrong = expected.clone();
     wrong[40] += 0.01;
-    assert_eq!(most_different(&wrong, &expected), Some((40, wrong[40], expected[40])));
+    assert_eq!(most_different(&wrong, &expected, TOLERANCE), Some((40, wrong[40], expected[40])));
     for (index, broken) in [(7, f32::NAN), (8, f32::INFINITY)] {
         let mut wrong = expected.clone();
         wrong[index] = broken;
-        assert_eq!(most_different(&wrong, &expected).map(|(index, ..)| index), Some(index));
+        assert_eq!(most_different(&wrong, &expected, TOLERANCE).map(|(index, ..)| index), Some(index));
     }
-    assert_eq!(most_different(&expected[..99], &expected).map(|(index, ..)| index), Some(99));
+    assert_eq!(most_different(&expected[..99], &expected, TOLERANCE).map(|(index, ..)| index), Some(99));
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn an_operation_that_differs_by_device_is_found() {
         vec![1.0, if is_flex { 2.0 } else { 2.1 }]
     });
     for (_, device) in present() {
-        let found = difference(spoilt, &device).expect("a difference");
+        let found = difference(spoilt, TOLERANCE, &device).expect("a difference");
         assert_eq!((found.operation, found.index, found.found, found.expected), ("spoilt", 1, 2.1, 2.0));
     }
 }

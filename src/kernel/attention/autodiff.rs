@@ -6,7 +6,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-use super::{Attention, AttentionBackward, Inputs, Mask};
+use super::{Attention, AttentionBackward, Inputs, Kept, Mask};
 
 impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
     fn attention_forward(
@@ -19,11 +19,12 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
         struct Step;
 
         impl<B: AttentionBackward> Backward<B, 3> for Step {
-            type State = Inputs<B>;
+            type State = (Inputs<B>, Option<Kept<B>>);
 
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let gradients = B::attention_backward(grad, ops.state);
+                let (inputs, kept) = ops.state;
+                let gradients = B::attention_backward(grad, inputs, kept);
                 for (node, gradient) in ops.parents.into_iter().zip(gradients) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -40,8 +41,9 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
         let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
         match Step.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let inputs = Inputs { q: q.clone(), k: k.clone(), v: v.clone(), mask: mask.clone() };
-                prep.finish(inputs, B::attention_forward(q, k, v, mask))
+                let inputs = Inputs { q, k, v, mask };
+                let (y, kept) = B::attention_kept(inputs.clone());
+                prep.finish((inputs, kept), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::attention_forward(q, k, v, mask)),
         }

@@ -5,6 +5,8 @@ mod autodiff;
 mod cached;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod mask;
 #[cfg(feature = "tch")]
 mod torch;
@@ -21,12 +23,12 @@ use burn::tensor::{Device, Int, Tensor, activation::softmax};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// Whether keys that no query of a block sees cost nothing here, so that documents in one row are as fast as in rows of their own.
 pub fn skips_masked_keys(device: &Device) -> bool {
-    super::is_flex(device)
+    super::is_flex(device) || super::is_cube(device)
 }
 
 /// `softmax(q·kᵀ / √head_dim)·v` over the keys that each query may see (Vaswani et al., 2017, arXiv:1706.03762,
@@ -108,7 +110,7 @@ pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Caus
 
 /// The operation on a backend; shapes are those of [`attention`].
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 trait Attention: Backend {
     fn attention_forward(
         q: FloatTensor<Self>,
@@ -121,8 +123,29 @@ trait Attention: Backend {
 /// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
 trait AttentionBackward: Attention {
+    /// The result, and what the gradients read of it, or nothing where they compute it again.
+    fn attention_kept(inputs: Inputs<Self>) -> (FloatTensor<Self>, Option<Kept<Self>>) {
+        let Inputs { q, k, v, mask } = inputs;
+        (Self::attention_forward(q, k, v, mask), None)
+    }
+
     /// The gradients of `q`, `k` and `v`.
-    fn attention_backward(grad: FloatTensor<Self>, inputs: Inputs<Self>) -> [FloatTensor<Self>; 3];
+    fn attention_backward(
+        grad: FloatTensor<Self>,
+        inputs: Inputs<Self>,
+        kept: Option<Kept<Self>>,
+    ) -> [FloatTensor<Self>; 3];
+}
+
+/// What a forward pass keeps beside its inputs.
+#[cfg(feature = "flex")]
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the bodies for CPUs compute the weights again"))]
+struct Kept<B: Backend> {
+    /// The result.
+    y: FloatTensor<B>,
+    /// The logarithm of the sum of the exponentials of its scores for each head of each query, float32; 0 of padding.
+    logsumexp: FloatTensor<B>,
 }
 
 /// The arguments of attention.

@@ -5,7 +5,7 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-use super::{Attention, AttentionBackward, Band, Inputs, Mask};
+use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
 use crate::kernel::torch::gradients;
 
 /// Which keys the queries see, as the operation takes it.
@@ -75,7 +75,7 @@ impl Attention for LibTorch {
 }
 
 impl AttentionBackward for LibTorch {
-    fn attention_backward(grad: TchTensor, inputs: Inputs<Self>) -> [TchTensor; 3] {
+    fn attention_backward(grad: TchTensor, inputs: Inputs<Self>, _: Option<Kept<Self>>) -> [TchTensor; 3] {
         let Inputs { q, k, v, mask } = inputs;
         let visible = Visible::new(&mask, &q.tensor);
         gradients([&q, &k, &v], &grad, |inputs| visible.attend(inputs.each_ref()))

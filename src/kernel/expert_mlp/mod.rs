@@ -6,6 +6,8 @@ mod autodiff;
 mod cpu;
 #[cfg(feature = "flex")]
 mod cpu_backward;
+#[cfg(feature = "cube")]
+mod cube;
 mod experts;
 mod grouped;
 #[cfg(all(test, feature = "flex"))]
@@ -32,7 +34,7 @@ use super::silu_mul::silu_mul_reference;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `y_t = Σ_j weights[t, j] · down_e(silu(gate_e(x_t)) ∘ up_e(x_t))`, `e = chosen[t, j]`
@@ -89,7 +91,7 @@ pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, 
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 trait ExpertMlp: Backend {
     /// The weighted outputs of the chosen experts.
     fn expert_mlp(

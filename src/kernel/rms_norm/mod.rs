@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "tch")]
 mod torch;
 
@@ -13,7 +15,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `y = x / √(mean(x²) + ε) ∘ weight` (Zhang & Sennrich, 2019, arXiv:1910.07467, §4).
@@ -46,7 +48,7 @@ pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsil
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 trait RmsNorm: Backend {
     /// The normalized rows.
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;

@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "tch")]
 mod torch;
 
@@ -13,7 +15,7 @@ use burn::tensor::{Device, Tensor, activation};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `silu(gate) ∘ up`, `silu(x) = x / (1 + e^-x)` (Shazeer, 2020, arXiv:2002.05202, §2).
@@ -39,7 +41,7 @@ pub fn silu_mul_reference<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Ten
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 pub(super) trait SiluMul: Backend {
     /// `silu(gate) ∘ up`.
     fn silu_mul(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;

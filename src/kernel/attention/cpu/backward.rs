@@ -9,7 +9,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
-use super::super::{AttentionBackward, Inputs};
+use super::super::{AttentionBackward, Inputs, Kept};
 use super::layout::{BLOCK, Sizes, Visible};
 use crate::kernel::cpu::{
     Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, sum_by, tensor, values, vectorized,
@@ -24,7 +24,7 @@ struct GroupGradients {
 }
 
 impl AttentionBackward for Flex {
-    fn attention_backward(grad: FlexTensor, inputs: Inputs<Self>) -> [FlexTensor; 3] {
+    fn attention_backward(grad: FlexTensor, inputs: Inputs<Self>, _: Option<Kept<Self>>) -> [FlexTensor; 3] {
         let Inputs { q, k, v, mask } = inputs;
         let (grad, q, k, v) = (dense(grad), dense(q), dense(k), dense(v));
         let sizes = Sizes::of(&q, &k);

@@ -1,0 +1,175 @@
+//! Kernels in CubeCL against the references on Flex, at small and odd sizes, gradients included, on every device of CubeCL that
+//! is present, refused at its opening or not.
+
+use burn::module::Param;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::device::check::{flat, numbers};
+use crate::kernel::attention::{CausalMask, attention, attention_reference};
+use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
+use crate::kernel::rms_norm::{rms_norm, rms_norm_reference};
+use crate::kernel::rope::{rope, rope_reference};
+use crate::kernel::silu_mul::{silu_mul, silu_mul_reference};
+
+/// Largest difference, in units of the largest number of a result: a sum in another order.
+const TOLERANCE: f32 = 1e-5;
+
+/// The result of `f`, and the gradients of `Σ y ∘ scale` with respect to its arguments.
+fn results<const N: usize, const D: usize, const R: usize>(
+    shapes: [[usize; D]; N],
+    f: impl FnOnce([Tensor<D>; N]) -> Tensor<R>,
+    device: &Device,
+) -> Vec<Vec<f32>> {
+    let device = device.clone().autodiff();
+    let leaves: [Tensor<D>; N] = std::array::from_fn(|salt| numbers(salt, shapes[salt], &device).require_grad());
+    let y = f(leaves.clone());
+    let grads = (y.clone() * numbers(9, y.dims(), &device)).sum().backward();
+    let of_leaf = |leaf: &Tensor<D>| flat(leaf.grad(&grads).expect("y depends on it"));
+    std::iter::once(flat(y.inner())).chain(leaves.iter().map(of_leaf)).collect()
+}
+
+/// Asserts that the kernel gives on each device the results that the reference gives on Flex.
+fn assert_equal(case: &str, kernel: impl Fn(&Device) -> Vec<Vec<f32>>, reference: impl Fn(&Device) -> Vec<Vec<f32>>) {
+    for (name, device) in
+        super::present().iter().filter(|(name, _)| ["cuda", "vulkan", "wgpu"].contains(&name.as_str()))
+    {
+        let (found, expected) = (kernel(device), reference(&Device::flex()));
+        assert_eq!(found.len(), expected.len());
+        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found.len(), expected.len(), "{case} on {name}, part {part}");
+            let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            for (index, (a, b)) in found.iter().zip(expected).enumerate() {
+                let is_equal = (a - b).abs() <= TOLERANCE * largest;
+                assert!(is_equal, "{case} on {name}, part {part}, element {index}: found {a}, expected {b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rms_norm_is_that_of_the_reference() {
+    for [rows, width] in [[1, 3], [3, 17], [70, 96], [130, 576], [2, 1030]] {
+        let run = |f: fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>, device: &Device| {
+            results([[rows, width], [1, width]], |[x, weight]| f(x, weight.reshape([width]), 1e-5), device)
+        };
+        let case = format!("rms_norm of [{rows}, {width}]");
+        assert_equal(&case, |device| run(rms_norm, device), |device| run(rms_norm_reference, device));
+    }
+}
+
+#[test]
+fn silu_mul_is_that_of_the_reference() {
+    for shape in [[1, 1], [3, 17], [40, 100]] {
+        let run = |f: fn(Tensor<2>, Tensor<2>) -> Tensor<2>, device: &Device| {
+            results([shape; 2], |[gate, up]| f(gate * 6.0, up), device)
+        };
+        assert_equal("silu_mul", |device| run(silu_mul, device), |device| run(silu_mul_reference, device));
+    }
+}
+
+#[test]
+fn rope_is_that_of_the_reference() {
+    for (shape, rows) in [([1, 1, 1, 2], 1), ([2, 5, 3, 6], 1), ([3, 40, 2, 24], 3)] {
+        let run = |f: fn(Tensor<4>, Tensor<3>, Tensor<3>) -> Tensor<4>, device: &Device| {
+            let [cos, sin] = [1, 2].map(|salt| numbers(salt, [rows, shape[1], shape[3] / 2], device));
+            results([shape], |[x]| f(x, cos, sin), device)
+        };
+        assert_equal("rope", |device| run(rope, device), |device| run(rope_reference, device));
+    }
+}
+
+type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
+
+#[test]
+fn experts_are_those_of_the_reference() {
+    // Tokens, experts, experts per token, width, hidden size: with idle experts, and with more visits than a tile has rows.
+    for [tokens, num_experts, k, width, hidden] in
+        [[1, 1, 1, 1, 1], [3, 9, 1, 5, 7], [19, 5, 2, 33, 70], [250, 3, 2, 65, 20]]
+    {
+        let run = |f: ExpertMlp, device: &Device| {
+            let matrices =
+                [[num_experts * width, hidden], [num_experts * width, hidden], [num_experts * hidden, width]];
+            let shapes = [[tokens, hidden], [tokens, num_experts], matrices[0], matrices[1], matrices[2]];
+            let run = |[x, scores, gate, up, down]: [Tensor<2>; 5]| {
+                let stack = |matrices: Tensor<2>, shape: [usize; 3]| {
+                    Param::initialized(Default::default(), matrices.reshape(shape))
+                };
+                let experts = Experts::Stacked(StackedExperts {
+                    gate_proj: stack(gate, [num_experts, width, hidden]),
+                    up_proj: stack(up, [num_experts, width, hidden]),
+                    down_proj: stack(down, [num_experts, hidden, width]),
+                });
+                let chosen = scores.clone().without_autodiff().topk_with_indices(k, 1).1;
+                let weights = scores.gather(1, chosen.clone());
+                f(x, if k > 1 { softmax(weights, 1) } else { weights }, chosen, &experts)
+            };
+            results(shapes, run, device)
+        };
+        let case =
+            format!("{num_experts} experts of width {width}, hidden size {hidden}, {k} for each of {tokens} tokens");
+        assert_equal(&case, |device| run(expert_mlp, device), |device| run(expert_mlp_reference, device));
+    }
+}
+
+type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, &CausalMask) -> Tensor<4>;
+
+/// Batch, queries, capacity, query heads, key/value heads, width of a head.
+type Sizes = [usize; 6];
+
+fn of_attention(
+    f: Attention,
+    [batch, queries, capacity, heads, kv_heads, width]: Sizes,
+    mask: impl Fn(&Device) -> CausalMask,
+    device: &Device,
+) -> Vec<Vec<f32>> {
+    let kv = [batch, capacity, kv_heads, width];
+    results([[batch, queries, heads, width], kv, kv], |[q, k, v]| f(q * 3.0, k, v, &mask(device)), device)
+}
+
+#[test]
+fn attention_is_that_of_the_reference() {
+    // Sizes, keys before the first query, window.
+    let cases: [(Sizes, usize, Option<usize>); 9] = [
+        ([1, 1, 1, 1, 1, 2], 0, None),
+        ([2, 7, 7, 4, 2, 6], 0, None),
+        ([1, 40, 40, 3, 3, 10], 0, None),
+        ([1, 50, 53, 6, 2, 16], 0, Some(9)),
+        ([2, 1, 49, 6, 2, 8], 40, None),
+        ([2, 5, 40, 4, 4, 33], 33, Some(11)),
+        ([1, 20, 70, 7, 1, 64], 50, Some(1)),
+        ([1, 33, 33, 2, 1, 128], 0, None),
+        ([1, 9, 20, 2, 2, 260], 11, None),
+    ];
+    for (sizes, past, window) in cases {
+        let run = |f: Attention, device: &Device| of_attention(f, sizes, |_| CausalMask::band(past, window), device);
+        let case = format!("attention of {sizes:?} after {past}, window {window:?}");
+        assert_equal(&case, |device| run(attention, device), |device| run(attention_reference, device));
+    }
+}
+
+#[test]
+fn ragged_attention_is_that_of_the_reference() {
+    // Two documents in a row; a sequence behind cached keys; one that is all padding; one query with a window.
+    let mask = |device: &Device| {
+        let documents = (0..19).map(|i| if i < 7 { 0..i + 1 } else { 7..i + 1 }).collect();
+        CausalMask::ragged(&[documents, (0..11).map(|i| 0..i + 21).collect(), vec![], vec![30..40]], device)
+    };
+    for [heads, kv_heads, width] in [[6, 2, 8], [4, 4, 20]] {
+        let sizes = [4, 19, 41, heads, kv_heads, width];
+        let run = |f: Attention, device: &Device| of_attention(f, sizes, mask, device);
+        let case = format!("ragged attention of {sizes:?}");
+        assert_equal(&case, |device| run(attention, device), |device| run(attention_reference, device));
+    }
+}
+
+#[test]
+fn keys_behind_the_last_that_is_seen_are_not_read() {
+    let run = |device: &Device, spoilt: f32| {
+        let [q, k, v] = [3, 20, 20].map(|len| numbers::<4>(len, [1, len, 2, 8], device));
+        let rest = Tensor::full([1, 5, 2, 8], spoilt, device);
+        let [k, v] = [k, v].map(|x| x.slice_assign([0..1, 15..20, 0..2, 0..8], rest.clone()));
+        vec![flat(attention(q, k, v, &CausalMask::band(12, None)))]
+    };
+    assert_equal("attention before spoilt keys", |device| run(device, f32::NAN), |device| run(device, 0.0));
+}

@@ -1,0 +1,125 @@
+//! The gradients of attention: with `p` a weight and `s` its score, `ds = p·(dy·v − dy·y)`.
+
+use burn_cubecl::cubecl::{self, prelude::*};
+
+use super::tile::{Sizes, accumulate, dot, load_keys, load_rows, scores, store, vectors, zeros};
+
+/// The logsumexp of each row, and its `dy·y`: they are one buffer, as devices have few. A unit has a row.
+#[cube(launch)]
+pub fn of_rows<F: Float>(
+    grad: &[F],
+    y: &[F],
+    logsumexp: &[f32],
+    rows: &mut [f32],
+    num_rows: usize,
+    #[comptime] head_dim: usize,
+    #[define(F)] _float: ElemType,
+) {
+    let row = ABSOLUTE_POS;
+    if row >= num_rows {
+        terminate!();
+    }
+    let mut along = 0.0f32;
+    for i in row * head_dim..(row + 1) * head_dim {
+        along += f32::cast_from(grad[i]) * f32::cast_from(y[i]);
+    }
+    rows[2 * row] = logsumexp[row];
+    rows[2 * row + 1] = along;
+}
+
+/// `dq`. Units are those of the forward pass.
+#[cube(launch)]
+pub fn of_queries<F: Float>(
+    grad: &[F],
+    q: &[F],
+    k: &[F],
+    v: &[F],
+    bounds: &[i32],
+    rows: &[f32],
+    dq: &mut [F],
+    sizes: Sizes,
+    #[define(F)] _float: ElemType,
+) {
+    let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    let first_row = CUBE_POS_X as usize * sizes.tile;
+    let row = first_row + lane_row;
+    let (first, end) = sizes.seen(bounds, row);
+    let (tile_first, tile_end) = sizes.seen_by_tile(bounds, first_row);
+    let mut keys = vectors(&sizes);
+    let mut values = vectors(&sizes);
+    let mut dscores = scores(&sizes);
+    let mut sums = zeros(&sizes);
+    for start in range_stepped(tile_first, tile_end, sizes.tile) {
+        load_keys::<F>(&mut keys, k, start, tile_end, &sizes);
+        load_keys::<F>(&mut values, v, start, tile_end, &sizes);
+        sync_cube();
+        let key = start + lane;
+        let mut dscore = 0.0f32;
+        if key >= first && key < end {
+            let place = sizes.place(row);
+            let score = dot::<F>(q, place, &keys, lane, &sizes) * sizes.scale;
+            let dweight = dot::<F>(grad, place, &values, lane, &sizes);
+            dscore = (score - rows[2 * place]).exp() * (dweight - rows[2 * place + 1]);
+        }
+        dscores[lane_row * sizes.tile + lane] = dscore;
+        sync_cube();
+        accumulate(&mut sums, &dscores, lane_row, &keys, &sizes);
+        sync_cube();
+    }
+    if row < sizes.num_rows() {
+        store::<F>(dq, sizes.place(row), &sums, sizes.scale, &sizes);
+    }
+}
+
+/// `dk` and `dv`. Unit `(x, y)` has key `y`: its score with row `x` of each tile, and every `tile`-th column of the results.
+#[cube(launch)]
+pub fn of_keys<F: Float>(
+    grad: &[F],
+    q: &[F],
+    k: &[F],
+    v: &[F],
+    bounds: &[i32],
+    rows: &[f32],
+    dk: &mut [F],
+    dv: &mut [F],
+    sizes: Sizes,
+    #[define(F)] _float: ElemType,
+) {
+    let (lane, lane_key) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    let first_key = CUBE_POS_X as usize * sizes.tile;
+    let key = first_key + lane_key;
+    let mut queries = vectors(&sizes);
+    let mut grads = vectors(&sizes);
+    let mut weights = scores(&sizes);
+    let mut dscores = scores(&sizes);
+    let mut key_sums = zeros(&sizes);
+    let mut value_sums = zeros(&sizes);
+    for first_row in range_stepped(0usize, sizes.num_rows(), sizes.tile) {
+        let (tile_first, tile_end) = sizes.seen_by_tile(bounds, first_row);
+        if tile_first < first_key + sizes.tile && tile_end > first_key {
+            load_rows::<F>(&mut queries, q, first_row, &sizes);
+            load_rows::<F>(&mut grads, grad, first_row, &sizes);
+            sync_cube();
+            let (first, end) = sizes.seen(bounds, first_row + lane);
+            let mut weight = 0.0f32;
+            let mut dscore = 0.0f32;
+            if key >= first && key < end {
+                let place = sizes.place(first_row + lane);
+                let score = dot::<F>(k, sizes.key(key), &queries, lane, &sizes) * sizes.scale;
+                let dweight = dot::<F>(v, sizes.key(key), &grads, lane, &sizes);
+                weight = (score - rows[2 * place]).exp();
+                dscore = weight * (dweight - rows[2 * place + 1]);
+            }
+            weights[lane_key * sizes.tile + lane] = weight;
+            dscores[lane_key * sizes.tile + lane] = dscore;
+            sync_cube();
+            accumulate(&mut value_sums, &weights, lane_key, &grads, &sizes);
+            accumulate(&mut key_sums, &dscores, lane_key, &queries, &sizes);
+            sync_cube();
+        }
+    }
+    if key < sizes.capacity {
+        store::<F>(dk, sizes.key(key), &key_sums, sizes.scale, &sizes);
+        store::<F>(dv, sizes.key(key), &value_sums, 1.0f32, &sizes);
+    }
+}

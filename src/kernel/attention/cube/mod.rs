@@ -1,0 +1,187 @@
+//! Attention in CubeCL, in tiles of rows and keys (Dao et al., 2022, arXiv:2205.14135, §3.1): nothing of size queries × keys
+//! is in memory, and the backward pass has the logsumexp of each row.
+//!
+//! The rows of a key/value head are its query heads, for each query in turn: `row = query · group + head in the group`. A tile
+//! of rows therefore reads a key once for the whole group, and one cube sums the gradient of a key over the group. The keys
+//! that a query sees are two int32 in `bounds`, made on the device.
+
+mod backward;
+mod forward;
+mod tile;
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::{Cube, DType, TensorMetadata};
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+use self::tile::SizesLaunch;
+use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
+use crate::kernel::cube::{UNITS, cubes, empty, empty_like, input, output};
+
+/// The keys `end - window..end` of each query, `end = past + query + 1`.
+#[cube(launch)]
+fn band_bounds(bounds: &mut [i32], num_queries: usize, past: usize, window: usize) {
+    let query = ABSOLUTE_POS;
+    if query >= num_queries {
+        terminate!();
+    }
+    let end = past + query + 1;
+    bounds[query * 2] = i32::cast_from(end - min(window, end));
+    bounds[query * 2 + 1] = i32::cast_from(end);
+}
+
+/// How the kernels are launched.
+struct Plan {
+    batch_size: usize,
+    num_queries: usize,
+    capacity: usize,
+    num_kv_heads: usize,
+    /// Query heads of a key/value head.
+    group: usize,
+    head_dim: usize,
+    /// Rows and keys of a tile.
+    tile: usize,
+    /// The first key that a query sees, and one past the last.
+    bounds: CubeTensor,
+    /// Elements of `bounds` from one sequence to the next; 0 if all have the same.
+    bounds_stride: usize,
+}
+
+impl Plan {
+    fn new(q: &CubeTensor, k: &CubeTensor, mask: Mask<Cube>) -> Self {
+        let [batch_size, num_queries, num_heads, head_dim] = q.shape().dims();
+        let [_, capacity, num_kv_heads, _] = k.shape().dims();
+        let (bounds, bounds_stride) = match mask {
+            Mask::Band(Band { past, window }) => {
+                let bounds = empty([num_queries, 2], DType::I32, q);
+                let cubes = CubeCount::Static(num_queries.div_ceil(UNITS as usize) as u32, 1, 1);
+                let window = window.unwrap_or(capacity);
+                let units = CubeDim::new_1d(UNITS);
+                band_bounds::launch(&q.client, cubes, units, output(&bounds), num_queries, past, window);
+                (bounds, 0)
+            }
+            Mask::Ragged { bounds, .. } => (burn_cubecl::kernel::cast(bounds, DType::I32), 2 * num_queries),
+        };
+        // Of the kernels, the gradient of keys has the most in shared memory: two tiles and two of scores.
+        let hardware = &q.client.properties().hardware;
+        let fits = |tile: usize| {
+            let floats = 2 * tile * (head_dim + 1) + 2 * tile * tile;
+            4 * floats <= hardware.max_shared_memory_size && tile * tile <= hardware.max_units_per_cube as usize
+        };
+        let tile = [16, 8, 4].into_iter().find(|&tile| fits(tile)).unwrap_or(2);
+        let group = num_heads / num_kv_heads;
+        Self { batch_size, num_queries, capacity, num_kv_heads, group, head_dim, tile, bounds, bounds_stride }
+    }
+
+    fn sizes(&self) -> SizesLaunch {
+        SizesLaunch::new(
+            self.num_queries,
+            self.capacity,
+            self.num_kv_heads,
+            self.bounds_stride,
+            (self.head_dim as f32).sqrt().recip(),
+            self.group,
+            self.head_dim,
+            self.tile,
+            self.head_dim.div_ceil(self.tile),
+        )
+    }
+
+    /// A cube for each tile of `len` rows or keys, of each key/value head of each sequence.
+    fn cubes(&self, len: usize) -> CubeCount {
+        let [tiles, heads, sequences] = [len.div_ceil(self.tile), self.num_kv_heads, self.batch_size];
+        CubeCount::Static(tiles as u32, heads as u32, sequences as u32)
+    }
+
+    fn rows(&self) -> CubeCount {
+        self.cubes(self.num_queries * self.group)
+    }
+
+    fn units(&self) -> CubeDim {
+        CubeDim::new_2d(self.tile as u32, self.tile as u32)
+    }
+
+    /// Heads of queries.
+    fn num_rows(&self) -> usize {
+        self.batch_size * self.num_queries * self.num_kv_heads * self.group
+    }
+}
+
+impl Attention for Cube {
+    fn attention_forward(q: CubeTensor, k: CubeTensor, v: CubeTensor, mask: Mask<Self>) -> CubeTensor {
+        let (y, _) = Self::attention_kept(Inputs { q, k, v, mask });
+        y
+    }
+}
+
+impl AttentionBackward for Cube {
+    fn attention_kept(inputs: Inputs<Self>) -> (CubeTensor, Option<Kept<Self>>) {
+        let Inputs { q, k, v, mask } = inputs;
+        let plan = Plan::new(&q, &k, mask);
+        let (y, logsumexp) = (empty_like(&q), empty([plan.num_rows()], DType::F32, &q));
+        forward::forward::launch(
+            &q.client,
+            plan.rows(),
+            plan.units(),
+            input(&q),
+            input(&k),
+            input(&v),
+            input(&plan.bounds),
+            output(&y),
+            output(&logsumexp),
+            plan.sizes(),
+            dtype_to_elem_type(q.dtype),
+        );
+        (y.clone(), Some(Kept { y, logsumexp }))
+    }
+
+    fn attention_backward(grad: CubeTensor, inputs: Inputs<Self>, kept: Option<Kept<Self>>) -> [CubeTensor; 3] {
+        let Inputs { q, k, v, mask } = inputs;
+        let Kept { y, logsumexp } = kept.expect("the forward pass keeps them");
+        let plan = Plan::new(&q, &k, mask);
+        let (gradients, rows) = ([&q, &k, &v].map(empty_like), empty([plan.num_rows(), 2], DType::F32, &q));
+        let [dq, dk, dv] = &gradients;
+        backward::of_rows::launch(
+            &q.client,
+            cubes(plan.num_rows().div_ceil(UNITS as usize), &q),
+            CubeDim::new_1d(UNITS),
+            input(&grad),
+            input(&y),
+            input(&logsumexp),
+            output(&rows),
+            plan.num_rows(),
+            plan.head_dim,
+            dtype_to_elem_type(q.dtype),
+        );
+        backward::of_queries::launch(
+            &q.client,
+            plan.rows(),
+            plan.units(),
+            input(&grad),
+            input(&q),
+            input(&k),
+            input(&v),
+            input(&plan.bounds),
+            input(&rows),
+            output(dq),
+            plan.sizes(),
+            dtype_to_elem_type(q.dtype),
+        );
+        backward::of_keys::launch(
+            &q.client,
+            plan.cubes(plan.capacity),
+            plan.units(),
+            input(&grad),
+            input(&q),
+            input(&k),
+            input(&v),
+            input(&plan.bounds),
+            input(&rows),
+            output(dk),
+            output(dv),
+            plan.sizes(),
+            dtype_to_elem_type(q.dtype),
+        );
+        gradients
+    }
+}

@@ -1,0 +1,55 @@
+//! The experts in CubeCL: visits are sorted by expert on the device, and the products of all experts are one launch, whose
+//! tiles find their expert there. The gradients are those of `cpu_backward.rs`.
+
+mod product;
+mod rows;
+mod visits;
+
+use burn::backend::{Cube, TensorMetadata};
+use burn_cubecl::tensor::CubeTensor;
+
+use self::product::{Rows, Weights};
+use self::visits::Visits;
+use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
+use crate::kernel::silu_mul::SiluMul;
+
+impl ExpertMlp for Cube {
+    fn expert_mlp(x: CubeTensor, weights: CubeTensor, chosen: CubeTensor, experts: ExpertOperand<Self>) -> CubeTensor {
+        let [gate, up, down] = experts.into_stacks();
+        let [y, ..] = Self::expert_mlp_saved([x, weights, gate, up, down], chosen);
+        y
+    }
+}
+
+impl ExpertMlpBackward for Cube {
+    fn expert_mlp_saved(inputs: Inputs<Self>, chosen: CubeTensor) -> [CubeTensor; 3] {
+        let [x, weights, gate, up, down] = inputs;
+        let visits = Visits::sort(chosen, gate.shape()[0]);
+        let x = Rows::OfTokens(&x);
+        let [gate, up] = [gate, up].map(|stack| visits.product(x, Weights::Transposed(&stack), None));
+        let h = Self::silu_mul(gate.clone(), up.clone());
+        let y = visits.product(Rows::OfVisits(&h), Weights::Transposed(&down), None);
+        [visits.sum(&y, Some(&weights)), gate, up]
+    }
+
+    fn expert_mlp_backward(
+        grad: CubeTensor,
+        inputs: Inputs<Self>,
+        chosen: CubeTensor,
+        saved: [CubeTensor; 2],
+        of_matrices: bool,
+    ) -> Gradients<Self> {
+        let [x, weights, gate, up, down] = inputs;
+        let visits = Visits::sort(chosen, gate.shape()[0]);
+        let (x, dy) = (Rows::OfTokens(&x), Rows::OfTokens(&grad));
+        let z = visits.product(dy, Weights::Plain(&down), None);
+        let [dgate, dup] = visits.gradients_of_hidden(&z, &saved, &weights);
+        let (weighted, dweights) = visits.weighted_hidden(&z, &saved, &weights);
+        let [dgate, dup] = [&dgate, &dup].map(Rows::OfVisits);
+        let dx = visits.product(dgate, Weights::Plain(&gate), None);
+        let dx = visits.sum(&visits.product(dup, Weights::Plain(&up), Some(dx)), None);
+        let of_matrices = of_matrices
+            .then(|| [visits.outer(dgate, x), visits.outer(dup, x), visits.outer(dy, Rows::OfVisits(&weighted))]);
+        ([dx, dweights], of_matrices)
+    }
+}

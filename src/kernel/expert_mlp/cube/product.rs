@@ -1,0 +1,291 @@
+//! Products of the rows of each expert: a cube has a tile of the result, a unit a part of it in registers.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::{DType, TensorMetadata};
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+use super::visits::Visits;
+use crate::kernel::cube::{empty, input, output};
+
+/// Rows and columns of a tile of the result.
+const TILE: usize = 64;
+/// Terms of the sums that are in shared memory at a time.
+const DEPTH: usize = 16;
+/// Units along rows, and along columns.
+const LANES: usize = 16;
+/// Rows, and columns, of a unit; they are [`LANES`] apart.
+const OWN: usize = TILE / LANES;
+/// Elements from one row of a tile to the next, odd, so that rows begin in different banks.
+const STRIDE: usize = DEPTH + 1;
+
+/// A matrix with a row for each place.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// It has the rows.
+    OfVisits(&'a CubeTensor),
+    /// It has a row for each token.
+    OfTokens(&'a CubeTensor),
+}
+
+impl Rows<'_> {
+    fn tensor(&self) -> &CubeTensor {
+        match self {
+            Self::OfVisits(x) | Self::OfTokens(x) => x,
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.tensor().shape()[1]
+    }
+
+    /// By how much a visit is divided to find its row; 0 if the row is the place.
+    fn divisor(&self, k: usize) -> usize {
+        match self {
+            Self::OfVisits(_) => 0,
+            Self::OfTokens(_) => k,
+        }
+    }
+}
+
+/// A matrix for each expert.
+#[derive(Clone, Copy)]
+pub enum Weights<'a> {
+    /// `[num_experts, in, out]`.
+    Plain(&'a CubeTensor),
+    /// `[num_experts, out, in]`.
+    Transposed(&'a CubeTensor),
+}
+
+impl Visits {
+    /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one.
+    pub fn product(&self, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
+        let (stack, is_transposed) = match weights {
+            Weights::Plain(stack) => (stack, false),
+            Weights::Transposed(stack) => (stack, true),
+        };
+        let (inner, columns) = (x.width(), stack.shape()[if is_transposed { 1 } else { 2 }]);
+        let is_added = sum.is_some();
+        let y = sum.unwrap_or_else(|| empty([self.num_visits, columns], DType::F32, stack));
+        // Each expert has one tile that is not full at most.
+        let tiles = self.num_visits / TILE + self.num_experts;
+        product::launch(
+            &y.client,
+            CubeCount::Static(columns.div_ceil(TILE) as u32, tiles as u32, 1),
+            CubeDim::new_2d(LANES as u32, LANES as u32),
+            input(x.tensor()),
+            input(stack),
+            input(&self.order),
+            input(&self.starts),
+            output(&y),
+            self.num_experts,
+            inner,
+            columns,
+            x.divisor(self.k),
+            is_transposed,
+            is_added,
+            dtype_to_elem_type(stack.dtype),
+        );
+        y
+    }
+
+    /// `Σ aᵀ·b` over the rows of each expert: `[num_experts, columns of a, columns of b]`.
+    pub fn outer(&self, a: Rows, b: Rows) -> CubeTensor {
+        let (rows, columns) = (a.width(), b.width());
+        let y = empty([self.num_experts, rows, columns], DType::F32, a.tensor());
+        outer::launch(
+            &y.client,
+            CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, self.num_experts as u32),
+            CubeDim::new_2d(LANES as u32, LANES as u32),
+            input(a.tensor()),
+            input(b.tensor()),
+            input(&self.order),
+            input(&self.starts),
+            output(&y),
+            rows,
+            columns,
+            a.divisor(self.k),
+            b.divisor(self.k),
+        );
+        y
+    }
+}
+
+/// The row of a matrix at a place.
+#[cube]
+fn row_of(order: &[i32], place: usize, #[comptime] divisor: usize) -> usize {
+    let mut row = place;
+    if comptime!(divisor != 0) {
+        row = usize::cast_from(order[place]) / divisor;
+    }
+    row
+}
+
+/// The sums of this unit.
+#[cube]
+fn zeros() -> Array<f32> {
+    let mut sums = Array::<f32>::new(comptime!(OWN * OWN));
+    #[unroll]
+    for i in 0..comptime!(OWN * OWN) {
+        sums[i] = 0.0f32;
+    }
+    sums
+}
+
+/// Adds the products of two tiles.
+#[cube]
+fn accumulate(sums: &mut Array<f32>, a: &Shared<[f32]>, b: &Shared<[f32]>) {
+    let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
+    for depth in 0..DEPTH {
+        #[unroll]
+        for i in 0..OWN {
+            let x = a[(lane_row + i * LANES) * STRIDE + depth];
+            #[unroll]
+            for j in 0..OWN {
+                sums[i * OWN + j] += x * b[(lane + j * LANES) * STRIDE + depth];
+            }
+        }
+    }
+}
+
+#[cube(launch)]
+fn product<W: Float>(
+    x: &[f32],
+    weights: &[W],
+    order: &[i32],
+    starts: &[i32],
+    y: &mut [f32],
+    num_experts: usize,
+    inner: usize,
+    columns: usize,
+    #[comptime] divisor: usize,
+    #[comptime] is_transposed: bool,
+    #[comptime] is_added: bool,
+    #[define(W)] _weight: ElemType,
+) {
+    // The tiles of the experts follow one another.
+    let mut tile = CUBE_POS_Y as usize;
+    let mut expert = num_experts;
+    let mut first_row = 0usize;
+    let mut end = 0usize;
+    for candidate in 0..num_experts {
+        if expert == num_experts {
+            let (start, next) = (usize::cast_from(starts[candidate]), usize::cast_from(starts[candidate + 1]));
+            let tiles = (next - start).div_ceil(TILE);
+            if tile < tiles {
+                expert = candidate;
+                first_row = start + tile * TILE;
+                end = next;
+            } else {
+                tile -= tiles;
+            }
+        }
+    }
+    if expert == num_experts {
+        terminate!();
+    }
+    let first_column = CUBE_POS_X as usize * TILE;
+    let matrix = expert * inner * columns;
+    let mut a = Shared::<[f32]>::new_slice(comptime!(TILE * STRIDE));
+    let mut b = Shared::<[f32]>::new_slice(comptime!(TILE * STRIDE));
+    let mut sums = zeros();
+    for first in range_stepped(0usize, inner, DEPTH) {
+        for i in range_stepped(UNIT_POS as usize, TILE * DEPTH, LANES * LANES) {
+            let (row, depth) = (i / DEPTH, i % DEPTH);
+            let mut value = 0.0f32;
+            if first_row + row < end && first + depth < inner {
+                value = x[row_of(order, first_row + row, divisor) * inner + first + depth];
+            }
+            a[row * STRIDE + depth] = value;
+        }
+        for i in range_stepped(UNIT_POS as usize, TILE * DEPTH, LANES * LANES) {
+            // Neighbours in memory go to neighbouring units.
+            let mut column = i % TILE;
+            let mut depth = i / TILE;
+            if comptime!(is_transposed) {
+                column = i / DEPTH;
+                depth = i % DEPTH;
+            }
+            let mut value = 0.0f32;
+            if first_column + column < columns && first + depth < inner {
+                let mut at = (first + depth) * columns + first_column + column;
+                if comptime!(is_transposed) {
+                    at = (first_column + column) * inner + first + depth;
+                }
+                value = f32::cast_from(weights[matrix + at]);
+            }
+            b[column * STRIDE + depth] = value;
+        }
+        sync_cube();
+        accumulate(&mut sums, &a, &b);
+        sync_cube();
+    }
+    #[unroll]
+    for i in 0..OWN {
+        #[unroll]
+        for j in 0..OWN {
+            let row = first_row + UNIT_POS_Y as usize + i * LANES;
+            let column = first_column + UNIT_POS_X as usize + j * LANES;
+            if row < end && column < columns {
+                let at = row * columns + column;
+                let mut sum = sums[i * OWN + j];
+                if comptime!(is_added) {
+                    sum += y[at];
+                }
+                y[at] = sum;
+            }
+        }
+    }
+}
+
+#[cube(launch)]
+fn outer(
+    a: &[f32],
+    b: &[f32],
+    order: &[i32],
+    starts: &[i32],
+    y: &mut [f32],
+    rows: usize,
+    columns: usize,
+    #[comptime] divisor_a: usize,
+    #[comptime] divisor_b: usize,
+) {
+    let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
+    let expert = CUBE_POS_Z as usize;
+    let (start, end) = (usize::cast_from(starts[expert]), usize::cast_from(starts[expert + 1]));
+    let mut tile_a = Shared::<[f32]>::new_slice(comptime!(TILE * STRIDE));
+    let mut tile_b = Shared::<[f32]>::new_slice(comptime!(TILE * STRIDE));
+    let mut sums = zeros();
+    for first in range_stepped(start, end, DEPTH) {
+        for i in range_stepped(UNIT_POS as usize, TILE * DEPTH, LANES * LANES) {
+            let (column, depth) = (i % TILE, i / TILE);
+            let place = first + depth;
+            let mut value_a = 0.0f32;
+            let mut value_b = 0.0f32;
+            if place < end {
+                if first_row + column < rows {
+                    value_a = a[row_of(order, place, divisor_a) * rows + first_row + column];
+                }
+                if first_column + column < columns {
+                    value_b = b[row_of(order, place, divisor_b) * columns + first_column + column];
+                }
+            }
+            tile_a[column * STRIDE + depth] = value_a;
+            tile_b[column * STRIDE + depth] = value_b;
+        }
+        sync_cube();
+        accumulate(&mut sums, &tile_a, &tile_b);
+        sync_cube();
+    }
+    #[unroll]
+    for i in 0..OWN {
+        #[unroll]
+        for j in 0..OWN {
+            let row = first_row + UNIT_POS_Y as usize + i * LANES;
+            let column = first_column + UNIT_POS_X as usize + j * LANES;
+            if row < rows && column < columns {
+                y[(expert * rows + row) * columns + column] = sums[i * OWN + j];
+            }
+        }
+    }
+}

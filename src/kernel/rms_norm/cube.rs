@@ -1,0 +1,173 @@
+//! RMSNorm in CubeCL: a cube has a row, and for the gradient of the gain a unit has a column.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::{Cube, DType, TensorMetadata};
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{RmsNorm, RmsNormBackward};
+use crate::kernel::cube::{UNITS, cubes, empty, empty_like, input, output, sum_of_units};
+
+/// Rows whose part of the gradient of the gain one unit sums.
+const ROWS_PER_SUM: usize = 64;
+
+#[cube(launch)]
+fn forward<F: Float>(
+    x: &[F],
+    weight: &[F],
+    y: &mut [F],
+    num_rows: usize,
+    epsilon: f32,
+    #[comptime] width: usize,
+    #[define(F)] _float: ElemType,
+) {
+    let row = CUBE_POS;
+    if row >= num_rows {
+        terminate!();
+    }
+    let (start, end) = (row * width, (row + 1) * width);
+    let mut squares = 0.0f32;
+    for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
+        let x = f32::cast_from(x[i]);
+        squares += x * x;
+    }
+    let mean = sum_of_units(squares, UNITS) / width as f32;
+    let scale = 1.0 / (mean + epsilon).sqrt();
+    for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
+        y[i] = F::cast_from(f32::cast_from(x[i]) * scale * f32::cast_from(weight[i - start]));
+    }
+}
+
+/// `dx`, and the scale of each row.
+#[cube(launch)]
+fn backward<F: Float>(
+    grad: &[F],
+    x: &[F],
+    weight: &[F],
+    dx: &mut [F],
+    scales: &mut [f32],
+    num_rows: usize,
+    epsilon: f32,
+    #[comptime] width: usize,
+    #[define(F)] _float: ElemType,
+) {
+    let row = CUBE_POS;
+    if row >= num_rows {
+        terminate!();
+    }
+    let (start, end) = (row * width, (row + 1) * width);
+    let mut squares = 0.0f32;
+    let mut along = 0.0f32;
+    for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
+        let x = f32::cast_from(x[i]);
+        squares += x * x;
+        along += f32::cast_from(grad[i]) * f32::cast_from(weight[i - start]) * x;
+    }
+    let mean = sum_of_units(squares, UNITS) / width as f32;
+    let scale = 1.0 / (mean + epsilon).sqrt();
+    let shrink = sum_of_units(along, UNITS) / width as f32 * scale * scale;
+    for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
+        let g = f32::cast_from(grad[i]) * f32::cast_from(weight[i - start]);
+        dx[i] = F::cast_from(scale * (g - f32::cast_from(x[i]) * shrink));
+    }
+    if UNIT_POS == 0 {
+        scales[row] = scale;
+    }
+}
+
+/// `Σ dy∘x·r` over the rows of each chunk.
+#[cube(launch)]
+fn gradient_of_weight<F: Float>(
+    grad: &[F],
+    x: &[F],
+    scales: &[f32],
+    sums: &mut [F],
+    num_rows: usize,
+    #[comptime] width: usize,
+    #[define(F)] _float: ElemType,
+) {
+    let column = CUBE_POS_X as usize * UNITS as usize + UNIT_POS as usize;
+    if column >= width {
+        terminate!();
+    }
+    let first = CUBE_POS_Y as usize * ROWS_PER_SUM;
+    let end = min(first + ROWS_PER_SUM, num_rows);
+    let mut sum = 0.0f32;
+    for row in first..end {
+        let i = row * width + column;
+        sum += f32::cast_from(grad[i]) * f32::cast_from(x[i]) * scales[row];
+    }
+    sums[CUBE_POS_Y as usize * width + column] = F::cast_from(sum);
+}
+
+/// Rows and their width.
+fn rows(x: &CubeTensor) -> (usize, usize) {
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    (shape.num_elements() / width, width)
+}
+
+impl RmsNorm for Cube {
+    fn rms_norm(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> CubeTensor {
+        let ((num_rows, width), y) = (rows(&x), empty_like(&x));
+        forward::launch(
+            &x.client,
+            cubes(num_rows, &x),
+            CubeDim::new_1d(UNITS),
+            input(&x),
+            input(&weight),
+            output(&y),
+            num_rows,
+            epsilon,
+            width,
+            dtype_to_elem_type(x.dtype),
+        );
+        y
+    }
+}
+
+impl RmsNormBackward for Cube {
+    fn rms_norm_backward(
+        grad: CubeTensor,
+        x: CubeTensor,
+        weight: CubeTensor,
+        epsilon: f32,
+        of_weight: bool,
+    ) -> (CubeTensor, Option<CubeTensor>) {
+        let (num_rows, width) = rows(&x);
+        let (dx, scales) = (empty_like(&x), empty([num_rows], DType::F32, &x));
+        backward::launch(
+            &x.client,
+            cubes(num_rows, &x),
+            CubeDim::new_1d(UNITS),
+            input(&grad),
+            input(&x),
+            input(&weight),
+            output(&dx),
+            output(&scales),
+            num_rows,
+            epsilon,
+            width,
+            dtype_to_elem_type(x.dtype),
+        );
+        let dweight = of_weight.then(|| {
+            let chunks = num_rows.div_ceil(ROWS_PER_SUM);
+            let sums = empty([chunks, width], x.dtype, &x);
+            gradient_of_weight::launch(
+                &x.client,
+                CubeCount::Static(width.div_ceil(UNITS as usize) as u32, chunks as u32, 1),
+                CubeDim::new_1d(UNITS),
+                input(&grad),
+                input(&x),
+                input(&scales),
+                output(&sums),
+                num_rows,
+                width,
+                dtype_to_elem_type(x.dtype),
+            );
+            Self::float_reshape(Self::float_sum_dim(sums, 0), [width].into())
+        });
+        (dx, dweight)
+    }
+}

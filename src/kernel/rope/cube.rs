@@ -1,0 +1,72 @@
+//! Rotary position embedding in CubeCL: a unit has a pair. The gradient turns the other way.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::{Cube, TensorMetadata};
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{Rope, RopeBackward};
+use crate::kernel::cube::{UNITS, cubes, empty_like, input, output};
+
+#[cube(launch)]
+fn turn<F: Float>(
+    x: &[F],
+    cos: &[F],
+    sin: &[F],
+    y: &mut [F],
+    num_pairs: usize,
+    num_heads: usize,
+    half: usize,
+    num_angles: usize,
+    direction: f32,
+    #[define(F)] _float: ElemType,
+) {
+    let pair = ABSOLUTE_POS;
+    if pair >= num_pairs {
+        terminate!();
+    }
+    let (vector, column) = (pair / half, pair % half);
+    let angle = vector / num_heads % num_angles * half + column;
+    let first = vector * 2 * half + column;
+    let cos = f32::cast_from(cos[angle]);
+    let sin = f32::cast_from(sin[angle]) * direction;
+    let (a, b) = (f32::cast_from(x[first]), f32::cast_from(x[first + half]));
+    y[first] = F::cast_from(a * cos - b * sin);
+    y[first + half] = F::cast_from(b * cos + a * sin);
+}
+
+/// Turns forwards for `direction` 1, backwards for -1.
+fn turned(x: &CubeTensor, cos: &CubeTensor, sin: &CubeTensor, direction: f32) -> CubeTensor {
+    let [_, _, num_heads, head_dim] = x.shape().dims();
+    let [rows, seq_length, half] = cos.shape().dims();
+    let y = empty_like(x);
+    let num_pairs = x.shape().num_elements() / head_dim * half;
+    turn::launch(
+        &x.client,
+        cubes(num_pairs.div_ceil(UNITS as usize), x),
+        CubeDim::new_1d(UNITS),
+        input(x),
+        input(cos),
+        input(sin),
+        output(&y),
+        num_pairs,
+        num_heads,
+        half,
+        rows * seq_length,
+        direction,
+        dtype_to_elem_type(x.dtype),
+    );
+    y
+}
+
+impl Rope for Cube {
+    fn rope_forward(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
+        turned(&x, &cos, &sin, 1.0)
+    }
+}
+
+impl RopeBackward for Cube {
+    fn rope_backward(grad: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
+        turned(&grad, &cos, &sin, -1.0)
+    }
+}

@@ -1,0 +1,75 @@
+//! SwiGLU's gate in CubeCL: a unit has an element.
+
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::{Cube, TensorMetadata};
+use burn_cubecl::cubecl::{self, prelude::*};
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{SiluMul, SiluMulBackward};
+use crate::kernel::cube::{UNITS, cubes, empty_like, input, output};
+
+#[cube(launch)]
+fn forward<F: Float>(gate: &[F], up: &[F], y: &mut [F], len: usize, #[define(F)] _float: ElemType) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    let gate = f32::cast_from(gate[i]);
+    y[i] = F::cast_from(gate / (1.0 + (-gate).exp()) * f32::cast_from(up[i]));
+}
+
+#[cube(launch)]
+fn backward<F: Float>(
+    grad: &[F],
+    gate: &[F],
+    up: &[F],
+    dgate: &mut [F],
+    dup: &mut [F],
+    len: usize,
+    #[define(F)] _float: ElemType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    let grad = f32::cast_from(grad[i]);
+    let gate = f32::cast_from(gate[i]);
+    let sigmoid = 1.0 / (1.0 + (-gate).exp());
+    dgate[i] = F::cast_from(grad * f32::cast_from(up[i]) * sigmoid * (1.0 + gate * (1.0 - sigmoid)));
+    dup[i] = F::cast_from(grad * gate * sigmoid);
+}
+
+/// Elements, and the cubes that have them.
+fn elements(x: &CubeTensor) -> (usize, CubeCount) {
+    let len = x.shape().num_elements();
+    (len, cubes(len.div_ceil(UNITS as usize), x))
+}
+
+impl SiluMul for Cube {
+    fn silu_mul(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
+        let ((len, cubes), y) = (elements(&gate), empty_like(&gate));
+        let float = dtype_to_elem_type(gate.dtype);
+        let units = CubeDim::new_1d(UNITS);
+        forward::launch(&gate.client, cubes, units, input(&gate), input(&up), output(&y), len, float);
+        y
+    }
+}
+
+impl SiluMulBackward for Cube {
+    fn silu_mul_backward(grad: CubeTensor, gate: CubeTensor, up: CubeTensor) -> (CubeTensor, CubeTensor) {
+        let ((len, cubes), [dgate, dup]) = (elements(&gate), [&gate, &up].map(empty_like));
+        backward::launch(
+            &gate.client,
+            cubes,
+            CubeDim::new_1d(UNITS),
+            input(&grad),
+            input(&gate),
+            input(&up),
+            output(&dgate),
+            output(&dup),
+            len,
+            dtype_to_elem_type(gate.dtype),
+        );
+        (dgate, dup)
+    }
+}
