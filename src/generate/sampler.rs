@@ -11,6 +11,8 @@ use super::penalties::Penalties;
 
 /// Most likely tokens that are sorted at first; more follow if their probabilities do not suffice.
 const FIRST_SORTED: usize = 64;
+/// Logits that are compared at once.
+const LANES: usize = 32;
 
 /// Chooses the tokens of one sequence.
 ///
@@ -82,11 +84,27 @@ pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
 
 /// The first of the largest logits; `None` if it is not finite or some logit is not a number.
 pub(super) fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
-    // NaN comes out as the sum; an infinite logit is found as the largest.
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let has_nan = logits.iter().any(|x| x.is_nan());
-    let id = logits.iter().position(|x| *x == largest)?;
-    (largest.is_finite() && !has_nan).then_some((id as u32, largest))
+    // Without a chain from each logit to the next, and without a way out, so that the compiler makes vectors of both loops.
+    let (mut largest, mut is_nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    let (blocks, rest) = logits.as_chunks::<LANES>();
+    for block in blocks {
+        for ((largest, is_nan), logit) in largest.iter_mut().zip(&mut is_nan).zip(block) {
+            *largest = if *logit > *largest { *logit } else { *largest };
+            *is_nan |= logit.is_nan();
+        }
+    }
+    for logit in rest {
+        largest[0] = largest[0].max(*logit);
+        is_nan[0] |= logit.is_nan();
+    }
+    let largest = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    if !largest.is_finite() || is_nan.contains(&true) {
+        return None;
+    }
+    let has_largest = |block: &[f32]| block.iter().fold(false, |found, logit| found | (*logit == largest));
+    let block = logits.chunks(LANES).position(has_largest)? * LANES;
+    let id = block + logits[block..].iter().position(|logit| *logit == largest)?;
+    Some((id as u32, largest))
 }
 
 /// Tokens that may be drawn, by id, with `exp((logit − largest) / temperature)`.
@@ -185,6 +203,23 @@ mod tests {
             let quantile = [10.83, 13.82, 16.27, 18.47, 20.52, 22.46][possible.len() - 2];
             assert!(chi_square < quantile, "{chi_square} of {} tokens", possible.len());
         }
+    }
+
+    #[test]
+    fn the_first_of_the_largest_logits_is_found_at_any_place() {
+        for len in [1, 31, 32, 33, 100] {
+            for at in 0..len {
+                let mut logits = vec![-1.5; len];
+                logits[at..].fill(0.5);
+                assert_eq!(argmax(&logits), Some((at as u32, 0.5)));
+                logits[at] = f32::NAN;
+                assert_eq!(argmax(&logits), None);
+                logits[at] = f32::INFINITY;
+                assert_eq!(argmax(&logits), None);
+            }
+        }
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 40]), None);
+        assert_eq!(argmax(&[]), None);
     }
 
     #[test]

@@ -11,18 +11,21 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Accepts connections.
 pub(super) struct Connections {
     listener: TcpListener,
     timeout: Duration,
+    places: Arc<Semaphore>,
 }
 
 impl Connections {
-    /// Connections that end when a client does not send a request, or does not read an answer, for this time.
-    pub(super) fn new(listener: TcpListener, timeout: Duration) -> Self {
-        Self { listener, timeout }
+    /// At most `max_open` connections at once, which end when a client does not send a request, or does not read an answer, for
+    /// this time. Further clients wait to be accepted.
+    pub(super) fn new(listener: TcpListener, max_open: usize, timeout: Duration) -> Self {
+        Self { listener, timeout, places: Arc::new(Semaphore::new(max_open)) }
     }
 }
 
@@ -31,11 +34,13 @@ impl Listener for Connections {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let place = self.places.clone().acquire_owned().await.expect("a semaphore that is never closed");
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Parts of a stream are sent at once.
         let _slower = stream.set_nodelay(true);
         let (client, timeout) = (Client::new(), self.timeout);
-        (Connection { stream, timeout, client, silence: Box::pin(sleep(timeout)), pause: None }, address)
+        let silence = Box::pin(sleep(timeout));
+        (Connection { stream, timeout, client, silence, pause: None, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -96,6 +101,7 @@ pub(super) struct Connection {
     silence: Pin<Box<Sleep>>,
     /// Ends when the client should have read.
     pause: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Connection {
@@ -163,5 +169,25 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_beyond_the_bound_waits_until_another_has_left() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut connections = Connections::new(listener, 1, Duration::from_secs(60));
+            let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+            let (open, _) = connections.accept().await;
+            assert!(tokio::time::timeout(Duration::from_millis(50), connections.accept()).await.is_err());
+            drop(open);
+            connections.accept().await;
+        });
     }
 }

@@ -22,7 +22,7 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "priority",
 ];
 /// Fields whose only value, as JSON, is that for which other servers do what this one does.
-const DEFAULTS: [(&str, &str); 9] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("response_format", r#"{"type":"text"}"#),
     ("tool_choice", r#""none""#),
     ("modalities", r#"["text"]"#),
@@ -33,6 +33,7 @@ const DEFAULTS: [(&str, &str); 9] = [
     ("parse_special", "true"),
     ("spaces_between_special_tokens", "true"),
     ("min_tokens", "0"),
+    ("n_probs", "0"),
 ];
 
 /// The fields of a JSON object; null is as good as absent.

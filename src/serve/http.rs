@@ -31,6 +31,8 @@ use crate::model::CausalLm;
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the server looks whether it was told to stop.
 const TICK: Duration = Duration::from_millis(50);
+/// Open connections at most, below the 1,024 files that a process may usually have open.
+const MAX_CONNECTIONS: usize = 512;
 /// The chat page.
 const PAGE: &str = include_str!("page.html");
 
@@ -82,7 +84,8 @@ async fn answer_until(
     listener: TcpListener,
     is_stopped: impl Fn() -> bool + Clone + Send + Sync + 'static,
 ) -> std::io::Result<()> {
-    let connections = Connections::new(tokio::net::TcpListener::from_std(listener)?, app.served.limits.timeout);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = Connections::new(listener, MAX_CONNECTIONS, app.served.limits.timeout);
     let service = router(app).into_make_service_with_connect_info::<Client>();
     let server = axum::serve(connections, service).with_graceful_shutdown(stopped(is_stopped.clone()));
     let mut server = tokio::spawn(server.into_future());

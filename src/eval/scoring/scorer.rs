@@ -10,6 +10,9 @@ use crate::eval::error::EvalError;
 use crate::model::{CausalLm, KvCache, TokenBatch};
 use crate::profile::memory::kv_cache_bytes_per_token;
 
+/// Tokens from which on a larger pass is no faster per token: from here on, a sequence joins a pass only if it needs little padding.
+const ENOUGH_TOKENS: usize = 256;
+
 /// Bounds of a pass of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -135,7 +138,8 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
             capacity = capacity.max(node.positions.end);
             let count = index + 1;
             let bytes = token_bytes * (count * capacity) as u128;
-            count <= max_sequences && count * longest <= max_tokens && bytes <= max_cache_bytes.into()
+            let pays = index * longest < ENOUGH_TOKENS || 8 * node.positions.len() >= 7 * longest;
+            pays && count <= max_sequences && count * longest <= max_tokens && bytes <= max_cache_bytes.into()
         };
         nodes.iter().enumerate().take_while(fits).count().max(1)
     }
