@@ -30,6 +30,7 @@ mod plan_algebra;
 mod precision;
 mod profile;
 mod published_numbers;
+mod published_profiles;
 mod quantized;
 mod ragged;
 mod recompute;

@@ -1,6 +1,7 @@
 //! Tests, and the cross product of lists that gives them.
 
 use super::error::BenchError;
+use crate::config::DecoderConfig;
 
 /// Tests beyond which a grid is taken for a typing error.
 const MAX_CASES: u128 = 65_536;
@@ -51,6 +52,23 @@ impl TestCase {
         match self.test {
             Test::Inference { n_prompt, n_gen, n_depth } => n_prompt.saturating_add(n_gen).saturating_add(n_depth),
             Test::Train { n_train } => n_train,
+        }
+    }
+
+    /// Checks the test against the positions of a model.
+    ///
+    /// # Errors
+    /// [`BenchError::TooLong`].
+    pub fn fits_context(&self, model: &str, config: &DecoderConfig) -> Result<(), BenchError> {
+        let (num_positions, max_position_embeddings) = (self.num_positions(), config.max_position_embeddings);
+        match num_positions > max_position_embeddings {
+            true => Err(BenchError::TooLong {
+                test: self.name(),
+                model: model.to_owned(),
+                num_positions,
+                max_position_embeddings,
+            }),
+            false => Ok(()),
         }
     }
 

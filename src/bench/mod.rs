@@ -16,4 +16,4 @@ pub use error::BenchError;
 pub use measure::{Bench, Pools, Progress, Settings, Traces};
 pub use printer::{Format, Printer};
 pub use record::{BenchModel, BenchRecord, BenchRun, Measured, Samples};
-pub use target::{Note, Subject, Target};
+pub use target::{Note, Subject, Target, default_precision};

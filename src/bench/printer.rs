@@ -1,4 +1,4 @@
-//! Records as text, one at a time: Markdown, JSON, JSON lines, CSV.
+//! Records as text, one at a time: Markdown, JSON, JSON lines, CSV, SQL.
 
 use serde_json::{Map, Value};
 
@@ -15,6 +15,8 @@ pub enum Format {
     JsonLines,
     /// A header and one line per record, every value quoted, without the samples.
     Csv,
+    /// `CREATE TABLE IF NOT EXISTS llama_bench` and one `INSERT` per record, without the samples.
+    Sql,
 }
 
 /// Why a record is never refused by serde.
@@ -77,13 +79,17 @@ impl Printer {
             }
             Format::JsonLines => serde_json::to_string(record).expect(IS_JSON) + "\n",
             Format::Csv => {
-                let text = serde_json::to_string(record).expect(IS_JSON);
-                let record: Map<String, Value> = serde_json::from_str(&text).expect(IS_JSON);
-                let fields = record.iter().filter(|(_, value)| !value.is_array());
-                let (names, values): (Vec<&str>, Vec<String>) =
-                    fields.map(|(name, value)| (name.as_str(), quoted(value))).unzip();
+                let (names, values): (Vec<String>, Vec<String>) =
+                    fields(record).into_iter().map(|(name, value)| (name, quoted(&value))).unzip();
                 let header = if is_first { names.join(",") + "\n" } else { String::new() };
                 header + &values.join(",") + "\n"
+            }
+            Format::Sql => {
+                let fields = fields(record);
+                let header = if is_first { create_table(&fields) } else { String::new() };
+                let (names, values): (Vec<&str>, Vec<String>) =
+                    fields.iter().map(|(name, value)| (name.as_str(), literal(value))).unzip();
+                format!("{header}INSERT INTO {TABLE} ({}) VALUES ({});\n", names.join(", "), values.join(", "))
             }
         }
     }
@@ -94,7 +100,7 @@ impl Printer {
             _ if self.num_records == 0 => String::new(),
             Format::Markdown => format!("\n{}\n", self.build),
             Format::Json => "\n]\n".to_owned(),
-            Format::JsonLines | Format::Csv => String::new(),
+            Format::JsonLines | Format::Csv | Format::Sql => String::new(),
         }
     }
 
@@ -169,15 +175,46 @@ fn in_units(number: f64, base: f64, small: &str, large: &str) -> String {
     }
 }
 
+/// The table of llama-bench.
+const TABLE: &str = "llama_bench";
+
+/// The fields of a record but for the samples.
+fn fields(record: &BenchRecord) -> Vec<(String, Value)> {
+    let text = serde_json::to_string(record).expect(IS_JSON);
+    let record: Map<String, Value> = serde_json::from_str(&text).expect(IS_JSON);
+    record.into_iter().filter(|(_, value)| !value.is_array()).collect()
+}
+
 /// A value for CSV; `null` is empty.
 fn quoted(value: &Value) -> String {
-    let text = match value {
+    format!("\"{}\"", plain(value).replace('"', "\"\""))
+}
+
+/// A value for SQL, quoted as llama-bench does.
+fn literal(value: &Value) -> String {
+    if value.is_null() { "NULL".to_owned() } else { format!("'{}'", plain(value).replace('\'', "''")) }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         Value::Bool(yes) => u8::from(*yes).to_string(),
         other => other.to_string(),
+    }
+}
+
+/// The statement before the first record. A number that may be missing is an integer.
+fn create_table(fields: &[(String, Value)]) -> String {
+    let column = |(name, value): &(String, Value)| {
+        let affinity = match value {
+            Value::String(_) => "TEXT",
+            value if value.is_f64() => "REAL",
+            _ => "INTEGER",
+        };
+        format!("  {name} {affinity}")
     };
-    format!("\"{}\"", text.replace('"', "\"\""))
+    format!("CREATE TABLE IF NOT EXISTS {TABLE} (\n{}\n);\n\n", fields.iter().map(column).collect::<Vec<_>>().join(",\n"))
 }
 
 #[cfg(test)]
@@ -191,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn sql_escapes_quotes_and_knows_types() {
+        let values = [Value::from("it's"), Value::Null, true.into(), 2.5.into()];
+        assert_eq!(values.each_ref().map(literal), ["'it''s'", "NULL", "'1'", "'2.5'"]);
+        let fields = ["a", "b", "c", "d"].map(str::to_owned).into_iter().zip(values).collect::<Vec<_>>();
+        let table = "CREATE TABLE IF NOT EXISTS llama_bench (\n  a TEXT,\n  b INTEGER,\n  c INTEGER,\n  d REAL\n);\n\n";
+        assert_eq!(create_table(&fields), table);
+    }
+
+    #[test]
     fn sizes_change_their_unit_at_a_thousand() {
         assert_eq!(in_units(538_060_032.0, 1024.0, "MiB", "GiB"), "513.13 MiB");
         assert_eq!(in_units(7_241_732_096.0, 1000.0, "M", "B"), "7.24 B");
@@ -198,7 +244,7 @@ mod tests {
 
     #[test]
     fn without_records_nothing_is_printed() {
-        for format in [Format::Markdown, Format::Json, Format::JsonLines, Format::Csv] {
+        for format in [Format::Markdown, Format::Json, Format::JsonLines, Format::Csv, Format::Sql] {
             assert_eq!(Printer::new(format, true, true).footer(), "");
         }
     }

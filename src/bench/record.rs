@@ -1,6 +1,8 @@
 //! The record of one test: the fields of llama.cpp's llama-bench, then a few of our own.
 //!
-//! Fields without a meaning here hold llama-bench's defaults, so that scripts that read its output read this one.
+//! Fields say what holds here: no layer is on a GPU unless the device is one, weights are never mapped, and `flash_attn` is 1
+//! where attention keeps no scores. Fields without a meaning here hold llama-bench's defaults, so that scripts that read its
+//! output read this one.
 
 use serde::Serialize;
 
@@ -18,6 +20,10 @@ pub struct BenchRun {
     pub cpu_info: String,
     /// Device that computes.
     pub device: String,
+    /// Whether that is a GPU, on which all layers and the cache then are.
+    pub on_gpu: bool,
+    /// Whether attention keeps no matrix of scores.
+    pub fuses_attention: bool,
 }
 
 /// The model of a measurement.
@@ -27,6 +33,8 @@ pub struct BenchModel {
     pub name: String,
     /// Family, parameters, format: `llama 135M F32`.
     pub kind: String,
+    /// Its layers.
+    pub num_layers: usize,
     /// Bytes of its weights in memory; shared weights count once.
     pub size_bytes: u64,
     /// Total parameters; tied ones count once.
@@ -142,7 +150,7 @@ impl BenchRecord {
             build_commit: run.commit.clone(),
             build_number: run.build_number,
             cpu_info: run.cpu_info.clone(),
-            gpu_info: String::new(),
+            gpu_info: if run.on_gpu { run.device.clone() } else { String::new() },
             backends: run.device.clone(),
             model_filename: model.name.clone(),
             model_type: model.kind.clone(),
@@ -156,16 +164,17 @@ impl BenchRecord {
             poll: 50,
             type_k: "f32",
             type_v: "f32",
-            n_gpu_layers: -1,
+            // The head counts as a layer, as in llama.cpp.
+            n_gpu_layers: if run.on_gpu { model.num_layers as i64 + 1 } else { 0 },
             n_cpu_moe: 0,
             split_mode: "layer",
             main_gpu: 0,
-            no_kv_offload: false,
-            flash_attn: -1,
+            no_kv_offload: !run.on_gpu,
+            flash_attn: i64::from(run.fuses_attention),
             devices: "auto",
             tensor_split: "0.00",
             tensor_buft_overrides: "none",
-            use_mmap: true,
+            use_mmap: false,
             use_direct_io: false,
             embeddings: false,
             no_op_offload: 0,
@@ -219,10 +228,18 @@ mod tests {
     fn avg_ts_is_the_mean_of_rates() {
         let test = Test::Inference { n_prompt: 10, n_gen: 0, n_depth: 0 };
         let case = TestCase { test, batch_size: 2, n_threads: 1 };
-        let run = BenchRun { commit: String::new(), build_number: 0, cpu_info: String::new(), device: String::new() };
+        let run = BenchRun {
+            commit: String::new(),
+            build_number: 0,
+            cpu_info: String::new(),
+            device: String::new(),
+            on_gpu: false,
+            fuses_attention: true,
+        };
         let model = BenchModel {
             name: String::new(),
             kind: String::new(),
+            num_layers: 3,
             size_bytes: 0,
             num_parameters: 0,
             num_active_parameters: 0,
@@ -231,7 +248,10 @@ mod tests {
         };
         let samples = Samples { total_ns: vec![1_000_000_000, 3_000_000_000], first_ns: vec![] };
         let measured = Measured { test_time: String::new(), samples, flops: 0, peak_rss: None };
+        let gpu = BenchRun { on_gpu: true, ..run.clone() };
+        assert_eq!(BenchRecord::new(&gpu, &model, case, measured.clone()).n_gpu_layers, 4);
         let record = BenchRecord::new(&run, &model, case, measured);
+        assert_eq!((record.n_gpu_layers, record.no_kv_offload, record.flash_attn), (0, true, 1));
         assert_eq!(record.samples_ts, [20.0, 20.0 / 3.0]);
         assert_eq!((record.avg_ns, record.stddev_ns), (2_000_000_000, 1_414_213_562));
         assert!((record.avg_ts - 40.0 / 3.0).abs() < 1e-12 && (record.stddev_ts - 9.428_090_4).abs() < 1e-6);

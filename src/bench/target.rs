@@ -52,9 +52,7 @@ impl<'a> Target<'a> {
         cases: &[TestCase],
         device: &Device,
     ) -> Result<Self, BenchError> {
-        let has_blocks = has_blocks(subject.checkpoint);
-        let default = if has_blocks { Precision::Blocks(None) } else { Precision::FLOAT32 };
-        let precision = precision.unwrap_or(default);
+        let precision = precision.unwrap_or_else(|| default_precision(subject.checkpoint));
         let weights = AnyDecoder::foresee(&subject.source, precision, device)?;
         let keeps_all = precision == Precision::Blocks(None) && subject.keeps_formats;
         let file_type = if keeps_all { subject.checkpoint.file_type()? } else { None };
@@ -76,6 +74,11 @@ impl<'a> Target<'a> {
         &self.subject.name
     }
 
+    /// The number formats of its matrices for inference.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The memory that its weights will take.
     pub fn weights(&self) -> &Footprint {
         &self.weights
@@ -93,7 +96,7 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`BenchError::Weights`].
-    pub(super) fn load_to_train(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
+    pub fn load_to_train(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
         Ok(AnyDecoder::load(&self.subject.source, device)?)
     }
 
@@ -103,6 +106,7 @@ impl<'a> Target<'a> {
         BenchModel {
             name: self.subject.name.clone(),
             kind: kind(self.config(), self.file_type.unwrap_or_else(|| main_format(footprint))),
+            num_layers: self.config().num_hidden_layers,
             size_bytes: footprint.size_bytes(),
             num_parameters: parameters.total,
             num_active_parameters: parameters.active,
@@ -123,13 +127,9 @@ impl<'a> Target<'a> {
     }
 
     fn fits(&self, case: &TestCase) -> Result<(), BenchError> {
-        let num_positions = case.num_positions();
-        let max_position_embeddings = self.config().max_position_embeddings;
+        case.fits_context(&self.subject.name, self.config())?;
         let (test, model) = (case.name(), self.subject.name.clone());
-        if num_positions > max_position_embeddings {
-            return Err(BenchError::TooLong { test, model, num_positions, max_position_embeddings });
-        }
-        let parts = self.least_bytes(case, num_positions as u64);
+        let parts = self.least_bytes(case, case.num_positions() as u64);
         match total_memory_bytes() {
             Some(available_bytes) if parts.iter().map(|(_, bytes)| bytes).sum::<u128>() > available_bytes.into() => {
                 Err(BenchError::TooLarge { test, model, parts, available_bytes })
@@ -197,6 +197,11 @@ impl fmt::Display for Note {
             }
         }
     }
+}
+
+/// The number formats in which a checkpoint is measured: its blocks, if it has any, else float32.
+pub fn default_precision(checkpoint: &Checkpoint) -> Precision {
+    if has_blocks(checkpoint) { Precision::Blocks(None) } else { Precision::FLOAT32 }
 }
 
 /// Whether a file has matrices in blocks for which there is a kernel.

@@ -6,7 +6,24 @@ use super::decoder::DecoderConfig;
 use super::fields::{DecoderFields, ModelType, MoeConfig};
 use super::rope_scaling::RopeScaling;
 
+/// A preset: its name, and the config.
+type Preset = (&'static str, fn() -> DecoderConfig);
+
+const PRESETS: [Preset; 6] = [
+    ("mistral-7b", DecoderConfig::mistral_7b),
+    ("llama2-7b", DecoderConfig::llama2_7b),
+    ("solar-10.7b", DecoderConfig::solar_10_7b),
+    ("mixtral-8x7b", DecoderConfig::mixtral_8x7b),
+    ("smollm2-135m", DecoderConfig::smollm2_135m),
+    ("pico", DecoderConfig::pico),
+];
+
 impl DecoderConfig {
+    /// The preset of this name, in lower case: `mistral-7b`, `llama2-7b`, `solar-10.7b`, `mixtral-8x7b`, `smollm2-135m`, `pico`.
+    pub fn preset(name: &str) -> Option<Self> {
+        PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, config)| config())
+    }
+
     /// Mistral 7B v0.1 (Jiang et al., 2023, arXiv:2310.06825, Table 1).
     pub fn mistral_7b() -> Self {
         preset(DecoderFields {

@@ -91,6 +91,11 @@ fn opened(make: Constructor) -> Result<Device, String> {
     })
 }
 
+/// Whether the device of this name is the processor, and its tensors are in main memory.
+pub fn is_cpu(name: &str) -> bool {
+    ["flex", "ndarray", "tch:cpu"].contains(&name)
+}
+
 /// What a machine has on which the device works.
 fn needs_of(name: &str) -> &'static str {
     match name.split(':').next() {

@@ -14,7 +14,7 @@ mod shards;
 mod write;
 
 pub use config::{ConfigFault, HfConfigError};
-pub use directory::HfDirectory;
+pub use directory::{HfDirectory, config_alone};
 pub(crate) use directory::INHERITED_FILES;
 pub use fault::{HfError, HfFault};
 pub(crate) use index::ShardIndex;

@@ -17,7 +17,7 @@ mod stored_tensor;
 
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
-pub use hf::{HfDirectory, write_hf_directory};
+pub use hf::{HfDirectory, config_alone, write_hf_directory};
 pub use origin::{License, Origin};
 pub use remark::{Notice, Remark};
 pub(crate) use sidecar::TOKENIZERS;

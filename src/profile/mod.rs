@@ -1,5 +1,6 @@
 //! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
+pub mod convention;
 pub mod flops;
 pub mod heap;
 pub mod inspection;
@@ -10,10 +11,12 @@ mod module_profile;
 mod module_time;
 pub mod other_load;
 pub mod peak;
+mod profile_test;
 pub mod system_memory;
 pub mod throughput;
 pub mod training_memory;
 
-pub use module_cost::{ModuleCost, module_costs};
-pub use module_profile::{ModuleProfile, ModuleRow};
+pub use module_cost::{BytesPerWeight, ModuleCost, module_costs};
+pub use module_profile::{Counting, ModuleProfile, ModuleRow};
 pub use module_time::{ModuleTime, module_times};
+pub use profile_test::ProfileTest;

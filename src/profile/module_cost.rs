@@ -1,12 +1,13 @@
 //! Parameters, operations and bytes of each module of a decoder, counted from its config alone.
 
-use super::flops::{LayerSizes, ParameterCount, product, window};
+use super::convention::FlopConvention;
+use super::flops::{LayerSizes, ParameterCount, count_parameters, product, window};
 use super::memory::expected_experts_hit;
-use super::throughput::InferenceTest;
+use super::profile_test::{Pass, ProfileTest};
 use crate::config::DecoderConfig;
 
-/// Size of a cached key or value.
-const CACHED_BYTES: f64 = 4.0;
+/// Size of a cached key or value, and of the gain of a norm.
+const FLOAT_BYTES: f64 = 4.0;
 
 /// The cost of a module in all layers together.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,25 +16,60 @@ pub struct ModuleCost {
     pub path: &'static str,
     /// Its parameters.
     pub parameters: ParameterCount,
-    /// Floating-point operations of its matrix products; a multiplication and an addition are two.
+    /// Floating-point operations of its matrix products in forward passes; a multiplication and an addition are two.
     pub flops: u128,
-    /// Bytes of weights, keys and values that it reads. Activations are not counted.
+    /// Those of the gradients of its inputs and weights; 0 in inference.
+    pub backward_flops: u128,
+    /// Bytes of weights, keys and values that it reads in forward passes. Activations are not counted.
     pub bytes: f64,
+    /// Those that its gradients read again; 0 in inference.
+    pub backward_bytes: f64,
 }
 
-/// The cost of each module in a test, with weights of `bytes_per_weight` each, in the order in which they compute.
+/// Bytes of the weights of a decoder in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BytesPerWeight {
+    /// Of each weight of a matrix, on average.
+    pub matrix: f64,
+    /// Of each weight of a router, which stays in floats where matrices are quantized.
+    pub router: f64,
+}
+
+impl BytesPerWeight {
+    /// All matrices in a float format of this size.
+    pub fn float(size_bytes: u64) -> Self {
+        Self { matrix: size_bytes as f64, router: size_bytes as f64 }
+    }
+
+    /// Matrices in blocks that, with routers and the gains of norms in float32, take `weight_bytes`, none of it shared.
+    pub fn blocks(config: &DecoderConfig, weight_bytes: u64) -> Self {
+        let (layers, hidden) = (config.num_hidden_layers as u64, config.hidden_size as u64);
+        let routers = layers * LayerSizes::of(config).router;
+        let floats = routers + (2 * layers + 1) * hidden;
+        let matrices = count_parameters(config).total - floats;
+        Self { matrix: (weight_bytes as f64 - FLOAT_BYTES * floats as f64) / matrices as f64, router: FLOAT_BYTES }
+    }
+}
+
+/// The cost of each module in a test, in the order in which they compute.
 ///
 /// A pass reads each of its weights once, but of the experts only those that its tokens are expected to visit
 /// ([`expected_experts_hit`]), and of the embeddings a row per token. Attention reads the keys and values of each sequence once
-/// in a pass. Sums over modules are [`InferenceTest::flops`] and
-/// [`count_parameters`](super::flops::count_parameters); a head that is tied to the embeddings has no parameters of its own.
+/// in a pass. A backward pass reads them once more, but for the embeddings. Under [`FlopConvention::Causal`], sums over modules are
+/// [`InferenceTest::flops`](super::throughput::InferenceTest::flops) or [`train_flops`](super::flops::train_flops), and
+/// [`count_parameters`]; a head that is tied to the embeddings has no parameters of its own.
 ///
 /// # Panics
 /// If a count reaches `2^128`.
-pub fn module_costs(config: &DecoderConfig, test: InferenceTest, bytes_per_weight: f64) -> Vec<ModuleCost> {
+pub fn module_costs(
+    config: &DecoderConfig,
+    test: ProfileTest,
+    bytes_per_weight: BytesPerWeight,
+    convention: FlopConvention,
+) -> Vec<ModuleCost> {
     let mut costs: Vec<ModuleCost> = Vec::new();
-    for pass in Pass::all(test) {
-        let modules = Modules { config, pass, bytes_per_weight }.costs();
+    for pass in test.passes() {
+        let modules = Modules { config, pass, bytes_per_weight, convention }.costs();
         if costs.is_empty() {
             costs = modules;
         } else {
@@ -46,46 +82,11 @@ pub fn module_costs(config: &DecoderConfig, test: InferenceTest, bytes_per_weigh
     costs
 }
 
-/// One pass of a test.
-#[derive(Debug, Clone, Copy)]
-struct Pass {
-    num_sequences: u64,
-    past: u64,
-    new: u64,
-}
-
-impl Pass {
-    fn all(test: InferenceTest) -> impl Iterator<Item = Self> {
-        let InferenceTest { n_prompt, n_gen, n_depth, batch_size } = test;
-        let pass = move |past: usize, new: usize| Self {
-            num_sequences: batch_size as u64,
-            past: past as u64,
-            new: new as u64,
-        };
-        let prompt = (n_prompt > 0).then(|| pass(n_depth, n_prompt));
-        prompt.into_iter().chain((0..n_gen).map(move |step| pass(n_depth + n_prompt + step, 1)))
-    }
-
-    fn tokens(self) -> u64 {
-        self.num_sequences * self.new
-    }
-
-    /// Pairs of a query and a key that it sees.
-    fn pairs(self, window: u64) -> u128 {
-        let visible = |position: u64| u128::from((position + 1).min(window));
-        product([self.num_sequences.into(), (self.past..self.past + self.new).map(visible).sum()])
-    }
-
-    /// Positions of the cache that some query sees.
-    fn cached(self, window: u64) -> u64 {
-        self.num_sequences * (self.past.min(window.saturating_sub(1)) + self.new)
-    }
-}
-
 struct Modules<'a> {
     config: &'a DecoderConfig,
     pass: Pass,
-    bytes_per_weight: f64,
+    bytes_per_weight: BytesPerWeight,
+    convention: FlopConvention,
 }
 
 impl Modules<'_> {
@@ -102,61 +103,77 @@ impl Modules<'_> {
         .map(|size| size as u64);
         let table = config.vocab_size as u64 * hidden;
         let (tokens, sizes) = (self.pass.tokens(), LayerSizes::of(config));
+        let matrix = self.bytes_per_weight.matrix;
         let rows = ModuleCost {
-            bytes: self.bytes_per_weight * (tokens * hidden) as f64,
-            flops: 0,
-            ..self.product("embedding", table, 0)
+            bytes: matrix * (tokens * hidden) as f64,
+            ..self.cost("embedding", own(table), 0, 0.0)
         };
-        let head_own = if config.tie_word_embeddings { 0 } else { table };
-        let lm_head = ModuleCost {
-            parameters: ParameterCount { total: head_own, active: head_own },
-            ..self.product("lm_head", table, self.pass.num_sequences)
-        };
+        let head_own = own(if config.tie_word_embeddings { 0 } else { table });
+        let logits = product([table.into(), self.pass.num_logits.into()]);
         let mut costs = vec![
             rows,
             self.gains("layer.self_attn.norm", layers * hidden),
-            self.product("layer.self_attn.qkv_proj", layers * hidden * head_dim * (heads + 2 * kv_heads), tokens),
+            self.product("layer.self_attn.qkv_proj", layers * hidden * head_dim * (heads + 2 * kv_heads)),
             self.attention(),
-            self.product("layer.self_attn.o_proj", layers * hidden * head_dim * heads, tokens),
+            self.product("layer.self_attn.o_proj", layers * hidden * head_dim * heads),
         ];
         match config.moe {
             None => costs.extend([
                 self.gains("layer.mlp.norm", layers * hidden),
-                self.product("layer.mlp.gate_up_proj", 2 * layers * hidden * inner, tokens),
-                self.product("layer.mlp.down_proj", layers * hidden * inner, tokens),
+                self.product("layer.mlp.gate_up_proj", 2 * layers * hidden * inner),
+                self.product("layer.mlp.down_proj", layers * hidden * inner),
             ]),
             Some(moe) => {
                 let visited = expected_experts_hit(moe.num_local_experts, moe.num_experts_per_tok, tokens);
-                let active = self.product("layer.moe.experts", layers * sizes.chosen * sizes.mlp, tokens);
-                let total = layers * sizes.experts * sizes.mlp;
+                let expert = layers * sizes.mlp;
+                let count = ParameterCount { total: sizes.experts * expert, active: sizes.chosen * expert };
+                let router = layers * sizes.router;
+                let multiply_adds = |weights: u64| product([weights.into(), tokens.into()]);
                 costs.extend([
                     self.gains("layer.moe.norm", layers * hidden),
-                    self.product("layer.moe.router", layers * sizes.router, tokens),
-                    ModuleCost {
-                        parameters: ParameterCount { total, ..active.parameters },
-                        bytes: self.bytes_per_weight * (layers * sizes.mlp) as f64 * visited,
-                        ..active
-                    },
+                    self.cost(
+                        "layer.moe.router",
+                        own(router),
+                        multiply_adds(router),
+                        self.bytes_per_weight.router * router as f64,
+                    ),
+                    self.cost("layer.moe.experts", count, multiply_adds(count.active), matrix * expert as f64 * visited),
                 ]);
             }
         }
-        costs.extend([self.gains("norm", hidden), lm_head]);
+        costs.extend([
+            self.gains("norm", hidden),
+            self.cost("lm_head", head_own, logits, matrix * table as f64),
+        ]);
         costs
     }
 
-    /// Weights that each of `rows` is multiplied with.
-    fn product(&self, path: &'static str, weights: u64, rows: u64) -> ModuleCost {
+    /// A module with these multiply-adds of its products, which reads these bytes.
+    fn cost(&self, path: &'static str, parameters: ParameterCount, multiply_adds: u128, bytes: f64) -> ModuleCost {
+        let flops = match self.convention.counts_parameters() {
+            true => product([2, parameters.active.into(), self.pass.tokens().into()]),
+            false => product([2, multiply_adds]),
+        };
+        let [backward_flops, backward_bytes] = if self.pass.has_backward { [2, 1] } else { [0, 0] };
         ModuleCost {
             path,
-            parameters: ParameterCount { total: weights, active: weights },
-            flops: product([2, weights.into(), rows.into()]),
-            bytes: self.bytes_per_weight * weights as f64,
+            parameters,
+            flops,
+            backward_flops: product([backward_flops, flops]),
+            bytes,
+            backward_bytes: backward_bytes as f64 * bytes,
         }
+    }
+
+    /// Weights that each token is multiplied with.
+    fn product(&self, path: &'static str, weights: u64) -> ModuleCost {
+        let multiply_adds = product([weights.into(), self.pass.tokens().into()]);
+        self.cost(path, own(weights), multiply_adds, self.bytes_per_weight.matrix * weights as f64)
     }
 
     /// Gains of norms, in float32.
     fn gains(&self, path: &'static str, weights: u64) -> ModuleCost {
-        ModuleCost { bytes: 4.0 * weights as f64, ..self.product(path, weights, 0) }
+        self.cost(path, own(weights), 0, FLOAT_BYTES * weights as f64)
     }
 
     fn attention(&self) -> ModuleCost {
@@ -165,20 +182,25 @@ impl Modules<'_> {
             [config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads, config.head_dim]
                 .map(|size| size as u128);
         let numbers = product([2, layers, kv_heads, head_dim, self.pass.cached(window).into()]);
-        ModuleCost {
-            path: "layer.self_attn.attention",
-            parameters: ParameterCount { total: 0, active: 0 },
-            flops: product([4, layers, heads, head_dim, self.pass.pairs(window)]),
-            bytes: CACHED_BYTES * numbers as f64,
-        }
+        let flops = product([4, layers, heads, head_dim, self.pass.pairs(window, self.convention)]);
+        let backward_flops = if self.pass.has_backward { product([2, flops]) } else { 0 };
+        let none = self.cost("layer.self_attn.attention", own(0), 0, FLOAT_BYTES * numbers as f64);
+        ModuleCost { flops, backward_flops, ..none }
     }
+}
+
+/// Parameters that every token uses.
+fn own(parameters: u64) -> ParameterCount {
+    ParameterCount { total: parameters, active: parameters }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::flops::count_parameters;
+    use crate::profile::convention::palm_flops_per_token;
+    use crate::profile::flops::train_flops;
     use crate::profile::memory::decode_step_bytes;
+    use crate::profile::throughput::InferenceTest;
 
     fn configs() -> Vec<DecoderConfig> {
         let mistral = DecoderConfig::mistral_7b();
@@ -186,16 +208,52 @@ mod tests {
         vec![DecoderConfig::pico(), DecoderConfig::smollm2_135m(), mistral, windowed, DecoderConfig::mixtral_8x7b()]
     }
 
+    fn sums(config: &DecoderConfig, test: ProfileTest, convention: FlopConvention) -> [u128; 2] {
+        let costs = module_costs(config, test, BytesPerWeight::float(2), convention);
+        [costs.iter().map(|module| module.flops).sum(), costs.iter().map(|module| module.backward_flops).sum()]
+    }
+
     #[test]
     fn modules_add_up_to_the_decoder() {
         for config in configs() {
             for (n_prompt, n_gen, n_depth, batch_size) in [(37, 0, 0, 1), (0, 5, 120, 3), (8, 4, 2, 2)] {
                 let test = InferenceTest { n_prompt, n_gen, n_depth, batch_size };
-                let costs = module_costs(&config, test, 2.0);
-                assert_eq!(costs.iter().map(|module| module.flops).sum::<u128>(), test.flops(&config));
+                assert_eq!(sums(&config, test.into(), FlopConvention::Causal), [test.flops(&config), 0]);
+                let costs = module_costs(&config, test.into(), BytesPerWeight::float(2), FlopConvention::Causal);
                 let count = count_parameters(&config);
                 assert_eq!(costs.iter().map(|module| module.parameters.total).sum::<u64>(), count.total);
                 assert_eq!(costs.iter().map(|module| module.parameters.active).sum::<u64>(), count.active);
+            }
+            let training = ProfileTest::Training { batch_size: 3, seq_length: 140 };
+            let [forward, backward] = sums(&config, training, FlopConvention::Causal);
+            assert_eq!((forward + backward, backward), (train_flops(&config, 3, 140), 2 * forward));
+        }
+    }
+
+    #[test]
+    fn conventions_of_parameters_are_their_formulas() {
+        for config in configs() {
+            let training = ProfileTest::Training { batch_size: 2, seq_length: 64 };
+            let active = count_parameters(&config).active;
+            let all = |convention| sums(&config, training, convention).iter().sum::<u128>();
+            assert_eq!(all(FlopConvention::SixNd), 6 * u128::from(active) * 128);
+            let [layers, heads, head_dim] =
+                [config.num_hidden_layers, config.num_attention_heads, config.head_dim].map(|size| size as u64);
+            assert_eq!(all(FlopConvention::Palm), 128 * palm_flops_per_token(active, layers, heads, head_dim, 64));
+        }
+    }
+
+    #[test]
+    fn the_square_of_scores_differs_from_the_causal_half_in_attention_alone() {
+        let config = DecoderConfig::mistral_7b();
+        let of = |convention| {
+            let training = ProfileTest::Training { batch_size: 1, seq_length: 64 };
+            module_costs(&config, training, BytesPerWeight::float(2), convention)
+        };
+        for (square, causal) in of(FlopConvention::Square).iter().zip(of(FlopConvention::Causal)) {
+            match square.path {
+                "layer.self_attn.attention" => assert_eq!(65 * square.flops, 2 * 64 * causal.flops),
+                path => assert_eq!(square.flops, causal.flops, "{path}"),
             }
         }
     }
@@ -204,11 +262,19 @@ mod tests {
     fn a_decoding_step_reads_the_bytes_of_the_roofline() {
         for config in configs() {
             let test = InferenceTest { n_prompt: 0, n_gen: 1, n_depth: 99, batch_size: 4 };
-            let costs = module_costs(&config, test, 4.0);
+            let costs = module_costs(&config, test.into(), BytesPerWeight::float(4), FlopConvention::Causal);
             let matrices = costs.iter().filter(|module| module.flops > 0);
             let (found, expected) =
                 (matrices.map(|module| module.bytes).sum::<f64>(), decode_step_bytes(&config, 4, 100, 4));
             assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn blocks_and_floats_add_up_to_the_weights() {
+        for config in configs() {
+            let bytes = BytesPerWeight::blocks(&config, 4 * count_parameters(&config).total);
+            assert!((bytes.matrix - 4.0).abs() < 1e-9 && bytes.router == 4.0, "{bytes:?}");
         }
     }
 }

@@ -3,39 +3,61 @@
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::module_cost::module_costs;
+use super::convention::FlopConvention;
+use super::module_cost::{BytesPerWeight, ModuleCost, module_costs};
 use super::module_time::{ModuleTime, module_times};
-use super::throughput::{InferenceRuns, InferenceTest};
+use super::profile_test::ProfileTest;
+use super::throughput::{InferenceRuns, InferenceTest, train_runs};
 use crate::config::DecoderConfig;
 use crate::model::CausalLm;
 use crate::trace;
+use crate::train::TrainError;
 
 /// The path of what is measured outside of the modules that have a cost: rotation, residuals, the loop itself.
 const OTHER: &str = "other";
+/// Parts of an update after its forward pass, as spans name them.
+const AFTER_FORWARD: [&str; 3] = [BACKWARD, "clipping", "optimizer"];
+const BACKWARD: &str = "backward";
 
 /// The profile of a test.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModuleProfile {
     /// Tokens that the test processes.
     pub num_tokens: usize,
-    /// Modules in the order in which they compute, then [what is left](ModuleRow).
+    /// Modules in the order in which they compute, then [the rest](ModuleRow).
     pub modules: Vec<ModuleRow>,
     /// The sums over modules.
     pub total: ModuleRow,
 }
 
+/// How costs are counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counting {
+    /// What counts as FLOPs.
+    pub convention: FlopConvention,
+    /// FLOPs of a multiply-add: 2, or 1 to count multiply-adds (MACs).
+    pub flops_per_mac: u8,
+    /// Sizes of the weights.
+    pub bytes_per_weight: BytesPerWeight,
+}
+
 /// The cost of a module, and its time if it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModuleRow {
-    /// Its path: `layer.self_attn.qkv_proj`; `other` is what no module accounts for.
+    /// Its path: `layer.self_attn.qkv_proj`. `backward`, `clipping` and `optimizer` are the parts of an update after its forward
+    /// pass, `other` is what no module accounts for.
     pub path: String,
     /// Its parameters in all layers.
     pub total_parameters: u64,
     /// Those that a token uses.
     pub active_parameters: u64,
-    /// Floating-point operations of its matrix products, counted from the config.
+    /// Floating-point operations of its forward passes, counted from the config; those of the row `backward` are the sum of
+    /// all `backward_flops`.
     pub flops: f64,
-    /// Bytes of weights, keys and values that it reads, counted from the config.
+    /// Operations of its gradients; 0 in inference.
+    pub backward_flops: f64,
+    /// Bytes of weights, keys and values that its forward passes read, counted from the config; those of the row `backward` are
+    /// what gradients read.
     pub bytes: f64,
     /// Measured seconds: the median over repetitions, synchronized at both ends of each module.
     pub time_s: Option<f64>,
@@ -51,6 +73,31 @@ impl ModuleRow {
     pub fn bytes_per_s(&self) -> Option<f64> {
         self.time_s.filter(|time_s| *time_s > 0.0 && self.bytes > 0.0).map(|time_s| self.bytes / time_s)
     }
+
+    fn of(cost: ModuleCost, counting: Counting) -> Self {
+        let scale = f64::from(counting.flops_per_mac) / 2.0;
+        Self {
+            path: cost.path.to_owned(),
+            total_parameters: cost.parameters.total,
+            active_parameters: cost.parameters.active,
+            flops: scale * cost.flops as f64,
+            backward_flops: scale * cost.backward_flops as f64,
+            bytes: cost.bytes,
+            time_s: None,
+        }
+    }
+
+    fn named(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            total_parameters: 0,
+            active_parameters: 0,
+            flops: 0.0,
+            backward_flops: 0.0,
+            bytes: 0.0,
+            time_s: None,
+        }
+    }
 }
 
 impl ModuleProfile {
@@ -58,16 +105,15 @@ impl ModuleProfile {
     ///
     /// # Panics
     /// If a count reaches `2^128`.
-    pub fn counted(config: &DecoderConfig, test: InferenceTest, bytes_per_weight: f64) -> Self {
-        let row = |cost: super::module_cost::ModuleCost| ModuleRow {
-            path: cost.path.to_owned(),
-            total_parameters: cost.parameters.total,
-            active_parameters: cost.parameters.active,
-            flops: cost.flops as f64,
-            bytes: cost.bytes,
-            time_s: None,
-        };
-        let modules = module_costs(config, test, bytes_per_weight).into_iter().map(row).collect();
+    pub fn counted(config: &DecoderConfig, test: impl Into<ProfileTest>, counting: Counting) -> Self {
+        let test = test.into();
+        let costs = module_costs(config, test, counting.bytes_per_weight, counting.convention);
+        let backward_bytes: f64 = costs.iter().map(|cost| cost.backward_bytes).sum();
+        let mut modules: Vec<ModuleRow> = costs.into_iter().map(|cost| ModuleRow::of(cost, counting)).collect();
+        if matches!(test, ProfileTest::Training { .. }) {
+            let flops = modules.iter().map(|module| module.backward_flops).sum();
+            modules.push(ModuleRow { flops, bytes: backward_bytes, ..ModuleRow::named(BACKWARD) });
+        }
         Self::new(test, modules)
     }
 
@@ -79,48 +125,94 @@ impl ModuleProfile {
     pub fn measured<M: CausalLm>(
         model: &M,
         test: InferenceTest,
-        bytes_per_weight: f64,
+        counting: Counting,
         repetitions: usize,
         device: &Device,
     ) -> Self {
         assert!(repetitions > 0, "a repetition to time");
-        let Self { mut modules, .. } = Self::counted(model.config(), test, bytes_per_weight);
         let mut runs = InferenceRuns::new(model, test, device);
         runs.run();
         let samples: Vec<Vec<ModuleTime>> =
             (0..repetitions).map(|_| module_times(&trace::record(device, || runs.run()).1)).collect();
-        for module in &mut modules {
-            let of = |sample: &Vec<ModuleTime>| sample.iter().find(|time| time.path == module.path).cloned();
-            let times: Vec<ModuleTime> = samples.iter().filter_map(of).collect();
-            let executed = times.first().map_or(0, |time| time.flops);
-            assert_eq!(executed as f64, module.flops, "operations of {}", module.path);
-            module.time_s = Some(median_s(times.iter().map(|time| time.time_ns)));
+        Self::timed(model.config(), test.into(), counting, &samples)
+    }
+
+    /// As [`measured`](Self::measured), of updates with AdamW on sequences of different tokens. Modules have the times of their
+    /// forward pass, in which the head computes its gradients too. Returns the trained model.
+    ///
+    /// # Errors
+    /// [`TrainError`].
+    ///
+    /// # Panics
+    /// As [`measured`](Self::measured), or if `device` does not record gradients.
+    pub fn measured_training<M: CausalLm>(
+        model: M,
+        [batch_size, seq_length]: [usize; 2],
+        counting: Counting,
+        repetitions: usize,
+        device: &Device,
+    ) -> Result<(Self, M), TrainError> {
+        assert!(repetitions > 0, "a repetition to time");
+        let config = model.config().clone();
+        // The first update allocates the moments of AdamW, the second what those displaced.
+        let num_warmups = 2;
+        let (samples, model) =
+            train_runs(model, batch_size, seq_length, num_warmups + repetitions, device, |step| {
+                for _ in 0..num_warmups {
+                    step();
+                }
+                let sample = |_| module_times(&trace::record(device, &mut *step).1);
+                (0..repetitions).map(sample).collect::<Vec<Vec<ModuleTime>>>()
+            })?;
+        Ok((Self::timed(&config, ProfileTest::Training { batch_size, seq_length }, counting, &samples), model))
+    }
+
+    /// Adds the medians of times to counts, and rows for what has a time and no count.
+    fn timed(config: &DecoderConfig, test: ProfileTest, counting: Counting, samples: &[Vec<ModuleTime>]) -> Self {
+        let Self { mut modules, .. } = Self::counted(config, test, counting);
+        for cost in module_costs(config, test, counting.bytes_per_weight, FlopConvention::Causal) {
+            let executed = samples[0].iter().find(|time| module_path(time) == cost.path).map_or(0, |time| time.flops);
+            assert_eq!(u128::from(executed), cost.flops, "operations of {}", cost.path);
         }
-        let has_cost = |time: &&ModuleTime| modules.iter().any(|module| module.path == time.path);
+        let has_time = |path: &&str| samples[0].iter().any(|time| module_path(time) == *path);
+        let after = AFTER_FORWARD.into_iter().filter(|path| *path != BACKWARD).filter(has_time);
+        modules.extend(after.map(ModuleRow::named));
+        for module in &mut modules {
+            let of = |sample: &Vec<ModuleTime>| {
+                sample.iter().filter(|time| module_path(time) == module.path).map(|time| time.time_ns).sum()
+            };
+            module.time_s = Some(median_s(samples.iter().map(of)));
+        }
+        let has_row = |time: &&ModuleTime| modules.iter().any(|module| module.path == module_path(time));
         let rest =
-            samples.iter().map(|sample| sample.iter().filter(|time| !has_cost(time)).map(|time| time.time_ns).sum());
-        let other = ModuleRow { path: OTHER.to_owned(), time_s: Some(median_s(rest)), ..ModuleRow::none() };
+            samples.iter().map(|sample| sample.iter().filter(|time| !has_row(time)).map(|time| time.time_ns).sum());
+        let other = ModuleRow { time_s: Some(median_s(rest)), ..ModuleRow::named(OTHER) };
         modules.push(other);
         Self::new(test, modules)
     }
 
-    fn new(test: InferenceTest, modules: Vec<ModuleRow>) -> Self {
-        let total =
-            modules.iter().fold(ModuleRow { path: "total".to_owned(), ..ModuleRow::none() }, |sum, module| ModuleRow {
-                total_parameters: sum.total_parameters + module.total_parameters,
-                active_parameters: sum.active_parameters + module.active_parameters,
-                flops: sum.flops + module.flops,
-                bytes: sum.bytes + module.bytes,
-                time_s: module.time_s.map(|time_s| time_s + sum.time_s.unwrap_or(0.0)),
-                path: sum.path,
-            });
-        Self { num_tokens: test.batch_size * (test.n_prompt + test.n_gen), modules, total }
+    fn new(test: ProfileTest, modules: Vec<ModuleRow>) -> Self {
+        let total = modules.iter().fold(ModuleRow::named("total"), |sum, module| ModuleRow {
+            total_parameters: sum.total_parameters + module.total_parameters,
+            active_parameters: sum.active_parameters + module.active_parameters,
+            flops: sum.flops + module.flops,
+            backward_flops: sum.backward_flops + module.backward_flops,
+            bytes: sum.bytes + module.bytes,
+            time_s: module.time_s.map(|time_s| time_s + sum.time_s.unwrap_or(0.0)),
+            path: sum.path,
+        });
+        Self { num_tokens: test.num_tokens(), modules, total }
     }
 }
 
-impl ModuleRow {
-    fn none() -> Self {
-        Self { path: String::new(), total_parameters: 0, active_parameters: 0, flops: 0.0, bytes: 0.0, time_s: None }
+/// The path of a module in the decoder: that of its span, without the part of an update that computes it. Gradients of all modules,
+/// and what is computed again for them, are `backward`.
+fn module_path(time: &ModuleTime) -> &str {
+    let path = time.path.as_str();
+    match path.split_once('.') {
+        Some((BACKWARD, _)) => BACKWARD,
+        Some(("forward" | "loss", inner)) => inner,
+        _ => path,
     }
 }
 
@@ -137,22 +229,48 @@ mod tests {
     use super::*;
     use crate::config::MoeConfig;
     use crate::model::AnyDecoder;
+    use crate::profile::flops::train_flops;
     use crate::weights::MemoryWeights;
+
+    const COUNTING: Counting = Counting {
+        convention: FlopConvention::Causal,
+        flops_per_mac: 2,
+        bytes_per_weight: BytesPerWeight { matrix: 4.0, router: 4.0 },
+    };
+
+    fn models() -> Vec<MemoryWeights> {
+        let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.0 };
+        let configs = [DecoderConfig::pico(), DecoderConfig::pico().with_experts(moe).unwrap()];
+        configs.map(|config| MemoryWeights::untrained(config, 0.02, 1)).into()
+    }
 
     #[test]
     fn each_module_executes_the_operations_that_its_config_counts() {
-        let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.0 };
         let device = Device::flex();
-        for config in [DecoderConfig::pico(), DecoderConfig::pico().with_experts(moe).unwrap()] {
-            let model = AnyDecoder::load(&MemoryWeights::untrained(config.clone(), 0.02, 1), &device).unwrap();
+        for weights in models() {
+            let model = AnyDecoder::load(&weights, &device).unwrap();
             for (n_prompt, n_gen) in [(9, 0), (0, 3), (4, 2)] {
                 let test = InferenceTest { n_prompt, n_gen, n_depth: 5, batch_size: 2 };
-                let profile = ModuleProfile::measured(&model, test, 4.0, 2, &device);
-                assert_eq!(profile.total.flops, test.flops(&config) as f64);
+                let profile = ModuleProfile::measured(&model, test, COUNTING, 2, &device);
+                assert_eq!(profile.total.flops, test.flops(model.config()) as f64);
                 let measured = profile.modules.iter().all(|module| module.time_s.is_some_and(|time_s| time_s > 0.0));
                 assert!(measured, "{profile:?}");
                 assert_eq!(profile.modules.last().unwrap().path, OTHER);
             }
+        }
+    }
+
+    #[test]
+    fn an_update_has_the_modules_of_its_forward_pass_and_what_follows() {
+        let device = Device::flex().autodiff();
+        for weights in models() {
+            let model = AnyDecoder::load(&weights, &device).unwrap();
+            let (profile, model) = ModuleProfile::measured_training(model, [2, 7], COUNTING, 1, &device).unwrap();
+            assert_eq!(profile.total.flops, train_flops(model.config(), 2, 7) as f64);
+            let measured = profile.modules.iter().all(|module| module.time_s.is_some_and(|time_s| time_s > 0.0));
+            assert!(measured, "{profile:?}");
+            let last: Vec<&str> = profile.modules.iter().rev().take(4).rev().map(|row| row.path.as_str()).collect();
+            assert_eq!(last, ["backward", "clipping", "optimizer", "other"]);
         }
     }
 }

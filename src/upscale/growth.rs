@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::noise::NoiseSample;
 use super::{UpscaleError, router_rows};
+use crate::config::DecoderConfig;
 use crate::formats::Checkpoint;
 use crate::formats::peft::PeftDirectory;
 use crate::growth::mergekit::passthrough_yaml;
@@ -26,6 +27,21 @@ pub struct GrowthRequest {
     pub plans: Vec<GrowthPlan>,
     /// A file with the prompts of one expert per line; the routers of an upcycle are computed from them.
     pub prompts: Option<PathBuf>,
+}
+
+impl GrowthRequest {
+    /// The shape that a base of shape `base` grows to.
+    ///
+    /// # Errors
+    /// [`UpscaleError::Plan`].
+    pub fn config(&self, base: &DecoderConfig) -> Result<DecoderConfig, UpscaleError> {
+        Ok(self.plans.iter().try_fold(base.clone(), |config, plan| plan.config(&config))?)
+    }
+
+    /// The growths in words; empty if there is none.
+    pub fn title(&self) -> String {
+        self.plans.iter().map(GrowthPlan::to_string).collect::<Vec<_>>().join(", then ")
+    }
 }
 
 /// A grown view, and what is worth knowing of it before it is written.

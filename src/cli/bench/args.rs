@@ -64,7 +64,7 @@ pub struct BenchArgs {
     pub delay: u16,
 
     /// Format of stdout
-    #[arg(short = 'o', long, value_enum, value_name = "md|json|jsonl|csv", hide_possible_values = true, default_value_t = OutputArg::Md, help_heading = "Output")]
+    #[arg(short = 'o', long, value_enum, value_name = "md|json|jsonl|csv|sql", hide_possible_values = true, default_value_t = OutputArg::Md, help_heading = "Output")]
     pub output: OutputArg,
     /// Print a line on stderr before each test
     #[arg(long, help_heading = "Output")]
@@ -123,6 +123,8 @@ pub enum OutputArg {
     Jsonl,
     /// Comma-separated values, without the samples.
     Csv,
+    /// Statements for SQLite, without the samples.
+    Sql,
 }
 
 impl OutputArg {
@@ -132,6 +134,7 @@ impl OutputArg {
             Self::Json => Format::Json,
             Self::Jsonl => Format::JsonLines,
             Self::Csv => Format::Csv,
+            Self::Sql => Format::Sql,
         }
     }
 }

@@ -11,7 +11,7 @@ pub(super) use self::args::num_cores;
 pub use args::{BenchArgs, OutputArg};
 pub use peer::{PeerArgs, spelled};
 pub use sizes::Sizes;
-pub(super) use sizes::{counts, one_count, sizes};
+pub(super) use sizes::{counts, one_count, sizes, train_size};
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,7 +25,8 @@ use super::opened::OpenedModel;
 use super::run_info::run_info;
 use super::{console, output};
 use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Subject, Target};
-use crate::device::device;
+use crate::device::{device, is_cpu};
+use crate::kernel::attention;
 use crate::output::commit::write_file_atomically;
 use crate::report::build_number;
 use crate::trace::to_chrome_json;
@@ -42,7 +43,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
         match args.output {
             OutputArg::Json => !in_array,
             OutputArg::Jsonl => true,
-            OutputArg::Md | OutputArg::Csv => false,
+            OutputArg::Md | OutputArg::Csv | OutputArg::Sql => false,
         },
     )
 }
@@ -82,6 +83,8 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
             build_number: build_number().unwrap_or(0),
             cpu_info: info.cpu,
             device: info.device,
+            on_gpu: !is_cpu(&args.weights.device),
+            fuses_attention: attention::has_kernel(&device),
         };
         let progress = ProgressLine::new(args.progress);
         let settings = Settings {

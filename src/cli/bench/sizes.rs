@@ -61,7 +61,7 @@ pub(super) fn prompt_and_gen(text: &str) -> Result<(usize, usize), String> {
 }
 
 /// Parses `BxS`.
-pub(super) fn train_size(text: &str) -> Result<(usize, usize), String> {
+pub(in crate::cli) fn train_size(text: &str) -> Result<(usize, usize), String> {
     let refused = || format!("{text:?} is not BxS, sequences and tokens of each, such as 4x256");
     let (batch_size, n_train) = text.split_once('x').ok_or_else(refused)?;
     match (one_count(batch_size), not_negative(n_train)) {

@@ -52,6 +52,35 @@ pub(crate) const INHERITED_FILES: [&str; 10] = [
 ];
 const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 
+/// The config that `path` holds without weights: a file in JSON, by its name, or a directory with `config.json` and no file of
+/// weights. `None` for anything else, as a directory whose weights lie beside the config.
+///
+/// # Errors
+/// If the file cannot be read, or is no config of a decoder.
+pub fn config_alone(disk: &dyn Disk, path: &Path) -> Result<Option<DecoderConfig>, CheckpointError> {
+    let is_directory = disk.stat(path).map_err(FileError::io(path))?.kind == Kind::Directory;
+    let file = match is_directory {
+        false if path.extension().is_some_and(|ending| ending == "json") && !path.ends_with(shards::INDEX) => {
+            path.to_owned()
+        }
+        true if !has_weights(disk, path)? && exists(disk, &path.join("config.json"))? => path.join("config.json"),
+        _ => return Ok(None),
+    };
+    Ok(Some(parsed(disk, &file)?.config))
+}
+
+fn has_weights(disk: &dyn Disk, directory: &Path) -> Result<bool, CheckpointError> {
+    let names = disk.list(directory).map_err(FileError::io(directory))?;
+    let is_weights = |name: &Path| name.extension().is_some_and(|ending| ["safetensors", "gguf"].iter().any(|e| ending == *e));
+    Ok(names.iter().any(|name| is_weights(Path::new(name))))
+}
+
+/// Reads and parses a `config.json`.
+fn parsed(disk: &dyn Disk, file: &Path) -> Result<Parsed, CheckpointError> {
+    let text = read_bounded(disk, file, CONFIG_LIMIT_BYTES)?;
+    Ok(config::parse(&text).map_err(HfConfigError::at(file))?)
+}
+
 impl HfDirectory {
     /// Reads `config.json` and the headers of the safetensors files, and checks one against the other.
     ///
@@ -80,14 +109,12 @@ impl HfDirectory {
             false => return Err(HfError::new(path, HfFault::NotADirectory).into()),
         };
         let config_path = path.join("config.json");
-        let text = match read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+        let Parsed { config, keys, remarks } = match parsed(&*disk, &config_path) {
+            Err(CheckpointError::File(error)) if error.kind() == ErrorKind::NotFound => {
                 return Err(adapter(&*disk, path)?.map_or_else(|| error.into(), CheckpointError::from));
             }
-            text => text?,
+            parsed => parsed?,
         };
-        let Parsed { config, keys, remarks } = config::parse(&text).map_err(HfConfigError::at(&config_path))?;
-        drop(text);
         let mut notices: Vec<Notice> = remarks.into_iter().map(|remark| Notice::new(&config_path, remark)).collect();
         let shards = shards::open(&disk, path, choice, &mut notices)?;
         let naming = Naming::of(shards.iter().flat_map(|shard| shard.tensors().map(|(name, _)| name)));

@@ -1,0 +1,180 @@
+//! `profile`: where parameters, FLOPs, bytes and time of a model go, module by module.
+
+mod args;
+mod shape;
+mod text;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use serde_json::json;
+
+pub use args::{ConventionArg, ProfileArgs};
+
+use self::shape::{Shape, bytes_per_weight};
+use super::bench::num_cores;
+use super::console;
+use super::failure::Failure;
+use super::opened::OpenedModel;
+use super::output;
+use crate::bench::{BenchError, Pools, Subject, Target, Test, TestCase};
+use crate::device::device;
+use crate::load::Precision;
+use crate::model::AnyDecoder;
+use crate::profile::convention::FlopConvention;
+use crate::profile::flops::count_parameters;
+use crate::profile::throughput::InferenceTest;
+use crate::profile::{Counting, ModuleProfile, ProfileTest, peak};
+
+/// The object that is printed with `--json`.
+#[derive(Debug, Serialize)]
+struct Record {
+    model: String,
+    device: String,
+    n_threads: usize,
+    total_parameters: u64,
+    active_parameters: u64,
+    weight_bytes: u64,
+    flop_convention: FlopConvention,
+    flops_per_mac: u8,
+    /// Measured before the tests; null in a dry run.
+    peak_flops_per_s: Option<f64>,
+    peak_bytes_per_s: Option<f64>,
+    tests: Vec<TestRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct TestRecord {
+    test: String,
+    batch_size: usize,
+    #[serde(flatten)]
+    profile: ModuleProfile,
+}
+
+/// Prints the profile of every test.
+///
+/// # Errors
+/// If the model cannot be opened, a test does not fit it, or stdout cannot be written.
+pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
+    let n_threads = args.threads.unwrap_or_else(num_cores);
+    let cases = args.cases(n_threads)?;
+    let record = match args.dry_run {
+        true => counted(args, &cases)?,
+        false => Pools::new(&cases)?.run(|| measured(args, &cases))?,
+    };
+    output::print(&if args.json { format!("{:#}\n", json!(record)) } else { text::of(&record) })
+}
+
+/// Counts from headers or a config alone.
+fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
+    let shape = Shape::of(args)?;
+    cases.iter().try_for_each(|case| case.fits_context(&shape.name, &shape.config))?;
+    let (parameters, counting) = (count_parameters(&shape.config), args.counting(shape.bytes_per_weight));
+    let profiled = |case: &TestCase| TestRecord {
+        test: case.name(),
+        batch_size: case.batch_size,
+        profile: ModuleProfile::counted(&shape.config, profile_test(case), counting),
+    };
+    Ok(Record {
+        model: shape.name.clone(),
+        device: args.device.clone(),
+        n_threads: cases[0].n_threads,
+        total_parameters: parameters.total,
+        active_parameters: parameters.active,
+        weight_bytes: shape.weight_bytes,
+        flop_convention: counting.convention,
+        flops_per_mac: counting.flops_per_mac,
+        peak_flops_per_s: None,
+        peak_bytes_per_s: None,
+        tests: cases.iter().map(profiled).collect(),
+    })
+}
+
+/// Loads the model and times every test.
+fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
+    let device = device(&args.device)?;
+    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+    let grown = opened.growth()?;
+    let subject = Subject {
+        name: opened.name(),
+        checkpoint: opened.checkpoint(),
+        source: &grown.source,
+        growth: grown.title(),
+        keeps_formats: args.growth.options().is_empty(),
+    };
+    let precision = args.dtype.map(|dtype| Precision::Float(dtype.dtype()));
+    let target = Target::new(subject, precision, cases, &device)?;
+    let parameters = count_parameters(target.config());
+    let [peak_flops_per_s, peak_bytes_per_s] =
+        [peak::product_flops_per_s(&device, false), peak::weight_bytes_per_s(&device)];
+    Ok(Record {
+        model: opened.full_name(&grown),
+        device: args.device.clone(),
+        n_threads: cases[0].n_threads,
+        total_parameters: parameters.total,
+        active_parameters: parameters.active,
+        weight_bytes: target.weights().size_bytes(),
+        flop_convention: args.convention.convention(),
+        flops_per_mac: args.flops_per_mac,
+        peak_flops_per_s: Some(peak_flops_per_s),
+        peak_bytes_per_s: Some(peak_bytes_per_s),
+        tests: timed(args, cases, &target, &device)?,
+    })
+}
+
+/// Inference first, then training, which loads the model in float32.
+fn timed(
+    args: &ProfileArgs,
+    cases: &[TestCase],
+    target: &Target<'_>,
+    device: &Device,
+) -> Result<Vec<TestRecord>, Failure> {
+    let tell = |case: &TestCase| console::detail(format_args!("{}: {} repetitions", case.name(), args.repetitions));
+    let record =
+        |case: &TestCase, profile| TestRecord { test: case.name(), batch_size: case.batch_size, profile };
+    let mut tests = Vec::new();
+    let mut model: Option<AnyDecoder> = None;
+    let bytes = bytes_per_weight(target.config(), target.precision(), target.weights().unshared_bytes());
+    for case in cases {
+        if let ProfileTest::Inference(test) = profile_test(case) {
+            tell(case);
+            let model = match &model {
+                Some(model) => model,
+                None => model.insert(target.load(device)?),
+            };
+            let counting = args.counting(bytes);
+            tests.push(record(case, ModuleProfile::measured(model, test, counting, args.repetitions, device)));
+        }
+    }
+    drop(model);
+    let device = &device.clone().autodiff();
+    let mut model: Option<AnyDecoder> = None;
+    let counting = args.counting(bytes_per_weight(target.config(), Precision::FLOAT32, 0));
+    for case in cases {
+        if let ProfileTest::Training { batch_size, seq_length } = profile_test(case) {
+            tell(case);
+            let loaded = model.take().map_or_else(|| target.load_to_train(device), Ok)?;
+            let sizes = [batch_size, seq_length];
+            let trained = ModuleProfile::measured_training(loaded, sizes, counting, args.repetitions, device);
+            let (profile, trained) = trained.map_err(BenchError::Train)?;
+            model = Some(trained);
+            tests.push(record(case, profile));
+        }
+    }
+    Ok(tests)
+}
+
+impl ProfileArgs {
+    fn counting(&self, bytes_per_weight: crate::profile::BytesPerWeight) -> Counting {
+        Counting { convention: self.convention.convention(), flops_per_mac: self.flops_per_mac, bytes_per_weight }
+    }
+}
+
+fn profile_test(case: &TestCase) -> ProfileTest {
+    let batch_size = case.batch_size;
+    match case.test {
+        Test::Inference { n_prompt, n_gen, n_depth } => {
+            ProfileTest::Inference(InferenceTest { n_prompt, n_gen, n_depth, batch_size })
+        }
+        Test::Train { n_train } => ProfileTest::Training { batch_size, seq_length: n_train },
+    }
+}

@@ -1,0 +1,90 @@
+//! The shape that a dry run counts: of a checkpoint's headers, of a config alone, or of a preset.
+
+use std::path::Path;
+
+use super::super::failure::Failure;
+use super::super::interrupt;
+use super::super::opened::OpenedModel;
+use super::super::run_info;
+use super::ProfileArgs;
+use crate::bench::default_precision;
+use crate::config::DecoderConfig;
+use crate::device::device;
+use crate::formats::config_alone;
+use crate::load::Precision;
+use crate::model::AnyDecoder;
+use crate::profile::BytesPerWeight;
+use crate::profile::flops::count_parameters;
+use crate::weights::WeightSource;
+
+/// A decoder without its weights.
+pub(super) struct Shape {
+    /// Its name for records.
+    pub name: String,
+    /// Its config, grown.
+    pub config: DecoderConfig,
+    /// Bytes of its weights in memory; shared ones count once.
+    pub weight_bytes: u64,
+    /// Their sizes as they are read.
+    pub bytes_per_weight: BytesPerWeight,
+}
+
+impl Shape {
+    /// Reads the shape that arguments name. Nothing is loaded.
+    ///
+    /// # Errors
+    /// If there is no such model, or it cannot be grown as asked.
+    pub fn of(args: &ProfileArgs) -> Result<Self, Failure> {
+        let path = Path::new(&args.model);
+        let alone = match path.exists() {
+            true => config_alone(&*interrupt::disk(), path)?,
+            false => DecoderConfig::preset(&args.model),
+        };
+        match alone {
+            Some(base) => Self::of_config(args, &base),
+            None => Self::of_headers(args),
+        }
+    }
+
+    fn of_config(args: &ProfileArgs, base: &DecoderConfig) -> Result<Self, Failure> {
+        let request = args.growth.request()?;
+        let config = request.config(base).map_err(|error| args.growth.blame(error))?;
+        let size_bytes = args.dtype.map_or(4, |dtype| dtype.dtype().size_bytes() as u64);
+        let gains = (2 * config.num_hidden_layers + 1) as u64 * config.hidden_size as u64;
+        let matrices = count_parameters(&config).total - gains;
+        let grown = match request.title() {
+            title if title.is_empty() => title,
+            title => format!(", {title}"),
+        };
+        Ok(Self {
+            name: run_info::words(&args.model) + &grown,
+            config,
+            weight_bytes: size_bytes * matrices + 4 * gains,
+            bytes_per_weight: BytesPerWeight::float(size_bytes),
+        })
+    }
+
+    fn of_headers(args: &ProfileArgs) -> Result<Self, Failure> {
+        let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+        let grown = opened.growth()?;
+        let precision = args.dtype.map(|dtype| Precision::Float(dtype.dtype()));
+        let precision = precision.unwrap_or_else(|| default_precision(opened.checkpoint()));
+        let weights = AnyDecoder::foresee(&grown.source, precision, &device(&args.device)?)?;
+        let config = grown.source.config().clone();
+        Ok(Self {
+            name: opened.full_name(&grown),
+            bytes_per_weight: bytes_per_weight(&config, precision, weights.unshared_bytes()),
+            weight_bytes: weights.size_bytes(),
+            config,
+        })
+    }
+}
+
+/// The sizes of weights that take `unshared_bytes`, in a precision.
+pub(super) fn bytes_per_weight(config: &DecoderConfig, precision: Precision, unshared_bytes: u64) -> BytesPerWeight {
+    match precision {
+        Precision::Float(dtype) => BytesPerWeight::float(dtype.size_bytes() as u64),
+        Precision::Mixed => BytesPerWeight::float(4),
+        Precision::Blocks(_) => BytesPerWeight::blocks(config, unshared_bytes),
+    }
+}

@@ -1,0 +1,99 @@
+//! A profile as tables.
+
+use super::super::output::{aligned, operations, short_count, size};
+use super::{Record, TestRecord};
+use crate::profile::ModuleRow;
+use crate::profile::convention::FlopConvention;
+
+/// One table for each test.
+pub(super) fn of(record: &Record) -> String {
+    let Record { model, device, n_threads, .. } = record;
+    let mut text = format!(
+        "{model}: {} total parameters, {} active; {} of weights",
+        short_count(record.total_parameters.into()),
+        short_count(record.active_parameters.into()),
+        size(record.weight_bytes),
+    );
+    text += &match (record.peak_flops_per_s, record.peak_bytes_per_s) {
+        (Some(flops), Some(bytes)) => format!(
+            "; {device}, {n_threads} threads\nmeasured peaks: {:.1} GFLOP/s in float32 products, {:.1} GB/s of weights\n",
+            flops / 1e9,
+            bytes / 1e9
+        ),
+        _ => "\n".to_owned(),
+    };
+    text += &format!("{}: {}\n", unit(record), convention(record.flop_convention));
+    for TestRecord { test, profile, batch_size } in &record.tests {
+        let total = &profile.total;
+        text += &format!("\n{test}, {batch_size} sequence{}: ", if *batch_size == 1 { "" } else { "s" });
+        text += &match total.time_s {
+            None => format!("{} tokens\n", profile.num_tokens),
+            Some(time_s) => format!(
+                "{} tokens in {time_s:.3} s, {:.1} t/s\n",
+                profile.num_tokens,
+                profile.num_tokens as f64 / time_s
+            ),
+        };
+        let mut rows = vec![heading(total, record)];
+        rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, total, record)));
+        text += &aligned(&rows);
+    }
+    text
+}
+
+fn unit(record: &Record) -> &'static str {
+    if record.flops_per_mac == 1 { "MACs" } else { "FLOPs" }
+}
+
+fn convention(convention: FlopConvention) -> &'static str {
+    match convention {
+        FlopConvention::Causal => "products, and scores of the tokens that a token sees (causal)",
+        FlopConvention::Square => "products, and scores of all tokens, masked or not (square)",
+        FlopConvention::SixNd => "6 per active parameter and token, 2 of them forward (6ND)",
+        FlopConvention::Palm => "6ND and 12·L·H·Q·T of scores per token, a third of them forward (PaLM)",
+    }
+}
+
+fn heading(total: &ModuleRow, record: &Record) -> Vec<String> {
+    let trains = total.backward_flops > 0.0;
+    let rate = format!("G{}/s", unit(record).trim_end_matches('s'));
+    let mut names = vec!["module", "total", "active", unit(record)];
+    names.extend(trains.then_some("backward"));
+    names.extend(["share", "bytes"]);
+    if total.time_s.is_some() {
+        names.extend(["ms", "share", rate.as_str(), "of peak", "GB/s", "of peak"]);
+    }
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
+    let or_dash = |number: f64, shown: fn(u128) -> String| {
+        if number == 0.0 { "-".to_owned() } else { shown(number as u128) }
+    };
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9));
+    let of_peak = |rate: Option<f64>, peak: Option<f64>| {
+        rate.zip(peak).map_or_else(|| "-".to_owned(), |(rate, peak)| percent(rate / peak))
+    };
+    let mut cells = vec![
+        row.path.clone(),
+        or_dash(row.total_parameters as f64, short_count),
+        or_dash(row.active_parameters as f64, short_count),
+        or_dash(row.flops, operations),
+    ];
+    cells.extend((total.backward_flops > 0.0).then(|| or_dash(row.backward_flops, operations)));
+    cells.extend([percent(row.flops / total.flops), or_dash(row.bytes, size)]);
+    if let (Some(time_s), Some(total_s)) = (row.time_s, total.time_s) {
+        // A peak counts multiply-adds as two.
+        let peak_flops = record.peak_flops_per_s.map(|peak| peak * f64::from(record.flops_per_mac) / 2.0);
+        cells.extend([
+            format!("{:.3}", 1e3 * time_s),
+            percent(time_s / total_s),
+            rate(row.flops_per_s()),
+            of_peak(row.flops_per_s(), peak_flops),
+            rate(row.bytes_per_s()),
+            of_peak(row.bytes_per_s(), record.peak_bytes_per_s),
+        ]);
+    }
+    cells
+}
