@@ -98,7 +98,10 @@ fn records_have_the_fields_of_llama_bench_then_ours() {
         assert_eq!(record[field], value, "{field}");
     }
     // Nothing is on a GPU, weights are not mapped, attention is fused.
-    assert_eq!((&record["n_gpu_layers"], &record["use_mmap"], &record["flash_attn"]), (&0.into(), &false.into(), &1.into()));
+    assert_eq!(
+        (&record["n_gpu_layers"], &record["use_mmap"], &record["flash_attn"]),
+        (&0.into(), &false.into(), &1.into())
+    );
     assert_eq!((&record["no_host"], &record["cpu_mask"]), (&Value::from(false), &Value::from("0x0")));
     let time = record["test_time"].as_str().unwrap();
     assert!(time.len() == 20 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time}");
@@ -237,9 +240,16 @@ fn all_formats_agree() {
     let without_samples: Vec<&str> = keys(&array[0]).into_iter().filter(|key| !key.starts_with("samples_")).collect();
     assert_eq!(header, without_samples);
     let sql = printed_as("sql");
-    assert!(sql.starts_with("CREATE TABLE IF NOT EXISTS llama_bench (\n  build_commit TEXT,\n  build_number INTEGER,\n"), "{sql}");
-    let columns: Vec<&str> =
-        sql.lines().skip(1).take_while(|line| *line != ");").map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(
+        sql.starts_with("CREATE TABLE IF NOT EXISTS llama_bench (\n  build_commit TEXT,\n  build_number INTEGER,\n"),
+        "{sql}"
+    );
+    let columns: Vec<&str> = sql
+        .lines()
+        .skip(1)
+        .take_while(|line| *line != ");")
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
     assert_eq!(columns, header);
     let inserts: Vec<&str> = sql.lines().filter(|line| line.starts_with("INSERT INTO llama_bench (")).collect();
     assert_eq!(inserts.len(), 2);

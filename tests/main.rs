@@ -23,6 +23,7 @@ mod linear_door;
 mod lora;
 mod mergekit_bytes;
 mod models;
+mod module_counts;
 mod oracle;
 mod peft;
 mod pico;

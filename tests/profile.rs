@@ -54,7 +54,7 @@ fn tests_that_cannot_run_are_refused() {
     let base = tiny_base(&folder.path().join("base"));
     let base = base.to_str().expect("UTF-8");
     for (words, code, message) in [
-        (vec!["profile", base, "-p", "0", "-n", "0"], 2, "nothing to profile"),
+        (vec!["profile", base, "-p", "0", "-n", "0"], 2, "nothing to measure"),
         (vec!["profile", base, "-p", "1000000"], 3, "max_position_embeddings"),
         (vec!["profile", base, "--device", "abacus"], 2, "abacus"),
     ] {

@@ -68,10 +68,17 @@ fn modules_of_mixtral_are_its_table() {
     ];
     for (path, total, active) in rows {
         let found = module(&record, path);
-        assert_eq!((found["total_parameters"].as_u64(), found["active_parameters"].as_u64()), (Some(total), Some(active)));
+        assert_eq!(
+            (found["total_parameters"].as_u64(), found["active_parameters"].as_u64()),
+            (Some(total), Some(active))
+        );
         if path != "embedding" {
             assert_eq!(found["flops"].as_f64(), Some(2.0 * active as f64), "{path}");
-            assert_eq!(found["bytes"].as_f64(), Some(2.0 * active as f64), "{path}: one token reads its active weights");
+            assert_eq!(
+                found["bytes"].as_f64(),
+                Some(2.0 * active as f64),
+                "{path}: one token reads its active weights"
+            );
         }
     }
     assert_eq!(module(&record, "layer.self_attn.attention")["flops"].as_f64(), Some(2_147_483_648.0));
@@ -99,7 +106,8 @@ fn conventions_give_the_numbers_of_their_papers() {
 fn llama_2_has_the_multiply_adds_of_calflops() {
     let record = profile("llama2-7b", "--train 1x128 --convention square --flops-per-mac 1");
     let total = &record["tests"][0]["total"];
-    let (all, backward) = (total["flops"].as_f64().expect("a number"), total["backward_flops"].as_f64().expect("a number"));
+    let (all, backward) =
+        (total["flops"].as_f64().expect("a number"), total["backward_flops"].as_f64().expect("a number"));
     assert_eq!(format!("{:.2} {:.0}", (all - backward) / 1e9, all / 1e9), "850.00 2550");
     assert_eq!(record["total_parameters"], 6_738_415_616u64);
 }
@@ -107,7 +115,8 @@ fn llama_2_has_the_multiply_adds_of_calflops() {
 #[test]
 fn a_config_grows_to_the_published_children() {
     // SOLAR is Mistral 7B with an overlap of 8, Mixtral's shape is its upcycling to eight experts.
-    let grown = |words: &str| profile(&golden("mistral-7b-v0.1"), &format!("-p 0 -n 1 {words}"))["total_parameters"].clone();
+    let grown =
+        |words: &str| profile(&golden("mistral-7b-v0.1"), &format!("-p 0 -n 1 {words}"))["total_parameters"].clone();
     assert_eq!([grown("--dus 8"), grown("--moe 8")], [10_731_524_096u64, 46_702_792_704].map(Value::from));
     assert_ne!(grown("--dus 7"), Value::from(10_731_524_096u64));
 }
@@ -123,7 +132,7 @@ fn a_directory_with_a_config_alone_is_counted_and_never_loaded() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (found, message) = code(&[path]);
-    assert!(found == Some(3) && message.contains("model.safetensors"), "{found:?} {message}");
+    assert!(found == Some(4) && message.contains("model.safetensors"), "{found:?} {message}");
     let (found, message) = code(&[path, "--dry-run", "-p", "5000"]);
     assert!(found == Some(3) && message.contains("max_position_embeddings 4096"), "{found:?} {message}");
     let (found, message) = code(&["mixtral-9x9b", "--dry-run"]);

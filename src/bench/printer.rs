@@ -214,7 +214,10 @@ fn create_table(fields: &[(String, Value)]) -> String {
         };
         format!("  {name} {affinity}")
     };
-    format!("CREATE TABLE IF NOT EXISTS {TABLE} (\n{}\n);\n\n", fields.iter().map(column).collect::<Vec<_>>().join(",\n"))
+    format!(
+        "CREATE TABLE IF NOT EXISTS {TABLE} (\n{}\n);\n\n",
+        fields.iter().map(column).collect::<Vec<_>>().join(",\n")
+    )
 }
 
 #[cfg(test)]

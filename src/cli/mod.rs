@@ -25,6 +25,7 @@ mod opened;
 mod output;
 pub mod perplexity;
 pub mod profile;
+pub mod profile_study;
 mod progress;
 mod run_info;
 pub mod serve;

@@ -6,7 +6,8 @@ mod panics;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use burn::tensor::{Device, Tensor};
+pub use burn::tensor::Device;
+use burn::tensor::Tensor;
 
 /// Why a device cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

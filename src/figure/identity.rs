@@ -35,6 +35,16 @@ pub(super) fn identified(study: &Study) -> Vec<(&Arm, Identity)> {
 }
 
 impl Identity {
+    /// The first identity of a kind.
+    pub fn of_kind(kind: ArmKind) -> Self {
+        let colour = match kind {
+            ArmKind::Dense => DENSE[0],
+            ArmKind::Deep => DEEP[0],
+            ArmKind::Wide => WIDE[0],
+        };
+        Self { colour, kind }
+    }
+
     /// The colour, dark enough for text on white.
     pub fn ink(&self) -> RGBColor {
         mix(self.colour, RGBColor(0, 0, 0), 0.25)

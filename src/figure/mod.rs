@@ -12,18 +12,23 @@ mod identity;
 mod label;
 mod latency_bars;
 mod loss_curves;
+mod memory_areas;
 mod memory_bars;
+mod module_bars;
 mod page;
 mod paint;
 mod pareto;
+mod profile_page;
+mod roofline;
 mod scene;
+mod speed_lines;
 mod text;
 mod training_curve;
 
 pub use error::FigureError;
 pub use training_curve::{TrainingCurve, draw_training};
 
-use crate::report::Study;
+use crate::report::{ProfileStudy, Study};
 use scene::Scene;
 
 /// A figure in both formats.
@@ -57,6 +62,25 @@ const FIGURES: [(&str, Composer); 6] = [
 pub fn draw_study(study: &Study) -> Result<Vec<Figure>, FigureError> {
     study.check()?;
     let scenes = FIGURES.iter().filter_map(|(name, compose)| Some((*name, compose(study)?)));
+    scenes.map(|(name, scene)| Ok(Figure { name, svg: paint::svg(&scene)?, png: paint::png(&scene)? })).collect()
+}
+
+/// Composes a figure of a profile; `None` if it was not measured.
+type ProfileComposer = fn(&ProfileStudy) -> Option<Scene>;
+
+const PROFILE_FIGURES: [(&str, ProfileComposer); 4] = [
+    ("modules", module_bars::compose),
+    ("roofline", roofline::compose),
+    ("memory", memory_areas::compose),
+    ("speed", speed_lines::compose),
+];
+
+/// Draws every figure of a profile for which there are measurements.
+///
+/// # Errors
+/// [`FigureError::Drawing`] and [`FigureError::Encoding`] if a library fails.
+pub fn draw_profile(study: &ProfileStudy) -> Result<Vec<Figure>, FigureError> {
+    let scenes = PROFILE_FIGURES.iter().filter_map(|(name, compose)| Some((*name, compose(study)?)));
     scenes.map(|(name, scene)| Ok(Figure { name, svg: paint::svg(&scene)?, png: paint::png(&scene)? })).collect()
 }
 
@@ -177,6 +201,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn profiles_are_drawn_without_overlaps_as_far_as_they_were_measured() {
+        let mut study = fixture::profile();
+        for (name, compose) in PROFILE_FIGURES {
+            let scene = compose(&study).unwrap_or_else(|| panic!("{name} is drawn"));
+            let texts = texts(&scene);
+            for (index, text) in texts.iter().enumerate() {
+                let ((left, top), (right, bottom)) = text.bounds();
+                let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
+                assert!(inside, "{name}: {text:?} leaves the figure");
+                let other = texts[..index].iter().find(|other| overlap(text, other));
+                assert!(other.is_none(), "{name}: {:?} overlaps {:?}", text.words, other.map(|other| &other.words));
+            }
+        }
+        for model in &mut study.models {
+            model.memory.clear();
+            model.by_module.clear();
+        }
+        assert_eq!(draw_profile(&study).unwrap().iter().map(|figure| figure.name).collect::<Vec<_>>(), ["speed"]);
     }
 
     #[test]

@@ -14,8 +14,8 @@ mod shards;
 mod write;
 
 pub use config::{ConfigFault, HfConfigError};
-pub use directory::{HfDirectory, config_alone};
 pub(crate) use directory::INHERITED_FILES;
+pub use directory::{HfDirectory, config_alone};
 pub use fault::{HfError, HfFault};
 pub(crate) use index::ShardIndex;
 pub use names::Layout;

@@ -32,6 +32,7 @@ pub mod rope;
 pub mod silu_mul;
 
 mod allocator;
+mod counting_allocator;
 #[cfg(feature = "flex")]
 mod cpu;
 #[cfg(feature = "cube")]
@@ -44,6 +45,7 @@ mod torch;
 use burn::tensor::Device;
 
 pub use allocator::CachingAllocator;
+pub use counting_allocator::CountingAllocator;
 
 /// The vector instructions that the CPU kernels of this build use on this machine.
 pub fn vector_instructions() -> &'static str {

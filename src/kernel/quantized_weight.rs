@@ -154,6 +154,8 @@ impl QuantizedWeight {
     /// # Panics
     /// If an id is not below `out`.
     pub fn rows(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let bytes = tokens.shape().num_elements() * self.size_bytes() / self.dims()[0];
+        crate::trace::count(crate::trace::Op { bytes, ..Default::default() });
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => {

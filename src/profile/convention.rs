@@ -45,8 +45,7 @@ impl FlopConvention {
 /// # Panics
 /// If the count reaches `2^128`.
 pub fn palm_flops_per_token(parameters: u64, layers: u64, heads: u64, head_dim: u64, seq_length: u64) -> u128 {
-    product([6, parameters.into()])
-        + product([12, layers.into(), heads.into(), head_dim.into(), seq_length.into()])
+    product([6, parameters.into()]) + product([12, layers.into(), heads.into(), head_dim.into(), seq_length.into()])
 }
 
 /// Model FLOPs utilization: the share of peak that tokens of this many FLOPs account for.

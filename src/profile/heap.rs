@@ -1,11 +1,8 @@
-//! Peak use of the heap.
-
-use std::hint::black_box;
+//! Use of the heap: now, and at its peak.
 
 use burn::tensor::Device;
-use peakmem_alloc::{PeakMemAlloc, PeakMemAllocTrait};
 
-use crate::kernel::CachingAllocator;
+use crate::kernel::{CachingAllocator, CountingAllocator as Counting};
 
 /// The allocator of tensors, which also counts live bytes. A binary registers it for its speed and for heap peaks:
 ///
@@ -14,25 +11,37 @@ use crate::kernel::CachingAllocator;
 /// #[global_allocator]
 /// static HEAP: &CountingAllocator = &COUNTING;
 /// ```
-pub static COUNTING: CountingAllocator = PeakMemAlloc::new(CachingAllocator::new());
+pub static COUNTING: CountingAllocator = Counting::new(CachingAllocator::new());
 
 /// Type of [`COUNTING`].
-pub type CountingAllocator = PeakMemAlloc<CachingAllocator>;
+pub type CountingAllocator = Counting<CachingAllocator>;
 
 /// Runs `work` and returns its result and the peak of the heap during it, in bytes above the use before. The peak is
-/// `None` if the binary has not registered [`COUNTING`], or if tensors of `device` are not on the heap. Measurements do
-/// not nest.
+/// `None` if the heap [is not counted](is_counted). Measurements do not nest.
 pub fn peak_bytes<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Option<u64>) {
-    let counted = is_registered() && is_on_the_heap(device);
-    COUNTING.reset_peak_memory();
+    let counted = is_counted(device);
+    let before = COUNTING.live_bytes();
+    COUNTING.reset_peak();
     let result = work();
-    (result, counted.then(|| COUNTING.get_peak_memory() as u64))
+    (result, counted.then(|| COUNTING.peak_bytes().saturating_sub(before) as u64))
 }
 
+/// Bytes in use now, and the most since the last call or [`peak_bytes`]: a
+/// [`MemoryProbe`](crate::trace::MemoryProbe).
+pub fn probe() -> [u64; 2] {
+    let found = [COUNTING.live_bytes() as u64, COUNTING.peak_bytes() as u64];
+    COUNTING.reset_peak();
+    found
+}
+
+/// Whether the tensors of `device` are on a heap that is counted: the binary has registered [`COUNTING`], and the device is the CPU.
+pub fn is_counted(device: &Device) -> bool {
+    is_registered() && is_on_the_heap(device)
+}
+
+/// A process whose heap is counted has some of it in use.
 fn is_registered() -> bool {
-    COUNTING.reset_peak_memory();
-    drop(black_box(Vec::<u8>::with_capacity(4096)));
-    COUNTING.get_peak_memory() >= 4096
+    COUNTING.live_bytes() > 0
 }
 
 fn is_on_the_heap(device: &Device) -> bool {

@@ -1,11 +1,16 @@
 //! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
 pub mod convention;
+pub mod energy;
 pub mod flops;
 pub mod heap;
+pub mod inference_memory;
 pub mod inspection;
 pub mod matching;
 pub mod memory;
+pub mod memory_check;
+pub mod memory_report;
+pub mod memory_timeline;
 mod module_cost;
 mod module_profile;
 mod module_time;

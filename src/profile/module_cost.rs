@@ -104,10 +104,8 @@ impl Modules<'_> {
         let table = config.vocab_size as u64 * hidden;
         let (tokens, sizes) = (self.pass.tokens(), LayerSizes::of(config));
         let matrix = self.bytes_per_weight.matrix;
-        let rows = ModuleCost {
-            bytes: matrix * (tokens * hidden) as f64,
-            ..self.cost("embedding", own(table), 0, 0.0)
-        };
+        let rows =
+            ModuleCost { bytes: matrix * (tokens * hidden) as f64, ..self.cost("embedding", own(table), 0, 0.0) };
         let head_own = own(if config.tie_word_embeddings { 0 } else { table });
         let logits = product([table.into(), self.pass.num_logits.into()]);
         let mut costs = vec![
@@ -137,14 +135,16 @@ impl Modules<'_> {
                         multiply_adds(router),
                         self.bytes_per_weight.router * router as f64,
                     ),
-                    self.cost("layer.moe.experts", count, multiply_adds(count.active), matrix * expert as f64 * visited),
+                    self.cost(
+                        "layer.moe.experts",
+                        count,
+                        multiply_adds(count.active),
+                        matrix * expert as f64 * visited,
+                    ),
                 ]);
             }
         }
-        costs.extend([
-            self.gains("norm", hidden),
-            self.cost("lm_head", head_own, logits, matrix * table as f64),
-        ]);
+        costs.extend([self.gains("norm", hidden), self.cost("lm_head", head_own, logits, matrix * table as f64)]);
         costs
     }
 

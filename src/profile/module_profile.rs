@@ -156,14 +156,13 @@ impl ModuleProfile {
         let config = model.config().clone();
         // The first update allocates the moments of AdamW, the second what those displaced.
         let num_warmups = 2;
-        let (samples, model) =
-            train_runs(model, batch_size, seq_length, num_warmups + repetitions, device, |step| {
-                for _ in 0..num_warmups {
-                    step();
-                }
-                let sample = |_| module_times(&trace::record(device, &mut *step).1);
-                (0..repetitions).map(sample).collect::<Vec<Vec<ModuleTime>>>()
-            })?;
+        let (samples, model) = train_runs(model, batch_size, seq_length, num_warmups + repetitions, device, |step| {
+            for _ in 0..num_warmups {
+                step();
+            }
+            let sample = |_| module_times(&trace::record(device, &mut *step).1);
+            (0..repetitions).map(sample).collect::<Vec<Vec<ModuleTime>>>()
+        })?;
         Ok((Self::timed(&config, ProfileTest::Training { batch_size, seq_length }, counting, &samples), model))
     }
 
@@ -171,8 +170,9 @@ impl ModuleProfile {
     fn timed(config: &DecoderConfig, test: ProfileTest, counting: Counting, samples: &[Vec<ModuleTime>]) -> Self {
         let Self { mut modules, .. } = Self::counted(config, test, counting);
         for cost in module_costs(config, test, counting.bytes_per_weight, FlopConvention::Causal) {
-            let executed = samples[0].iter().find(|time| module_path(time) == cost.path).map_or(0, |time| time.flops);
-            assert_eq!(u128::from(executed), cost.flops, "operations of {}", cost.path);
+            let found = samples[0].iter().find(|time| module_path(time) == cost.path);
+            let executed = found.map_or([0, 0], |time| [time.flops, time.backward_flops]).map(u128::from);
+            assert_eq!(executed, [cost.flops, cost.backward_flops], "operations of {}", cost.path);
         }
         let has_time = |path: &&str| samples[0].iter().any(|time| module_path(time) == *path);
         let after = AFTER_FORWARD.into_iter().filter(|path| *path != BACKWARD).filter(has_time);

@@ -39,7 +39,10 @@ impl ProfileTest {
         match self {
             Self::Inference(InferenceTest { n_prompt, n_gen, n_depth, batch_size }) => {
                 let prompt = (n_prompt > 0).then(|| pass(batch_size, n_depth, n_prompt));
-                prompt.into_iter().chain((0..n_gen).map(|step| pass(batch_size, n_depth + n_prompt + step, 1))).collect()
+                prompt
+                    .into_iter()
+                    .chain((0..n_gen).map(|step| pass(batch_size, n_depth + n_prompt + step, 1)))
+                    .collect()
             }
             Self::Training { batch_size, seq_length } => {
                 let pass = pass(batch_size, 0, seq_length);

@@ -1,6 +1,9 @@
 //! The peak of memory of a training run, foreseen from what it keeps.
 
+use serde::Serialize;
+
 use super::flops::{count_parameters, product};
+use super::memory_timeline::MemoryMoment;
 use crate::config::DecoderConfig;
 
 /// Size of a float32.
@@ -30,7 +33,7 @@ pub struct TrainingShape {
 }
 
 /// The parts of the peak, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TrainingMemory {
     /// Weights.
     pub weights: u64,
@@ -91,6 +94,14 @@ impl TrainingMemory {
     pub fn total(&self) -> u64 {
         let Self { weights, moments, gradients, activations, scratch } = *self;
         [weights, moments, gradients, activations, scratch].into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+/// Scratch space counts as activations.
+impl From<TrainingMemory> for MemoryMoment {
+    fn from(memory: TrainingMemory) -> Self {
+        let TrainingMemory { weights, moments, gradients, activations, scratch } = memory;
+        Self { weights, optimizer: moments, gradients, activations: activations + scratch, ..Self::default() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A made-up study for tests: plausible shapes, costs, curves and timings, the same on every call.
 
+use super::profiles::*;
 use super::records::*;
 use crate::config::{DecoderConfig, MoeConfig};
 
@@ -244,5 +245,76 @@ fn expert_load(num_layers: usize) -> ExpertLoad {
     ExpertLoad {
         topics: TOPICS.map(str::to_owned).to_vec(),
         share: (0..num_layers).map(|layer| (0..TOPICS.len()).map(|topic| share_of(layer, topic)).collect()).collect(),
+    }
+}
+
+/// A made-up profile of a dense, a deep and a wide model.
+pub(crate) fn profile() -> ProfileStudy {
+    let model = |name: &str, kind, scale: f64| {
+        let feed_forward = if kind == ArmKind::Wide { "layer.moe.experts" } else { "layer.mlp.gate_up_proj" };
+        let module = |path: &str, flops: f64, bytes: f64, time_s: f64| ModulePoint {
+            path: path.to_owned(),
+            flops: scale * flops,
+            bytes: scale * bytes,
+            time_s: scale * time_s,
+        };
+        let table = |test: &str, tokens: f64| ModuleTable {
+            test: test.to_owned(),
+            modules: vec![
+                module("embedding", 0.0, 2e3 * tokens, 1e-5),
+                module("layer.self_attn.qkv_proj", 1e7 * tokens, 2e7, 2e-4 * tokens.sqrt()),
+                module("layer.self_attn.attention", 1e6 * tokens, 1e6, 1e-4 * tokens.sqrt()),
+                module(feed_forward, 4e7 * tokens, 8e7, 8e-4 * tokens.sqrt()),
+                module("lm_head", 1e7, 2e7, 3e-4),
+                module("other", 0.0, 0.0, 1e-4),
+            ],
+        };
+        let speed = |is_prefill, batch: usize, context| SpeedPoint {
+            is_prefill,
+            batch,
+            context,
+            tokens: if is_prefill { context } else { 8 * batch },
+            flops: scale * 1e8 * if is_prefill { context as f64 } else { 8.0 * batch as f64 },
+            bytes: scale * 2e8 * if is_prefill { 1.0 } else { 8.0 },
+            samples_s: vec![scale * 0.09, scale * 0.1, scale * 0.12],
+        };
+        let point = |at_ns, gradients, activations| MemoryPoint {
+            at_ns,
+            weights: (scale * 2e8) as u64,
+            cache: 0,
+            optimizer: (scale * 4e8) as u64,
+            gradients,
+            activations,
+        };
+        let curve = |test: &str| MemoryCurve {
+            test: test.to_owned(),
+            points: (0..50).map(|step| point(step * 1_000_000, step * 4_000_000, (50 - step) * 3_000_000)).collect(),
+        };
+        ProfiledModel {
+            name: name.to_owned(),
+            kind,
+            total_parameters: (scale * 5e7) as u64,
+            active_parameters: (scale * 4e7) as u64,
+            weight_bytes: (scale * 2e8) as u64,
+            by_module: vec![table("pp256", 256.0), table("tg16 @ d256", 16.0)],
+            speeds: [64, 256]
+                .into_iter()
+                .flat_map(|context| [speed(true, 1, context), speed(false, 1, context)])
+                .chain([2, 4].map(|batch| speed(false, batch, 256)))
+                .collect(),
+            memory: vec![curve("pp256"), curve("train4x128")],
+        }
+    };
+    ProfileStudy {
+        run: study(1, 1).run,
+        peak_flops_per_s: 1.1e11,
+        peak_bytes_per_s: 1.6e10,
+        other_cpus: Some(0.01),
+        energy_j: None,
+        models: vec![
+            model("dense", ArmKind::Dense, 1.0),
+            model("deep, 20 layers", ArmKind::Deep, 1.6),
+            model("wide, 8 experts", ArmKind::Wide, 1.9),
+        ],
     }
 }

@@ -4,6 +4,7 @@
 //! and [`verdict()`] read nothing but the record, so both can be made again from the file alone.
 
 mod json;
+mod profiles;
 mod provenance;
 mod records;
 pub mod statistics;
@@ -14,6 +15,7 @@ mod verdict;
 pub(crate) mod fixture;
 
 pub use json::RecordError;
+pub use profiles::{MemoryCurve, MemoryPoint, ModulePoint, ModuleTable, ProfileStudy, ProfiledModel, SpeedPoint};
 pub use provenance::build_number;
 pub use records::{
     Arm, ArmKind, BaseInfo, Cost, CurvePoint, DataInfo, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, RunInfo,

@@ -13,6 +13,7 @@ mod error;
 mod folder;
 mod measure;
 mod plan;
+mod profiling;
 mod run;
 mod unit;
 
@@ -22,5 +23,6 @@ pub use defaults::{Defaults, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS};
 pub use error::StudyError;
 pub use folder::StudyFolder;
 pub use plan::{ArmSpec, Budget, PlanOptions, StudyPlan};
+pub use profiling::{ProfilePlan, write_profile};
 pub use run::{Outcome, Progress, RunOptions, run};
 pub use unit::{UnitId, UnitRecord, Units};

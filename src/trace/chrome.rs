@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Span;
+use super::recorder::Span;
 
 /// A trace with one track per record, each starting at 0; times are in microseconds.
 pub fn to_chrome_json<'a>(records: impl IntoIterator<Item = (&'a str, &'a [Span])>) -> String {
@@ -29,7 +29,17 @@ mod tests {
 
     #[test]
     fn every_record_is_a_named_track_of_complete_events() {
-        let span = Span { name: "layer", index: Some(3), depth: 0, start_ns: 1500, duration_ns: 250, flops: 0 };
+        let span = Span {
+            name: "layer",
+            index: Some(3),
+            depth: 0,
+            start_ns: 1500,
+            duration_ns: 250,
+            flops: 0,
+            bytes: 0,
+            backward_flops: 0,
+            backward_bytes: 0,
+        };
         let json = to_chrome_json([("pp4", [span].as_slice()), ("tg \"1\"", &[])]);
         let trace: Value = serde_json::from_str(&json).expect("JSON");
         let events = trace["traceEvents"].as_array().expect("events");

@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &str); 27] = [
     ("train", "config data error kernel model trace weights"),
     ("generate", "config error kernel model tokenizer"),
     ("serve", "error generate model tokenizer"),
-    ("profile", "config data error formats kernel model trace train weights"),
+    ("profile", "config data error formats kernel load lora model trace train weights"),
     ("report", "config error"),
     ("eval", "config data error generate hub kernel model output profile report tokenizer trace"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &str); 27] = [
     ("upscale", "config device error eval formats growth hub load lora model output profile tokenizer weights"),
     (
         "study",
-        "config data error eval figure formats growth kernel model output profile report tokenizer trace train weights",
+        "config data error eval figure formats growth kernel load model output profile report tokenizer trace train weights",
     ),
     ("finetune", "data error figure formats load lora model output tokenizer train upscale weights"),
     (

@@ -65,6 +65,11 @@ pub struct ProfileArgs {
     /// FLOPs of a multiply-add: 2, or 1 to count MACs
     #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2), help_heading = "Counting")]
     pub flops_per_mac: u8,
+    /// Show memory by kind too, foreseen and, unless it is a dry run, measured
+    ///
+    /// Weights, keys and values, optimizer, gradients, activations. With --json also over time. Measured are CPUs alone.
+    #[arg(long, help_heading = "Output")]
+    pub memory: bool,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,

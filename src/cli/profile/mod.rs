@@ -1,15 +1,15 @@
 //! `profile`: where parameters, FLOPs, bytes and time of a model go, module by module.
 
 mod args;
+mod record;
 mod shape;
 mod text;
 
-use burn::tensor::Device;
-use serde::Serialize;
 use serde_json::json;
 
 pub use args::{ConventionArg, ProfileArgs};
 
+use self::record::{Record, TestRecord};
 use self::shape::{Shape, bytes_per_weight};
 use super::bench::num_cores;
 use super::console;
@@ -17,38 +17,14 @@ use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::output;
 use crate::bench::{BenchError, Pools, Subject, Target, Test, TestCase};
-use crate::device::device;
+use crate::device::{Device, device};
 use crate::load::Precision;
 use crate::model::AnyDecoder;
-use crate::profile::convention::FlopConvention;
+use crate::profile::energy::EnergyMeter;
 use crate::profile::flops::count_parameters;
+use crate::profile::memory_report::MemoryReport;
 use crate::profile::throughput::InferenceTest;
-use crate::profile::{Counting, ModuleProfile, ProfileTest, peak};
-
-/// The object that is printed with `--json`.
-#[derive(Debug, Serialize)]
-struct Record {
-    model: String,
-    device: String,
-    n_threads: usize,
-    total_parameters: u64,
-    active_parameters: u64,
-    weight_bytes: u64,
-    flop_convention: FlopConvention,
-    flops_per_mac: u8,
-    /// Measured before the tests; null in a dry run.
-    peak_flops_per_s: Option<f64>,
-    peak_bytes_per_s: Option<f64>,
-    tests: Vec<TestRecord>,
-}
-
-#[derive(Debug, Serialize)]
-struct TestRecord {
-    test: String,
-    batch_size: usize,
-    #[serde(flatten)]
-    profile: ModuleProfile,
-}
+use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest, peak};
 
 /// Prints the profile of every test.
 ///
@@ -72,6 +48,8 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let profiled = |case: &TestCase| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
+        energy_j: None,
+        memory: args.memory.then(|| MemoryReport::foreseen(&shape.config, shape.weight_bytes, profile_test(case))),
         profile: ModuleProfile::counted(&shape.config, profile_test(case), counting),
     };
     Ok(Record {
@@ -129,8 +107,13 @@ fn timed(
     device: &Device,
 ) -> Result<Vec<TestRecord>, Failure> {
     let tell = |case: &TestCase| console::detail(format_args!("{}: {} repetitions", case.name(), args.repetitions));
-    let record =
-        |case: &TestCase, profile| TestRecord { test: case.name(), batch_size: case.batch_size, profile };
+    let record = |case: &TestCase, profile, energy: Option<EnergyMeter>, memory| TestRecord {
+        test: case.name(),
+        batch_size: case.batch_size,
+        energy_j: energy.and_then(|meter| meter.joules()),
+        memory,
+        profile,
+    };
     let mut tests = Vec::new();
     let mut model: Option<AnyDecoder> = None;
     let bytes = bytes_per_weight(target.config(), target.precision(), target.weights().unshared_bytes());
@@ -141,8 +124,11 @@ fn timed(
                 Some(model) => model,
                 None => model.insert(target.load(device)?),
             };
-            let counting = args.counting(bytes);
-            tests.push(record(case, ModuleProfile::measured(model, test, counting, args.repetitions, device)));
+            let (counting, energy) = (args.counting(bytes), EnergyMeter::start());
+            let profile = ModuleProfile::measured(model, test, counting, args.repetitions, device);
+            let weight_bytes = model.footprint().size_bytes();
+            let measure = || MemoryReport::of_inference(model, weight_bytes, test, device);
+            tests.push(record(case, profile, energy, args.memory.then(measure)));
         }
     }
     drop(model);
@@ -153,18 +139,27 @@ fn timed(
         if let ProfileTest::Training { batch_size, seq_length } = profile_test(case) {
             tell(case);
             let loaded = model.take().map_or_else(|| target.load_to_train(device), Ok)?;
-            let sizes = [batch_size, seq_length];
+            let (sizes, energy) = ([batch_size, seq_length], EnergyMeter::start());
             let trained = ModuleProfile::measured_training(loaded, sizes, counting, args.repetitions, device);
-            let (profile, trained) = trained.map_err(BenchError::Train)?;
+            let (profile, mut trained) = trained.map_err(BenchError::Train)?;
+            let memory = match args.memory {
+                true => {
+                    let (report, after) =
+                        MemoryReport::of_training(trained, sizes, device).map_err(BenchError::Train)?;
+                    trained = after;
+                    Some(report)
+                }
+                false => None,
+            };
             model = Some(trained);
-            tests.push(record(case, profile));
+            tests.push(record(case, profile, energy, memory));
         }
     }
     Ok(tests)
 }
 
 impl ProfileArgs {
-    fn counting(&self, bytes_per_weight: crate::profile::BytesPerWeight) -> Counting {
+    fn counting(&self, bytes_per_weight: BytesPerWeight) -> Counting {
         Counting { convention: self.convention.convention(), flops_per_mac: self.flops_per_mac, bytes_per_weight }
     }
 }

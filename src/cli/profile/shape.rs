@@ -6,7 +6,7 @@ use super::super::failure::Failure;
 use super::super::interrupt;
 use super::super::opened::OpenedModel;
 use super::super::run_info;
-use super::ProfileArgs;
+use super::args::ProfileArgs;
 use crate::bench::default_precision;
 use crate::config::DecoderConfig;
 use crate::device::device;

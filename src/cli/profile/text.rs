@@ -1,9 +1,11 @@
 //! A profile as tables.
 
 use super::super::output::{aligned, operations, short_count, size};
-use super::{Record, TestRecord};
+use super::record::{Record, TestRecord};
 use crate::profile::ModuleRow;
 use crate::profile::convention::FlopConvention;
+use crate::profile::memory_report::MemoryReport;
+use crate::profile::memory_timeline::MemoryMoment;
 
 /// One table for each test.
 pub(super) fn of(record: &Record) -> String {
@@ -23,7 +25,7 @@ pub(super) fn of(record: &Record) -> String {
         _ => "\n".to_owned(),
     };
     text += &format!("{}: {}\n", unit(record), convention(record.flop_convention));
-    for TestRecord { test, profile, batch_size } in &record.tests {
+    for TestRecord { test, profile, batch_size, energy_j, memory } in &record.tests {
         let total = &profile.total;
         text += &format!("\n{test}, {batch_size} sequence{}: ", if *batch_size == 1 { "" } else { "s" });
         text += &match total.time_s {
@@ -37,6 +39,11 @@ pub(super) fn of(record: &Record) -> String {
         let mut rows = vec![heading(total, record)];
         rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, total, record)));
         text += &aligned(&rows);
+        text += &energy_j.map_or_else(String::new, |joules| format!("energy of the processor: {joules:.1} J\n"));
+        text += &memory.as_ref().map_or_else(String::new, |report| format!("\n{}", memory_table(report)));
+    }
+    if record.peak_flops_per_s.is_some() && record.tests.iter().all(|test| test.energy_j.is_none()) {
+        text += "\nenergy: unknown, this machine has no counter that may be read\n";
     }
     text
 }
@@ -96,4 +103,22 @@ fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
         ]);
     }
     cells
+}
+
+/// Memory by kind, foreseen and measured.
+fn memory_table(report: &MemoryReport) -> String {
+    let kinds = |moment: &MemoryMoment| {
+        [moment.weights, moment.cache, moment.optimizer, moment.gradients, moment.activations, moment.total()]
+    };
+    let names = ["weights", "keys and values", "optimizer", "gradients", "activations", "peak"];
+    let measured = report.measured.as_ref().map(|timeline| kinds(&timeline.peak));
+    let shown = |bytes: u64| if bytes == 0 { "-".to_owned() } else { size(bytes) };
+    let mut rows = vec![vec!["memory".to_owned(), "foreseen".to_owned()]];
+    rows[0].extend(measured.map(|_| "measured".to_owned()));
+    for (index, (name, bytes)) in names.into_iter().zip(kinds(&report.foreseen)).enumerate() {
+        let mut row = vec![name.to_owned(), shown(bytes)];
+        row.extend(measured.map(|measured| shown(measured[index])));
+        rows.push(row);
+    }
+    aligned(&rows)
 }

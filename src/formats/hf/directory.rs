@@ -71,7 +71,8 @@ pub fn config_alone(disk: &dyn Disk, path: &Path) -> Result<Option<DecoderConfig
 
 fn has_weights(disk: &dyn Disk, directory: &Path) -> Result<bool, CheckpointError> {
     let names = disk.list(directory).map_err(FileError::io(directory))?;
-    let is_weights = |name: &Path| name.extension().is_some_and(|ending| ["safetensors", "gguf"].iter().any(|e| ending == *e));
+    let is_weights =
+        |name: &Path| name.extension().is_some_and(|ending| ["safetensors", "gguf"].iter().any(|e| ending == *e));
     Ok(names.iter().any(|name| is_weights(Path::new(name))))
 }
 

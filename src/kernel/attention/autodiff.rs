@@ -7,6 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
 use super::{Attention, AttentionBackward, Inputs, Kept, Mask};
+use crate::trace::Work;
 
 impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
     fn attention_forward(
@@ -19,11 +20,13 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
         struct Step;
 
         impl<B: AttentionBackward> Backward<B, 3> for Step {
-            type State = (Inputs<B>, Option<Kept<B>>);
+            type State = (Inputs<B>, Option<Kept<B>>, Work);
 
             fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let (inputs, kept) = ops.state;
+                let (inputs, kept, work) = ops.state;
+                // Scores and values have two gradients each, of which all are computed.
+                work.count_gradients(true, true);
                 let gradients = B::attention_backward(grad, inputs, kept);
                 for (node, gradient) in ops.parents.into_iter().zip(gradients) {
                     if let Some(node) = node {
@@ -43,7 +46,7 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
             OpsKind::Tracked(prep) => {
                 let inputs = Inputs { q, k, v, mask };
                 let (y, kept) = B::attention_kept(inputs.clone());
-                prep.finish((inputs, kept), y)
+                prep.finish((inputs, kept, Work::of_latest()), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::attention_forward(q, k, v, mask)),
         }

@@ -75,7 +75,7 @@ pub fn cached_attention(
     #[cfg(feature = "flex")]
     if has_kernel(&q.device()) {
         crate::kernel::rope::assert_tables(&q, &cos, &sin);
-        super::count(&q, mask);
+        super::count(&q, num_kv_heads, mask);
         let (y, keys, values) = <Dispatch as CachedAttention>::cached_attention_forward(
             q.into_dispatch(),
             k.into_dispatch(),

@@ -33,6 +33,8 @@ pub struct Ragged {
     pub(super) num_keys: usize,
     /// Pairs of a query and a key that it sees.
     pub(super) num_pairs: usize,
+    /// Keys that some query sees, of all sequences.
+    pub(super) num_visible: usize,
 }
 
 impl CausalMask {
@@ -61,6 +63,7 @@ impl CausalMask {
             bounds: Tensor::from_data(TensorData::new(bounds, [sequences.len(), num_queries, 2]), device),
             num_keys: queries().map(|keys| keys.end).max().unwrap_or(0),
             num_pairs: queries().map(Range::len).sum(),
+            num_visible: sequences.iter().map(|queries| num_visible(queries)).sum(),
         })
     }
 
@@ -80,6 +83,14 @@ impl CausalMask {
         }
     }
 
+    /// Keys that one of `num_queries` queries of each sequence sees, of all sequences.
+    pub(super) fn num_visible(&self, batch_size: usize, num_queries: usize) -> usize {
+        match self {
+            Self::Band(band) => batch_size * (band.keys(num_queries - 1).end - band.keys(0).start),
+            Self::Ragged(ragged) => ragged.num_visible,
+        }
+    }
+
     /// First keys and ends, each `[batch_size or 1, num_queries]`, computed on the device.
     pub(super) fn bounds(&self, num_queries: usize, device: &Device) -> [Tensor<2, Int>; 2] {
         match self {
@@ -94,6 +105,15 @@ impl CausalMask {
                 [0, 1].map(|which| bounds.clone().narrow(2, which, 1).reshape([batch_size, num_queries]))
             }
         }
+    }
+}
+
+/// Keys that some query of a sequence sees: documents in a row of packed ones follow each other.
+fn num_visible(queries: &[Range<usize>]) -> usize {
+    match queries {
+        [first, .., last] => last.end - first.start,
+        [only] => only.len(),
+        [] => 0,
     }
 }
 

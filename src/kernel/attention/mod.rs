@@ -21,6 +21,8 @@ use burn::backend::{
 };
 use burn::tensor::{Device, Int, Tensor, activation::softmax};
 
+use crate::trace::Op;
+
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
@@ -46,7 +48,7 @@ pub fn skips_masked_keys(device: &Device) -> bool {
 /// If the sizes disagree, `num_kv_heads` does not divide `num_heads`, or the mask reaches beyond the capacity.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Tensor<4> {
     assert_sizes(&q, &k, &v, mask);
-    count(&q, mask);
+    count(&q, k.dims()[2], mask);
     #[cfg(feature = "flex")]
     if has_kernel(&q.device()) {
         return Tensor::from_dispatch(<Dispatch as Attention>::attention_forward(
@@ -72,10 +74,14 @@ fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, mask: &CausalMask) 
     }
 }
 
-/// Counts the products of scores and of values.
-fn count(q: &Tensor<4>, mask: &CausalMask) {
+/// Counts the products of scores and of values, and the keys and values that some query sees.
+fn count(q: &Tensor<4>, num_kv_heads: usize, mask: &CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
-    crate::trace::count_multiply_adds(2 * num_heads * head_dim * mask.num_pairs(batch_size, num_queries));
+    crate::trace::count(Op {
+        multiply_adds: 2 * num_heads * head_dim * mask.num_pairs(batch_size, num_queries),
+        bytes: 2 * num_kv_heads * head_dim * mask.num_visible(batch_size, num_queries) * size_of::<f32>(),
+        parameters: 0,
+    });
 }
 
 /// The same by Burn's own operations, with all scores materialized.

@@ -14,6 +14,8 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Device, Int, Tensor};
 
+use crate::trace::Op;
+
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device)
@@ -29,6 +31,12 @@ pub fn has_kernel(device: &Device) -> bool {
 /// # Panics
 /// If an id is not below `vocab_size`.
 pub fn embedding(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
+    let [vocab_size, hidden_size] = table.dims();
+    crate::trace::count(Op {
+        multiply_adds: 0,
+        bytes: tokens.shape().num_elements() * hidden_size * table.dtype().size(),
+        parameters: vocab_size * hidden_size,
+    });
     #[cfg(feature = "flex")]
     if has_kernel(&table.device()) {
         return Tensor::from_dispatch(<Dispatch as Embedding>::embedding_rows(

@@ -78,6 +78,19 @@ impl Experts {
         [all.len(), width, hidden]
     }
 
+    /// Bytes that products with one expert read, on average.
+    pub(super) fn expert_bytes(&self) -> usize {
+        let [num_experts, width, hidden] = self.dims();
+        match self {
+            Self::Stacked(experts) => 3 * width * hidden * experts.gate_proj.val().dtype().size(),
+            Self::Mixed(_) => 3 * width * hidden * DType::BF16.size(),
+            Self::Quantized(experts) => {
+                let bytes = experts.iter().flat_map(QuantizedExpert::matrices).map(QuantizedWeight::size_bytes);
+                bytes.sum::<usize>() / num_experts
+            }
+        }
+    }
+
     /// Gate, up and down of one expert as float tensors, dequantized if necessary.
     pub fn floats(&self, index: usize) -> [Tensor<2>; 3] {
         match self {

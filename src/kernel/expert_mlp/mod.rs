@@ -31,6 +31,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::linear::{gated_linear, linear_all, linear_reference};
 use super::silu_mul::silu_mul_reference;
+use crate::trace::Op;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
@@ -65,7 +66,13 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     }
     let has_kernel = has_kernel(&x.device());
     let visits_per_token = if has_kernel { weights.dims()[1] } else { num_experts };
-    crate::trace::count_multiply_adds(3 * num_tokens * visits_per_token * width * hidden);
+    // Which experts are visited is known on the device, so it is asked for a record alone.
+    let num_visited = if crate::trace::is_recording() && has_kernel { num_distinct(&chosen) } else { num_experts };
+    crate::trace::count(Op {
+        multiply_adds: 3 * num_tokens * visits_per_token * width * hidden,
+        bytes: num_visited * experts.expert_bytes(),
+        parameters: 3 * num_experts * width * hidden,
+    });
     #[cfg(feature = "flex")]
     if has_kernel {
         return Tensor::from_dispatch(<Dispatch as ExpertMlp>::expert_mlp(
@@ -76,6 +83,14 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
         ));
     }
     expert_mlp_reference(x, weights, chosen, experts)
+}
+
+/// Number of different experts that tokens visit.
+fn num_distinct(chosen: &Tensor<2, Int>) -> usize {
+    let mut experts: Vec<i64> = chosen.clone().into_data().iter().collect();
+    experts.sort_unstable();
+    experts.dedup();
+    experts.len()
 }
 
 /// [`expert_mlp`] by Burn's operations: every expert on every token, with weight zero if not chosen.

@@ -1,13 +1,20 @@
 //! The gradients of a product: `dx = dy·W`, `dW = dyᵀ·x`. Quantized weights are frozen and have none.
 
-use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, TensorMetadata};
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::quantized_weight::QuantizedWeight;
+use crate::trace::{Op, Work};
+
+/// The work of a product of `x` with a weight `[out, in]` of this size.
+fn op_of(x: &impl TensorMetadata, [out_features, in_features]: [usize; 2], bytes: usize) -> Op {
+    let multiply_adds = x.shape().num_elements() * out_features;
+    Op { multiply_adds, bytes, parameters: out_features * in_features }
+}
 
 impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
     fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -16,12 +23,13 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
 
         impl<B: LinearBackward> Backward<B, 2> for Step {
             /// `x` if the weight has a gradient, and the weight if `x` has one.
-            type State = [Option<FloatTensor<B>>; 2];
+            type State = ([Option<FloatTensor<B>>; 2], Work);
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let [x, weight] = ops.state;
+                let ([x, weight], work) = ops.state;
                 let [x_node, weight_node] = ops.parents;
+                work.count_gradients(x_node.is_some() && weight.is_some(), weight_node.is_some() && x.is_some());
                 if let (Some(node), Some(x)) = (weight_node, x) {
                     grads.register::<B>(node.id, B::weight_gradient(grad.clone(), x));
                 }
@@ -36,7 +44,9 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
                 let (of_x, of_weight) = (x.is_tracked(), weight.is_tracked());
                 let (x, weight) = (x.into_primitive(), weight.into_primitive());
                 let saved = [of_weight.then(|| x.clone()), of_x.then(|| weight.clone())];
-                prep.finish(saved, B::linear_float(x, weight))
+                let bytes = weight.shape().num_elements() * weight.dtype().size();
+                let work = Work::new(op_of(&x, [weight.shape()[0], weight.shape()[1]], bytes));
+                prep.finish((saved, work), B::linear_float(x, weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
         }
@@ -46,12 +56,14 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         struct Step;
 
         impl<B: LinearBackward> Backward<B, 1> for Step {
-            type State = QuantizedWeight;
+            type State = (QuantizedWeight, Work);
 
             fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
+                let (weight, work) = ops.state;
                 if let [Some(node)] = ops.parents {
-                    grads.register::<B>(node.id, B::input_gradient_of_blocks(grad, &ops.state));
+                    work.count_gradients(true, false);
+                    grads.register::<B>(node.id, B::input_gradient_of_blocks(grad, &weight));
                 }
             }
         }
@@ -62,8 +74,10 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         };
         match Step.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let y = B::linear_of_blocks(x.into_primitive(), &weight);
-                prep.finish(weight, y)
+                let x = x.into_primitive();
+                let work = Work::new(op_of(&x, weight.dims(), weight.size_bytes()));
+                let y = B::linear_of_blocks(x, &weight);
+                prep.finish((weight, work), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_of_blocks(x.into_primitive(), &weight)),
         }

@@ -30,6 +30,7 @@ use super::silu_mul::SiluMul;
 use super::silu_mul::silu_mul_reference;
 #[cfg(feature = "flex")]
 use crate::kernel::quantized_weight::QuantizedWeight;
+use crate::trace::Op;
 
 /// Whether products on this device have a kernel.
 pub fn has_kernel(device: &Device) -> bool {
@@ -170,7 +171,11 @@ pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &
 fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
     let (shape, [out_features, in_features]) = (x.dims(), weight.dims());
     assert_eq!(shape[D - 1], in_features, "linear: last axis of x {shape:?} and in_features");
-    crate::trace::count_multiply_adds(shape.iter().product::<usize>() * out_features);
+    crate::trace::count(Op {
+        multiply_adds: shape.iter().product::<usize>() * out_features,
+        bytes: weight.size_bytes(),
+        parameters: in_features * out_features,
+    });
 }
 
 /// The products of a backend, which writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden where

@@ -28,6 +28,15 @@ impl Weight {
         }
     }
 
+    /// Bytes that a product reads.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Self::Float(weight) => weight.val().shape().num_elements() * weight.val().dtype().size(),
+            Self::Mixed(weight) => weight.val().shape().num_elements() * DType::BF16.size(),
+            Self::Quantized(weight) => weight.size_bytes(),
+        }
+    }
+
     /// The device that the weight is on.
     pub fn device(&self) -> Device {
         match self {

@@ -10,6 +10,7 @@ use burn::tensor::FloatDType;
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
 use crate::kernel::linear::Operand;
+use crate::trace::Work;
 
 impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy for Autodiff<B, C> {
     fn linear_cross_entropy_forward(
@@ -21,11 +22,12 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
         struct Step;
 
         impl<B: LinearCrossEntropyBackward> Backward<B, 2> for Step {
-            type State = (Inputs<B>, Gradients<B>);
+            type State = (Inputs<B>, Gradients<B>, Work);
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
                 let upstream = grads.consume::<B>(&ops.node);
-                let (inputs, of_mean) = ops.state;
+                let (inputs, of_mean, work) = ops.state;
+                work.count_gradients(ops.parents[0].is_some(), ops.parents[1].is_some());
                 let gradients = B::gradients(upstream, inputs, of_mean);
                 let [hidden_node, weight_node] = ops.parents;
                 if let (Some(node), Some(gradient)) = (weight_node, gradients.weight) {
@@ -49,7 +51,7 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
             OpsKind::Tracked(prep) => {
                 let inputs = Inputs { hidden: hidden.into_primitive(), weight, targets };
                 let (losses, of_mean) = B::losses_and_gradients(inputs.clone(), of_weight);
-                prep.finish((inputs, of_mean), losses)
+                prep.finish((inputs, of_mean, Work::of_latest()), losses)
             }
             OpsKind::UnTracked(prep) => {
                 let hidden = hidden.into_primitive();

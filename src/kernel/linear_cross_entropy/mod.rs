@@ -21,6 +21,7 @@ use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
 #[cfg(feature = "flex")]
 use super::linear::Operand;
 use super::linear::{Weight, linear_reference};
+use crate::trace::Op;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
@@ -44,7 +45,11 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: &Weight, targets: Tensor<
     assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
     assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
     assert!(num_tokens > 0, "linear_cross_entropy: no tokens");
-    crate::trace::count_multiply_adds(num_tokens * vocab_size * hidden_size);
+    crate::trace::count(Op {
+        multiply_adds: num_tokens * vocab_size * hidden_size,
+        bytes: weight.size_bytes(),
+        parameters: vocab_size * hidden_size,
+    });
     #[cfg(feature = "flex")]
     if has_kernel(&hidden.device()) {
         return Tensor::from_dispatch(<Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(

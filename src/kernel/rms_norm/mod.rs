@@ -13,6 +13,8 @@ mod torch;
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::trace::Op;
+
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
@@ -29,6 +31,8 @@ pub fn has_kernel(device: &Device) -> bool {
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "rms_norm: last axis of x and weight");
     let weight = weight.cast(DType::F32);
+    let [width] = weight.dims();
+    crate::trace::count(Op { multiply_adds: 0, bytes: width * size_of::<f32>(), parameters: width });
     #[cfg(feature = "flex")]
     if has_kernel(&x.device()) {
         return Tensor::from_dispatch(<Dispatch as RmsNorm>::rms_norm(
