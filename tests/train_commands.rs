@@ -156,8 +156,13 @@ fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
     assert!(lengthened.status.success(), "{}", String::from_utf8_lossy(&lengthened.stderr));
     let whole = run(root.path(), &[&longer[..], &constant[..2], &["-o", "e", "--json"]].concat());
     assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
-    let weights = |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
-    assert!(weights("d") == weights("e"), "a lengthened run differs from a long one");
+    // The evaluation at the earlier end is in the log of that run, and not in that of the longer one.
+    for name in ["model.safetensors", "log.jsonl"] {
+        let bytes = |out: &str| std::fs::read(root.path().join(out).join(name)).unwrap();
+        assert!(bytes("d") == bytes("e"), "{name} of a lengthened run differs from that of a long one");
+    }
+    let log = std::fs::read_to_string(root.path().join("e/log.jsonl")).unwrap();
+    assert_eq!(log.matches("eval_loss").count(), 1, "{log}");
     let other = [&words[..], &SHORT, &["-o", "c", "--resume", "--checkpoints", "b-checkpoints", "--lr", "1"]].concat();
     let (code, message) = refused(root.path(), &other);
     assert!(code == 3 && message.contains("--learning-rate: found 1.0, expected 0.00002"), "{message}");
@@ -181,6 +186,14 @@ fn other_data_is_evaluated_in_place_of_held_out_rows() {
     let again = [&words[..], &SHORT, &["--eval-data", "text.jsonl", "-o", "a", "--force", "--resume"]].concat();
     let (code, message) = refused(root.path(), &again);
     assert!(code == 3 && message.contains("--eval-data"), "{message}");
+    // 48 tokens fill no row of 64, those of the run do.
+    file(root.path(), "short.jsonl", |text, n| serde_json::json!({"text": text(n, 1)}));
+    assert!(run(root.path(), &["tokenize", "short.jsonl", "short", "--tokenizer", BASE]).status.success());
+    let short = |data, out| [&words[..2], &["--data", data, "--max-length", "64", "-o", out]].concat();
+    let (code, message) = refused(root.path(), &[&short("text.jsonl", "c")[..], &["--eval-data", "short"]].concat());
+    assert!(code == 3 && message.contains("data to evaluate on: ") && message.contains("found 48 tokens"), "{message}");
+    let (code, message) = refused(root.path(), &short("short", "d"));
+    assert!(code == 3 && !message.contains("evaluate") && message.contains("found 48 tokens"), "{message}");
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub enum FinetuneError {
         /// Reason.
         reason: String,
     },
-    /// There is nothing to train on.
+    /// There is nothing to train or to evaluate on.
     #[error("{0}")]
     NoData(String),
     /// The model cannot be adapted as asked.

@@ -6,6 +6,7 @@ use super::rows::{Row, Rows};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::data::Mixture;
+use crate::kernel::linear_cross_entropy::Upstream;
 use crate::model::loss::mean;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
@@ -74,7 +75,7 @@ impl Task for LanguageModeling<'_> {
                 continue;
             }
             let hidden = model.hidden_states(inputs, None).last;
-            let loss = f64::from(mean(targets.losses(model, hidden)).into_scalar::<f32>());
+            let loss = f64::from(mean(targets.losses(model, hidden, Upstream::Equal)).into_scalar::<f32>());
             sum += loss * targets.len() as f64;
             num_targets += targets.len();
         }
@@ -101,7 +102,7 @@ mod tests {
         let (inputs, targets) = batch(rows, &device);
         let num_inputs = inputs.ids.dims().iter().product();
         let hidden = model.hidden_states(inputs, None).last;
-        (num_inputs, targets.losses(&model, hidden).into_data().try_into_vec().expect("floats"))
+        (num_inputs, targets.losses(&model, hidden, Upstream::Equal).into_data().try_into_vec().expect("floats"))
     }
 
     #[test]

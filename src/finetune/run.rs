@@ -154,11 +154,11 @@ impl<'a, T: Task> Run<'a, T> {
             self.update(watch)?;
             let step = self.progress.step;
             let is_last = step == num_steps;
-            if due(step, Some(self.control.logging_steps)) || is_last {
+            if due(step, Some(self.control.logging_steps)) {
                 self.log(watch)?;
             }
             let (mut is_early, mut is_best) = (false, false);
-            if due(step, self.control.eval_steps) || is_last {
+            if due(step, self.control.eval_steps) {
                 self.evaluate(watch)?;
                 is_early = !is_last && !is_patient(&self.progress);
                 is_best = self.control.save_best && self.progress.best.is_some_and(|(_, best)| best == step);
@@ -175,7 +175,14 @@ impl<'a, T: Task> Run<'a, T> {
                 return Ok((self.trainer.into_model(), self.progress, Ended::Early));
             }
         }
+        self.conclude(watch)?;
         Ok((self.trainer.into_model(), self.progress, Ended::Complete))
+    }
+
+    /// Logs and evaluates at the end of a run. A longer run does neither at this step, so the checkpoint is saved before.
+    fn conclude(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+        self.log(watch)?;
+        if due(self.progress.step, self.control.eval_steps) { Ok(()) } else { self.evaluate(watch) }
     }
 
     fn update(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {

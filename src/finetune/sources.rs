@@ -31,6 +31,9 @@ impl Holdout {
     /// [`FinetuneError::NoData`] if there is no row to train on.
     pub fn split(&self, num_rows: u64, name: &Path) -> Result<RowSplit, FinetuneError> {
         let num_heldout = ((num_rows as f64 * self.share).round() as u64).min(self.max_rows);
+        if num_rows == 0 {
+            return Err(FinetuneError::NoData(format!("{name:?} has no row, expected at least one")));
+        }
         if num_rows == num_heldout {
             return Err(FinetuneError::NoData(format!(
                 "{name:?} has {num_rows} rows, of which {num_heldout} are held out, expected at least one to train on"

@@ -66,7 +66,7 @@ impl TextData {
         let (mut evaluated, mut hash) = (Vec::new(), String::new());
         for path in paths {
             let source = DataSource { paths: vec![path.clone()], weight: 1.0 };
-            let Self { rows, heldout, sources } = Self::read(&[source], options)?;
+            let Self { rows, heldout, sources } = Self::read(&[source], options).map_err(evaluating)?;
             evaluated.extend(if heldout.is_empty() { sampled(&rows, max_rows)? } else { heldout });
             sources.iter().for_each(|source| hash += &source.hash);
         }
@@ -134,6 +134,16 @@ impl TextData {
         self.sources.push(DataSettings { num_rows, weight, hash });
         self.rows.push(Box::new(TrainRows::new(rows, split)));
         Ok(())
+    }
+}
+
+/// Says that the data to evaluate on is too short, which is not that of the run.
+fn evaluating(error: FinetuneError) -> FinetuneError {
+    match error {
+        FinetuneError::Shards(error) if error.is_too_short() => {
+            FinetuneError::NoData(format!("data to evaluate on: {error}"))
+        }
+        error => error,
     }
 }
 

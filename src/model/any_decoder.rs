@@ -5,6 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatch};
 use crate::config::{ConfigError, DecoderConfig};
+use crate::kernel::linear_cross_entropy::Upstream;
 use crate::load::{Footprint, Precision};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
 use crate::weights::{MemoryWeights, RawTensor, TensorId, WeightError, WeightSource};
@@ -163,7 +164,7 @@ impl CausalLm for AnyDecoder {
         either!(self, decoder => decoder.lm_head(hidden))
     }
 
-    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-        either!(self, decoder => decoder.token_losses(hidden, targets))
+    fn token_losses_for(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, upstream: Upstream) -> Tensor<2> {
+        either!(self, decoder => decoder.token_losses_for(hidden, targets, upstream))
     }
 }

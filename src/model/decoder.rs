@@ -9,6 +9,7 @@ use super::{
     RmsNorm, Routing, SparseMoe, TokenBatch,
 };
 use crate::config::{ConfigError, DecoderConfig, MoeConfig};
+use crate::kernel::linear_cross_entropy::Upstream;
 use crate::kernel::recompute;
 use crate::load::{Footprint, Loader, Precision, raw, raw_of};
 use crate::lora::{LoraAdapter, LoraConfig, LoraError};
@@ -350,12 +351,12 @@ where
         HiddenStates { last: self.norm.forward(x), routing }
     }
 
-    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
+    fn token_losses_for(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, upstream: Upstream) -> Tensor<2> {
         let _span = span("lm_head");
         let [batch_size, seq_length, hidden_size] = hidden.dims();
         let num_tokens = batch_size * seq_length;
         let hidden = hidden.reshape([num_tokens, hidden_size]);
-        let losses = self.head().cross_entropy(hidden, targets.reshape([num_tokens]));
+        let losses = self.head().cross_entropy(hidden, targets.reshape([num_tokens]), upstream);
         losses.reshape([batch_size, seq_length])
     }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, activation::log_softmax};
 use super::lora::{Lora, merged};
 use crate::kernel::embedding::embedding;
 use crate::kernel::linear::{Weight, gated_linear, linear_add, linear_all};
-use crate::kernel::linear_cross_entropy::linear_cross_entropy;
+use crate::kernel::linear_cross_entropy::{Upstream, linear_cross_entropy_for};
 use crate::kernel::silu_mul::silu_mul;
 use crate::load::raw_of;
 use crate::weights::{LowRank, RawTensor};
@@ -89,7 +89,8 @@ impl Linear {
         silu_mul(gate, up)
     }
 
-    /// `−ln softmax(y)[target]` of each row of `x`, in nats. Materializes `y` only under an adapter.
+    /// `−ln softmax(y)[target]` of each row of `x`, in nats; `upstream` is the gradient that these will get. Materializes `y` only
+    /// under an adapter.
     ///
     /// # Shapes
     /// - `x`: `[num_tokens, in]`
@@ -97,9 +98,9 @@ impl Linear {
     ///
     /// # Panics
     /// As [`forward`](Self::forward), if there are no rows, or a target is not below `out`.
-    pub fn cross_entropy(&self, x: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    pub fn cross_entropy(&self, x: Tensor<2>, targets: Tensor<1, Int>, upstream: Upstream) -> Tensor<1> {
         if self.lora.is_none() {
-            return linear_cross_entropy(x, &self.weight, targets);
+            return linear_cross_entropy_for(x, &self.weight, targets, upstream);
         }
         let num_tokens = x.dims()[0];
         let log_probabilities = log_softmax(self.forward(x), 1);

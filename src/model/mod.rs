@@ -39,6 +39,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 
 use crate::config::DecoderConfig;
+use crate::kernel::linear_cross_entropy::Upstream;
 
 /// A decoder-only language model: token ids in, logits of the next token out.
 ///
@@ -68,7 +69,15 @@ pub trait CausalLm: Module {
     ///
     /// # Panics
     /// If there are no tokens, or a target is not below `vocab_size`.
-    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2>;
+    fn token_losses(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
+        self.token_losses_for(hidden, targets, Upstream::Equal)
+    }
+
+    /// [`token_losses`](Self::token_losses) whose gradient will be `upstream`, which decides what the forward pass prepares.
+    ///
+    /// # Panics
+    /// As [`token_losses`](Self::token_losses).
+    fn token_losses_for(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, upstream: Upstream) -> Tensor<2>;
 
     /// Logits at every position.
     fn forward(&self, tokens: Tensor<2, Int>) -> CausalLmOutput {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::flops::{count_parameters, product};
 use super::memory_timeline::MemoryMoment;
 use crate::config::DecoderConfig;
+use crate::kernel::linear_cross_entropy::tokens_of_chunk;
 
 /// Size of a float32.
 const FLOAT_BYTES: u64 = 4;
@@ -41,7 +42,7 @@ pub struct TrainingMemory {
     pub moments: u64,
     /// Gradients, of the pass and of those before it.
     pub gradients: u64,
-    /// Activations that are kept, and the temporaries of one layer.
+    /// Activations that are kept, and the temporaries of one layer or of the loss.
     pub activations: u64,
     /// Scratch space of products and of the allocator.
     pub scratch: u64,
@@ -70,8 +71,10 @@ impl TrainingMemory {
             true => (layers * input + layer, rounded / layers.max(1)),
             false => (layers * layer, rounded),
         };
-        // Of the layer whose gradient is computed, and of the states around the layers.
-        let temporaries = layer + 4 * input;
+        let tokens_of_chunk = tokens_of_chunk(usize::try_from(num_tokens).unwrap_or(usize::MAX), config.vocab_size);
+        let logits = product([tokens_of_chunk as u128, config.vocab_size as u128, FLOAT_BYTES.into()]);
+        // Of the loss or the layer whose gradient is computed, and of the states around the layers.
+        let temporaries = layer.max(logits) + 4 * input;
         let before = kept + rounded + temporaries;
         let tied = if config.tie_word_embeddings {
             product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]).min(trained)

@@ -17,10 +17,12 @@ const COMMANDS: [&str; 6] = ["tokenize", "train", "sft", "dpo", "eval", "perplex
 const VALUED: [&str; 2] = ["completion-only-loss", "fewshot-as-multiturn"];
 
 /// Other names of options. Of each pair, the command line may have one and the file the other.
-const ALIASES: [(&str, &str); 8] = [
+const ALIASES: [(&str, &str); 10] = [
     ("lr", "learning-rate"),
     ("output-dir", "out"),
     ("o", "out"),
+    ("v", "verbose"),
+    ("q", "quiet"),
     ("keep", "save-total-limit"),
     ("seq-length", "max-length"),
     ("dataset-name", "data"),
@@ -28,8 +30,8 @@ const ALIASES: [(&str, &str); 8] = [
     ("resume-from-checkpoint", "resume"),
 ];
 
-/// Options of which a run has one.
-const LENGTHS: [&str; 3] = ["max-steps", "max-tokens", "max-flops"];
+/// Options of which a run has one: its length, its verbosity.
+const EXCLUSIVE: [&[&str]; 2] = [&["max-steps", "max-tokens", "max-flops"], &["verbose", "quiet"]];
 
 /// Cap on the size of a file of options.
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -57,7 +59,7 @@ pub fn expanded(words: impl IntoIterator<Item = OsString>, program: &Command) ->
     let given = words.clone();
     for (key, value) in read(Path::new(&file))? {
         let key = key.replace('_', "-");
-        if !is_option(command, &key) {
+        if !is_option(command, &key) && !is_option(program, &key) {
             return Err(Failure::invalid(format_args!("{file:?}: {key:?} is no option of {name}")));
         }
         let is_given = |word: &OsString| option_name(word).is_some_and(|given| same(given, &key));
@@ -75,7 +77,7 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
     options.map_err(|error| Failure::invalid(format_args!("{file:?}: {error}; expected a mapping of options")))
 }
 
-/// Whether a command has an option of this name.
+/// Whether a command, or the program for all commands, has an option of this name.
 fn is_option(command: &Command, key: &str) -> bool {
     let known = |arg: &Arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&key));
     let is_alias = |arg: &Arg| arg.get_all_aliases().is_some_and(|names| names.contains(&key));
@@ -97,7 +99,7 @@ fn dashed(word: &OsString) -> OsString {
 fn same(given: &str, key: &str) -> bool {
     let canonical = |name| ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, option)| *option);
     let (given, key) = (canonical(given), canonical(key));
-    given == key || LENGTHS.contains(&given) && LENGTHS.contains(&key)
+    given == key || EXCLUSIVE.iter().any(|group| group.contains(&given) && group.contains(&key))
 }
 
 /// The name in `--name` or `--name=value`, or the letter of `-o`.
@@ -129,7 +131,8 @@ mod tests {
     use super::*;
 
     fn expanded_words(words: &[&str]) -> Result<Vec<String>, Failure> {
-        let program = Command::new("deepwide").subcommands(COMMANDS.map(|name| {
+        let global = ["verbose", "quiet"].map(|name| Arg::new(name).long(name).global(true));
+        let program = Command::new("deepwide").args(global).subcommands(COMMANDS.map(|name| {
             let option = |name: &'static str| Arg::new(name).long(name);
             let names = ["max-length", "learning-rate", "resume", "json", "data", "completion-only-loss"];
             Command::new(name).args(names.map(option))
@@ -161,6 +164,21 @@ mod tests {
             found.iter_mut().for_each(|word| *word = word.replace("0.00002", "2e-5"));
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_file_may_set_the_verbosity_unless_the_command_line_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("options.yaml");
+        std::fs::write(&file, "verbose: true\n").unwrap();
+        let of = |before: &[&str], after: &[&str]| {
+            let words = [&["deepwide"], before, &["sft", "--config", file.to_str().unwrap()], after].concat();
+            expanded_words(&words).unwrap()
+        };
+        assert_eq!(of(&[], &[]), ["deepwide", "sft", "--verbose"]);
+        assert_eq!(of(&["-v"], &[]), ["deepwide", "-v", "sft"]);
+        assert_eq!(of(&[], &["--quiet"]), ["deepwide", "sft", "--quiet"]);
+        assert_eq!(of(&["-q"], &[]), ["deepwide", "-q", "sft"]);
     }
 
     #[test]

@@ -95,6 +95,11 @@ pub enum ShardFault {
 }
 
 impl ShardError {
+    /// Whether a split has too few tokens for one window.
+    pub fn is_too_short(&self) -> bool {
+        matches!(self, Self::Shard(InFile { fault: ShardFault::TooFewTokens { .. }, .. }))
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {

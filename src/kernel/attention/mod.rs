@@ -195,7 +195,7 @@ mod tests {
     /// `(batch_size, num_queries, past, spare capacity, num_heads, num_kv_heads, head_dim, window)`.
     type Case = (usize, usize, usize, usize, usize, usize, usize, Option<usize>);
 
-    const CASES: [Case; 18] = [
+    const CASES: [Case; 19] = [
         (1, 1, 0, 0, 1, 1, 2, None),
         (2, 7, 0, 0, 4, 2, 6, None),
         (2, 130, 0, 0, 3, 3, 10, None),
@@ -214,6 +214,7 @@ mod tests {
         (1, 97, 96, 0, 2, 2, 1, Some(5)),
         (2, 1, 700, 3, 4, 2, 32, None),
         (1, 1, 900, 0, 3, 3, 20, Some(600)),
+        (2, 600, 9, 2, 2, 1, 8, None),
     ];
 
     fn inputs(case: Case, device: &Device) -> (Tensor<4>, Tensor<4>, Tensor<4>, CausalMask) {

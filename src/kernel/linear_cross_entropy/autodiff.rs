@@ -8,7 +8,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, TensorMetadata};
 use burn::tensor::FloatDType;
 
-use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
+use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::linear::Operand;
 use crate::trace::Work;
 
@@ -17,6 +17,7 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
         hidden: FloatTensor<Self>,
         weight: Operand<Self>,
         targets: IntTensor<Self>,
+        upstream: Upstream,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
@@ -28,8 +29,8 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
                 let upstream = grads.consume::<B>(&ops.node);
                 let (inputs, of_mean, work) = ops.state;
                 work.count_gradients(ops.parents[0].is_some(), ops.parents[1].is_some());
-                let gradients = B::gradients(upstream, inputs, of_mean);
                 let [hidden_node, weight_node] = ops.parents;
+                let gradients = B::gradients(upstream, inputs, of_mean, weight_node.is_some());
                 if let (Some(node), Some(gradient)) = (weight_node, gradients.weight) {
                     grads.register::<B>(node.id, gradient);
                 }
@@ -50,13 +51,14 @@ impl<B: LinearCrossEntropyBackward, C: CheckpointStrategy> LinearCrossEntropy fo
         match Step.prepare::<C>([hidden.node(), weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let inputs = Inputs { hidden: hidden.into_primitive(), weight, targets };
-                let (losses, of_mean) = B::losses_and_gradients(inputs.clone(), of_weight);
+                let (losses, of_mean) =
+                    B::losses_and_gradients(inputs.clone(), of_weight && upstream == Upstream::Equal);
                 prep.finish((inputs, of_mean, Work::of_latest()), losses)
             }
             OpsKind::UnTracked(prep) => {
                 let hidden = hidden.into_primitive();
                 prep.finish(match weight {
-                    Operand::Float(_) => B::linear_cross_entropy_forward(hidden, weight, targets),
+                    Operand::Float(_) => B::linear_cross_entropy_forward(hidden, weight, targets, upstream),
                     // Activations are not rounded here either, so that a reference without gradients has the same losses.
                     Operand::Quantized(_) => B::losses_and_gradients(Inputs { hidden, weight, targets }, false).0,
                 })

@@ -23,15 +23,35 @@ use super::linear::Operand;
 use super::linear::{Weight, linear_reference};
 use crate::trace::Op;
 
+/// Logits that a device with a kernel holds at once: 128 MiB. On the CPU, each chunk of tokens packs the whole weight, which takes
+/// as long as multiplying it with 50 tokens.
+const MAX_LOGITS: usize = 1 << 25;
+/// Tokens of a chunk that may have more logits.
+const MIN_TOKENS: usize = 256;
+
+/// Tokens whose logits exist at once, out of `num_tokens`: chunks are as equal as possible.
+pub fn tokens_of_chunk(num_tokens: usize, vocab_size: usize) -> usize {
+    let most = (MAX_LOGITS / vocab_size.max(1)).max(MIN_TOKENS);
+    num_tokens.div_ceil(num_tokens.div_ceil(most).max(1))
+}
+
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device)
 }
 
-/// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats.
-///
-/// The backward pass is cheapest if all losses have the same gradient, as under a mean: its products are then those of the
-/// forward pass, scaled. Otherwise the logits of the tokens whose gradient is not zero are computed again.
+/// The gradient that the losses of tokens get from the loss of a batch. Gradients are right under either; the other one
+/// costs a product of the size of the logits, or two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upstream {
+    /// The same for all tokens, as under a mean. The products of the backward pass are those of the forward pass, scaled.
+    Equal,
+    /// Different ones, as when whole sequences are compared. For the gradient of the weight, the backward pass computes the
+    /// logits of the tokens again whose gradient is not zero.
+    Any,
+}
+
+/// `−ln softmax(hidden·weightᵀ)[target]` of each token, in nats, for losses that get the same gradient.
 ///
 /// # Shapes
 /// - `hidden`: `[num_tokens, hidden_size]`, float32
@@ -41,6 +61,19 @@ pub fn has_kernel(device: &Device) -> bool {
 /// # Panics
 /// If the sizes disagree, there are no tokens, or a target is not below `vocab_size`.
 pub fn linear_cross_entropy(hidden: Tensor<2>, weight: &Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+    linear_cross_entropy_for(hidden, weight, targets, Upstream::Equal)
+}
+
+/// [`linear_cross_entropy`] whose gradient will be `upstream`.
+///
+/// # Panics
+/// As [`linear_cross_entropy`].
+pub fn linear_cross_entropy_for(
+    hidden: Tensor<2>,
+    weight: &Weight,
+    targets: Tensor<1, Int>,
+    upstream: Upstream,
+) -> Tensor<1> {
     let ([num_tokens, hidden_size], [vocab_size, in_features]) = (hidden.dims(), weight.dims());
     assert_eq!(hidden_size, in_features, "linear_cross_entropy: hidden_size and in_features");
     assert_eq!(num_tokens, targets.dims()[0], "linear_cross_entropy: tokens and targets");
@@ -56,6 +89,7 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: &Weight, targets: Tensor<
             hidden.into_dispatch(),
             weight.operand(),
             targets.into_dispatch(),
+            upstream,
         ));
     }
     linear_cross_entropy_reference(hidden, weight, targets)
@@ -78,6 +112,7 @@ trait LinearCrossEntropy: Backend {
         hidden: FloatTensor<Self>,
         #[extension_type] weight: Operand<Self>,
         targets: IntTensor<Self>,
+        upstream: Upstream,
     ) -> FloatTensor<Self>;
 }
 
@@ -87,8 +122,13 @@ trait LinearCrossEntropyBackward: LinearCrossEntropy {
     /// The losses, and the gradients of their mean.
     fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (FloatTensor<Self>, Gradients<Self>);
 
-    /// The gradients of `Σ upstream · losses`, from those of the mean if they are a multiple of it.
-    fn gradients(upstream: FloatTensor<Self>, inputs: Inputs<Self>, of_mean: Gradients<Self>) -> Gradients<Self>;
+    /// The gradients of `Σ upstream · losses`, as far as possible from those of the mean.
+    fn gradients(
+        upstream: FloatTensor<Self>,
+        inputs: Inputs<Self>,
+        of_mean: Gradients<Self>,
+        of_weight: bool,
+    ) -> Gradients<Self>;
 }
 
 /// The arguments of the operation.
@@ -100,7 +140,7 @@ struct Inputs<B: Backend> {
     targets: IntTensor<B>,
 }
 
-/// Gradients with respect to the hidden states and, if it is trained, to the weight.
+/// Gradients with respect to the hidden states and, if it was asked for, to the weight.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
 struct Gradients<B: Backend> {
@@ -152,11 +192,18 @@ mod tests {
                         weight.grad(&grads).unwrap().into_data(),
                     ]
                 };
-                for (found, expected) in run(linear_cross_entropy).iter().zip(&run(linear_cross_entropy_reference)) {
-                    found.assert_approx_eq::<f32>(expected, Tolerance::absolute(2e-5));
+                let expected = run(linear_cross_entropy_reference);
+                for found in [run(linear_cross_entropy), run(for_any_upstream)] {
+                    for (found, expected) in found.iter().zip(&expected) {
+                        found.assert_approx_eq::<f32>(expected, Tolerance::absolute(2e-5));
+                    }
                 }
             }
         }
+    }
+
+    fn for_any_upstream(hidden: Tensor<2>, weight: &Weight, targets: Tensor<1, Int>) -> Tensor<1> {
+        linear_cross_entropy_for(hidden, weight, targets, Upstream::Any)
     }
 
     #[test]
@@ -164,10 +211,12 @@ mod tests {
         let device = Device::flex().autodiff();
         let hidden = random([3, 8], &device).require_grad();
         let weight = random([5, 8], &device);
-        let losses = linear_cross_entropy(hidden.clone(), &weight.clone().into(), targets(3, 5, &device));
-        let grads = losses.sum().backward();
-        assert!(hidden.grad(&grads).is_some());
-        assert!(weight.grad(&grads).is_none());
+        for f in [linear_cross_entropy, for_any_upstream] {
+            let losses = f(hidden.clone(), &weight.clone().into(), targets(3, 5, &device));
+            let grads = losses.sum().backward();
+            assert!(hidden.grad(&grads).is_some());
+            assert!(weight.grad(&grads).is_none());
+        }
     }
 
     #[test]
@@ -182,6 +231,14 @@ mod tests {
             let expected = linear_cross_entropy_reference(hidden.clone(), &weight, targets).mean().into_data();
             found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(tolerance));
         }
+    }
+
+    #[test]
+    fn chunks_are_of_one_size_within_a_limit_of_logits() {
+        assert_eq!(tokens_of_chunk(812, 49_152), 406);
+        assert_eq!(tokens_of_chunk(682, 49_152), 682);
+        assert_eq!(tokens_of_chunk(1000, 256_000), 250);
+        assert_eq!(tokens_of_chunk(1, 256_000), 1);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Reduction, Tensor};
 
-use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward};
+use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::linear::Operand;
 use crate::kernel::torch::product;
 
@@ -18,7 +18,12 @@ fn chunks(hidden: &Tensor, targets: &Tensor, vocab_size: i64) -> Vec<(Tensor, Te
 }
 
 impl LinearCrossEntropy for LibTorch {
-    fn linear_cross_entropy_forward(hidden: TchTensor, weight: Operand<Self>, targets: TchTensor) -> TchTensor {
+    fn linear_cross_entropy_forward(
+        hidden: TchTensor,
+        weight: Operand<Self>,
+        targets: TchTensor,
+        _upstream: Upstream,
+    ) -> TchTensor {
         const NOT_IGNORED: i64 = -100;
         let weight = weight.into_tensor().tensor;
         let chunks = chunks(&hidden.tensor, &targets.tensor, weight.size()[0]).into_iter();
@@ -58,19 +63,24 @@ impl LinearCrossEntropyBackward for LibTorch {
         (losses, Gradients { hidden, weight: dweight.map(TchTensor::new) })
     }
 
-    fn gradients(upstream: TchTensor, inputs: Inputs<Self>, of_mean: Gradients<Self>) -> Gradients<Self> {
-        let Gradients { hidden, weight: dweight } = of_mean;
+    fn gradients(
+        upstream: TchTensor,
+        inputs: Inputs<Self>,
+        of_mean: Gradients<Self>,
+        of_weight: bool,
+    ) -> Gradients<Self> {
+        let Gradients { hidden, weight: of_mean } = of_mean;
         let upstream = upstream.tensor;
         // Those of the mean are those of the losses, divided by their number.
         let factors = &upstream * upstream.size()[0] as f64;
         let hidden = TchTensor::new(hidden.tensor * factors.unsqueeze(1));
-        let weight = dweight.map(|dweight| {
+        let weight = of_weight.then(|| {
             let is_multiple = upstream.min().equal(&upstream.max());
-            if is_multiple {
-                return TchTensor::new(dweight.tensor * factors.get(0));
+            if let Some(of_mean) = of_mean.filter(|_| is_multiple) {
+                return TchTensor::new(of_mean.tensor * factors.get(0));
             }
             let weight = inputs.weight.into_tensor().tensor;
-            let mut sum = dweight.tensor.zeros_like();
+            let mut sum = weight.zeros_like().to_kind(Kind::Float);
             let mut start = 0;
             for (hidden, targets) in chunks(&inputs.hidden.tensor, &inputs.targets.tensor, weight.size()[0]) {
                 let (_, mut dlogits) = losses_and_dlogits(&hidden, &weight, &targets);

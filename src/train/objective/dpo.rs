@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Accumulate, Objective, Targets};
 use crate::data::Example;
+use crate::kernel::linear_cross_entropy::Upstream;
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 use crate::trace::span;
 use crate::train::router::{RouterLoss, RouterStats};
@@ -41,7 +42,8 @@ pub struct Dpo {
     pub router: RouterLoss,
 }
 
-/// Pairs as one batch: the sequences with the chosen completions, then those with the rejected ones.
+/// Pairs as one batch: the sequences with the chosen completions, then those with the rejected ones. They are packed into one
+/// row where nothing is computed for padding then ([`Targets::without_padding`]).
 #[derive(Debug, Clone)]
 pub struct PairBatch {
     inputs: TokenBatch,
@@ -61,12 +63,20 @@ impl PairBatch {
     /// # Panics
     /// If there is no pair, or a completion has no token.
     pub fn new(pairs: &[[&Example; 2]], device: &Device) -> Self {
+        Self::batched(pairs, Targets::without_padding, device)
+    }
+
+    fn batched<'a>(
+        pairs: &[[&'a Example; 2]],
+        batch: impl Fn(&[[&'a Example; 1]], &Device) -> (TokenBatch, Targets),
+        device: &Device,
+    ) -> Self {
         let side = |side: usize| pairs.iter().map(move |pair| [pair[side]]);
-        let rows: Vec<[&Example; 1]> = side(0).chain(side(1)).collect();
+        let rows: Vec<[&'a Example; 1]> = side(0).chain(side(1)).collect();
         let lens: Vec<f32> = rows.iter().map(|[example]| example.num_trained() as f32).collect();
         assert!(lens.iter().all(|len| *len > 0.0) && !lens.is_empty(), "a completion needs a token");
-        let (inputs, targets) = Targets::packed(&rows, device);
-        let Targets::Some { rows: target_rows, .. } = &targets else { unreachable!("packed targets are listed") };
+        let (inputs, targets) = batch(&rows, device);
+        let Targets::Some { rows: target_rows, .. } = &targets else { unreachable!("targets of rows are listed") };
         let mut membership = vec![0.0f32; target_rows.len() * rows.len()];
         target_rows.iter().enumerate().for_each(|(target, row)| membership[target * rows.len() + row] = 1.0);
         let membership = Tensor::from_data(TensorData::new(membership, [target_rows.len(), rows.len()]), device);
@@ -92,7 +102,7 @@ impl PairBatch {
             let _span = span("forward");
             model.hidden_states(self.inputs.clone(), None)
         };
-        let losses = self.targets.losses(model, states.last.clone());
+        let losses = self.targets.losses(model, states.last.clone(), Upstream::Any);
         (-losses.matmul(self.membership.clone()).reshape([2 * self.num_pairs]), states)
     }
 }
@@ -218,12 +228,76 @@ pub fn initial_loss(objective: &Dpo) -> f64 {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
+    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::optim::GradientsParams;
+
     use super::*;
+    use crate::config::{DecoderConfig, MoeConfig};
+    use crate::model::AnyDecoder;
+    use crate::weights::MemoryWeights;
 
     fn losses(loss: DpoLoss, label_smoothing: f64, margins: &[f32]) -> Vec<f32> {
         let objective = Dpo { loss, beta: 0.1, label_smoothing, router: RouterLoss::default() };
         let margins = Tensor::from_data(TensorData::new(margins.to_vec(), [margins.len()]), &Device::flex());
         objective.pair_losses(margins).into_data().iter::<f32>().collect()
+    }
+
+    /// A prompt of five tokens and a completion.
+    fn example(completion: &[u32]) -> Example {
+        let ids = [&[3, 1, 4, 1, 5], completion].concat();
+        let trained = (0..ids.len()).map(|at| at >= 5).collect();
+        Example { ids, trained }
+    }
+
+    /// The gradients of all parameters, one after the other.
+    struct Gradients<'a>(&'a GradientsParams, Vec<f32>);
+
+    impl ModuleVisitor for Gradients<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.0.get::<D>(param.id).expect("every parameter has a gradient");
+            self.1.extend(gradient.into_data().iter::<f32>());
+        }
+    }
+
+    /// Inputs, log-probabilities, and the gradients of the loss.
+    fn gradients(model: &AnyDecoder, batch: PairBatch) -> (usize, Vec<f32>, Vec<f32>) {
+        let objective = Dpo { loss: DpoLoss::Sigmoid, beta: 0.1, label_smoothing: 0.0, router: RouterLoss::default() };
+        let num_inputs = batch.inputs.ids.dims().iter().product();
+        let log_probabilities = batch.log_probabilities(model).0.into_data().iter::<f32>().collect();
+        let batch = batch.with_reference(vec![-4.0, -5.5, -3.0, -2.0]);
+        let (loss, _) = objective.loss(model, &batch);
+        let gradients = GradientsParams::from_grads(loss.backward(), model);
+        let mut visitor = Gradients(&gradients, Vec::new());
+        model.visit(&mut visitor);
+        (num_inputs, log_probabilities, visitor.1)
+    }
+
+    #[test]
+    fn completions_of_different_lengths_lose_their_padding_and_keep_log_probabilities_and_gradients() {
+        let device = Device::flex().autodiff();
+        let examples = [[1, 2, 3, 4, 5, 6].as_slice(), &[7], &[8, 9, 10], &[11, 12]].map(example);
+        let pairs = [[&examples[0], &examples[1]], [&examples[2], &examples[3]]];
+        let off = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+        let mixture = DecoderConfig::pico().with_experts(moe).expect("a mixture");
+        for config in [DecoderConfig::pico(), mixture] {
+            let config = config.with(|f| (f.vocab_size, f.num_hidden_layers) = (30, 2)).expect("a decoder");
+            let model = AnyDecoder::load(&MemoryWeights::untrained(config, 0.1, 1), &device).expect("a model");
+            let (num_packed, packed, found) = gradients(&model, PairBatch::new(&pairs, &device));
+            let (num_padded, padded, expected) =
+                gradients(&model, PairBatch::batched(&pairs, Targets::packed, &device));
+            assert_eq!((num_packed, num_padded), (10 + 7 + 5 + 6, 4 * 10));
+            assert!(off(&packed, &padded) < 1e-5, "{packed:?} {padded:?}");
+            assert!(off(&found, &expected) < 1e-6 && expected.iter().any(|gradient| gradient.abs() > 1e-3));
+            // Where completions see each other, log-probabilities differ.
+            let joined = |rows: &[[&Example; 1]], device: &Device| {
+                let (_, targets) = Targets::without_padding(rows, device);
+                let inputs: Vec<u32> = rows.iter().flat_map(|[row]| row.inputs()).copied().collect();
+                (TokenBatch::padded(&[inputs], device), targets)
+            };
+            let (_, mixed, _) = gradients(&model, PairBatch::batched(&pairs, joined, &device));
+            assert!(off(&mixed, &padded) > 1e-2, "{mixed:?}");
+        }
     }
 
     #[test]

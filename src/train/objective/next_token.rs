@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::{Accumulate, Objective, Targets};
 use crate::config::DecoderConfig;
 use crate::data::{WindowOrder, Windows};
+use crate::kernel::linear_cross_entropy::Upstream;
 use crate::model::loss::mean;
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 use crate::trace::span;
@@ -62,7 +63,7 @@ impl<M: CausalLm> Objective<M> for NextToken {
             let _span = span("forward");
             model.hidden_states(batch.inputs.clone(), None)
         };
-        let loss = mean(batch.targets.losses(model, last));
+        let loss = mean(batch.targets.losses(model, last, Upstream::Equal));
         let loss_nats = scalar(&loss);
         let Some(moe) = model.config().moe else {
             return (loss, NextTokenLog { loss_nats, ..NextTokenLog::default() });

@@ -15,11 +15,16 @@ use crate::kernel::cpu::{
     Mat, MatMut, SharedMat, Threads, dense, gemm, softmax_in_place, sum_by, tensor, values, vectorized,
 };
 
-/// Gradients of one key/value head of one sequence.
+/// Queries of a task, at most: a long sequence has several tasks, whose gradients of keys and values are added.
+const RUN: usize = 8 * BLOCK;
+
+/// Gradients of one key/value head of one sequence, from the queries of a task.
 struct GroupGradients {
-    /// `[capacity, head_dim]`.
+    /// The keys that these queries see.
+    keys: Range<usize>,
+    /// `[keys, head_dim]`.
     dk: Vec<f32>,
-    /// `[capacity, head_dim]`.
+    /// `[keys, head_dim]`.
     dv: Vec<f32>,
 }
 
@@ -32,20 +37,26 @@ impl AttentionBackward for Flex {
         let d = sizes.head_dim;
         let mut dq = vec![0.0; values(&q).len()];
         let dq_rows = SharedMat::new(MatMut::new(&mut dq, sizes.batch_size * sizes.num_queries, sizes.query_width()));
-        let parts: Vec<GroupGradients> = (0..sizes.batch_size * sizes.num_kv_heads)
+        let tasks: Vec<_> = (0..sizes.batch_size * sizes.num_kv_heads)
+            .map(|index| [index / sizes.num_kv_heads, index % sizes.num_kv_heads])
+            .flat_map(|group| visible.runs(group[0], RUN).into_iter().map(move |queries| (group, queries)))
+            .collect();
+        let parts: Vec<([usize; 2], GroupGradients)> = tasks
             .into_par_iter()
-            .map(|index| {
-                let (batch, kv_head) = (index / sizes.num_kv_heads, index % sizes.num_kv_heads);
-                group(sizes, &visible, [batch, kv_head], [&grad, &q, &k, &v].map(values), &dq_rows)
+            .with_max_len(1)
+            .map(|(index, queries)| {
+                (index, group(sizes, &visible, index, queries, [&grad, &q, &k, &v].map(values), &dq_rows))
             })
             .collect();
         let gather = |part: fn(&GroupGradients) -> &[f32]| {
             let mut out = vec![0.0; values(&k).len()];
-            out.par_chunks_exact_mut(sizes.key_width()).enumerate().for_each(|(row, out)| {
-                let (batch, position) = (row / sizes.capacity, row % sizes.capacity);
-                for (kv_head, out) in out.chunks_exact_mut(d).enumerate() {
-                    let part = part(&parts[batch * sizes.num_kv_heads + kv_head]);
-                    out.copy_from_slice(&part[position * d..(position + 1) * d]);
+            out.par_chunks_exact_mut(sizes.capacity * sizes.key_width()).enumerate().for_each(|(batch, out)| {
+                for ([_, kv_head], found) in parts.iter().filter(|(group, _)| group[0] == batch) {
+                    let rows = out.chunks_exact_mut(sizes.key_width()).skip(found.keys.start);
+                    for (row, terms) in rows.zip(part(found).chunks_exact(d)) {
+                        let sums = &mut row[kv_head * d..(kv_head + 1) * d];
+                        sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+                    }
                 }
             });
             tensor(out, k.shape())
@@ -82,28 +93,30 @@ impl Sizes {
     }
 }
 
-/// The gradients of one group; those of its queries are written to `dq_rows`.
-#[expect(unsafe_code, reason = "each group writes to its own heads")]
+/// The gradients of one group from some queries; those of the queries are written to `dq_rows`.
+#[expect(unsafe_code, reason = "each task writes to its own queries of its own heads")]
 fn group(
     sizes: Sizes,
     visible: &Visible,
     [batch, kv_head]: [usize; 2],
+    run: Range<usize>,
     [grad, q, k, v]: [&[f32]; 4],
     dq_rows: &SharedMat<'_>,
 ) -> GroupGradients {
     let d = sizes.head_dim;
-    let mut out = GroupGradients { dk: vec![0.0; sizes.capacity * d], dv: vec![0.0; sizes.capacity * d] };
+    let keys = visible.keys_of_all(batch, &run);
+    let [dk, dv] = [(); 2].map(|()| vec![0.0; keys.len() * d]);
+    let mut out = GroupGradients { keys, dk, dv };
     let (mut p, mut ds) = (Vec::new(), Vec::new());
-    let num_queries = visible.num_queries(batch);
-    for start in (0..num_queries).step_by(BLOCK) {
-        let queries = start..(start + BLOCK).min(num_queries);
+    for start in run.clone().step_by(BLOCK) {
+        let queries = start..(start + BLOCK).min(run.end);
         let rows = sizes.group() * queries.len();
         let q_rows = sizes.gather(q, batch, kv_head, queries.clone());
         let grad_rows = sizes.gather(grad, batch, kv_head, queries.clone());
         let (q_block, grad_block) = (Mat::new(&q_rows, rows, d), Mat::new(&grad_rows, rows, d));
         let positions = probabilities(sizes, visible, q_block, queries.clone(), [batch, kv_head], k, &mut p);
         let columns = positions.len();
-        let key_rows = positions.start * d..positions.end * d;
+        let key_rows = (positions.start - out.keys.start) * d..(positions.end - out.keys.start) * d;
 
         let p_block = Mat::new(&p, rows, columns);
         gemm(MatMut::new(&mut out.dv[key_rows.clone()], columns, d), true, p_block.t(), grad_block, Threads::One);
@@ -123,7 +136,7 @@ fn group(
         gemm(MatMut::new(&mut out.dk[key_rows], columns, d), true, ds_block.t(), q_block, Threads::One);
         let mut dq = q_rows;
         gemm(MatMut::new(&mut dq, rows, d), false, ds_block, k_rows, Threads::One);
-        // SAFETY: a group is one task, and no other has its heads.
+        // SAFETY: no other task has these queries of this group.
         unsafe { sizes.scatter(&dq, dq_rows, batch, kv_head, queries) };
     }
     out

@@ -118,6 +118,27 @@ impl Visible {
         self.keys(batch, queries.start).start..self.keys(batch, queries.end - 1).end
     }
 
+    /// Consecutive queries of a sequence, at most `most`, cut where a document begins. Shorter ones than a [`BLOCK`] stay
+    /// with those behind them.
+    ///
+    /// # Panics
+    /// If `most` is no multiple of [`BLOCK`].
+    pub fn runs(&self, batch: usize, most: usize) -> Vec<Range<usize>> {
+        assert!(most > 0 && most.is_multiple_of(BLOCK), "whole blocks");
+        let num_queries = self.num_queries(batch);
+        let begins = |query: usize| self.keys(batch, query).start >= self.keys(batch, query - 1).end;
+        let (mut runs, mut start) = (Vec::new(), 0);
+        for end in 1..=num_queries {
+            if end == num_queries || (end - start >= BLOCK && begins(end)) {
+                let parts = (end - start).div_ceil(most);
+                let step = (end - start).div_ceil(parts).next_multiple_of(BLOCK);
+                runs.extend((start..end).step_by(step).map(|first| first..(first + step).min(end)));
+                start = end;
+            }
+        }
+        runs
+    }
+
     /// Which key the first query of a sequence is; 0 if it has none.
     pub fn first_place(&self, batch: usize) -> usize {
         if self.num_queries(batch) == 0 { 0 } else { self.keys(batch, 0).end - 1 }
@@ -127,6 +148,21 @@ impl Visible {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_queries_are_documents_or_parts_of_a_long_one() {
+        let document = |queries: Range<usize>| queries.clone().map(move |query| queries.start..query + 1);
+        let documents = [0..70, 70..90, 90..150, 150..420];
+        let sequences = vec![documents.into_iter().flat_map(document).collect(), Vec::new()];
+        let visible = Visible::Ragged { sequences };
+        assert_eq!(visible.runs(0, 2 * BLOCK), [0..70, 70..150, 150..278, 278..406, 406..420]);
+        assert_eq!(visible.runs(0, 8 * BLOCK), [0..70, 70..150, 150..420]);
+        assert_eq!(visible.runs(1, BLOCK), []);
+        let window = |window| Visible::Band { band: Band { past: 7, window }, num_queries: 130 };
+        assert_eq!(window(None).runs(0, 2 * BLOCK), [0..128, 128..130]);
+        // Each query sees itself alone.
+        assert_eq!(window(Some(1)).runs(0, 2 * BLOCK), [0..64, 64..128, 128..130]);
+    }
 
     #[test]
     fn some_queries_see_from_the_first_key_of_the_first_to_the_last_of_the_last() {
