@@ -203,10 +203,27 @@ fn in_chunks(
     }
 }
 
+/// The loss of each row of logits; if there is a gradient `upstream` of it, the row becomes
+/// `upstream · (softmax(logits) − one_hot(target))`.
+fn of_rows(logits: &mut [f32], targets: &[usize], upstream: Option<&[f32]>) -> Vec<f32> {
+    let vocab_size = logits.len() / targets.len();
+    let rows = logits.par_chunks_exact_mut(vocab_size).zip(targets).enumerate();
+    let of_row = |(token, (row, &target)): (usize, (&mut [f32], &usize))| {
+        let of_target = row[target];
+        let (largest, total) = vectorized!(exponentials_in_place(row));
+        if let Some(upstream) = upstream {
+            let scale = upstream[token] / total;
+            vectorized!(row.iter_mut().for_each(|p| *p *= scale));
+            row[target] -= upstream[token];
+        }
+        largest + total.ln() - of_target
+    };
+    rows.map(of_row).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::cpu::tensor;
 
     #[test]
     fn chunks_change_neither_losses_nor_gradients() {
