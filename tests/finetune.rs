@@ -233,7 +233,13 @@ fn a_mixture_that_is_balanced_by_a_bias_resumes_exactly_and_gets_more_even() {
 
 #[test]
 fn an_adapter_resumes_exactly_from_every_step() {
-    let lora = LoraSettings { r: 2, lora_alpha: 4.0, use_rslora: false, target_modules: vec!["all-linear".to_owned()] };
+    let lora = LoraSettings {
+        r: 2,
+        lora_alpha: 4.0,
+        use_rslora: false,
+        lora_dropout: 0.3,
+        target_modules: vec!["all-linear".to_owned()],
+    };
     let (rows, settings) = (rows(), Settings { lora: Some(lora), ..settings(None) });
     let device = pico::device().autodiff();
     let run = |folder: &Path, start| {

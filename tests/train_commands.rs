@@ -145,7 +145,8 @@ fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
         assert!(bytes("a") == bytes("b"), "{name}");
     }
     // A linear decay depends on the length, a constant rate does not.
-    let longer = [&words[..], &SHORT[..2], &["--max_steps=5", "--gradient_accumulation_steps", "2"]].concat();
+    let longer = ["--max_steps=5", "--gradient_accumulation_steps", "2", "--logging-steps", "1"];
+    let longer = [&words[..], &SHORT[..2], &longer].concat();
     let again = ["-o", "b", "--force", "--resume"];
     let (code, message) = refused(root.path(), &[&longer[..], &again].concat());
     assert!(code == 3 && message.contains("--max-steps: found 5, expected 3"), "{message}");
@@ -204,7 +205,8 @@ fn an_adapter_is_written_as_peft_does_and_merges() {
     done(root.path(), &[&["sft", BASE, "--data", "text.jsonl", "-o", "adapter"], &lora[..]].concat());
     let adapter = root.path().join("adapter");
     is_whole(&adapter);
-    assert_eq!(PeftDirectory::open(&adapter).unwrap().config().r, 2);
+    let config = PeftDirectory::open(&adapter).unwrap().config().clone();
+    assert_eq!((config.r, config.lora_dropout), (2, 0.05));
     let merged = run(root.path(), &["merge-lora", BASE, "adapter", "merged"]);
     assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
     done(root.path(), &["train", BASE, "--data", "text.jsonl", "-o", "other"]);
@@ -214,6 +216,40 @@ fn an_adapter_is_written_as_peft_does_and_merges() {
     let id = deepwide::weights::TensorId::Layer(0, deepwide::weights::LayerTensor::QProj);
     let weight = |path: &Path| HfDirectory::open(path).unwrap().read(id).unwrap();
     assert!(weight(Path::new(BASE)) != weight(&root.path().join("merged")), "the adapter learned nothing");
+}
+
+#[test]
+fn an_adapter_with_dropout_resumes_and_is_trained_in_parts_as_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 5 + n % 4)}));
+    let train = |out: &str, words: &[&str]| {
+        let shared = ["sft", BASE, "--data", "text.jsonl", "--use-peft", "--learning-rate", "1e-2", "--max-steps", "3"];
+        let shared = [&shared[..], &["--logging-steps", "1", "--json", "--save-steps", "2", "-o", out]].concat();
+        let Output { status, stderr, .. } = run(root.path(), &[&shared, words].concat());
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let log = std::fs::read_to_string(root.path().join(out).join("log.jsonl")).unwrap();
+        let losses =
+            log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64());
+        losses.collect::<Vec<f64>>()
+    };
+    let half = ["--lora-dropout", "0.5"];
+    let at_once = [&half[..], &["--per-device-train-batch-size", "4", "--gradient-accumulation-steps", "1"]].concat();
+    let in_parts = [&half[..], &["--per-device-train-batch-size", "1", "--gradient-accumulation-steps", "4"]].concat();
+    let (whole, parts) = (train("a", &at_once), train("b", &in_parts));
+    assert!(whole.iter().zip(&parts).all(|(a, b)| (a - b).abs() < 1e-4), "{whole:?} {parts:?}");
+    let without = train("c", &[&at_once[2..], &["--lora-dropout", "0"]].concat());
+    assert!(whole.iter().zip(&without).any(|(a, b)| (a - b).abs() > 1e-3), "{whole:?} {without:?}");
+    let saved = root.path().join("d-checkpoints/checkpoint-2");
+    std::fs::create_dir_all(saved.parent().unwrap()).unwrap();
+    std::fs::rename(root.path().join("a-checkpoints/checkpoint-2"), saved).unwrap();
+    train("d", &[&at_once[..], &["--resume"]].concat());
+    for name in ["adapter_model.safetensors", "log.jsonl"] {
+        let bytes = |out: &str| std::fs::read(root.path().join(out).join(name)).unwrap();
+        assert!(bytes("a") == bytes("d"), "{name}");
+    }
+    let (code, message) =
+        refused(root.path(), &["sft", BASE, "--data", "text.jsonl", "-o", "e", "--use-peft", "--lora-dropout", "1"]);
+    assert!(code == 2 && message.contains("below 1"), "{message}");
 }
 
 #[test]

@@ -53,6 +53,14 @@ pub(super) fn non_negative_real(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Parses a probability of dropout: at least 0 and below 1.
+pub(super) fn dropout_probability(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..1.0).contains(&number) => Ok(number),
+        _ => Err(format!("{text:?} is not a number of at least 0 and below 1")),
+    }
+}
+
 /// Parses a count of at least 1, which may be written as `3e12`.
 pub(super) fn count(text: &str) -> Result<u64, String> {
     let expected = |found: &dyn Display| format!("{found} is not a whole number of at least 1");

@@ -4,6 +4,8 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use crate::weights::split_mix;
+
 /// Rounds of the network. Four make it as good as random (Luby and Rackoff, 1988); small domains need more.
 const NUM_ROUNDS: usize = 8;
 
@@ -71,17 +73,10 @@ impl Permutation {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (element >> self.half_bits, element & mask);
         for key in self.keys {
-            (left, right) = (right, left ^ (mixed(right ^ key) & mask));
+            (left, right) = (right, left ^ (split_mix(right ^ key) & mask));
         }
         left << self.half_bits | right
     }
-}
-
-/// The finalizer of SplitMix64 (Steele et al., 2014): every bit of the result depends on every bit of `bits`.
-fn mixed(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }
 
 #[cfg(test)]

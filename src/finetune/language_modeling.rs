@@ -48,8 +48,14 @@ impl Task for LanguageModeling<'_> {
     fn update(&self, step: usize) -> Result<Update<NextTokenBatch>, FinetuneError> {
         let rows = self.indices(step).map(|index| self.rows.row(index)).collect::<Result<Vec<Row>, _>>()?;
         let num_tokens = rows.iter().flatten().map(|text| text.inputs().len() as u64).sum();
+        let mut num_documents = 0;
         let batch = |rows: &[Row]| {
-            let (inputs, targets) = Targets::without_padding(rows, &self.device);
+            let (mut inputs, targets) = Targets::without_padding(rows, &self.device);
+            let documents = num_documents..num_documents + rows.iter().map(Vec::len).sum::<usize>();
+            num_documents = documents.end;
+            if let Some(streams) = self.settings.dropout_streams(step, documents) {
+                inputs = inputs.with_dropout(&streams);
+            }
             NextTokenBatch { inputs, targets }
         };
         let batches = rows.chunks(self.settings.micro_batch_size).map(batch);
@@ -89,11 +95,14 @@ impl Task for LanguageModeling<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::config::DecoderConfig;
+    use crate::config::{DecoderConfig, MoeConfig};
     use crate::data::Example;
+    use crate::lora::{LoraAdapter, LoraConfig};
     use crate::model::TokenBatch;
-    use crate::weights::MemoryWeights;
+    use crate::weights::{LowRank, MemoryWeights};
 
     fn losses(rows: &[Row], batch: impl Fn(&[Row], &Device) -> (TokenBatch, Targets)) -> (usize, Vec<f32>) {
         let device = Device::flex();
@@ -114,6 +123,45 @@ mod tests {
         assert_eq!((num_inputs, num_padded), (4 + 11 + 2, 3 * 11));
         assert_eq!(packed.len(), padded.len());
         assert!(packed.iter().zip(&padded).all(|(a, b)| (a - b).abs() < 1e-5), "{packed:?} {padded:?}");
+    }
+
+    #[test]
+    fn masks_of_dropout_do_not_depend_on_how_rows_are_batched() {
+        let device = Device::flex();
+        let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+        let mixture = DecoderConfig::pico().with_experts(moe).expect("a mixture");
+        for config in [DecoderConfig::pico(), mixture] {
+            let config = config.with(|f| (f.vocab_size, f.num_hidden_layers) = (30, 2)).expect("a decoder");
+            let lora = LoraConfig { lora_dropout: 0.5, ..LoraConfig::default() };
+            let initial = LoraAdapter::initial(lora.clone(), &config, 1).expect("an adapter");
+            // B is zero at the start.
+            let updates = initial.updates().map(|(id, update)| {
+                let b = (0..update.b.len()).map(|i| (i % 7) as f32 * 0.1 - 0.3).collect();
+                (id, Arc::new(LowRank { b, ..(**update).clone() }))
+            });
+            let adapter = LoraAdapter::new(lora, &config, updates.collect()).expect("an adapter");
+            let model = AnyDecoder::load(&MemoryWeights::untrained(config, 0.05, 1), &device).expect("a model");
+            let model = model.with_adapter(&adapter).expect("an adapted model");
+            let losses = |(inputs, targets): (TokenBatch, Targets), streams: &[u64]| -> Vec<f32> {
+                let inputs = if streams.is_empty() { inputs } else { inputs.with_dropout(streams) };
+                let hidden = model.hidden_states(inputs, None).last;
+                targets.losses(&model, hidden, Upstream::Equal).into_data().try_into_vec().expect("floats")
+            };
+            let row = |len: u32| vec![Example::trained_whole((0..len).map(|at| (at * 7 + len) % 30).collect())];
+            let rows = [row(5), row(12), row(3)];
+            let streams = [11, 12, 13];
+            let packed = losses(Targets::without_padding(&rows, &device), &streams);
+            let padded = losses(Targets::packed(&rows, &device), &streams);
+            let alone = rows.iter().zip(streams);
+            let alone: Vec<f32> =
+                alone.flat_map(|(row, stream)| losses(Targets::packed(&[row], &device), &[stream])).collect();
+            let off = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off(&packed, &padded) < 1e-4 && off(&packed, &alone) < 1e-4, "{packed:?} {padded:?} {alone:?}");
+            // Other streams have other masks, and without any nothing is dropped.
+            let other = losses(Targets::packed(&rows, &device), &[12, 11, 13]);
+            let whole = losses(Targets::packed(&rows, &device), &[]);
+            assert!(off(&packed, &other) > 1e-3 && off(&packed, &whole) > 1e-3);
+        }
     }
 
     #[test]

@@ -130,7 +130,16 @@ impl Task for Preference<'_> {
         let num_tokens =
             indices.iter().flat_map(|index| self.pair(*index).sides()).map(|side| side.inputs().len() as u64);
         let num_tokens = num_tokens.sum();
-        let batches = indices.chunks(self.settings.micro_batch_size).map(|indices| self.batch(indices, &self.device));
+        let size = self.settings.micro_batch_size;
+        let batches = indices.chunks(size).enumerate().map(|(number, indices)| {
+            let pairs = number * size..number * size + indices.len();
+            let sides = pairs.clone().map(|pair| 2 * pair).chain(pairs.map(|pair| 2 * pair + 1));
+            let batch = self.batch(indices, &self.device);
+            match self.settings.dropout_streams(step, sides) {
+                Some(streams) => batch.with_dropout(&streams),
+                None => batch,
+            }
+        });
         Ok(Update { batches: batches.collect(), num_tokens })
     }
 

@@ -10,6 +10,7 @@ use crate::data::Mixture;
 use crate::load::Precision;
 use crate::lora::{LoraConfig, Modules};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
+use crate::weights::split_mix;
 
 /// Everything that the weights of a run depend on besides its base and its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct LoraSettings {
     pub lora_alpha: f64,
     /// Whether the scale is `lora_alpha / √r` instead.
     pub use_rslora: bool,
+    /// Probability with which an element of the input of an update is dropped; without effect on evaluations.
+    #[serde(default)]
+    pub lora_dropout: f64,
     /// Ends of the names of the matrices to adapt, or `all-linear` alone.
     pub target_modules: Vec<String>,
 }
@@ -80,8 +84,8 @@ impl LoraSettings {
             [all] if all == "all-linear" => Modules::AllLinear,
             names => Modules::Named(names.to_vec()),
         };
-        let Self { r, lora_alpha, use_rslora, .. } = *self;
-        LoraConfig { r, lora_alpha, use_rslora, target_modules, ..LoraConfig::default() }
+        let Self { r, lora_alpha, use_rslora, lora_dropout, .. } = *self;
+        LoraConfig { r, lora_alpha, use_rslora, lora_dropout, target_modules, ..LoraConfig::default() }
     }
 }
 
@@ -120,6 +124,14 @@ impl Settings {
     /// If there is no row.
     pub fn order(&self) -> Mixture {
         Mixture::new(self.data.iter().map(|source| (source.num_rows, source.weight)), self.seed)
+    }
+
+    /// A random stream for each of some documents of the update after `step` others, by their numbers in it; of
+    /// [`TokenBatch::with_dropout`](crate::model::TokenBatch::with_dropout). Without dropout `None`.
+    pub fn dropout_streams(&self, step: usize, documents: impl Iterator<Item = usize>) -> Option<Vec<u64>> {
+        self.lora.as_ref().filter(|lora| lora.lora_dropout > 0.0)?;
+        let update = split_mix(split_mix(self.seed).wrapping_add(step as u64));
+        Some(documents.map(|document| split_mix(update.wrapping_add(document as u64))).collect())
     }
 
     /// Differences from the settings of a checkpoint, by name.

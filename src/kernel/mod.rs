@@ -21,6 +21,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod blocks;
+pub mod dropout;
 pub mod embedding;
 pub mod expert_mlp;
 pub mod linear;

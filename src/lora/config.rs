@@ -14,6 +14,8 @@ pub struct LoraConfig {
     pub lora_alpha: f64,
     /// Whether the scale is `lora_alpha / √r` instead (Kalajdzievski, 2023, arXiv:2312.03732).
     pub use_rslora: bool,
+    /// Probability with which training drops an element of the input of an update (Hu et al., 2021, §D). Not of the head.
+    pub lora_dropout: f64,
     /// The matrices to adapt.
     pub target_modules: Modules,
     /// Matrices to leave out.
@@ -44,6 +46,7 @@ impl Default for LoraConfig {
             r: 8,
             lora_alpha: 8.0,
             use_rslora: false,
+            lora_dropout: 0.0,
             target_modules: Modules::AllLinear,
             exclude_modules: None,
             layers_to_transform: None,
@@ -60,6 +63,9 @@ impl LoraConfig {
     /// [`LoraError`], if a number or pattern is not valid, no matrix is a target, or the decoder has no such update.
     pub fn targets(&self, decoder: &DecoderConfig) -> Result<Vec<LoraTarget>, LoraError> {
         let patterns = Patterns::new(self)?;
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            return Err(LoraError::Dropout { found: self.lora_dropout });
+        }
         let target = |(id, name): (TensorId, String)| {
             let rank = patterns.ranks.iter().find(|(pattern, _)| pattern.matches(&name)).map_or(self.r, |(_, r)| *r);
             let alpha = patterns.alphas.iter().find(|(pattern, _)| pattern.matches(&name));

@@ -29,6 +29,12 @@ pub enum LoraError {
         /// The value.
         found: f64,
     },
+    /// A probability that leaves nothing, or is none.
+    #[error("found lora_dropout {found}, expected at least 0 and below 1")]
+    Dropout {
+        /// The value.
+        found: f64,
+    },
     /// A pattern of names is no regular expression.
     #[error("found {} in {key}, expected a regular expression: {}", quoted(.pattern), cut(.error))]
     Pattern {

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::lora::update_of;
+use super::lora::{Lora, update_of};
 use super::{LayerCache, Linear, Positions};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::attention;
@@ -50,6 +50,17 @@ impl Attention {
             k_proj: self.k_proj.adapted(update(LayerTensor::KProj)),
             v_proj: self.v_proj.adapted(update(LayerTensor::VProj)),
             o_proj: self.o_proj.adapted(update(LayerTensor::OProj)),
+            head_dim: self.head_dim,
+        }
+    }
+
+    /// With each adapter changed.
+    pub(super) fn map_lora(self, map: &dyn Fn(LayerTensor, Lora) -> Lora) -> Self {
+        Self {
+            q_proj: self.q_proj.map_lora(|lora| map(LayerTensor::QProj, lora)),
+            k_proj: self.k_proj.map_lora(|lora| map(LayerTensor::KProj, lora)),
+            v_proj: self.v_proj.map_lora(|lora| map(LayerTensor::VProj, lora)),
+            o_proj: self.o_proj.map_lora(|lora| map(LayerTensor::OProj, lora)),
             head_dim: self.head_dim,
         }
     }

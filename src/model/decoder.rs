@@ -1,14 +1,17 @@
 //! The decoder: embedding, layers, final norm, head.
 
+use std::borrow::Cow;
+
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::lora::{Freeze, Lora, update_of};
+use super::lora::{Freeze, Lora, module_number, update_of};
 use super::{
     Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
     RmsNorm, Routing, SparseMoe, TokenBatch,
 };
 use crate::config::{ConfigError, DecoderConfig, MoeConfig};
+use crate::kernel::dropout::DropoutMask;
 use crate::kernel::linear_cross_entropy::Upstream;
 use crate::kernel::recompute;
 use crate::load::{Footprint, Loader, Precision, raw, raw_of};
@@ -180,6 +183,17 @@ impl<F: FeedForward> Decoder<F> {
         Self { layers: layers.map(|(index, layer)| layer.adapted(adapter, index)).collect(), lm_head, ..self }
     }
 
+    /// A layer whose adapters have masks of their inputs, if this is a pass with dropout.
+    fn masked<'a>(&self, layer: &'a DecoderLayer<F>, index: usize, tokens: &TokenBatch) -> Cow<'a, DecoderLayer<F>> {
+        let probability = self.lora.as_ref().map_or(0.0, |lora| lora.lora_dropout);
+        let Some(rows) = tokens.dropout().filter(|_| probability > 0.0) else { return Cow::Borrowed(layer) };
+        let mask = |tensor, lora: Lora| {
+            let module = module_number(TensorId::Layer(index, tensor));
+            lora.masked(DropoutMask::new(rows.clone(), module, probability))
+        };
+        Cow::Owned(layer.clone().map_lora(&mask))
+    }
+
     fn lora_of(&self, id: TensorId) -> Option<&Lora> {
         match id {
             TensorId::EmbedTokens | TensorId::Norm => None,
@@ -261,6 +275,10 @@ impl<F: FeedForward> DecoderLayer<F> {
         Self { self_attn, mlp, ..self }
     }
 
+    fn map_lora(self, map: &dyn Fn(LayerTensor, Lora) -> Lora) -> Self {
+        Self { self_attn: self.self_attn.map_lora(map), mlp: self.mlp.map_lora(map), ..self }
+    }
+
     fn lora(&self, tensor: LayerTensor) -> Option<&Lora> {
         match tensor {
             LayerTensor::InputLayernorm | LayerTensor::PostAttentionLayernorm => None,
@@ -338,6 +356,7 @@ where
         let mut routing = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let _layer = indexed_span("layer", index);
+            let layer = self.masked(layer, index, &tokens);
             let cache = caches.as_mut().and_then(Iterator::next);
             let (y, routed) = if is_recomputed {
                 layer.forward_recomputed(x, &positions)

@@ -35,6 +35,12 @@ impl Linear {
         Self { lora, ..self }
     }
 
+    /// The map with its adapter changed, if it has one.
+    #[must_use]
+    pub(super) fn map_lora(self, map: impl FnOnce(Lora) -> Lora) -> Self {
+        Self { lora: self.lora.map(map), ..self }
+    }
+
     /// The values of one matrix that computes the same, in the type of the weight.
     pub(super) fn raw(&self) -> RawTensor {
         merged(raw_of(&self.weight), self.lora.as_ref())

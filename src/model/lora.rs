@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::kernel::dropout::{DropoutMask, dropout};
 use crate::kernel::linear::{Weight, linear_add, linear_all};
 use crate::lora::LoraAdapter;
 use crate::weights::{LowRank, Projection, RawTensor, TensorId};
@@ -16,6 +17,9 @@ pub struct Lora {
     /// `B`, `[out, rank]`, float32.
     pub lora_b: Weight,
     scale: f64,
+    /// The elements of `x` that are dropped, in a pass of training with dropout.
+    #[module(skip)]
+    mask: Option<DropoutMask>,
 }
 
 impl Lora {
@@ -29,7 +33,19 @@ impl Lora {
             lora_a: factor(&update.a, [update.rank, columns]),
             lora_b: factor(&update.b, [rows, update.rank]),
             scale: update.scale,
+            mask: None,
         }
+    }
+
+    /// With a mask of the inputs of one pass: `y + s·(dropout(x)A)B`.
+    #[must_use]
+    pub(super) fn masked(self, mask: DropoutMask) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
+
+    /// For some of the rows that it has a mask for.
+    fn select(self, rows: &[usize]) -> Self {
+        Self { mask: self.mask.map(|mask| mask.select(rows)), ..self }
     }
 
     /// `y + s·(xA)B`.
@@ -41,6 +57,10 @@ impl Lora {
     /// # Panics
     /// If the sizes disagree.
     pub fn add<const D: usize>(&self, y: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        let x = match &self.mask {
+            Some(mask) => dropout(x, mask),
+            None => x,
+        };
         let [inner] = linear_all(x, [&self.lora_a]);
         linear_add(y, inner * self.scale, &self.lora_b)
     }
@@ -79,10 +99,28 @@ impl ExpertLora {
         }
     }
 
+    /// Each adapter, changed.
+    pub(super) fn map(self, map: impl Fn(Projection, Lora) -> Lora) -> Self {
+        let of = |projection, lora: Option<Lora>| lora.map(|lora| map(projection, lora));
+        let Self { w1, w2, w3 } = self;
+        Self { w1: of(Projection::Gate, w1), w2: of(Projection::Down, w2), w3: of(Projection::Up, w3) }
+    }
+
+    /// For tokens of a pass: those that visit the expert.
+    pub(super) fn select(self, tokens: &[usize]) -> Self {
+        self.map(|_, lora| lora.select(tokens))
+    }
+
     /// Whether no matrix is adapted.
     pub(super) fn is_empty(&self) -> bool {
         Projection::ALL.iter().all(|of| self.of(*of).is_none())
     }
+}
+
+/// A random number of a matrix, for the masks of its adapter.
+pub(super) fn module_number(id: TensorId) -> u32 {
+    let hash = blake3::hash(id.to_string().as_bytes());
+    u32::from_le_bytes(*hash.as_bytes().first_chunk().expect("32 bytes"))
 }
 
 /// The update of a matrix in an adapter, if there is one.

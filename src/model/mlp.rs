@@ -30,6 +30,9 @@ pub trait FeedForward: Module + ModuleDisplay + Sync + 'static {
     /// With the updates of an adapter in this layer, in place of any earlier ones.
     fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self;
 
+    /// With each adapter changed.
+    fn map_lora(self, map: &dyn Fn(LayerTensor, Lora) -> Lora) -> Self;
+
     /// The adapter of one of the weights, if it has one.
     fn lora(&self, tensor: LayerTensor) -> Option<&Lora>;
 
@@ -85,6 +88,15 @@ impl FeedForward for GatedMlp {
             gate_proj: self.gate_proj.adapted(update(Projection::Gate)),
             up_proj: self.up_proj.adapted(update(Projection::Up)),
             down_proj: self.down_proj.adapted(update(Projection::Down)),
+        }
+    }
+
+    fn map_lora(self, map: &dyn Fn(LayerTensor, Lora) -> Lora) -> Self {
+        let of = |projection| move |lora| map(LayerTensor::Mlp(projection), lora);
+        Self {
+            gate_proj: self.gate_proj.map_lora(of(Projection::Gate)),
+            up_proj: self.up_proj.map_lora(of(Projection::Up)),
+            down_proj: self.down_proj.map_lora(of(Projection::Down)),
         }
     }
 

@@ -31,7 +31,7 @@ impl SparseMoe {
         if self.lora.is_empty() {
             return expert_mlp(x, weights, chosen, &self.experts);
         }
-        expert_mlp_grouped(x, weights, chosen, self.lora.len(), |index, x| self.expert(index).output(x))
+        expert_mlp_grouped(x, weights, chosen, self.lora.len(), |index, tokens, x| self.expert(index, tokens).output(x))
     }
 
     /// With a bias for the choice of experts, `[num_local_experts]`; none if it is empty.
@@ -45,10 +45,10 @@ impl SparseMoe {
         Self { router: Router { selection_bias, ..self.router }, ..self }
     }
 
-    /// One expert as an MLP.
-    fn expert(&self, index: usize) -> GatedMlp {
+    /// One expert as an MLP of some tokens.
+    fn expert(&self, index: usize, tokens: &[usize]) -> GatedMlp {
         let [gate_proj, up_proj, down_proj] = self.experts.weights(index).map(Linear::from);
-        let ExpertLora { w1, w2, w3 } = self.lora[index].clone();
+        let ExpertLora { w1, w2, w3 } = self.lora[index].clone().select(tokens);
         GatedMlp {
             gate_proj: Linear { lora: w1, ..gate_proj },
             up_proj: Linear { lora: w3, ..up_proj },
@@ -97,6 +97,14 @@ impl FeedForward for SparseMoe {
         }
         let router = Router { gate: self.router.gate.adapted(update(LayerTensor::Router)), ..self.router };
         Self { router, experts: self.experts, lora }
+    }
+
+    fn map_lora(self, map: &dyn Fn(LayerTensor, Lora) -> Lora) -> Self {
+        let gate = self.router.gate.map_lora(|lora| map(LayerTensor::Router, lora));
+        let expert =
+            |(index, lora): (usize, ExpertLora)| lora.map(|of, lora| map(LayerTensor::Expert(index, of), lora));
+        let lora = self.lora.into_iter().enumerate().map(expert).collect();
+        Self { router: Router { gate, ..self.router }, experts: self.experts, lora }
     }
 
     fn lora(&self, tensor: LayerTensor) -> Option<&Lora> {

@@ -1,6 +1,10 @@
 //! The tokens of a pass.
 
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+use crate::weights::split_mix;
 
 /// Token ids of a pass, a row per sequence. A plain tensor is a batch of sequences of one length.
 #[derive(Debug, Clone)]
@@ -9,11 +13,13 @@ pub struct TokenBatch {
     pub ids: Tensor<2, Int>,
     /// Lengths of the documents of each row, if some row is padded or has several.
     documents: Option<Vec<Vec<usize>>>,
+    /// A random number of each of the `batch_size · seq_length` positions, if inputs of adapters are dropped.
+    dropout: Option<Arc<[u32]>>,
 }
 
 impl From<Tensor<2, Int>> for TokenBatch {
     fn from(ids: Tensor<2, Int>) -> Self {
-        Self { ids, documents: None }
+        Self { ids, documents: None, dropout: None }
     }
 }
 
@@ -38,7 +44,35 @@ impl TokenBatch {
         }
         let is_full = documents.iter().all(|lens| *lens == [seq_length]);
         let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), seq_length]), device);
-        Self { ids, documents: (!is_full).then_some(documents) }
+        Self { ids, documents: (!is_full).then_some(documents), dropout: None }
+    }
+
+    /// For a pass in training: adapters drop elements of their inputs, if they have a probability to. Each document has a random
+    /// stream, of which a token takes the number of its place, so that its masks do not depend on how documents are batched.
+    ///
+    /// # Panics
+    /// If there is not one stream for each document.
+    #[must_use]
+    pub fn with_dropout(self, streams: &[u64]) -> Self {
+        let [batch_size, seq_length] = self.ids.dims();
+        let whole = || vec![vec![seq_length]; batch_size];
+        let documents = self.documents.clone().unwrap_or_else(whole);
+        let num_documents: usize = documents.iter().map(Vec::len).sum();
+        assert_eq!(num_documents, streams.len(), "documents and their streams");
+        let (mut numbers, mut streams) = (Vec::with_capacity(batch_size * seq_length), streams.iter());
+        for (row, lens) in documents.iter().enumerate() {
+            for (len, stream) in lens.iter().zip(&mut streams) {
+                // The upper half of SplitMix64 (Steele et al., 2014).
+                numbers.extend((0..*len as u64).map(|place| (split_mix(stream.wrapping_add(place)) >> 32) as u32));
+            }
+            numbers.resize((row + 1) * seq_length, 0);
+        }
+        Self { dropout: Some(numbers.into()), ..self }
+    }
+
+    /// The random numbers of the positions, if inputs of adapters are dropped.
+    pub(super) fn dropout(&self) -> Option<&Arc<[u32]>> {
+        self.dropout.as_ref()
     }
 
     /// Which of the `batch_size · seq_length` positions hold a token; `None` if all do.

@@ -22,6 +22,7 @@ pub use ggml_type::GgmlType;
 pub use lineage::{Like, Recipe, RouterInit, Step};
 pub use low_rank::LowRank;
 pub use memory::MemoryWeights;
+pub(crate) use random_stream::split_mix;
 pub use random_stream::{Purpose, RandomStream};
 pub(crate) use rounding::Rounding;
 pub use rounding::{Finite, Strictness};

@@ -126,6 +126,13 @@ impl RandomStream {
     }
 }
 
+/// The finalizer of SplitMix64 (Steele et al., 2014): every bit of the result depends on every bit of `bits`.
+pub(crate) fn split_mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
 fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }

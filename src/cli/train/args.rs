@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, Args, ValueEnum};
 
 use super::super::grow::GrowthArgs;
-use super::super::values::{DtypeArg, count, non_negative_real, positive_real};
+use super::super::values::{DtypeArg, count, dropout_probability, non_negative_real, positive_real};
 use super::groups::{Group, Multiplier};
 /// Options that the short help shows.
 const SHORT: [&str; 12] = [
@@ -148,6 +148,9 @@ pub struct TrainingArgs {
     /// Numerator of the scale, alpha / rank
     #[arg(long, value_name = "X", default_value_t = 32.0, value_parser = positive_real, requires = "use_peft", help_heading = "LoRA")]
     pub lora_alpha: f64,
+    /// Probability with which training drops an element of the input of an update; evaluations drop none
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = dropout_probability, requires = "use_peft", help_heading = "LoRA")]
+    pub lora_dropout: f64,
     /// Suffixes of the matrices to adapt, such as q_proj,v_proj, or all-linear
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1.., default_value = "all-linear", requires = "use_peft", help_heading = "LoRA")]
     pub lora_target_modules: Vec<String>,

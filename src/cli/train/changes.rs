@@ -3,7 +3,7 @@
 use crate::finetune::Change;
 
 /// The option of each setting, or of all settings that begin alike.
-const OPTIONS: [(&str, &str); 31] = [
+const OPTIONS: [(&str, &str); 32] = [
     ("seed", "--seed"),
     ("max_length", "--max-length"),
     ("batch_size", "--per-device-train-batch-size × --gradient-accumulation-steps"),
@@ -33,6 +33,7 @@ const OPTIONS: [(&str, &str); 31] = [
     ("lora.r", "--lora-r"),
     ("lora.lora_alpha", "--lora-alpha"),
     ("lora.use_rslora", "--use-rslora"),
+    ("lora.lora_dropout", "--lora-dropout"),
     ("lora.target_modules", "--lora-target-modules"),
     ("lora", "--use-peft"),
 ];

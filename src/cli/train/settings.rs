@@ -137,6 +137,7 @@ impl TrainingArgs {
             r: self.lora_r,
             lora_alpha: self.lora_alpha,
             use_rslora: self.use_rslora,
+            lora_dropout: self.lora_dropout,
             target_modules: self.lora_target_modules.clone(),
         })
     }

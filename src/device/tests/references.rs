@@ -151,7 +151,7 @@ fn of_experts_as(
 }
 
 fn grouped(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
-    expert_mlp_grouped(x, weights, chosen, experts.dims()[0], |index, x| {
+    expert_mlp_grouped(x, weights, chosen, experts.dims()[0], |index, _, x| {
         let [gate, up, down] = experts.weights(index);
         let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
         y

@@ -36,7 +36,7 @@ const WITHOUT_EFFECT: [&str; 15] = [
 ];
 
 /// Variants of LoRA that compute something else, or train other parameters; each is off if absent, null, false or empty.
-const VARIANTS: [&str; 16] = [
+const VARIANTS: [&str; 15] = [
     "alora_invocation_tokens",
     "arrow_config",
     "fan_in_fan_out",
@@ -46,7 +46,6 @@ const VARIANTS: [&str; 16] = [
     "megatron_config",
     "modules_to_save",
     "monteclora_config",
-    "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
     "use_dora",
@@ -58,6 +57,10 @@ const VARIANTS: [&str; 16] = [
 /// Initializations that change the base weights too, so that the adapter belongs to a base that is not there.
 const CHANGES_BASE: &str =
     "true, false, \"gaussian\", \"eva\" or \"orthogonal\": others change the weights of the base";
+
+/// Updates of stacked parameters have one `A` for the gates and ups of all experts, which no adapter of single matrices has.
+const STACKED: &str = "null: experts as modules w1, w2, w3. An adapter of stacked experts must be merged by PEFT \
+                       (merge_and_unload), and its base be loaded from the result";
 
 /// Parses the text of an `adapter_config.json`.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
@@ -76,6 +79,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
             return Err(PeftFault::Unsupported { key, found, expected: "null or false: a plain LoRA" });
         }
     }
+    if let Some(found) = keys.shift_remove("target_parameters").filter(|value| !is_off(value)) {
+        return Err(PeftFault::Unsupported { key: "target_parameters", found, expected: STACKED });
+    }
     let bias = keys.shift_remove("bias").unwrap_or(json!("none"));
     if bias != "none" {
         return Err(PeftFault::Unsupported { key: "bias", found: bias, expected: "\"none\"" });
@@ -86,14 +92,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
     {
         return Err(PeftFault::Unsupported { key: "init_lora_weights", found: init, expected: CHANGES_BASE });
     }
-    let mut remarks = Vec::new();
-    let dropout = keys.shift_remove("lora_dropout").unwrap_or_default();
-    if dropout.as_f64() != Some(0.0) && !dropout.is_null() {
-        remarks.push(Remark::ReadAs { key: "lora_dropout", found: dropout.to_string(), read_as: "0" });
-    }
     let config = lora_config(&mut keys)?;
     keys.retain(|key, value| !WITHOUT_EFFECT.contains(&key.as_str()) && !is_off(value));
-    remarks.extend(keys.into_iter().map(|(key, _)| Remark::UnknownKey { key }));
+    let remarks = keys.into_iter().map(|(key, _)| Remark::UnknownKey { key }).collect();
     Ok(Parsed { config, base, remarks })
 }
 
@@ -120,6 +121,7 @@ fn lora_config(keys: &mut Map<String, Value>) -> Result<LoraConfig, PeftFault> {
         r: take(keys, "r", "a number of at least 1")?.unwrap_or(defaults.r),
         lora_alpha: take(keys, "lora_alpha", "a number")?.unwrap_or(defaults.lora_alpha),
         use_rslora: take(keys, "use_rslora", "true or false")?.unwrap_or(false),
+        lora_dropout: take(keys, "lora_dropout", "a number")?.unwrap_or(0.0),
         target_modules,
         exclude_modules: modules(keys, "exclude_modules")?,
         layers_to_transform,
@@ -180,7 +182,7 @@ pub(super) fn to_json(adapter: &LoraAdapter, base: Option<&str>) -> Value {
         "inference_mode": true,
         "r": config.r,
         "lora_alpha": number(config.lora_alpha),
-        "lora_dropout": 0.0,
+        "lora_dropout": config.lora_dropout,
         "use_rslora": config.use_rslora,
         "target_modules": patterns(&config.target_modules),
         "exclude_modules": config.exclude_modules.as_ref().map(patterns),

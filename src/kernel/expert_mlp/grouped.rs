@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// `y_t = Σ_j weights[t, j] · expert(e, x_t)`, `e = chosen[t, j]`, where `expert` maps the gathered tokens of one expert.
+/// `y_t = Σ_j weights[t, j] · expert(e, x_t)`, `e = chosen[t, j]`, where `expert` maps the gathered tokens of one expert,
+/// of which it gets the indices too.
 ///
 /// For experts whose products [`expert_mlp`](super::expert_mlp) does not know, as those with adapters. Tokens are sorted by
 /// expert on the host; results are summed in the order of `j`.
@@ -19,7 +20,7 @@ pub fn expert_mlp_grouped(
     weights: Tensor<2>,
     chosen: Tensor<2, Int>,
     num_experts: usize,
-    expert: impl Fn(usize, Tensor<2>) -> Tensor<2>,
+    expert: impl Fn(usize, &[usize], Tensor<2>) -> Tensor<2>,
 ) -> Tensor<2> {
     let [num_tokens, hidden_size] = x.dims();
     let [_, k] = chosen.dims();
@@ -44,16 +45,17 @@ pub fn expert_mlp_grouped(
         };
         num_rows += tokens.len();
         if !tokens.is_empty() {
-            outputs.push(expert(index, x.clone().select(0, indices(tokens, &device))));
+            let rows = x.clone().select(0, indices(&tokens, &device));
+            outputs.push(expert(index, &tokens, rows));
         }
     }
-    let sorted = Tensor::cat(outputs, 0).select(0, indices(place, &device));
+    let sorted = Tensor::cat(outputs, 0).select(0, indices(&place, &device));
     let of_visits = sorted.reshape([num_tokens, k, hidden_size]);
     (of_visits * weights.reshape([num_tokens, k, 1])).sum_dim(1).reshape([num_tokens, hidden_size])
 }
 
-fn indices(indices: Vec<usize>, device: &Device) -> Tensor<1, Int> {
+fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
     let len = indices.len();
-    let indices: Vec<i64> = indices.into_iter().map(|index| index as i64).collect();
+    let indices: Vec<i64> = indices.iter().map(|index| *index as i64).collect();
     Tensor::from_data(TensorData::new(indices, [len]), device)
 }

@@ -66,7 +66,7 @@ fn the_kernel_gives_the_output_and_gradients_of_the_reference() {
 
 /// Grouped experts, each by the products of its weights.
 fn grouped(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, experts: &Experts) -> Tensor<2> {
-    expert_mlp_grouped(x, weights, chosen, experts.dims()[0], |index, x| {
+    expert_mlp_grouped(x, weights, chosen, experts.dims()[0], |index, _, x| {
         let [gate, up, down] = experts.weights(index);
         let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
         y

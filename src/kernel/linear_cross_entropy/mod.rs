@@ -32,7 +32,7 @@ const MIN_TOKENS: usize = 256;
 /// Tokens whose logits exist at once, out of `num_tokens`: chunks are as equal as possible.
 pub fn tokens_of_chunk(num_tokens: usize, vocab_size: usize) -> usize {
     let most = (MAX_LOGITS / vocab_size.max(1)).max(MIN_TOKENS);
-    num_tokens.div_ceil(num_tokens.div_ceil(most).max(1))
+    num_tokens.div_ceil(num_tokens.div_ceil(most).max(1)).max(1)
 }
 
 /// Whether this device has a kernel.
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(tokens_of_chunk(812, 49_152), 406);
         assert_eq!(tokens_of_chunk(682, 49_152), 682);
         assert_eq!(tokens_of_chunk(1000, 256_000), 250);
-        assert_eq!(tokens_of_chunk(1, 256_000), 1);
+        assert_eq!([0, 1].map(|num_tokens| tokens_of_chunk(num_tokens, 256_000)), [1, 1]);
     }
 
     #[test]

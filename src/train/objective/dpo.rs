@@ -96,6 +96,15 @@ impl PairBatch {
         Self { reference: Some(Tensor::from_data(data, &self.lens.device())), ..self }
     }
 
+    /// With dropout under an adapter, of random streams of the sequences with chosen, then of those with rejected completions.
+    ///
+    /// # Panics
+    /// As [`TokenBatch::with_dropout`].
+    #[must_use]
+    pub fn with_dropout(self, streams: &[u64]) -> Self {
+        Self { inputs: self.inputs.with_dropout(streams), ..self }
+    }
+
     /// `ln p(completion | prompt)` of each sequence under `model`, `[2 · num_pairs]`, and the routing.
     pub fn log_probabilities<M: CausalLm>(&self, model: &M) -> (Tensor<1>, HiddenStates) {
         let states = {
