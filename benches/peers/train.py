@@ -89,7 +89,7 @@ def deepwide(args: argparse.Namespace, way: str, file: Path) -> dict:
                "--max-length", str(args.max_length), "--per-device-train-batch-size", str(args.batch),
                "--gradient-accumulation-steps", str(args.rows // args.batch),
                "--num-train-epochs", str(UPDATES), "--learning-rate", str(RATES[way]), "--test-split-size", "0",
-               "--logging-steps", "1", "--save-steps", "1000", "--json", *(["--use-peft"] if way == "lora" else [])]
+               "--logging-steps", "1", "--save-steps", "1000", "--json", *(["--use-peft", "--lora-dropout", "0"] if way == "lora" else [])]
     environment = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
     child = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert child.returncode == 0, child.stderr

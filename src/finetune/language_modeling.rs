@@ -6,9 +6,8 @@ use super::rows::{Row, Rows};
 use super::task::{Report, Task, Update};
 use super::{FinetuneError, Settings};
 use crate::data::Mixture;
-use crate::kernel::linear_cross_entropy::Upstream;
 use crate::model::loss::mean;
-use crate::model::{AnyDecoder, CausalLm};
+use crate::model::{AnyDecoder, CausalLm, Upstream};
 use crate::train::{NextToken, NextTokenBatch, NextTokenLog, StepLog, Targets};
 
 /// Next-token prediction on rows.

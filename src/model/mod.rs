@@ -39,7 +39,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 
 use crate::config::DecoderConfig;
-use crate::kernel::linear_cross_entropy::Upstream;
+pub use crate::kernel::linear_cross_entropy::Upstream;
 
 /// A decoder-only language model: token ids in, logits of the next token out.
 ///

@@ -37,7 +37,7 @@ const MAY_USE: [(&str, &str); 27] = [
     ("load", "config error kernel weights"),
     ("model", "config error kernel load lora trace weights"),
     ("growth", "config error lora weights"),
-    ("data", "error output tokenizer"),
+    ("data", "error output tokenizer weights"),
     ("train", "config data error kernel model trace weights"),
     ("generate", "config error kernel model tokenizer"),
     ("serve", "error generate model tokenizer"),
