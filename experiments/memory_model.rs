@@ -3,7 +3,7 @@
 //! Question: how far is the memory that is foreseen for inference and training from measured peaks?
 //! Method: random models of a small Llama, deep and wide, in float32, bfloat16 and Q8_0: prefill, decoding, and updates of all
 //! weights, of an adapter, and with recomputed layers. The peak is that of live heap bytes above those before loading.
-//! Result: `figures/memory_model/results.json`, and a line of stdout for each configuration.
+//! Result: OUT.json, and a line of stdout for each configuration.
 //!
 //! `cargo run --example memory_model -- OUT.json`
 

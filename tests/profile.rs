@@ -49,6 +49,47 @@ fn a_mixture_has_more_parameters_than_a_token_uses() {
 }
 
 #[test]
+fn memory_is_foreseen_and_measured_by_kind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = tiny_base(&folder.path().join("base"));
+    let words = "-p 64 -n 2 --train 2x32 --memory";
+    let (measured, counted) = (profile(&base, words), profile(&base, &format!("{words} --dry-run")));
+    for (measured, counted) in [0, 1, 2].map(|test| (&measured["tests"][test], &counted["tests"][test])) {
+        let (found, foreseen) = (&measured["memory"]["measured"], &measured["memory"]["foreseen"]);
+        assert_eq!(foreseen, &counted["memory"]["foreseen"]);
+        assert!(counted["memory"]["measured"].is_null() && counted["energy_j"].is_null());
+        for kind in ["weights", "cache", "optimizer"] {
+            assert_eq!(found["peak"][kind], foreseen[kind], "{kind} of {}", measured["test"]);
+        }
+        let total = |moment: &Value| -> u64 {
+            let kinds = ["weights", "cache", "optimizer", "gradients", "activations"];
+            kinds.iter().map(|kind| moment[*kind].as_u64().expect("bytes")).sum()
+        };
+        let moments = found["moments"].as_array().expect("moments");
+        assert!(moments.len() > 10 && moments.iter().all(|moment| total(moment) <= total(&found["peak"])));
+        let trains = measured["test"] == "train2x32";
+        assert_eq!(moments.iter().any(|moment| moment["gradients"] != 0), trains, "gradients of {}", measured["test"]);
+    }
+    assert!(profile(&base, "-p 4 -n 0")["tests"][0]["memory"].is_null());
+}
+
+#[test]
+fn an_update_is_profiled_forward_and_backward() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = tiny_base(&folder.path().join("base"));
+    for growth in ["", "--moe 4"] {
+        let record = profile(&base, &format!("--train 2x8 {growth}"));
+        assert_eq!(record["tests"].as_array().map(Vec::len), Some(1));
+        let test = &record["tests"][0];
+        assert_eq!(sum(test, "flops"), test["total"]["flops"].as_f64().expect("a number"));
+        assert_eq!(3.0 * sum(test, "backward_flops"), 2.0 * sum(test, "flops"), "backward is two thirds");
+        let paths: Vec<&str> =
+            test["modules"].as_array().expect("modules").iter().filter_map(|row| row["path"].as_str()).collect();
+        assert!(paths.ends_with(&["backward", "clipping", "optimizer", "other"]), "{paths:?}");
+    }
+}
+
+#[test]
 fn tests_that_cannot_run_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let base = tiny_base(&folder.path().join("base"));

@@ -158,7 +158,8 @@ impl MemoryCase {
                 };
                 let found = TrainingMemory::foresee(model.config(), shape);
                 let (measured, _) = MemoryTimeline::of_training(model, [weight_bytes, num_trained], sizes, &device)?;
-                Ok(measured.map(|measured| self.record(loaded, &measured, serde_json::json!(found), found.total())))
+                let live = found.total() - found.scratch;
+                Ok(measured.map(|measured| self.record(loaded, &measured, serde_json::json!(found), live)))
             }
         }
     }

@@ -100,11 +100,11 @@ impl TrainingMemory {
     }
 }
 
-/// Scratch space counts as activations.
+/// Without the scratch space, which is no live memory of the heap between updates.
 impl From<TrainingMemory> for MemoryMoment {
     fn from(memory: TrainingMemory) -> Self {
-        let TrainingMemory { weights, moments, gradients, activations, scratch } = memory;
-        Self { weights, optimizer: moments, gradients, activations: activations + scratch, ..Self::default() }
+        let TrainingMemory { weights, moments, gradients, activations, .. } = memory;
+        Self { weights, optimizer: moments, gradients, activations, ..Self::default() }
     }
 }
 
