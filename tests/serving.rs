@@ -427,6 +427,7 @@ fn bad_requests_are_refused_in_the_form_of_openai() {
         (json!({}), "messages", "found no messages"),
         (json!({"messages": []}), "messages", "at least one"),
         (json!({"messages": [{"content": "w1"}]}), "messages[0]", "role"),
+        (json!({"messages": [{"role": "user", "content": "w1"}], "top_logprobs": 2}), "top_logprobs", "logprobs"),
         (
             json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
             "messages[0]",
@@ -479,6 +480,9 @@ fn the_page_needs_nothing_from_the_network() {
         (&model["id"], &model["num_sparse_layers"], &model["chat"]),
         (&json!("my model"), &json!(2), &json!(true))
     );
+    let (status, one) = server.get("/v1/models/my%20model");
+    assert_eq!((status, &serde_json::from_str::<Value>(&one).unwrap()), (200, model));
+    assert_eq!(server.get("/v1/models/org/other").0, 404);
 }
 
 #[cfg(unix)]

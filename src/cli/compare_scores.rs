@@ -1,5 +1,6 @@
 //! `compare-scores`: whether two evaluations differ by more than chance.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -75,12 +76,16 @@ fn as_text(rows: &[Comparison]) -> String {
             verdict.to_owned(),
         ]);
     }
-    let unpaired: usize = rows.iter().filter(|row| row.task != "mean").map(|row| row.num_unpaired).sum();
-    let note = match unpaired {
+    // The metrics of a task have the same items.
+    let mut unpaired = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.task != "mean") {
+        let most: &mut usize = unpaired.entry(&row.task).or_default();
+        *most = row.num_unpaired.max(*most);
+    }
+    let note = match unpaired.values().sum() {
         0 => String::new(),
-        count => {
-            format!("{count} scores of items that only one model has, or that differ in their text, are left out\n")
-        }
+        1 => "1 item that only one model has, or that differs in its text, is left out\n".to_owned(),
+        count => format!("{count} items that only one model has, or that differ in their text, are left out\n"),
     };
     format!("{}{note}", aligned(&table))
 }

@@ -58,7 +58,7 @@ pub fn locate_with(
         return Ok(file_of(path));
     }
     if !settings.offline {
-        tell(format_args!("{argument:?} is no path here: asking {} for it", settings.endpoint));
+        tell(format_args!("{argument:?} is not a local path: looking for it on {}", settings.endpoint));
     }
     let mut watcher = Watcher::new(settings.progress_disabled || !tells());
     Ok(file_of(hub::download(&reference, &settings, &mut |progress| watcher.show(progress))?))

@@ -153,7 +153,7 @@ impl PerplexityArgs {
         });
         if !(4..=positions).contains(&context) {
             let message =
-                format!("found {context} tokens of a window, expected 4 to {positions}, the context of the model");
+                format!("found windows of {context} tokens, expected 4 to {positions}, the context of the model");
             return Err(Failure::invalid(message).for_option("--ctx-size"));
         }
         match (convention, self.stride) {

@@ -10,10 +10,13 @@ use crate::weights::Dtype;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DtypeArg {
     /// IEEE single precision.
+    #[value(aliases = ["f32", "fp32"])]
     Float32,
     /// IEEE half precision.
+    #[value(aliases = ["f16", "fp16"])]
     Float16,
     /// Brain float: the upper half of single precision.
+    #[value(alias = "bf16")]
     Bfloat16,
 }
 

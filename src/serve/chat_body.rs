@@ -24,6 +24,9 @@ impl ChatBody {
         let mut body = Body::take(&mut fields, served.tokenizer.eos(), None, served.limits.max_tokens)?;
         let top = fields.count("top_logprobs", 0, MAX_TOP_LOGPROBS)?;
         body.request.logprobs = fields.bool("logprobs")?.then(|| top.unwrap_or(0));
+        if top.is_some() && body.request.logprobs.is_none() {
+            return Err(ApiError::field("top_logprobs", "found top_logprobs, expected logprobs to be true beside it"));
+        }
         let messages = messages(fields.take("messages"))?;
         fields.finish()?;
         let Some(template) = &served.template else {

@@ -6,13 +6,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::answer::{AnswerHeader, Endpoint};
@@ -24,6 +24,7 @@ use super::served::{Limits, Served};
 use super::stream::Answer;
 use super::texts::{Shown, Texts};
 use super::{ApiError, Job, Metrics, Worker};
+use crate::error::quoted;
 use crate::generate::{Engine, Request as TextRequest};
 use crate::model::CausalLm;
 
@@ -113,11 +114,12 @@ fn router(app: Arc<App>) -> Router {
         .route("/health", get(async || Json(json!({"status": "ok"}))))
         .route("/metrics", get(metrics))
         .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat_completions))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not allow this method")
         })
         .layer(limit)
         .layer(from_fn_with_state(app.clone(), guard))
@@ -146,14 +148,18 @@ async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], app.metrics.to_text())
 }
 
-async fn models(State(app): State<Arc<App>>) -> Response {
-    let Served { name, created, limits, num_experts, num_sparse_layers, template, .. } = &*app.served;
-    let model = json!({
-        "id": name, "object": "model", "created": created, "owned_by": "deepwide", "max_model_len": limits.context,
-        "max_tokens": limits.max_tokens,
-        "num_experts": num_experts, "num_sparse_layers": num_sparse_layers, "chat": template.is_some(),
-    });
-    Json(json!({"object": "list", "data": [model]})).into_response()
+async fn models(State(app): State<Arc<App>>) -> Json<Value> {
+    Json(json!({"object": "list", "data": [app.model()]}))
+}
+
+async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    match id == app.served.name {
+        true => Ok(Json(app.model())),
+        false => {
+            let message = format!("there is no model {}, expected {}", quoted(&id), quoted(&app.served.name));
+            Err(ApiError::new(StatusCode::NOT_FOUND, message))
+        }
+    }
 }
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
@@ -179,6 +185,15 @@ async fn parsed<T: Send + 'static>(
 }
 
 impl App {
+    fn model(&self) -> Value {
+        let Served { name, created, limits, num_experts, num_sparse_layers, template, .. } = &*self.served;
+        json!({
+            "id": name, "object": "model", "created": created, "owned_by": "deepwide", "max_model_len": limits.context,
+            "max_tokens": limits.max_tokens,
+            "num_experts": num_experts, "num_sparse_layers": num_sparse_layers, "chat": template.is_some(),
+        })
+    }
+
     fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         // A page of another site can let its own name mean this machine, and the browser would take us for that site.

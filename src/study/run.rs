@@ -262,7 +262,6 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         let (mut curve, mut evals, mut routers) = (Vec::new(), Vec::new(), Vec::new());
         for step in 1..=plan.num_steps {
             let log = trainer.step(&batches.of_step(step - 1));
-            watch(Progress::Step(&log));
             let diverged = |what, value| StudyError::Diverged { arm: plan.name.clone(), step, what, value };
             let NextTokenLog { loss_nats: train_loss_nats, aux_loss, .. } = log.log;
             if !train_loss_nats.is_finite() {
@@ -280,6 +279,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
                 watch(Progress::Scored(heldout_loss_nats));
                 evals.push(EvalPoint { step, tokens, train_flops, heldout_loss_nats });
             }
+            watch(Progress::Step(&log));
             curve.push(CurvePoint {
                 step,
                 tokens,

@@ -14,7 +14,7 @@ use super::counters::{Count, Tokens};
 use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
-use crate::error::cut;
+use crate::error::{FileError, FileFault, cut};
 use crate::eval::{
     AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite,
     SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
@@ -31,7 +31,12 @@ use crate::weights::WeightSource;
 /// Every fault of the input, before the model is loaded; then what computing or the disk meets.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let start = (SystemTime::now(), Instant::now());
-    let selection = Selection::new(&args.tasks, args.num_fewshot)?;
+    let names: Vec<String> = args.tasks.iter().map(|name| name.trim().to_owned()).collect();
+    let selection = Selection::new(&names, args.num_fewshot)?;
+    if let Some(directory) = args.data_dir.as_deref().filter(|directory| !directory.is_dir()) {
+        let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };
+        return Err(Failure::from(FileError::new(directory, fault)).for_option("--data-dir"));
+    }
     let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
     let growth = opened.growth()?;
     let config = growth.source.config().clone();

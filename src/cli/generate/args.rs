@@ -42,7 +42,7 @@ pub struct GenerateArgs {
     #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]
     pub system_prompt: Option<String>,
 
-    /// Tokens at most [default: 128; with --chat no limit]
+    /// Tokens to generate [default: 128; with --chat no limit]
     ///
     /// A text without a limit goes on until it ends or the context is full.
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Length")]
@@ -56,7 +56,9 @@ pub struct GenerateArgs {
     /// Go on after a token that ends a text
     #[arg(long, help_heading = "Length")]
     pub ignore_eos: bool,
-    /// Texts of the prompt, computed as one batch
+    /// Texts to generate for the prompt
+    ///
+    /// They are computed as one batch, of 24 at most.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples, help_heading = "Length")]
     pub samples: usize,
 
@@ -95,7 +97,7 @@ pub struct GenerateArgs {
     /// Penalty on tokens that are in the text
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub presence_penalty: f64,
-    /// Seed of the random numbers [default: another one each time]
+    /// Seed of the random numbers [default: random]
     #[arg(short = 's', long = "seed", id = "sampling_seed", value_name = "N", help_heading = "Sampling")]
     pub seed: Option<u64>,
 
@@ -168,7 +170,10 @@ impl GenerateArgs {
         }
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(Failure::reading(Path::new("stdin")))?;
-        Ok(Input::Text(text))
+        match self.chat && text.trim().is_empty() {
+            true => Err(Failure::usage("stdin has no message: expected -p TEXT, -f FILE, or text on stdin")),
+            false => Ok(Input::Text(text)),
+        }
     }
 
     /// How tokens are chosen.

@@ -1,5 +1,7 @@
 //! Tasks and groups by name.
 
+use glob::Pattern;
+
 use super::task::{Sampler, Task};
 use super::{arc_challenge, gsm8k, hellaswag, mmlu, truthfulqa_mc2, winogrande};
 use crate::eval::error::EvalError;
@@ -62,7 +64,8 @@ pub fn names() -> Vec<(String, &'static str)> {
 }
 
 impl Selection {
-    /// The tasks and groups of these names. `num_fewshot` replaces the number of examples of a task, where it may.
+    /// The tasks and groups of these names, which may be patterns such as `mmlu_*` of tasks. `num_fewshot` replaces the number of
+    /// examples of a task, where it may.
     ///
     /// # Errors
     /// [`EvalError::UnknownTask`].
@@ -71,9 +74,13 @@ impl Selection {
         for name in names {
             if LEADERBOARD.contains(&name.as_str()) {
                 selection.add_leaderboard(num_fewshot)?;
-            } else {
+                continue;
+            }
+            let matching = matching(name);
+            if matching.is_empty() {
                 selection.add(name, num_fewshot)?;
             }
+            matching.iter().try_for_each(|name| selection.add(name, num_fewshot))?;
         }
         Ok(selection)
     }
@@ -131,6 +138,13 @@ impl Selection {
     }
 }
 
+/// The tasks that a pattern with `*` or `?` matches; none if it is no pattern.
+fn matching(name: &str) -> Vec<String> {
+    let Some(pattern) = Pattern::new(name).ok().filter(|_| name.contains(['*', '?'])) else { return Vec::new() };
+    let tasks = names().into_iter().map(|(name, _)| name).filter(|name| task(name).is_some());
+    tasks.filter(|name| pattern.matches(name)).collect()
+}
+
 fn task(name: &str) -> Option<Task> {
     match name {
         "arc_challenge" => Some(arc_challenge::task()),
@@ -183,6 +197,14 @@ mod tests {
     #[test]
     fn a_task_that_is_named_twice_runs_once() {
         assert_eq!(of(&["mmlu_virology", "mmlu_other", "mmlu"], None).tasks.len(), 57);
+    }
+
+    #[test]
+    fn a_pattern_names_all_tasks_that_it_matches() {
+        assert_eq!(of(&["mmlu_*"], None).tasks.len(), 57);
+        let tasks = of(&["mmlu_professional_*", "hella?wag"], None).tasks;
+        assert_eq!((tasks.len(), tasks.last().unwrap().task.name.as_str()), (5, "hellaswag"));
+        assert!(Selection::new(&["gpqa_*".to_owned()], None).is_err());
     }
 
     #[test]

@@ -109,7 +109,7 @@ pub enum VocabularyError {
         source: serde_json::Error,
     },
     /// GGUF has no way to say what the `tokenizer.json` asks for.
-    #[error("{key} of tokenizer.json is {}, which GGUF cannot say, expected {expected}", cut(.found))]
+    #[error("{key} of tokenizer.json is {}, which GGUF cannot represent, expected {expected}", cut(.found))]
     NotRepresentable {
         /// Where in the file.
         key: &'static str,
@@ -129,7 +129,7 @@ pub enum VocabularyError {
         second: String,
     },
     /// llama.cpp joins the pieces of `llama` by score and does not search for the best segmentation.
-    #[error("trainer_spec.model_type is 1 (Unigram), which GGUF cannot say, expected 2 (BPE)")]
+    #[error("trainer_spec.model_type is 1 (Unigram), which GGUF cannot represent, expected 2 (BPE)")]
     Unigram,
     /// llama.cpp looks each byte up.
     #[error("there is no token {token}, expected all 256 bytes for byte_fallback")]

@@ -37,7 +37,7 @@ impl GgufVocabulary {
     ///
     /// # Errors
     /// [`VocabularyError::Malformed`]; [`VocabularyError::NotRepresentable`], [`VocabularyError::NotByScore`] or
-    /// [`VocabularyError::MissingByte`] for what GGUF cannot say, which includes `Unigram`: llama.cpp joins the pieces of
+    /// [`VocabularyError::MissingByte`] for what GGUF cannot represent, which includes `Unigram`: llama.cpp joins the pieces of
     /// `llama` by score and does not search for the best segmentation; [`VocabularyError::IdTwice`];
     /// [`VocabularyError::OneTemplateKey`].
     pub fn from_hf(files: &HfTokenizer) -> Result<Self, VocabularyError> {
