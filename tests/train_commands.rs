@@ -278,7 +278,12 @@ fn bad_input_is_refused_before_any_work() {
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
     std::fs::write(root.path().join("numbers.jsonl"), "{\"text\": 1}\n").unwrap();
     std::fs::write(root.path().join("other.jsonl"), "{\"body\": \"a\"}\n").unwrap();
-    let cases: [(&[&str], i32, &str); 7] = [
+    let unevaluated = ["train", BASE, "--data", "text.jsonl", "--test-split-size", "0", "--eval-steps", "1"];
+    let best = [&unevaluated[..], &["--load-best-model-at-end"]].concat();
+    let patient = [&unevaluated[..], &["--early-stopping-patience", "1"]].concat();
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&best, 3, "--load-best-model-at-end: no row is held out"),
+        (&patient, 3, "--early-stopping-patience: no row is held out"),
         (&["train", BASE, "--data", "absent.jsonl"], 4, "absent.jsonl"),
         (&["train", BASE, "--data", "numbers.jsonl"], 3, "numbers.jsonl"),
         (&["sft", BASE, "--data", "other.jsonl"], 3, "body"),

@@ -14,12 +14,14 @@ pub(super) fn titled(study: &ProfileStudy, title: &str, height: f64) -> Scene {
     let models = study.models.iter().map(|model| {
         let active = match model.active_parameters == model.total_parameters {
             true => String::new(),
-            false => format!(", {} active", si(model.active_parameters as f64, "")),
+            false => format!(" ({} active)", si(model.active_parameters as f64, "")),
         };
         let (total, bytes) = (si(model.total_parameters as f64, ""), binary_bytes(model.weight_bytes as f64));
-        format!("{}: {total} parameters{active}, {bytes}", model.name)
+        // The key below has the whole names.
+        let name = model.name.split(',').next().unwrap_or_default();
+        format!("{name} {total}{active}, {bytes}")
     });
-    scene.text(small(models.collect::<Vec<_>>().join("; "), 84.0));
+    scene.text(small(format!("parameters and their memory: {}", models.collect::<Vec<_>>().join("; ")), 84.0));
     let peaks = format!(
         "measured peaks: {} in float32 products, {} of weights",
         si(study.peak_flops_per_s, "FLOP/s"),

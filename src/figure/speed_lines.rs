@@ -20,7 +20,7 @@ const VIEWS: [View; 3] = [
         |point| point.context,
     ),
     (
-        "decoding, several sequences",
+        "decoding, batches",
         "sequences",
         |point, context| !point.is_prefill && point.context == context,
         |point| point.batch,

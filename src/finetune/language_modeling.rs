@@ -71,6 +71,10 @@ impl Task for LanguageModeling<'_> {
         Report { entries, routers: log.log.routers.clone() }
     }
 
+    fn num_heldout(&self) -> usize {
+        self.heldout.len()
+    }
+
     fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
         let device = self.device.clone().without_autodiff();
         let (mut sum, mut num_targets) = (0.0, 0usize);

@@ -163,6 +163,10 @@ impl Task for Preference<'_> {
         Report { entries, routers: routers.clone() }
     }
 
+    fn num_heldout(&self) -> usize {
+        self.heldout.len()
+    }
+
     fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
         let device = self.device.clone().without_autodiff();
         let first = self.pairs.len() as u64;

@@ -41,6 +41,9 @@ pub trait Task {
     /// The numbers of an update.
     fn report(log: &StepLog<<Self::Objective as Objective<AnyDecoder>>::Log>) -> Report;
 
+    /// Held-out rows.
+    fn num_heldout(&self) -> usize;
+
     /// The mean loss on held-out data; `None` if nothing is held out.
     ///
     /// # Errors

@@ -203,7 +203,7 @@ impl<'a> Opened<'a> {
         match &resumed {
             Some(resumed) => console::tell(format_args!("continuing from {}", resumed.path.display())),
             None => console::tell(format_args!(
-                "note: {:?} holds no checkpoint: starting anew",
+                "note: {:?} holds no checkpoint: starting from scratch",
                 job.checkpoints.directory()
             )),
         }
@@ -222,6 +222,7 @@ impl<'a> Opened<'a> {
 
     /// Trains and writes the model.
     pub(super) fn run<T: Task>(&self, job: &Job<'_>, task: &T, start: Start) -> Result<(), Failure> {
+        self.check_evaluation(task.num_heldout())?;
         let settings = job.settings;
         let directory = self.checkpoints.directory();
         let utilization = Utilization::new(job.growth.source.config(), settings, self.peak_flops_per_s(job));
@@ -254,6 +255,24 @@ impl<'a> Opened<'a> {
         let options = HfOptions { dtype: Some(self.args.dtype.dtype()), ..HfOptions::default() };
         job.write(partial, &model, &progress, options, run_info::command())?;
         self.report(&progress, &summary)
+    }
+
+    /// Refuses options that an evaluation decides if nothing is held out, and says so if one was asked for.
+    fn check_evaluation(&self, num_heldout: usize) -> Result<(), Failure> {
+        if num_heldout > 0 || self.args.eval_steps.is_none() {
+            return Ok(());
+        }
+        let reason = "no row is held out to evaluate on, expected --eval-data or a larger --test-split-size";
+        let is_best = self.args.load_best_model_at_end;
+        let options = [
+            (is_best, "--load-best-model-at-end"),
+            (self.args.early_stopping_patience.is_some(), "--early-stopping-patience"),
+        ];
+        if let Some((_, option)) = options.into_iter().find(|(is_given, _)| *is_given) {
+            return Err(Failure::invalid(reason).for_option(option));
+        }
+        console::tell(format_args!("note: {reason}"));
+        Ok(())
     }
 
     fn report(&self, progress: &Progress, summary: &Summary) -> Result<(), Failure> {

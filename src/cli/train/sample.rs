@@ -22,7 +22,7 @@ pub(super) fn tell_formats<T>(dataset: &Dataset<T>, num_cut: usize) {
     }
     if dataset.num_left_out > 0 {
         console::tell(format_args!(
-            "left out: {} with nothing to learn within --max-length",
+            "left out: {} with nothing to learn: empty, two alike, or cut off by --max-length",
             records(dataset.num_left_out)
         ));
     }
@@ -44,8 +44,11 @@ pub(super) fn tell_sample<'a>(
     tokenizer: &Tokenizer,
 ) -> Result<(), TokenizerError> {
     let num_tokens: usize = examples.clone().map(|example| example.ids.len()).sum();
+    if num_tokens == 0 {
+        return Ok(());
+    }
     let num_trained: usize = examples.clone().map(Example::num_trained).sum();
-    let share = num_trained as f64 / num_tokens.max(1) as f64;
+    let share = num_trained as f64 / num_tokens as f64;
     let is_terminal = io::stderr().is_terminal();
     let marked = if is_terminal { "dimmed" } else { "in brackets" };
     console::tell(format_args!(
