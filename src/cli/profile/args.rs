@@ -46,7 +46,7 @@ pub struct ProfileArgs {
     /// Timed repetitions
     #[arg(short = 'r', long, value_name = "N", default_value = "5", value_parser = one_count, help_heading = "Tests")]
     pub repetitions: usize,
-    /// Count only, from headers or a config alone; nothing is loaded
+    /// Count only, from headers or a config alone
     #[arg(long, visible_alias = "dry", help_heading = "Tests")]
     pub dry_run: bool,
     /// What counts as FLOPs: causal, square, 6nd, palm
@@ -63,7 +63,7 @@ pub struct ProfileArgs {
     )]
     pub convention: ConventionArg,
     /// FLOPs of a multiply-add: 2, or 1 to count MACs
-    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2), help_heading = "Counting")]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2), hide_short_help = true, help_heading = "Counting")]
     pub flops_per_mac: u8,
     /// Show memory by kind too, foreseen and, unless it is a dry run, measured
     ///
@@ -74,7 +74,14 @@ pub struct ProfileArgs {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
     /// Type of the matrices: float32, float16, bfloat16 [default: as quantized in a GGUF file, else float32]
-    #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, help_heading = "Weights and device")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "TYPE",
+        hide_possible_values = true,
+        hide_short_help = true,
+        help_heading = "Weights and device"
+    )]
     pub dtype: Option<DtypeArg>,
     /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
