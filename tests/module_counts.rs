@@ -97,7 +97,7 @@ fn an_update_counts_its_gradients_in_the_modules_they_belong_to() {
         let model = AnyDecoder::load(&pico::random_weights(&config, 2), &device).expect("in memory");
         let (times, _) = train_runs(model, 2, 9, 2, &device, |step| {
             step();
-            module_times(&trace::record(&device, || step()).1)
+            module_times(&trace::record(&device, step).1)
         })
         .expect("fits the model");
         let test = ProfileTest::Training { batch_size: 2, seq_length: 9 };

@@ -78,12 +78,12 @@ fn steps(points: &[MemoryPoint]) -> Vec<(f64, f64, MemoryPoint)> {
     (0..STEPS)
         .map(|step| {
             let (from, to) = (step as f64 * length, (step + 1) as f64 * length);
-            let inside = points.iter().filter(|point| {
+            let mut inside = points.iter().filter(|point| {
                 let at = (point.at_ns - first.at_ns) as f64;
                 at >= from && (at < to || step + 1 == STEPS)
             });
             let shown = inside.clone().max_by_key(|point| total(point)).copied().unwrap_or(held);
-            held = inside.last().copied().unwrap_or(held);
+            held = inside.next_back().copied().unwrap_or(held);
             (from / 1e6, to / 1e6, shown)
         })
         .collect()
