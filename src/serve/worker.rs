@@ -83,10 +83,11 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             self.clients.remove(&number);
             self.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
         }
-        // After the last text has gone, no step follows that would count again.
+        // If these were the last texts, no step follows to update the counts.
         self.count();
     }
 
+    /// Updates the gauges of running and waiting texts.
     fn count(&self) {
         self.metrics.running.store(self.engine.num_running() as u64, Ordering::Relaxed);
         self.metrics.waiting.store(self.engine.num_waiting() as u64, Ordering::Relaxed);

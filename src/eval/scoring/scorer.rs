@@ -10,7 +10,7 @@ use crate::eval::error::EvalError;
 use crate::model::{CausalLm, KvCache, TokenBatch};
 use crate::profile::memory::kv_cache_bytes_per_token;
 
-/// Tokens from which on a larger pass is no faster per token: from here on, a sequence joins a pass only if it needs little padding.
+/// Tokens that make the products of a pass large. Beyond them, a sequence joins only if it needs little padding.
 const ENOUGH_TOKENS: usize = 256;
 
 /// Bounds of a pass of the model.

@@ -64,8 +64,8 @@ pub fn names() -> Vec<(String, &'static str)> {
 }
 
 impl Selection {
-    /// The tasks and groups of these names, which may be patterns such as `mmlu_*` of tasks. `num_fewshot` replaces the number of
-    /// examples of a task, where it may.
+    /// The tasks and groups of these names. A name may be a pattern of tasks, such as `mmlu_*`. `num_fewshot` replaces the number
+    /// of examples of each task that can have another.
     ///
     /// # Errors
     /// [`EvalError::UnknownTask`].
@@ -138,7 +138,7 @@ impl Selection {
     }
 }
 
-/// The tasks that a pattern with `*` or `?` matches; none if it is no pattern.
+/// The tasks that a pattern with `*` or `?` matches; none if the name is not a pattern.
 fn matching(name: &str) -> Vec<String> {
     let Some(pattern) = Pattern::new(name).ok().filter(|_| name.contains(['*', '?'])) else { return Vec::new() };
     let tasks = names().into_iter().map(|(name, _)| name).filter(|name| task(name).is_some());

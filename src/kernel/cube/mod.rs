@@ -1,4 +1,4 @@
-//! Shared helpers of the kernels in CubeCL, which run on CUDA and Vulkan from one source.
+//! Shared helpers of the kernels in CubeCL, which are one source for CUDA, Vulkan and WebGPU.
 //!
 //! A kernel reads and writes whole buffers of contiguous tensors. It is launched with bounds checks on them, so an index that
 //! is wrong never leaves its buffer. Numbers are computed in float32 whatever the buffers hold, and each element of a result
