@@ -94,9 +94,10 @@ fn draw_roof(scene: &mut Scene, plot: &Plot, study: &ProfileStudy) {
     let low = 10f64.powf(plot.y[0].max((bandwidth * 10f64.powf(INTENSITY[0])).log10()));
     let roof = vec![plot.at(low / bandwidth, low), plot.at(ridge, peak), plot.at(10f64.powf(INTENSITY[1]), peak)];
     scene.line(roof, INK, 2.5);
-    let (column, row) = plot.at(10f64.powf(INTENSITY[1]), peak);
+    // At the ridge: the lines to the names cross the other end.
+    let (column, row) = plot.at(ridge, peak);
     let words = format!("peak {}", crate::report::table::si(peak, "FLOP/s"));
-    scene.text(Text::new(words, (column, row - 22.0)).end().size(SMALL));
+    scene.text(Text::new(words, (column, row - 22.0)).size(SMALL));
 }
 
 /// Names of modules at the right, in the order of their heights, with a line to each.

@@ -30,6 +30,13 @@ impl<'a> LanguageModeling<'a> {
         Self { rows, heldout, order: settings.order(), settings, device: device.clone() }
     }
 
+    /// The rows of each pass.
+    fn passes<'r>(&self, rows: &'r [Row]) -> impl Iterator<Item = &'r [Row]> + use<'r> {
+        let lens: Vec<usize> =
+            rows.iter().map(|row| row.iter().map(|document| document.inputs().len()).sum()).collect();
+        self.settings.pass_size(&self.device).cut(&lens).into_iter().map(|pass| &rows[pass])
+    }
+
     fn indices(&self, step: usize) -> impl Iterator<Item = u64> + use<'_> {
         let batch_size = self.settings.batch_size as u64;
         let first = step as u64 * batch_size;
@@ -57,7 +64,7 @@ impl Task for LanguageModeling<'_> {
             }
             NextTokenBatch { inputs, targets }
         };
-        let batches = rows.chunks(self.settings.micro_batch_size).map(batch);
+        let batches = self.passes(&rows).map(batch);
         Ok(Update { batches: batches.filter(|batch| !batch.targets.is_empty()).collect(), num_tokens })
     }
 
@@ -78,7 +85,7 @@ impl Task for LanguageModeling<'_> {
     fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
         let device = self.device.clone().without_autodiff();
         let (mut sum, mut num_targets) = (0.0, 0usize);
-        for rows in self.heldout.chunks(self.settings.micro_batch_size) {
+        for rows in self.passes(&self.heldout) {
             let (inputs, targets) = Targets::without_padding(rows, &device);
             if targets.is_empty() {
                 continue;

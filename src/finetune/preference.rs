@@ -127,14 +127,17 @@ impl Task for Preference<'_> {
 
     fn update(&self, step: usize) -> Result<Update<PairBatch>, FinetuneError> {
         let indices = self.indices(step);
-        let num_tokens =
-            indices.iter().flat_map(|index| self.pair(*index).sides()).map(|side| side.inputs().len() as u64);
-        let num_tokens = num_tokens.sum();
-        let size = self.settings.micro_batch_size;
-        let batches = indices.chunks(size).enumerate().map(|(number, indices)| {
-            let pairs = number * size..number * size + indices.len();
+        let size = self.settings.pass_size(&self.device);
+        let mut num_tokens = 0;
+        let lens = indices.iter().map(|index| {
+            let lens = self.pair(*index).sides().map(|side| side.inputs().len());
+            num_tokens += (lens[0] + lens[1]) as u64;
+            if size.is_padded { 2 * lens[0].max(lens[1]) } else { lens[0] + lens[1] }
+        });
+        let lens: Vec<usize> = lens.collect();
+        let batches = size.cut(&lens).into_iter().map(|pairs| {
+            let batch = self.batch(&indices[pairs.clone()], &self.device);
             let sides = pairs.clone().map(|pair| 2 * pair).chain(pairs.map(|pair| 2 * pair + 1));
-            let batch = self.batch(indices, &self.device);
             match self.settings.dropout_streams(step, sides) {
                 Some(streams) => batch.with_dropout(&streams),
                 None => batch,

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Device;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::passes::PassSize;
 use crate::data::Mixture;
+use crate::kernel::attention::skips_masked_keys;
 use crate::load::Precision;
 use crate::lora::{LoraConfig, Modules};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
@@ -21,7 +24,7 @@ pub struct Settings {
     pub max_length: usize,
     /// Rows per update.
     pub batch_size: usize,
-    /// Rows per forward and backward pass.
+    /// Rows per forward and backward pass, if they are not short; see [`PassSize`].
     pub micro_batch_size: usize,
     /// Whether products read matrices rounded to bfloat16; see [`Precision::Mixed`].
     pub bf16: bool,
@@ -116,6 +119,16 @@ impl Settings {
     /// The number formats in which the model is loaded.
     pub fn precision(&self) -> Precision {
         if self.bf16 { Precision::Mixed } else { Precision::FLOAT32 }
+    }
+
+    /// How updates are cut into passes on this device.
+    pub fn pass_size(&self, device: &Device) -> PassSize {
+        let sequences_of_row = if self.dpo.is_some() { 2 } else { 1 };
+        PassSize {
+            micro_batch_size: self.micro_batch_size,
+            max_length: sequences_of_row * self.max_length,
+            is_padded: !skips_masked_keys(device),
+        }
     }
 
     /// The order in which training visits the rows of all sources.

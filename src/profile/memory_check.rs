@@ -146,12 +146,10 @@ impl MemoryCase {
                 let model = update.load(&weights, &device)?;
                 let (loaded, num_trained) = (loaded(), ParamNames::of(&model).num_trained_elements);
                 let weight_bytes = model.footprint().unshared_bytes();
-                let [num_sequences, seq_length] = sizes.map(|size| size as u64);
                 let shape = TrainingShape {
                     weight_bytes,
                     num_trained,
-                    num_sequences,
-                    seq_length,
+                    num_tokens: sizes.iter().product::<usize>() as u64,
                     accumulates: false,
                     is_mixed: update == Update::Mixed,
                     recomputes: update == Update::Recomputed,

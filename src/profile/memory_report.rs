@@ -77,8 +77,7 @@ fn trained(
     let shape = TrainingShape {
         weight_bytes,
         num_trained,
-        num_sequences: batch_size as u64,
-        seq_length: seq_length as u64,
+        num_tokens: (batch_size * seq_length) as u64,
         accumulates: false,
         is_mixed: false,
         recomputes: false,

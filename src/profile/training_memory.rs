@@ -21,10 +21,8 @@ pub struct TrainingShape {
     pub weight_bytes: u64,
     /// Parameters that are trained.
     pub num_trained: u64,
-    /// Sequences of a pass.
-    pub num_sequences: u64,
-    /// Tokens of a sequence.
-    pub seq_length: u64,
+    /// Tokens of a pass.
+    pub num_tokens: u64,
     /// Whether gradients of several passes are added.
     pub accumulates: bool,
     /// Whether products read rounded copies of the matrices, which are kept for the gradient.
@@ -59,9 +57,9 @@ impl TrainingMemory {
     /// # Panics
     /// If a count reaches `2^128`.
     pub fn foresee(config: &DecoderConfig, shape: TrainingShape) -> Self {
-        let TrainingShape { weight_bytes, num_trained, num_sequences, seq_length, .. } = shape;
+        let TrainingShape { weight_bytes, num_trained, num_tokens, .. } = shape;
         let trained = product([num_trained.into(), FLOAT_BYTES.into()]);
-        let num_tokens = product([num_sequences.into(), seq_length.into()]);
+        let num_tokens = u128::from(num_tokens);
         let layers = config.num_hidden_layers as u128;
         let layer = product([layer_numbers(config), num_tokens, FLOAT_BYTES.into()]);
         let input = product([config.hidden_size as u128, num_tokens, FLOAT_BYTES.into()]);
@@ -132,8 +130,7 @@ mod tests {
     const SHAPE: TrainingShape = TrainingShape {
         weight_bytes: 4 << 20,
         num_trained: 1 << 20,
-        num_sequences: 8,
-        seq_length: 512,
+        num_tokens: 8 * 512,
         accumulates: false,
         is_mixed: false,
         recomputes: false,
@@ -160,7 +157,7 @@ mod tests {
         let accumulated = TrainingMemory::foresee(&config, TrainingShape { accumulates: true, ..SHAPE });
         assert_eq!(accumulated.total(), all.total() + (4 << 20));
         // Of few tokens, the gradients at the end of a pass are the larger part.
-        let short = TrainingMemory::foresee(&config, TrainingShape { num_sequences: 1, seq_length: 1, ..SHAPE });
+        let short = TrainingMemory::foresee(&config, TrainingShape { num_tokens: 1, ..SHAPE });
         assert!(short.activations == 0 && short.gradients >= 4 << 20);
     }
 }

@@ -69,6 +69,8 @@ pub struct TrainingArgs {
     pub max_time: Option<f64>,
 
     /// Rows per forward and backward pass
+    ///
+    /// Short rows are joined: a pass takes more of them while it has at most 512 tokens, and no more than rows of --max-length would have.
     #[arg(long, alias = "micro-batch-size", value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "Optimization")]
     pub per_device_train_batch_size: usize,
     /// Passes per update

@@ -13,15 +13,16 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
     let (config, settings) = (job.growth.source.config(), job.settings);
     let parameters = count_parameters(config);
     let num_trained = ParamNames::of(model).num_trained_elements;
-    let sides = if settings.dpo.is_some() { 2 } else { 1 };
+    // Both sides of a pair are in one pass.
+    let longest = if settings.dpo.is_some() { 2 * longest_row } else { longest_row };
+    let num_tokens = settings.pass_size(&job.device).most_tokens(settings.batch_size, longest);
     let memory = TrainingMemory::foresee(
         config,
         TrainingShape {
             weight_bytes: model.footprint().unshared_bytes(),
             num_trained,
-            num_sequences: (sides * settings.micro_batch_size) as u64,
-            seq_length: longest_row as u64,
-            accumulates: settings.batch_size > settings.micro_batch_size,
+            num_tokens: num_tokens as u64,
+            accumulates: settings.batch_size * longest > num_tokens,
             is_mixed: settings.bf16,
             recomputes: job.gradient_checkpointing,
         },

@@ -76,11 +76,7 @@ impl Selection {
                 selection.add_leaderboard(num_fewshot)?;
                 continue;
             }
-            let matching = matching(name);
-            if matching.is_empty() {
-                selection.add(name, num_fewshot)?;
-            }
-            matching.iter().try_for_each(|name| selection.add(name, num_fewshot))?;
+            expand(name).iter().try_for_each(|name| selection.add(name, num_fewshot))?;
         }
         Ok(selection)
     }
@@ -138,11 +134,14 @@ impl Selection {
     }
 }
 
-/// The tasks that a pattern with `*` or `?` matches; none if the name is not a pattern.
-fn matching(name: &str) -> Vec<String> {
-    let Some(pattern) = Pattern::new(name).ok().filter(|_| name.contains(['*', '?'])) else { return Vec::new() };
+/// The tasks that a pattern matches; the name itself if there is none.
+fn expand(name: &str) -> Vec<String> {
+    let is_pattern = name.contains(['*', '?']);
+    let pattern = Pattern::new(name).ok().filter(|_| is_pattern);
     let tasks = names().into_iter().map(|(name, _)| name).filter(|name| task(name).is_some());
-    tasks.filter(|name| pattern.matches(name)).collect()
+    let matching: Vec<String> =
+        tasks.filter(|task| pattern.as_ref().is_some_and(|pattern| pattern.matches(task))).collect();
+    if matching.is_empty() { vec![name.to_owned()] } else { matching }
 }
 
 fn task(name: &str) -> Option<Task> {
