@@ -1,6 +1,6 @@
 //! `serve`: a model behind OpenAI's API.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Address to listen on; 0.0.0.0 is every network of this machine
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), help_heading = "Network")]
+    /// Address or name to listen on; 0.0.0.0 is every network of this machine
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = host, help_heading = "Network")]
     pub host: IpAddr,
     /// Port; 0 is any free one
     #[arg(long, value_name = "N", default_value_t = 8080, help_heading = "Network")]
@@ -63,6 +63,12 @@ pub struct ServeArgs {
 fn brief(arg: Arg) -> Arg {
     const RARE: [&str; 3] = ["alias", "max_body", "timeout"];
     if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
+}
+
+/// An address, or the first one of a name.
+fn host(text: &str) -> Result<IpAddr, String> {
+    let resolve = || (text, 0).to_socket_addrs().ok()?.next().map(|address| address.ip());
+    text.parse().ok().or_else(resolve).ok_or_else(|| "expected an IP address or a name that has one".to_owned())
 }
 
 fn parallel(text: &str) -> Result<usize, String> {
@@ -138,5 +144,17 @@ fn served(args: &ServeArgs, api_key: Option<String>, loaded: &Loaded) -> Served 
         },
         api_key,
         created: unix_time_s(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        assert!(host("localhost").unwrap().is_loopback());
+        assert_eq!(host("0.0.0.0").unwrap().to_string(), "0.0.0.0");
+        assert!(host("no host").is_err());
     }
 }
