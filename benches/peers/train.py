@@ -5,21 +5,24 @@
 
 needs torch, transformers, trl, peft and datasets. Every update takes all rows, so that both see the same batch in whatever order:
 `--rows` records of at most `--max-length` tokens, in passes of `--batch` records (DPO: pairs), float32, AdamW, a linear decay. Losses
-are compared update by update. Speed counts the tokens that the model reads and the time of the updates behind the first; peak
-memory is that of the whole process. Prints a table and writes results.json into the folder. Say how loaded the machine was:
+are compared update by update. Speed counts the tokens that the model reads and the time of the updates behind the second: both touch
+new memory before that. Peak memory is that of the whole process. Prints a table and writes results.json into the folder. Say how loaded the machine was:
 the load average is recorded.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 UPDATES = 10
+WARMUP = 2
 RATES = {"sft": 2e-5, "dpo": 1e-6, "lora": 2e-4}
 
 
@@ -94,9 +97,12 @@ def deepwide(args: argparse.Namespace, way: str, file: Path) -> dict:
     child = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert child.returncode == 0, child.stderr
     summary = json.loads(child.stdout)
+    # A line an update, of the time since the last line.
+    rates = [float(rate) for rate in re.findall(r"^step .* ([0-9.]+) tok/s", child.stderr, re.MULTILINE)]
+    assert len(rates) == UPDATES, child.stderr
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return {"losses": [line["loss"] for line in log if "loss" in line],
-            "tokens_per_s": summary["train_tokens_per_second"],
+            "tokens_per_s": statistics.harmonic_mean(rates[WARMUP:]),
             "peak_bytes": summary.get("peak_memory_bytes") or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10}
 
 
@@ -151,7 +157,7 @@ def train_peer(args: argparse.Namespace, way: str, file: Path) -> dict:
         lora = dict(peft_config=adapter) if way == "lora" else {}
         trainer = SFTTrainer(args=SFTConfig(completion_only_loss=True, **shared), **made, **lora)
     trainer.train()
-    behind = clock.updates_s[1:]
+    behind = clock.updates_s[WARMUP:]
     return {"losses": clock.losses, "update_s": sum(behind) / len(behind),
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}
 
