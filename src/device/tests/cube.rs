@@ -6,8 +6,13 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::device::check::{flat, numbers};
-use crate::kernel::attention::{CausalMask, attention, attention_reference};
+use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
+use crate::kernel::attention::{
+    Cache, CausalMask, attention, attention_reference, cached_attention, cached_attention_reference,
+};
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
+use crate::kernel::linear::{Weight, linear, linear_reference};
+use crate::kernel::linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_reference};
 use crate::kernel::rms_norm::{rms_norm, rms_norm_reference};
 use crate::kernel::rope::{rope, rope_reference};
 use crate::kernel::silu_mul::{silu_mul, silu_mul_reference};
@@ -31,6 +36,15 @@ fn results<const N: usize, const D: usize, const R: usize>(
 
 /// Asserts that the kernel gives on each device the results that the reference gives on Flex.
 fn assert_equal(case: &str, kernel: impl Fn(&Device) -> Vec<Vec<f32>>, reference: impl Fn(&Device) -> Vec<Vec<f32>>) {
+    assert_within(TOLERANCE, case, kernel, reference);
+}
+
+fn assert_within(
+    tolerance: f32,
+    case: &str,
+    kernel: impl Fn(&Device) -> Vec<Vec<f32>>,
+    reference: impl Fn(&Device) -> Vec<Vec<f32>>,
+) {
     for (name, device) in
         super::present().iter().filter(|(name, _)| ["cuda", "vulkan", "wgpu"].contains(&name.as_str()))
     {
@@ -40,7 +54,7 @@ fn assert_equal(case: &str, kernel: impl Fn(&Device) -> Vec<Vec<f32>>, reference
             assert_eq!(found.len(), expected.len(), "{case} on {name}, part {part}");
             let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-                let is_equal = (a - b).abs() <= TOLERANCE * largest;
+                let is_equal = (a - b).abs() <= tolerance * largest;
                 assert!(is_equal, "{case} on {name}, part {part}, element {index}: found {a}, expected {b}");
             }
         }
@@ -77,6 +91,73 @@ fn rope_is_that_of_the_reference() {
         };
         assert_equal("rope", |device| run(rope, device), |device| run(rope_reference, device));
     }
+}
+
+#[test]
+fn linear_is_that_of_the_reference() {
+    for [rows, inner, columns] in [[1, 3, 5], [7, 65, 130], [1, 64, 40]] {
+        let run = |f: fn(Tensor<3>, Tensor<2>) -> Tensor<3>, device: &Device| {
+            let of_rows = |[x, weight]: [Tensor<2>; 2]| f(x.reshape([rows, 1, inner]), weight);
+            results([[rows, inner], [columns, inner]], of_rows, device)
+        };
+        assert_equal("linear", |device| run(linear, device), |device| run(linear_reference, device));
+    }
+}
+
+type Losses = fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>;
+
+#[test]
+fn losses_are_those_of_the_reference() {
+    // The last has two chunks of tokens, and sums of 131,080 terms.
+    for ([tokens, hidden, vocab], tolerance) in
+        [([1, 1, 1], TOLERANCE), ([3, 17, 5], TOLERANCE), ([35, 24, 513], TOLERANCE), ([260, 1, 131_080], 1e-3)]
+    {
+        for is_mean in [false, true] {
+            let run = |f: Losses, device: &Device| {
+                let of_batch = |[x, weight]: [Tensor<2>; 2]| {
+                    let targets = Tensor::<1, Int>::arange(0..tokens as i64, &x.device()).mul_scalar(7);
+                    let losses = f(x, &weight.into(), targets.remainder_scalar(vocab as i64));
+                    if is_mean { losses.mean() } else { losses }
+                };
+                results([[tokens, hidden], [vocab, hidden]], of_batch, device)
+            };
+            let case = format!("losses of {tokens} tokens, {hidden} to {vocab}, mean: {is_mean}");
+            assert_within(
+                tolerance,
+                &case,
+                |device| run(linear_cross_entropy, device),
+                |device| run(linear_cross_entropy_reference, device),
+            );
+        }
+    }
+}
+
+#[test]
+fn updates_are_those_of_the_reference() {
+    type Update = fn(AdamWState<2>, Tensor<2>, AdamWStep) -> AdamWState<2>;
+    for shape in [[1, 1], [33, 7], [300, 129]] {
+        let run = |f: Update, device: &Device| {
+            let [param, moment1, root] = [0, 1, 2].map(|salt| numbers::<2>(salt, shape, device));
+            let mut state = AdamWState { param: param.clone(), moment1, moment2: root.square() };
+            for step in 3..6 {
+                let step = AdamWStep {
+                    learning_rate: 0.1,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    epsilon: 1e-8,
+                    weight_decay: 0.1,
+                    step,
+                    gradient_scale: 0.5,
+                };
+                state = f(state, numbers(step.step as usize, shape, device), step);
+            }
+            // The parameter that somebody else has is as it was.
+            [state.param, state.moment1, state.moment2, param].map(flat).to_vec()
+        };
+        assert_equal("adamw", |device| run(adamw, device), |device| run(adamw_reference, device));
+    }
+    let squares = |device: &Device| vec![vec![sum_of_squares(numbers::<2>(0, [700, 301], device)) as f32]];
+    assert_equal("sum_of_squares", squares, squares);
 }
 
 type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
@@ -161,6 +242,50 @@ fn ragged_attention_is_that_of_the_reference() {
         let case = format!("ragged attention of {sizes:?}");
         assert_equal(&case, |device| run(attention, device), |device| run(attention_reference, device));
     }
+}
+
+type Cached = fn([Tensor<4>; 3], [Tensor<3>; 2], Cache, &CausalMask) -> (Tensor<4>, Cache);
+
+/// The results and caches of steps of `lens` queries, and a copy of the cache before the last.
+fn of_steps(f: Cached, lens: &[usize], mask: impl Fn(usize, usize) -> CausalMask, device: &Device) -> Vec<Vec<f32>> {
+    let [keys, values] = [5, 6].map(|salt| numbers(salt, [3, 60, 2, 10], device));
+    let mut cache = Cache { keys, values };
+    let mut found = Vec::new();
+    let mut past = 0;
+    for &len in lens {
+        let new = [(0, 6), (1, 2), (2, 2)].map(|(salt, heads)| numbers(salt + past, [3, len, heads, 10], device));
+        let angles = [3, 4].map(|salt| numbers(salt, [3, len, 5], device));
+        let before = cache.clone();
+        let (y, next) = f(new, angles, cache, &mask(past, len));
+        cache = next;
+        found.extend([&before.keys, &cache.keys, &cache.values].map(|buffer| flat(buffer.clone())));
+        found.push(flat(y));
+        past += len;
+    }
+    found
+}
+
+#[test]
+fn attention_with_a_cache_is_that_of_the_reference_and_leaves_a_copy_of_it_alone() {
+    for window in [None, Some(3)] {
+        let run = |f: Cached, device: &Device| {
+            of_steps(f, &[1, 5, 1, 20, 1], |past, _| CausalMask::band(past, window), device)
+        };
+        assert_equal("steps", |device| run(cached_attention, device), |device| run(cached_attention_reference, device));
+    }
+    let run = |f: Cached, device: &Device| {
+        // The second sequence is idle, and the third is behind the first.
+        let keys = |past: usize, len: usize| (past..past + len).map(|i| 0..i + 1).collect::<Vec<_>>();
+        let mask = |past: usize, len: usize| {
+            CausalMask::ragged(&[keys(past + 10, len), vec![], keys(past, len.div_ceil(2))], device)
+        };
+        of_steps(f, &[1, 7, 1], mask, device)
+    };
+    assert_equal(
+        "ragged steps",
+        |device| run(cached_attention, device),
+        |device| run(cached_attention_reference, device),
+    );
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "tch")]
 mod torch;
 
@@ -11,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// The scalar inputs of an update.
@@ -104,8 +106,8 @@ pub fn sum_of_squares<const D: usize>(x: Tensor<D>) -> f64 {
 
 /// The operations of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"))]
-trait AdamWOps: Backend {
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"))]
+pub(super) trait AdamWOps: Backend {
     /// Updated parameter and moments.
     fn adamw_update(
         param: FloatTensor<Self>,

@@ -48,7 +48,7 @@ impl Cache {
 
 /// Whether this device has a kernel. Where gradients are recorded, the operation is composed of those that it consists of.
 pub fn has_kernel(device: &Device) -> bool {
-    crate::kernel::is_flex(device) && !device.is_autodiff()
+    (crate::kernel::is_flex(device) || crate::kernel::is_cube(device)) && !device.is_autodiff()
 }
 
 /// [`rope`] of `q` and `k`; `k` and `v` written to the cache, each where the mask has its query; then [`attention`] to all
@@ -108,8 +108,8 @@ pub fn cached_attention_reference(
 
 /// The operation on a backend, for inference; shapes are those of [`cached_attention`].
 #[cfg(feature = "flex")]
-#[backend_extension(Flex)]
-pub(super) trait CachedAttention: Backend {
+#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
+pub(in crate::kernel) trait CachedAttention: Backend {
     /// The result, keys and values.
     #[allow(clippy::too_many_arguments, reason = "primitives cross the dispatch one by one")]
     fn cached_attention_forward(

@@ -11,6 +11,8 @@ mod mask;
 #[cfg(feature = "tch")]
 mod torch;
 
+#[cfg(all(test, feature = "cuda-source"))]
+pub(super) use cached::CachedAttention;
 pub use cached::{Cache, cached_attention, cached_attention_reference};
 pub use mask::{Band, CausalMask, Ragged};
 
@@ -117,7 +119,7 @@ pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Caus
 /// The operation on a backend; shapes are those of [`attention`].
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
-trait Attention: Backend {
+pub(super) trait Attention: Backend {
     fn attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -128,7 +130,7 @@ trait Attention: Backend {
 
 /// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
-trait AttentionBackward: Attention {
+pub(super) trait AttentionBackward: Attention {
     /// The result, and what the gradients read of it, or nothing where they compute it again.
     fn attention_kept(inputs: Inputs<Self>) -> (FloatTensor<Self>, Option<Kept<Self>>) {
         let Inputs { q, k, v, mask } = inputs;
@@ -147,7 +149,7 @@ trait AttentionBackward: Attention {
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
 #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "the bodies for CPUs compute the weights again"))]
-struct Kept<B: Backend> {
+pub(super) struct Kept<B: Backend> {
     /// The result.
     y: FloatTensor<B>,
     /// The logarithm of the sum of the exponentials of its scores for each head of each query, float32; 0 of padding.
@@ -157,17 +159,17 @@ struct Kept<B: Backend> {
 /// The arguments of attention.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
-struct Inputs<B: Backend> {
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
-    mask: Mask<B>,
+pub(super) struct Inputs<B: Backend> {
+    pub(super) q: FloatTensor<B>,
+    pub(super) k: FloatTensor<B>,
+    pub(super) v: FloatTensor<B>,
+    pub(super) mask: Mask<B>,
 }
 
 /// A [`CausalMask`] on a backend; the bounds are `[batch_size, num_queries, 2]`, and `num_keys` is one past the last key seen.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone, ExtensionType)]
-enum Mask<B: Backend> {
+pub(super) enum Mask<B: Backend> {
     Band(Band),
     Ragged { bounds: IntTensor<B>, num_keys: usize },
 }

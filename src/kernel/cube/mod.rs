@@ -4,7 +4,11 @@
 //! is wrong never leaves its buffer. Numbers are computed in float32 whatever the buffers hold, and each element of a result
 //! is written by one unit, so results have the same bits every time.
 
-use burn::backend::{DType, Shape, TensorMetadata};
+#[cfg(all(test, feature = "cuda-source"))]
+mod cuda_source;
+
+use burn::backend::{Cube, DType, Shape, TensorMetadata};
+use burn::tensor::Tensor;
 use burn_cubecl::cubecl::{self, prelude::*, server::CubeCountSelection};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -34,9 +38,38 @@ pub fn empty_like(like: &CubeTensor) -> CubeTensor {
     empty(like.shape(), like.dtype, like)
 }
 
-/// `count` cubes or a few more, which end at once: [`CUBE_POS`] tells.
-pub fn cubes(count: usize, like: &CubeTensor) -> CubeCount {
-    CubeCountSelection::new(&like.client, count as u32).cube_count()
+/// A tensor that a kernel may write to: `x` itself if it is contiguous and nobody else has it, else a copy.
+pub fn owned(x: CubeTensor) -> CubeTensor {
+    let x = into_contiguous(x);
+    if x.can_mut() { x } else { x.copy() }
+}
+
+/// The tensor of Burn's public operations, for what is composed of them.
+pub fn public<const D: usize>(x: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Cube>(x)
+}
+
+/// The tensor that kernels take.
+pub fn primitive<const D: usize>(x: Tensor<D>) -> CubeTensor {
+    x.try_into_primitive::<Cube>().expect("a tensor of the same backend")
+}
+
+/// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in float32.
+pub fn matrix_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    match b.dtype() {
+        DType::BF16 => a.cast(DType::BF16).matmul(b).cast(DType::F32),
+        _ => a.matmul(b.cast(DType::F32)),
+    }
+}
+
+/// A cube for each of `count` rows, by [`CUBE_POS`], or a few more, which have to end at once.
+pub fn cube_for_each(count: usize, like: &CubeTensor) -> (CubeCount, CubeDim) {
+    (CubeCountSelection::new(&like.client, count as u32).cube_count(), CubeDim::new_1d(UNITS))
+}
+
+/// A unit for each of `count` elements, by [`ABSOLUTE_POS`], or a few more, which have to end at once.
+pub fn unit_for_each(count: usize, like: &CubeTensor) -> (CubeCount, CubeDim) {
+    cube_for_each(count.div_ceil(UNITS as usize), like)
 }
 
 /// The sum of one number of each unit of a cube of `units`, a power of two, at every unit.
@@ -56,4 +89,22 @@ pub fn sum_of_units(x: f32, #[comptime] units: u32) -> f32 {
         half /= 2;
     }
     sums[0]
+}
+
+/// The largest of one number of each unit of a cube of `units`, a power of two, at every unit.
+#[cube]
+pub fn max_of_units(x: f32, #[comptime] units: u32) -> f32 {
+    let mut highest = Shared::<[f32]>::new_slice(units as usize);
+    let unit = UNIT_POS as usize;
+    highest[unit] = x;
+    sync_cube();
+    let mut half = CUBE_DIM / 2;
+    while half > 0 {
+        if UNIT_POS < half {
+            highest[unit] = max(highest[unit], highest[unit + half as usize]);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    highest[0]
 }

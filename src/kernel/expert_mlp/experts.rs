@@ -131,7 +131,7 @@ impl Experts {
 /// [`Experts`] on a backend.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone, ExtensionType)]
-pub(super) enum ExpertOperand<B: Backend> {
+pub(in crate::kernel) enum ExpertOperand<B: Backend> {
     /// One stack per projection.
     Stacked {
         /// `[num_experts, intermediate_size, hidden_size]`.

@@ -18,7 +18,7 @@ mod torch;
 mod visits;
 
 #[cfg(feature = "flex")]
-use experts::ExpertOperand;
+pub(super) use experts::ExpertOperand;
 pub use experts::{Experts, QuantizedExpert, StackedExperts};
 pub use grouped::expert_mlp_grouped;
 
@@ -107,7 +107,7 @@ pub fn expert_mlp_reference(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
-trait ExpertMlp: Backend {
+pub(super) trait ExpertMlp: Backend {
     /// The weighted outputs of the chosen experts.
     fn expert_mlp(
         x: FloatTensor<Self>,
@@ -119,15 +119,15 @@ trait ExpertMlp: Backend {
 
 /// The differentiable inputs `x`, `weights`, `gate`, `up`, `down`.
 #[cfg(feature = "flex")]
-type Inputs<B> = [FloatTensor<B>; 5];
+pub(super) type Inputs<B> = [FloatTensor<B>; 5];
 
 /// The gradients of `x` and `weights`, and those of `gate`, `up` and `down`.
 #[cfg(feature = "flex")]
-type Gradients<B> = ([FloatTensor<B>; 2], Option<[FloatTensor<B>; 3]>);
+pub(super) type Gradients<B> = ([FloatTensor<B>; 2], Option<[FloatTensor<B>; 3]>);
 
 /// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
-trait ExpertMlpBackward: ExpertMlp {
+pub(super) trait ExpertMlpBackward: ExpertMlp {
     /// The output, and `gate(x)` and `up(x)` of each visit.
     fn expert_mlp_saved(inputs: Inputs<Self>, chosen: IntTensor<Self>) -> [FloatTensor<Self>; 3];
 

@@ -11,6 +11,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 #[cfg(feature = "tch")]
@@ -34,7 +36,7 @@ use crate::trace::Op;
 
 /// Whether products on this device have a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `y = x·Wᵀ`.
@@ -181,8 +183,8 @@ fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
 /// The products of a backend, which writes [`linear_float`](Self::linear_float); the rest composes it, and is overridden where
 /// fusing pays.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
-trait LinearOps: Backend + SiluMul {
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
+pub(super) trait LinearOps: Backend + SiluMul {
     /// `x·Wᵀ` of a float weight: the differentiable operation.
     fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -223,7 +225,7 @@ trait LinearOps: Backend + SiluMul {
 
 /// The gradients of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
-trait LinearBackward: LinearOps + super::silu_mul::SiluMulBackward {
+pub(super) trait LinearBackward: LinearOps + super::silu_mul::SiluMulBackward {
     /// `dx = dy·W`.
     fn input_gradient(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `dW = dyᵀ·x`.

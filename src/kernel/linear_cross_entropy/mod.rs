@@ -8,6 +8,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "tch")]
 mod torch;
 
@@ -37,7 +39,7 @@ pub fn tokens_of_chunk(num_tokens: usize, vocab_size: usize) -> usize {
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// The gradient that the losses of tokens get from the loss of a batch. Gradients are right under either; the other one
@@ -105,8 +107,8 @@ pub fn linear_cross_entropy_reference(hidden: Tensor<2>, weight: &Weight, target
 /// The operation on a backend. `hidden`: `[num_tokens, hidden_size]`, `weight`: `[vocab_size, hidden_size]`, `targets` and
 /// the losses: `[num_tokens]`.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
-trait LinearCrossEntropy: Backend {
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
+pub(super) trait LinearCrossEntropy: Backend {
     /// The losses.
     fn linear_cross_entropy_forward(
         hidden: FloatTensor<Self>,
@@ -118,7 +120,7 @@ trait LinearCrossEntropy: Backend {
 
 /// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
-trait LinearCrossEntropyBackward: LinearCrossEntropy {
+pub(super) trait LinearCrossEntropyBackward: LinearCrossEntropy {
     /// The losses, and the gradients of their mean.
     fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (FloatTensor<Self>, Gradients<Self>);
 
@@ -134,18 +136,18 @@ trait LinearCrossEntropyBackward: LinearCrossEntropy {
 /// The arguments of the operation.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
-struct Inputs<B: Backend> {
-    hidden: FloatTensor<B>,
-    weight: Operand<B>,
-    targets: IntTensor<B>,
+pub(super) struct Inputs<B: Backend> {
+    pub(super) hidden: FloatTensor<B>,
+    pub(super) weight: Operand<B>,
+    pub(super) targets: IntTensor<B>,
 }
 
 /// Gradients with respect to the hidden states and, if it was asked for, to the weight.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone)]
-struct Gradients<B: Backend> {
-    hidden: FloatTensor<B>,
-    weight: Option<FloatTensor<B>>,
+pub(super) struct Gradients<B: Backend> {
+    pub(super) hidden: FloatTensor<B>,
+    pub(super) weight: Option<FloatTensor<B>>,
 }
 
 #[cfg(test)]

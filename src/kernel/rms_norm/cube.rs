@@ -7,7 +7,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{RmsNorm, RmsNormBackward};
-use crate::kernel::cube::{UNITS, cubes, empty, empty_like, input, output, sum_of_units};
+use crate::kernel::cube::{UNITS, cube_for_each, empty, empty_like, input, output, sum_of_units};
 
 /// Rows whose part of the gradient of the gain one unit sums.
 const ROWS_PER_SUM: usize = 64;
@@ -111,10 +111,11 @@ fn rows(x: &CubeTensor) -> (usize, usize) {
 impl RmsNorm for Cube {
     fn rms_norm(x: CubeTensor, weight: CubeTensor, epsilon: f32) -> CubeTensor {
         let ((num_rows, width), y) = (rows(&x), empty_like(&x));
+        let (cubes, units) = cube_for_each(num_rows, &x);
         forward::launch(
             &x.client,
-            cubes(num_rows, &x),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(&x),
             input(&weight),
             output(&y),
@@ -137,10 +138,11 @@ impl RmsNormBackward for Cube {
     ) -> (CubeTensor, Option<CubeTensor>) {
         let (num_rows, width) = rows(&x);
         let (dx, scales) = (empty_like(&x), empty([num_rows], DType::F32, &x));
+        let (cubes, units) = cube_for_each(num_rows, &x);
         backward::launch(
             &x.client,
-            cubes(num_rows, &x),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(&grad),
             input(&x),
             input(&weight),

@@ -53,14 +53,14 @@ pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsil
 /// The operation of a backend.
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
-trait RmsNorm: Backend {
+pub(super) trait RmsNorm: Backend {
     /// The normalized rows.
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
 }
 
 /// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
-trait RmsNormBackward: RmsNorm {
+pub(super) trait RmsNormBackward: RmsNorm {
     /// With `r = 1/√(mean(x²)+ε)` and `g = dy ∘ weight`: `dx = r·(g − x·r²·mean(g∘x))`, and `dweight = Σ dy∘x·r` if it is
     /// asked for.
     fn rms_norm_backward(

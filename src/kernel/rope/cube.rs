@@ -6,7 +6,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Rope, RopeBackward};
-use crate::kernel::cube::{UNITS, cubes, empty_like, input, output};
+use crate::kernel::cube::{empty_like, input, output, unit_for_each};
 
 #[cube(launch)]
 fn turn<F: Float>(
@@ -41,10 +41,11 @@ fn turned(x: &CubeTensor, cos: &CubeTensor, sin: &CubeTensor, direction: f32) ->
     let [rows, seq_length, half] = cos.shape().dims();
     let y = empty_like(x);
     let num_pairs = x.shape().num_elements() / head_dim * half;
+    let (cubes, units) = unit_for_each(num_pairs, x);
     turn::launch(
         &x.client,
-        cubes(num_pairs.div_ceil(UNITS as usize), x),
-        CubeDim::new_1d(UNITS),
+        cubes,
+        units,
         input(x),
         input(cos),
         input(sin),

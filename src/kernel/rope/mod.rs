@@ -64,7 +64,7 @@ pub(super) trait Rope: Backend {
 
 /// The gradients of the operation on a backend.
 #[cfg(feature = "flex")]
-trait RopeBackward: Rope {
+pub(super) trait RopeBackward: Rope {
     /// A rotation by the opposite angle.
     fn rope_backward(grad: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }

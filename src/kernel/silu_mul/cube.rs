@@ -6,7 +6,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{SiluMul, SiluMulBackward};
-use crate::kernel::cube::{UNITS, cubes, empty_like, input, output};
+use crate::kernel::cube::{empty_like, input, output, unit_for_each};
 
 #[cube(launch)]
 fn forward<F: Float>(gate: &[F], up: &[F], y: &mut [F], len: usize, #[define(F)] _float: ElemType) {
@@ -39,17 +39,11 @@ fn backward<F: Float>(
     dup[i] = F::cast_from(grad * gate * sigmoid);
 }
 
-/// Elements, and the cubes that have them.
-fn elements(x: &CubeTensor) -> (usize, CubeCount) {
-    let len = x.shape().num_elements();
-    (len, cubes(len.div_ceil(UNITS as usize), x))
-}
-
 impl SiluMul for Cube {
     fn silu_mul(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
-        let ((len, cubes), y) = (elements(&gate), empty_like(&gate));
+        let (len, y) = (gate.shape().num_elements(), empty_like(&gate));
         let float = dtype_to_elem_type(gate.dtype);
-        let units = CubeDim::new_1d(UNITS);
+        let (cubes, units) = unit_for_each(len, &gate);
         forward::launch(&gate.client, cubes, units, input(&gate), input(&up), output(&y), len, float);
         y
     }
@@ -57,11 +51,12 @@ impl SiluMul for Cube {
 
 impl SiluMulBackward for Cube {
     fn silu_mul_backward(grad: CubeTensor, gate: CubeTensor, up: CubeTensor) -> (CubeTensor, CubeTensor) {
-        let ((len, cubes), [dgate, dup]) = (elements(&gate), [&gate, &up].map(empty_like));
+        let (len, [dgate, dup]) = (gate.shape().num_elements(), [&gate, &up].map(empty_like));
+        let (cubes, units) = unit_for_each(len, &gate);
         backward::launch(
             &gate.client,
             cubes,
-            CubeDim::new_1d(UNITS),
+            units,
             input(&grad),
             input(&gate),
             input(&up),

@@ -2,7 +2,7 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
-use super::tile::{Sizes, accumulate, dot, load_keys, load_rows, scores, store, vectors, zeros};
+use super::tile::{Sizes, Vectors, accumulate, dot, load, scores, store, vectors, zeros};
 
 /// The logsumexp of each row, and its `dy·y`: they are one buffer, as devices have few. A unit has a row.
 #[cube(launch)]
@@ -50,8 +50,8 @@ pub fn of_queries<F: Float>(
     let mut dscores = scores(&sizes);
     let mut sums = zeros(&sizes);
     for start in range_stepped(tile_first, tile_end, sizes.tile) {
-        load_keys::<F>(&mut keys, k, start, tile_end, &sizes);
-        load_keys::<F>(&mut values, v, start, tile_end, &sizes);
+        load::<F>(&mut keys, k, start, tile_end, &sizes, Vectors::Keys);
+        load::<F>(&mut values, v, start, tile_end, &sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         let mut dscore = 0.0f32;
@@ -97,8 +97,8 @@ pub fn of_keys<F: Float>(
     for first_row in range_stepped(0usize, sizes.num_rows(), sizes.tile) {
         let (tile_first, tile_end) = sizes.seen_by_tile(bounds, first_row);
         if tile_first < first_key + sizes.tile && tile_end > first_key {
-            load_rows::<F>(&mut queries, q, first_row, &sizes);
-            load_rows::<F>(&mut grads, grad, first_row, &sizes);
+            load::<F>(&mut queries, q, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
+            load::<F>(&mut grads, grad, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
             sync_cube();
             let (first, end) = sizes.seen(bounds, first_row + lane);
             let mut weight = 0.0f32;

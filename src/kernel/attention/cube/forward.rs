@@ -2,7 +2,7 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
-use super::tile::{Sizes, accumulate, dot, load_keys, scores, store, vectors, zeros};
+use super::tile::{Sizes, Vectors, accumulate, dot, load, scores, store, vectors, zeros};
 
 /// Below every score; not infinite, which some shader languages do not have.
 const LOWEST: f32 = -1.0e30;
@@ -31,7 +31,7 @@ pub fn forward<F: Float>(
     let mut highest = f32::new(LOWEST);
     let mut total = 0.0f32;
     for start in range_stepped(tile_first, tile_end, sizes.tile) {
-        load_keys::<F>(&mut tile, k, start, tile_end, &sizes);
+        load::<F>(&mut tile, k, start, tile_end, &sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         let is_seen = key >= first && key < end;
@@ -41,7 +41,7 @@ pub fn forward<F: Float>(
         }
         weights[lane_row * sizes.tile + lane] = score;
         sync_cube();
-        load_keys::<F>(&mut tile, v, start, tile_end, &sizes);
+        load::<F>(&mut tile, v, start, tile_end, &sizes, Vectors::Keys);
         let mut new_highest = highest;
         for i in 0..sizes.tile {
             new_highest = max(new_highest, weights[lane_row * sizes.tile + i]);

@@ -6,6 +6,7 @@
 //! that a query sees are two int32 in `bounds`, made on the device.
 
 mod backward;
+mod cached;
 mod forward;
 mod tile;
 
@@ -16,7 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use self::tile::SizesLaunch;
 use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
-use crate::kernel::cube::{UNITS, cubes, empty, empty_like, input, output};
+use crate::kernel::cube::{empty, empty_like, input, output, unit_for_each};
 
 /// The keys `end - window..end` of each query, `end = past + query + 1`.
 #[cube(launch)]
@@ -54,9 +55,8 @@ impl Plan {
         let (bounds, bounds_stride) = match mask {
             Mask::Band(Band { past, window }) => {
                 let bounds = empty([num_queries, 2], DType::I32, q);
-                let cubes = CubeCount::Static(num_queries.div_ceil(UNITS as usize) as u32, 1, 1);
+                let (cubes, units) = unit_for_each(num_queries, q);
                 let window = window.unwrap_or(capacity);
-                let units = CubeDim::new_1d(UNITS);
                 band_bounds::launch(&q.client, cubes, units, output(&bounds), num_queries, past, window);
                 (bounds, 0)
             }
@@ -107,9 +107,28 @@ impl Plan {
     }
 }
 
+/// The result, and the logsumexp of each row.
+fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
+    let (y, logsumexp) = (empty_like(q), empty([plan.num_rows()], DType::F32, q));
+    forward::forward::launch(
+        &q.client,
+        plan.rows(),
+        plan.units(),
+        input(q),
+        input(k),
+        input(v),
+        input(&plan.bounds),
+        output(&y),
+        output(&logsumexp),
+        plan.sizes(),
+        dtype_to_elem_type(q.dtype),
+    );
+    (y, logsumexp)
+}
+
 impl Attention for Cube {
     fn attention_forward(q: CubeTensor, k: CubeTensor, v: CubeTensor, mask: Mask<Self>) -> CubeTensor {
-        let (y, _) = Self::attention_kept(Inputs { q, k, v, mask });
+        let (y, _) = attend(&Plan::new(&q, &k, mask), [&q, &k, &v]);
         y
     }
 }
@@ -117,21 +136,7 @@ impl Attention for Cube {
 impl AttentionBackward for Cube {
     fn attention_kept(inputs: Inputs<Self>) -> (CubeTensor, Option<Kept<Self>>) {
         let Inputs { q, k, v, mask } = inputs;
-        let plan = Plan::new(&q, &k, mask);
-        let (y, logsumexp) = (empty_like(&q), empty([plan.num_rows()], DType::F32, &q));
-        forward::forward::launch(
-            &q.client,
-            plan.rows(),
-            plan.units(),
-            input(&q),
-            input(&k),
-            input(&v),
-            input(&plan.bounds),
-            output(&y),
-            output(&logsumexp),
-            plan.sizes(),
-            dtype_to_elem_type(q.dtype),
-        );
+        let (y, logsumexp) = attend(&Plan::new(&q, &k, mask), [&q, &k, &v]);
         (y.clone(), Some(Kept { y, logsumexp }))
     }
 
@@ -141,10 +146,11 @@ impl AttentionBackward for Cube {
         let plan = Plan::new(&q, &k, mask);
         let (gradients, rows) = ([&q, &k, &v].map(empty_like), empty([plan.num_rows(), 2], DType::F32, &q));
         let [dq, dk, dv] = &gradients;
+        let (cubes, units) = unit_for_each(plan.num_rows(), &q);
         backward::of_rows::launch(
             &q.client,
-            cubes(plan.num_rows().div_ceil(UNITS as usize), &q),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(&grad),
             input(&y),
             input(&logsumexp),

@@ -83,31 +83,34 @@ pub fn scores(sizes: &Sizes) -> Shared<[f32]> {
     Shared::<[f32]>::new_slice(comptime!(sizes.tile * sizes.tile))
 }
 
-/// Copies keys or values to a tile; those from `end` on are zero.
-#[cube]
-pub fn load_keys<F: Float>(tile: &mut Shared<[f32]>, x: &[F], start: usize, end: usize, sizes: &Sizes) {
-    let head_dim = comptime!(sizes.head_dim);
-    for i in range_stepped(UNIT_POS as usize, sizes.tile * head_dim, sizes.tile * sizes.tile) {
-        let (key, column) = (i / head_dim, i % head_dim);
-        let mut value = 0.0f32;
-        if start + key < end {
-            value = f32::cast_from(x[sizes.key(start + key) * head_dim + column]);
-        }
-        tile[key * (head_dim + 1) + column] = value;
-    }
+/// What the vectors of a tile are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Vectors {
+    /// Heads of queries.
+    Rows,
+    /// Keys or values.
+    Keys,
 }
 
-/// Copies rows to a tile; those behind the last are zero.
+/// Copies vectors to a tile, from `start`; those from `end` on are zero.
 #[cube]
-pub fn load_rows<F: Float>(tile: &mut Shared<[f32]>, x: &[F], first_row: usize, sizes: &Sizes) {
+pub fn load<F: Float>(
+    tile: &mut Shared<[f32]>,
+    x: &[F],
+    start: usize,
+    end: usize,
+    sizes: &Sizes,
+    #[comptime] vectors: Vectors,
+) {
     let head_dim = comptime!(sizes.head_dim);
     for i in range_stepped(UNIT_POS as usize, sizes.tile * head_dim, sizes.tile * sizes.tile) {
-        let (row, column) = (i / head_dim, i % head_dim);
+        let (vector, column) = (start + i / head_dim, i % head_dim);
         let mut value = 0.0f32;
-        if first_row + row < sizes.num_rows() {
-            value = f32::cast_from(x[sizes.place(first_row + row) * head_dim + column]);
+        if vector < end {
+            let place = if comptime!(vectors == Vectors::Rows) { sizes.place(vector) } else { sizes.key(vector) };
+            value = f32::cast_from(x[place * head_dim + column]);
         }
-        tile[row * (head_dim + 1) + column] = value;
+        tile[i / head_dim * (head_dim + 1) + column] = value;
     }
 }
 

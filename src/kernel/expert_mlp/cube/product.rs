@@ -148,6 +148,37 @@ fn accumulate(sums: &mut Array<f32>, a: &Shared<[f32]>, b: &Shared<[f32]>) {
     }
 }
 
+/// Writes the sums of this unit to the matrix that begins at `matrix`, or adds them to what is there. Rows and columns are the
+/// first of the tile and one past the last of the matrix.
+#[cube]
+fn store(
+    y: &mut [f32],
+    sums: &Array<f32>,
+    matrix: usize,
+    rows: (usize, usize),
+    columns: (usize, usize),
+    #[comptime] is_added: bool,
+) {
+    let (first_row, end_row) = rows;
+    let (first_column, end_column) = columns;
+    #[unroll]
+    for i in 0..OWN {
+        #[unroll]
+        for j in 0..OWN {
+            let row = first_row + UNIT_POS_Y as usize + i * LANES;
+            let column = first_column + UNIT_POS_X as usize + j * LANES;
+            if row < end_row && column < end_column {
+                let at = matrix + row * end_column + column;
+                let mut sum = sums[i * OWN + j];
+                if comptime!(is_added) {
+                    sum += y[at];
+                }
+                y[at] = sum;
+            }
+        }
+    }
+}
+
 #[cube(launch)]
 fn product<W: Float>(
     x: &[f32],
@@ -220,22 +251,7 @@ fn product<W: Float>(
         accumulate(&mut sums, &a, &b);
         sync_cube();
     }
-    #[unroll]
-    for i in 0..OWN {
-        #[unroll]
-        for j in 0..OWN {
-            let row = first_row + UNIT_POS_Y as usize + i * LANES;
-            let column = first_column + UNIT_POS_X as usize + j * LANES;
-            if row < end && column < columns {
-                let at = row * columns + column;
-                let mut sum = sums[i * OWN + j];
-                if comptime!(is_added) {
-                    sum += y[at];
-                }
-                y[at] = sum;
-            }
-        }
-    }
+    store(y, &sums, 0usize, (first_row, end), (first_column, columns), is_added);
 }
 
 #[cube(launch)]
@@ -277,15 +293,5 @@ fn outer(
         accumulate(&mut sums, &tile_a, &tile_b);
         sync_cube();
     }
-    #[unroll]
-    for i in 0..OWN {
-        #[unroll]
-        for j in 0..OWN {
-            let row = first_row + UNIT_POS_Y as usize + i * LANES;
-            let column = first_column + UNIT_POS_X as usize + j * LANES;
-            if row < rows && column < columns {
-                y[(expert * rows + row) * columns + column] = sums[i * OWN + j];
-            }
-        }
-    }
+    store(y, &sums, expert * rows * columns, (first_row, rows), (first_column, columns), false);
 }

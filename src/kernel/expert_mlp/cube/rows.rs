@@ -5,17 +5,18 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::visits::Visits;
-use crate::kernel::cube::{UNITS, cubes, empty, empty_like, input, output, sum_of_units};
+use crate::kernel::cube::{UNITS, cube_for_each, empty, empty_like, input, output, sum_of_units, unit_for_each};
 
 impl Visits {
     /// The sum over the visits of each token, in the order of its choices: `[num_tokens, columns]`.
     pub fn sum(&self, rows: &CubeTensor, weights: Option<&CubeTensor>) -> CubeTensor {
         let (num_tokens, columns) = (self.num_visits / self.k, rows.shape()[1]);
         let y = empty([num_tokens, columns], DType::F32, rows);
+        let (cubes, units) = unit_for_each(num_tokens * columns, &y);
         sum::launch(
             &y.client,
-            cubes((num_tokens * columns).div_ceil(UNITS as usize), &y),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(rows),
             input(weights.unwrap_or(rows)),
             input(&self.places),
@@ -37,10 +38,11 @@ impl Visits {
     ) -> [CubeTensor; 2] {
         let [dgate, dup] = [gate, up].map(empty_like);
         let (len, width) = (z.shape().num_elements(), z.shape()[1]);
+        let (cubes, units) = unit_for_each(len, z);
         gradients_of_hidden::launch(
             &z.client,
-            cubes(len.div_ceil(UNITS as usize), z),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(z),
             input(gate),
             input(up),
@@ -62,10 +64,11 @@ impl Visits {
         weights: &CubeTensor,
     ) -> (CubeTensor, CubeTensor) {
         let (weighted, dweights) = (empty_like(gate), empty_like(weights));
+        let (cubes, units) = cube_for_each(self.num_visits, z);
         weighted_hidden::launch(
             &z.client,
-            cubes(self.num_visits, z),
-            CubeDim::new_1d(UNITS),
+            cubes,
+            units,
             input(z),
             input(gate),
             input(up),

@@ -1,0 +1,333 @@
+//! The CUDA C++ of every kernel that the operations launch, without CUDA: [`Recorder`] compiles what is launched on it and runs
+//! nothing. `experiments/nvrtc.py` has NVRTC compile the sources.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use burn::backend::{Cube, DType};
+use burn_cubecl::CubeDevice;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl_core::bytes::Bytes;
+use cubecl_core::client::Client;
+use cubecl_core::device::{DeviceId, DeviceService, ServerUtilitiesHandle, ServiceId};
+use cubecl_core::environment::stream::StreamId;
+use cubecl_core::future::DynFut;
+use cubecl_core::ir::features::{Features, Plane};
+use cubecl_core::ir::{
+    DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, TargetProperties, VectorSize,
+};
+use cubecl_core::profile::{ProfileDuration, TimingMethod};
+use cubecl_core::{Compiler, CubeCount, CubeKernel, define_kernel};
+use cubecl_cpp::register_supported_types;
+use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
+use cubecl_cpp::target::Cuda;
+use cubecl_server::allocator::ContiguousMemoryLayoutPolicy;
+use cubecl_server::dry_run::LaunchMode;
+use cubecl_server::logging::ServerLogger;
+use cubecl_server::memory_management::{ManagedMemoryHandle, MemoryAllocationMode, StreamMemoryReport};
+use cubecl_server::server::{
+    BufferBinding, CopyDescriptor, IoError, KernelArguments, ProfileError, ProfilingToken, Server, ServerCommunication,
+    ServerError, ServerStorage, ServerUtilities,
+};
+use cubecl_server::storage::{BytesResource, BytesStorage, ManagedResource};
+
+use crate::kernel::adamw::{AdamWOps, AdamWStep};
+use crate::kernel::attention::{AttentionBackward, Band, CachedAttention, Inputs, Mask};
+use crate::kernel::expert_mlp::{ExpertMlp, ExpertMlpBackward, ExpertOperand};
+use crate::kernel::linear::Operand;
+use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
+use crate::kernel::rms_norm::{RmsNorm, RmsNormBackward};
+use crate::kernel::rope::{Rope, RopeBackward};
+use crate::kernel::silu_mul::SiluMulBackward;
+
+/// Sources by the name of the kernel's type and their text, with the bytes of shared memory that a launch asks for.
+type Sources = Arc<Mutex<BTreeMap<(&'static str, String), usize>>>;
+
+/// A device of CUDA that has no memory, and compiles kernels without running them.
+#[derive(Debug)]
+struct Recorder {
+    options: CompilationOptions,
+    utilities: Arc<ServerUtilities>,
+    sources: Sources,
+}
+
+impl Recorder {
+    /// Compute capability `version`, 80 or 90, as `cubecl-cuda` describes it to kernels.
+    fn open(version: u16, sources: Sources) -> Client {
+        let device = DeviceId { type_id: u16::MAX, index_id: version };
+        let hardware = HardwareProperties {
+            load_width: 128,
+            vector_register_count: None,
+            plane_size_min: 32,
+            plane_size_max: 32,
+            max_bindings: 1024,
+            max_shared_memory_size: if version >= 90 { 227 << 10 } else { 163 << 10 },
+            max_cube_count: (i32::MAX as u32, u16::MAX.into(), u16::MAX.into()),
+            max_units_per_cube: 1024,
+            max_cube_dim: (1024, 1024, 64),
+            num_streaming_multiprocessors: Some(if version >= 90 { 132 } else { 108 }),
+            num_tensor_cores: Some(4),
+            min_tensor_cores_dim: Some(8),
+            num_cpu_cores: None,
+            last_level_cache_size: None,
+            max_vector_size: VectorSize::MAX,
+            cube_mma_reserved_shared_memory: 0,
+        };
+        let mut properties = DeviceProperties::new(
+            Features::default(),
+            MemoryDeviceProperties::new(1 << 34, 512),
+            hardware,
+            TimingMethod::Device,
+            DeviceIdentity { name: "none".to_owned(), fingerprint: format!("sm_{version}"), physical: None },
+        );
+        register_supported_types(&mut properties);
+        properties.features.memory_reinterpret = true;
+        properties.features.alignment = true;
+        properties.features.plane.insert(Plane::Ops);
+        properties.features.plane.insert(Plane::Sync);
+        let (utilities, _) = ServerUtilities::init(
+            ServiceId::of::<Self>(device),
+            "cuda source",
+            properties,
+            TargetProperties::default(),
+            Arc::new(ServerLogger::default()),
+            ContiguousMemoryLayoutPolicy::new(512),
+        );
+        let supports_features = CppSupportedFeatures {
+            grid_constants: true,
+            clusters: version >= 90,
+            fast_math: true,
+            fast_tanh: true,
+            elect_sync: version >= 90,
+            dp4a: true,
+        };
+        let options = CompilationOptions { supports_features, ..CompilationOptions::default() };
+        Client::init(device, Self { options, utilities: Arc::new(utilities), sources })
+    }
+}
+
+/// How the names of our kernels' types begin; Burn's are not compiled.
+const OURS: &str = "deepwide::kernel::";
+
+/// The answer to all that needs memory.
+fn no_memory<T>() -> Result<T, ServerError> {
+    Err(IoError::UnsupportedIoOperation { backtrace: Default::default() }.into())
+}
+
+impl DeviceService for Recorder {
+    fn init(_: DeviceId) -> Self {
+        unreachable!("it is inserted when it is opened")
+    }
+
+    fn utilities(&self) -> ServerUtilitiesHandle {
+        self.utilities.clone()
+    }
+}
+
+impl ServerCommunication for Recorder {}
+
+impl Server for Recorder {
+    fn initialize_memory(&mut self, _: ManagedMemoryHandle, _: u64, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn logger(&self) -> Arc<ServerLogger> {
+        self.utilities.logger.clone()
+    }
+
+    fn utilities(&self) -> Arc<ServerUtilities> {
+        self.utilities.clone()
+    }
+
+    fn read(&mut self, _: Vec<CopyDescriptor>, _: StreamId) -> DynFut<Result<Vec<Bytes>, ServerError>> {
+        Box::pin(async { no_memory() })
+    }
+
+    fn write(&mut self, _: Vec<(CopyDescriptor, Bytes)>, _: StreamId) {}
+
+    fn sync(&mut self, _: Vec<BufferBinding>, _: StreamId) -> DynFut<Result<(), ServerError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn check(&mut self, _: Vec<BufferBinding>, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    #[expect(unsafe_code, reason = "a method of the trait; nothing is run")]
+    unsafe fn launch(
+        &mut self,
+        kernel: Box<dyn CubeKernel>,
+        _: CubeCount,
+        _: KernelArguments,
+        _: StreamId,
+        _: LaunchMode,
+    ) {
+        if !kernel.name().starts_with(OURS) {
+            return;
+        }
+        let definition = define_kernel(&*kernel).expect("a kernel that expands");
+        let compiled = CppCompiler::<Cuda>::default().compile(definition, &self.options);
+        let compiled = compiled.unwrap_or_else(|error| panic!("{}: {error}", kernel.name()));
+        let shared_bytes = compiled.shared_memory_size;
+        self.sources.lock().expect("no panic").insert((kernel.name(), compiled.source), shared_bytes);
+    }
+
+    fn flush(&mut self, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn memory_report(&mut self, _: StreamId) -> Option<StreamMemoryReport> {
+        None
+    }
+
+    fn memory_cleanup(&mut self, _: StreamId) -> Result<(), ServerError> {
+        Ok(())
+    }
+
+    fn start_profile(&mut self, _: StreamId) -> Result<ProfilingToken, ServerError> {
+        no_memory()
+    }
+
+    fn end_profile(&mut self, _: StreamId, _: ProfilingToken) -> Result<ProfileDuration, ProfileError> {
+        unreachable!("no profile starts")
+    }
+
+    fn allocation_mode(&mut self, _: MemoryAllocationMode, _: StreamId) {}
+}
+
+impl ServerStorage for Recorder {
+    type Storage = BytesStorage;
+
+    fn get_resource(&mut self, _: BufferBinding, _: StreamId) -> Result<ManagedResource<BytesResource>, ServerError> {
+        no_memory()
+    }
+}
+
+/// Sizes of a decoder.
+struct Shape {
+    hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+const SHAPES: [(&str, Shape); 2] = [
+    ("SmolLM2-135M", Shape { hidden: 576, intermediate: 1536, heads: 9, kv_heads: 3, head_dim: 64 }),
+    ("Mistral-7B", Shape { hidden: 4096, intermediate: 14336, heads: 32, kv_heads: 8, head_dim: 128 }),
+];
+
+/// Launches every operation with a kernel, forward and backward.
+fn launch_all(client: &Client, shape: &Shape) {
+    let tensor = |dtype: DType, shape: &[usize]| -> CubeTensor {
+        empty_device_contiguous_dtype(client.clone(), CubeDevice::Cuda(Default::default()), shape.into(), dtype)
+    };
+    let floats = |shape: &[usize]| tensor(DType::F32, shape);
+    let &Shape { hidden, intermediate, heads, kv_heads, head_dim } = shape;
+    let (batch, len) = (2, 256);
+
+    let x = || floats(&[batch * len, hidden]);
+    Cube::rms_norm(x(), floats(&[hidden]), 1e-5);
+    Cube::rms_norm_backward(x(), x(), floats(&[hidden]), 1e-5, true);
+
+    let (q, kv) = (|| floats(&[batch, len, heads, head_dim]), || floats(&[batch, len, kv_heads, head_dim]));
+    let angles = || floats(&[1, len, head_dim / 2]);
+    Cube::rope_forward(q(), angles(), angles());
+    Cube::rope_backward(q(), angles(), angles());
+    for mask in [
+        Mask::Band(Band { past: 0, window: Some(64) }),
+        Mask::Ragged { bounds: tensor(DType::I32, &[batch, len, 2]), num_keys: len },
+    ] {
+        let inputs = Inputs { q: q(), k: kv(), v: kv(), mask };
+        let (y, kept) = Cube::attention_kept(inputs.clone());
+        Cube::attention_backward(y, inputs.clone(), kept);
+        Cube::cached_attention_forward(q(), kv(), kv(), angles(), angles(), kv(), kv(), inputs.mask);
+    }
+
+    let h = || floats(&[batch * len, intermediate]);
+    Cube::silu_mul_backward(h(), h(), h());
+
+    let inputs = || linear_cross_entropy::Inputs {
+        hidden: x(),
+        weight: Operand::Float(floats(&[32_000, hidden])),
+        targets: tensor(DType::I32, &[batch * len]),
+    };
+    let of_mean = linear_cross_entropy::Gradients { hidden: x(), weight: None };
+    let batch_of_tokens = inputs();
+    Cube::linear_cross_entropy_forward(
+        batch_of_tokens.hidden,
+        batch_of_tokens.weight,
+        batch_of_tokens.targets,
+        Upstream::Any,
+    );
+    Cube::gradients(floats(&[batch * len]), inputs(), of_mean, true);
+
+    let step = AdamWStep {
+        learning_rate: 1e-4,
+        beta1: 0.9,
+        beta2: 0.95,
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_scale: 1.0,
+    };
+    Cube::adamw_update(h(), h(), h(), h(), step);
+    Cube::squares_by_chunk(h());
+
+    let (num_experts, k) = (8, 2);
+    let (weights, chosen) = (floats(&[batch * len, k]), tensor(DType::I32, &[batch * len, k]));
+    let stacks = |dtype| {
+        let [matrix, down] = [[num_experts, intermediate, hidden], [num_experts, hidden, intermediate]];
+        [matrix, matrix, down].map(|shape| tensor(dtype, &shape))
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        let [gate, up, down] = stacks(dtype);
+        Cube::expert_mlp(x(), weights.clone(), chosen.clone(), ExpertOperand::Stacked { gate, up, down });
+        let [gate, up, down] = stacks(dtype);
+        let inputs = [x(), weights.clone(), gate, up, down];
+        let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), chosen.clone());
+        Cube::expert_mlp_backward(y, inputs, chosen.clone(), [gate, up], true);
+    }
+}
+
+/// `attention` and `of_keys` of `deepwide::kernel::attention::cube::backward::of_keys::OfKeys`.
+fn operation_and_kernel(name: &str) -> Option<(&str, &str)> {
+    // Generic arguments have paths too.
+    let path = name.strip_prefix(OURS)?.split('<').next()?;
+    Some((path.split("::").next()?, path.rsplit("::").nth(1)?))
+}
+
+/// With `CUDA_SOURCES` in the environment, each source is written to a file of that folder whose name is
+/// `sm_VERSION.MODEL.OPERATION.KERNEL.INDEX.SHARED_BYTES.cu`.
+#[test]
+fn each_kernel_has_cuda_source() {
+    for version in [80, 90] {
+        let recorded = Sources::default();
+        let client = Recorder::open(version, recorded.clone());
+        for (model, shape) in &SHAPES {
+            launch_all(&client, shape);
+            client.flush().expect("all have been compiled");
+            let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
+            let ours: Vec<_> = sources
+                .iter()
+                .filter_map(|((name, text), shared_bytes)| {
+                    let (operation, kernel) = operation_and_kernel(name)?;
+                    Some((operation, kernel, text, shared_bytes))
+                })
+                .collect();
+            for operation in
+                ["adamw", "attention", "expert_mlp", "linear_cross_entropy", "rms_norm", "rope", "silu_mul"]
+            {
+                assert!(ours.iter().any(|(found, ..)| *found == operation), "{operation} launches no kernel");
+            }
+            for (index, (operation, kernel, text, shared_bytes)) in ours.into_iter().enumerate() {
+                assert!(text.contains("__global__"), "{operation}, {kernel}: {text}");
+                if let Some(folder) = std::env::var_os("CUDA_SOURCES") {
+                    let file = format!("sm_{version}.{model}.{operation}.{kernel}.{index}.{shared_bytes}.cu");
+                    std::fs::write(std::path::Path::new(&folder).join(file), text).expect("a folder to write to");
+                }
+            }
+        }
+    }
+}
