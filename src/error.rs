@@ -168,6 +168,32 @@ fn shown_char(c: char) -> Vec<char> {
     if matches!(c, '"' | '\'' | '\\') { vec![c] } else { c.escape_debug().collect() }
 }
 
+/// The known name closest to `name`, at most two edits away.
+pub(crate) fn closest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let name: String = name.chars().take(40).collect();
+    let distances = known.map(|known| (edits(&name, known), known));
+    let (distance, known) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2 && distance < known.len() / 2).then_some(known)
+}
+
+/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
+fn edits(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows = vec![(0..=to.len()).collect::<Vec<usize>>()];
+    for (i, &a) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, &b) in to.iter().enumerate() {
+            let mut least = (rows[i][j] + usize::from(a != b)).min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a == to[j - 1] && from[i - 1] == b {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +223,17 @@ mod tests {
         let kind = |kind| FileError::io(Path::new("a"))(io::Error::from(kind)).kind();
         assert_eq!(kind(io::ErrorKind::NotFound), ErrorKind::NotFound);
         assert_eq!(kind(io::ErrorKind::PermissionDenied), ErrorKind::Io);
+    }
+
+    #[test]
+    fn typing_errors_are_recognized_and_other_words_are_not() {
+        let known = ["noise_scale", "residual_scale", "dtype"];
+        for (written, meant) in [("nosie_scale", "noise_scale"), ("residual_scal", "residual_scale"), ("dype", "dtype")]
+        {
+            assert_eq!(closest(written, known.into_iter()), Some(meant));
+        }
+        assert_eq!(closest("weight", known.into_iter()), None);
+        assert_eq!(closest("", known.into_iter()), None);
+        assert_eq!(edits("abcd", "badc"), 2);
     }
 }

@@ -15,7 +15,7 @@ use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, UpcyclePlan};
 use deepwide::model::AnyDecoder;
 use deepwide::output::disk::disk;
-use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule};
+use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule, first_nonfinite};
 use deepwide::weights::{MemoryWeights, WeightSource};
 
 use crate::pico;
@@ -349,6 +349,18 @@ fn a_loss_that_is_not_finite_stops_the_run_before_the_update() {
 }
 
 #[test]
+fn a_base_whose_loss_is_not_finite_is_not_told_as_divergence() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let huge = MemoryWeights::untrained(dense().config().clone(), 1e30, 1);
+    assert_eq!(first_nonfinite(&start(&huge, None, &settings).model), None, "its weights are finite");
+    let root = tempfile::tempdir().unwrap();
+    let error = finish(&task, &settings, CONTROL, root.path(), start(&huge, None, &settings)).unwrap_err();
+    assert!(matches!(error, FinetuneError::BaseNotFinite { .. }), "{error}");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_and_named() {
     let (rows, settings) = (rows(), settings(None));
     let device = pico::device().autodiff();
@@ -369,6 +381,42 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
     let start = start(&dense(), Some(&resumed.path), &settings);
     assert_eq!(finish(&task, &settings, CONTROL, root.path(), start).unwrap().1, Ended::Complete);
     assert!(root.path().join(format!("checkpoint-{NUM_STEPS}.damaged")).is_dir());
+}
+
+#[test]
+fn a_complete_run_makes_no_further_update_and_a_folder_has_one_run() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let expected = end(root.path());
+    let last = root.path().join(format!("checkpoint-{NUM_STEPS}"));
+    let again = || start(&dense(), Some(&last), &settings);
+    let (progress, ended) = finish(&task, &settings, CONTROL, root.path(), again()).unwrap();
+    assert!(progress.step == NUM_STEPS && ended == Ended::Complete);
+    assert!(end(root.path())["model.safetensors"] == expected["model.safetensors"]);
+    let held = Checkpoints::new(disk(), root.path(), None).lock().unwrap();
+    let error = finish(&task, &settings, CONTROL, root.path(), again()).unwrap_err();
+    assert!(error.to_string().contains("another run writes to it"), "{error}");
+    drop(held);
+    finish(&task, &settings, CONTROL, root.path(), again()).unwrap();
+}
+
+#[test]
+fn a_checkpoint_with_the_optimizer_of_another_step_is_not_used() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let state = |step: usize| root.path().join(format!("checkpoint-{step}/optimizer.safetensors"));
+    std::fs::copy(state(2), state(NUM_STEPS)).unwrap();
+    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    let error = checkpoints.at(&checkpoints.path(NUM_STEPS)).unwrap_err();
+    assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
+    let error = checkpoints.at(&checkpoints.path(2)).unwrap_err();
+    assert!(error.to_string().contains("checkpoint-3\": is newer than"), "{error}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod peft;
 mod pico;
 mod plan_algebra;
 mod precision;
+mod pretraining;
 mod profile;
 mod published_numbers;
 mod published_profiles;

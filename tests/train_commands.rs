@@ -263,13 +263,110 @@ fn preferences_start_at_ln_2_and_useless_pairs_are_left_out() {
     let words = ["dpo", BASE, "--data", "pairs.jsonl", "--lr", "1e-3", "-o", "out"];
     let output = run(root.path(), &[&words[..], &SHORT].concat());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.contains("left out: 1 record with nothing to learn"), "{said}");
+    assert!(
+        output.status.success() && said.contains("24 records: 23 whole; left out: 1 with nothing to learn"),
+        "{said}"
+    );
     let log = std::fs::read_to_string(root.path().join("out/log.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert!((first["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-5, "{first}");
     for key in ["rewards/margins", "rewards/accuracies", "logps/chosen"] {
         assert!(first[key].is_number(), "{key}");
     }
+}
+
+/// With the keys of TRL's and the alignment handbook's recipes.
+#[test]
+fn a_config_of_trl_trains_and_resumes_from_a_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4), "completion": format!(" {}", text(n + 1, 5))});
+    file(root.path(), "pairs.jsonl", row);
+    let recipe = format!(
+        "# Model\nmodel_name_or_path: {BASE}\nmodel_revision: main\ntorch_dtype: auto\nattn_implementation: sdpa\n\
+         # Data\ndataset_name: pairs.jsonl\nmax_length: 24\npacking: false\n\
+         # Training\noutput_dir: a\nbf16: false\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 1\n\
+         learning_rate: 1.0e-03\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  min_lr_rate: 0.1\nwarmup_ratio: 0.1\n\
+         gradient_checkpointing: true\ngradient_checkpointing_kwargs:\n  use_reentrant: false\n\
+         max_steps: 3\nlogging_steps: 1\nlogging_strategy: steps\neval_strategy: 'no'\nsave_strategy: steps\nsave_steps: 2\n\
+         report_to:\n- none\npush_to_hub: false\nseed: 7\noptim: adamw_torch\n"
+    );
+    std::fs::write(root.path().join("recipe.yaml"), recipe).unwrap();
+    let train = |words: &[&str]| {
+        let Output { status, stderr, .. } = run(root.path(), &[&["sft", "--config", "recipe.yaml"], words].concat());
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8_lossy(&stderr).into_owned()
+    };
+    let said = train(&[]);
+    assert!(
+        said.contains("no effect here: model_revision, attn_implementation, gradient_checkpointing_kwargs"),
+        "{said}"
+    );
+    assert!(!train(&["--quiet", "--output_dir", "b"]).contains("no effect"));
+    // From a checkpoint of another folder, and not from one that newer ones follow.
+    train(&["-o", "c", "--resume_from_checkpoint", "a-checkpoints/checkpoint-2"]);
+    let bytes = |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
+    assert!(bytes("a") == bytes("b") && bytes("a") == bytes("c"));
+    let from = ["sft", "--config", "recipe.yaml", "--force", "--resume_from_checkpoint", "a-checkpoints/checkpoint-2"];
+    let (code, message) = refused(root.path(), &from);
+    assert!(code == 3 && message.contains("checkpoint-3\": is newer than"), "{message}");
+    let (code, message) = refused(root.path(), &["sft", "--config", "recipe.yaml", "-o", "d", "--report_to", "wandb"]);
+    assert!(code == 2 && message.contains("--report-to: found \"wandb\", expected none or tensorboard"), "{message}");
+}
+
+#[test]
+fn a_weight_of_the_base_that_is_not_finite_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    let base = root.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    for entry in std::fs::read_dir(BASE).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        std::fs::copy(&entry, base.join(entry.file_name().unwrap())).unwrap();
+    }
+    let weights = base.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let at = header + json[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    // All bits set are NaN in every float format.
+    bytes[at..at + 4].fill(0xff);
+    std::fs::write(&weights, bytes).unwrap();
+    let (code, message) = refused(root.path(), &["sft", "base", "--data", "text.jsonl", "-o", "out"]);
+    assert!(code == 3 && message.contains(&format!("{name} of the base is not finite")), "{code} {message}");
+    assert!(!root.path().join("out-checkpoints").exists());
+}
+
+#[test]
+fn the_help_has_the_defaults_of_its_command() {
+    let root = tempfile::tempdir().unwrap();
+    for (command, learning_rate, epochs) in [("train", "2e-5", "1"), ("sft", "2e-5", "3"), ("dpo", "1e-6", "3")] {
+        let help = String::from_utf8(run(root.path(), &[command, "--help"]).stdout).unwrap();
+        for (option, default) in [("--learning-rate <X>", learning_rate), ("--num-train-epochs <X>", epochs)] {
+            let of_option = help.split(option).nth(1).unwrap();
+            let found = of_option.split("[default: ").nth(1).unwrap();
+            assert!(found.starts_with(&format!("{default}]")), "{command} {option}: {found:.20}");
+        }
+    }
+}
+
+#[test]
+fn less_data_than_a_batch_trains_and_other_data_does_not_resume() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"text": text(n, 9)});
+    let path = file(root.path(), "text.jsonl", row);
+    let two: String = std::fs::read_to_string(&path).unwrap().lines().take(2).map(|line| format!("{line}\n")).collect();
+    std::fs::write(root.path().join("two.jsonl"), &two).unwrap();
+    let words =
+        ["sft", BASE, "--data", "two.jsonl", "--eval-data", "text.jsonl", "--save-steps", "1", "--max-length", "24"];
+    let words = [&words[..], &["--max-steps", "2", "--json", "-o", "out", "--force"]].concat();
+    let output = run(root.path(), &[&words[..], &["--resume"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("holds no checkpoint: starting from scratch"), "{said}");
+    assert!(said.contains("2 of 24 evaluated records are trained, too"), "{said}");
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["steps"], 2);
+    std::fs::write(root.path().join("two.jsonl"), two.replacen(' ', " of ", 1)).unwrap();
+    let (code, message) = refused(root.path(), &[&words[..], &["--resume"]].concat());
+    assert!(code == 3 && message.contains("--data, source 1: hash of tokens"), "{message}");
 }
 
 #[test]
@@ -281,7 +378,41 @@ fn bad_input_is_refused_before_any_work() {
     let unevaluated = ["train", BASE, "--data", "text.jsonl", "--test-split-size", "0", "--eval-steps", "1"];
     let best = [&unevaluated[..], &["--load-best-model-at-end"]].concat();
     let patient = [&unevaluated[..], &["--early-stopping-patience", "1"]].concat();
-    let cases: [(&[&str], i32, &str); 9] = [
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4), "completion": text(n + 1, 5)});
+    file(root.path(), "pairs.jsonl", row);
+    std::fs::write(root.path().join("bad.yaml"), "data: text.jsonl\nmax_steps: many\n").unwrap();
+    std::fs::create_dir(root.path().join("shards")).unwrap();
+    std::fs::write(root.path().join("shards/dataset.json"), "{}").unwrap();
+    std::fs::write(root.path().join("empty.jsonl"), "\n\n").unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 2), "chosen": format!(" {} a", text(n, 9)), "rejected": format!(" {} b", text(n, 9))});
+    file(root.path(), "alike.jsonl", row);
+    let text = ["sft", BASE, "--data", "text.jsonl"];
+    let with = |option, value| [&text[..], &[option, value]].concat();
+    let [no_step, no_pass, no_epsilon] =
+        ["--max-steps", "--gradient-accumulation-steps", "--adam-epsilon"].map(|option| with(option, "0"));
+    let cases: [(&[&str], i32, &str); 22] = [
+        (&["train", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
+        (&["sft", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
+        (&["dpo", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
+        // What differs is behind the part that is kept.
+        (
+            &["dpo", BASE, "--data", "alike.jsonl", "--max-length", "6"],
+            3,
+            "24 with nothing to learn within --max-length",
+        ),
+        (&no_step, 2, "--max-steps"),
+        (&no_pass, 2, "--gradient-accumulation-steps"),
+        (&no_epsilon, 2, "--adam-epsilon"),
+        (&["dpo", BASE, "--data", "alike.jsonl", "--beta", "0"], 2, "--beta"),
+        (
+            &["dpo", BASE, "--data", "pairs.jsonl"],
+            3,
+            "found records of prompt and completion (prompt, completion), expected",
+        ),
+        (&["sft", BASE, "--data", "shards"], 3, "\"shards\" holds token shards"),
+        (&["dpo", BASE, "--data", "shards"], 3, "\"shards\" holds token shards"),
+        (&["sft", BASE, "--config", "bad.yaml"], 3, "\"bad.yaml\", line 2: max_steps: \"many\" is not a whole number"),
+        (&["sft", BASE, "--data", "text.jsonl", "--resume_from_checkpoint", "none"], 4, "none"),
         (&best, 3, "--load-best-model-at-end: no row is held out"),
         (&patient, 3, "--early-stopping-patience: no row is held out"),
         (&["train", BASE, "--data", "absent.jsonl"], 4, "absent.jsonl"),

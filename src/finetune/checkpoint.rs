@@ -15,7 +15,7 @@ use crate::formats::hf::{HfOptions, HfWriter};
 use crate::formats::peft::write_peft;
 use crate::model::{AnyDecoder, DecoderWeights};
 use crate::output::commit::{Existing, PartialDirectory};
-use crate::output::disk::Disk;
+use crate::output::disk::{Disk, Lock};
 use crate::output::read::read_bounded;
 use crate::output::receipt::{RECEIPT, verify};
 use crate::train::{AdamW, RouterBias};
@@ -105,6 +105,23 @@ impl Checkpoints {
         &self.directory
     }
 
+    /// Takes the directory, which is made, for one run until the guard is dropped; `None` where there are no locks.
+    ///
+    /// # Errors
+    /// [`FinetuneError::State`] if another run has it.
+    pub fn lock(&self) -> Result<Option<Lock>, FinetuneError> {
+        let failed = || FileError::io(&self.directory);
+        std::fs::create_dir_all(&self.directory).map_err(failed())?;
+        match self.disk.try_lock(&self.directory) {
+            Ok(None) => {
+                let (path, reason) = (self.directory.clone(), "another run writes to it".to_owned());
+                Err(FinetuneError::State { path, reason })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(None),
+            lock => Ok(lock.map_err(failed())?),
+        }
+    }
+
     /// Saves a checkpoint, then removes those of this run that are too many: `saved` has their steps, and no other checkpoint
     /// is touched.
     ///
@@ -174,6 +191,22 @@ impl Checkpoints {
             Some((path, reason)) => {
                 Err(FinetuneError::State { path, reason: format!("{reason}; no checkpoint here can be used") })
             }
+        }
+    }
+
+    /// The checkpoint at `path`, in this directory or another.
+    ///
+    /// # Errors
+    /// [`FinetuneError::State`] if it is not as it was written, or if this directory has newer ones, which the run would write
+    /// again.
+    pub fn at(&self, path: &Path) -> Result<Resumed, FinetuneError> {
+        let resumed = self.open(path)?;
+        match self.steps()?.into_iter().find(|step| *step > resumed.progress.step) {
+            None => Ok(resumed),
+            Some(newer) => Err(FinetuneError::State {
+                path: self.path(newer),
+                reason: format!("is newer than {path:?}, and the run would write it again: remove it first"),
+            }),
         }
     }
 

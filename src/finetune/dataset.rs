@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::FinetuneError;
-use crate::data::source::{Row, Rows};
+use crate::data::shards::DATASET;
+use crate::data::source::{Row, Rows, data_files};
 use crate::data::{Document, EncoderFault, Record, RecordFormat, RowSplit};
 use crate::tokenizer::Tokenizer;
 
@@ -22,8 +23,69 @@ pub struct Dataset<T> {
     pub names: Vec<String>,
     /// The files with their formats.
     pub formats: Vec<(PathBuf, RecordFormat)>,
+    /// What became of the records.
+    pub counts: RecordCounts,
+}
+
+/// What a record comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encoded<T> {
+    /// All of it.
+    Whole(T),
+    /// Its start, with a trained token.
+    Cut(T),
+    /// The part that is kept has no trained token, or is the same in both completions of a pair.
+    CutOff,
+    /// Nothing in it is trained.
+    Untrained,
+}
+
+/// Records by what they come to. Each is counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordCounts {
+    /// Whole items.
+    pub whole: usize,
+    /// Items that are the start of a record.
+    pub cut: usize,
+    /// Records left out because what they teach is cut off.
+    pub cut_off: usize,
     /// Records left out because nothing in them is trained, such as an empty completion or two equal ones.
-    pub num_left_out: usize,
+    pub untrained: usize,
+}
+
+impl RecordCounts {
+    /// All records.
+    pub fn total(self) -> usize {
+        let Self { whole, cut, cut_off, untrained } = self;
+        whole + cut + cut_off + untrained
+    }
+
+    fn add<T>(&mut self, encoded: &Encoded<T>) {
+        *match encoded {
+            Encoded::Whole(_) => &mut self.whole,
+            Encoded::Cut(_) => &mut self.cut,
+            Encoded::CutOff => &mut self.cut_off,
+            Encoded::Untrained => &mut self.untrained,
+        } += 1;
+    }
+}
+
+/// The files of records that arguments name.
+///
+/// # Errors
+/// As [`data_files`]; [`FinetuneError::NoData`] for a directory of token shards.
+pub fn record_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, FinetuneError> {
+    match arguments.iter().find(|argument| is_shards(argument)) {
+        None => Ok(data_files(arguments)?),
+        Some(shards) => Err(FinetuneError::NoData(format!(
+            "{shards:?} holds token shards, which only continued pretraining reads (deepwide train); expected files of records"
+        ))),
+    }
+}
+
+/// Whether a directory holds token shards.
+pub(super) fn is_shards(path: &Path) -> bool {
+    path.join(DATASET).is_file()
 }
 
 impl<T> Dataset<T> {
@@ -41,37 +103,43 @@ impl<T> Dataset<T> {
     }
 }
 
-/// Reads the records of files, and encodes those with something to learn in parallel.
+/// Reads the records of files, which are preferences or are not, and encodes those with something to learn in parallel.
 ///
 /// # Errors
 /// [`FinetuneError::Source`], [`FinetuneError::Format`], [`FinetuneError::Record`] for the first record that cannot be read.
 pub fn read_records<T: Send>(
     files: &[PathBuf],
-    encode: impl Fn(&Record) -> Result<Option<T>, EncoderFault> + Sync,
+    are_preferences: bool,
+    encode: impl Fn(&Record) -> Result<Encoded<T>, EncoderFault> + Sync,
 ) -> Result<Dataset<T>, FinetuneError> {
-    let mut dataset = Dataset { items: Vec::new(), names: Vec::new(), formats: Vec::new(), num_left_out: 0 };
+    let mut dataset =
+        Dataset { items: Vec::new(), names: Vec::new(), formats: Vec::new(), counts: RecordCounts::default() };
     for file in files {
         let rows = Rows::open(file)?.collect::<Result<Vec<Row>, _>>()?;
         let format = RecordFormat::recognize(rows.iter().take(PEEKED).map(|row| &row.fields))
             .map_err(|unknown| FinetuneError::Format { path: file.clone(), reason: unknown.to_string() })?;
+        if format.is_preference() != are_preferences {
+            let expected = RecordFormat::ALL.into_iter().filter(|format| format.is_preference() == are_preferences);
+            let expected: Vec<String> = expected.map(|format| format.to_string()).collect();
+            let reason = format!("found records of {format}, expected those of one of: {}", expected.join("; "));
+            return Err(FinetuneError::Format { path: file.clone(), reason });
+        }
         dataset.formats.push((file.clone(), format));
-        let read = |row: Row| -> Result<(String, Option<T>), FinetuneError> {
+        let read = |row: Row| -> Result<(String, Encoded<T>), FinetuneError> {
             let name = name_of(file, &row);
             let refused = |reason: String| FinetuneError::Record { row: name.clone(), reason };
             let record = Record::from_row(format, row.fields).map_err(|fault| refused(fault.to_string()))?;
             let item = match record.is_informative() {
                 true => encode(&record).map_err(|fault| refused(fault.to_string()))?,
-                false => None,
+                false => Encoded::Untrained,
             };
             Ok((name, item))
         };
-        for (name, item) in rows.into_par_iter().map(read).collect::<Result<Vec<_>, _>>()? {
-            match item {
-                Some(item) => {
-                    dataset.items.push(item);
-                    dataset.names.push(name);
-                }
-                None => dataset.num_left_out += 1,
+        for (name, encoded) in rows.into_par_iter().map(read).collect::<Result<Vec<_>, _>>()? {
+            dataset.counts.add(&encoded);
+            if let Encoded::Whole(item) | Encoded::Cut(item) = encoded {
+                dataset.items.push(item);
+                dataset.names.push(name);
             }
         }
     }

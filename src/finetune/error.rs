@@ -70,6 +70,24 @@ pub enum FinetuneError {
         /// The last checkpoint before it.
         last_checkpoint: Option<PathBuf>,
     },
+    /// A weight of the base, or of a checkpoint, is not finite.
+    #[error("{name} of {of} is not finite, expected numbers that are: it cannot be trained")]
+    WeightNotFinite {
+        /// The Hugging Face name of the weight.
+        name: String,
+        /// The base, or the path of a checkpoint.
+        of: String,
+    },
+    /// The loss or the gradient is not finite before the first update, though all weights are.
+    #[error("the base gives loss {loss}, gradient norm {grad_norm} before any update, expected finite numbers: this is no divergence of the training, its activations or gradients overflow. Rows: {}", .rows.join(", "))]
+    BaseNotFinite {
+        /// The loss.
+        loss: f64,
+        /// The norm of the gradient.
+        grad_norm: f64,
+        /// Where its rows come from.
+        rows: Vec<String>,
+    },
     /// The first loss of a preference run shows that the reference is another model than the policy.
     #[error(
         "the first loss is {found}, expected {expected}: the reference and the policy must be the same model at the start"
@@ -159,8 +177,9 @@ impl FinetuneError {
             | Self::Format { .. }
             | Self::Record { .. }
             | Self::NoData(_)
+            | Self::WeightNotFinite { .. }
             | Self::Pattern(_) => ErrorKind::Invalid,
-            Self::NotFinite { .. } | Self::InitialLoss { .. } => ErrorKind::Io,
+            Self::NotFinite { .. } | Self::BaseNotFinite { .. } | Self::InitialLoss { .. } => ErrorKind::Io,
         }
     }
 }

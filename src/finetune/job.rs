@@ -17,7 +17,7 @@ use crate::formats::peft::PeftDirectory;
 use crate::model::AnyDecoder;
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
-use crate::train::{AdamW, ParamGroups, ParamNames};
+use crate::train::{AdamW, ParamGroups, ParamNames, first_nonfinite};
 use crate::upscale::{Growth, Provenance, Sources};
 use crate::weights::WeightSource;
 
@@ -50,7 +50,19 @@ impl Job<'_> {
     /// # Errors
     /// [`FinetuneError::Changed`] if it was saved with other settings.
     pub fn resumed(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
-        let Some(resumed) = self.checkpoints.newest(refuse)? else { return Ok(None) };
+        self.checkpoints.newest(refuse)?.map(|resumed| self.unchanged(resumed)).transpose()
+    }
+
+    /// As [`resumed`](Self::resumed), from the checkpoint at `path`.
+    ///
+    /// # Errors
+    /// [`FinetuneError::Changed`]; [`FinetuneError::State`] if it is not as it was written, or if newer checkpoints of the run
+    /// would be made again.
+    pub fn resumed_from(&self, path: &Path) -> Result<Resumed, FinetuneError> {
+        self.unchanged(self.checkpoints.at(path)?)
+    }
+
+    fn unchanged(&self, resumed: Resumed) -> Result<Resumed, FinetuneError> {
         // Another schedule with the same past is that of a longer run.
         let (now, step) = (self.settings.schedule, resumed.progress.step);
         let is_continued = now.continues(&resumed.settings.schedule, step);
@@ -59,7 +71,7 @@ impl Job<'_> {
             ..resumed.settings.clone()
         };
         let changes = self.settings.changes_from(&saved);
-        if changes.is_empty() { Ok(Some(resumed)) } else { Err(FinetuneError::Changed { path: resumed.path, changes }) }
+        if changes.is_empty() { Ok(resumed) } else { Err(FinetuneError::Changed { path: resumed.path, changes }) }
     }
 
     /// Loads the start of a run: the grown base, or a checkpoint.
@@ -74,10 +86,12 @@ impl Job<'_> {
                 model = model.with_lora(lora.config(), self.settings.seed)?;
             }
             let model = groups.freeze(model);
+            check_finite(&model, "the base")?;
             self.check_groups(&groups, &model)?;
             return Ok(Start { model, optimizer: AdamW::new(adamw), progress: Progress::default(), checkpoint: None });
         };
         let model = groups.freeze(self.load(&path)?);
+        check_finite(&model, &format!("{path:?}"))?;
         let optimizer = AdamW::read(adamw, &model, &path.join(OPTIMIZER))?;
         Ok(Start { model, optimizer, progress, checkpoint: Some(path) })
     }
@@ -153,4 +167,9 @@ impl Job<'_> {
         let model = AnyDecoder::load_as(source, self.settings.precision(), &self.device)?;
         Ok(model.with_gradient_checkpointing(self.gradient_checkpointing))
     }
+}
+
+fn check_finite(model: &AnyDecoder, of: &str) -> Result<(), FinetuneError> {
+    let refused = |name| FinetuneError::WeightNotFinite { name, of: of.to_owned() };
+    first_nonfinite(model).map_or(Ok(()), |name| Err(refused(name)))
 }

@@ -52,6 +52,11 @@ pub enum Event<'a> {
         /// Its wall-clock time.
         wall_s: f64,
     },
+    /// An update and its line in the log are done.
+    Looped {
+        /// Wall-clock time beside that of the update itself: rows made into batches, log, display.
+        overhead_s: f64,
+    },
     /// A line was logged.
     Logged(&'a LogEntry),
     /// A checkpoint was saved.
@@ -119,7 +124,9 @@ impl<'a, T: Task> Run<'a, T> {
         let optimizer = optimizer.with_groups(settings.param_groups()?);
         let model = model.with_selection_bias(progress.router_bias.layers());
         let trainer = Trainer::new(model, task.objective(), optimizer, config);
-        let saved = checkpoint.iter().map(|_| progress.step).collect();
+        // One in another directory is not of this run.
+        let is_here = |path: &&PathBuf| **path == checkpoints.path(progress.step);
+        let saved = checkpoint.iter().filter(is_here).map(|_| progress.step).collect();
         Ok(Self {
             task,
             settings,
@@ -144,6 +151,7 @@ impl<'a, T: Task> Run<'a, T> {
     ) -> Result<(AnyDecoder, Progress, Ended), FinetuneError> {
         let start = std::time::Instant::now();
         let num_steps = self.settings.schedule.num_steps;
+        let _lock = self.checkpoints.lock()?;
         self.begin_log()?;
         let patience = self.control.early_stopping_patience;
         let is_patient = |progress: &Progress| patience.is_none_or(|limit| progress.num_evals_since_best < limit);
@@ -151,12 +159,14 @@ impl<'a, T: Task> Run<'a, T> {
             return Ok((self.trainer.into_model(), self.progress, Ended::Early));
         }
         while self.progress.step < num_steps {
-            self.update(watch)?;
+            let begin = std::time::Instant::now();
+            let update_s = self.update(watch)?;
             let step = self.progress.step;
             let is_last = step == num_steps;
             if due(step, Some(self.control.logging_steps)) {
                 self.log(watch)?;
             }
+            watch(Event::Looped { overhead_s: begin.elapsed().as_secs_f64() - update_s });
             let (mut is_early, mut is_best) = (false, false);
             if due(step, self.control.eval_steps) {
                 self.evaluate(watch)?;
@@ -185,30 +195,30 @@ impl<'a, T: Task> Run<'a, T> {
         if due(self.progress.step, self.control.eval_steps) { Ok(()) } else { self.evaluate(watch) }
     }
 
-    fn update(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+    /// Makes an update; the seconds that its passes and the optimizer took.
+    fn update(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<f64, FinetuneError> {
         let before = self.progress.step;
         let update = self.task.update(before)?;
         if update.batches.is_empty() {
             self.progress.step = before + 1;
-            return Ok(());
+            return Ok(0.0);
         }
         let log = self.trainer.step(&update.batches);
         let step = before + 1;
         if !log.is_updated && !self.control.skip_nonfinite {
-            return Err(FinetuneError::NotFinite {
-                step,
-                loss: log.loss,
-                grad_norm: log.grad_norm,
-                rows: self.task.names(before),
-                last_checkpoint: self.last_checkpoint.clone(),
-            });
+            let (loss, grad_norm, rows) = (log.loss, log.grad_norm, self.task.names(before));
+            if self.trainer.optimizer().num_steps() == 0 {
+                return Err(FinetuneError::BaseNotFinite { loss, grad_norm, rows });
+            }
+            let last_checkpoint = self.last_checkpoint.clone();
+            return Err(FinetuneError::NotFinite { step, loss, grad_norm, rows, last_checkpoint });
         }
         self.progress.step = step;
         self.progress.num_tokens += update.num_tokens;
         if !log.is_updated {
             self.progress.num_skipped += 1;
             watch(Event::Skipped { step });
-            return Ok(());
+            return Ok(log.wall_s);
         }
         let report = T::report(&log);
         let loss = report.entries.first().map_or(log.loss, |(_, loss)| *loss);
@@ -220,7 +230,7 @@ impl<'a, T: Task> Run<'a, T> {
         self.balance(&report);
         self.progress.window.add(report, log.grad_norm, log.learning_rate);
         watch(Event::Updated { step, loss, num_tokens: update.num_tokens, wall_s: log.wall_s });
-        Ok(())
+        Ok(log.wall_s)
     }
 
     /// Moves the bias of routers.
@@ -268,9 +278,8 @@ impl<'a, T: Task> Run<'a, T> {
 
     /// Rewrites the log up to the start, without lines of updates that will be repeated.
     fn begin_log(&self) -> Result<(), FinetuneError> {
-        let directory = self.checkpoints.directory();
-        std::fs::create_dir_all(directory).map_err(FileError::io(directory))?;
-        Ok(write_file_atomically(&directory.join(LOG), to_jsonl(&self.progress.history).as_bytes())?)
+        let path = self.checkpoints.directory().join(LOG);
+        Ok(write_file_atomically(&path, to_jsonl(&self.progress.history).as_bytes())?)
     }
 
     fn save(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<PathBuf, FinetuneError> {

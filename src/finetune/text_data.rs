@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::FinetuneError;
-use super::dataset::read_texts;
+use super::dataset::{is_shards, read_texts};
 use super::rows::{Row, Rows, TextRows};
 use super::settings::DataSettings;
 use super::sources::{Concatenated, DataSource, Holdout, TrainRows};
@@ -156,8 +156,4 @@ fn sampled(rows: &dyn Rows, max_rows: u64) -> Result<Vec<Row>, FinetuneError> {
 fn windows_within(shards: TokenShards, max_length: usize) -> Result<Option<TokenWindows>, ShardError> {
     let num_inputs = shards.num_tokens().saturating_sub(1).min(max_length as u64) as usize;
     (num_inputs > 0).then(|| TokenWindows::new(shards, num_inputs)).transpose()
-}
-
-fn is_shards(path: &Path) -> bool {
-    path.join(DATASET).is_file()
 }

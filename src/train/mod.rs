@@ -4,6 +4,7 @@
 //! given, so the caller decides when to evaluate, print and stop. An [`Objective`] turns a micro-batch into a loss;
 //! [`NextToken`] is language modeling. The trainer owns accumulation, clipping, schedule and optimizer.
 
+mod finite;
 mod objective;
 mod optimizer;
 mod param_groups;
@@ -14,6 +15,7 @@ mod schedule;
 mod state;
 mod trainer;
 
+pub use finite::first_nonfinite;
 pub use objective::{
     Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch,
     Targets, TrainError, WindowBatches, initial_loss,

@@ -30,6 +30,8 @@ CASES = {
     "llama_pattern": ("llama_mha", dict(r=3, lora_alpha=7, use_rslora=True, target_modules=r".*\.1\..*(q|o|up)_proj|lm_head")),
     "llama_layers": ("llama_head_dim", dict(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj", "down_proj"],
                                             layers_to_transform=[0, 2])),
+    "mixtral_stacked": ("mixtral_4x2", dict(r=2, lora_alpha=6, target_modules=["q_proj"], rank_pattern={r".*\.down_proj": 3},
+                                            target_parameters=["mlp.experts.gate_up_proj", "experts.down_proj", "gate.weight"])),
     "llama_bfloat16": ("llama_bfloat16", dict(r=4, lora_alpha=8, target_modules=["o_proj", "gate_proj", "up_proj"])),
 }
 
@@ -51,6 +53,21 @@ def factors(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return named
 
 
+def matrices(named: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stacked experts as the matrices of transformers 4."""
+    apart = {}
+    for name, tensor in named.items():
+        before, _, kind = name.rpartition(".mlp.")
+        if kind == "experts.gate_up_proj":
+            for expert, (gate, up) in enumerate(matrix.chunk(2) for matrix in tensor):
+                apart |= {f"{before}.block_sparse_moe.experts.{expert}.{w}.weight": m for w, m in (("w1", gate), ("w3", up))}
+        elif kind == "experts.down_proj":
+            apart |= {f"{before}.block_sparse_moe.experts.{expert}.w2.weight": m for expert, m in enumerate(tensor)}
+        else:
+            apart[name.replace(".mlp.gate.", ".block_sparse_moe.gate.")] = tensor
+    return apart
+
+
 def compute(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     logits = model(input_ids=ids, use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
@@ -59,7 +76,8 @@ def compute(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, torch.Tensor
     trained = [name for name, p in model.named_parameters() if p.grad is not None]
     assert all("lora_" in name for name in trained), trained
     return {"logits": logits.detach(), "loss": loss.detach().reshape(1)} | {
-        f"grad.{name}": p.grad.clone() for name, p in factors(model).items()}
+        # Gate and up of an expert share a factor here, and have one each there.
+        f"grad.{name}": p.grad.clone() for name, p in factors(model).items() if ".mlp.experts." not in name and ".mlp.gate." not in name}
 
 
 def make() -> None:
@@ -75,7 +93,7 @@ def make() -> None:
         (folder / "README.md").unlink()
         config = json.loads((folder / "adapter_config.json").read_text())
         config["base_model_name_or_path"] = base
-        for key in ("target_modules", "layers_to_transform"):
+        for key in ("target_modules", "target_parameters", "layers_to_transform"):
             if isinstance(config[key], list):
                 config[key].sort()
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -83,7 +101,7 @@ def make() -> None:
         merged = model.merge_and_unload()
         changed = {name: p for name, p in merged.state_dict().items() if not torch.equal(p, load(base).state_dict()[name])}
         golden |= {"merged_logits": merged(input_ids=ids, use_cache=False).logits.detach()}
-        golden |= {f"merged.{name}": p.detach() for name, p in changed.items()}
+        golden |= {f"merged.{name}": p.detach() for name, p in matrices(changed).items()}
         off = (golden["merged_logits"] - golden["logits"]).abs().max().item()
         moved = (unadapted - golden["logits"]).abs().max().item()
         assert off < 5e-5 < 0.1 < moved, (case, off, moved)

@@ -1,5 +1,6 @@
 //! The options that `train`, `sft` and `dpo` share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, ValueEnum};
@@ -52,9 +53,10 @@ pub struct TrainingArgs {
     #[arg(long, alias = "seq-length", value_name = "N", value_parser = positive, help_heading = "Data")]
     pub max_length: Option<usize>,
 
-    /// Passes over the data [default: 1 for train, 3 for sft and dpo]
-    #[arg(long, value_name = "X", value_parser = positive_real, help_heading = "Length")]
-    pub num_train_epochs: Option<f64>,
+    /// Passes over the data
+    // Each command has its own default.
+    #[arg(long, value_name = "X", required = false, value_parser = positive_real, help_heading = "Length")]
+    pub num_train_epochs: f64,
     /// Updates, in place of epochs
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Length")]
     pub max_steps: Option<usize>,
@@ -86,15 +88,16 @@ pub struct TrainingArgs {
     /// Keep the inputs of layers only, and compute layers again for their gradients: less memory, a third more work (flex only)
     #[arg(long, help_heading = "Optimization")]
     pub gradient_checkpointing: bool,
-    /// Peak learning rate [default: 2e-5, 1e-6 for dpo]
-    #[arg(long, alias = "lr", value_name = "X", value_parser = positive_real, help_heading = "Optimization")]
-    pub learning_rate: Option<f64>,
+    /// Peak learning rate
+    // Each command has its own default.
+    #[arg(long, alias = "lr", value_name = "X", required = false, value_parser = positive_real, help_heading = "Optimization")]
+    pub learning_rate: f64,
     /// constant, linear, cosine, warmup_stable_decay
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = SchedulerArg::Linear, help_heading = "Optimization")]
     pub lr_scheduler_type: SchedulerArg,
-    /// Updates until the peak learning rate
-    #[arg(long, value_name = "N", conflicts_with = "warmup_ratio", help_heading = "Optimization")]
-    pub warmup_steps: Option<usize>,
+    /// Updates until the peak learning rate; below 1, a fraction of all updates
+    #[arg(long, value_name = "N", conflicts_with = "warmup_ratio", value_parser = non_negative_real, help_heading = "Optimization")]
+    pub warmup_steps: Option<f64>,
     /// Warm-up as a fraction of all updates
     #[arg(long, value_name = "R", default_value_t = 0.0, value_parser = share, help_heading = "Optimization")]
     pub warmup_ratio: f64,
@@ -179,8 +182,11 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "DIR", help_heading = "Checkpoints and logs")]
     pub checkpoints: Option<PathBuf>,
     /// Continue from the newest checkpoint, exactly
-    #[arg(long, alias = "resume-from-checkpoint", help_heading = "Checkpoints and logs")]
+    #[arg(long, conflicts_with = "resume_from_checkpoint", help_heading = "Checkpoints and logs")]
     pub resume: bool,
+    /// Continue from this checkpoint, exactly; true is --resume
+    #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "true", help_heading = "Checkpoints and logs")]
+    pub resume_from_checkpoint: Option<ResumeArg>,
     /// Skip updates with a non-finite loss or gradient instead of stopping
     #[arg(long, help_heading = "Checkpoints and logs")]
     pub skip_nonfinite: bool,
@@ -216,9 +222,38 @@ pub struct TrainingArgs {
     pub json: bool,
     /// YAML file with any of these options, as key: value; the command line wins
     ///
-    /// Names may contain underscores, as in max_length: 512. Flags are true or false.
+    /// Names may contain underscores, as in max_length: 512. Flags are true or false. Configs of TRL are read, too: model_name_or_path
+    /// is BASE, keys that change nothing are told, and all that ask for something else are refused.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub config: Option<PathBuf>,
+}
+
+impl TrainingArgs {
+    /// Whether the run continues from a checkpoint.
+    pub(super) fn resumes(&self) -> bool {
+        self.resume || self.resume_from_checkpoint.as_ref().is_some_and(|arg| *arg != ResumeArg::Never)
+    }
+}
+
+/// `--resume-from-checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResumeArg {
+    /// `true`: from the newest checkpoint.
+    Newest,
+    /// `false`.
+    Never,
+    /// From this one.
+    From(PathBuf),
+}
+
+impl From<OsString> for ResumeArg {
+    fn from(text: OsString) -> Self {
+        match text.to_str() {
+            Some("true" | "True") => Self::Newest,
+            Some("false" | "False") => Self::Never,
+            _ => Self::From(text.into()),
+        }
+    }
 }
 
 /// `--lr-scheduler-type`.

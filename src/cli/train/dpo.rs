@@ -1,7 +1,6 @@
 //! `dpo`: direct preference optimization.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -11,13 +10,14 @@ use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
 use super::progress::counting;
-use super::sample::{tell_formats, tell_sample};
-use super::settings::{Defaults, Input, Inputs};
+use super::sample::{tell_formats, tell_overlap, tell_sample};
+use super::settings::{Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::cli::values::{non_negative_real, positive_real};
-use crate::data::source::data_files;
 use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
-use crate::finetune::{DataSettings, DataSource, Dataset, Pair, Preference, read_records, sample};
+use crate::finetune::{
+    DataSettings, DataSource, Dataset, Encoded, Pair, Preference, TrainedItems, read_records, record_files, sample,
+};
 use crate::train::{Dpo, DpoLoss};
 use crate::weights::WeightSource;
 
@@ -28,6 +28,7 @@ use crate::weights::WeightSource;
 /// train.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
+#[command(mut_arg("num_train_epochs", |arg| arg.default_value("3")), mut_arg("learning_rate", |arg| arg.default_value("1e-6")))]
 pub struct DpoArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -81,16 +82,23 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
     let read = |paths: &[PathBuf]| -> Result<Dataset<[Example; 2]>, Failure> {
-        let num_cut = AtomicUsize::new(0);
-        let dataset = read_records(&data_files(paths)?, |record| {
+        let dataset = read_records(&record_files(paths)?, true, |record| {
             let pair: PreferencePair = encoder.preference_pair(record)?;
             let mut sides = pair.examples();
-            num_cut.fetch_add(usize::from(sides.iter().any(|side| side.ids.len() > max_length + 1)), Ordering::Relaxed);
+            let lacks_target = |sides: &[Example; 2]| sides.iter().any(|side| side.num_trained() == 0);
+            if lacks_target(&sides) {
+                return Ok(Encoded::Untrained);
+            }
+            let is_cut = sides.iter().any(|side| side.ids.len() > max_length + 1);
             sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
-            Ok(sides.iter().all(|side| side.num_trained() > 0).then_some(sides))
+            Ok(match is_cut {
+                true if lacks_target(&sides) || sides[0].ids == sides[1].ids => Encoded::CutOff,
+                true => Encoded::Cut(sides),
+                false => Encoded::Whole(sides),
+            })
         })?;
         opened.check_ids(dataset.items.iter().flatten().flat_map(|example| &example.ids))?;
-        tell_formats(&dataset, num_cut.into_inner());
+        tell_formats(&dataset);
         Ok(dataset)
     };
     let (mut pairs, mut heldout, mut inputs) = (Vec::new(), Vec::new(), Inputs::default());
@@ -112,6 +120,9 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         inputs.evaluated = Some(opened.evaluated_hash(evaluated.iter().flat_map(|(sides, _)| sides))?);
         heldout = evaluated.into_iter().map(pair).collect();
     }
+    let mut trained = TrainedItems::default();
+    pairs.iter().for_each(|pair| trained.insert([&pair.chosen, &pair.rejected]));
+    tell_overlap(trained.count(heldout.iter().map(|pair| [&pair.chosen, &pair.rejected])), heldout.len());
     let loss = match args.loss_type {
         LossArg::Sigmoid => DpoLoss::Sigmoid,
         LossArg::Ipo => DpoLoss::Ipo,
@@ -120,8 +131,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
-    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 1e-6 };
-    let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo), defaults)?;
+    let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo))?;
     let job = opened.job(&growth, &settings, &parents)?;
     let longest_row = pairs.iter().map(Pair::longest).max().unwrap_or(0);
     let mut start = opened.start(&job, longest_row)?;

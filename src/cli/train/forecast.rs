@@ -27,21 +27,26 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
             recomputes: job.gradient_checkpointing,
         },
     );
-    let size = |bytes: u64| output::size(bytes);
+    let parts = [
+        ("weights", memory.weights),
+        ("moments", memory.moments),
+        ("gradients", memory.gradients),
+        ("activations", memory.activations),
+        ("data and program", resident + memory.scratch),
+    ];
+    // The activations of short rows are freed before the peak, which the gradients make.
+    let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
+    let parts: Vec<String> = parts.map(|(name, bytes)| format!("{name} {}", output::size(bytes))).collect();
     format!(
         "{} total parameters, {} active, {} trained; {} updates of {} rows of at most {} tokens\n\
-         memory: about {} (weights {}, moments {}, gradients {}, activations {}, data and program {})",
+         memory: about {} at its peak ({})",
         output::short_count(parameters.total.into()),
         output::short_count(parameters.active.into()),
         output::short_count(num_trained.into()),
         settings.schedule.num_steps,
         settings.batch_size,
         settings.max_length,
-        size(memory.total() + resident),
-        size(memory.weights),
-        size(memory.moments),
-        size(memory.gradients),
-        size(memory.activations),
-        size(resident + memory.scratch),
+        output::size(memory.total() + resident),
+        parts.join(", ")
     )
 }

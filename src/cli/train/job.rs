@@ -6,10 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::TrainingArgs;
+use super::args::ResumeArg;
 use super::changes::in_words;
 use super::forecast::forecast;
 use super::progress::{Summary, Watcher};
-use super::settings::{Defaults, Inputs};
+use super::settings::Inputs;
 use super::utilization::Utilization;
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
@@ -69,7 +70,8 @@ impl<'a> Opened<'a> {
         for input in [base.path(), &out] {
             check_apart(&*disk, &folder, input)?;
         }
-        if !args.resume && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        let resumes = args.resumes() && resumed_from(args)?.is_none_or(|path| path.parent() == Some(&folder));
+        if !resumes && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Failure::invalid(format_args!(
                 "{folder:?} holds a run (--resume continues it, --checkpoints names another folder; or remove it)"
             )));
@@ -105,13 +107,12 @@ impl<'a> Opened<'a> {
         max_length: usize,
         inputs: Inputs,
         dpo: Option<Dpo>,
-        defaults: Defaults,
     ) -> Result<(Settings, Vec<Value>), Failure> {
         let parents = parents(&self.sources, &mut |_| ())?;
         let config = growth.source.config();
         let record = json!({"weights": parents[0]["weights"], "growth": growth.record(), "config": config});
         let base = blake3::hash(record.to_string().as_bytes()).to_hex().to_string();
-        let settings = self.args.settings(&growth.source, base, inputs, max_length, dpo, defaults)?;
+        let settings = self.args.settings(&growth.source, base, inputs, max_length, dpo)?;
         Ok((settings, parents))
     }
 
@@ -194,8 +195,12 @@ impl<'a> Opened<'a> {
     }
 
     fn start_silently(&self, job: &Job<'_>) -> Result<Start, Failure> {
-        if !self.args.resume {
+        if !self.args.resumes() {
             return Ok(job.start(None)?);
+        }
+        if let Some(path) = resumed_from(self.args)? {
+            console::tell(format_args!("continuing from {}", path.display()));
+            return Ok(job.start(Some(job.resumed_from(&path)?))?);
         }
         let mut refuse =
             |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
@@ -287,6 +292,7 @@ impl<'a> Opened<'a> {
                 "train_runtime": summary.runtime_s,
                 "train_tokens_per_second": summary.tokens_per_second,
                 "mfu": summary.mfu,
+                "loop_overhead": summary.loop_overhead,
                 "peak_memory_bytes": peak_rss_bytes(),
                 "checkpoints": self.checkpoints.directory().to_string_lossy(),
             });
@@ -304,6 +310,7 @@ impl<'a> Opened<'a> {
             ("held-out loss", loss("eval_loss")),
             ("tokens/s", format!("{:.0}", summary.tokens_per_second)),
             ("MFU", format!("{:.0} %", 100.0 * summary.mfu)),
+            ("loop overhead", format!("{:.1} %", 100.0 * summary.loop_overhead)),
             ("peak memory", peak_rss_bytes().map_or("-".to_owned(), output::size)),
             ("seconds", format!("{:.1}", summary.runtime_s)),
         ];
@@ -322,6 +329,14 @@ impl<'a> Opened<'a> {
         );
         let model = Path::new(&self.sources.names[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
         Titles { loss, unit, model, subtitle }
+    }
+}
+
+/// The checkpoint that the options name.
+fn resumed_from(args: &TrainingArgs) -> Result<Option<PathBuf>, Failure> {
+    match &args.resume_from_checkpoint {
+        Some(ResumeArg::From(path)) => Ok(Some(absolute(path)?)),
+        _ => Ok(None),
     }
 }
 

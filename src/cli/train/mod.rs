@@ -2,16 +2,19 @@
 
 mod args;
 mod changes;
+mod config_file;
 mod data;
 pub mod dpo;
 mod forecast;
 mod groups;
 mod job;
+mod options;
 mod progress;
 mod sample;
 mod settings;
 pub mod sft;
 mod spelling;
+mod trl;
 mod utilization;
 
 use clap::Args;
@@ -24,7 +27,7 @@ pub use spelling::expanded;
 use self::args::brief;
 use self::data::DataArg;
 use self::job::Opened;
-use self::settings::{Defaults, Input, Inputs};
+use self::settings::{Input, Inputs};
 use super::failure::Failure;
 use crate::finetune::{LanguageModeling, TextData, TextOptions};
 use crate::weights::WeightSource;
@@ -35,6 +38,7 @@ use crate::weights::WeightSource;
 /// are saved beside it, and --resume continues exactly from the newest.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
+#[command(mut_arg("num_train_epochs", |arg| arg.default_value("1")), mut_arg("learning_rate", |arg| arg.default_value("2e-5")))]
 pub struct TrainArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -72,8 +76,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         let (rows, hash) = TextData::evaluated(&args.training.eval_data, options)?;
         (heldout, inputs.evaluated) = (rows, Some(hash));
     }
-    let defaults = Defaults { num_train_epochs: 1.0, learning_rate: 2e-5 };
-    let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
+    let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
     let job = opened.job(&growth, &settings, &parents)?;
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, max_length)?)

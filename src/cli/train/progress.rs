@@ -18,6 +18,8 @@ pub(super) struct Watcher {
     /// Updates of the run, and those since the last line.
     all: Updates,
     since_line: Updates,
+    /// Seconds of the loop beside the updates.
+    overhead_s: f64,
 }
 
 /// Sums over updates.
@@ -52,6 +54,8 @@ pub(super) struct Summary {
     pub(super) tokens_per_second: f64,
     /// Share of the peak of the device.
     pub(super) mfu: f64,
+    /// Time of the loop beside passes and optimizer (batches, log, display; no evaluations, no checkpoints), as a share of theirs.
+    pub(super) loop_overhead: f64,
 }
 
 impl Watcher {
@@ -66,7 +70,7 @@ impl Watcher {
             bar
         });
         let (all, since_line) = (Updates::default(), Updates::default());
-        Self { bar, start: Instant::now(), heldout: None, utilization, all, since_line }
+        Self { bar, start: Instant::now(), heldout: None, utilization, all, since_line, overhead_s: 0.0 }
     }
 
     pub(super) fn show(&mut self, event: Event<'_>) {
@@ -81,6 +85,7 @@ impl Watcher {
                     bar.inc(1);
                 }
             }
+            Event::Looped { overhead_s } => self.overhead_s += overhead_s,
             Event::Logged(entry) => {
                 self.heldout = entry.get("eval_loss").and_then(Value::as_f64).or(self.heldout);
                 let updates = std::mem::take(&mut self.since_line);
@@ -113,7 +118,8 @@ impl Watcher {
         let of = |value: f64| if wall_s > 0.0 { value } else { 0.0 };
         let tokens_per_second = of(num_tokens as f64 / wall_s);
         let mfu = of(self.utilization.of(flops, wall_s));
-        Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second, mfu }
+        let loop_overhead = of(self.overhead_s / wall_s);
+        Summary { runtime_s: self.start.elapsed().as_secs_f64(), tokens_per_second, mfu, loop_overhead }
     }
 }
 

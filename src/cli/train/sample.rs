@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use crate::cli::console;
 use crate::data::{Example, RecordFormat};
 use crate::error::cut_lines;
-use crate::finetune::Dataset;
+use crate::finetune::{Dataset, RecordCounts};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Characters of a sample that are shown.
@@ -14,25 +14,38 @@ const SHOWN: usize = 600;
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Prints the format of each file, and the number of records left out or cut.
-pub(super) fn tell_formats<T>(dataset: &Dataset<T>, num_cut: usize) {
+/// Prints the format of each file, and what became of the records.
+pub(super) fn tell_formats<T>(dataset: &Dataset<T>) {
     for (path, format) in &dataset.formats {
         let format: &RecordFormat = format;
         console::tell(format_args!("{}: {format}", path.display()));
     }
-    if dataset.num_left_out > 0 {
-        console::tell(format_args!(
-            "left out: {} with nothing to learn: empty, two alike, or cut off by --max-length",
-            records(dataset.num_left_out)
-        ));
-    }
-    if num_cut > 0 {
-        console::tell(format_args!("cut: {} longer than --max-length", records(num_cut)));
-    }
+    console::tell(in_words(dataset.counts));
 }
 
-fn records(count: usize) -> String {
-    format!("{count} record{}", if count == 1 { "" } else { "s" })
+/// `10 records: 6 whole, 2 cut to --max-length; left out: 1 cut off before its first trained token, 1 empty or two alike`.
+fn in_words(counts: RecordCounts) -> String {
+    let RecordCounts { whole, cut, cut_off, untrained } = counts;
+    let part = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
+    let joined = |parts: [Option<String>; 2]| parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let kept = joined([Some(format!("{whole} whole")), part(cut, "cut to --max-length")]);
+    let left_out = joined([
+        part(cut_off, "with nothing to learn within --max-length"),
+        part(untrained, "with nothing to learn (empty, or both alike)"),
+    ]);
+    let total = counts.total();
+    let records = if total == 1 { "record" } else { "records" };
+    let left_out = if left_out.is_empty() { left_out } else { format!("; left out: {left_out}") };
+    format!("{total} {records}: {kept}{left_out}")
+}
+
+/// Warns of evaluated items that are trained, too.
+pub(super) fn tell_overlap(num_shared: usize, num_evaluated: usize) {
+    if num_shared > 0 {
+        console::tell(format_args!(
+            "warning: {num_shared} of {num_evaluated} evaluated records are trained, too: the held-out loss is too good"
+        ));
+    }
 }
 
 /// Prints the fraction of trained tokens and one example. Untrained text is dimmed on a terminal, else in brackets.
@@ -68,4 +81,20 @@ pub(super) fn tell_sample<'a>(
     }
     console::tell(shown);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_counted_once() {
+        let counts = RecordCounts { whole: 6, cut: 2, cut_off: 1, untrained: 3 };
+        assert_eq!(
+            in_words(counts),
+            "12 records: 6 whole, 2 cut to --max-length; left out: 1 with nothing to learn within --max-length, 3 with nothing to \
+             learn (empty, or both alike)"
+        );
+        assert_eq!(in_words(RecordCounts { whole: 1, ..RecordCounts::default() }), "1 record: 1 whole");
+    }
 }

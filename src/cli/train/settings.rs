@@ -9,13 +9,6 @@ use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
 use crate::weights::WeightSource;
 
-/// Defaults that differ between commands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Defaults {
-    pub num_train_epochs: f64,
-    pub learning_rate: f64,
-}
-
 /// The data of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inputs {
@@ -55,11 +48,12 @@ impl TrainingArgs {
         Inputs { sources: inputs, evaluated }: Inputs,
         max_length: usize,
         dpo: Option<Dpo>,
-        defaults: Defaults,
     ) -> Result<Settings, Failure> {
         let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
-        let num_steps = self.num_steps(source.config(), &inputs, batch_size, defaults);
-        let warmup_steps = self.warmup_steps.unwrap_or((self.warmup_ratio * num_steps as f64).ceil() as usize);
+        let num_steps = self.num_steps(source.config(), &inputs, batch_size);
+        // As in transformers 5, a number of updates below 1 is a fraction of all.
+        let warmup = self.warmup_steps.unwrap_or(self.warmup_ratio);
+        let warmup_steps = if warmup < 1.0 { warmup * num_steps as f64 } else { warmup }.ceil() as usize;
         let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
         let decay = match self.lr_scheduler_type {
             SchedulerArg::Constant => Decay::Constant,
@@ -84,7 +78,7 @@ impl TrainingArgs {
                 weight_decay: self.weight_decay,
             },
             schedule: Schedule {
-                peak: self.learning_rate.unwrap_or(defaults.learning_rate),
+                peak: self.learning_rate,
                 warmup_steps,
                 num_steps,
                 final_fraction: self.min_lr_rate,
@@ -114,7 +108,7 @@ impl TrainingArgs {
         RouterLoss { aux_loss_coef: self.router_aux_loss_coef.or(default), z_loss_coef: self.router_z_loss_coef }
     }
 
-    fn num_steps(&self, config: &DecoderConfig, inputs: &[Input], batch_size: usize, defaults: Defaults) -> usize {
+    fn num_steps(&self, config: &DecoderConfig, inputs: &[Input], batch_size: usize) -> usize {
         let row_tokens = mean_tokens(inputs);
         let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
         if let Some(steps) = self.max_steps {
@@ -128,8 +122,7 @@ impl TrainingArgs {
         }
         let num_visits =
             Mixture::new(inputs.iter().map(|input| (input.settings.num_rows, input.settings.weight)), 0).num_visits();
-        let epochs = self.num_train_epochs.unwrap_or(defaults.num_train_epochs);
-        ((epochs * num_visits as f64 / batch_size as f64).ceil() as usize).max(1)
+        ((self.num_train_epochs * num_visits as f64 / batch_size as f64).ceil() as usize).max(1)
     }
 
     fn lora(&self) -> Option<LoraSettings> {

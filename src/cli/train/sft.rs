@@ -1,7 +1,6 @@
 //! `sft`: supervised fine-tuning.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -10,14 +9,14 @@ use super::TrainingArgs;
 use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
-use super::sample::{tell_formats, tell_sample};
-use super::settings::{Defaults, Input, Inputs};
+use super::sample::{tell_formats, tell_overlap, tell_sample};
+use super::settings::{Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
-use crate::data::source::data_files;
 use crate::data::{Example, RecordEncoder, Truncation};
 use crate::finetune::{
-    Concatenated, DataSettings, DataSource, Dataset, ExampleRows, LanguageModeling, Rows, read_records, sample,
+    Concatenated, DataSettings, DataSource, Dataset, Encoded, ExampleRows, LanguageModeling, Rows, TrainedItems,
+    read_records, record_files, sample,
 };
 use crate::weights::WeightSource;
 
@@ -27,6 +26,7 @@ use crate::weights::WeightSource;
 /// of the model. OUT and checkpoints are as for train.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
+#[command(mut_arg("num_train_epochs", |arg| arg.default_value("3")), mut_arg("learning_rate", |arg| arg.default_value("2e-5")))]
 pub struct SftArgs {
     /// The base: a Hugging Face directory, a .gguf file, or an id on the hub
     pub base: String,
@@ -80,17 +80,23 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
     let read = |paths: &[PathBuf]| -> Result<Dataset<Example>, Failure> {
-        let num_cut = AtomicUsize::new(0);
-        let dataset = read_records(&data_files(paths)?, |record| {
+        let dataset = read_records(&record_files(paths)?, false, |record| {
             let mut example = encoder.example(record)?;
-            if !is_wrapped {
-                num_cut.fetch_add(usize::from(example.ids.len() > limit), Ordering::Relaxed);
+            if example.num_trained() == 0 {
+                return Ok(Encoded::Untrained);
+            }
+            let is_cut = !is_wrapped && example.ids.len() > limit;
+            if is_cut {
                 example.truncate(limit, Truncation::KeepStart);
             }
-            Ok((example.num_trained() > 0).then_some(example))
+            Ok(match is_cut {
+                true if example.num_trained() == 0 => Encoded::CutOff,
+                true => Encoded::Cut(example),
+                false => Encoded::Whole(example),
+            })
         })?;
         opened.check_ids(dataset.items.iter().flat_map(|example| &example.ids))?;
-        tell_formats(&dataset, num_cut.into_inner());
+        tell_formats(&dataset);
         Ok(dataset)
     };
     let evaluated = |examples: Vec<Example>| {
@@ -101,7 +107,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         cut.filter(|example| example.num_trained() > 0).map(|example| vec![example]).collect::<Vec<_>>()
     };
     let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Inputs::default());
-    let mut longest_row = 0;
+    let (mut longest_row, mut trained) = (0, TrainedItems::default());
     for DataSource { paths, weight } in data::sources(&args.data) {
         let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter(), &tokenizer)?;
@@ -109,6 +115,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
         let hash = opened.hash(dataset.items.iter(), &arrangement);
         heldout.extend(evaluated(dataset.hold_out(&split).into_iter().map(|(example, _)| example).collect()));
+        dataset.items.iter().for_each(|example| trained.insert([example]));
         let packed = packed(args, &dataset.items, limit);
         let packed = ExampleRows::new(dataset.items, dataset.names, packed);
         if packed.is_empty() {
@@ -126,8 +133,8 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         heldout = sample(evaluated(read(&args.training.eval_data)?.items), args.training.max_eval_samples);
         inputs.evaluated = Some(opened.evaluated_hash(heldout.iter().flatten())?);
     }
-    let defaults = Defaults { num_train_epochs: 3.0, learning_rate: 2e-5 };
-    let (settings, parents) = opened.settings(&growth, max_length, inputs, None, defaults)?;
+    tell_overlap(trained.count(&heldout), heldout.len());
+    let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
     let job = opened.job(&growth, &settings, &parents)?;
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, longest_row)?)

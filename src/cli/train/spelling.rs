@@ -1,87 +1,156 @@
-//! Options as TRL's users write them: `--max_length`, and files of options by `--config`.
+//! Options as TRL's users write them: `--max_length`, `--bf16 true`, TRL's own names, and files of options by `--config`.
 
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{Arg, Command};
-use serde_json::{Map, Value};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Command};
 
+use super::config_file::{ConfigFile, FileWords};
+use super::options::{Options, option_name};
+use super::trl::{self, BASE, Reading};
+use crate::cli::console;
 use crate::cli::failure::Failure;
-use crate::output::disk::disk;
-use crate::output::read::read_bounded;
 
-/// The commands that take such options.
+/// The commands that take `--config`.
 const COMMANDS: [&str; 6] = ["tokenize", "train", "sft", "dpo", "eval", "perplexity"];
+/// Those of them that take TRL's keys.
+const TRAINING: [&str; 3] = ["train", "sft", "dpo"];
 
-/// Options that take `true` or `false` as a value; others of that kind are flags.
-const VALUED: [&str; 2] = ["completion-only-loss", "fewshot-as-multiturn"];
-
-/// Other names of options. Of each pair, the command line may have one and the file the other.
-const ALIASES: [(&str, &str); 10] = [
-    ("lr", "learning-rate"),
-    ("output-dir", "out"),
-    ("o", "out"),
-    ("v", "verbose"),
-    ("q", "quiet"),
-    ("keep", "save-total-limit"),
-    ("seq-length", "max-length"),
-    ("dataset-name", "data"),
-    ("micro-batch-size", "per-device-train-batch-size"),
-    ("resume-from-checkpoint", "resume"),
-];
-
-/// Options of which a run has one: its length, its verbosity.
-const EXCLUSIVE: [&[&str]; 2] = [&["max-steps", "max-tokens", "max-flops"], &["verbose", "quiet"]];
-
-/// Cap on the size of a file of options.
-const LIMIT_BYTES: u64 = 1 << 20;
-
-/// Words of a command line with dashes in the names of options, and with the options of `--config FILE` that the command line
-/// does not give itself.
+/// Words of a command line with dashes in the names of options, flags without values, and TRL's keys as the options that they
+/// stand for; and with the options of `--config FILE` that the command line does not give itself.
 ///
 /// # Errors
-/// If the file cannot be read, is not a mapping, or has a key that is no option of the command.
+/// If the file cannot be read, is not a mapping, or has keys or values that the command does not take.
 pub fn expanded(words: impl IntoIterator<Item = OsString>, program: &Command) -> Result<Vec<OsString>, Failure> {
     let mut words: Vec<OsString> = words.into_iter().collect();
-    let word = words.iter().skip(1).find(|word| !word.to_string_lossy().starts_with('-'));
-    let Some(name) = word.and_then(|word| COMMANDS.into_iter().find(|command| word == command)) else {
-        return Ok(words);
-    };
+    let is_word = |word: &OsString| !word.to_string_lossy().starts_with('-');
+    let Some(at) = words.iter().skip(1).position(is_word).map(|at| at + 1) else { return Ok(words) };
+    let Some(name) = COMMANDS.into_iter().find(|command| words[at] == *command) else { return Ok(words) };
     let command = program.find_subcommand(name).expect("the program has these commands");
+    let options = Options { program, command, is_training: TRAINING.contains(&name) };
     words.iter_mut().for_each(|word| *word = dashed(word));
-    let Some(at) = words.iter().position(|word| option_name(word) == Some("config")) else { return Ok(words) };
-    let word = words.remove(at).to_string_lossy().into_owned();
-    let file = match word.split_once('=') {
-        Some((_, file)) => file.to_owned(),
-        None if at < words.len() => words.remove(at).to_string_lossy().into_owned(),
-        None => return Err(Failure::usage("--config needs a file")),
-    };
-    let given = words.clone();
-    for (key, value) in read(Path::new(&file))? {
-        let key = key.replace('_', "-");
-        if !is_option(command, &key) && !is_option(program, &key) {
-            return Err(Failure::invalid(format_args!("{file:?}: {key:?} is no option of {name}")));
+    let file = take_config(&mut words)?;
+    let Spelled { mut words, base, mut unused } = spelled(words, options)?;
+    if let Some(base) = base {
+        words.insert(at + 1, base);
+    }
+    if let Some(file) = file {
+        let file = ConfigFile::read(Path::new(&file))?;
+        let given = words.clone();
+        let FileWords { words: more, base, unused: more_unused } = file.words(options, &given)?;
+        words.extend(more);
+        unused.extend(more_unused);
+        if let Some(base) = base.filter(|_| lacks_base(program, &words)) {
+            words.insert(at + 1, base);
         }
-        let is_given = |word: &OsString| option_name(word).is_some_and(|given| same(given, &key));
-        if !given.iter().any(is_given) {
-            words.extend(option(&key, &value).map_err(|reason| Failure::invalid(format_args!("{file:?}: {reason}")))?);
+        let blamed = parse(program, &words).err().and_then(|error| file.blame(&error, options, &given));
+        if let Some(failure) = blamed {
+            return Err(failure);
         }
     }
+    tell_unused(&unused, program, &words);
     Ok(words)
 }
 
-fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let text = read_bounded(&*disk(), file, LIMIT_BYTES)?;
-    let text = String::from_utf8_lossy(&text);
-    let options: Result<Map<String, Value>, _> = serde_saphyr::from_str(&text);
-    options.map_err(|error| Failure::invalid(format_args!("{file:?}: {error}; expected a mapping of options")))
+/// Takes `--config FILE` out of the words.
+fn take_config(words: &mut Vec<OsString>) -> Result<Option<String>, Failure> {
+    let Some(at) = words.iter().position(|word| option_name(word) == Some("config")) else { return Ok(None) };
+    let word = words.remove(at).to_string_lossy().into_owned();
+    match word.split_once('=') {
+        Some((_, file)) => Ok(Some(file.to_owned())),
+        None if at < words.len() => Ok(Some(words.remove(at).to_string_lossy().into_owned())),
+        None => Err(Failure::usage("--config needs a file")),
+    }
 }
 
-/// Whether a command, or the program for all commands, has an option of this name.
-fn is_option(command: &Command, key: &str) -> bool {
-    let known = |arg: &Arg| arg.get_long_and_visible_aliases().is_some_and(|names| names.contains(&key));
-    let is_alias = |arg: &Arg| arg.get_all_aliases().is_some_and(|names| names.contains(&key));
-    command.get_arguments().any(|arg| known(arg) || is_alias(arg)) && key != "config"
+/// A command line in the spelling of this crate.
+#[derive(Debug, Default)]
+struct Spelled {
+    words: Vec<OsString>,
+    /// The base by TRL's name.
+    base: Option<OsString>,
+    /// TRL's options that change nothing.
+    unused: Vec<String>,
+}
+
+/// Removes the values of flags, and reads TRL's options.
+fn spelled(words: Vec<OsString>, options: Options<'_>) -> Result<Spelled, Failure> {
+    let mut spelled = Spelled::default();
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or_default().to_owned();
+        let Some(name) = text.strip_prefix("--").map(|name| name.split('=').next().unwrap_or_default()) else {
+            spelled.words.push(word);
+            continue;
+        };
+        let attached = text.split_once('=').map(|(_, value)| value.to_owned());
+        if let Some(arg) = options.find(name) {
+            let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
+            let value = match attached {
+                None if is_flag => words.next_if(|next| truth(next).is_some()).as_ref().and_then(truth),
+                attached => attached.as_ref().map(OsString::from).as_ref().filter(|_| is_flag).and_then(truth),
+            };
+            match value {
+                Some(true) => spelled.words.push(format!("--{name}").into()),
+                Some(false) => {}
+                None => spelled.words.push(word),
+            }
+            continue;
+        }
+        let Some(reading) = options.trl(name) else {
+            spelled.words.push(word);
+            continue;
+        };
+        let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
+        let value = attached.map(OsString::from).or_else(|| words.next_if(is_value));
+        match (reading, value) {
+            (Reading::Renamed(BASE), value) => spelled.base = value,
+            (Reading::Renamed(option), None) => spelled.words.push(format!("--{option}").into()),
+            (Reading::Renamed(option), Some(value)) => {
+                let mut word = OsString::from(format!("--{option}="));
+                word.push(value);
+                spelled.words.push(word);
+            }
+            (Reading::NoEffect, _) => spelled.unused.push(format!("--{name}")),
+            (Reading::Only(accepted), value) => {
+                let value = value.map_or_else(|| "true".to_owned(), |value| value.to_string_lossy().into_owned());
+                trl::check(accepted, &value)
+                    .map_err(|reason| Failure::usage(reason).for_option(format_args!("--{name}")))?;
+                spelled.unused.push(format!("--{name}"));
+            }
+        }
+    }
+    Ok(spelled)
+}
+
+/// The value of a flag, as argparse reads it for transformers.
+fn truth(word: &OsString) -> Option<bool> {
+    match word.to_str()?.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse(program: &Command, words: &[OsString]) -> Result<clap::ArgMatches, clap::Error> {
+    program.clone().try_get_matches_from(words)
+}
+
+/// Whether the only argument that is missing is the base.
+fn lacks_base(program: &Command, words: &[OsString]) -> bool {
+    let Err(error) = parse(program, words) else { return false };
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else { return false };
+    error.kind() == ErrorKind::MissingRequiredArgument && missing.iter().any(|name| name == "<BASE>")
+}
+
+/// Names the keys that change nothing, unless the command is to be quiet.
+fn tell_unused(unused: &[String], program: &Command, words: &[OsString]) {
+    let is_quiet =
+        |matches: clap::ArgMatches| matches.try_get_one::<bool>("quiet").is_ok_and(|flag| flag == Some(&true));
+    if !unused.is_empty() && !parse(program, words).is_ok_and(is_quiet) {
+        console::tell(format_args!("note: no effect here: {}", unused.join(", ")));
+    }
 }
 
 /// `--max_length=1` as `--max-length=1`; other words as they are.
@@ -95,50 +164,39 @@ fn dashed(word: &OsString) -> OsString {
     }
 }
 
-/// Whether an option of the command line stands for one of the file.
-fn same(given: &str, key: &str) -> bool {
-    let canonical = |name| ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, option)| *option);
-    let (given, key) = (canonical(given), canonical(key));
-    given == key || EXCLUSIVE.iter().any(|group| group.contains(&given) && group.contains(&key))
-}
-
-/// The name in `--name` or `--name=value`, or the letter of `-o`.
-fn option_name(word: &OsString) -> Option<&str> {
-    let word = word.to_str()?;
-    let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
-    Some(name.split_once('=').map_or(name, |(name, _)| name))
-}
-
-/// An entry of a file as words: `key: true` as `--key`, a list as an option for each value.
-fn option(key: &str, value: &Value) -> Result<Vec<OsString>, String> {
-    let word = |value: &dyn std::fmt::Display| OsString::from(format!("--{key}={value}"));
-    match value {
-        Value::Bool(flag) if VALUED.contains(&key) => Ok(vec![word(flag)]),
-        Value::Null | Value::Bool(false) => Ok(Vec::new()),
-        Value::Bool(true) => Ok(vec![format!("--{key}").into()]),
-        Value::Number(number) => Ok(vec![word(number)]),
-        Value::String(text) => Ok(vec![word(text)]),
-        Value::Array(values) => {
-            let words = values.iter().map(|value| option(key, value)).collect::<Result<Vec<_>, _>>()?;
-            Ok(words.into_iter().flatten().collect())
-        }
-        Value::Object(_) => Err(format!("{key:?} is a mapping, expected a value or a list of values")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Arg;
+
     use super::*;
 
     fn expanded_words(words: &[&str]) -> Result<Vec<String>, Failure> {
-        let global = ["verbose", "quiet"].map(|name| Arg::new(name).long(name).global(true));
+        let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+        let global = [("verbose", 'v'), ("quiet", 'q')].map(|(name, letter)| flag(name).short(letter).global(true));
         let program = Command::new("deepwide").args(global).subcommands(COMMANDS.map(|name| {
-            let option = |name: &'static str| Arg::new(name).long(name);
-            let names = ["max-length", "learning-rate", "resume", "json", "data", "completion-only-loss"];
-            Command::new(name).args(names.map(option))
+            let number = |name| Arg::new(name).long(name).value_parser(clap::value_parser!(f64));
+            let options = [
+                Arg::new("base").value_name("BASE").required(true),
+                number("max-length"),
+                number("learning-rate").alias("lr"),
+                flag("resume"),
+                flag("json"),
+                Arg::new("data").long("data").num_args(1..).action(ArgAction::Append),
+                Arg::new("completion-only-loss").long("completion-only-loss"),
+            ];
+            Command::new(name).args(options)
         }));
         let words = expanded(words.iter().map(OsString::from), &program)?;
         Ok(words.into_iter().map(|word| word.into_string().unwrap()).collect())
+    }
+
+    /// Words that `sft` and a file come to, without the first two.
+    fn with_file(text: &str, words: &[&str]) -> Result<Vec<String>, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("options.yaml");
+        std::fs::write(&file, text).unwrap();
+        let words = [&["deepwide", "sft", "--config", file.to_str().unwrap()], words].concat();
+        Ok(expanded_words(&words)?.split_off(2))
     }
 
     #[test]
@@ -179,6 +237,82 @@ mod tests {
         assert_eq!(of(&["-v"], &[]), ["deepwide", "-v", "sft"]);
         assert_eq!(of(&[], &["--quiet"]), ["deepwide", "sft", "--quiet"]);
         assert_eq!(of(&["-q"], &[]), ["deepwide", "-q", "sft"]);
+    }
+
+    #[test]
+    fn flags_take_values_as_in_transformers() {
+        let of = |words: &[&str]| expanded_words(&[&["deepwide", "sft"], words].concat()).unwrap().split_off(2);
+        assert_eq!(of(&["--json", "true", "a"]), ["--json", "a"]);
+        assert_eq!(of(&["--json", "False", "--resume=true"]), ["--resume"]);
+        assert_eq!(
+            of(&["--json", "base", "--completion_only_loss", "false"]),
+            ["--json", "base", "--completion-only-loss", "false"]
+        );
+    }
+
+    #[test]
+    fn options_of_trl_are_read_on_the_command_line() {
+        let of =
+            |words: &[&str]| Ok::<_, Failure>(expanded_words(&[&["deepwide", "sft"], words].concat())?.split_off(2));
+        let words = [
+            "--data",
+            "d",
+            "--model_name_or_path",
+            "m",
+            "--max_seq_length=8",
+            "--report_to",
+            "none",
+            "--run_name",
+            "x",
+        ];
+        assert_eq!(of(&words).unwrap(), ["m", "--data", "d", "--max-length=8"]);
+        let refused = of(&["--push_to_hub", "--json"]).unwrap_err();
+        assert!(refused.code() == 2 && refused.to_string().contains("--push-to-hub"), "{refused}");
+        assert_eq!(
+            expanded_words(&["deepwide", "eval", "--report-to", "x"]).unwrap().len(),
+            4,
+            "the parser refuses it"
+        );
+    }
+
+    #[test]
+    fn a_config_of_trl_is_read_by_its_own_keys() {
+        let text = "model_name_or_path: m\ndataset_name: null\nmax_seq_length: 8\nbf16_full_eval: false\n\
+                    report_to: [tensorboard]\nattn_implementation: sdpa\ncompletion_only_loss: true\n";
+        assert_eq!(with_file(text, &[]).unwrap(), ["m", "--max-length=8", "--completion-only-loss=true"]);
+        assert_eq!(
+            with_file(text, &["n", "--max_length=4"]).unwrap(),
+            ["n", "--max-length=4", "--completion-only-loss=true"]
+        );
+    }
+
+    #[test]
+    fn all_keys_that_are_refused_are_listed_with_their_lines() {
+        let said =
+            with_file("lr: 1\nlearning_rat: 2e-5\n\nfp16: true\nfoo_bar_baz: 1\nfsdp: full_shard\n", &[]).unwrap_err();
+        assert_eq!(said.code(), 3);
+        let said = said.to_string();
+        for part in [
+            "4 keys",
+            "line 2: learning_rat: is no option of sft; did you mean learning_rate?",
+            "line 4: fp16: found \"true\", expected false",
+            "line 5: foo_bar_baz: is no option of sft",
+            "line 6: fsdp: found \"full_shard\"",
+        ] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_named_with_its_line() {
+        for (text, line, key) in
+            [("data: a\nmax_length: long\n", 2, "max_length"), ("\nlr: [1, 2]", 2, "lr"), ("json: 3", 1, "json")]
+        {
+            let said = with_file(text, &["base"]).unwrap_err();
+            assert!(said.code() == 3 && said.to_string().contains(&format!("line {line}: {key}: ")), "{said}");
+        }
+        // The parser says what is wrong with the command line.
+        assert_eq!(with_file("json: true", &["base", "--max-length", "long"]).unwrap().len(), 4);
     }
 
     #[test]

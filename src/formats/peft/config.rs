@@ -4,13 +4,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::fault::PeftFault;
+use super::stacked::{Stacks, pattern};
 use crate::formats::Remark;
 use crate::formats::json::Pairs;
 use crate::lora::{LoraAdapter, LoraConfig, Modules, module_name};
 
 /// The content of an `adapter_config.json`.
 pub(super) struct Parsed {
+    /// With `target_parameters` as the linear maps that they hold.
     pub config: LoraConfig,
+    pub stacks: Stacks,
     /// `base_model_name_or_path`.
     pub base: Option<String>,
     pub remarks: Vec<Remark>,
@@ -58,10 +61,6 @@ const VARIANTS: [&str; 15] = [
 const CHANGES_BASE: &str =
     "true, false, \"gaussian\", \"eva\" or \"orthogonal\": others change the weights of the base";
 
-/// Updates of stacked parameters have one `A` for the gates and ups of all experts, which no adapter of single matrices has.
-const STACKED: &str = "null: experts as modules w1, w2, w3. An adapter of stacked experts must be merged by PEFT \
-                       (merge_and_unload), and its base be loaded from the result";
-
 /// Parses the text of an `adapter_config.json`.
 pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
     let pairs: Pairs<Value> = serde_json::from_slice(text)?;
@@ -79,9 +78,9 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
             return Err(PeftFault::Unsupported { key, found, expected: "null or false: a plain LoRA" });
         }
     }
-    if let Some(found) = keys.shift_remove("target_parameters").filter(|value| !is_off(value)) {
-        return Err(PeftFault::Unsupported { key: "target_parameters", found, expected: STACKED });
-    }
+    let parameters = keys.shift_remove("target_parameters").filter(|value| !is_off(value));
+    let parameters = parameters.map(|names| parsed::<Vec<String>>("target_parameters", names, "a list of names"));
+    let stacks = Stacks::parse(&parameters.transpose()?.unwrap_or_default())?;
     let bias = keys.shift_remove("bias").unwrap_or(json!("none"));
     if bias != "none" {
         return Err(PeftFault::Unsupported { key: "bias", found: bias, expected: "\"none\"" });
@@ -92,13 +91,14 @@ pub(super) fn parse(text: &[u8]) -> Result<Parsed, PeftFault> {
     {
         return Err(PeftFault::Unsupported { key: "init_lora_weights", found: init, expected: CHANGES_BASE });
     }
-    let config = lora_config(&mut keys)?;
+    let mut config = lora_config(&mut keys, stacks)?;
+    unstack(&mut config, stacks)?;
     keys.retain(|key, value| !WITHOUT_EFFECT.contains(&key.as_str()) && !is_off(value));
     let remarks = keys.into_iter().map(|(key, _)| Remark::UnknownKey { key }).collect();
-    Ok(Parsed { config, base, remarks })
+    Ok(Parsed { config, stacks, base, remarks })
 }
 
-fn lora_config(keys: &mut Map<String, Value>) -> Result<LoraConfig, PeftFault> {
+fn lora_config(keys: &mut Map<String, Value>, stacks: Stacks) -> Result<LoraConfig, PeftFault> {
     let defaults = LoraConfig::default();
     let layers: Option<Value> = take(keys, "layers_to_transform", "")?;
     let layers_to_transform = match layers {
@@ -112,7 +112,8 @@ fn lora_config(keys: &mut Map<String, Value>) -> Result<LoraConfig, PeftFault> {
         return Err(PeftFault::Unsupported { key: "layers_pattern", found: pattern, expected: "null or \"layers\"" });
     }
     let number_patterns = "an object of numbers";
-    let target_modules = modules(keys, "target_modules")?.ok_or(PeftFault::Unsupported {
+    let none = (!stacks.is_empty()).then(|| Modules::Named(Vec::new()));
+    let target_modules = modules(keys, "target_modules")?.or(none).ok_or(PeftFault::Unsupported {
         key: "target_modules",
         found: Value::Null,
         expected: "a list of names or a pattern",
@@ -128,6 +129,29 @@ fn lora_config(keys: &mut Map<String, Value>) -> Result<LoraConfig, PeftFault> {
         rank_pattern: in_order(take(keys, "rank_pattern", number_patterns)?),
         alpha_pattern: in_order(take(keys, "alpha_pattern", number_patterns)?),
     })
+}
+
+/// Names the linear maps of stacked parameters instead of these.
+fn unstack(config: &mut LoraConfig, stacks: Stacks) -> Result<(), PeftFault> {
+    if stacks.is_empty() {
+        return Ok(());
+    }
+    let Modules::Named(names) = &mut config.target_modules else {
+        let (found, expected) = (json!(config.target_modules.to_string()), "a list of names beside target_parameters");
+        return Err(PeftFault::Unsupported { key: "target_modules", found, expected });
+    };
+    if let Some(layers) = &config.layers_to_transform {
+        let (found, expected) = (json!(layers), "null beside target_parameters, which are of all layers");
+        return Err(PeftFault::Unsupported { key: "layers_to_transform", found, expected });
+    }
+    names.extend(stacks.modules().map(str::to_owned));
+    for (text, _) in &mut config.rank_pattern {
+        *text = pattern("rank_pattern", text)?;
+    }
+    for (text, _) in &mut config.alpha_pattern {
+        *text = pattern("alpha_pattern", text)?;
+    }
+    Ok(())
 }
 
 /// The pairs of an object in the order of the text.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::config::{Parsed, parse};
 use super::fault::{PeftError, PeftFault};
+use super::stacked::Stacks;
 use super::{CONFIG, MODEL, PREFIX, factor_names};
 use crate::config::DecoderConfig;
 use crate::error::{FileError, InFile};
@@ -28,6 +29,7 @@ pub struct PeftDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     config: LoraConfig,
+    stacks: Stacks,
     base: Option<String>,
     factors: SafetensorsFile,
     notices: Vec<Notice>,
@@ -49,7 +51,7 @@ impl PeftDirectory {
     pub fn open_on(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, CheckpointError> {
         let config_path = path.join(CONFIG);
         let text = read_bounded(&*disk, &config_path, CONFIG_LIMIT_BYTES)?;
-        let Parsed { config, base, remarks } = parse(&text).map_err(PeftError::at(&config_path))?;
+        let Parsed { config, stacks, base, remarks } = parse(&text).map_err(PeftError::at(&config_path))?;
         let factors = SafetensorsFile::open_on(disk.clone(), &path.join(MODEL))?;
         let mut notices: Vec<Notice> = remarks.into_iter().map(|remark| InFile::new(&config_path, remark)).collect();
         let copies = factors
@@ -57,7 +59,7 @@ impl PeftDirectory {
             .filter_map(|(name, _)| copied(name))
             .map(|name| Remark::BaseCopy { name: name.to_owned() });
         notices.extend(copies.map(|remark| InFile::new(factors.path(), remark)));
-        Ok(Self { disk, path: path.to_owned(), config, base, factors, notices })
+        Ok(Self { disk, path: path.to_owned(), config, stacks, base, factors, notices })
     }
 
     /// The directory.
@@ -97,6 +99,12 @@ impl PeftDirectory {
     /// [`CheckpointError::Safetensors`].
     pub fn read(&self, decoder: &DecoderConfig) -> Result<LoraAdapter, CheckpointError> {
         let in_config = |error| PeftError::new(self.path.join(CONFIG), PeftFault::Lora(error));
+        if !self.stacks.is_empty() && decoder.moe.is_none() {
+            let found = self.stacks.modules().collect::<Vec<_>>().into();
+            let fault =
+                PeftFault::Unsupported { key: "target_parameters", found, expected: "null: the base has no experts" };
+            return Err(PeftError::new(self.path.join(CONFIG), fault).into());
+        }
         let targets = self.config.targets(decoder).map_err(in_config)?;
         let mut unexpected: BTreeSet<&str> =
             self.factors.tensors().map(|(name, _)| name).filter(|name| copied(name).is_none()).collect();
@@ -114,20 +122,40 @@ impl PeftDirectory {
         for target in targets {
             let module = module_name(target.id).expect("a target is a linear map");
             let [rows, columns] = target.id.shape(decoder)[..] else { unreachable!("linear maps have two axes") };
-            let [a, b] = factor_names(&module);
-            self.check(&a, [target.rank, columns], "[rank, in_features]")?;
-            self.check(&b, [rows, target.rank], "[out_features, rank]")?;
+            let slice = self.stacks.slice(target.id, decoder);
+            let [a, b] = slice.as_ref().map_or_else(|| factor_names(&module), |slice| slice.names.clone());
+            let (num_rows, rank) = match &slice {
+                Some(slice) => (slice.num_rows, target.rank * slice.num_experts),
+                None => (rows, target.rank),
+            };
+            self.check(&a, [rank, columns], "[rank, in_features]")?;
+            self.check(&b, [num_rows, rank], "[out_features, rank]")?;
             for name in [&a, &b] {
                 unexpected.remove(name.as_str());
             }
-            found.push((target, [a, b]));
+            found.push((target, rows, [a, b], slice));
         }
         if let Some(name) = unexpected.first() {
             return Err(self.fault(PeftFault::UnexpectedTensor { name: (*name).to_owned() }).into());
         }
         let mut updates = BTreeMap::new();
-        for (LoraTarget { id, rank, scale }, [a, b]) in found {
-            let [a, b] = [self.factors.read_tensor(&a)?, self.factors.read_tensor(&b)?].map(|factor| factor.to_f32());
+        // Matrices of a stack read the same tensors.
+        let mut stacked: BTreeMap<[String; 2], [Vec<f32>; 2]> = BTreeMap::new();
+        for (LoraTarget { id, rank, scale }, rows, names, slice) in found {
+            let read = || -> Result<[Vec<f32>; 2], CheckpointError> {
+                let [a, b] = &names;
+                Ok([self.factors.read_tensor(a)?, self.factors.read_tensor(b)?].map(|factor| factor.to_f32()))
+            };
+            let [a, b] = match slice {
+                None => read()?,
+                Some(slice) => {
+                    if !stacked.contains_key(&names) {
+                        stacked.insert(names.clone(), read()?);
+                    }
+                    let [a, b] = &stacked[&names];
+                    slice.cut(a, b, rank, rows)
+                }
+            };
             updates.insert(id, Arc::new(LowRank { a, b, rank, scale }));
         }
         Ok(LoraAdapter::new(self.config.clone(), decoder, updates).map_err(in_config)?)

@@ -2,11 +2,12 @@
 //!
 //! The factors of `model.layers.0.self_attn.q_proj` are `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`,
 //! `[rank, in]`, and `….lora_B.weight`, `[out, rank]`. Experts have the names of Mixtral in transformers 4, one module per matrix;
-//! PEFT converts them for transformers 5 when it loads them.
+//! PEFT converts them for transformers 5 when it loads them. What it saves of those adapts stacked parameters, which are read.
 
 mod config;
 mod directory;
 mod fault;
+mod stacked;
 mod write;
 
 pub use directory::PeftDirectory;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::document::Document;
 use super::error::{MergeFault, MergeNotice, MergeRule, Position};
-use super::fields::{Fields, closest};
+use super::fields::Fields;
 use super::model_ref::{ModelRef, Models};
 use super::yaml::Node;
+use crate::error::closest;
 use crate::weights::Dtype;
 
 /// A config of `mergekit-moe` that makes a Mixtral.

@@ -7,11 +7,11 @@ use super::chat_template::ChatTemplate;
 use super::document::Document;
 use super::error::{MergeFault, MergeNotice, MergeRule, Position};
 use super::field_fault::FieldFault;
-use super::fields::{Fields, closest};
+use super::fields::Fields;
 use super::model_ref::{ModelRef, Models};
 use super::setting::Setting;
 use super::yaml::{Node, Value};
-use crate::error::quoted;
+use crate::error::{closest, quoted};
 use crate::weights::Dtype;
 
 /// A config of mergekit's `passthrough` method.
