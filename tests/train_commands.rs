@@ -384,7 +384,7 @@ fn bad_input_is_refused_before_any_work() {
     std::fs::create_dir(root.path().join("shards")).unwrap();
     std::fs::write(root.path().join("shards/dataset.json"), "{}").unwrap();
     std::fs::write(root.path().join("empty.jsonl"), "\n\n").unwrap();
-    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 2), "chosen": format!(" {} a", text(n, 9)), "rejected": format!(" {} b", text(n, 9))});
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 2), "chosen": format!(" {} {}", text(n, 9), text(n + 1, 1)), "rejected": format!(" {} {}", text(n, 9), text(n + 2, 1))});
     file(root.path(), "alike.jsonl", row);
     let text = ["sft", BASE, "--data", "text.jsonl"];
     let with = |option, value| [&text[..], &[option, value]].concat();
