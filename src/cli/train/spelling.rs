@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_config_of_trl_is_read_by_its_own_keys() {
-        let text = "model_name_or_path: m\ndataset_name: null\nmax_seq_length: 8\nbf16_full_eval: false\n\
+        let text = "model_name_or_path: m\ndata: null\nmax_seq_length: 8\nbf16_full_eval: false\n\
                     report_to: [tensorboard]\nattn_implementation: sdpa\ncompletion_only_loss: true\n";
         assert_eq!(with_file(text, &[]).unwrap(), ["m", "--max-length=8", "--completion-only-loss=true"]);
         assert_eq!(
