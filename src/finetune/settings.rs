@@ -9,10 +9,9 @@ use serde_json::Value;
 
 use super::passes::PassSize;
 use crate::data::Mixture;
-use crate::kernel::attention::skips_masked_keys;
 use crate::load::Precision;
 use crate::lora::{LoraConfig, Modules};
-use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule};
+use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule, Targets};
 use crate::weights::split_mix;
 
 /// Everything that the weights of a run depend on besides its base and its data.
@@ -127,7 +126,7 @@ impl Settings {
         PassSize {
             micro_batch_size: self.micro_batch_size,
             max_length: sequences_of_row * self.max_length,
-            is_padded: !skips_masked_keys(device),
+            is_padded: Targets::are_padded(device),
         }
     }
 

@@ -39,6 +39,11 @@ impl Targets {
         (TokenBatch::packed(&inputs, device), Self::of_rows(rows, starts, device))
     }
 
+    /// Whether rows of different lengths stay rows, padded to the longest, on this device.
+    pub fn are_padded(device: &Device) -> bool {
+        !skips_masked_keys(device)
+    }
+
     /// As [`Self::packed`], but rows of different lengths become one, so that nothing is computed for padding, where
     /// attention skips the keys of other documents.
     ///
@@ -47,7 +52,7 @@ impl Targets {
     pub fn without_padding<R: AsRef<[E]>, E: Borrow<Example>>(rows: &[R], device: &Device) -> (TokenBatch, Self) {
         let inputs = inputs_of(rows);
         let is_full = inputs.windows(2).all(|pair| num_inputs(&pair[0]) == num_inputs(&pair[1]));
-        if is_full || !skips_masked_keys(device) {
+        if is_full || Self::are_padded(device) {
             return Self::packed(rows, device);
         }
         let starts = inputs.iter().scan(0, |end, row| {
