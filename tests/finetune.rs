@@ -6,7 +6,7 @@ use std::path::Path;
 use deepwide::config::DecoderConfig;
 use deepwide::data::{Document, Example};
 use deepwide::finetune::{
-    Checkpoints, Control, DataSettings, Ended, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference,
+    Checkpoints, Control, DataSettings, Ended, Event, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference,
     Progress, Row, Rows, Run, Settings, Start, Task, TextRows,
 };
 use deepwide::formats::Sidecar;
@@ -18,6 +18,7 @@ use deepwide::output::disk::disk;
 use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule, first_nonfinite};
 use deepwide::weights::{MemoryWeights, WeightSource};
 
+use crate::grow::faults::full_at;
 use crate::pico;
 
 const NUM_STEPS: usize = 7;
@@ -417,6 +418,58 @@ fn a_checkpoint_with_the_optimizer_of_another_step_is_not_used() {
     assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
     let error = checkpoints.at(&checkpoints.path(2)).unwrap_err();
     assert!(error.to_string().contains("checkpoint-3\": is newer than"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_a_later_format_is_refused() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let path = root.path().join(format!("checkpoint-{NUM_STEPS}"));
+    let change = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = serde_json::from_slice(&std::fs::read(path.join(name)).unwrap()).unwrap();
+        change(&mut json);
+        std::fs::write(path.join(name), json.to_string()).unwrap();
+    };
+    change("trainer_state.json", &|state| state["deepwide"]["format"] = 1000.into());
+    // Whole, as a later version would have written it.
+    let state = std::fs::read(path.join("trainer_state.json")).unwrap();
+    change("deepwide.json", &|receipt| {
+        let files = receipt["files"].as_array_mut().unwrap();
+        let file = files.iter_mut().find(|file| file["name"] == "trainer_state.json").unwrap();
+        file["size_bytes"] = state.len().into();
+        file["blake3"] = blake3::hash(&state).to_hex().as_str().into();
+    });
+    let error = Checkpoints::new(disk(), root.path(), None).at(&path).unwrap_err();
+    assert!(error.to_string().contains("found format 1000, expected"), "{error}");
+}
+
+#[test]
+fn a_full_disk_loses_no_earlier_checkpoint() {
+    let (rows, settings, sidecar) = (rows(), settings(None), Sidecar::nothing());
+    let device = pico::device().autodiff();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let mut num_failed = 0;
+    for call in (0..).step_by(11) {
+        let root = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(full_at(call), root.path(), Some(1));
+        let run =
+            Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start(&dense(), None, &settings)).unwrap();
+        let mut num_saved = 0;
+        let result = run.finish(&|| false, &mut |event| num_saved += usize::from(matches!(event, Event::Saved(_))));
+        let newest = Checkpoints::new(disk(), root.path(), None).newest(&mut |path, why| panic!("{path:?}: {why}"));
+        let newest = newest.unwrap().map_or(0, |resumed| resumed.progress.step);
+        if result.is_ok() {
+            assert_eq!((newest, num_saved), (NUM_STEPS, NUM_STEPS));
+            break;
+        }
+        // One may be complete and not yet told.
+        assert!((num_saved..=num_saved + 1).contains(&newest), "call {call}: {newest} after {num_saved}");
+        num_failed += 1;
+    }
+    assert!(num_failed > 5, "{num_failed} calls failed");
 }
 
 #[test]

@@ -146,6 +146,12 @@ impl WriteFile for FailingFile<Box<dyn WriteFile>> {
     }
 }
 
+/// The disk, on which the call of this number finds no space.
+pub fn full_at(call: usize) -> Arc<dyn Disk> {
+    let state = State { calls: AtomicUsize::new(0), fails_at: call, fault: Fault::Enospc };
+    Arc::new(Failing { inner: disk(), state: Arc::new(state) })
+}
+
 /// What `grow` does, on the given disk: opens, grows deep and wide, writes all files, the receipt last.
 fn grow(disk: Arc<dyn Disk>, base: &Path, out: &Path, existing: Existing) -> Result<(), CheckpointError> {
     let base = Checkpoint::open_on(disk.clone(), base)?;

@@ -2,7 +2,7 @@
 
 mod command;
 mod copied;
-mod faults;
+pub mod faults;
 mod kills;
 mod memory;
 mod merges;
