@@ -298,34 +298,39 @@ fn operation_and_kernel(name: &str) -> Option<(&str, &str)> {
     Some((path.split("::").next()?, path.rsplit("::").nth(1)?))
 }
 
-/// With `CUDA_SOURCES` in the environment, each source is written to a file of that folder whose name is
-/// `sm_VERSION.MODEL.OPERATION.KERNEL.INDEX.SHARED_BYTES.cu`.
-#[test]
-fn each_kernel_has_cuda_source() {
-    for version in [80, 90] {
-        let recorded = Sources::default();
-        let client = Recorder::open(version, recorded.clone());
-        for (model, shape) in &SHAPES {
-            launch_all(&client, shape);
-            client.flush().expect("all have been compiled");
-            let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
-            let ours: Vec<_> = sources
-                .iter()
-                .filter_map(|((name, text), shared_bytes)| {
-                    let (operation, kernel) = operation_and_kernel(name)?;
-                    Some((operation, kernel, text, shared_bytes))
-                })
-                .collect();
-            for operation in
-                ["adamw", "attention", "expert_mlp", "linear_cross_entropy", "rms_norm", "rope", "silu_mul"]
-            {
-                assert!(ours.iter().any(|(found, ..)| *found == operation), "{operation} launches no kernel");
-            }
-            for (index, (operation, kernel, text, shared_bytes)) in ours.into_iter().enumerate() {
-                assert!(text.contains("__global__"), "{operation}, {kernel}: {text}");
-                if let Some(folder) = std::env::var_os("CUDA_SOURCES") {
-                    let file = format!("sm_{version}.{model}.{operation}.{kernel}.{index}.{shared_bytes}.cu");
-                    std::fs::write(std::path::Path::new(&folder).join(file), text).expect("a folder to write to");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With `CUDA_SOURCES` in the environment, each source is written to a file of that folder whose name is
+    /// `sm_VERSION.MODEL.OPERATION.KERNEL.INDEX.SHARED_BYTES.cu`.
+    #[test]
+    fn each_kernel_has_cuda_source() {
+        for version in [80, 90] {
+            let recorded = Sources::default();
+            let client = Recorder::open(version, recorded.clone());
+            for (model, shape) in &SHAPES {
+                launch_all(&client, shape);
+                client.flush().expect("all have been compiled");
+                let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
+                let ours: Vec<_> = sources
+                    .iter()
+                    .filter_map(|((name, text), shared_bytes)| {
+                        let (operation, kernel) = operation_and_kernel(name)?;
+                        Some((operation, kernel, text, shared_bytes))
+                    })
+                    .collect();
+                for operation in
+                    ["adamw", "attention", "expert_mlp", "linear_cross_entropy", "rms_norm", "rope", "silu_mul"]
+                {
+                    assert!(ours.iter().any(|(found, ..)| *found == operation), "{operation} launches no kernel");
+                }
+                for (index, (operation, kernel, text, shared_bytes)) in ours.into_iter().enumerate() {
+                    assert!(text.contains("__global__"), "{operation}, {kernel}: {text}");
+                    if let Some(folder) = std::env::var_os("CUDA_SOURCES") {
+                        let file = format!("sm_{version}.{model}.{operation}.{kernel}.{index}.{shared_bytes}.cu");
+                        std::fs::write(std::path::Path::new(&folder).join(file), text).expect("a folder to write to");
+                    }
                 }
             }
         }
