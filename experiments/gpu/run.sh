@@ -56,7 +56,6 @@ step() {
     fi
 }
 
-
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >"$out/gpu.csv"
     nvidia-smi --query-gpu=timestamp,power.draw,memory.used,utilization.gpu,clocks.sm --format=csv --loop=1 >>"$out/power.csv" &
@@ -66,7 +65,7 @@ else
     on=cpu
 fi
 
-# 1. Parity: every device is opened, which compares its operations with those of the CPU; then losses of a whole model.
+# 1. Parity: every device is opened, which compares its operations with those of the CPU.
 step doctor.json "$DEEPWIDE" doctor --json
 for shape in $shapes; do
     step "made.$shape" "$PYTHON" "$here/peer.py" make "$shape" "$MODELS/$shape"

@@ -23,11 +23,11 @@ pub struct Dataset<T> {
     pub names: Vec<String>,
     /// The files with their formats.
     pub formats: Vec<(PathBuf, RecordFormat)>,
-    /// What became of the records.
+    /// The records by outcome.
     pub counts: RecordCounts,
 }
 
-/// What a record comes to.
+/// The outcome of encoding a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoded<T> {
     /// All of it.
@@ -40,7 +40,7 @@ pub enum Encoded<T> {
     Untrained,
 }
 
-/// Records by what they come to. Each is counted once.
+/// Records by outcome. Each is counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordCounts {
     /// Whole items.

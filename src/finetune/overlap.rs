@@ -1,4 +1,4 @@
-//! Examples that are evaluated and trained, on which a held-out loss is too good.
+//! Examples that are both evaluated and trained on, which make a held-out loss too low.
 
 use std::collections::HashSet;
 

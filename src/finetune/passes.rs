@@ -42,7 +42,8 @@ impl PassSize {
         ENOUGH_TOKENS.min(self.micro_batch_size.saturating_mul(self.max_length))
     }
 
-    fn num_tokens(&self, lens: &[usize]) -> usize {
+    /// Tokens that are computed for sequences of these lengths, padding included.
+    pub fn num_tokens(&self, lens: &[usize]) -> usize {
         if self.is_padded { lens.len() * lens.iter().max().unwrap_or(&0) } else { lens.iter().sum() }
     }
 }

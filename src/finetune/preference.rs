@@ -132,7 +132,7 @@ impl Task for Preference<'_> {
         let lens = indices.iter().map(|index| {
             let lens = self.pair(*index).sides().map(|side| side.inputs().len());
             num_tokens += (lens[0] + lens[1]) as u64;
-            if size.is_padded { 2 * lens[0].max(lens[1]) } else { lens[0] + lens[1] }
+            size.num_tokens(&lens)
         });
         let lens: Vec<usize> = lens.collect();
         let batches = size.cut(&lens).into_iter().map(|pairs| {

@@ -120,12 +120,16 @@ impl Settings {
         if self.bf16 { Precision::Mixed } else { Precision::FLOAT32 }
     }
 
+    /// Sequences of a row: both completions of a pair.
+    pub fn sequences_of_row(&self) -> usize {
+        if self.dpo.is_some() { 2 } else { 1 }
+    }
+
     /// How updates are cut into passes on this device.
     pub fn pass_size(&self, device: &Device) -> PassSize {
-        let sequences_of_row = if self.dpo.is_some() { 2 } else { 1 };
         PassSize {
             micro_batch_size: self.micro_batch_size,
-            max_length: sequences_of_row * self.max_length,
+            max_length: self.sequences_of_row() * self.max_length,
             is_padded: Targets::are_padded(device),
         }
     }

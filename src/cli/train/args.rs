@@ -72,7 +72,7 @@ pub struct TrainingArgs {
 
     /// Rows per forward and backward pass
     ///
-    /// Short rows are joined: a pass takes more of them while it has at most 512 tokens, and no more than rows of --max-length would have.
+    /// Short rows share a pass: it takes more rows up to 512 tokens, but never more tokens than this many rows of --max-length have.
     #[arg(long, alias = "micro-batch-size", value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "Optimization")]
     pub per_device_train_batch_size: usize,
     /// Passes per update
@@ -222,8 +222,8 @@ pub struct TrainingArgs {
     pub json: bool,
     /// YAML file with any of these options, as key: value; the command line wins
     ///
-    /// Names may contain underscores, as in max_length: 512. Flags are true or false. Configs of TRL are read, too: model_name_or_path
-    /// is BASE, keys that change nothing are told, and all that ask for something else are refused.
+    /// Names may contain underscores, as in max_length: 512. Flags are true or false. Configs of TRL work too: model_name_or_path
+    /// is BASE, keys without effect are listed in a note, and keys that ask for anything else are refused.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub config: Option<PathBuf>,
 }

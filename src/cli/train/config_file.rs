@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::options::Options;
+use super::options::{Options, Words};
 use super::trl::{self, BASE, Reading};
 use crate::cli::failure::Failure;
 use crate::error::{closest, cut, quoted};
@@ -45,17 +45,6 @@ impl Entry {
     }
 }
 
-/// The words that a file comes to.
-#[derive(Debug, Default)]
-pub(super) struct FileWords {
-    /// Options.
-    pub words: Vec<OsString>,
-    /// The base, if the file names one.
-    pub base: Option<OsString>,
-    /// Keys whose value changes nothing.
-    pub unused: Vec<String>,
-}
-
 impl ConfigFile {
     /// Reads a file.
     ///
@@ -77,12 +66,12 @@ impl ConfigFile {
         Ok(Self { path: format!("{path:?}"), entries: flat })
     }
 
-    /// The words of the options that `given` has not.
+    /// The options that `given` does not have.
     ///
     /// # Errors
     /// All keys that are no options, and values of TRL's keys that ask for something else.
-    pub(super) fn words(&self, options: Options<'_>, given: &[OsString]) -> Result<FileWords, Failure> {
-        let mut found = FileWords::default();
+    pub(super) fn words(&self, options: Options<'_>, given: &[OsString]) -> Result<Words, Failure> {
+        let mut found = Words::default();
         let mut refused = Vec::new();
         for entry in &self.entries {
             if let Err(reason) = self.add(entry, options, given, &mut found) {
@@ -101,13 +90,7 @@ impl ConfigFile {
         }
     }
 
-    fn add(
-        &self,
-        entry: &Entry,
-        options: Options<'_>,
-        given: &[OsString],
-        found: &mut FileWords,
-    ) -> Result<(), String> {
+    fn add(&self, entry: &Entry, options: Options<'_>, given: &[OsString], found: &mut Words) -> Result<(), String> {
         let name = entry.name();
         let reading = if options.find(&name).is_some() { None } else { options.trl(&name) };
         let option = match reading {
@@ -127,7 +110,7 @@ impl ConfigFile {
             (Some(Reading::Renamed(BASE)), _) => found.base = values.first().map(OsString::from),
             (_, Some(arg)) if !options.is_given(arg, given) => {
                 let kept = values.iter().filter(|value| !trl::is_default(option, value));
-                found.words.extend(kept.filter_map(|value| word(arg, option, value)));
+                found.options.extend(kept.filter_map(|value| word(arg, option, value)));
             }
             (_, Some(_)) => {}
             (_, None) => return Err(unknown(options, &name)),
@@ -135,7 +118,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    /// Says which line of the file has the value that the parser of options refused; `None` if it is of the command line.
+    /// The failure with the line of the file whose value the parser refused; `None` if the value is from the command line.
     pub(super) fn blame(&self, error: &clap::Error, options: Options<'_>, given: &[OsString]) -> Option<Failure> {
         let text = |kind| match error.get(kind) {
             Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -143,11 +126,11 @@ impl ConfigFile {
         };
         let refused = text(ContextKind::InvalidArg)?.split_whitespace().next()?;
         let arg = options.find(refused.trim_start_matches('-').split('=').next()?)?;
-        let is_it = |entry: &&Entry| match options.trl(&entry.name()) {
+        let sets_it = |entry: &&Entry| match options.trl(&entry.name()) {
             Some(Reading::Renamed(option)) => option == arg.get_id().as_str().replace('_', "-"),
             _ => options.find(&entry.name()).is_some_and(|found| found.get_id() == arg.get_id()),
         };
-        let entry = self.entries.iter().rev().find(is_it).filter(|_| !options.is_given(arg, given))?;
+        let entry = self.entries.iter().rev().find(sets_it).filter(|_| !options.is_given(arg, given))?;
         let expected = match error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(values)) if !values.is_empty() => {
                 format!("expected one of {}", values.join(", "))

@@ -8,13 +8,12 @@ use crate::profile::training_memory::{TrainingMemory, TrainingShape};
 use crate::train::ParamNames;
 use crate::weights::WeightSource;
 
-/// Two lines. `longest_row` has this many inputs; `resident` is the memory of the process before the model was loaded.
+/// Two lines. The longest sequence of a row has `longest_row` inputs; `resident` is the memory of the process before the model was loaded.
 pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, resident: u64) -> String {
     let (config, settings) = (job.growth.source.config(), job.settings);
     let parameters = count_parameters(config);
     let num_trained = ParamNames::of(model).num_trained_elements;
-    // Both sides of a pair are in one pass.
-    let longest = if settings.dpo.is_some() { 2 * longest_row } else { longest_row };
+    let longest = settings.sequences_of_row() * longest_row;
     let num_tokens = settings.pass_size(&job.device).most_tokens(settings.batch_size, longest);
     let memory = TrainingMemory::foresee(
         config,

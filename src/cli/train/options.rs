@@ -14,6 +14,17 @@ const EXCLUSIVE: [&[&str]; 4] = [
     &["warmup_steps", "warmup_ratio"],
 ];
 
+/// Options as words for the parser.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// `--name=value`, or words of a command line as they are.
+    pub options: Vec<OsString>,
+    /// The base, if TRL's key names one.
+    pub base: Option<OsString>,
+    /// TRL's keys that change nothing.
+    pub unused: Vec<String>,
+}
+
 /// The options of a command.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Options<'a> {

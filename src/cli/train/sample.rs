@@ -14,7 +14,7 @@ const SHOWN: usize = 600;
 const DIM: &str = "\x1b[2m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Prints the format of each file, and what became of the records.
+/// Prints the format of each file, and the number of records by outcome.
 pub(super) fn tell_formats<T>(dataset: &Dataset<T>) {
     for (path, format) in &dataset.formats {
         let format: &RecordFormat = format;
@@ -23,7 +23,7 @@ pub(super) fn tell_formats<T>(dataset: &Dataset<T>) {
     console::tell(in_words(dataset.counts));
 }
 
-/// `10 records: 6 whole, 2 cut to --max-length; left out: 1 cut off before its first trained token, 1 empty or two alike`.
+/// The counts in a line, without those that are 0.
 fn in_words(counts: RecordCounts) -> String {
     let RecordCounts { whole, cut, cut_off, untrained } = counts;
     let part = |count: usize, what: &str| (count > 0).then(|| format!("{count} {what}"));
@@ -39,11 +39,11 @@ fn in_words(counts: RecordCounts) -> String {
     format!("{total} {records}: {kept}{left_out}")
 }
 
-/// Warns of evaluated items that are trained, too.
+/// Warns of evaluated records that are also trained on.
 pub(super) fn tell_overlap(num_shared: usize, num_evaluated: usize) {
     if num_shared > 0 {
         console::tell(format_args!(
-            "warning: {num_shared} of {num_evaluated} evaluated records are trained, too: the held-out loss is too good"
+            "warning: {num_shared} of {num_evaluated} evaluated records are trained, too: expect the held-out loss to be too low"
         ));
     }
 }

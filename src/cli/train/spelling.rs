@@ -1,13 +1,13 @@
 //! Options as TRL's users write them: `--max_length`, `--bf16 true`, TRL's own names, and files of options by `--config`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command};
 
-use super::config_file::{ConfigFile, FileWords};
-use super::options::{Options, option_name};
+use super::config_file::ConfigFile;
+use super::options::{Options, Words, option_name};
 use super::trl::{self, BASE, Reading};
 use crate::cli::console;
 use crate::cli::failure::Failure;
@@ -31,14 +31,14 @@ pub fn expanded(words: impl IntoIterator<Item = OsString>, program: &Command) ->
     let options = Options { program, command, is_training: TRAINING.contains(&name) };
     words.iter_mut().for_each(|word| *word = dashed(word));
     let file = take_config(&mut words)?;
-    let Spelled { mut words, base, mut unused } = spelled(words, options)?;
+    let Words { options: mut words, base, mut unused } = spelled(words, options)?;
     if let Some(base) = base {
         words.insert(at + 1, base);
     }
     if let Some(file) = file {
         let file = ConfigFile::read(Path::new(&file))?;
         let given = words.clone();
-        let FileWords { words: more, base, unused: more_unused } = file.words(options, &given)?;
+        let Words { options: more, base, unused: more_unused } = file.words(options, &given)?;
         words.extend(more);
         unused.extend(more_unused);
         if let Some(base) = base.filter(|_| lacks_base(program, &words)) {
@@ -64,68 +64,60 @@ fn take_config(words: &mut Vec<OsString>) -> Result<Option<String>, Failure> {
     }
 }
 
-/// A command line in the spelling of this crate.
-#[derive(Debug, Default)]
-struct Spelled {
-    words: Vec<OsString>,
-    /// The base by TRL's name.
-    base: Option<OsString>,
-    /// TRL's options that change nothing.
-    unused: Vec<String>,
-}
-
-/// Removes the values of flags, and reads TRL's options.
-fn spelled(words: Vec<OsString>, options: Options<'_>) -> Result<Spelled, Failure> {
-    let mut spelled = Spelled::default();
+/// A command line in the spelling of this crate: flags without values, and TRL's options as those that they stand for.
+fn spelled(words: Vec<OsString>, options: Options<'_>) -> Result<Words, Failure> {
+    let mut found = Words::default();
     let mut words = words.into_iter().peekable();
     while let Some(word) = words.next() {
         let text = word.to_str().unwrap_or_default().to_owned();
-        let Some(name) = text.strip_prefix("--").map(|name| name.split('=').next().unwrap_or_default()) else {
-            spelled.words.push(word);
+        let Some(text) = text.strip_prefix("--") else {
+            found.options.push(word);
             continue;
         };
-        let attached = text.split_once('=').map(|(_, value)| value.to_owned());
-        if let Some(arg) = options.find(name) {
-            let is_flag = matches!(arg.get_action(), ArgAction::SetTrue);
-            let value = match attached {
-                None if is_flag => words.next_if(|next| truth(next).is_some()).as_ref().and_then(truth),
-                attached => attached.as_ref().map(OsString::from).as_ref().filter(|_| is_flag).and_then(truth),
-            };
-            match value {
-                Some(true) => spelled.words.push(format!("--{name}").into()),
-                Some(false) => {}
-                None => spelled.words.push(word),
+        let (name, attached) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        match (options.find(name), options.trl(name)) {
+            (Some(arg), _) if matches!(arg.get_action(), ArgAction::SetTrue) => {
+                let next = || words.next_if(|next| truth(next).is_some());
+                match attached.map(OsString::from).or_else(next).as_deref().and_then(truth) {
+                    Some(true) => found.options.push(format!("--{name}").into()),
+                    Some(false) => {}
+                    None => found.options.push(word),
+                }
             }
-            continue;
-        }
-        let Some(reading) = options.trl(name) else {
-            spelled.words.push(word);
-            continue;
-        };
-        let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
-        let value = attached.map(OsString::from).or_else(|| words.next_if(is_value));
-        match (reading, value) {
-            (Reading::Renamed(BASE), value) => spelled.base = value,
-            (Reading::Renamed(option), None) => spelled.words.push(format!("--{option}").into()),
-            (Reading::Renamed(option), Some(value)) => {
-                let mut word = OsString::from(format!("--{option}="));
-                word.push(value);
-                spelled.words.push(word);
+            (None, Some(reading)) => {
+                let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
+                let value = attached.map(OsString::from).or_else(|| words.next_if(is_value));
+                read_trl(reading, name, value, &mut found)?;
             }
-            (Reading::NoEffect, _) => spelled.unused.push(format!("--{name}")),
-            (Reading::Only(accepted), value) => {
-                let value = value.map_or_else(|| "true".to_owned(), |value| value.to_string_lossy().into_owned());
-                trl::check(accepted, &value)
-                    .map_err(|reason| Failure::usage(reason).for_option(format_args!("--{name}")))?;
-                spelled.unused.push(format!("--{name}"));
-            }
+            _ => found.options.push(word),
         }
     }
-    Ok(spelled)
+    Ok(found)
+}
+
+/// Adds an option of TRL and its value.
+fn read_trl(reading: Reading, name: &str, value: Option<OsString>, found: &mut Words) -> Result<(), Failure> {
+    match (reading, value) {
+        (Reading::Renamed(BASE), value) => found.base = value,
+        (Reading::Renamed(option), None) => found.options.push(format!("--{option}").into()),
+        (Reading::Renamed(option), Some(value)) => {
+            let mut word = OsString::from(format!("--{option}="));
+            word.push(value);
+            found.options.push(word);
+        }
+        (Reading::NoEffect, _) => found.unused.push(format!("--{name}")),
+        (Reading::Only(accepted), value) => {
+            let value = value.map_or_else(|| "true".to_owned(), |value| value.to_string_lossy().into_owned());
+            trl::check(accepted, &value)
+                .map_err(|reason| Failure::usage(reason).for_option(format_args!("--{name}")))?;
+            found.unused.push(format!("--{name}"));
+        }
+    }
+    Ok(())
 }
 
 /// The value of a flag, as argparse reads it for transformers.
-fn truth(word: &OsString) -> Option<bool> {
+fn truth(word: &OsStr) -> Option<bool> {
     match word.to_str()?.to_ascii_lowercase().as_str() {
         "true" => Some(true),
         "false" => Some(false),

@@ -12,7 +12,7 @@ pub(super) enum Reading {
     Renamed(&'static str),
     /// Its value changes nothing here.
     NoEffect,
-    /// What it asks for is done with these values, and cannot be with others.
+    /// Accepted with these values, with which it changes nothing; others are not supported.
     Only(&'static [&'static str]),
 }
 

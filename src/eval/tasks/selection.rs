@@ -74,9 +74,9 @@ impl Selection {
         for name in names {
             if LEADERBOARD.contains(&name.as_str()) {
                 selection.add_leaderboard(num_fewshot)?;
-                continue;
+            } else {
+                expand(name).iter().try_for_each(|name| selection.add(name, num_fewshot))?;
             }
-            expand(name).iter().try_for_each(|name| selection.add(name, num_fewshot))?;
         }
         Ok(selection)
     }

@@ -119,9 +119,8 @@ pub(super) fn pattern(key: &'static str, text: &str) -> Result<String, PeftFault
     };
     // Names may be plain, or escaped as PEFT writes them.
     let before = before.replace("\\.", ".");
-    let is_of_all = ["", ".*.", "experts.", "mlp.experts.", "mlp."].contains(&before.as_str())
-        || [".*.experts.", ".*.mlp.experts.", ".*.mlp."].contains(&before.as_str());
-    match is_of_all {
+    let before = before.strip_prefix(".*.").unwrap_or(&before);
+    match ["", "experts.", "mlp.experts.", "mlp."].contains(&before) {
         true => Ok((*modules).to_owned()),
         false => Err(PeftFault::Unsupported { key, found: Value::from(text), expected: EXPECTED_PATTERN }),
     }

@@ -83,7 +83,7 @@ pub fn scores(sizes: &Sizes) -> Shared<[f32]> {
     Shared::<[f32]>::new_slice(comptime!(sizes.tile * sizes.tile))
 }
 
-/// What the vectors of a tile are.
+/// The kind of vectors in a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Vectors {
     /// Heads of queries.
