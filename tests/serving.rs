@@ -14,7 +14,7 @@ use deepwide::tokenizer::Tokenizer;
 use deepwide::weights::{Dtype, MemoryWeights};
 use serde_json::{Value, json};
 
-use crate::grow::{deepwide, printed, run};
+use crate::grow::{deepwide, deepwide_for_signals, printed, run};
 
 const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}\
                         {% if add_generation_prompt %}assistant{% endif %}";
@@ -57,7 +57,7 @@ struct Server {
 
 impl Server {
     fn start(options: &[&str]) -> Self {
-        let mut child = deepwide()
+        let mut child = deepwide_for_signals()
             .arg("serve")
             .arg(mixture())
             .args(["--port", "0"])

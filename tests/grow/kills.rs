@@ -99,12 +99,18 @@ fn killed_at_any_moment_the_output_is_complete_or_absent() {
     assert!(killed_early > 3, "{killed_early} of {} kills came during the run", killed_early + ended);
 }
 
-/// As [`growing`], with the default action for signals, which the tests may inherit as ignored, as under nohup.
+/// As [`growing`], of a program that takes signals.
 #[cfg(target_os = "linux")]
 fn growing_for_signals(base: &Path, out: &Path) -> Child {
-    let mut command = std::process::Command::new("env");
-    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "-q", "--dus", "0"]);
-    command.arg(base).arg(out).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    let mut command = super::deepwide_for_signals();
+    command
+        .args(["grow", "-q", "--dus", "0"])
+        .arg(base)
+        .arg(out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 #[cfg(target_os = "linux")]
@@ -145,9 +151,8 @@ fn a_signal_during_a_check_ends_it_and_keeps_the_output() {
         let folder = root.path().join(signal);
         fs::create_dir(&folder).unwrap();
         let out = folder.join("out");
-        let mut command = std::process::Command::new("env");
-        command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide"), "grow", "--dus", "0", "--json"]);
-        command.args(["--check", "--check-text"]).args([&text, &base, &out]);
+        let mut command = super::deepwide_for_signals();
+        command.args(["grow", "--dus", "0", "--json", "--check", "--check-text"]).args([&text, &base, &out]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         while !out.exists() && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));

@@ -22,7 +22,20 @@ use deepwide::weights::{Dtype, MemoryWeights};
 
 /// The program.
 pub fn deepwide() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_deepwide"));
+    offline(Command::new(env!("CARGO_BIN_EXE_deepwide")))
+}
+
+/// The program with the default action for signals, which the tests may inherit as ignored, as under nohup.
+pub fn deepwide_for_signals() -> Command {
+    if !cfg!(target_os = "linux") {
+        return deepwide();
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_deepwide")]);
+    offline(command)
+}
+
+fn offline(mut command: Command) -> Command {
     command.env_remove("HF_TOKEN").env("HF_HUB_OFFLINE", "1");
     command
 }
