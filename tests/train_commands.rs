@@ -219,6 +219,35 @@ fn an_adapter_is_written_as_peft_does_and_merges() {
 }
 
 #[test]
+fn a_model_with_an_adapter_is_the_one_that_merge_lora_writes() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    std::fs::write(root.path().join("text.txt"), words().join(" ")).unwrap();
+    assert!(run(root.path(), &["grow", "--dus", "2", BASE, "deep"]).status.success());
+    let lora = ["--use-peft", "--lora-r", "2", "--learning-rate", "1e-1"];
+    done(root.path(), &[&["sft", "deep", "--data", "text.jsonl", "-o", "adapter"], &lora[..]].concat());
+    assert!(run(root.path(), &["merge-lora", "deep", "adapter", "merged"]).status.success());
+    let nats = |model: &[&str]| {
+        let words = [&["perplexity"], model, &["-f", "text.txt", "-c", "16", "--json"]].concat();
+        let Output { status, stdout, stderr } = run(root.path(), &words);
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "{said}");
+        let record: serde_json::Value = serde_json::from_slice(&stdout).unwrap();
+        (record["nats_per_token"].as_f64().unwrap(), said)
+    };
+    let (merged, (adapted, said)) = (nats(&["merged"]).0, nats(&["deep", "--lora", "adapter"]));
+    assert_eq!(adapted, merged);
+    assert!(!said.contains("warning"), "{said}");
+    assert_ne!(nats(&["deep"]).0, merged);
+    // The same weights, but those of another file.
+    let (adapted, said) = nats(&[BASE, "--dus", "2", "--lora", "adapter"]);
+    assert_eq!(adapted, merged);
+    assert!(said.contains("warning") && said.contains("with other weights than"), "{said}");
+    let (code, message) = refused(root.path(), &["generate", BASE, "--lora", "adapter", "-p", "the"]);
+    assert!(code == 3 && message.contains("--lora"), "layers that the base lacks: {message}");
+}
+
+#[test]
 fn an_adapter_with_dropout_resumes_and_is_trained_in_parts_as_at_once() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 5 + n % 4)}));

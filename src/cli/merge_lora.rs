@@ -1,11 +1,11 @@
 //! `merge-lora`: writes a checkpoint with the updates of an adapter added to its matrices.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::adapter::other_base;
 use super::failure::Failure;
 use super::progress::Bytes;
 use super::values::{DtypeArg, byte_count};
@@ -14,9 +14,8 @@ use crate::error::FileError;
 use crate::formats::hf::HfOptions;
 use crate::formats::peft::PeftDirectory;
 use crate::output::commit::{Destination, Existing, check_apart};
-use crate::output::disk::{Disk, absolute, parent_of};
-use crate::output::receipt::recorded_parent;
-use crate::upscale::{Forecast, Growth, GrowthWriter, OutputFormat, Request, Sources, parents};
+use crate::output::disk::{absolute, parent_of};
+use crate::upscale::{Forecast, Growth, GrowthWriter, OutputFormat, Request, Sources};
 use crate::weights::{Strictness, WeightSource};
 
 /// Add the updates of a LoRA adapter to the matrices of its base, and write the result
@@ -74,9 +73,10 @@ pub fn run(args: &MergeLoraArgs) -> Result<(), Failure> {
     let notices = base.notices().into_iter().chain(adapter.notices().iter().map(ToString::to_string));
     notices.for_each(|notice| console::tell(format_args!("note: {notice}")));
     let growth = Growth::of_adapter(base, &adapter, args.dtype.is_some())?;
-    if !args.any_base {
-        let bar = Bytes::new("comparing BASE with the adapter's receipt", None);
-        check_base(&disk, &adapter, &sources, &mut |bytes| bar.add(bytes))?;
+    if !args.any_base
+        && let Some(message) = other_base(&disk, &adapter, &sources)?
+    {
+        return Err(Failure::invalid(format_args!("{message} (--any-base accepts them)")));
     }
     let options = HfOptions {
         dtype: args.dtype.map(DtypeArg::dtype),
@@ -97,28 +97,4 @@ pub fn run(args: &MergeLoraArgs) -> Result<(), Failure> {
     }
     let (merged, size) = (growth.title(), output::size(plan.bytes_to_write));
     output::print(&format!("wrote {} ({size}): {merged}\n", args.out.display()))
-}
-
-/// Refuses a base whose weights are not those of the adapter's receipt, if it has one. Names do not matter.
-fn check_base(
-    disk: &Arc<dyn Disk>,
-    adapter: &PeftDirectory,
-    sources: &Sources,
-    watch: &mut dyn FnMut(u64),
-) -> Result<(), Failure> {
-    let Some(expected) = recorded_parent(&**disk, adapter.path())? else { return Ok(()) };
-    let found = parents(sources, watch)?;
-    let hashes = |parent: &Value| -> Vec<Value> {
-        let files = parent["weights"].as_array().into_iter().flatten();
-        files.map(|file| file["blake3"].clone()).collect()
-    };
-    if hashes(&found[0]) == hashes(&expected) {
-        return Ok(());
-    }
-    Err(Failure::invalid(format_args!(
-        "{:?} was trained on {} with other weights than {:?} has (--any-base accepts them)",
-        adapter.path(),
-        expected["name"],
-        sources.bases[0].path()
-    )))
 }

@@ -3,6 +3,7 @@
 //! Only this module, `main` and the experiments read the command line or the environment. Results go to stdout,
 //! everything else to stderr. Every input is checked before anything is written.
 
+mod adapter;
 pub mod bench;
 pub mod compare;
 pub mod compare_scores;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args};
 
+use super::adapter::AdapterArgs;
 use super::failure::Failure;
 use super::grow::{self, GrowthArgs};
 use super::opened::OpenedModel;
@@ -49,6 +50,9 @@ pub struct ModelArgs {
     /// How weights are loaded, and where.
     #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
+    /// An adapter for the model.
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
     /// How the model is grown as it is loaded.
     #[command(flatten)]
     pub growth: GrowthArgs,
@@ -91,7 +95,7 @@ impl ModelArgs {
     /// If a file is bad, an option does not fit the model, or memory does not suffice.
     pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
         let device = device(&self.weights.device)?;
-        let opened = OpenedModel::new(&self.model, Some(&self.growth))?;
+        let opened = OpenedModel::new(&self.model, Some(&self.growth))?.with_adapter(&self.adapter)?;
         let growth = opened.growth()?;
         let config = growth.source.config();
         let context = self.context(config)?;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::adapter::{AdapterArgs, other_base};
 use super::failure::Failure;
 use super::grow::{GrowthArgs, grown};
 use super::{console, hub, interrupt, run_info};
 use crate::formats::Checkpoint;
+use crate::formats::peft::PeftDirectory;
 use crate::output::disk::Disk;
 use crate::upscale::{Growth, GrowthRequest, Request, Sources, parents};
 use crate::weights::WeightSource;
@@ -16,6 +18,7 @@ use crate::weights::WeightSource;
 pub(super) struct OpenedModel {
     sources: Sources,
     growth: Option<GrowthArgs>,
+    adapter: Option<PeftDirectory>,
 }
 
 impl OpenedModel {
@@ -33,7 +36,19 @@ impl OpenedModel {
         let base = &sources.bases[0];
         console::detail(format_args!("{model}: {}, {}", base.path().display(), base.format()));
         base.notices().iter().for_each(|notice| console::tell(format_args!("note: {notice}")));
-        Ok(Self { sources, growth: growth.cloned() })
+        Ok(Self { sources, growth: growth.cloned(), adapter: None })
+    }
+
+    /// Adds an adapter to the grown model, if one is asked for.
+    ///
+    /// # Errors
+    /// If its files are not those of an adapter.
+    pub(super) fn with_adapter(self, args: &AdapterArgs) -> Result<Self, Failure> {
+        let disk: Arc<dyn Disk> = interrupt::disk();
+        let adapter = args.open(&disk)?;
+        let notices = adapter.iter().flat_map(PeftDirectory::notices);
+        notices.for_each(|notice| console::tell(format_args!("note: {notice}")));
+        Ok(Self { adapter, ..self })
     }
 
     /// The checkpoint.
@@ -68,8 +83,23 @@ impl OpenedModel {
             Some(args) => grown(base, name, args)?,
             None => Growth::of_base(base, name, &GrowthRequest::default())?,
         };
+        let growth = match &self.adapter {
+            Some(adapter) => self.adapted(growth, adapter)?,
+            None => growth,
+        };
         growth.source.config().computable().map_err(Failure::invalid)?;
         growth.warnings.iter().for_each(|warning| console::tell(format_args!("warning: {warning}")));
+        Ok(growth)
+    }
+
+    /// The growth with an adapter added. Another base than the one that it was trained on may be meant, such as the same weights in
+    /// another type, so that is a warning.
+    fn adapted<'a>(&self, growth: Growth<'a>, adapter: &PeftDirectory) -> Result<Growth<'a>, Failure> {
+        let growth = growth.with_adapter(adapter).map_err(|error| Failure::from(error).for_option("--lora"))?;
+        let disk: Arc<dyn Disk> = interrupt::disk();
+        if let Some(message) = other_base(&disk, adapter, &self.sources)? {
+            console::tell(format_args!("warning: {message}"));
+        }
         Ok(growth)
     }
 

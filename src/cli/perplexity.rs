@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::adapter::AdapterArgs;
 use super::counters::Count;
 use super::failure::Failure;
 use super::grow::{GrowthArgs, brief};
@@ -63,6 +64,9 @@ pub struct PerplexityArgs {
     #[arg(long, default_value = "flex")]
     pub device: String,
 
+    /// An adapter for the model.
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
     /// How the model is grown.
     #[command(flatten)]
     pub growth: GrowthArgs,
@@ -82,7 +86,7 @@ pub enum ConventionArg {
 /// # Errors
 /// Every fault of the input, before the model is loaded; then what computing meets.
 pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
-    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+    let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config();
     let (convention, context) = args.windows(config)?;

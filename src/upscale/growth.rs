@@ -89,17 +89,26 @@ impl<'a> Growth<'a> {
         Ok(growth)
     }
 
-    /// Adds the updates of an adapter to its base. Each sum is rounded to the type of its matrix, or stays float32 if `widened`, as
-    /// every weight then is: for a type to write that is another.
+    /// The base with the updates of an adapter added. Each sum is rounded to the type of its matrix, or stays float32 if `widened`,
+    /// as every weight then is: for a type to write that is another.
     ///
     /// # Errors
     /// [`UpscaleError`], also if the adapter does not fit the base.
     pub fn of_adapter(base: &'a Checkpoint, adapter: &PeftDirectory, widened: bool) -> Result<Self, UpscaleError> {
+        let plans = widened.then_some(GrowthPlan::Cast { dtype: Dtype::Float32 }).into_iter().collect();
+        Self::of_base(base, "", &GrowthRequest { plans, prompts: None })?.with_adapter(adapter)
+    }
+
+    /// Adds the updates of an adapter, each sum rounded to the type of its matrix.
+    ///
+    /// # Errors
+    /// [`UpscaleError`], also if the adapter does not fit the grown model.
+    pub fn with_adapter(self, adapter: &PeftDirectory) -> Result<Self, UpscaleError> {
         let name = name_in_record(adapter.path());
-        let (adapter, blake3) = (Arc::new(adapter.read(base.config())?), adapter.blake3()?);
-        let cast = widened.then_some(GrowthPlan::Cast { dtype: Dtype::Float32 });
-        let plans = cast.into_iter().chain([GrowthPlan::Lora { adapter, name, blake3 }]).collect();
-        Self::of_base(base, "", &GrowthRequest { plans, prompts: None })
+        let (adapter, blake3) = (Arc::new(adapter.read(self.source.config())?), adapter.blake3()?);
+        let adapted = self.then(GrowthPlan::Lora { adapter, name, blake3 })?;
+        adapted.source.check_types()?;
+        Ok(adapted)
     }
 
     /// Whether an adapter is added.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Arg, ArgAction, Args};
 
+use super::super::adapter::AdapterArgs;
 use super::super::grow::{self, GrowthArgs};
 use super::super::values::{not_negative, size};
 use crate::eval::{Limit, Limits, Seeds};
@@ -84,6 +85,9 @@ pub struct EvalArgs {
     #[arg(long, default_value = "flex", help_heading = "Device")]
     pub device: String,
 
+    /// An adapter for the model.
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
     /// How the model is grown.
     #[command(flatten)]
     pub growth: GrowthArgs,

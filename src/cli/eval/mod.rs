@@ -37,7 +37,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
         let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };
         return Err(Failure::from(FileError::new(directory, fault)).for_option("--data-dir"));
     }
-    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+    let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config().clone();
     let tokenizer = opened.checkpoint().tokenizer()?;
