@@ -13,6 +13,7 @@ use deepwide::formats::Sidecar;
 use deepwide::formats::peft::PeftDirectory;
 use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, UpcyclePlan};
+use deepwide::load::Precision;
 use deepwide::model::AnyDecoder;
 use deepwide::output::disk::disk;
 use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule, first_nonfinite};
@@ -263,7 +264,7 @@ fn preference_learning_resumes_exactly_from_every_step() {
         let run = |folder: &Path, start: Start| {
             let mut task = Preference::new(train, heldout, start.progress.reference.clone(), settings, device);
             if start.progress.step == 0 {
-                task.precompute(&start.model, &mut |_, _| ());
+                task.precompute(&start.model, &mut |_, _| ()).unwrap();
             }
             let mut start = start;
             start.progress.reference = task.reference().clone();
@@ -433,17 +434,22 @@ fn a_checkpoint_of_a_later_format_is_refused() {
         change(&mut json);
         std::fs::write(path.join(name), json.to_string()).unwrap();
     };
-    change("trainer_state.json", &|state| state["deepwide"]["format"] = 1000.into());
+    change("run_state.json", &|state| state["format"] = 1000.into());
     // Whole, as a later version would have written it.
-    let state = std::fs::read(path.join("trainer_state.json")).unwrap();
+    let state = std::fs::read(path.join("run_state.json")).unwrap();
     change("deepwide.json", &|receipt| {
         let files = receipt["files"].as_array_mut().unwrap();
-        let file = files.iter_mut().find(|file| file["name"] == "trainer_state.json").unwrap();
+        let file = files.iter_mut().find(|file| file["name"] == "run_state.json").unwrap();
         file["size_bytes"] = state.len().into();
         file["blake3"] = blake3::hash(&state).to_hex().as_str().into();
     });
-    let error = Checkpoints::new(disk(), root.path(), None).at(&path).unwrap_err();
-    assert!(error.to_string().contains("found format 1000, expected"), "{error}");
+    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    // It is not damaged, so it keeps its name, and no older one is taken in its place.
+    for error in [checkpoints.at(&path), checkpoints.newest(&mut |path, _| panic!("{path:?}")).map(Option::unwrap)] {
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("found format 1000, expected"), "{error}");
+    }
+    assert_eq!(checkpoints.steps().unwrap().last(), Some(&NUM_STEPS));
 }
 
 #[test]
@@ -487,6 +493,112 @@ fn checkpoints_of_others_are_never_removed() {
 }
 
 #[test]
+fn a_resumed_run_removes_the_checkpoints_that_it_had_before() {
+    let (rows, settings, sidecar) = (rows(), settings(None), Sidecar::nothing());
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let checkpoints = Checkpoints::new(disk(), root.path(), Some(2));
+    let run = |start: Start, stop: &dyn Fn() -> bool| {
+        let run = Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start).unwrap();
+        run.finish(stop, &mut |_| ()).unwrap();
+    };
+    let num_updates = std::cell::Cell::new(0);
+    run(start(&dense(), None, &settings), &|| num_updates.replace(num_updates.get() + 1) == 1);
+    assert_eq!(checkpoints.steps().unwrap(), [1, 2]);
+    run(start(&dense(), Some(&checkpoints.path(2)), &settings), &|| false);
+    assert_eq!(checkpoints.steps().unwrap(), [NUM_STEPS - 1, NUM_STEPS]);
+}
+
+#[test]
+fn an_early_end_logs_its_last_updates_and_again_when_resumed() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    // The base is at its best before training on ids that are held out from it.
+    let heldout: Vec<_> = pairs(2).into_iter().map(|pair| vec![pair.chosen]).collect();
+    let settings = Settings { schedule: Schedule { peak: 1.0, ..settings.schedule }, ..settings };
+    let task = LanguageModeling::new(&rows, heldout, &settings, &device);
+    let control = Control { logging_steps: 1000, eval_steps: Some(1), early_stopping_patience: Some(1), ..CONTROL };
+    let (progress, ended) = finish(&task, &settings, control, root.path(), start(&dense(), None, &settings)).unwrap();
+    assert!(ended == Ended::Early && progress.step < NUM_STEPS, "{progress:?}");
+    let log = std::fs::read_to_string(root.path().join("log.jsonl")).unwrap();
+    assert!(log.lines().last().unwrap().contains("\"loss\""), "{log}");
+    let last = root.path().join(format!("checkpoint-{}", progress.step));
+    let again = finish(&task, &settings, control, root.path(), start(&dense(), Some(&last), &settings)).unwrap();
+    assert_eq!(again, (progress, Ended::Early));
+    assert_eq!(std::fs::read_to_string(root.path().join("log.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn a_reference_without_a_finite_log_probability_is_refused() {
+    let (train, settings) = (pairs(NUM_PAIRS), settings(Some(dpo())));
+    let device = pico::device().autodiff();
+    let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
+    let huge = MemoryWeights::untrained(dense().config().clone(), 1e38, 1);
+    let error = task.precompute(&AnyDecoder::load(&huge, &device).unwrap(), &mut |_, _| ()).unwrap_err();
+    assert!(error.to_string().contains("of pair 0 under the reference"), "{error}");
+}
+
+#[test]
+fn only_an_adapter_leaves_a_quantized_base_in_its_blocks() {
+    let lora = LoraSettings {
+        r: 2,
+        lora_alpha: 4.0,
+        use_rslora: false,
+        lora_dropout: 0.0,
+        target_modules: vec!["all-linear".to_owned()],
+    };
+    let full = settings(None);
+    let adapted = Settings { lora: Some(lora), ..full.clone() };
+    assert_eq!((full.precision(), adapted.precision()), (Precision::FLOAT32, Precision::Blocks(None)));
+}
+
+/// The fields of `TrainerState` of transformers 5, which takes no other key.
+const TRAINER_STATE: [&str; 20] = [
+    "best_global_step",
+    "best_metric",
+    "best_model_checkpoint",
+    "epoch",
+    "eval_steps",
+    "global_step",
+    "is_hyper_param_search",
+    "is_local_process_zero",
+    "is_world_process_zero",
+    "log_history",
+    "logging_steps",
+    "max_steps",
+    "num_input_tokens_seen",
+    "num_train_epochs",
+    "save_steps",
+    "stateful_callbacks",
+    "total_flos",
+    "train_batch_size",
+    "trial_name",
+    "trial_params",
+];
+
+#[test]
+fn the_state_of_a_checkpoint_is_one_that_transformers_loads() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
+    let state = std::fs::read(root.path().join(format!("checkpoint-{NUM_STEPS}/trainer_state.json"))).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let unknown: Vec<_> =
+        state.as_object().unwrap().keys().filter(|key| !TRAINER_STATE.contains(&key.as_str())).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    let visits = (NUM_STEPS * settings.batch_size) as f64;
+    assert_eq!(
+        (state["global_step"].as_u64(), state["epoch"].as_f64()),
+        (Some(NUM_STEPS as u64), Some(visits / rows.len() as f64))
+    );
+    assert_eq!(state["best_model_checkpoint"], serde_json::Value::Null);
+}
+
+#[test]
 fn other_settings_are_named() {
     let saved = settings(None);
     let mut now = saved.clone();
@@ -507,7 +619,7 @@ fn a_reference_that_is_another_model_is_refused_at_the_first_step() {
     let device = pico::device().autodiff();
     let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
     let other = MemoryWeights::untrained(dense().config().clone(), 0.05, 2);
-    task.precompute(&AnyDecoder::load(&other, &device).unwrap(), &mut |_, _| ());
+    task.precompute(&AnyDecoder::load(&other, &device).unwrap(), &mut |_, _| ()).unwrap();
     let root = tempfile::tempdir().unwrap();
     let error = finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap_err();
     assert!(matches!(error, FinetuneError::InitialLoss { .. }), "{error}");

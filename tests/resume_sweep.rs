@@ -79,9 +79,9 @@ fn end(folder: &Path, out: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let last = folder.join(format!("{out}-checkpoints/checkpoint-{NUM_STEPS}"));
     let written =
         ["model.safetensors", "adapter_model.safetensors", "log.jsonl"].map(|name| folder.join(out).join(name));
-    let saved = ["optimizer.safetensors", "trainer_state.json"].map(|name| last.join(name));
+    let saved = ["optimizer.safetensors", "run_state.json", "trainer_state.json"].map(|name| last.join(name));
     let found: Vec<_> = written.into_iter().chain(saved).filter(|path| path.exists()).collect();
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
     found.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 

@@ -1,15 +1,16 @@
 //! Checkpoints of a run: everything that the next update depends on, in a directory that is complete or absent.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::log::{LogEntry, LogWindow};
+use super::progress::Progress;
+use super::run_state::{
+    FORMAT, PREFIX, RUN_STATE, TRAINER_STATE, checkpoint_name, read_run_state, run_state, trainer_state,
+};
 use super::{FinetuneError, Settings};
-use crate::error::FileError;
+use crate::error::{ErrorKind, FileError};
 use crate::formats::Sidecar;
 use crate::formats::hf::{HfOptions, HfWriter};
 use crate::formats::peft::write_peft;
@@ -18,61 +19,12 @@ use crate::output::commit::{Existing, PartialDirectory};
 use crate::output::disk::{Disk, Lock};
 use crate::output::read::read_bounded;
 use crate::output::receipt::{RECEIPT, verify};
-use crate::train::{AdamW, RouterBias};
+use crate::train::AdamW;
 
 /// State of the optimizer.
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
-/// State of the run, with the keys of transformers' trainer.
-const STATE: &str = "trainer_state.json";
-/// Cap on the size of [`STATE`].
+/// Cap on the size of [`RUN_STATE`].
 const STATE_LIMIT_BYTES: u64 = 1 << 30;
-/// The version of [`Saved`].
-const FORMAT: u32 = 2;
-const PREFIX: &str = "checkpoint-";
-
-/// Everything of a run besides its model and its optimizer.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Progress {
-    /// Updates made.
-    pub step: usize,
-    /// Tokens read.
-    pub num_tokens: u64,
-    /// Updates left out because they were not finite.
-    pub num_skipped: u64,
-    /// Sums for the next line of the log.
-    pub window: LogWindow,
-    /// Lines of the log so far.
-    pub history: Vec<LogEntry>,
-    /// The best held-out loss, and its step.
-    pub best: Option<(f64, usize)>,
-    /// Evaluations since the best one.
-    pub num_evals_since_best: usize,
-    /// Bias for the choice of experts.
-    pub router_bias: RouterBias,
-    /// Log-probabilities of the reference, in preference learning.
-    pub reference: HashMap<u64, [f32; 2]>,
-}
-
-/// Fields of [`STATE`] in addition to those of transformers.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    format: u32,
-    settings: Settings,
-    num_tokens: u64,
-    num_skipped: u64,
-    window: LogWindow,
-    best: Option<(f64, usize)>,
-    num_evals_since_best: usize,
-    router_bias: RouterBias,
-    reference: Vec<(u64, [f32; 2])>,
-}
-
-#[derive(Deserialize)]
-struct State {
-    global_step: usize,
-    log_history: Vec<LogEntry>,
-    deepwide: Saved,
-}
 
 /// The directory with the checkpoints of a run.
 #[derive(Clone)]
@@ -81,6 +33,20 @@ pub struct Checkpoints {
     directory: PathBuf,
     /// Checkpoints that stay beside the best one; all if `None`.
     limit: Option<usize>,
+}
+
+/// Why a checkpoint cannot be continued from.
+enum Unusable {
+    /// It is not as it was written.
+    Damaged(FinetuneError),
+    /// It may be whole: it cannot be read now, or by this version.
+    Unknown(FinetuneError),
+}
+
+impl From<Unusable> for FinetuneError {
+    fn from((Unusable::Damaged(error) | Unusable::Unknown(error)): Unusable) -> Self {
+        error
+    }
 }
 
 /// A checkpoint to continue from.
@@ -148,7 +114,8 @@ impl Checkpoints {
             }
         }
         partial.write_with(OPTIMIZER, |path| optimizer.write(path).map_err(FinetuneError::from))?;
-        partial.write(STATE, format!("{:#}\n", state(settings, progress)).as_bytes())?;
+        partial.write(TRAINER_STATE, format!("{:#}\n", trainer_state(settings, progress)).as_bytes())?;
+        partial.write(RUN_STATE, format!("{:#}\n", run_state(settings, progress)).as_bytes())?;
         let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});
         partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
         partial.commit()?;
@@ -159,14 +126,15 @@ impl Checkpoints {
 
     /// The path of the checkpoint after `step` updates.
     pub fn path(&self, step: usize) -> PathBuf {
-        self.directory.join(format!("{PREFIX}{step}"))
+        self.directory.join(checkpoint_name(step))
     }
 
     /// The newest checkpoint that is as it was written. Newer ones are renamed to `checkpoint-N.damaged`, because the run will write
     /// theirs again; `refuse` is called with each, and why it is not used.
     ///
     /// # Errors
-    /// If the directory cannot be read; [`FinetuneError::State`] if there are checkpoints and none can be used.
+    /// If the directory or a checkpoint cannot be read; [`FinetuneError::State`] if a checkpoint has another format, or there are
+    /// checkpoints and none can be used.
     pub fn newest(&self, refuse: &mut dyn FnMut(&Path, String)) -> Result<Option<Resumed>, FinetuneError> {
         let mut damaged: Vec<(PathBuf, String)> = Vec::new();
         for step in self.steps()?.into_iter().rev() {
@@ -183,7 +151,8 @@ impl Checkpoints {
                     return Ok(Some(resumed));
                 }
                 Ok(resumed) => damaged.push((path, format!("its state is of step {}", resumed.progress.step))),
-                Err(error) => damaged.push((path, error.to_string())),
+                Err(Unusable::Damaged(error)) => damaged.push((path, error.to_string())),
+                Err(Unusable::Unknown(error)) => return Err(error),
             }
         }
         match damaged.into_iter().next() {
@@ -210,37 +179,35 @@ impl Checkpoints {
         }
     }
 
-    fn open(&self, path: &Path) -> Result<Resumed, FinetuneError> {
-        let state_path = path.join(STATE);
-        let invalid = |reason: String| FinetuneError::State { path: state_path.clone(), reason };
-        let found = verify(&self.disk, path, &mut |_| ())?;
+    fn open(&self, path: &Path) -> Result<Resumed, Unusable> {
+        let found = verify(&self.disk, path, &mut |_| ()).map_err(|error| match error.kind() {
+            ErrorKind::Io => Unusable::Unknown(error.into()),
+            _ => Unusable::Damaged(error.into()),
+        })?;
+        let damaged = |path: &Path, reason| Unusable::Damaged(FinetuneError::State { path: path.to_owned(), reason });
         if let Some(mismatch) = found.mismatches.first() {
-            return Err(FinetuneError::State { path: path.to_owned(), reason: mismatch.to_string() });
+            return Err(damaged(path, mismatch.to_string()));
         }
-        let text = read_bounded(&*self.disk, &state_path, STATE_LIMIT_BYTES)?;
-        let state: Value = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-        let format = &state["deepwide"]["format"];
-        if *format != FORMAT {
-            return Err(invalid(format!("found format {format}, expected {FORMAT}")));
+        let state_path = path.join(RUN_STATE);
+        let text = read_bounded(&*self.disk, &state_path, STATE_LIMIT_BYTES)
+            .map_err(|error| Unusable::Unknown(error.into()))?;
+        let format = serde_json::from_slice::<Value>(&text).map_or(Value::Null, |state| state["format"].clone());
+        if format != FORMAT {
+            let reason = format!("found format {format}, expected {FORMAT}");
+            return Err(Unusable::Unknown(FinetuneError::State { path: state_path, reason }));
         }
-        let State { global_step, log_history, deepwide } =
-            serde_json::from_value(state).map_err(|error| invalid(error.to_string()))?;
-        let Saved {
-            settings, num_tokens, num_skipped, window, best, num_evals_since_best, router_bias, reference, ..
-        } = deepwide;
-        let reference = reference.into_iter().collect();
-        let progress = Progress {
-            step: global_step,
-            num_tokens,
-            num_skipped,
-            window,
-            history: log_history,
-            best,
-            num_evals_since_best,
-            router_bias,
-            reference,
-        };
+        let (settings, progress) = read_run_state(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
         Ok(Resumed { path: path.to_owned(), settings, progress })
+    }
+
+    /// The steps of all checkpoints that are complete, ascending.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub fn complete_steps(&self) -> Result<Vec<usize>, FinetuneError> {
+        let mut steps = self.steps()?;
+        steps.retain(|step| self.path(*step).join(RECEIPT).is_file());
+        Ok(steps)
     }
 
     /// The steps of all checkpoints, ascending.
@@ -266,35 +233,4 @@ impl Checkpoints {
         }
         Ok(())
     }
-}
-
-/// The state in the form of transformers' `trainer_state.json`.
-fn state(settings: &Settings, progress: &Progress) -> Value {
-    let mut reference: Vec<_> = progress.reference.iter().map(|(index, values)| (*index, *values)).collect();
-    reference.sort_unstable_by_key(|(index, _)| *index);
-    let epoch = progress.history.last().and_then(|entry| entry.get("epoch")).cloned();
-    json!({
-        "best_global_step": progress.best.map(|(_, step)| step),
-        "best_metric": progress.best.map(|(loss, _)| loss),
-        "best_model_checkpoint": progress.best.map(|(_, step)| format!("{PREFIX}{step}")),
-        "epoch": epoch,
-        "global_step": progress.step,
-        "is_hyper_param_search": false,
-        "is_local_process_zero": true,
-        "is_world_process_zero": true,
-        "log_history": progress.history,
-        "max_steps": settings.schedule.num_steps,
-        "train_batch_size": settings.micro_batch_size,
-        "deepwide": Saved {
-            format: FORMAT,
-            settings: settings.clone(),
-            num_tokens: progress.num_tokens,
-            num_skipped: progress.num_skipped,
-            window: progress.window.clone(),
-            best: progress.best,
-            num_evals_since_best: progress.num_evals_since_best,
-            router_bias: progress.router_bias.clone(),
-            reference,
-        },
-    })
 }

@@ -88,6 +88,14 @@ pub enum FinetuneError {
         /// Where its rows come from.
         rows: Vec<String>,
     },
+    /// The base gives a completion no finite log-probability, so that there is nothing to compare the policy with.
+    #[error("the log-probability of {pair} under the reference is {value}, expected a finite number")]
+    ReferenceNotFinite {
+        /// Where the pair comes from.
+        pair: String,
+        /// The log-probability.
+        value: f32,
+    },
     /// The first loss of a preference run shows that the reference is another model than the policy.
     #[error(
         "the first loss is {found}, expected {expected}: the reference and the policy must be the same model at the start"
@@ -179,7 +187,10 @@ impl FinetuneError {
             | Self::NoData(_)
             | Self::WeightNotFinite { .. }
             | Self::Pattern(_) => ErrorKind::Invalid,
-            Self::NotFinite { .. } | Self::BaseNotFinite { .. } | Self::InitialLoss { .. } => ErrorKind::Io,
+            Self::NotFinite { .. }
+            | Self::BaseNotFinite { .. }
+            | Self::ReferenceNotFinite { .. }
+            | Self::InitialLoss { .. } => ErrorKind::Io,
         }
     }
 }

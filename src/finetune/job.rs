@@ -6,7 +6,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use serde_json::Value;
 
-use super::checkpoint::{Checkpoints, OPTIMIZER, Progress, Resumed};
+use super::checkpoint::{Checkpoints, OPTIMIZER, Resumed};
+use super::progress::Progress;
 use super::run::{Control, Ended, Event, Run, Start};
 use super::task::Task;
 use super::writer::{Trained, write_model};

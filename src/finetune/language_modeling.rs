@@ -69,7 +69,7 @@ impl Task for LanguageModeling<'_> {
     }
 
     fn epoch(&self, step: usize) -> f64 {
-        (step * self.settings.batch_size) as f64 / self.order.num_visits() as f64
+        self.settings.epoch(step)
     }
 
     fn report(log: &StepLog<NextTokenLog>) -> Report {

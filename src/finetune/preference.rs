@@ -83,16 +83,28 @@ impl<'a> Preference<'a> {
 
     /// Computes those that are not under `reference`, the model at the start of the run. `watch` is called with the number of
     /// pairs done and of all.
-    pub fn precompute(&mut self, reference: &AnyDecoder, watch: &mut dyn FnMut(usize, usize)) {
+    ///
+    /// # Errors
+    /// [`FinetuneError::ReferenceNotFinite`].
+    pub fn precompute(
+        &mut self,
+        reference: &AnyDecoder,
+        watch: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), FinetuneError> {
         let reference = reference.valid();
         let device = self.device.clone().without_autodiff();
         let needed = self.needed();
         for (done, index) in needed.iter().enumerate() {
             let batch = PairBatch::new(&[self.pair(*index).sides()], &device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                let pair = self.pair(*index).name.clone();
+                return Err(FinetuneError::ReferenceNotFinite { pair, value: *value });
+            }
             self.reference.insert(*index, [values[0], values[1]]);
             watch(done + 1, needed.len());
         }
+        Ok(())
     }
 
     /// The log-probabilities of the reference, for a checkpoint.
@@ -147,7 +159,7 @@ impl Task for Preference<'_> {
     }
 
     fn epoch(&self, step: usize) -> f64 {
-        (step * self.settings.batch_size) as f64 / self.order.num_visits() as f64
+        self.settings.epoch(step)
     }
 
     fn report(log: &StepLog<DpoLog>) -> Report {

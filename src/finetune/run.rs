@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 
-use super::checkpoint::{Checkpoints, Progress};
+use super::checkpoint::Checkpoints;
 use super::log::{LogEntry, eval_entry, to_jsonl};
+use super::progress::Progress;
 use super::task::{Report, Task};
 use super::{FinetuneError, Settings};
 use crate::error::FileError;
@@ -109,7 +110,7 @@ impl<'a, T: Task> Run<'a, T> {
     /// Continues from `start`.
     ///
     /// # Errors
-    /// [`FinetuneError::Pattern`].
+    /// [`FinetuneError::Pattern`]; if the directory of checkpoints cannot be read.
     pub fn new(
         task: &'a T,
         settings: &'a Settings,
@@ -124,9 +125,9 @@ impl<'a, T: Task> Run<'a, T> {
         let optimizer = optimizer.with_groups(settings.param_groups()?);
         let model = model.with_selection_bias(progress.router_bias.layers());
         let trainer = Trainer::new(model, task.objective(), optimizer, config);
-        // One in another directory is not of this run.
-        let is_here = |path: &&PathBuf| **path == checkpoints.path(progress.step);
-        let saved = checkpoint.iter().filter(is_here).map(|_| progress.step).collect();
+        // A run that continues from another directory has no checkpoint here.
+        let is_here = checkpoint.as_deref() == Some(&*checkpoints.path(progress.step));
+        let saved = if is_here { checkpoints.complete_steps()? } else { Vec::new() };
         Ok(Self {
             task,
             settings,
@@ -156,6 +157,7 @@ impl<'a, T: Task> Run<'a, T> {
         let patience = self.control.early_stopping_patience;
         let is_patient = |progress: &Progress| patience.is_none_or(|limit| progress.num_evals_since_best < limit);
         if self.progress.step < num_steps && !is_patient(&self.progress) {
+            self.log(watch)?;
             return Ok((self.trainer.into_model(), self.progress, Ended::Early));
         }
         while self.progress.step < num_steps {
@@ -182,6 +184,7 @@ impl<'a, T: Task> Run<'a, T> {
                 }
             }
             if is_early {
+                self.log(watch)?;
                 return Ok((self.trainer.into_model(), self.progress, Ended::Early));
             }
         }
@@ -260,6 +263,7 @@ impl<'a, T: Task> Run<'a, T> {
         let Progress { step, num_tokens, best, .. } = self.progress;
         if loss.is_finite() && best.is_none_or(|(best, _)| loss < best) {
             self.progress.best = Some((loss, step));
+            self.progress.best_checkpoint = self.control.save_best.then_some(step);
             self.progress.num_evals_since_best = 0;
         } else {
             self.progress.num_evals_since_best += 1;

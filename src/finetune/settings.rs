@@ -115,9 +115,13 @@ impl Settings {
         Ok(groups)
     }
 
-    /// The number formats in which the model is loaded.
+    /// The number formats in which the model is loaded: under an adapter, a quantized base stays in its blocks.
     pub fn precision(&self) -> Precision {
-        if self.bf16 { Precision::Mixed } else { Precision::FLOAT32 }
+        match (self.bf16, &self.lora) {
+            (true, _) => Precision::Mixed,
+            (false, Some(_)) => Precision::Blocks(None),
+            (false, None) => Precision::FLOAT32,
+        }
     }
 
     /// Sequences of a row: both completions of a pair.
@@ -140,6 +144,14 @@ impl Settings {
     /// If there is no row.
     pub fn order(&self) -> Mixture {
         Mixture::new(self.data.iter().map(|source| (source.num_rows, source.weight)), self.seed)
+    }
+
+    /// Passes over the data after `step` updates.
+    ///
+    /// # Panics
+    /// If there is no row.
+    pub fn epoch(&self, step: usize) -> f64 {
+        (step * self.batch_size) as f64 / self.order().num_visits() as f64
     }
 
     /// A random stream for each of some documents of the update after `step` others, by their numbers in it; of

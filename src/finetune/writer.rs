@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::checkpoint::Progress;
 use super::log::to_jsonl;
+use super::progress::Progress;
 use super::{FinetuneError, Settings};
 use crate::formats::hf::{HfOptions, HfWriter};
 use crate::formats::peft::write_peft;

@@ -131,8 +131,9 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let router = args.training.router_loss();
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
+    inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo))?;
-    let job = opened.job(&growth, &settings, &parents)?;
+    let job = opened.job(&growth, &settings, &parents);
     let longest_row = pairs.iter().map(Pair::longest).max().unwrap_or(0);
     let mut start = opened.start(&job, longest_row)?;
     let reference = std::mem::take(&mut start.progress.reference);
@@ -144,7 +145,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         task.precompute(base.as_ref().unwrap_or(&start.model), &mut |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
-        });
+        })?;
         bar.finish_and_clear();
     }
     start.progress.reference = task.reference().clone();

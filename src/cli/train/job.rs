@@ -16,9 +16,9 @@ use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
 use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::data::Example;
-use crate::device::device;
+use crate::device::{Device, device};
 use crate::finetune::{
-    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Settings, Start, Task, Titles,
+    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Resumed, Settings, Start, Task, Titles,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
@@ -39,6 +39,8 @@ pub(super) struct Opened<'a> {
     out: PathBuf,
     sources: Sources,
     checkpoints: Checkpoints,
+    /// A device that records gradients.
+    device: Device,
 }
 
 impl<'a> Opened<'a> {
@@ -48,6 +50,13 @@ impl<'a> Opened<'a> {
         let disk = disk();
         let out = absolute(&args.out)?;
         Destination::check(&*disk, &out, existing(args), &mut |_| ())?;
+        let device = device(&args.device)?.autodiff();
+        if args.gradient_checkpointing && !recompute::has_kernel(&device) {
+            let found = &args.device;
+            return Err(Failure::invalid(format_args!(
+                "--gradient-checkpointing: found device {found}, expected flex"
+            )));
+        }
         let request = Request::read(&*disk, base)?;
         if request.is_merge() {
             return Err(Failure::usage(format_args!("{base:?} is a mergekit file, expected a model: grow it first")));
@@ -76,13 +85,18 @@ impl<'a> Opened<'a> {
                 "{folder:?} holds a run (--resume continues it, --checkpoints names another folder; or remove it)"
             )));
         }
-        Ok(Self { args, disk, out, sources, checkpoints })
+        Ok(Self { args, disk, out, sources, checkpoints, device })
     }
 
     /// The base, grown as asked.
     pub(super) fn growth(&self) -> Result<Growth<'_>, Failure> {
         let growth = grown(&self.sources.bases[0], &self.sources.names[0], &self.args.growth)?;
         growth.source.config().computable().map_err(Failure::invalid)?;
+        if self.args.router_bias_update_rate > 0.0 && growth.source.config().moe.is_none() {
+            return Err(Failure::invalid(
+                "--router-bias-update-rate: found a model without experts, expected a mixture",
+            ));
+        }
         growth.warnings.iter().for_each(|warning| console::tell(format_args!("warning: {warning}")));
         Ok(growth)
     }
@@ -108,6 +122,7 @@ impl<'a> Opened<'a> {
         inputs: Inputs,
         dpo: Option<Dpo>,
     ) -> Result<(Settings, Vec<Value>), Failure> {
+        self.check_evaluation(inputs.num_heldout)?;
         let parents = parents(&self.sources, &mut |_| ())?;
         let config = growth.source.config();
         let record = json!({"weights": parents[0]["weights"], "growth": growth.record(), "config": config});
@@ -117,25 +132,8 @@ impl<'a> Opened<'a> {
     }
 
     /// The run on the device that the options name.
-    pub(super) fn job<'j>(
-        &'j self,
-        growth: &'j Growth<'j>,
-        settings: &'j Settings,
-        parents: &'j [Value],
-    ) -> Result<Job<'j>, Failure> {
-        let device = device(&self.args.device)?.autodiff();
-        if self.args.gradient_checkpointing && !recompute::has_kernel(&device) {
-            return Err(Failure::invalid(format_args!(
-                "--gradient-checkpointing: found device {}, expected flex",
-                self.args.device
-            )));
-        }
-        if self.args.router_bias_update_rate > 0.0 && growth.source.config().moe.is_none() {
-            return Err(Failure::invalid(
-                "--router-bias-update-rate: found a model without experts, expected a mixture",
-            ));
-        }
-        Ok(Job {
+    pub(super) fn job<'j>(&'j self, growth: &'j Growth<'j>, settings: &'j Settings, parents: &'j [Value]) -> Job<'j> {
+        Job {
             disk: &self.disk,
             sources: &self.sources,
             parents,
@@ -143,9 +141,9 @@ impl<'a> Opened<'a> {
             settings,
             control: self.args.control(),
             checkpoints: &self.checkpoints,
-            device,
+            device: self.device.clone(),
             gradient_checkpointing: self.args.gradient_checkpointing,
-        })
+        }
     }
 
     /// Checks that the model has all ids.
@@ -200,7 +198,7 @@ impl<'a> Opened<'a> {
         }
         if let Some(path) = resumed_from(self.args)? {
             console::tell(format_args!("continuing from {}", path.display()));
-            return Ok(job.start(Some(job.resumed_from(&path)?))?);
+            return self.start_from(job, Some(job.resumed_from(&path)?));
         }
         let mut refuse =
             |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
@@ -211,6 +209,19 @@ impl<'a> Opened<'a> {
                 "note: {:?} holds no checkpoint: starting from scratch",
                 job.checkpoints.directory()
             )),
+        }
+        self.start_from(job, resumed)
+    }
+
+    fn start_from(&self, job: &Job<'_>, resumed: Option<Resumed>) -> Result<Start, Failure> {
+        let best = resumed.as_ref().and_then(|resumed| resumed.progress.best);
+        if let Some((loss, step)) = best
+            && self.args.load_best_model_at_end
+            && !job.checkpoints.path(step).is_dir()
+        {
+            console::tell(format_args!(
+                "note: the best evaluation, {loss:.4} after update {step}, has no checkpoint: the best of the rest counts"
+            ));
         }
         Ok(job.start(resumed)?)
     }
@@ -227,7 +238,6 @@ impl<'a> Opened<'a> {
 
     /// Trains and writes the model.
     pub(super) fn run<T: Task>(&self, job: &Job<'_>, task: &T, start: Start) -> Result<(), Failure> {
-        self.check_evaluation(task.num_heldout())?;
         let settings = job.settings;
         let directory = self.checkpoints.directory();
         let utilization = Utilization::new(job.growth.source.config(), settings, self.peak_flops_per_s(job));
@@ -287,6 +297,7 @@ impl<'a> Opened<'a> {
                 "out": self.args.out.to_string_lossy(),
                 "steps": progress.step,
                 "num_tokens": progress.num_tokens,
+                "num_skipped": progress.num_skipped,
                 "train_loss": last("loss"),
                 "eval_loss": last("eval_loss"),
                 "train_runtime": summary.runtime_s,

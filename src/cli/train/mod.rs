@@ -71,13 +71,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     };
     let TextData { rows, mut heldout, sources } = TextData::read(&data::sources(&args.data), options)?;
     let sources = sources.into_iter().map(|settings| Input { settings, row_tokens: max_length as u64 }).collect();
-    let mut inputs = Inputs { sources, evaluated: None };
+    let mut inputs = Inputs { sources, ..Inputs::default() };
     if !args.training.eval_data.is_empty() {
         let (rows, hash) = TextData::evaluated(&args.training.eval_data, options)?;
         (heldout, inputs.evaluated) = (rows, Some(hash));
     }
+    inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
-    let job = opened.job(&growth, &settings, &parents)?;
+    let job = opened.job(&growth, &settings, &parents);
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, max_length)?)
 }

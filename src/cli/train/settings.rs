@@ -15,6 +15,8 @@ pub(super) struct Inputs {
     pub sources: Vec<Input>,
     /// Hash of the rows of `--eval-data`.
     pub evaluated: Option<String>,
+    /// Rows that are evaluated.
+    pub num_heldout: usize,
 }
 
 /// A source of data.
@@ -45,7 +47,7 @@ impl TrainingArgs {
         &self,
         source: &S,
         base: String,
-        Inputs { sources: inputs, evaluated }: Inputs,
+        Inputs { sources: inputs, evaluated, .. }: Inputs,
         max_length: usize,
         dpo: Option<Dpo>,
     ) -> Result<Settings, Failure> {

@@ -134,8 +134,9 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         inputs.evaluated = Some(opened.evaluated_hash(heldout.iter().flatten())?);
     }
     tell_overlap(trained.count(&heldout), heldout.len());
+    inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
-    let job = opened.job(&growth, &settings, &parents)?;
+    let job = opened.job(&growth, &settings, &parents);
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, longest_row)?)
 }
