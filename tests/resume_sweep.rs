@@ -49,7 +49,15 @@ fn cases(folder: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
     for (kind, base) in &bases {
         for (way, words) in ways {
-            let shared = ["--max-length", "24", "--gradient-accumulation-steps", "2", "--logging-steps", "7"];
+            let shared = [
+                "--max-length",
+                "24",
+                "--per-device-train-batch-size=1",
+                "--gradient-accumulation-steps",
+                "2",
+                "--logging-steps",
+                "7",
+            ];
             let more = ["--eval-steps", "11", "--max-steps", "50", "--json", "--router-bias-update-rate", "0.001"];
             let more = &more[..if *kind == "mixture" { more.len() } else { 5 }];
             let words = [&[words[0], base.as_str()], &words[1..], &shared, more].concat();

@@ -12,8 +12,17 @@ use deepwide::weights::WeightSource;
 pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
 
 /// Options of a short run.
-const SHORT: [&str; 8] =
-    ["--max-length", "24", "--max_steps=3", "--gradient_accumulation_steps", "2", "--logging-steps", "1", "--json"];
+const SHORT: [&str; 9] = [
+    "--max-length",
+    "24",
+    "--max_steps=3",
+    "--per_device_train_batch_size=1",
+    "--gradient_accumulation_steps",
+    "2",
+    "--logging-steps",
+    "1",
+    "--json",
+];
 
 fn run(folder: &Path, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_deepwide")).args(words).current_dir(folder).output().expect("the command runs")
@@ -107,7 +116,7 @@ fn sources_are_visited_as_often_as_their_weights_say() {
     let shards = run(root.path(), &["tokenize", "b.jsonl", "b", "--tokenizer", BASE, "--heldout", "0.2"]);
     assert!(shards.status.success(), "{}", String::from_utf8_lossy(&shards.stderr));
     let words = ["train", BASE, "--data", "a.jsonl=2", "b=0.5", "--max-length", "24", "--num-train-epochs", "1"];
-    let words = [&words[..], &["--per-device-train-batch-size", "4", "--json"]].concat();
+    let words = [&words[..], &["--per-device-train-batch-size", "32", "--json"]].concat();
     let trained = run(root.path(), &[&words[..], &["-o", "out"]].concat());
     assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
     let receipt = std::fs::read(root.path().join("out/deepwide.json")).unwrap();
@@ -120,7 +129,7 @@ fn sources_are_visited_as_often_as_their_weights_say() {
     let num_visits = 2 * rows_of_a + (0.5 * rows_of_b as f64).round() as u64;
     assert_eq!(receipt["training"]["steps"].as_u64().unwrap(), num_visits.div_ceil(32));
     let other = ["train", BASE, "--data", "a.jsonl=2", "b=0.75", "--max-length", "24", "--num-train-epochs", "1"];
-    let other = [&other[..], &["--per-device-train-batch-size", "4", "-o", "out", "--force", "--resume"]].concat();
+    let other = [&other[..], &["--per-device-train-batch-size", "32", "-o", "out", "--force", "--resume"]].concat();
     let (code, message) = refused(root.path(), &other);
     assert!(code == 3 && message.contains("0.75") && message.contains("0.5"), "{message}");
 }
@@ -145,7 +154,7 @@ fn fine_tuning_recognizes_completions_packs_them_and_resumes() {
         assert!(bytes("a") == bytes("b"), "{name}");
     }
     // A linear decay depends on the length, a constant rate does not.
-    let longer = ["--max_steps=5", "--gradient_accumulation_steps", "2", "--logging-steps", "1"];
+    let longer = [&["--max_steps=5"], &SHORT[3..8]].concat();
     let longer = [&words[..], &SHORT[..2], &longer].concat();
     let again = ["-o", "b", "--force", "--resume"];
     let (code, message) = refused(root.path(), &[&longer[..], &again].concat());
@@ -313,7 +322,7 @@ fn a_config_of_trl_trains_and_resumes_from_a_checkpoint() {
     let recipe = format!(
         "# Model\nmodel_name_or_path: {BASE}\nmodel_revision: main\ntorch_dtype: auto\nattn_implementation: sdpa\n\
          # Data\ndataset_name: pairs.jsonl\nmax_length: 24\npacking: false\n\
-         # Training\noutput_dir: a\nbf16: false\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 1\n\
+         # Training\noutput_dir: a\nbf16: false\nper_device_train_batch_size: 2\n\
          learning_rate: 1.0e-03\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs:\n  min_lr_rate: 0.1\nwarmup_ratio: 0.1\n\
          gradient_checkpointing: true\ngradient_checkpointing_kwargs:\n  use_reentrant: false\n\
          max_steps: 3\nlogging_steps: 1\nlogging_strategy: steps\neval_strategy: 'no'\nsave_strategy: steps\nsave_steps: 2\n\
@@ -335,6 +344,11 @@ fn a_config_of_trl_trains_and_resumes_from_a_checkpoint() {
     train(&["-o", "c", "--resume_from_checkpoint", "a-checkpoints/checkpoint-2"]);
     let bytes = |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
     assert!(bytes("a") == bytes("b") && bytes("a") == bytes("c"));
+    // As in TRL, an update has the two rows that the config gives, and `eval_strategy: 'no'` trains all 24.
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(root.path().join("a/deepwide.json")).unwrap()).unwrap();
+    let settings = &receipt["training"]["settings"];
+    assert_eq!((&settings["batch_size"], &settings["data"][0]["num_rows"]), (&2.into(), &24.into()));
     let from = ["sft", "--config", "recipe.yaml", "--force", "--resume_from_checkpoint", "a-checkpoints/checkpoint-2"];
     let (code, message) = refused(root.path(), &from);
     assert!(code == 3 && message.contains("checkpoint-3\": is newer than"), "{message}");

@@ -46,6 +46,16 @@ pub struct TrainingArgs {
     /// Evaluate on this data instead of held-out rows, in a format that --data takes
     #[arg(long, alias = "validation-file", value_name = "DATA", num_args = 1.., help_heading = "Data")]
     pub eval_data: Vec<PathBuf>,
+    /// no holds no rows out; with steps and epoch, --eval-steps says when to evaluate
+    #[arg(
+        long,
+        alias = "evaluation-strategy",
+        value_enum,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        help_heading = "Data"
+    )]
+    pub eval_strategy: Option<EvalStrategyArg>,
     /// Rows of each source to hold out, at most; of --eval-data, rows to evaluate
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = count, help_heading = "Data")]
     pub max_eval_samples: u64,
@@ -70,16 +80,16 @@ pub struct TrainingArgs {
     #[arg(long, value_name = "S", value_parser = positive_real, help_heading = "Length")]
     pub max_time: Option<f64>,
 
-    /// Rows per forward and backward pass
+    /// Rows per forward and backward pass [default: 1, or 8 if only --gradient-accumulation-steps is given]
     ///
     /// Short rows share a pass: it takes more rows up to 512 tokens, but never more tokens than this many rows of --max-length have.
-    #[arg(long, alias = "micro-batch-size", value_name = "N", default_value_t = 1, value_parser = positive, help_heading = "Optimization")]
-    pub per_device_train_batch_size: usize,
-    /// Passes per update
+    #[arg(long, alias = "micro-batch-size", value_name = "N", value_parser = positive, help_heading = "Optimization")]
+    pub per_device_train_batch_size: Option<usize>,
+    /// Passes per update [default: 8, or 1 if only --per-device-train-batch-size is given]
     ///
     /// Gradients are weighted by the number of targets in each pass, so the update does not depend on the split.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = positive, help_heading = "Optimization")]
-    pub gradient_accumulation_steps: usize,
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Optimization")]
+    pub gradient_accumulation_steps: Option<usize>,
     /// Multiply in bfloat16, with float32 weights, sums and gradients
     ///
     /// For GPUs. CPUs are not faster by it.
@@ -233,6 +243,27 @@ impl TrainingArgs {
     pub(super) fn resumes(&self) -> bool {
         self.resume || self.resume_from_checkpoint.as_ref().is_some_and(|arg| *arg != ResumeArg::Never)
     }
+
+    /// Rows of a pass, and passes of an update. Where only one of them is given, the other is TRL's default.
+    pub(super) fn batch(&self) -> (usize, usize) {
+        match (self.per_device_train_batch_size, self.gradient_accumulation_steps) {
+            (None, None) => (1, 8),
+            (rows, passes) => (rows.unwrap_or(8), passes.unwrap_or(1)),
+        }
+    }
+}
+
+/// `--eval-strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvalStrategyArg {
+    /// Nothing is held out.
+    // A plain `no` is false in YAML 1.1.
+    #[value(alias = "false")]
+    No,
+    /// As [`eval_steps`](TrainingArgs::eval_steps) says.
+    Steps,
+    /// The same.
+    Epoch,
 }
 
 /// `--resume-from-checkpoint`.
@@ -286,5 +317,36 @@ fn positive(text: &str) -> Result<usize, String> {
     match count(text)? {
         number if number <= u64::from(u32::MAX) => Ok(number as usize),
         number => Err(format!("{number} is too large, expected at most {}", u32::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, FromArgMatches};
+
+    use super::super::sft::SftArgs;
+    use super::*;
+
+    fn parsed(words: &[&str]) -> TrainingArgs {
+        let words = [&["sft", "base", "--data", "d", "-o", "out"], words].concat();
+        let matches = SftArgs::augment_args(Command::new("sft")).try_get_matches_from(words).unwrap();
+        SftArgs::from_arg_matches(&matches).unwrap().training
+    }
+
+    #[test]
+    fn one_of_rows_and_passes_alone_has_the_other_of_trl() {
+        let (rows, passes) = (["--per-device-train-batch-size", "16"], ["--gradient-accumulation-steps", "4"]);
+        assert_eq!(parsed(&[]).batch(), (1, 8));
+        assert_eq!(parsed(&rows).batch(), (16, 1));
+        assert_eq!(parsed(&passes).batch(), (8, 4));
+        assert_eq!(parsed(&[rows, passes].concat()).batch(), (16, 4));
+    }
+
+    #[test]
+    fn rows_are_held_out_unless_the_strategy_is_no() {
+        assert_eq!(parsed(&["--eval-strategy", "steps"]).holdout().share, 0.05);
+        for no in ["no", "false"] {
+            assert_eq!(parsed(&["--evaluation-strategy", no, "--test-split-size", "0.1"]).holdout().share, 0.0);
+        }
     }
 }

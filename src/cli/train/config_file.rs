@@ -97,7 +97,7 @@ impl ConfigFile {
             Some(Reading::Renamed(option)) => option,
             _ => &name,
         };
-        if reading == Some(Reading::NoEffect) {
+        if matches!(reading, Some(Reading::NoEffect { .. })) {
             found.unused.push(entry.key.clone());
             return Ok(());
         }
@@ -179,7 +179,7 @@ fn unknown(options: Options<'_>, name: &str) -> String {
     let of_trl = || closest(name, trl::keys()).filter(|_| options.is_training);
     let nearest = closest(name, options.names()).or_else(of_trl);
     let hint = nearest.map(|known| format!("; did you mean {}?", known.replace('-', "_"))).unwrap_or_default();
-    format!("is no option of {}{hint}", options.command.get_name())
+    format!("unknown option of {}{hint}", options.command.get_name())
 }
 
 /// The entries of a mapping, in order.

@@ -1,6 +1,6 @@
 //! The settings of a run from its options.
 
-use super::args::{SchedulerArg, TrainingArgs};
+use super::args::{EvalStrategyArg, SchedulerArg, TrainingArgs};
 use crate::cli::failure::Failure;
 use crate::config::DecoderConfig;
 use crate::data::Mixture;
@@ -51,7 +51,8 @@ impl TrainingArgs {
         max_length: usize,
         dpo: Option<Dpo>,
     ) -> Result<Settings, Failure> {
-        let batch_size = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+        let (micro_batch_size, num_passes) = self.batch();
+        let batch_size = micro_batch_size * num_passes;
         let num_steps = self.num_steps(source.config(), &inputs, batch_size);
         // As in transformers 5, a number of updates below 1 is a fraction of all.
         let warmup = self.warmup_steps.unwrap_or(self.warmup_ratio);
@@ -71,7 +72,7 @@ impl TrainingArgs {
             seed: self.growth.seed,
             max_length,
             batch_size,
-            micro_batch_size: self.per_device_train_batch_size,
+            micro_batch_size,
             bf16: self.bf16,
             adamw: AdamWConfig {
                 beta1: self.adam_beta1,
@@ -98,9 +99,10 @@ impl TrainingArgs {
         })
     }
 
-    /// The rows kept from training: none if other data is evaluated.
+    /// The rows kept from training: none if nothing or other data is evaluated.
     pub(super) fn holdout(&self) -> Holdout {
-        let share = if self.eval_data.is_empty() { self.test_split_size } else { 0.0 };
+        let is_split = self.eval_data.is_empty() && self.eval_strategy != Some(EvalStrategyArg::No);
+        let share = if is_split { self.test_split_size } else { 0.0 };
         Holdout { share, max_rows: self.max_eval_samples }
     }
 

@@ -75,21 +75,27 @@ fn spelled(words: Vec<OsString>, options: Options<'_>) -> Result<Words, Failure>
             continue;
         };
         let (name, attached) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
-        match (options.find(name), options.trl(name)) {
-            (Some(arg), _) if matches!(arg.get_action(), ArgAction::SetTrue) => {
-                let next = || words.next_if(|next| truth(next).is_some());
-                match attached.map(OsString::from).or_else(next).as_deref().and_then(truth) {
-                    Some(true) => found.options.push(format!("--{name}").into()),
-                    Some(false) => {}
-                    None => found.options.push(word),
-                }
-            }
-            (None, Some(reading)) => {
-                let is_value = |next: &OsString| !next.to_string_lossy().starts_with("--");
-                let value = attached.map(OsString::from).or_else(|| words.next_if(is_value));
-                read_trl(reading, name, value, &mut found)?;
-            }
-            _ => found.options.push(word),
+        let reading = if options.find(name).is_some() { None } else { options.trl(name) };
+        let option = match reading {
+            Some(Reading::Renamed(option)) => option,
+            _ => name,
+        };
+        let is_own_flag = options.find(option).is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue));
+        let is_flag = is_own_flag || reading.is_some_and(Reading::is_flag);
+        let is_value = |next: &OsString| match is_flag {
+            true => truth(next).is_some(),
+            false => reading.is_some() && !is_option(next),
+        };
+        let value = attached.map(OsString::from).or_else(|| words.next_if(is_value));
+        match reading {
+            _ if is_own_flag => match value.as_deref().map(truth) {
+                None | Some(Some(true)) => found.options.push(format!("--{option}").into()),
+                Some(Some(false)) => {}
+                // The parser refuses it.
+                Some(None) => found.options.push(word),
+            },
+            None => found.options.push(word),
+            Some(reading) => read_trl(reading, name, value, &mut found)?,
         }
     }
     Ok(found)
@@ -105,7 +111,7 @@ fn read_trl(reading: Reading, name: &str, value: Option<OsString>, found: &mut W
             word.push(value);
             found.options.push(word);
         }
-        (Reading::NoEffect, _) => found.unused.push(format!("--{name}")),
+        (Reading::NoEffect { .. }, _) => found.unused.push(format!("--{name}")),
         (Reading::Only(accepted), value) => {
             let value = value.map_or_else(|| "true".to_owned(), |value| value.to_string_lossy().into_owned());
             trl::check(accepted, &value)
@@ -114,6 +120,12 @@ fn read_trl(reading: Reading, name: &str, value: Option<OsString>, found: &mut W
         }
     }
     Ok(())
+}
+
+/// Whether a word is an option: it begins with a dash, and is not a negative number.
+fn is_option(word: &OsStr) -> bool {
+    let word = word.to_string_lossy();
+    word.starts_with('-') && word.parse::<f64>().is_err()
 }
 
 /// The value of a flag, as argparse reads it for transformers.
@@ -173,6 +185,8 @@ mod tests {
                 number("learning-rate").alias("lr"),
                 flag("resume"),
                 flag("json"),
+                flag("force").short('y'),
+                Arg::new("out").long("out").short('o'),
                 Arg::new("data").long("data").num_args(1..).action(ArgAction::Append),
                 Arg::new("completion-only-loss").long("completion-only-loss"),
             ];
@@ -268,6 +282,19 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_trl_without_a_value_leave_the_next_word() {
+        let of = |words: &[&str]| expanded_words(&[&["deepwide", "sft"], words].concat()).unwrap().split_off(2);
+        assert_eq!(of(&["--trust_remote_code", "-y"]), ["-y"]);
+        assert_eq!(of(&["--disable_tqdm", "-o", "out"]), ["-o", "out"]);
+        assert_eq!(of(&["--trust_remote_code", "./base"]), ["./base"]);
+        assert_eq!(of(&["--trust_remote_code", "True", "./base"]), ["./base"]);
+        assert_eq!(of(&["--run_name", "-y"]), ["-y"]);
+        assert_eq!(of(&["--local_rank", "-1", "--push_to_hub", "FALSE", "base"]), ["base"]);
+        assert_eq!(of(&["--overwrite_output_dir", "true", "base"]), ["--force", "base"]);
+        assert_eq!(of(&["--overwrite_output_dir", "false", "base"]), ["base"]);
+    }
+
+    #[test]
     fn a_config_of_trl_is_read_by_its_own_keys() {
         let text = "model_name_or_path: m\ndata: null\nmax_seq_length: 8\nbf16_full_eval: false\n\
                     report_to: [tensorboard]\nattn_implementation: sdpa\ncompletion_only_loss: true\n";
@@ -286,9 +313,9 @@ mod tests {
         let said = said.to_string();
         for part in [
             "4 keys",
-            "line 2: learning_rat: is no option of sft; did you mean learning_rate?",
+            "line 2: learning_rat: unknown option of sft; did you mean learning_rate?",
             "line 4: fp16: found \"true\", expected false",
-            "line 5: foo_bar_baz: is no option of sft",
+            "line 5: foo_bar_baz: unknown option of sft",
             "line 6: fsdp: found \"full_shard\"",
         ] {
             assert!(said.contains(part), "{part} in {said}");
@@ -308,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_mapping_of_options_is_refused_by_name() {
+    fn a_file_that_is_not_a_mapping_of_options_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("options.yaml");
         for (text, code) in [("- a", 3), ("data: {b: 1}", 3), ("learning_rat: 1", 3), ("config: a", 3)] {

@@ -11,9 +11,19 @@ pub(super) enum Reading {
     /// As this option, or as [`BASE`].
     Renamed(&'static str),
     /// Its value changes nothing here.
-    NoEffect,
+    NoEffect {
+        /// Whether it is true or false, so that the command line may leave its value out.
+        is_flag: bool,
+    },
     /// Accepted with these values, with which it changes nothing; others are not supported.
     Only(&'static [&'static str]),
+}
+
+impl Reading {
+    /// Whether its value is true or false.
+    pub(super) fn is_flag(self) -> bool {
+        matches!(self, NoEffect { is_flag: true } | Only(["false"]))
+    }
 }
 
 /// Values of options that mean the default.
@@ -31,80 +41,82 @@ const RENAMED: [(&str, &str); 6] = [
 /// Devices, data loading, hubs, padding, when and where to log: nothing that an update depends on.
 const NO_EFFECT: &[&str] = &[
     "activation-checkpointing-kwargs",
-    "activation-offloading",
     "attn-implementation",
-    "average-tokens-across-devices",
     "bnb-4bit-quant-storage",
     "bnb-4bit-quant-type",
-    "dataloader-in-order",
     "dataloader-num-workers",
-    "dataloader-persistent-workers",
-    "dataloader-pin-memory",
     "dataloader-prefetch-factor",
     "dataset-batch-size",
     "dataset-num-proc",
-    "dataset-streaming",
     "dataset-test-split",
     "ddp-backend",
     "ddp-bucket-cap-mb",
-    "ddp-find-unused-parameters",
     "ddp-timeout",
-    "disable-tqdm",
     "discopop-tau",
-    "do-eval",
-    "do-predict",
-    "do-train",
     "eval-accumulation-steps",
     "eval-delay",
-    "eval-on-start",
-    "eval-packing",
-    "eval-strategy",
-    "evaluation-strategy",
     "f-alpha-divergence-coef",
-    "full-determinism",
     "gradient-checkpointing-kwargs",
-    "gradient-checkpointing-use-reentrant",
-    "hub-always-push",
     "hub-model-id",
     "hub-model-revision",
-    "hub-private-repo",
     "hub-revision",
     "hub-strategy",
     "hub-token",
-    "ignore-bias-buffers",
     "include-num-input-tokens-seen",
-    "include-tokens-per-second",
     "label-names",
     "local-rank",
     "log-level",
     "log-level-replica",
-    "log-on-each-node",
     "logging-dir",
-    "logging-first-step",
-    "logging-nan-inf-filter",
     "logging-strategy",
-    "no-cuda",
     "pad-to-multiple-of",
     "pad-token",
-    "padding-free",
     "per-device-eval-batch-size",
     "precompute-ref-batch-size",
-    "prediction-loss-only",
     "project",
     "ref-model-mixup-alpha",
     "ref-model-sync-steps",
-    "remove-unused-columns",
     "run-name",
+    "save-strategy",
+    "torch-compile-backend",
+    "torch-compile-mode",
+    "torch-empty-cache-steps",
+];
+
+/// The same, of keys that are true or false.
+const FLAGS_WITHOUT_EFFECT: &[&str] = &[
+    "activation-offloading",
+    "average-tokens-across-devices",
+    "dataloader-in-order",
+    "dataloader-persistent-workers",
+    "dataloader-pin-memory",
+    "dataset-streaming",
+    "ddp-find-unused-parameters",
+    "disable-tqdm",
+    "do-eval",
+    "do-predict",
+    "do-train",
+    "eval-on-start",
+    "eval-packing",
+    "full-determinism",
+    "gradient-checkpointing-use-reentrant",
+    "hub-always-push",
+    "hub-private-repo",
+    "ignore-bias-buffers",
+    "include-tokens-per-second",
+    "log-on-each-node",
+    "logging-first-step",
+    "logging-nan-inf-filter",
+    "no-cuda",
+    "padding-free",
+    "prediction-loss-only",
+    "remove-unused-columns",
     "save-on-each-node",
     "save-safetensors",
-    "save-strategy",
     "shuffle-dataset",
     "skip-memory-metrics",
     "tf32",
     "torch-compile",
-    "torch-compile-backend",
-    "torch-compile-mode",
-    "torch-empty-cache-steps",
     "trust-remote-code",
     "use-bnb-nested-quant",
     "use-cache",
@@ -169,7 +181,8 @@ const ONLY: &[(&str, &[&str])] = &[
 /// How a key, with dashes, is read; `None` if TRL has no such key.
 pub(super) fn reading(key: &str) -> Option<Reading> {
     let renamed = RENAMED.iter().find(|(known, _)| *known == key).map(|(_, option)| Renamed(option));
-    let no_effect = || NO_EFFECT.contains(&key).then_some(NoEffect);
+    let in_list = |keys: &[&str], is_flag| keys.contains(&key).then_some(NoEffect { is_flag });
+    let no_effect = || in_list(NO_EFFECT, false).or_else(|| in_list(FLAGS_WITHOUT_EFFECT, true));
     let only = || ONLY.iter().find(|(known, _)| *known == key).map(|(_, values)| Only(values));
     renamed.or_else(no_effect).or_else(only)
 }
@@ -177,7 +190,8 @@ pub(super) fn reading(key: &str) -> Option<Reading> {
 /// All keys, with dashes.
 pub(super) fn keys() -> impl Iterator<Item = &'static str> {
     let renamed = RENAMED.iter().map(|(key, _)| *key);
-    renamed.chain(NO_EFFECT.iter().copied()).chain(ONLY.iter().map(|(key, _)| *key))
+    let no_effect = [NO_EFFECT, FLAGS_WITHOUT_EFFECT].concat();
+    renamed.chain(no_effect).chain(ONLY.iter().map(|(key, _)| *key))
 }
 
 /// Whether a value of an option means that the default holds.
@@ -191,7 +205,9 @@ pub(super) fn is_default(option: &str, value: &str) -> bool {
 /// The values that it may have.
 pub(super) fn check(accepted: &[&str], found: &str) -> Result<(), String> {
     let number = |text: &str| text.parse::<f64>().ok();
-    let is = |accepted: &&str| *accepted == found || number(accepted).is_some_and(|value| number(found) == Some(value));
+    let is = |accepted: &&str| {
+        accepted.eq_ignore_ascii_case(found) || number(accepted).is_some_and(|value| number(found) == Some(value))
+    };
     match accepted {
         accepted if accepted.iter().any(is) => Ok(()),
         [] => Err("is not supported".to_owned()),
@@ -210,14 +226,17 @@ mod tests {
         assert_eq!(all.windows(2).find(|pair| pair[0] == pair[1]), None);
         assert!(all.iter().all(|key| !key.contains('_')));
         assert_eq!(reading("torch-dtype"), Some(Renamed("dtype")));
-        assert_eq!(reading("run-name"), Some(NoEffect));
+        assert_eq!(reading("run-name"), Some(NoEffect { is_flag: false }));
         assert_eq!(reading("learning-rat"), None);
+        let flags = ["trust-remote-code", "push-to-hub", "report-to"].map(|key| reading(key).unwrap().is_flag());
+        assert_eq!(flags, [true, true, false]);
     }
 
     #[test]
     fn values_are_compared_as_numbers_if_they_are() {
         assert_eq!(check(&["0"], "0.0"), Ok(()));
         assert!(check(&["0"], "0.1").unwrap_err().contains("expected 0"));
+        assert_eq!(check(&["false"], "False"), Ok(()));
         assert!(check(&["none", "tensorboard"], "wandb").unwrap_err().contains("none or tensorboard"));
         assert_eq!(check(&[], "x"), Err("is not supported".to_owned()));
     }
