@@ -392,6 +392,50 @@ fn the_help_has_the_defaults_of_its_command() {
     }
 }
 
+/// A copy of the built-in base whose tokenizer has another token that ends a text.
+fn base_with_eos(root: &Path, name: &str, eos: &serde_json::Value) -> PathBuf {
+    let base = root.join(name);
+    std::fs::create_dir(&base).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(Path::new(BASE).join(file), base.join(file)).unwrap();
+    }
+    std::fs::write(base.join("tokenizer_config.json"), "{}").unwrap();
+    std::fs::write(base.join("generation_config.json"), serde_json::json!({"eos_token_id": eos}).to_string()).unwrap();
+    base
+}
+
+#[test]
+fn documents_end_with_a_token_that_the_model_has_and_a_resumed_run_keeps() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    for (name, eos, said) in [
+        ("none", serde_json::Value::Null, "the tokenizer names no token that ends a text"),
+        ("beyond", 448.into(), "ends a text with id 448, expected below vocab_size 448"),
+    ] {
+        base_with_eos(root.path(), name, &eos);
+        let (code, message) = refused(root.path(), &["train", name, "--data", "text.jsonl", "-o", "out"]);
+        assert!(code == 3 && message.contains(said), "{message}");
+    }
+    let base = base_with_eos(root.path(), "base", &1.into());
+    done(root.path(), &["train", "base", "--data", "text.jsonl", "-o", "out"]);
+    std::fs::remove_dir_all(base).unwrap();
+    base_with_eos(root.path(), "base", &2.into());
+    let again = ["train", "base", "--data", "text.jsonl", "-o", "out", "--force", "--resume"];
+    let (code, message) = refused(root.path(), &[&again[..], &SHORT].concat());
+    assert!(code == 3 && message.contains("--data, source 1: hash of tokens"), "{message}");
+}
+
+#[test]
+fn records_may_lie_in_a_file_that_is_called_dataset_json() {
+    let root = tempfile::tempdir().unwrap();
+    let path = file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    let rows = std::fs::read_to_string(path).unwrap();
+    std::fs::create_dir(root.path().join("data")).unwrap();
+    let array = format!("[{}]", rows.trim_end().replace('\n', ","));
+    std::fs::write(root.path().join("data/dataset.json"), array).unwrap();
+    done(root.path(), &["sft", BASE, "--data", "data", "-o", "out"]);
+}
+
 #[test]
 fn less_data_than_a_batch_trains_and_other_data_does_not_resume() {
     let root = tempfile::tempdir().unwrap();
@@ -425,7 +469,10 @@ fn bad_input_is_refused_before_any_work() {
     file(root.path(), "pairs.jsonl", row);
     std::fs::write(root.path().join("bad.yaml"), "data: text.jsonl\nmax_steps: many\n").unwrap();
     std::fs::create_dir(root.path().join("shards")).unwrap();
-    std::fs::write(root.path().join("shards/dataset.json"), "{}").unwrap();
+    std::fs::write(root.path().join("shards/dataset.json"), r#"{"format": 1, "tokenizer_sha256": "", "train": {}}"#)
+        .unwrap();
+    let shards = run(root.path(), &["tokenize", "text.jsonl", "whole", "--tokenizer", BASE]);
+    assert!(shards.status.success(), "{}", String::from_utf8_lossy(&shards.stderr));
     std::fs::write(root.path().join("empty.jsonl"), "\n\n").unwrap();
     let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 2), "chosen": format!(" {} {}", text(n, 9), text(n + 1, 1)), "rejected": format!(" {} {}", text(n, 9), text(n + 2, 1))});
     file(root.path(), "alike.jsonl", row);
@@ -433,7 +480,7 @@ fn bad_input_is_refused_before_any_work() {
     let with = |option, value| [&text[..], &[option, value]].concat();
     let [no_step, no_pass, no_epsilon] =
         ["--max-steps", "--gradient-accumulation-steps", "--adam-epsilon"].map(|option| with(option, "0"));
-    let cases: [(&[&str], i32, &str); 22] = [
+    let cases: [(&[&str], i32, &str); 26] = [
         (&["train", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["sft", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["dpo", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
@@ -454,6 +501,10 @@ fn bad_input_is_refused_before_any_work() {
         ),
         (&["sft", BASE, "--data", "shards"], 3, "\"shards\" holds token shards"),
         (&["dpo", BASE, "--data", "shards"], 3, "\"shards\" holds token shards"),
+        (&["train", BASE, "--data", ".", "text.jsonl=3"], 3, "text.jsonl\" is given twice"),
+        (&["sft", BASE, "--data", "pairs.jsonl", "./pairs.jsonl=0.5"], 3, "pairs.jsonl\" is given twice"),
+        (&["dpo", BASE, "--data", "alike.jsonl=2", "alike.jsonl=3"], 3, "\"alike.jsonl\" is given twice"),
+        (&["train", BASE, "--data", "whole", "whole=2"], 3, "\"whole\" is given twice"),
         (&["sft", BASE, "--config", "bad.yaml"], 3, "\"bad.yaml\", line 2: max_steps: \"many\" is not a whole number"),
         (&["sft", BASE, "--data", "text.jsonl", "--resume_from_checkpoint", "none"], 4, "none"),
         (&best, 3, "--load-best-model-at-end: no row is held out"),

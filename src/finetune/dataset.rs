@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::FinetuneError;
-use crate::data::shards::DATASET;
+use crate::data::shards::TokenShards;
 use crate::data::source::{Row, Rows, data_files};
 use crate::data::{Document, EncoderFault, Record, RecordFormat, RowSplit};
 use crate::tokenizer::Tokenizer;
@@ -85,7 +85,7 @@ pub fn record_files(arguments: &[PathBuf]) -> Result<Vec<PathBuf>, FinetuneError
 
 /// Whether a directory holds token shards.
 pub(super) fn is_shards(path: &Path) -> bool {
-    path.join(DATASET).is_file()
+    TokenShards::are_in(path)
 }
 
 impl<T> Dataset<T> {

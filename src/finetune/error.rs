@@ -79,7 +79,7 @@ pub enum FinetuneError {
         of: String,
     },
     /// The loss or the gradient is not finite before the first update, though all weights are.
-    #[error("the base gives loss {loss}, gradient norm {grad_norm} before any update, expected finite numbers: this is no divergence of the training, its activations or gradients overflow. Rows: {}", .rows.join(", "))]
+    #[error("the base gives loss {loss}, gradient norm {grad_norm} before any update, expected finite numbers: training has not diverged, the activations or gradients of the base overflow. Rows: {}", .rows.join(", "))]
     BaseNotFinite {
         /// The loss.
         loss: f64,
@@ -123,7 +123,7 @@ pub enum FinetuneError {
         /// Reason.
         reason: String,
     },
-    /// A row is no record, or cannot be encoded.
+    /// A row is not a valid record, or cannot be encoded.
     #[error("{row}: {reason}")]
     Record {
         /// The file and the row.
@@ -131,13 +131,34 @@ pub enum FinetuneError {
         /// Reason.
         reason: String,
     },
+    /// The tokenizer names no token that ends a text, which separates documents.
+    #[error(
+        "the tokenizer names no token that ends a text, expected an \"eos_token\" (deepwide tokenize --no-eos goes without)"
+    )]
+    NoEos,
+    /// The model has no embedding for the token that ends a text.
+    #[error("the tokenizer ends a text with id {id}, expected below vocab_size {vocab_size} of the model")]
+    EosOutsideVocabulary {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocab_size: usize,
+    },
+    /// A file, or a directory of token shards, is in two sources.
+    #[error(
+        "{path:?} is given twice, expected once: its rows that are held out of one source would be trained in the other"
+    )]
+    Repeated {
+        /// The file or directory.
+        path: PathBuf,
+    },
     /// There is nothing to train or to evaluate on.
     #[error("{0}")]
     NoData(String),
     /// The model cannot be adapted as asked.
     #[error(transparent)]
     Lora(Box<LoraError>),
-    /// A pattern of parameter names is no regular expression.
+    /// A pattern of parameter names is not a valid regular expression.
     #[error("{0}")]
     Pattern(#[from] regex::Error),
 }
@@ -184,6 +205,9 @@ impl FinetuneError {
             | Self::Changed { .. }
             | Self::Format { .. }
             | Self::Record { .. }
+            | Self::NoEos
+            | Self::EosOutsideVocabulary { .. }
+            | Self::Repeated { .. }
             | Self::NoData(_)
             | Self::WeightNotFinite { .. }
             | Self::Pattern(_) => ErrorKind::Invalid,

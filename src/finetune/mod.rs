@@ -40,7 +40,7 @@ pub use records::{Records, Titles};
 pub use rows::{ExampleRows, Row, Rows, TextRows};
 pub use run::{Control, Ended, Event, Run, Start};
 pub use settings::{Change, DataSettings, LoraSettings, Settings};
-pub use sources::{Concatenated, DataSource, Holdout, sample};
+pub use sources::{Concatenated, DataSource, Holdout, check_disjoint, sample};
 pub use task::Task;
 pub use text_data::{TextData, TextOptions};
 pub use writer::{Trained, write_model};

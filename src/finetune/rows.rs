@@ -1,5 +1,8 @@
 //! Rows of training data: documents of token ids with a mask of trained tokens.
 
+use std::ops::Range;
+use std::path::PathBuf;
+
 use super::FinetuneError;
 use crate::data::packing::Segment;
 use crate::data::shards::TokenWindows;
@@ -35,6 +38,8 @@ pub struct TextRows {
     ids: Vec<u32>,
     /// The first token of each document, ascending.
     starts: Vec<usize>,
+    /// The files and their tokens, ascending.
+    files: Vec<(PathBuf, Range<usize>)>,
     max_length: usize,
 }
 
@@ -51,7 +56,19 @@ impl TextRows {
             ids.extend(&document.ids);
             ids.extend(eos);
         }
-        Self { ids, starts, max_length }
+        Self { ids, starts, files: Vec::new(), max_length }
+    }
+
+    /// With the files that the documents are from, in order, each with the number of documents up to its end.
+    #[must_use]
+    pub fn of_files(mut self, files: Vec<(PathBuf, usize)>) -> Self {
+        let mut start = 0;
+        for (path, num_documents) in files {
+            let end = self.starts.get(num_documents).copied().unwrap_or(self.ids.len());
+            self.files.push((path, start..end));
+            start = end;
+        }
+        self
     }
 }
 
@@ -74,9 +91,32 @@ impl Rows for TextRows {
         Ok(row)
     }
 
+    /// The files of its tokens, and their places in each.
     fn name(&self, index: u64) -> String {
-        let start = index * self.max_length as u64;
-        format!("tokens {start} to {}", start + self.max_length as u64)
+        let start = index as usize * self.max_length;
+        let end = (start + self.max_length + 1).min(self.ids.len());
+        let part = |(path, tokens): &(PathBuf, Range<usize>)| {
+            let (first, last) = (start.max(tokens.start), end.min(tokens.end));
+            (first < last)
+                .then(|| format!("{}, tokens {} to {}", path.display(), first - tokens.start, last - 1 - tokens.start))
+        };
+        let parts: Vec<String> = self.files.iter().filter_map(part).collect();
+        if parts.is_empty() { format!("tokens {start} to {}", end - 1) } else { parts.join(" + ") }
+    }
+}
+
+/// Rows in memory.
+impl Rows for Vec<Row> {
+    fn len(&self) -> u64 {
+        Vec::len(self) as u64
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        Ok(self[index as usize].clone())
+    }
+
+    fn name(&self, index: u64) -> String {
+        format!("row {index}")
     }
 }
 
@@ -147,9 +187,10 @@ impl Rows for TokenWindows {
         Ok(window.documents().map(|ids| Example::trained_whole(ids.to_vec())).collect())
     }
 
+    /// The file in which it begins, and its tokens from the start of that file.
     fn name(&self, index: u64) -> String {
-        let start = index * self.seq_length() as u64;
-        format!("tokens {start} to {}", start + self.seq_length() as u64)
+        let (path, first) = self.shards().place(index * self.seq_length() as u64);
+        format!("{}, tokens {first} to {}", path.display(), first + self.seq_length() as u64)
     }
 }
 
@@ -164,6 +205,15 @@ mod tests {
             .map(|len| Document { ids: next.by_ref().take(*len as usize).collect(), logprobs: None, topic: None })
             .collect();
         TextRows::new(&documents, None, max_length)
+    }
+
+    #[test]
+    fn a_row_of_text_is_named_by_its_files() {
+        let rows = rows(&[3, 1, 6, 2, 9], 8).of_files(vec![("a.jsonl".into(), 2), ("b.jsonl".into(), 5)]);
+        let names = [0, 1, 2].map(|index| rows.name(index));
+        let expected =
+            ["a.jsonl, tokens 0 to 3 + b.jsonl, tokens 0 to 4", "b.jsonl, tokens 4 to 12", "b.jsonl, tokens 12 to 16"];
+        assert_eq!(names, expected);
     }
 
     #[test]

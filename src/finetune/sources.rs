@@ -1,10 +1,13 @@
 //! Sources of training data, and the rows of several of them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::FinetuneError;
+use super::dataset::is_shards;
 use super::rows::{Row, Rows};
 use crate::data::RowSplit;
+use crate::data::source::data_files;
 
 /// Files of training data: their paths, directories or patterns.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +16,23 @@ pub struct DataSource {
     pub paths: Vec<PathBuf>,
     /// Visits of each row in an epoch; see [`Mixture`](crate::data::Mixture).
     pub weight: f64,
+}
+
+/// Refuses sources that share a file or a directory of token shards: rows held out of one would be trained in the other.
+///
+/// # Errors
+/// [`FinetuneError::Repeated`]; [`FinetuneError::Source`] as [`data_files`].
+pub fn check_disjoint(sources: &[DataSource]) -> Result<(), FinetuneError> {
+    let mut known = HashSet::new();
+    for DataSource { paths, .. } in sources {
+        let (shards, files): (Vec<PathBuf>, Vec<PathBuf>) = paths.iter().cloned().partition(|path| is_shards(path));
+        for path in shards.into_iter().chain(data_files(&files)?) {
+            if !known.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                return Err(FinetuneError::Repeated { path });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// How many rows of each source are kept from training.

@@ -55,7 +55,7 @@ impl TextData {
         Ok(data)
     }
 
-    /// Rows to evaluate on, at most `max_rows` of each path at random, and their hash. Of token shards with held-out documents
+    /// Rows to evaluate on, at most `max_rows` at random, and their hash. Of token shards with held-out documents
     /// those are evaluated.
     ///
     /// # Errors
@@ -63,28 +63,35 @@ impl TextData {
     pub fn evaluated(paths: &[PathBuf], options: TextOptions<'_>) -> Result<(Vec<Row>, String), FinetuneError> {
         let Holdout { max_rows, .. } = options.holdout;
         let options = TextOptions { holdout: Holdout { share: 0.0, max_rows }, ..options };
-        let (mut evaluated, mut hash) = (Vec::new(), String::new());
+        let (mut all, mut hash) = (Concatenated::default(), String::new());
         for path in paths {
             let source = DataSource { paths: vec![path.clone()], weight: 1.0 };
             let Self { rows, heldout, sources } = Self::read(&[source], options).map_err(evaluating)?;
-            evaluated.extend(if heldout.is_empty() { sampled(&rows, max_rows)? } else { heldout });
+            all.push(if heldout.is_empty() { Box::new(rows) } else { Box::new(heldout) });
             sources.iter().for_each(|source| hash += &source.hash);
         }
+        let evaluated = sampled(&all, max_rows)?;
         hash += &format!(" {}", evaluated.len());
         Ok((evaluated, hash))
     }
 
     fn add_files(&mut self, paths: &[PathBuf], weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {
         let TextOptions { tokenizer, vocab_size, max_length, .. } = options;
-        let documents = read_texts(&data_files(paths)?, tokenizer)?;
+        let eos = end_of_text(tokenizer, vocab_size)?;
+        let (mut documents, mut files) = (Vec::new(), Vec::new());
+        for file in data_files(paths)? {
+            documents.extend(read_texts(std::slice::from_ref(&file), tokenizer)?);
+            files.push((file, documents.len()));
+        }
         check_vocabulary(&documents, vocab_size)?;
         let mut hash = blake3::Hasher::new();
+        hash.update(&eos.to_le_bytes());
         for document in &documents {
             hash.update(&(document.ids.len() as u64).to_le_bytes());
             let ids: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             hash.update(&ids);
         }
-        let rows = TextRows::new(&documents, tokenizer.eos().first().copied(), max_length);
+        let rows = TextRows::new(&documents, Some(eos), max_length).of_files(files);
         self.add(Box::new(rows), &paths[0], weight, &hash.finalize().to_hex(), options)
     }
 
@@ -137,6 +144,15 @@ impl TextData {
     }
 }
 
+/// The token behind each document.
+///
+/// # Errors
+/// If there is none, or the model does not have it.
+fn end_of_text(tokenizer: &Tokenizer, vocab_size: usize) -> Result<u32, FinetuneError> {
+    let id = *tokenizer.eos().first().ok_or(FinetuneError::NoEos)?;
+    if (id as usize) < vocab_size { Ok(id) } else { Err(FinetuneError::EosOutsideVocabulary { id, vocab_size }) }
+}
+
 /// Says that the data to evaluate on is too short, which is not that of the run.
 fn evaluating(error: FinetuneError) -> FinetuneError {
     match error {
@@ -156,4 +172,24 @@ fn sampled(rows: &dyn Rows, max_rows: u64) -> Result<Vec<Row>, FinetuneError> {
 fn windows_within(shards: TokenShards, max_length: usize) -> Result<Option<TokenWindows>, ShardError> {
     let num_inputs = shards.num_tokens().saturating_sub(1).min(max_length as u64) as usize;
     (num_inputs > 0).then(|| TokenWindows::new(shards, num_inputs)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluated_rows_are_bounded_over_all_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a.txt", "b.txt"].map(|name| folder.path().join(name));
+        paths.iter().for_each(|path| std::fs::write(path, "red green ".repeat(20)).unwrap());
+        let tokenizer = Tokenizer::word_level(&["<bos>", "red", "green", "<eos>"].map(String::from));
+        let evaluated = |max_rows| {
+            let holdout = Holdout { share: 0.0, max_rows };
+            let options = TextOptions { tokenizer: &tokenizer, vocab_size: 4, max_length: 4, holdout };
+            TextData::evaluated(&paths, options).unwrap().0.len()
+        };
+        // 41 tokens of each file are 10 rows.
+        assert_eq!([3, 12, 100].map(evaluated), [3, 12, 20]);
+    }
 }

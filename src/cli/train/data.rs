@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::finetune::DataSource;
+use crate::finetune::{DataSource, FinetuneError, check_disjoint};
 
 /// `PATH` or `PATH=WEIGHT`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +28,16 @@ impl DataArg {
 }
 
 /// The sources: paths without a weight are one source of weight 1.
-pub(super) fn sources(arguments: &[DataArg]) -> Vec<DataSource> {
+///
+/// # Errors
+/// As [`check_disjoint`].
+pub(super) fn sources(arguments: &[DataArg]) -> Result<Vec<DataSource>, FinetuneError> {
+    let sources = weighted(arguments);
+    check_disjoint(&sources)?;
+    Ok(sources)
+}
+
+fn weighted(arguments: &[DataArg]) -> Vec<DataSource> {
     let paths: Vec<PathBuf> =
         arguments.iter().filter(|data| data.weight.is_none()).map(|data| data.path.clone()).collect();
     let plain = (!paths.is_empty()).then_some(DataSource { paths, weight: 1.0 });
@@ -70,6 +79,6 @@ mod tests {
     fn paths_without_a_weight_are_one_source() {
         let arguments: Vec<DataArg> = ["a", "b=3", "c"].into_iter().map(|text| read(text).unwrap()).collect();
         let source = |paths: &[&str], weight| DataSource { paths: paths.iter().map(PathBuf::from).collect(), weight };
-        assert_eq!(sources(&arguments), [source(&["a", "c"], 1.0), source(&["b"], 3.0)]);
+        assert_eq!(weighted(&arguments), [source(&["a", "c"], 1.0), source(&["b"], 3.0)]);
     }
 }

@@ -103,7 +103,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     };
     let (mut pairs, mut heldout, mut inputs) = (Vec::new(), Vec::new(), Inputs::default());
     let pair = |([chosen, rejected], name): ([Example; 2], String)| Pair { chosen, rejected, name };
-    for DataSource { paths, weight } in data::sources(&args.data) {
+    for DataSource { paths, weight } in data::sources(&args.data)? {
         let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter().flatten(), &tokenizer)?;
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;

@@ -69,7 +69,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         max_length,
         holdout: args.training.holdout(),
     };
-    let TextData { rows, mut heldout, sources } = TextData::read(&data::sources(&args.data), options)?;
+    let TextData { rows, mut heldout, sources } = TextData::read(&data::sources(&args.data)?, options)?;
     let sources = sources.into_iter().map(|settings| Input { settings, row_tokens: max_length as u64 }).collect();
     let mut inputs = Inputs { sources, ..Inputs::default() };
     if !args.training.eval_data.is_empty() {

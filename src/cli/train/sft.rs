@@ -108,7 +108,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     };
     let (mut rows, mut heldout, mut inputs) = (Concatenated::default(), Vec::new(), Inputs::default());
     let (mut longest_row, mut trained) = (0, TrainedItems::default());
-    for DataSource { paths, weight } in data::sources(&args.data) {
+    for DataSource { paths, weight } in data::sources(&args.data)? {
         let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter(), &tokenizer)?;
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;

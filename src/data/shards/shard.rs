@@ -56,6 +56,11 @@ impl Shard {
         Ok(shard)
     }
 
+    /// The file of tokens.
+    pub(super) fn path(&self) -> &Path {
+        &self.tokens.path
+    }
+
     /// Reads tokens from `start` of the shard on.
     pub(super) fn read(
         &self,

@@ -1,7 +1,10 @@
 //! Token shards that were written, as one stream of tokens.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
 
 use super::fault::{ShardError, ShardFault};
 use super::record::{DATASET, DatasetRecord, FORMAT, ShardRecord, SplitRecord, TokenDtype};
@@ -13,6 +16,8 @@ use crate::tokenizer::Tokenizer;
 
 /// Largest `dataset.json`.
 const LIMIT_BYTES: u64 = 64 << 20;
+/// Keys of a `dataset.json` by which it is told from a file of records of that name.
+const KEYS: [&str; 3] = ["format", "tokenizer_sha256", "train"];
 
 /// Documents of a directory of shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +37,19 @@ pub struct TokenShards {
     dtype: TokenDtype,
     vocab_size: usize,
     tokenizer_sha256: String,
-    eos_token_id: Option<u32>,
     num_tokens: u64,
     num_documents: u64,
     shards: Vec<Shard>,
 }
 
 impl TokenShards {
+    /// Whether a directory holds shards, whole or not.
+    pub fn are_in(directory: &Path) -> bool {
+        let Ok(text) = read_bounded(&*disk(), &directory.join(DATASET), LIMIT_BYTES) else { return false };
+        let keys: Result<HashMap<String, IgnoredAny>, _> = serde_json::from_slice(&text);
+        keys.is_ok_and(|keys| KEYS.iter().all(|key| keys.contains_key(*key)))
+    }
+
     /// Opens the shards of a directory to train on.
     ///
     /// # Errors
@@ -82,7 +93,6 @@ impl TokenShards {
             dtype: record.dtype,
             vocab_size: record.vocab_size,
             tokenizer_sha256: record.tokenizer_sha256,
-            eos_token_id: record.eos_token_id,
             num_tokens: split.num_tokens,
             num_documents: split.num_documents,
             shards,
@@ -109,11 +119,6 @@ impl TokenShards {
         self.vocab_size
     }
 
-    /// The id behind each document, if one was appended.
-    pub fn eos_token_id(&self) -> Option<u32> {
-        self.eos_token_id
-    }
-
     /// Checks that the shards were made with this tokenizer.
     ///
     /// # Errors
@@ -124,6 +129,16 @@ impl TokenShards {
             return Ok(());
         }
         Err(InFile::new(self.directory.join(DATASET), ShardFault::OtherTokenizer { found, expected }).into())
+    }
+
+    /// The file of a token, and the place of the token in it.
+    ///
+    /// # Panics
+    /// If there are fewer tokens.
+    pub fn place(&self, token: u64) -> (&Path, u64) {
+        assert!(token < self.num_tokens, "token {token} of {}", self.num_tokens);
+        let shard = self.shard_of(token);
+        (shard.path(), token - shard.first_token)
     }
 
     /// Reads as many tokens as `ids` has, from `start` on.
