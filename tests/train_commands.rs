@@ -480,7 +480,8 @@ fn bad_input_is_refused_before_any_work() {
     let with = |option, value| [&text[..], &[option, value]].concat();
     let [no_step, no_pass, no_epsilon] =
         ["--max-steps", "--gradient-accumulation-steps", "--adam-epsilon"].map(|option| with(option, "0"));
-    let cases: [(&[&str], i32, &str); 26] = [
+    let adapting = |names| [&text[..], &["--use-peft", "--lora-target-modules", names]].concat();
+    let cases: [(&[&str], i32, &str); 29] = [
         (&["train", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["sft", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["dpo", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
@@ -516,6 +517,14 @@ fn bad_input_is_refused_before_any_work() {
         (&["train", BASE, "--data", "text.jsonl", "--freeze", "new"], 2, "no parameter is new"),
         (&["train", BASE, "--data", "text.jsonl", "--use-peft", "--dus", "1"], 2, "grow the base first"),
         (&["train", BASE, "--data", "text.jsonl", "--lr", "0"], 2, "above 0"),
+        (
+            &adapting("q_proj,v_prj"),
+            2,
+            "--lora-target-modules: found no linear map of the decoder in \"v_prj\", expected some of q_proj",
+        ),
+        // The embeddings of this base are its head.
+        (&adapting("all-linear,lm_head"), 2, "in \"lm_head\""),
+        (&adapting(""), 2, "in \"\""),
     ];
     for (words, code, said) in cases {
         let (found, message) = refused(root.path(), &[words, &["-o", "out"]].concat());

@@ -154,7 +154,7 @@ impl CompareArgs {
 /// Every fault of the input, before any work and before anything is written; then what training or the disk meets.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     args.base.as_deref().map_or(Ok(()), is_local_directory)?;
-    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let existing = Existing::of(args.force, false);
     let folder = StudyFolder::new(args.out(), existing).map_err(|error| args.blame(error))?;
     let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;

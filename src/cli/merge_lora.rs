@@ -56,11 +56,7 @@ pub struct MergeLoraArgs {
 pub fn run(args: &MergeLoraArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let out = absolute(&args.out)?;
-    let existing = match (args.force, args.discard_modified) {
-        (false, _) => Existing::Keep,
-        (true, false) => Existing::Replace,
-        (true, true) => Existing::Discard,
-    };
+    let existing = Existing::of(args.force, args.discard_modified);
     let bar = Bytes::new("comparing OUT with its receipt", None);
     let destination = Destination::check(&*disk, &out, existing, &mut |bytes| bar.add(bytes))?;
     drop(bar);

@@ -81,7 +81,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     let disk = interrupt::disk();
     let (data, given_out) = args.places()?;
     let out = absolute(given_out)?;
-    let existing = if args.force { Existing::Replace } else { Existing::Keep };
+    let existing = Existing::of(args.force, false);
     let bar = Bytes::new("comparing OUT with its receipt", None);
     let destination = Destination::check(&*disk, &out, existing, &mut |bytes| bar.add(bytes))?;
     drop(bar);

@@ -38,7 +38,7 @@ pub enum EncoderFault {
     },
     /// The assistant's turns cannot be located.
     #[error(
-        "{path:?} renders message {number} of this chat otherwise when it is the last, expected a chat template with \
+        "{path:?} renders message {number} of this chat differently when it is the last, expected a chat template with \
          {{% generation %}} blocks, or one that renders a message alike whatever follows"
     )]
     NotAPrefix {

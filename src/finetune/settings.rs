@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::passes::PassSize;
+use crate::config::DecoderConfig;
 use crate::data::Mixture;
 use crate::load::Precision;
-use crate::lora::{LoraConfig, Modules};
+use crate::lora::{LoraConfig, LoraError, Modules, linear_names};
 use crate::train::{AdamWConfig, Dpo, ParamGroups, RouterLoss, Schedule, Targets};
 use crate::weights::split_mix;
 
@@ -79,11 +80,34 @@ pub struct LoraSettings {
     pub target_modules: Vec<String>,
 }
 
+/// The name of all linear maps of the layers.
+const ALL_LINEAR: &str = "all-linear";
+
 impl LoraSettings {
+    /// With the names of all linear maps of the layers in place of `all-linear` beside other names, which PEFT has no value for.
+    #[must_use]
+    pub fn expanded(mut self, decoder: &DecoderConfig) -> Self {
+        let is_all = |name: &String| name == ALL_LINEAR;
+        if self.target_modules.len() > 1 && self.target_modules.iter().any(is_all) {
+            let others: Vec<String> = self.target_modules.into_iter().filter(|name| !is_all(name)).collect();
+            let all = linear_names(decoder).into_iter().filter(|name| *name != "lm_head").map(str::to_owned);
+            self.target_modules = all.filter(|name| !others.contains(name)).chain(others.iter().cloned()).collect();
+        }
+        self
+    }
+
+    /// Checks that each target is a linear map of a decoder.
+    ///
+    /// # Errors
+    /// [`LoraError::NoTarget`] with the name that is not.
+    pub fn check_names(&self, decoder: &DecoderConfig) -> Result<(), LoraError> {
+        self.config().check_names(decoder)
+    }
+
     /// The configuration of the adapter.
     pub fn config(&self) -> LoraConfig {
         let target_modules = match &self.target_modules[..] {
-            [all] if all == "all-linear" => Modules::AllLinear,
+            [all] if all == ALL_LINEAR => Modules::AllLinear,
             names => Modules::Named(names.to_vec()),
         };
         let Self { r, lora_alpha, use_rslora, lora_dropout, .. } = *self;
@@ -106,7 +130,7 @@ impl Settings {
     /// The groups of parameters.
     ///
     /// # Errors
-    /// The first pattern that is no regular expression.
+    /// The first pattern that is not a valid regular expression.
     pub fn param_groups(&self) -> Result<ParamGroups, regex::Error> {
         let mut groups = ParamGroups::default();
         for (pattern, multiplier) in &self.groups {
@@ -197,4 +221,36 @@ fn leaves(settings: &Settings) -> BTreeMap<String, Value> {
     let value = serde_json::to_value(settings).expect("settings are finite numbers and strings");
     collect(value, String::new(), &mut found);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adapting(names: &[&str]) -> LoraSettings {
+        let target_modules = names.iter().map(|name| (*name).to_owned()).collect();
+        LoraSettings { r: 2, lora_alpha: 4.0, use_rslora: false, lora_dropout: 0.0, target_modules }
+    }
+
+    #[test]
+    fn all_linear_may_stand_beside_the_head() {
+        let tied = DecoderConfig::pico();
+        let untied = tied.with(|fields| fields.tie_word_embeddings = false).unwrap();
+        let num_targets = |names: &[&str]| adapting(names).expanded(&untied).config().targets(&untied).unwrap().len();
+        let num_linear = 7 * untied.num_hidden_layers;
+        assert_eq!(num_targets(&["all-linear"]), num_linear);
+        assert_eq!(num_targets(&["all-linear", "lm_head"]), num_linear + 1);
+        assert_eq!(num_targets(&["q_proj", "all-linear"]), num_linear);
+        assert!(adapting(&["all-linear", "lm_head"]).expanded(&untied).check_names(&untied).is_ok());
+        let tied = adapting(&["all-linear", "lm_head"]).expanded(&tied).check_names(&tied).unwrap_err();
+        assert!(tied.to_string().contains("in \"lm_head\""), "{tied}");
+    }
+
+    #[test]
+    fn a_name_that_no_matrix_has_is_refused_beside_others() {
+        let config = DecoderConfig::pico();
+        assert!(adapting(&["q_proj", "self_attn.v_proj"]).check_names(&config).is_ok());
+        let error = adapting(&["q_proj", "v_prj"]).check_names(&config).unwrap_err();
+        assert!(error.to_string().contains("in \"v_prj\", expected some of q_proj"), "{error}");
+    }
 }

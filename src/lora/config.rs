@@ -1,8 +1,9 @@
 //! The hyperparameters of an adapter.
 
 use super::LoraError;
-use super::modules::{Modules, Pattern, kinds, module_name};
+use super::modules::{Modules, Pattern, linear_names, module_name};
 use crate::config::DecoderConfig;
+use crate::error::quoted;
 use crate::weights::TensorId;
 
 /// Which matrices are adapted, and how. Fields have the names and meaning of PEFT's `LoraConfig`.
@@ -82,9 +83,21 @@ impl LoraConfig {
             .map(target)
             .collect::<Result<_, _>>()?;
         if targets.is_empty() {
-            return Err(LoraError::NoTarget { targets: self.target_modules.to_string(), modules: kinds(decoder) });
+            let targets = self.target_modules.to_string();
+            return Err(LoraError::NoTarget { targets, modules: linear_names(decoder) });
         }
         Ok(targets)
+    }
+
+    /// Checks that each name among the targets is that of a linear map: PEFT passes over a name with a typing error.
+    ///
+    /// # Errors
+    /// [`LoraError::NoTarget`] with the name.
+    pub fn check_names(&self, decoder: &DecoderConfig) -> Result<(), LoraError> {
+        match self.target_modules.unknown(decoder) {
+            None => Ok(()),
+            Some(name) => Err(LoraError::NoTarget { targets: quoted(name), modules: linear_names(decoder) }),
+        }
     }
 
     fn adapts(&self, id: TensorId, name: &str) -> bool {

@@ -23,7 +23,7 @@ pub enum LoraError {
         /// The limit.
         limit: usize,
     },
-    /// A scale that is no finite number.
+    /// A scale that is not finite.
     #[error("found lora_alpha {found}, expected a finite number")]
     Alpha {
         /// The value.
@@ -35,7 +35,7 @@ pub enum LoraError {
         /// The value.
         found: f64,
     },
-    /// A pattern of names is no regular expression.
+    /// A pattern of names is not a valid regular expression.
     #[error("found {} in {key}, expected a regular expression: {}", quoted(.pattern), cut(.error))]
     Pattern {
         /// The key of the config.

@@ -11,4 +11,4 @@ mod modules;
 pub use adapter::LoraAdapter;
 pub use config::{LoraConfig, LoraTarget};
 pub use error::LoraError;
-pub use modules::{Modules, module_name};
+pub use modules::{Modules, linear_names, module_name};

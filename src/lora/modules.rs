@@ -64,16 +64,26 @@ impl Modules {
         Ok(Self::Matching(Pattern::new(key, pattern, ["^(?:", ")$"])?))
     }
 
+    /// The first of several names that no linear map of a decoder has.
+    pub(super) fn unknown(&self, decoder: &DecoderConfig) -> Option<&str> {
+        let Self::Named(names) = self else { return None };
+        let modules: Vec<String> = TensorId::in_order(decoder).filter_map(module_name).collect();
+        names.iter().map(String::as_str).find(|end| !modules.iter().any(|name| ends_in(name, end)))
+    }
+
     /// Whether they include the linear map `id` of this name.
     pub(super) fn contain(&self, id: TensorId, name: &str) -> bool {
         match self {
             Self::AllLinear => id != TensorId::LmHead,
-            Self::Named(names) => names.iter().any(|end| {
-                name.strip_suffix(end.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            }),
+            Self::Named(names) => names.iter().any(|end| ends_in(name, end)),
             Self::Matching(pattern) => pattern.matches(name),
         }
     }
+}
+
+/// Whether a name is `end`, or ends in it after a dot.
+fn ends_in(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 impl PartialEq for Modules {
@@ -113,7 +123,7 @@ pub fn module_name(id: TensorId) -> Option<String> {
 }
 
 /// The last part of the name of each linear map of a decoder.
-pub(super) fn kinds(config: &DecoderConfig) -> Vec<&'static str> {
+pub fn linear_names(config: &DecoderConfig) -> Vec<&'static str> {
     let attention = ["q_proj", "k_proj", "v_proj", "o_proj"].into_iter();
     let mlp: &[&str] =
         if config.moe.is_some() { &["gate", "w1", "w3", "w2"] } else { &["gate_proj", "up_proj", "down_proj"] };

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Int, Tensor};
 
-use super::lora::{Freeze, Lora, module_number, update_of};
+use super::lora::{Lora, module_number, update_of};
 use super::{
     Attention, CausalLm, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
     RmsNorm, Routing, SparseMoe, TokenBatch,
@@ -159,7 +159,7 @@ impl<F: FeedForward> Decoder<F> {
     /// Those of [`LoraAdapter::check`].
     pub fn with_adapter(self, adapter: &LoraAdapter) -> Result<Self, LoraError> {
         adapter.check(&self.config)?;
-        let frozen = self.without_adapter().map(&mut Freeze);
+        let frozen = self.without_adapter().no_grad();
         Ok(Self { lora: Some(adapter.config().clone()), ..frozen.adapted(Some(adapter)) })
     }
 

@@ -1,6 +1,6 @@
 //! Low-rank adapters of linear maps and of stacked experts, as parameters.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::kernel::dropout::{DropoutMask, dropout};
@@ -134,13 +134,4 @@ pub(super) fn merged(weight: RawTensor, lora: Option<&Lora>) -> RawTensor {
     let mut values = weight.to_f32();
     lora.low_rank().add_to(0, &mut values);
     RawTensor::from_f32(weight.dtype(), weight.shape().to_vec(), &values)
-}
-
-/// Stops the training of every parameter.
-pub(super) struct Freeze;
-
-impl ModuleMapper for Freeze {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.set_require_grad(false)
-    }
 }

@@ -6,7 +6,6 @@ use burn::backend::DispatchTensor;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-use super::lora::Freeze;
 use super::{DecoderLayer, FeedForward, Positions, Routing};
 use crate::kernel::recompute::{Segment, SegmentGradients, SegmentOutput, recomputed};
 
@@ -71,7 +70,7 @@ impl<F: FeedForward> DecoderLayer<F> {
     /// with more than one loss may be added in another order. Keeps `x` alone; `positions` are without a graph.
     pub(super) fn forward_recomputed(&self, x: Tensor<3>, positions: &Positions) -> (Tensor<3>, Option<Routing>) {
         // Operations without a gradient compute what those with one do, to the bit, but save nothing.
-        let (y, routing) = self.clone().map(&mut Freeze).forward(x.clone().detach(), positions, None);
+        let (y, routing) = self.clone().no_grad().forward(x.clone().detach(), positions, None);
         if !x.is_tracked() && !is_trained(self) {
             return (y, routing);
         }

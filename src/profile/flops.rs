@@ -130,6 +130,17 @@ pub fn train_flops(config: &DecoderConfig, batch: u64, seq_length: u64) -> u128 
     product([3, forward_flops(config, batch, seq_length)])
 }
 
+/// [`train_flops`] under a low-rank adapter: frozen matrices have no gradient, so that their products cost as much backward as
+/// forward, and attention scores twice as much. The adapter's own products are not counted; at rank `r` they are about
+/// `3·r·(in + out) / (2·in·out)` of those of a matrix.
+///
+/// # Panics
+/// If the count reaches `2^128`.
+pub fn adapter_train_flops(config: &DecoderConfig, batch: u64, seq_length: u64) -> u128 {
+    let forward = forward_flops_breakdown(config, batch, seq_length);
+    product([2, forward.total()]).checked_add(forward.attention_scores).expect(COUNTABLE)
+}
+
 /// The bound that every [`DecoderConfig`] with a sane batch keeps.
 const COUNTABLE: &str = "fewer than 2^128 operations or bytes";
 
@@ -242,6 +253,14 @@ mod tests {
         let square = forward_flops_per_token(&config, seq_length) - projections;
         let causal = forward_flops(&config, 1, seq_length) - u128::from(seq_length) * projections;
         assert_eq!(u128::from(seq_length + 1) * square, 2 * causal);
+    }
+
+    #[test]
+    fn an_adapter_saves_the_gradients_of_matrices() {
+        let config = DecoderConfig::mixtral_8x7b();
+        let FlopsBreakdown { attention_scores, .. } = forward_flops_breakdown(&config, 2, 640);
+        let products = forward_flops(&config, 2, 640) - attention_scores;
+        assert_eq!(train_flops(&config, 2, 640) - adapter_train_flops(&config, 2, 640), products);
     }
 
     #[test]

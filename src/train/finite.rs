@@ -1,4 +1,4 @@
-//! Weights that are no finite numbers.
+//! Non-finite weights.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;

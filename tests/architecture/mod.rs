@@ -51,7 +51,7 @@ const MAY_USE: [(&str, &str); 27] = [
         "study",
         "config data error eval figure formats growth kernel load model output profile report tokenizer trace train weights",
     ),
-    ("finetune", "data error figure formats load lora model output tokenizer train upscale weights"),
+    ("finetune", "config data error figure formats load lora model output tokenizer train upscale weights"),
     (
         "cli",
         "bench config data device error eval figure finetune formats generate growth hub kernel load model output profile report serve study tokenizer \

@@ -325,11 +325,7 @@ impl GrowthArgs {
 impl GrowArgs {
     /// What may happen to an output that is already at OUT.
     pub(super) fn existing(&self) -> Existing {
-        match (self.force, self.discard_modified) {
-            (false, _) => Existing::Keep,
-            (true, false) => Existing::Replace,
-            (true, true) => Existing::Discard,
-        }
+        Existing::of(self.force, self.discard_modified)
     }
 
     /// Whether the base is to be written in another form, so that not growing it makes sense.

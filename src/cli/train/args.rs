@@ -73,7 +73,7 @@ pub struct TrainingArgs {
     /// Tokens to read, in place of epochs: 1e9
     #[arg(long, value_name = "N", value_parser = count, conflicts_with = "max_steps", help_heading = "Length")]
     pub max_tokens: Option<u64>,
-    /// FLOPs to spend, in place of epochs: 1e18
+    /// FLOPs to spend, in place of epochs: 1e18. Without evaluations; in dpo with the reference
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["max_steps", "max_tokens"], help_heading = "Length")]
     pub max_flops: Option<u64>,
     /// Save a checkpoint and stop after this many seconds
@@ -166,7 +166,7 @@ pub struct TrainingArgs {
     /// Probability with which training drops an element of the input of an update; evaluations drop none
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = dropout_probability, requires = "use_peft", help_heading = "LoRA")]
     pub lora_dropout: f64,
-    /// Suffixes of the matrices to adapt, such as q_proj,v_proj, or all-linear
+    /// Suffixes of the matrices to adapt, such as q_proj,v_proj; all-linear, also with lm_head
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1.., default_value = "all-linear", requires = "use_peft", help_heading = "LoRA")]
     pub lora_target_modules: Vec<String>,
     /// Scale by alpha / √rank

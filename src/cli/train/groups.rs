@@ -62,7 +62,7 @@ impl FromStr for Group {
             _ => {
                 let names: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
                 Err(format!(
-                    "{text:?} is neither new, copied, nor one of {}, nor a regular expression",
+                    "{text:?} is not a group (new, copied, {}) or a valid regular expression",
                     names.join(", ")
                 ))
             }

@@ -9,6 +9,7 @@ use super::TrainingArgs;
 use super::args::ResumeArg;
 use super::changes::in_words;
 use super::forecast::forecast;
+use super::operations::Operations;
 use super::progress::{Summary, Watcher};
 use super::settings::Inputs;
 use super::utilization::Utilization;
@@ -97,6 +98,7 @@ impl<'a> Opened<'a> {
                 "--router-bias-update-rate: found a model without experts, expected a mixture",
             ));
         }
+        self.args.check_adapter(growth.source.config())?;
         growth.warnings.iter().for_each(|warning| console::tell(format_args!("warning: {warning}")));
         Ok(growth)
     }
@@ -240,7 +242,8 @@ impl<'a> Opened<'a> {
     pub(super) fn run<T: Task>(&self, job: &Job<'_>, task: &T, start: Start) -> Result<(), Failure> {
         let settings = job.settings;
         let directory = self.checkpoints.directory();
-        let utilization = Utilization::new(job.growth.source.config(), settings, self.peak_flops_per_s(job));
+        let operations = Operations::new(job.growth.source.config(), settings);
+        let utilization = Utilization::new(operations, self.peak_flops_per_s(job));
         let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step, utilization);
         let mut records = Records::new(directory, self.titles(settings), &start.progress.history, self.args.plot);
         interrupt::catch();
@@ -352,11 +355,7 @@ fn resumed_from(args: &TrainingArgs) -> Result<Option<PathBuf>, Failure> {
 }
 
 fn existing(args: &TrainingArgs) -> Existing {
-    match (args.force, args.discard_modified) {
-        (false, _) => Existing::Keep,
-        (true, false) => Existing::Replace,
-        (true, true) => Existing::Discard,
-    }
+    Existing::of(args.force, args.discard_modified)
 }
 
 impl From<FinetuneError> for Failure {

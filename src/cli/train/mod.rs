@@ -8,6 +8,7 @@ pub mod dpo;
 mod forecast;
 mod groups;
 mod job;
+mod operations;
 mod options;
 mod progress;
 mod sample;

@@ -1,11 +1,11 @@
 //! The settings of a run from its options.
 
 use super::args::{EvalStrategyArg, SchedulerArg, TrainingArgs};
+use super::operations::Operations;
 use crate::cli::failure::Failure;
 use crate::config::DecoderConfig;
 use crate::data::Mixture;
 use crate::finetune::{Control, DataSettings, Holdout, LoraSettings, Provenance, Settings};
-use crate::profile::flops::train_flops;
 use crate::train::{AdamWConfig, Decay, Dpo, RouterLoss, Schedule};
 use crate::weights::WeightSource;
 
@@ -53,22 +53,11 @@ impl TrainingArgs {
     ) -> Result<Settings, Failure> {
         let (micro_batch_size, num_passes) = self.batch();
         let batch_size = micro_batch_size * num_passes;
-        let num_steps = self.num_steps(source.config(), &inputs, batch_size);
-        // As in transformers 5, a number of updates below 1 is a fraction of all.
-        let warmup = self.warmup_steps.unwrap_or(self.warmup_ratio);
-        let warmup_steps = if warmup < 1.0 { warmup * num_steps as f64 } else { warmup }.ceil() as usize;
-        let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
-        let decay = match self.lr_scheduler_type {
-            SchedulerArg::Constant => Decay::Constant,
-            SchedulerArg::Linear => Decay::Linear,
-            SchedulerArg::Cosine => Decay::Cosine,
-            SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
-        };
         let multipliers = self.lr_multiplier.iter().map(|multiplier| (&multiplier.group, multiplier.value));
         let provenance = Provenance::of(source);
         let groups = multipliers.chain(self.freeze.iter().map(|group| (group, 0.0)));
         let groups = groups.map(|(group, multiplier)| Ok((group.pattern(&provenance)?, multiplier)));
-        Ok(Settings {
+        let mut settings = Settings {
             seed: self.growth.seed,
             max_length,
             batch_size,
@@ -80,23 +69,34 @@ impl TrainingArgs {
                 epsilon: self.adam_epsilon,
                 weight_decay: self.weight_decay,
             },
-            schedule: Schedule {
-                peak: self.learning_rate,
-                warmup_steps,
-                num_steps,
-                final_fraction: self.min_lr_rate,
-                decay,
-            },
+            schedule: self.schedule(1),
             max_grad_norm: self.max_grad_norm,
             router: self.router_loss(),
             router_bias_update_rate: self.router_bias_update_rate,
             groups: groups.collect::<Result<_, Failure>>()?,
             dpo,
-            lora: self.lora(),
+            lora: self.lora(source.config()),
             base,
-            data: inputs.into_iter().map(|input| input.settings).collect(),
+            data: inputs.iter().map(|input| input.settings.clone()).collect(),
             eval_data: evaluated,
-        })
+        };
+        settings.schedule = self.schedule(self.num_steps(&settings, source.config(), &inputs));
+        Ok(settings)
+    }
+
+    /// The learning rate of a run of `num_steps` updates.
+    fn schedule(&self, num_steps: usize) -> Schedule {
+        // As in transformers 5, a number of updates below 1 is a fraction of all.
+        let warmup = self.warmup_steps.unwrap_or(self.warmup_ratio);
+        let warmup_steps = if warmup < 1.0 { warmup * num_steps as f64 } else { warmup }.ceil() as usize;
+        let decay_steps = (self.decay_ratio * num_steps as f64).ceil() as usize;
+        let decay = match self.lr_scheduler_type {
+            SchedulerArg::Constant => Decay::Constant,
+            SchedulerArg::Linear => Decay::Linear,
+            SchedulerArg::Cosine => Decay::Cosine,
+            SchedulerArg::WarmupStableDecay => Decay::WarmupStableDecay { decay_steps },
+        };
+        Schedule { peak: self.learning_rate, warmup_steps, num_steps, final_fraction: self.min_lr_rate, decay }
     }
 
     /// The rows kept from training: none if nothing or other data is evaluated.
@@ -112,31 +112,43 @@ impl TrainingArgs {
         RouterLoss { aux_loss_coef: self.router_aux_loss_coef.or(default), z_loss_coef: self.router_z_loss_coef }
     }
 
-    fn num_steps(&self, config: &DecoderConfig, inputs: &[Input], batch_size: usize) -> usize {
-        let row_tokens = mean_tokens(inputs);
-        let per_update = |total: u128, update: u128| total.div_ceil(update.max(1)).clamp(1, 1 << 40) as usize;
+    fn num_steps(&self, settings: &Settings, config: &DecoderConfig, inputs: &[Input]) -> usize {
+        let batch_size = settings.batch_size;
+        let update_tokens = mean_tokens(inputs).saturating_mul(batch_size as u64);
         if let Some(steps) = self.max_steps {
             return steps;
         }
         if let Some(tokens) = self.max_tokens {
-            return per_update(tokens.into(), u128::from(row_tokens) * batch_size as u128);
+            return tokens.div_ceil(update_tokens.max(1)).clamp(1, 1 << 40) as usize;
         }
         if let Some(flops) = self.max_flops {
-            return per_update(flops.into(), train_flops(config, batch_size as u64, row_tokens));
+            let num_rows: u64 = inputs.iter().map(|input| input.settings.num_rows).sum();
+            let num_updates_of_data = num_rows as f64 / batch_size as f64;
+            return Operations::new(config, settings).updates_within(flops as f64, update_tokens, num_updates_of_data);
         }
         let num_visits =
             Mixture::new(inputs.iter().map(|input| (input.settings.num_rows, input.settings.weight)), 0).num_visits();
         ((self.num_train_epochs * num_visits as f64 / batch_size as f64).ceil() as usize).max(1)
     }
 
-    fn lora(&self) -> Option<LoraSettings> {
-        self.use_peft.then(|| LoraSettings {
+    /// Checks that the model has the matrices to adapt.
+    ///
+    /// # Errors
+    /// A name that is not that of one.
+    pub(super) fn check_adapter(&self, config: &DecoderConfig) -> Result<(), Failure> {
+        let Some(lora) = self.lora(config) else { return Ok(()) };
+        lora.check_names(config).map_err(|error| Failure::usage(error).for_option("--lora-target-modules"))
+    }
+
+    fn lora(&self, config: &DecoderConfig) -> Option<LoraSettings> {
+        let lora = self.use_peft.then(|| LoraSettings {
             r: self.lora_r,
             lora_alpha: self.lora_alpha,
             use_rslora: self.use_rslora,
             lora_dropout: self.lora_dropout,
             target_modules: self.lora_target_modules.clone(),
-        })
+        });
+        lora.map(|lora| lora.expanded(config))
     }
 
     /// When the run logs, evaluates, saves and stops.

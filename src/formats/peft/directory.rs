@@ -77,7 +77,7 @@ impl PeftDirectory {
         self.base.as_deref()
     }
 
-    /// Findings that are no errors.
+    /// Findings that are not errors.
     pub fn notices(&self) -> &[Notice] {
         &self.notices
     }

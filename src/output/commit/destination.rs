@@ -22,6 +22,17 @@ pub enum Existing {
     Discard,
 }
 
+impl Existing {
+    /// By `--force` and, with it, `--discard-modified`.
+    pub fn of(force: bool, discard_modified: bool) -> Self {
+        match (force, discard_modified) {
+            (false, _) => Self::Keep,
+            (true, false) => Self::Replace,
+            (true, true) => Self::Discard,
+        }
+    }
+}
+
 /// A place where an output may be written, and what was found there.
 #[derive(Debug)]
 pub struct Destination {
