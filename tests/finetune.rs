@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use deepwide::config::DecoderConfig;
+use deepwide::data::packing::Segment;
 use deepwide::data::{Document, Example};
 use deepwide::finetune::{
-    Checkpoints, Control, DataSettings, Ended, Event, FinetuneError, LanguageModeling, LoraSettings, Pair, Preference,
-    Progress, Row, Rows, Run, Settings, Start, Task, TextRows,
+    Checkpoints, Control, DataSettings, Ended, Event, ExampleRows, FinetuneError, LanguageModeling, LoraSettings,
+    Maker, Pair, Preference, Progress, Row, Rows, Run, Settings, Start, Task, TextRows, Warning,
 };
 use deepwide::formats::Sidecar;
 use deepwide::formats::peft::PeftDirectory;
@@ -17,9 +18,11 @@ use deepwide::load::Precision;
 use deepwide::model::AnyDecoder;
 use deepwide::output::disk::disk;
 use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule, first_nonfinite};
-use deepwide::weights::{MemoryWeights, WeightSource};
+use deepwide::weights::{MemoryWeights, TensorId, WeightSource};
+use safetensors::SafeTensors;
 
 use crate::grow::faults::full_at;
+use crate::models::all_bytes;
 use crate::pico;
 
 const NUM_STEPS: usize = 7;
@@ -107,6 +110,10 @@ fn pairs(count: usize) -> Vec<Pair> {
     (0..count).map(pair).collect()
 }
 
+fn checkpoints_in(folder: &Path) -> Checkpoints {
+    Checkpoints::new(disk(), folder, None, Maker::this("flex"))
+}
+
 /// Where a run starts: a model of `source`, or a checkpoint.
 fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Settings) -> Start {
     let device = pico::device().autodiff();
@@ -119,7 +126,7 @@ fn start(source: &impl WeightSource, checkpoint: Option<&Path>, settings: &Setti
         let model = groups.freeze(model);
         return Start { model, optimizer: AdamW::new(settings.adamw), progress: Progress::default(), checkpoint: None };
     };
-    let checkpoints = Checkpoints::new(disk(), path.parent().unwrap(), None);
+    let checkpoints = checkpoints_in(path.parent().unwrap());
     let resumed = checkpoints.newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap().expect("a checkpoint");
     assert_eq!(resumed.path, path);
     assert!(settings.changes_from(&resumed.settings).is_empty());
@@ -142,7 +149,7 @@ fn finish<T: Task>(
     folder: &Path,
     start: Start,
 ) -> Result<(Progress, Ended), FinetuneError> {
-    let (checkpoints, sidecar) = (Checkpoints::new(disk(), folder, None), Sidecar::nothing());
+    let (checkpoints, sidecar) = (checkpoints_in(folder), Sidecar::nothing());
     let run = Run::new(task, settings, control, &checkpoints, &sidecar, start)?;
     run.finish(&|| false, &mut |_| ()).map(|(_, progress, ended)| (progress, ended))
 }
@@ -324,7 +331,7 @@ fn frozen_parameters_keep_their_bytes_and_others_do_not() {
     finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
     let trained = HfDirectory::open(&root.path().join(format!("checkpoint-{NUM_STEPS}"))).unwrap();
     let source = dense();
-    for id in deepwide::weights::TensorId::all(source.config()) {
+    for id in TensorId::all(source.config()) {
         let name = id.to_string();
         let frozen = name.contains("mlp") || name.contains("embed");
         let same = trained.read(id).unwrap().bytes() == source.read(id).unwrap().bytes();
@@ -362,6 +369,171 @@ fn a_base_whose_loss_is_not_finite_is_not_told_as_divergence() {
     assert!(matches!(error, FinetuneError::BaseNotFinite { .. }), "{error}");
 }
 
+/// The warnings of a run on one row.
+fn warnings(settings: &Settings, row: &Example, start: Start) -> Vec<Warning> {
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let segment = Segment { example: 0, tokens: 0..row.ids.len() };
+    let rows = ExampleRows::new(vec![row.clone()], vec!["the row".to_owned()], vec![vec![segment]]);
+    let task = LanguageModeling::new(&rows, Vec::new(), settings, &device);
+    let (checkpoints, sidecar) = (checkpoints_in(root.path()), Sidecar::nothing());
+    let control = Control { save_steps: None, eval_steps: None, ..CONTROL };
+    let mut warnings = Vec::new();
+    let run = Run::new(&task, settings, control, &checkpoints, &sidecar, start).unwrap();
+    run.finish(&|| false, &mut |event| {
+        if let Event::Warned(warning) = event {
+            warnings.push(warning);
+        }
+    })
+    .unwrap();
+    let log = std::fs::read_to_string(root.path().join("log.jsonl")).unwrap();
+    assert!(!log.contains("warning"), "a warning is no line of the log, which a resumed run repeats");
+    warnings
+}
+
+/// Settings of a run of `num_steps` updates of one row, at a constant rate.
+fn of_one_row(num_steps: usize, peak: f64) -> Settings {
+    let schedule = Schedule { peak, warmup_steps: 0, num_steps, final_fraction: 1.0, decay: Decay::Constant };
+    let data = vec![DataSettings { num_rows: 1, weight: 1.0, hash: String::new() }];
+    Settings { batch_size: 1, micro_batch_size: 1, schedule, data, ..settings(None) }
+}
+
+/// Rows of which nothing is trained.
+struct Untrained(TextRows);
+
+impl Rows for Untrained {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        let untrained = |Example { ids, .. }: Example| Example { trained: vec![false; ids.len()], ids };
+        Ok(self.0.row(index)?.into_iter().map(untrained).collect())
+    }
+
+    fn name(&self, index: u64) -> String {
+        self.0.name(index)
+    }
+}
+
+#[test]
+fn updates_without_a_target_change_nothing_and_are_warned_of() {
+    let (rows, settings) = (Untrained(rows()), settings(None));
+    let settings = Settings { schedule: Schedule { num_steps: 21, ..settings.schedule }, ..settings };
+    let device = pico::device().autodiff();
+    let root = tempfile::tempdir().unwrap();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let (checkpoints, sidecar) = (checkpoints_in(root.path()), Sidecar::nothing());
+    let control = Control { save_steps: None, ..CONTROL };
+    let run = Run::new(&task, &settings, control, &checkpoints, &sidecar, start(&dense(), None, &settings)).unwrap();
+    let mut warnings = Vec::new();
+    let (model, progress, ended) = run.finish(&|| false, &mut |event| warnings.push(format!("{event:?}"))).unwrap();
+    assert!(progress.step == 21 && progress.history.is_empty() && ended == Ended::Complete, "{progress:?}");
+    assert!(first_nonfinite(&model).is_none() && all_bytes(&model.to_weights()) == all_bytes(&dense()));
+    warnings.retain(|event| !event.starts_with("Saved") && !event.starts_with("Looped"));
+    assert_eq!(warnings, ["Warned(ConstantLoss { loss: 0.0, num_updates: 20 })"]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_and_made_up_for() {
+    let (rows, settings) = (rows(), settings(None));
+    let device = pico::device().autodiff();
+    let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+    let sidecar = Sidecar::nothing();
+    let control = Control { logging_steps: 1, ..CONTROL };
+    let logged = |in_the_way: bool| {
+        let root = tempfile::tempdir().unwrap();
+        let log = root.path().join("log.jsonl");
+        let checkpoints = checkpoints_in(root.path());
+        let run = Run::new(&task, &settings, control, &checkpoints, &sidecar, start(&dense(), None, &settings));
+        let (mut num_logged, mut failed) = (0, Vec::new());
+        let (_, progress, ended) = run
+            .unwrap()
+            .finish(&|| false, &mut |event| match event {
+                Event::Logged(_) if in_the_way => {
+                    num_logged += 1;
+                    match num_logged {
+                        2 => {
+                            std::fs::remove_file(&log).unwrap();
+                            std::fs::create_dir(&log).unwrap();
+                        }
+                        5 => std::fs::remove_dir(&log).unwrap(),
+                        _ => {}
+                    }
+                }
+                Event::LogFailed(error) => failed.push(error.to_string()),
+                _ => {}
+            })
+            .unwrap();
+        assert!(progress.history.len() == NUM_STEPS && ended == Ended::Complete);
+        (end(root.path()), failed)
+    };
+    let (expected, failed) = logged(false);
+    assert_eq!(failed, [""; 0]);
+    let (found, failed) = logged(true);
+    assert!(failed.len() == 1 && failed[0].contains("log.jsonl"), "{failed:?}");
+    for (name, bytes) in &expected {
+        assert!(found[name] == *bytes, "{name}");
+    }
+}
+
+#[test]
+fn a_tied_head_is_one_parameter_that_is_saved_once() {
+    let names = |source: &MemoryWeights| {
+        let (rows, settings) = (rows(), settings(None));
+        let device = pico::device().autodiff();
+        let root = tempfile::tempdir().unwrap();
+        let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
+        finish(&task, &settings, CONTROL, root.path(), start(source, None, &settings)).unwrap();
+        let embeddings = TensorId::EmbedTokens;
+        let trained = HfDirectory::open(&root.path().join(format!("checkpoint-{NUM_STEPS}"))).unwrap();
+        assert!(trained.read(embeddings).unwrap().bytes() != source.read(embeddings).unwrap().bytes(), "it is trained");
+        let files = end(root.path());
+        let names = |file: &str| -> Vec<String> {
+            let tensors = SafeTensors::deserialize(&files[file]).unwrap();
+            tensors.names().into_iter().map(|name| name.to_string()).collect()
+        };
+        let of = |part: &str, file: &str| names(file).iter().filter(|name| name.contains(part)).count();
+        ["embed_tokens", "lm_head"].map(|part| (of(part, "model.safetensors"), of(part, "optimizer.safetensors")))
+    };
+    let tied = dense().config().clone().with(|f| f.tie_word_embeddings = true).unwrap();
+    // A weight has two moments.
+    assert_eq!(names(&MemoryWeights::untrained(tied, 0.05, 1)), [(1, 2), (0, 0)]);
+    assert_eq!(names(&dense()), [(1, 2), (1, 2)]);
+}
+
+#[test]
+fn a_loss_that_stands_still_is_warned_of() {
+    let row = Example::trained_whole(ids(9, 1));
+    let warned = |settings: &Settings| warnings(settings, &row, start(&dense(), None, settings));
+    let [Warning::ConstantLoss { loss, num_updates: 20 }] = warned(&of_one_row(45, 0.0))[..] else {
+        panic!("one warning of a loss that stands still")
+    };
+    assert!(loss > 3.0, "{loss}");
+    assert_eq!(warned(&of_one_row(45, 3e-3)), []);
+    assert_eq!(warned(&of_one_row(19, 0.0)), []);
+}
+
+#[test]
+fn a_router_that_collapses_is_warned_of() {
+    let row = Example::trained_whole(ids(9, 1));
+    let source = sparse();
+    // A bias of the choice sends every token to the expert 3 of the second layer.
+    let warned = |num_steps: usize, is_collapsed: bool| {
+        let settings = of_one_row(num_steps, 1e-3);
+        let mut start = start(&source, None, &settings);
+        if is_collapsed {
+            start.progress.router_bias = serde_json::from_str(r#"{"layers": [[0, 0, 0, 0], [0, 0, 0, 9]]}"#).unwrap();
+        }
+        warnings(&settings, &row, start)
+    };
+    let [Warning::CollapsedRouter { layer: 1, expert: 3, share: 1.0, num_updates: 100 }] = warned(102, true)[..] else {
+        panic!("one warning of a router that collapsed")
+    };
+    assert_eq!(warned(99, true), []);
+    assert_eq!(warned(102, false), []);
+}
+
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_named() {
     let (rows, settings) = (rows(), settings(None));
@@ -375,10 +547,17 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
     bytes[last] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     let mut refused = Vec::new();
-    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    let checkpoints = checkpoints_in(root.path());
     let resumed = checkpoints.newest(&mut |path, why| refused.push((path.to_owned(), why))).unwrap().unwrap();
     assert_eq!(resumed.progress.step, NUM_STEPS - 1);
     assert!(refused.len() == 1 && refused[0].1.contains("optimizer.safetensors"), "{refused:?}");
+    // With no other left, the run does not begin anew.
+    let alone = tempfile::tempdir().unwrap();
+    let only = alone.path().join("checkpoint-3");
+    copy(&root.path().join("checkpoint-3"), &only);
+    std::fs::write(only.join("model.safetensors"), "cut off").unwrap();
+    let error = checkpoints_in(alone.path()).newest(&mut |path, why| panic!("{path:?}: {why}")).unwrap_err();
+    assert!(error.to_string().contains("no checkpoint here can be used"), "{error}");
     // It makes way for the same checkpoint, written again.
     let start = start(&dense(), Some(&resumed.path), &settings);
     assert_eq!(finish(&task, &settings, CONTROL, root.path(), start).unwrap().1, Ended::Complete);
@@ -398,7 +577,7 @@ fn a_complete_run_makes_no_further_update_and_a_folder_has_one_run() {
     let (progress, ended) = finish(&task, &settings, CONTROL, root.path(), again()).unwrap();
     assert!(progress.step == NUM_STEPS && ended == Ended::Complete);
     assert!(end(root.path())["model.safetensors"] == expected["model.safetensors"]);
-    let held = Checkpoints::new(disk(), root.path(), None).lock().unwrap();
+    let held = checkpoints_in(root.path()).lock().unwrap();
     let error = finish(&task, &settings, CONTROL, root.path(), again()).unwrap_err();
     assert!(error.to_string().contains("another run writes to it"), "{error}");
     drop(held);
@@ -414,7 +593,7 @@ fn a_checkpoint_with_the_optimizer_of_another_step_is_not_used() {
     finish(&task, &settings, CONTROL, root.path(), start(&dense(), None, &settings)).unwrap();
     let state = |step: usize| root.path().join(format!("checkpoint-{step}/optimizer.safetensors"));
     std::fs::copy(state(2), state(NUM_STEPS)).unwrap();
-    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    let checkpoints = checkpoints_in(root.path());
     let error = checkpoints.at(&checkpoints.path(NUM_STEPS)).unwrap_err();
     assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
     let error = checkpoints.at(&checkpoints.path(2)).unwrap_err();
@@ -443,7 +622,7 @@ fn a_checkpoint_of_a_later_format_is_refused() {
         file["size_bytes"] = state.len().into();
         file["blake3"] = blake3::hash(&state).to_hex().as_str().into();
     });
-    let checkpoints = Checkpoints::new(disk(), root.path(), None);
+    let checkpoints = checkpoints_in(root.path());
     // It is not damaged, so it keeps its name, and no older one is taken in its place.
     for error in [checkpoints.at(&path), checkpoints.newest(&mut |path, _| panic!("{path:?}")).map(Option::unwrap)] {
         let error = error.unwrap_err();
@@ -460,12 +639,12 @@ fn a_full_disk_loses_no_earlier_checkpoint() {
     let mut num_failed = 0;
     for call in (0..).step_by(11) {
         let root = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(full_at(call), root.path(), Some(1));
+        let checkpoints = Checkpoints::new(full_at(call), root.path(), Some(1), Maker::this("flex"));
         let run =
             Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start(&dense(), None, &settings)).unwrap();
         let mut num_saved = 0;
         let result = run.finish(&|| false, &mut |event| num_saved += usize::from(matches!(event, Event::Saved(_))));
-        let newest = Checkpoints::new(disk(), root.path(), None).newest(&mut |path, why| panic!("{path:?}: {why}"));
+        let newest = checkpoints_in(root.path()).newest(&mut |path, why| panic!("{path:?}: {why}"));
         let newest = newest.unwrap().map_or(0, |resumed| resumed.progress.step);
         if result.is_ok() {
             assert_eq!((newest, num_saved), (NUM_STEPS, NUM_STEPS));
@@ -486,7 +665,8 @@ fn checkpoints_of_others_are_never_removed() {
     let foreign = root.path().join("checkpoint-100");
     std::fs::create_dir(&foreign).unwrap();
     let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
-    let (checkpoints, sidecar) = (Checkpoints::new(disk(), root.path(), Some(1)), Sidecar::nothing());
+    let (checkpoints, sidecar) =
+        (Checkpoints::new(disk(), root.path(), Some(1), Maker::this("flex")), Sidecar::nothing());
     let start = start(&dense(), None, &settings);
     Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start).unwrap().finish(&|| false, &mut |_| ()).unwrap();
     assert_eq!(checkpoints.steps().unwrap(), [NUM_STEPS, 100]);
@@ -498,7 +678,7 @@ fn a_resumed_run_removes_the_checkpoints_that_it_had_before() {
     let device = pico::device().autodiff();
     let root = tempfile::tempdir().unwrap();
     let task = LanguageModeling::new(&rows, Vec::new(), &settings, &device);
-    let checkpoints = Checkpoints::new(disk(), root.path(), Some(2));
+    let checkpoints = Checkpoints::new(disk(), root.path(), Some(2), Maker::this("flex"));
     let run = |start: Start, stop: &dyn Fn() -> bool| {
         let run = Run::new(&task, &settings, CONTROL, &checkpoints, &sidecar, start).unwrap();
         run.finish(stop, &mut |_| ()).unwrap();

@@ -141,8 +141,13 @@ fn stream_in_a_process_of_its_own() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let tokenizer = Tokenizer::word_level(&["<unk>".to_owned(), "<eos>".to_owned()]);
-    let options =
-        TokenizeOptions { text_field: "text".to_owned(), eos: Some(1), shard_size_bytes: 1000, heldout: None };
+    let options = TokenizeOptions {
+        text_field: "text".to_owned(),
+        eos: Some(1),
+        shard_size_bytes: 1000,
+        heldout: None,
+        skip_bad: 0,
+    };
     let grown = |what: &str, work: &dyn Fn()| {
         let before = peak_bytes();
         work();

@@ -356,6 +356,49 @@ fn a_config_of_trl_trains_and_resumes_from_a_checkpoint() {
     assert!(code == 2 && message.contains("--report-to: found \"wandb\", expected none or tensorboard"), "{message}");
 }
 
+/// Changes the state of a checkpoint, and its receipt with it.
+fn change_state(checkpoint: &Path, change: impl Fn(&mut serde_json::Value)) {
+    let edit = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = serde_json::from_slice(&std::fs::read(checkpoint.join(name)).unwrap()).unwrap();
+        change(&mut json);
+        std::fs::write(checkpoint.join(name), json.to_string()).unwrap();
+    };
+    edit("run_state.json", &change);
+    let state = std::fs::read(checkpoint.join("run_state.json")).unwrap();
+    edit("deepwide.json", &|receipt| {
+        let files = receipt["files"].as_array_mut().unwrap();
+        let file = files.iter_mut().find(|file| file["name"] == "run_state.json").unwrap();
+        file["size_bytes"] = state.len().into();
+        file["blake3"] = blake3::hash(&state).to_hex().as_str().into();
+    });
+}
+
+#[test]
+fn a_checkpoint_of_another_version_or_device_resumes_with_a_warning() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 5 + n)}));
+    let command = ["train", BASE, "--data", "text.jsonl", "--save-steps", "2", "-o", "out"];
+    let command = [&command[..], &SHORT].concat();
+    assert!(run(root.path(), &command).status.success());
+    let checkpoint = root.path().join("out-checkpoints/checkpoint-2");
+    let resumed = |change: &dyn Fn(&mut serde_json::Value)| {
+        std::fs::remove_dir_all(root.path().join("out-checkpoints/checkpoint-3")).unwrap();
+        change_state(&checkpoint, |state| change(state));
+        let Output { status, stderr, .. } = run(root.path(), &[&command[..], &["--resume", "--force"]].concat());
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success() && said.contains("continuing from"), "{said}");
+        said
+    };
+    let said = resumed(&|_| ());
+    assert!(!said.contains("warning"), "{said}");
+    let said = resumed(&|state| state["made_by"] = serde_json::json!({"version": "0.0.1", "device": "cuda"}));
+    let version = format!("version: found {}, expected 0.0.1", env!("CARGO_PKG_VERSION"));
+    assert!(said.contains(&version) && said.contains("device: found flex, expected cuda"), "{said}");
+    // Those of earlier versions do not tell.
+    let said = resumed(&|state| drop(state.as_object_mut().unwrap().remove("made_by")));
+    assert!(!said.contains("warning"), "{said}");
+}
+
 #[test]
 fn a_weight_of_the_base_that_is_not_finite_is_named() {
     let root = tempfile::tempdir().unwrap();
@@ -454,6 +497,80 @@ fn less_data_than_a_batch_trains_and_other_data_does_not_resume() {
     std::fs::write(root.path().join("two.jsonl"), two.replacen(' ', " of ", 1)).unwrap();
     let (code, message) = refused(root.path(), &[&words[..], &["--resume"]].concat());
     assert!(code == 3 && message.contains("--data, source 1: hash of tokens"), "{message}");
+}
+
+#[test]
+fn bad_rows_are_left_out_up_to_the_number_given() {
+    let root = tempfile::tempdir().unwrap();
+    let text = file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 2), "chosen": format!(" {}", text(n, 4)), "rejected": format!(" {}", text(n + 2, 4))});
+    let pairs = file(root.path(), "pairs.jsonl", row);
+    for (good, name) in [(text, "some_text.jsonl"), (pairs, "some_pairs.jsonl")] {
+        let good = std::fs::read_to_string(good).unwrap();
+        std::fs::write(root.path().join(name), format!("{{\"text\": \"a\n{good}{{\"chosen\": 7, \"text\": 7}}\n"))
+            .unwrap();
+    }
+    for (command, good, some) in [
+        ("train", "text.jsonl", "some_text.jsonl"),
+        ("sft", "text.jsonl", "some_text.jsonl"),
+        ("dpo", "pairs.jsonl", "some_pairs.jsonl"),
+    ] {
+        let train = |data, out: &str, rest: &[&str]| {
+            run(root.path(), &[&[command, BASE, "--data", data, "-o", out], &SHORT[..], rest].concat())
+        };
+        let (code, message) = refused(root.path(), &[command, BASE, "--data", some, "--skip-bad", "1", "-o", "out"]);
+        assert!(code == 3 && message.contains("line 26"), "{command}: {message}");
+        let out = format!("{command}-some");
+        let skipping = train(some, &out, &["--skip_bad", "2"]);
+        let said = String::from_utf8_lossy(&skipping.stderr);
+        assert!(skipping.status.success(), "{command}: {said}");
+        assert!(said.contains("warning: 2 rows that break a rule are left out:\n  "), "{command}: {said}");
+        assert!(said.contains("line 1: ") && said.contains("line 26: "), "{command}: {said}");
+        // The good rows alone are the same data: the finished run has nothing left to do.
+        let resumed = train(good, &out, &["--resume", "--force"]);
+        let said = String::from_utf8_lossy(&resumed.stderr);
+        assert!(resumed.status.success() && said.contains("checkpoint-3"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn examples_whose_labels_are_cut_off_are_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, if n % 2 == 0 { 30 } else { 3 }), "completion": format!(" {}", text(n, 4))});
+    file(root.path(), "pairs.jsonl", row);
+    let words = ["sft", BASE, "--data", "pairs.jsonl", "-o", "out"];
+    let output = run(root.path(), &[&words[..], &SHORT].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("24 records: 12 whole; left out: 12 with nothing to learn within --max-length"), "{said}");
+    let log = std::fs::read_to_string(root.path().join("out/log.jsonl")).unwrap();
+    assert!(log.lines().count() == 4 && !log.contains("null"), "{log}");
+    file(root.path(), "cut.jsonl", |text, n| serde_json::json!({"prompt": text(n, 30), "completion": " a"}));
+    let cut = ["sft", BASE, "--data", "cut.jsonl", "--max-length", "24", "-o", "none"];
+    let (code, message) = refused(root.path(), &cut);
+    assert!(code == 3 && message.contains("cut.jsonl\" has no row"), "{message}");
+}
+
+#[test]
+fn evaluated_documents_that_are_trained_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9 + n)}));
+    file(root.path(), "half.jsonl", |text, n| serde_json::json!({"text": text(n, 9 + n + 40 * (n % 2))}));
+    file(root.path(), "other.jsonl", |text, n| serde_json::json!({"text": text(n, 40 + n)}));
+    let said = |data: &str, rest: &[&str], out: &str| {
+        let words = ["train", BASE, "--data", data, "--learning-rate", "1e-30", "-o", out];
+        let output = run(root.path(), &[&words, rest, &SHORT].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let warned = "12 of 24 evaluated documents are trained, too";
+    let found = said("text.jsonl", &["--eval-data", "half.jsonl"], "a");
+    assert!(found.contains(warned), "{found}");
+    let found = said("text.jsonl", &["--eval-data", "other.jsonl"], "b");
+    assert!(!found.contains("are trained, too"), "{found}");
+    let found = said("text.jsonl", &["--test-split-size", "0.3"], "c");
+    assert!(!found.contains("are trained, too"), "a document is no copy of itself: {found}");
 }
 
 #[test]

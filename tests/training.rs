@@ -259,6 +259,53 @@ fn clipping_takes_the_size_of_the_gradient_and_leaves_its_direction() {
     assert!((ratio - 4.0).abs() < 1e-2, "a quarter of the norm makes the step {ratio} times smaller");
 }
 
+/// A loss times a factor, plus 0, whose gradient may be undefined.
+struct Scaled {
+    factor: f64,
+    is_undefined: bool,
+}
+
+impl<M: CausalLm> Objective<M> for Scaled {
+    type Batch = Tensor<2, Int>;
+    type Log = ();
+
+    fn num_targets(&self, tokens: &Tensor<2, Int>) -> usize {
+        tokens.dims().iter().product()
+    }
+
+    fn loss(&self, model: &M, tokens: &Tensor<2, Int>) -> (Tensor<1>, ()) {
+        let nats = -log_softmax(model.forward(tokens.clone()).logits, 2).mean();
+        let scaled = nats.clone() * self.factor;
+        // √0 is 0, and its slope is infinite.
+        (if self.is_undefined { scaled + (nats * 0.0).sqrt() } else { scaled }, ())
+    }
+}
+
+#[test]
+fn a_gradient_of_0_is_not_divided_by_and_one_without_a_norm_is_no_update() {
+    let device = pico::device().autodiff();
+    let before = all_bytes(&dense());
+    let step = |factor: f64, is_undefined: bool| {
+        let optimizer = AdamW::new(AdamWConfig { weight_decay: 0.0, ..SETTINGS.optimizer });
+        let train = SETTINGS.with_peak(1e-2).train;
+        let mut trainer = Trainer::new(load(&dense(), &device), Scaled { factor, is_undefined }, optimizer, train);
+        let log = trainer.step(&[Tensor::from_data([[1, 2, 3, 4]], &device)]);
+        let num_steps = trainer.optimizer().num_steps();
+        (log, num_steps, all_bytes(&trainer.into_model().to_weights()) == before)
+    };
+    let (log, num_steps, is_same) = step(1.0, false);
+    assert!(log.is_updated && log.grad_norm > 0.0 && num_steps == 1 && !is_same, "{log:?}");
+    let (log, num_steps, is_same) = step(0.0, false);
+    assert!(log.is_updated && log.grad_norm == 0.0 && num_steps == 1 && is_same, "{log:?}");
+    // The norm is no float32, the loss is.
+    let (log, num_steps, is_same) = step(1e30, false);
+    assert!(log.loss.is_finite() && log.grad_norm == f64::INFINITY, "{log:?}");
+    assert!(!log.is_updated && num_steps == 0 && is_same, "{log:?}");
+    let (log, num_steps, is_same) = step(1.0, true);
+    assert!(log.loss.is_finite() && log.grad_norm.is_nan(), "{log:?}");
+    assert!(!log.is_updated && num_steps == 0 && is_same, "{log:?}");
+}
+
 /// Cross entropy with a fixed distribution over the vocabulary, at the positions that the batch selects.
 struct TowardsFixed {
     distribution: Vec<f32>,

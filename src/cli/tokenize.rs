@@ -52,6 +52,9 @@ pub struct TokenizeArgs {
     /// Seed of --heldout
     #[arg(long, value_name = "N", default_value_t = 0, requires = "heldout")]
     pub seed: u64,
+    /// Leave out up to N rows that break a rule: no JSON, no text in the field
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub skip_bad: u64,
     /// Largest file of tokens: 1000000000, 1GB, 500MB
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = byte_count)]
     pub shard_size: u64,
@@ -103,6 +106,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
         eos: eos.filter(|_| !args.no_eos),
         shard_size_bytes: args.shard_size,
         heldout: args.heldout.map(|fraction| HeldOut { fraction, seed: args.seed }),
+        skip_bad: args.skip_bad,
     };
     console::detail(format_args!("{} files, {}", files.len(), output::size(total_bytes)));
     interrupt::catch();
@@ -118,10 +122,14 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
         Some(signal) => Failure::runtime(format_args!("stopped by signal {signal}: {out:?} is as it was before")),
         None => error.into(),
     })?;
+    if tokenized.skipped.count() > 0 {
+        console::tell(format_args!("warning: {}", tokenized.skipped));
+    }
     let out = given_out.to_string_lossy();
     output::print(&if args.json {
         let mut summary = json!(tokenized.record);
         (summary["out"], summary["num_empty"]) = (json!(out), json!(tokenized.num_empty));
+        summary["num_skipped"] = json!(tokenized.skipped.count());
         format!("{summary:#}\n")
     } else {
         as_text(&tokenized, &out)

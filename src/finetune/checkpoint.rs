@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::maker::Maker;
 use super::progress::Progress;
 use super::run_state::{
     FORMAT, PREFIX, RUN_STATE, TRAINER_STATE, checkpoint_name, read_run_state, run_state, trainer_state,
@@ -33,6 +34,7 @@ pub struct Checkpoints {
     directory: PathBuf,
     /// Checkpoints that stay beside the best one; all if `None`.
     limit: Option<usize>,
+    maker: Maker,
 }
 
 /// Why a checkpoint cannot be continued from.
@@ -54,6 +56,8 @@ impl From<Unusable> for FinetuneError {
 pub struct Resumed {
     /// The checkpoint.
     pub path: PathBuf,
+    /// The program and the device that made it, if it is recorded.
+    pub made_by: Option<Maker>,
     /// The settings that it was saved with.
     pub settings: Settings,
     /// The state of its run.
@@ -61,9 +65,14 @@ pub struct Resumed {
 }
 
 impl Checkpoints {
-    /// Checkpoints in `directory`, of which the last `limit` and the best stay.
-    pub fn new(disk: Arc<dyn Disk>, directory: &Path, limit: Option<usize>) -> Self {
-        Self { disk, directory: directory.to_owned(), limit }
+    /// Checkpoints that `maker` makes in `directory`, of which the last `limit` and the best stay.
+    pub fn new(disk: Arc<dyn Disk>, directory: &Path, limit: Option<usize>, maker: Maker) -> Self {
+        Self { disk, directory: directory.to_owned(), limit, maker }
+    }
+
+    /// The program and the device that make them.
+    pub fn maker(&self) -> &Maker {
+        &self.maker
     }
 
     /// The directory.
@@ -115,7 +124,7 @@ impl Checkpoints {
         }
         partial.write_with(OPTIMIZER, |path| optimizer.write(path).map_err(FinetuneError::from))?;
         partial.write(TRAINER_STATE, format!("{:#}\n", trainer_state(settings, progress)).as_bytes())?;
-        partial.write(RUN_STATE, format!("{:#}\n", run_state(settings, progress)).as_bytes())?;
+        partial.write(RUN_STATE, format!("{:#}\n", run_state(settings, progress, &self.maker)).as_bytes())?;
         let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});
         partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
         partial.commit()?;
@@ -196,8 +205,9 @@ impl Checkpoints {
             let reason = format!("found format {format}, expected {FORMAT}");
             return Err(Unusable::Unknown(FinetuneError::State { path: state_path, reason }));
         }
-        let (settings, progress) = read_run_state(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
-        Ok(Resumed { path: path.to_owned(), settings, progress })
+        let (made_by, settings, progress) =
+            read_run_state(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
+        Ok(Resumed { path: path.to_owned(), made_by, settings, progress })
     }
 
     /// The steps of all checkpoints that are complete, ascending.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::FinetuneError;
 use crate::data::shards::TokenShards;
-use crate::data::source::{Row, Rows, data_files};
+use crate::data::source::{Row, Rows, SkippedRows, SourceError, data_files};
 use crate::data::{Document, EncoderFault, Record, RecordFormat, RowSplit};
 use crate::tokenizer::Tokenizer;
 
@@ -103,19 +103,22 @@ impl<T> Dataset<T> {
     }
 }
 
-/// Reads the records of files, which are preferences or are not, and encodes those with something to learn in parallel.
+/// Reads the records of files, which are preferences or are not, and encodes those with something to learn in parallel. Rows that
+/// cannot be read or encoded are `skipped`.
 ///
 /// # Errors
-/// [`FinetuneError::Source`], [`FinetuneError::Format`], [`FinetuneError::Record`] for the first record that cannot be read.
+/// [`FinetuneError::Source`], [`FinetuneError::Format`], [`FinetuneError::Record`] for the first row that cannot be read and is not
+/// left out.
 pub fn read_records<T: Send>(
     files: &[PathBuf],
     are_preferences: bool,
+    skipped: &mut SkippedRows,
     encode: impl Fn(&Record) -> Result<Encoded<T>, EncoderFault> + Sync,
 ) -> Result<Dataset<T>, FinetuneError> {
     let mut dataset =
         Dataset { items: Vec::new(), names: Vec::new(), formats: Vec::new(), counts: RecordCounts::default() };
     for file in files {
-        let rows = Rows::open(file)?.collect::<Result<Vec<Row>, _>>()?;
+        let rows = rows_of(file, skipped)?;
         let format = RecordFormat::recognize(rows.iter().take(PEEKED).map(|row| &row.fields))
             .map_err(|unknown| FinetuneError::Format { path: file.clone(), reason: unknown.to_string() })?;
         if format.is_preference() != are_preferences {
@@ -135,7 +138,14 @@ pub fn read_records<T: Send>(
             };
             Ok((name, item))
         };
-        for (name, encoded) in rows.into_par_iter().map(read).collect::<Result<Vec<_>, _>>()? {
+        for record in rows.into_par_iter().map(read).collect::<Vec<_>>() {
+            let (name, encoded) = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    skipped.skip(error)?;
+                    continue;
+                }
+            };
             dataset.counts.add(&encoded);
             if let Encoded::Whole(item) | Encoded::Cut(item) = encoded {
                 dataset.items.push(item);
@@ -146,25 +156,39 @@ pub fn read_records<T: Send>(
     Ok(dataset)
 }
 
-/// Reads the texts of files, `text` of each row, as documents. Those without a token are left out.
+/// Reads the texts of files, `text` of each row, as documents. Those without a token are left out, and rows without a text are
+/// `skipped`.
 ///
 /// # Errors
 /// [`FinetuneError::Source`], [`FinetuneError::Record`], [`FinetuneError::Tokenizer`].
-pub fn read_texts(files: &[PathBuf], tokenizer: &Tokenizer) -> Result<Vec<Document>, FinetuneError> {
+pub fn read_texts(
+    files: &[PathBuf],
+    tokenizer: &Tokenizer,
+    skipped: &mut SkippedRows,
+) -> Result<Vec<Document>, FinetuneError> {
     let mut documents = Vec::new();
     for file in files {
-        let rows = Rows::open(file)?.collect::<Result<Vec<Row>, _>>()?;
-        let encode = |mut row: Row| -> Result<Vec<u32>, FinetuneError> {
-            let text = row
-                .take_text("text")
-                .map_err(|fault| FinetuneError::Record { row: name_of(file, &row), reason: fault.to_string() })?;
-            Ok(tokenizer.encode(&text)?)
-        };
-        let encoded = rows.into_par_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let mut texts = Vec::new();
+        for mut row in rows_of(file, skipped)? {
+            match row.take_text("text") {
+                Ok(text) => texts.push(text),
+                Err(fault) => {
+                    skipped.skip(FinetuneError::Record { row: name_of(file, &row), reason: fault.to_string() })?;
+                }
+            }
+        }
+        let encode = |text: String| -> Result<Vec<u32>, FinetuneError> { Ok(tokenizer.encode(&text)?) };
+        let encoded = texts.into_par_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let full = encoded.into_iter().filter(|ids| !ids.is_empty());
         documents.extend(full.map(|ids| Document { ids, logprobs: None, topic: None }));
     }
     Ok(documents)
+}
+
+/// The rows of a file that break no rule.
+fn rows_of(file: &Path, skipped: &mut SkippedRows) -> Result<Vec<Row>, SourceError> {
+    let mut rows = Rows::open(file)?;
+    std::iter::from_fn(|| rows.next_whole(skipped)).collect()
 }
 
 fn name_of(file: &Path, row: &Row) -> String {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::FinetuneError;
 use crate::data::packing::Segment;
@@ -70,6 +71,19 @@ impl TextRows {
         }
         self
     }
+
+    /// The documents, by index, that have a target in a row.
+    pub fn documents_of(&self, row: u64) -> Range<usize> {
+        let start = row as usize * self.max_length;
+        let end = (start + self.max_length + 1).min(self.ids.len());
+        // Targets are the tokens from `start + 1`, but for the first of each document.
+        self.starts.partition_point(|at| *at <= start + 1) - 1..self.starts.partition_point(|at| *at + 1 < end)
+    }
+
+    /// The tokens of a document.
+    pub fn document(&self, index: usize) -> &[u32] {
+        &self.ids[self.starts[index]..self.starts.get(index + 1).copied().unwrap_or(self.ids.len())]
+    }
 }
 
 impl Rows for TextRows {
@@ -117,6 +131,21 @@ impl Rows for Vec<Row> {
 
     fn name(&self, index: u64) -> String {
         format!("row {index}")
+    }
+}
+
+/// Rows that are shared.
+impl<R: Rows> Rows for Arc<R> {
+    fn len(&self) -> u64 {
+        R::len(self)
+    }
+
+    fn row(&self, index: u64) -> Result<Row, FinetuneError> {
+        R::row(self, index)
+    }
+
+    fn name(&self, index: u64) -> String {
+        R::name(self, index)
     }
 }
 
@@ -239,5 +268,22 @@ mod tests {
         assert_eq!(rows.len(), 3);
         let lens = |index| rows.row(index).unwrap().iter().map(|text| text.ids.len()).collect::<Vec<_>>();
         assert_eq!([lens(0), lens(1), lens(2)], [vec![5], vec![3, 2], vec![4]]);
+    }
+
+    #[test]
+    fn a_document_is_in_the_rows_that_have_a_target_of_it() {
+        let lens = [3, 1, 6, 2, 9];
+        for max_length in 1..=22 {
+            let rows = rows(&lens, max_length);
+            for index in 0..rows.len() {
+                // The first id of a document names it.
+                let row = rows.row(index).unwrap();
+                let expected = row.iter().filter(|part| part.ids.len() > 1).map(|part| part.ids[1]);
+                let expected: Vec<usize> =
+                    expected.map(|id| [3, 4, 10, 12].into_iter().filter(|start| *start <= id).count()).collect();
+                assert_eq!(rows.documents_of(index).collect::<Vec<_>>(), expected, "row {index} of {max_length}");
+            }
+        }
+        assert_eq!(rows(&lens, 5).document(3), [10, 11]);
     }
 }

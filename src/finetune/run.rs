@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 
 use super::checkpoint::Checkpoints;
+use super::health::{HealthWatch, Warning};
 use super::log::{LogEntry, eval_entry, to_jsonl};
 use super::progress::Progress;
 use super::task::{Report, Task};
 use super::{FinetuneError, Settings};
 use crate::error::FileError;
 use crate::formats::Sidecar;
-use crate::model::AnyDecoder;
+use crate::model::{AnyDecoder, CausalLm};
 use crate::output::commit::write_file_atomically;
 use crate::train::{AdamW, TrainConfig, Trainer};
 
@@ -67,6 +68,10 @@ pub enum Event<'a> {
         /// The update, from 1.
         step: usize,
     },
+    /// The run shows a sign of learning nothing. It goes on.
+    Warned(Warning),
+    /// The log cannot be written. The run goes on: its checkpoints have the lines, and the file gets them once it can be written.
+    LogFailed(FinetuneError),
 }
 
 /// How a run ended.
@@ -101,6 +106,9 @@ pub struct Run<'a, T: Task> {
     sidecar: &'a Sidecar,
     trainer: Trainer<AnyDecoder, T::Objective>,
     progress: Progress,
+    health: HealthWatch,
+    /// Whether the file of the log lacks lines.
+    is_log_behind: bool,
     last_checkpoint: Option<PathBuf>,
     /// Steps of the checkpoints of this run.
     saved: Vec<usize>,
@@ -124,6 +132,7 @@ impl<'a, T: Task> Run<'a, T> {
         let config = TrainConfig { schedule: settings.schedule, max_grad_norm: settings.max_grad_norm };
         let optimizer = optimizer.with_groups(settings.param_groups()?);
         let model = model.with_selection_bias(progress.router_bias.layers());
+        let experts_per_token = model.config().moe.map_or(0, |moe| moe.num_experts_per_tok);
         let trainer = Trainer::new(model, task.objective(), optimizer, config);
         // A run that continues from another directory has no checkpoint here.
         let is_here = checkpoint.as_deref() == Some(&*checkpoints.path(progress.step));
@@ -136,6 +145,8 @@ impl<'a, T: Task> Run<'a, T> {
             sidecar,
             trainer,
             progress,
+            health: HealthWatch::new(experts_per_token),
+            is_log_behind: false,
             last_checkpoint: checkpoint,
             saved,
         })
@@ -157,7 +168,7 @@ impl<'a, T: Task> Run<'a, T> {
         let patience = self.control.early_stopping_patience;
         let is_patient = |progress: &Progress| patience.is_none_or(|limit| progress.num_evals_since_best < limit);
         if self.progress.step < num_steps && !is_patient(&self.progress) {
-            self.log(watch)?;
+            self.log(watch);
             return Ok((self.trainer.into_model(), self.progress, Ended::Early));
         }
         while self.progress.step < num_steps {
@@ -166,7 +177,7 @@ impl<'a, T: Task> Run<'a, T> {
             let step = self.progress.step;
             let is_last = step == num_steps;
             if due(step, Some(self.control.logging_steps)) {
-                self.log(watch)?;
+                self.log(watch);
             }
             watch(Event::Looped { overhead_s: begin.elapsed().as_secs_f64() - update_s });
             let (mut is_early, mut is_best) = (false, false);
@@ -184,7 +195,7 @@ impl<'a, T: Task> Run<'a, T> {
                 }
             }
             if is_early {
-                self.log(watch)?;
+                self.log(watch);
                 return Ok((self.trainer.into_model(), self.progress, Ended::Early));
             }
         }
@@ -194,7 +205,7 @@ impl<'a, T: Task> Run<'a, T> {
 
     /// Logs and evaluates at the end of a run. A longer run does neither at this step, so the checkpoint is saved before.
     fn conclude(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
-        self.log(watch)?;
+        self.log(watch);
         if due(self.progress.step, self.control.eval_steps) { Ok(()) } else { self.evaluate(watch) }
     }
 
@@ -204,6 +215,7 @@ impl<'a, T: Task> Run<'a, T> {
         let update = self.task.update(before)?;
         if update.batches.is_empty() {
             self.progress.step = before + 1;
+            self.health.see_loss(0.0).into_iter().for_each(|warning| watch(Event::Warned(warning)));
             return Ok(0.0);
         }
         let log = self.trainer.step(&update.batches);
@@ -230,9 +242,11 @@ impl<'a, T: Task> Run<'a, T> {
         {
             return Err(FinetuneError::InitialLoss { found: loss, expected });
         }
+        let warnings = [self.health.see_loss(loss), self.health.see_routers(&report.routers)];
         self.balance(&report);
         self.progress.window.add(report, log.grad_norm, log.learning_rate);
         watch(Event::Updated { step, loss, num_tokens: update.num_tokens, wall_s: log.wall_s });
+        warnings.into_iter().flatten().for_each(|warning| watch(Event::Warned(warning)));
         Ok(log.wall_s)
     }
 
@@ -246,14 +260,14 @@ impl<'a, T: Task> Run<'a, T> {
         }
     }
 
-    fn log(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
+    fn log(&mut self, watch: &mut dyn FnMut(Event<'_>)) {
         if self.progress.window.is_empty() {
-            return Ok(());
+            return;
         }
         let Progress { step, num_tokens, .. } = self.progress;
         let bias = (self.settings.router_bias_update_rate > 0.0).then(|| self.progress.router_bias.largest());
         let window = std::mem::take(&mut self.progress.window);
-        self.push(window.entry(step, self.task.epoch(step), num_tokens, bias), watch)
+        self.push(window.entry(step, self.task.epoch(step), num_tokens, bias), watch);
     }
 
     fn evaluate(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
@@ -268,19 +282,28 @@ impl<'a, T: Task> Run<'a, T> {
         } else {
             self.progress.num_evals_since_best += 1;
         }
-        self.push(eval_entry(loss, step, self.task.epoch(step), num_tokens), watch)
-    }
-
-    fn push(&mut self, entry: LogEntry, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
-        let path = self.checkpoints.directory().join(LOG);
-        let mut file = OpenOptions::new().append(true).open(&path).map_err(FileError::io(&path))?;
-        file.write_all(to_jsonl(std::slice::from_ref(&entry)).as_bytes()).map_err(FileError::io(&path))?;
-        self.progress.history.push(entry);
-        watch(Event::Logged(self.progress.history.last().expect("pushed")));
+        self.push(eval_entry(loss, step, self.task.epoch(step), num_tokens), watch);
         Ok(())
     }
 
-    /// Rewrites the log up to the start, without lines of updates that will be repeated.
+    fn push(&mut self, entry: LogEntry, watch: &mut dyn FnMut(Event<'_>)) {
+        self.progress.history.push(entry);
+        let entry = self.progress.history.last().expect("pushed");
+        let written = if self.is_log_behind { self.begin_log() } else { self.append_to_log(entry) };
+        watch(Event::Logged(entry));
+        let was_behind = std::mem::replace(&mut self.is_log_behind, written.is_err());
+        if let Some(error) = written.err().filter(|_| !was_behind) {
+            watch(Event::LogFailed(error));
+        }
+    }
+
+    fn append_to_log(&self, entry: &LogEntry) -> Result<(), FinetuneError> {
+        let path = self.checkpoints.directory().join(LOG);
+        let mut file = OpenOptions::new().append(true).open(&path).map_err(FileError::io(&path))?;
+        Ok(file.write_all(to_jsonl(std::slice::from_ref(entry)).as_bytes()).map_err(FileError::io(&path))?)
+    }
+
+    /// Writes the whole log: at the start without lines of updates that will be repeated.
     fn begin_log(&self) -> Result<(), FinetuneError> {
         let path = self.checkpoints.directory().join(LOG);
         Ok(write_file_atomically(&path, to_jsonl(&self.progress.history).as_bytes())?)

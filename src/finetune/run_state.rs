@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use super::log::{LogEntry, LogWindow};
+use super::maker::Maker;
 use super::progress::Progress;
 use crate::train::RouterBias;
 
@@ -26,6 +27,9 @@ pub(super) fn checkpoint_name(step: usize) -> String {
 #[derive(Serialize, Deserialize)]
 struct RunState {
     format: u32,
+    /// Earlier versions did not record it.
+    #[serde(default)]
+    made_by: Option<Maker>,
     step: usize,
     settings: Settings,
     num_tokens: u64,
@@ -40,11 +44,12 @@ struct RunState {
 }
 
 /// The content of [`RUN_STATE`].
-pub(super) fn run_state(settings: &Settings, progress: &Progress) -> Value {
+pub(super) fn run_state(settings: &Settings, progress: &Progress, maker: &Maker) -> Value {
     let mut reference: Vec<_> = progress.reference.iter().map(|(index, values)| (*index, *values)).collect();
     reference.sort_unstable_by_key(|(index, _)| *index);
     json!(RunState {
         format: FORMAT,
+        made_by: Some(maker.clone()),
         step: progress.step,
         settings: settings.clone(),
         num_tokens: progress.num_tokens,
@@ -63,9 +68,10 @@ pub(super) fn run_state(settings: &Settings, progress: &Progress) -> Value {
 ///
 /// # Errors
 /// Why it is not one.
-pub(super) fn read_run_state(text: &[u8]) -> Result<(Settings, Progress), serde_json::Error> {
+pub(super) fn read_run_state(text: &[u8]) -> Result<(Option<Maker>, Settings, Progress), serde_json::Error> {
     let RunState {
         format: _,
+        made_by,
         step,
         settings,
         num_tokens,
@@ -91,7 +97,7 @@ pub(super) fn read_run_state(text: &[u8]) -> Result<(Settings, Progress), serde_
         router_bias,
         reference,
     };
-    Ok((settings, progress))
+    Ok((made_by, settings, progress))
 }
 
 /// The content of [`TRAINER_STATE`].

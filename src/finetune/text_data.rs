@@ -1,14 +1,16 @@
 //! Text to train on: files in memory and token shards on disk.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::FinetuneError;
 use super::dataset::{is_shards, read_texts};
 use super::rows::{Row, Rows, TextRows};
 use super::settings::DataSettings;
 use super::sources::{Concatenated, DataSource, Holdout, TrainRows};
+use super::split_texts::{Overlap, SplitTexts, overlap};
 use crate::data::shards::{DATASET, ShardError, TokenShards, TokenWindows};
-use crate::data::source::data_files;
+use crate::data::source::{SkippedRows, data_files};
 use crate::data::{RowSplit, check_vocabulary};
 use crate::error::FileError;
 use crate::tokenizer::Tokenizer;
@@ -22,6 +24,18 @@ pub struct TextData {
     pub heldout: Vec<Row>,
     /// The sources.
     pub sources: Vec<DataSettings>,
+    /// The documents of files.
+    texts: Vec<SplitTexts>,
+}
+
+/// Rows of text that are evaluated only.
+pub struct EvaluatedText {
+    /// The rows, in memory.
+    pub rows: Vec<Row>,
+    /// Their hash.
+    pub hash: String,
+    /// The documents of files.
+    texts: Vec<SplitTexts>,
 }
 
 /// How text becomes rows.
@@ -39,48 +53,69 @@ pub struct TextOptions<'a> {
 
 impl TextData {
     /// Reads the sources. Directories of token shards are streamed, each as a source of its own; other files are held in
-    /// memory.
+    /// memory, and rows of them that break a rule are `skipped`.
     ///
     /// # Errors
     /// If a file cannot be read, does not suit the model, or has no row to train on.
-    pub fn read(sources: &[DataSource], options: TextOptions<'_>) -> Result<Self, FinetuneError> {
+    pub fn read(
+        sources: &[DataSource],
+        options: TextOptions<'_>,
+        skipped: &mut SkippedRows,
+    ) -> Result<Self, FinetuneError> {
         let mut data = Self::default();
         for DataSource { paths, weight } in sources {
             let (shards, files): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| is_shards(path));
             if !files.is_empty() {
-                data.add_files(&files.into_iter().cloned().collect::<Vec<_>>(), *weight, options)?;
+                data.add_files(&files.into_iter().cloned().collect::<Vec<_>>(), *weight, options, skipped)?;
             }
             shards.into_iter().try_for_each(|directory| data.add_shards(directory, *weight, options))?;
         }
         Ok(data)
     }
 
-    /// Rows to evaluate on, at most `max_rows` at random, and their hash. Of token shards with held-out documents
+    /// Rows to evaluate on, at most `max_rows` at random. Of token shards with held-out documents
     /// those are evaluated.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn evaluated(paths: &[PathBuf], options: TextOptions<'_>) -> Result<(Vec<Row>, String), FinetuneError> {
+    pub fn evaluated(
+        paths: &[PathBuf],
+        options: TextOptions<'_>,
+        skipped: &mut SkippedRows,
+    ) -> Result<EvaluatedText, FinetuneError> {
         let Holdout { max_rows, .. } = options.holdout;
         let options = TextOptions { holdout: Holdout { share: 0.0, max_rows }, ..options };
-        let (mut all, mut hash) = (Concatenated::default(), String::new());
+        let (mut all, mut hash, mut texts) = (Concatenated::default(), String::new(), Vec::new());
         for path in paths {
             let source = DataSource { paths: vec![path.clone()], weight: 1.0 };
-            let Self { rows, heldout, sources } = Self::read(&[source], options).map_err(evaluating)?;
-            all.push(if heldout.is_empty() { Box::new(rows) } else { Box::new(heldout) });
-            sources.iter().for_each(|source| hash += &source.hash);
+            let read = Self::read(&[source], options, skipped).map_err(evaluating)?;
+            all.push(if read.heldout.is_empty() { Box::new(read.rows) } else { Box::new(read.heldout) });
+            texts.extend(read.texts);
+            read.sources.iter().for_each(|source| hash += &source.hash);
         }
-        let evaluated = sampled(&all, max_rows)?;
-        hash += &format!(" {}", evaluated.len());
-        Ok((evaluated, hash))
+        let rows = sampled(&all, max_rows)?;
+        hash += &format!(" {}", rows.len());
+        Ok(EvaluatedText { rows, hash, texts })
     }
 
-    fn add_files(&mut self, paths: &[PathBuf], weight: f64, options: TextOptions<'_>) -> Result<(), FinetuneError> {
+    /// The documents of files that are held out, or else `evaluated`, and how many of them are trained, too. Token shards are not
+    /// compared, which would read them whole.
+    pub fn overlap(&self, evaluated: Option<&EvaluatedText>) -> Overlap {
+        overlap(&self.texts, evaluated.map(|evaluated| &evaluated.texts[..]))
+    }
+
+    fn add_files(
+        &mut self,
+        paths: &[PathBuf],
+        weight: f64,
+        options: TextOptions<'_>,
+        skipped: &mut SkippedRows,
+    ) -> Result<(), FinetuneError> {
         let TextOptions { tokenizer, vocab_size, max_length, .. } = options;
         let eos = end_of_text(tokenizer, vocab_size)?;
         let (mut documents, mut files) = (Vec::new(), Vec::new());
         for file in data_files(paths)? {
-            documents.extend(read_texts(std::slice::from_ref(&file), tokenizer)?);
+            documents.extend(read_texts(std::slice::from_ref(&file), tokenizer, skipped)?);
             files.push((file, documents.len()));
         }
         check_vocabulary(&documents, vocab_size)?;
@@ -91,8 +126,10 @@ impl TextData {
             let ids: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             hash.update(&ids);
         }
-        let rows = TextRows::new(&documents, Some(eos), max_length).of_files(files);
-        self.add(Box::new(rows), &paths[0], weight, &hash.finalize().to_hex(), options)
+        let rows = Arc::new(TextRows::new(&documents, Some(eos), max_length).of_files(files));
+        let split = self.add(Box::new(rows.clone()), &paths[0], weight, &hash.finalize().to_hex(), options)?;
+        self.texts.push(SplitTexts::new(rows, split));
+        Ok(())
     }
 
     /// The hash is that of the record, which lists the hashes of its files.
@@ -110,7 +147,7 @@ impl TextData {
         let hash = blake3::hash(&std::fs::read(&record).map_err(FileError::io(&record))?).to_hex();
         let heldout = TokenShards::open_heldout(directory)?.map(|shards| windows_within(shards, max_length));
         let windows = Box::new(TokenWindows::new(shards, max_length)?);
-        let Some(heldout) = heldout else { return self.add(windows, directory, weight, &hash, options) };
+        let Some(heldout) = heldout else { return self.add(windows, directory, weight, &hash, options).map(drop) };
         let mut hash = hash.to_string();
         if let Some(heldout) = heldout? {
             let evaluated = sampled(&heldout, holdout.max_rows)?;
@@ -124,6 +161,7 @@ impl TextData {
             &hash,
             TextOptions { holdout: Holdout { share: 0.0, ..holdout }, ..options },
         )
+        .map(drop)
     }
 
     fn add(
@@ -133,14 +171,14 @@ impl TextData {
         weight: f64,
         hash: &str,
         options: TextOptions<'_>,
-    ) -> Result<(), FinetuneError> {
+    ) -> Result<RowSplit, FinetuneError> {
         let split = options.holdout.split(rows.len(), name)?;
         self.heldout.extend(split.heldout().map(|row| rows.row(row)).collect::<Result<Vec<_>, _>>()?);
         let num_rows = split.num_train();
         let hash = blake3::hash(format!("{hash} {num_rows} {}", options.max_length).as_bytes()).to_hex().to_string();
         self.sources.push(DataSettings { num_rows, weight, hash });
         self.rows.push(Box::new(TrainRows::new(rows, split)));
-        Ok(())
+        Ok(split)
     }
 }
 
@@ -187,7 +225,7 @@ mod tests {
         let evaluated = |max_rows| {
             let holdout = Holdout { share: 0.0, max_rows };
             let options = TextOptions { tokenizer: &tokenizer, vocab_size: 4, max_length: 4, holdout };
-            TextData::evaluated(&paths, options).unwrap().0.len()
+            TextData::evaluated(&paths, options, &mut SkippedRows::default()).unwrap().rows.len()
         };
         // 41 tokens of each file are 10 rows.
         assert_eq!([3, 12, 100].map(evaluated), [3, 12, 20]);

@@ -101,6 +101,37 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_scores_the_first_experts_are_chosen() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            for (num_experts, k) in [(3, 1), (4, 2), (64, 8)] {
+                let gate = Linear::from(Weight::from(Tensor::<2>::zeros([num_experts, 2], &device)));
+                let router = Router { gate, num_experts_per_tok: k, selection_bias: Vec::new() };
+                let experts: Vec<i64> = router.forward(tokens(&device)).experts.into_data().iter::<i64>().collect();
+                assert_eq!(experts, [0, 1].map(|_| 0..k as i64).into_iter().flatten().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_choose_experts_that_exist_and_give_weights_that_are_none() {
+        let device = Device::flex().autodiff();
+        for (bad, is_choice_known) in [(f32::NAN, false), (f32::INFINITY, true), (f32::NEG_INFINITY, true)] {
+            let gate = Tensor::<2>::from_data([[0.5f32, -1.0], [bad, 0.75], [-2.0, 0.125]], &device);
+            let gate = Linear::from(Weight::from(gate));
+            let router = Router { gate, num_experts_per_tok: 2, selection_bias: Vec::new() };
+            let Routing { weights, experts, .. } = router.forward(tokens(&device));
+            let experts: Vec<i64> = experts.into_data().iter::<i64>().collect();
+            assert!(experts.iter().all(|expert| (0..3).contains(expert)), "{experts:?}");
+            assert!(experts[0] != experts[1] && experts[2] != experts[3], "{experts:?}");
+            let is_chosen = experts[..2].contains(&1);
+            let weights: Vec<f32> = weights.into_data().iter::<f32>().collect();
+            // A loss with such a weight is not finite, which stops the training.
+            assert_eq!(weights[..2].iter().all(|weight| weight.is_finite()), !is_chosen, "{bad}: {weights:?}");
+            assert!(!is_choice_known || is_chosen == (bad > 0.0), "{bad}: {experts:?}");
+        }
+    }
+
+    #[test]
     fn a_bias_moves_the_choice_and_not_the_weights() {
         let device = Device::flex();
         let plain = router(2, Vec::new(), &device).forward(tokens(&device));

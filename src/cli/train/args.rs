@@ -59,6 +59,9 @@ pub struct TrainingArgs {
     /// Rows of each source to hold out, at most; of --eval-data, rows to evaluate
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = count, help_heading = "Data")]
     pub max_eval_samples: u64,
+    /// Leave out up to N rows that break a rule (no JSON, missing fields); the next one is an error
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
+    pub skip_bad: u64,
     /// Maximum tokens per row [default: 1024, or the context of the model]
     #[arg(long, alias = "seq-length", value_name = "N", value_parser = positive, help_heading = "Data")]
     pub max_length: Option<usize>,
@@ -239,6 +242,11 @@ pub struct TrainingArgs {
 }
 
 impl TrainingArgs {
+    /// Whether a part of the data is evaluated.
+    pub(super) fn evaluates(&self) -> bool {
+        self.holdout().share > 0.0 || !self.eval_data.is_empty()
+    }
+
     /// Whether the run continues from a checkpoint.
     pub(super) fn resumes(&self) -> bool {
         self.resume || self.resume_from_checkpoint.as_ref().is_some_and(|arg| *arg != ResumeArg::Never)

@@ -10,10 +10,11 @@ use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
 use super::progress::counting;
-use super::sample::{tell_formats, tell_overlap, tell_sample};
+use super::sample::{tell_formats, tell_overlap, tell_sample, tell_skipped};
 use super::settings::{Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::cli::values::{non_negative_real, positive_real};
+use crate::data::source::SkippedRows;
 use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
 use crate::finetune::{
     DataSettings, DataSource, Dataset, Encoded, Pair, Preference, TrainedItems, read_records, record_files, sample,
@@ -81,8 +82,9 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());
-    let read = |paths: &[PathBuf]| -> Result<Dataset<[Example; 2]>, Failure> {
-        let dataset = read_records(&record_files(paths)?, true, |record| {
+    let mut skipped = SkippedRows::up_to(args.training.skip_bad);
+    let mut read = |paths: &[PathBuf]| -> Result<Dataset<[Example; 2]>, Failure> {
+        let dataset = read_records(&record_files(paths)?, true, &mut skipped, |record| {
             let pair: PreferencePair = encoder.preference_pair(record)?;
             let mut sides = pair.examples();
             let lacks_target = |sides: &[Example; 2]| sides.iter().any(|side| side.num_trained() == 0);
@@ -120,9 +122,13 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
         inputs.evaluated = Some(opened.evaluated_hash(evaluated.iter().flat_map(|(sides, _)| sides))?);
         heldout = evaluated.into_iter().map(pair).collect();
     }
-    let mut trained = TrainedItems::default();
-    pairs.iter().for_each(|pair| trained.insert([&pair.chosen, &pair.rejected]));
-    tell_overlap(trained.count(heldout.iter().map(|pair| [&pair.chosen, &pair.rejected])), heldout.len());
+    tell_skipped(&skipped);
+    if !heldout.is_empty() {
+        let mut trained = TrainedItems::default();
+        pairs.iter().for_each(|pair| trained.insert([&pair.chosen, &pair.rejected]));
+        let num_shared = trained.count(heldout.iter().map(|pair| [&pair.chosen, &pair.rejected]));
+        tell_overlap(num_shared, heldout.len(), "records");
+    }
     let loss = match args.loss_type {
         LossArg::Sigmoid => DpoLoss::Sigmoid,
         LossArg::Ipo => DpoLoss::Ipo,

@@ -19,7 +19,8 @@ use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::data::Example;
 use crate::device::{Device, device};
 use crate::finetune::{
-    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Progress, Records, Resumed, Settings, Start, Task, Titles,
+    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Records, Resumed, Settings, Start, Task,
+    Titles,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
@@ -76,7 +77,8 @@ impl<'a> Opened<'a> {
             out.with_file_name(format!("{name}-checkpoints"))
         };
         let folder = args.checkpoints.as_deref().map_or_else(|| Ok(default()), absolute)?;
-        let checkpoints = Checkpoints::new(disk.clone(), &folder, Some(args.save_total_limit));
+        let checkpoints =
+            Checkpoints::new(disk.clone(), &folder, Some(args.save_total_limit), Maker::this(&args.device));
         for input in [base.path(), &out] {
             check_apart(&*disk, &folder, input)?;
         }
@@ -199,14 +201,15 @@ impl<'a> Opened<'a> {
             return Ok(job.start(None)?);
         }
         if let Some(path) = resumed_from(self.args)? {
-            console::tell(format_args!("continuing from {}", path.display()));
-            return self.start_from(job, Some(job.resumed_from(&path)?));
+            let resumed = job.resumed_from(&path)?;
+            self.tell_resumed(&resumed);
+            return self.start_from(job, Some(resumed));
         }
         let mut refuse =
             |path: &Path, reason: String| console::tell(format_args!("note: {path:?} is not used: {reason}"));
         let resumed = job.resumed(&mut refuse)?;
         match &resumed {
-            Some(resumed) => console::tell(format_args!("continuing from {}", resumed.path.display())),
+            Some(resumed) => self.tell_resumed(resumed),
             None => console::tell(format_args!(
                 "note: {:?} holds no checkpoint: starting from scratch",
                 job.checkpoints.directory()
@@ -226,6 +229,19 @@ impl<'a> Opened<'a> {
             ));
         }
         Ok(job.start(resumed)?)
+    }
+
+    /// Says which checkpoint continues, and that it may not do so to the bit if another program or device made it.
+    fn tell_resumed(&self, resumed: &Resumed) {
+        console::tell(format_args!("continuing from {}", resumed.path.display()));
+        let differences = resumed.made_by.as_ref().map(|saved| self.checkpoints.maker().differences_from(saved));
+        if let Some(differences) = differences.filter(|differences| !differences.is_empty()) {
+            console::tell(format_args!(
+                "warning: another program or device made this checkpoint ({}): the weights may differ in their last bits from those \
+                 of a run that was never stopped",
+                differences.join(", ")
+            ));
+        }
     }
 
     /// The peak of the device, as given or measured.

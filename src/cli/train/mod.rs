@@ -28,9 +28,11 @@ pub use spelling::expanded;
 use self::args::brief;
 use self::data::DataArg;
 use self::job::Opened;
+use self::sample::{tell_overlap, tell_skipped};
 use self::settings::{Input, Inputs};
 use super::failure::Failure;
-use crate::finetune::{LanguageModeling, TextData, TextOptions};
+use crate::data::source::SkippedRows;
+use crate::finetune::{EvaluatedText, LanguageModeling, Overlap, TextData, TextOptions};
 use crate::weights::WeightSource;
 
 /// Train on text: continued pretraining, also straight from a growth
@@ -70,11 +72,19 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         max_length,
         holdout: args.training.holdout(),
     };
-    let TextData { rows, mut heldout, sources } = TextData::read(&data::sources(&args.data)?, options)?;
+    let mut skipped = SkippedRows::up_to(args.training.skip_bad);
+    let data = TextData::read(&data::sources(&args.data)?, options, &mut skipped)?;
+    let evaluated = match &args.training.eval_data[..] {
+        [] => None,
+        paths => Some(TextData::evaluated(paths, options, &mut skipped)?),
+    };
+    tell_skipped(&skipped);
+    let Overlap { num_shared, num_evaluated } = data.overlap(evaluated.as_ref());
+    tell_overlap(num_shared, num_evaluated, "documents");
+    let TextData { rows, mut heldout, sources, .. } = data;
     let sources = sources.into_iter().map(|settings| Input { settings, row_tokens: max_length as u64 }).collect();
     let mut inputs = Inputs { sources, ..Inputs::default() };
-    if !args.training.eval_data.is_empty() {
-        let (rows, hash) = TextData::evaluated(&args.training.eval_data, options)?;
+    if let Some(EvaluatedText { rows, hash, .. }) = evaluated {
         (heldout, inputs.evaluated) = (rows, Some(hash));
     }
     inputs.num_heldout = heldout.len();

@@ -93,6 +93,12 @@ impl Watcher {
                 self.line(format!("{}{speed}", in_words(entry)));
             }
             Event::Saved(path) => self.line(format!("saved {}", path.display())),
+            Event::Warned(warning) => self.line(format!("warning: {warning}")),
+            Event::LogFailed(error) => {
+                self.line(format!(
+                    "warning: the log is not written for now, its lines are in the checkpoints: {error}"
+                ));
+            }
             Event::Skipped { step } => self.line(format!("step {step}: not finite, left out")),
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use crate::cli::console;
+use crate::data::source::SkippedRows;
 use crate::data::{Example, RecordFormat};
 use crate::error::cut_lines;
 use crate::finetune::{Dataset, RecordCounts};
@@ -39,12 +40,19 @@ fn in_words(counts: RecordCounts) -> String {
     format!("{total} {records}: {kept}{left_out}")
 }
 
-/// Warns of evaluated records that are also trained on.
-pub(super) fn tell_overlap(num_shared: usize, num_evaluated: usize) {
+/// Warns of evaluated records or documents, called `items`, that are also trained on.
+pub(super) fn tell_overlap(num_shared: usize, num_evaluated: usize, items: &str) {
     if num_shared > 0 {
         console::tell(format_args!(
-            "warning: {num_shared} of {num_evaluated} evaluated records are trained, too: expect the held-out loss to be too low"
+            "warning: {num_shared} of {num_evaluated} evaluated {items} are trained, too: expect the held-out loss to be too low"
         ));
+    }
+}
+
+/// Lists rows that `--skip-bad` leaves out.
+pub(super) fn tell_skipped(skipped: &SkippedRows) {
+    if skipped.count() > 0 {
+        console::tell(format_args!("warning: {skipped}"));
     }
 }
 

@@ -9,10 +9,11 @@ use super::TrainingArgs;
 use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
-use super::sample::{tell_formats, tell_overlap, tell_sample};
+use super::sample::{tell_formats, tell_overlap, tell_sample, tell_skipped};
 use super::settings::{Input, Inputs};
 use crate::cli::failure::Failure;
 use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
+use crate::data::source::SkippedRows;
 use crate::data::{Example, RecordEncoder, Truncation};
 use crate::finetune::{
     Concatenated, DataSettings, DataSource, Dataset, Encoded, ExampleRows, LanguageModeling, Rows, TrainedItems,
@@ -79,8 +80,9 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     // An input and its target take one id more than the row has inputs.
     let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
-    let read = |paths: &[PathBuf]| -> Result<Dataset<Example>, Failure> {
-        let dataset = read_records(&record_files(paths)?, false, |record| {
+    let mut skipped = SkippedRows::up_to(args.training.skip_bad);
+    let mut read = |paths: &[PathBuf]| -> Result<Dataset<Example>, Failure> {
+        let dataset = read_records(&record_files(paths)?, false, &mut skipped, |record| {
             let mut example = encoder.example(record)?;
             if example.num_trained() == 0 {
                 return Ok(Encoded::Untrained);
@@ -115,7 +117,9 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
         let hash = opened.hash(dataset.items.iter(), &arrangement);
         heldout.extend(evaluated(dataset.hold_out(&split).into_iter().map(|(example, _)| example).collect()));
-        dataset.items.iter().for_each(|example| trained.insert([example]));
+        if args.training.evaluates() {
+            dataset.items.iter().for_each(|example| trained.insert([example]));
+        }
         let packed = packed(args, &dataset.items, limit);
         let packed = ExampleRows::new(dataset.items, dataset.names, packed);
         if packed.is_empty() {
@@ -133,7 +137,8 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         heldout = sample(evaluated(read(&args.training.eval_data)?.items), args.training.max_eval_samples);
         inputs.evaluated = Some(opened.evaluated_hash(heldout.iter().flatten())?);
     }
-    tell_overlap(trained.count(&heldout), heldout.len());
+    tell_skipped(&skipped);
+    tell_overlap(trained.count(&heldout), heldout.len(), "records");
     inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
     let job = opened.job(&growth, &settings, &parents);

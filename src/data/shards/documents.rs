@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::record::SourceRecord;
-use crate::data::source::{RowNumber, Rows, SourceError, SourceFault};
+use crate::data::source::{RowNumber, Rows, SkippedRows, SourceError, SourceFault};
 use crate::error::InFile;
 
 /// A text of a row.
@@ -21,6 +21,7 @@ pub(super) struct DocumentTexts<'a> {
     rows: Option<Rows>,
     /// The files that were read to their end; the next is the current one.
     finished: Vec<SourceRecord>,
+    skipped: SkippedRows,
     /// The row that broke a rule, behind texts that were returned.
     failed: Option<SourceError>,
     /// Bytes of the current file that were reported.
@@ -29,15 +30,20 @@ pub(super) struct DocumentTexts<'a> {
 }
 
 impl<'a> DocumentTexts<'a> {
-    /// `progress` is called with the bytes of the files as they are read.
-    pub(super) fn new(files: &'a [PathBuf], field: &'a str, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Self { files, field, rows: None, finished: Vec::new(), failed: None, reported_bytes: 0, progress }
+    /// Rows that break a rule are `skipped`. `progress` is called with the bytes of the files as they are read.
+    pub(super) fn new(
+        files: &'a [PathBuf],
+        field: &'a str,
+        skipped: SkippedRows,
+        progress: &'a (dyn Fn(u64) + Sync),
+    ) -> Self {
+        Self { files, field, rows: None, finished: Vec::new(), skipped, failed: None, reported_bytes: 0, progress }
     }
 
     /// The next texts, at least one and `size_bytes` of them if there are so many; none at the end.
     ///
     /// # Errors
-    /// [`SourceError`] for the first row that breaks a rule, once the texts before it were returned.
+    /// [`SourceError`] for the first row that breaks a rule and is not skipped, once the texts before it were returned.
     pub(super) fn take(&mut self, size_bytes: usize) -> Result<Vec<DocumentText>, SourceError> {
         let (mut texts, mut found_bytes) = (Vec::new(), 0);
         while self.failed.is_none() && found_bytes < size_bytes && self.finished.len() < self.files.len() {
@@ -56,12 +62,12 @@ impl<'a> DocumentTexts<'a> {
         }
     }
 
-    /// The files that were read to their end.
-    pub(super) fn finished(self) -> Vec<SourceRecord> {
-        self.finished
+    /// The files that were read to their end, and the rows that were left out.
+    pub(super) fn finished(self) -> (Vec<SourceRecord>, SkippedRows) {
+        (self.finished, self.skipped)
     }
 
-    /// The next text of the current file; `None` at its end.
+    /// The next text of the current file; `None` at its end, and for a row that is left out.
     fn next(&mut self) -> Result<Option<DocumentText>, SourceError> {
         let file = self.finished.len();
         let path = &self.files[file];
@@ -69,7 +75,7 @@ impl<'a> DocumentTexts<'a> {
             Some(rows) => rows,
             none => none.insert(Rows::open(path)?),
         };
-        let row = rows.next().transpose()?;
+        let row = rows.next_whole(&mut self.skipped).transpose()?;
         (self.progress)(rows.read_bytes() - self.reported_bytes);
         self.reported_bytes = rows.read_bytes();
         let Some(mut row) = row else {
@@ -81,7 +87,10 @@ impl<'a> DocumentTexts<'a> {
         let number = row.number;
         match row.take_text(self.field) {
             Ok(text) => Ok(Some(DocumentText { file, number, text })),
-            Err(fault) => Err(InFile::new(path, SourceFault::Row { number, fault })),
+            Err(fault) => {
+                self.skipped.skip(InFile::new(path, SourceFault::Row { number, fault }))?;
+                Ok(None)
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ fn words(vocab_size: usize) -> Tokenizer {
 }
 
 fn options() -> TokenizeOptions {
-    TokenizeOptions { text_field: "text".to_owned(), eos: Some(EOS), shard_size_bytes: 16, heldout: None }
+    TokenizeOptions { text_field: "text".to_owned(), eos: Some(EOS), shard_size_bytes: 16, heldout: None, skip_bad: 0 }
 }
 
 struct Place {
@@ -200,6 +200,25 @@ fn bad_data_is_refused_and_nothing_is_left() {
         matches!(error.fault, SourceFault::Row { fault: RowFault::BadJson(_), .. })
     };
     assert!(is_bad_json(&error) && !error.lacks_text(), "{error}");
+}
+
+#[test]
+fn rows_that_break_a_rule_are_left_out_on_request() {
+    let lines = "{\"text\": \"1\"}\n{\"body\": \"2\"}\n{\n{\"text\": 3}\n{\"text\": \"4\"}\n";
+    let write = |lines: &str, skip_bad| {
+        let place = Place::new(&[("a.jsonl", lines), ("b.jsonl", "{\"text\": \"5\"}\n")]);
+        let tokenized = place.write(&words(10), &TokenizeOptions { skip_bad, ..options() });
+        tokenized.map(|tokenized| {
+            let shards = fs::read(place.out().join(&tokenized.record.train.shards[0].tokens)).unwrap();
+            (shards, tokenized)
+        })
+    };
+    let (bytes, tokenized) = write(lines, 3).unwrap();
+    assert_eq!((tokenized.skipped.count(), tokenized.num_empty, tokenized.record.train.num_documents), (3, 0, 3));
+    assert!(tokenized.skipped.first()[2].ends_with("a.jsonl\": line 4: \"text\" is a number, expected a string"));
+    let (expected, _) = write("{\"text\": \"1\"}\n{\"text\": \"4\"}\n", 0).unwrap();
+    assert!(bytes == expected);
+    assert!(write(lines, 2).unwrap_err().to_string().contains("line 4"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::error::{DocumentFault, TokenizeError};
 use super::record::{DATASET, DatasetRecord, FORMAT, HeldOutRecord, TokenDtype};
 use super::split_writer::SplitWriter;
 use crate::data::heldout::HeldOut;
+use crate::data::source::SkippedRows;
 use crate::error::InFile;
 use crate::output::commit::PartialDirectory;
 use crate::output::receipt::RECEIPT;
@@ -29,6 +30,8 @@ pub struct TokenizeOptions {
     pub shard_size_bytes: u64,
     /// The share of the documents to keep from training.
     pub heldout: Option<HeldOut>,
+    /// Rows that break a rule and are left out, at most.
+    pub skip_bad: u64,
 }
 
 /// Result of [`tokenize`].
@@ -38,6 +41,8 @@ pub struct Tokenized {
     pub record: DatasetRecord,
     /// Rows without a token, which are left out.
     pub num_empty: u64,
+    /// Rows that break a rule, which are left out.
+    pub skipped: SkippedRows,
 }
 
 /// Documents as encoded ids, and whether they are held out.
@@ -50,7 +55,7 @@ type Encoded = Vec<(Vec<u8>, bool)>;
 /// `progress` is called with the bytes of `files` as they are read, from any thread.
 ///
 /// # Errors
-/// The variants of [`TokenizeError`]; of several bad rows, the first is named. The target is then as it was before.
+/// The variants of [`TokenizeError`]; of several bad rows, the first that is not left out is named. The target is then as it was before.
 pub fn tokenize(
     files: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -58,25 +63,25 @@ pub fn tokenize(
     mut partial: PartialDirectory,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Tokenized, TokenizeError> {
-    let (record, num_empty) = write_documents(files, tokenizer, options, &mut partial, progress)?;
-    partial.write(DATASET, format!("{:#}\n", json!(record)).as_bytes())?;
+    let tokenized = write_documents(files, tokenizer, options, &mut partial, progress)?;
+    partial.write(DATASET, format!("{:#}\n", json!(tokenized.record)).as_bytes())?;
     let receipt = json!({env!("CARGO_PKG_NAME"): env!("CARGO_PKG_VERSION"), "files": partial.files()});
     partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
     partial.commit()?;
-    Ok(Tokenized { record, num_empty })
+    Ok(tokenized)
 }
 
-/// Writes the shards. Returns their record, and how many rows have no token.
+/// Writes the shards.
 fn write_documents(
     files: &[PathBuf],
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
     partial: &mut PartialDirectory,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<(DatasetRecord, u64), TokenizeError> {
+) -> Result<Tokenized, TokenizeError> {
     let dtype = TokenDtype::holding(tokenizer.vocab_size());
     let batch_bytes = BATCH_BYTES * rayon::current_num_threads();
-    let mut texts = DocumentTexts::new(files, &options.text_field, progress);
+    let mut texts = DocumentTexts::new(files, &options.text_field, SkippedRows::up_to(options.skip_bad), progress);
     let split = |prefix| SplitWriter::new(prefix, dtype, options.shard_size_bytes);
     let (mut train, mut heldout) = (split(""), split("heldout-"));
     let (mut num_rows, mut num_written) = (0, 0);
@@ -108,6 +113,7 @@ fn write_documents(
         let (num_train, num_heldout) = (train.num_documents, heldout.num_documents);
         return Err(TokenizeError::EmptySplit { num_train, num_heldout, fraction });
     }
+    let (sources, skipped) = texts.finished();
     let record = DatasetRecord {
         format: FORMAT,
         dtype,
@@ -118,9 +124,9 @@ fn write_documents(
         shard_size_bytes: options.shard_size_bytes,
         train,
         heldout: options.heldout.map(|share| HeldOutRecord { share, split: heldout }),
-        sources: texts.finished(),
+        sources,
     };
-    Ok((record, num_rows - num_written))
+    Ok(Tokenized { record, num_empty: num_rows - num_written, skipped })
 }
 
 /// The encoded ids of a document, and whether it is held out; `None` without a token.

@@ -13,6 +13,7 @@ mod number;
 mod parquet;
 mod row;
 mod rows;
+mod skipped_rows;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,3 +23,4 @@ pub use files::data_files;
 pub use number::RowNumber;
 pub use row::Row;
 pub use rows::Rows;
+pub use skipped_rows::SkippedRows;

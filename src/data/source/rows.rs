@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 
 use super::arrow::Arrow;
 use super::csv::Csv;
-use super::error::{SourceError, SourceFault};
+use super::error::{RowFault, SourceError, SourceFault};
 use super::format::{Format, format_of};
 use super::input::{self, Tally};
 use super::json::Json;
 use super::json_lines::JsonLines;
 use super::parquet::Parquet;
 use super::row::Row;
+use super::skipped_rows::SkippedRows;
 use super::text::Text;
 use crate::error::InFile;
 
@@ -32,7 +33,8 @@ use crate::error::InFile;
 /// - `.parquet`: a row per record; times and decimals become strings, and binary fields that are not UTF-8 are left out.
 /// - `.arrow`: a row per record; times, decimals and binary fields are left out.
 ///
-/// A byte-order mark at the start is ignored. After an error there are no more rows.
+/// A byte-order mark at the start is ignored. After a row of `.jsonl` or `.csv` that breaks a rule the rows behind it follow, unless it is too
+/// long; after any other error there are no more.
 ///
 /// ```
 /// use deepwide::data::source::Rows;
@@ -48,6 +50,8 @@ use crate::error::InFile;
 pub struct Rows {
     path: PathBuf,
     rows: Option<Boxed>,
+    /// Whether the end of a row is known without reading it as one.
+    is_by_line: bool,
     tally: Arc<Tally>,
 }
 
@@ -59,7 +63,25 @@ impl Rows {
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let tally = Arc::default();
         let rows = rows(path, &tally).map_err(InFile::at(path))?;
-        Ok(Self { path: path.to_owned(), rows: Some(rows), tally })
+        let is_by_line = matches!(format_of(path), Ok((Format::JsonLines | Format::Csv, _)));
+        Ok(Self { path: path.to_owned(), rows: Some(rows), is_by_line, tally })
+    }
+
+    /// The next row that breaks no rule. Those before it are `skipped`, if the file can be read behind them.
+    ///
+    /// # Errors
+    /// As of any row.
+    pub fn next_whole(&mut self, skipped: &mut SkippedRows) -> Option<Result<Row, SourceError>> {
+        loop {
+            match self.next()? {
+                Err(error) if self.rows.is_some() => {
+                    if let Err(error) = skipped.skip(error) {
+                        return Some(Err(error));
+                    }
+                }
+                row => return Some(row),
+            }
+        }
     }
 
     /// Bytes of the file that were read so far, for progress; of a `.parquet` file the share of its rows.
@@ -112,7 +134,12 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.rows.as_mut()?.next();
-        if !matches!(row, Some(Ok(_))) {
+        let goes_on = match &row {
+            Some(Ok(_)) => true,
+            Some(Err(SourceFault::Row { fault, .. })) => self.is_by_line && !matches!(fault, RowFault::TooLong { .. }),
+            _ => false,
+        };
+        if !goes_on {
             self.rows = None;
         }
         row.map(|row| row.map_err(InFile::at(&self.path)))

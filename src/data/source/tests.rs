@@ -193,6 +193,45 @@ fn columns_are_named_once_and_records_are_as_long_as_the_header() {
     assert!(matches!(fault, RowFault::BadField { field: 2 }), "{fault}");
 }
 
+/// The rows that break no rule, and how many are left out of at most `limit`.
+fn whole(name: &str, bytes: impl AsRef<[u8]>, limit: u64) -> Result<(Vec<Value>, SkippedRows), SourceError> {
+    let (_folder, path) = written(name, bytes);
+    let mut skipped = SkippedRows::up_to(limit);
+    let mut rows = Rows::open(&path)?;
+    let found = std::iter::from_fn(|| rows.next_whole(&mut skipped)).collect::<Result<Vec<_>, _>>()?;
+    Ok((found.into_iter().map(|row| json!([row.number.to_string(), row.fields])).collect(), skipped))
+}
+
+#[test]
+fn rows_that_break_a_rule_are_left_out_up_to_a_limit() {
+    let lines = b"{\"a\": 1}\n{\"a\": \n\n[1]\n{\"a\": \"\xff\"}\n{\"a\": 2}";
+    let (found, skipped) = whole("a.jsonl", lines, 3).unwrap();
+    assert_eq!(found, [json!(["line 1", {"a": 1}]), json!(["line 6", {"a": 2}])]);
+    let places: Vec<bool> = [2, 4, 5]
+        .iter()
+        .zip(skipped.first())
+        .map(|(line, error)| error.contains(&format!("a.jsonl\": line {line}: ")))
+        .collect();
+    assert_eq!(places, [true; 3], "{skipped}");
+    let error = whole("a.jsonl", lines, 2).unwrap_err();
+    assert!(error.to_string().contains("line 5: found byte 0xff"), "{error}");
+    assert!(whole("a.jsonl", lines, 0).unwrap_err().to_string().contains("line 2"));
+    let (found, skipped) = whole("a.csv", "a,b\n1,2\n3\n4,5\n", 1).unwrap();
+    assert_eq!((found.len(), skipped.count()), (2, 1));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_behind_a_row_is_refused() {
+    assert!(whole("a.json", "[{}, 7, {}]", 9).is_err());
+    assert!(whole("a.json", "[{}, {\"a\": }, {}]", 9).is_err());
+    let truncated = &gzip("{}\n".repeat(50_000).as_bytes())[..100];
+    assert!(matches!(whole("a.jsonl.gz", truncated, 9).unwrap_err().fault, SourceFault::BadCompression { .. }));
+    let mut long = vec![b'x'; MAX_ROW_BYTES as usize + 2];
+    long.extend(b"\n{}\n");
+    let error = whole("a.jsonl", long, 9).unwrap_err();
+    assert!(matches!(error.fault, SourceFault::Row { fault: RowFault::TooLong { .. }, .. }), "{error}");
+}
+
 #[test]
 fn bytes_that_are_not_utf8_are_located() {
     let not_utf8 = |fault, offset| {
@@ -218,6 +257,11 @@ fn a_row_that_is_too_long_is_refused_in_bounded_memory() {
         let fault = row_fault(name, number, long(start));
         assert!(matches!(fault, RowFault::TooLong { limit_bytes: MAX_ROW_BYTES }), "{name}: {fault}");
     }
+    // Some 70 KB that decompress to a line of 65 MiB.
+    let bomb = gzip(&long("{\"a\": \""));
+    assert!(bomb.len() < 1 << 20);
+    let fault = row_fault("a.jsonl.gz", RowNumber::Line(1), bomb);
+    assert!(matches!(fault, RowFault::TooLong { .. }), "{fault}");
 }
 
 #[test]

@@ -93,6 +93,29 @@ fn frozen_experts_have_no_gradient_and_x_and_weights_keep_theirs() {
 }
 
 #[test]
+fn experts_without_a_token_have_a_gradient_of_exactly_0() {
+    let device = Device::flex().autodiff();
+    for f in [expert_mlp as ExpertMlpFn, expert_mlp_reference, grouped] {
+        for (num_experts, visited) in [(2, 1), (4, 0), (8, 5)] {
+            let chosen = Tensor::from_data(TensorData::new(vec![visited as i64; 9], [9, 1]), &device);
+            let leaves = stacks(num_experts, 5, 8, &device).map(Tensor::require_grad);
+            let (x, weights) = (random([9, 8], &device).require_grad(), random([9, 1], &device));
+            let grads = f(x.clone(), weights, chosen, &experts(leaves.clone())).sum().backward();
+            let of_inputs = x.grad(&grads).unwrap().into_data();
+            assert!(of_inputs.iter::<f32>().all(f32::is_finite));
+            for leaf in leaves {
+                let grad: Vec<f32> = leaf.grad(&grads).unwrap().into_data().iter::<f32>().collect();
+                for (expert, grad) in grad.chunks(grad.len() / num_experts).enumerate() {
+                    let is_zero = grad.iter().all(|value| *value == 0.0);
+                    assert_eq!(is_zero, expert != visited, "expert {expert} of {num_experts}");
+                    assert!(grad.iter().all(|value| value.is_finite()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn no_gradient_of_a_matrix_is_computed_unless_it_is_asked_for() {
     let device = Device::flex();
     let data = |tensor: Tensor<3>| FlexTensor::from_data(tensor.into_data());
