@@ -73,11 +73,13 @@ impl TextRows {
     }
 
     /// The documents, by index, that have a target in a row.
-    pub fn documents_of(&self, row: u64) -> Range<usize> {
+    pub fn documents_of(&self, row: u64) -> impl Iterator<Item = usize> {
         let start = row as usize * self.max_length;
         let end = (start + self.max_length + 1).min(self.ids.len());
         // Targets are the tokens from `start + 1`, but for the first of each document.
-        self.starts.partition_point(|at| *at <= start + 1) - 1..self.starts.partition_point(|at| *at + 1 < end)
+        let first = self.starts.partition_point(|at| *at <= start + 1) - 1;
+        let documents = first..self.starts.partition_point(|at| *at + 1 < end);
+        documents.filter(|document| self.document(*document).len() > 1)
     }
 
     /// The tokens of a document.
