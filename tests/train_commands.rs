@@ -536,7 +536,7 @@ fn bad_rows_are_left_out_up_to_the_number_given() {
 #[test]
 fn examples_whose_labels_are_cut_off_are_left_out() {
     let root = tempfile::tempdir().unwrap();
-    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, if n % 2 == 0 { 30 } else { 3 }), "completion": format!(" {}", text(n, 4))});
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, if n.is_multiple_of(2) { 30 } else { 3 }), "completion": format!(" {}", text(n, 4))});
     file(root.path(), "pairs.jsonl", row);
     let words = ["sft", BASE, "--data", "pairs.jsonl", "-o", "out"];
     let output = run(root.path(), &[&words[..], &SHORT].concat());
