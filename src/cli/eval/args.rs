@@ -24,7 +24,7 @@ pub struct EvalArgs {
     /// Tasks and groups: arc_challenge, hellaswag, mmlu, openllm
     ///
     /// Separated by commas or spaces; patterns such as mmlu_* are understood. openllm (or h6) runs arc_challenge, hellaswag, mmlu,
-    /// truthfulqa_mc2 and winogrande with the leaderboard's 25, 10, 5, 0, 5 examples; mmlu_stem and the other categories, and each subject, as mmlu_anatomy, can be named too.
+    /// truthfulqa_mc2, winogrande and gsm8k with the leaderboard's 25, 10, 5, 0, 5, 5 examples; mmlu_stem and the other categories, and each subject, as mmlu_anatomy, can be named too.
     #[arg(long, short, value_name = "TASK", required = true, num_args = 1.., value_delimiter = ',', help_heading = "Tasks and data")]
     pub tasks: Vec<String>,
     /// Directory with the data [default: the data sets of the hub]
