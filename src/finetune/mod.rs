@@ -4,6 +4,7 @@
 //! it continues exactly; [`write_model`] writes the result as `grow` does.
 
 mod checkpoint;
+mod curves;
 mod dataset;
 mod error;
 mod health;
@@ -16,7 +17,6 @@ mod passes;
 mod preference;
 mod progress;
 mod provenance;
-mod records;
 mod rows;
 mod run;
 mod run_state;
@@ -29,6 +29,7 @@ mod text_data;
 mod writer;
 
 pub use checkpoint::{Checkpoints, Resumed};
+pub use curves::{Curves, Titles};
 pub use dataset::{Dataset, Encoded, RecordCounts, read_records, record_files};
 pub use error::FinetuneError;
 pub use health::{HealthWatch, Warning};
@@ -41,7 +42,6 @@ pub use passes::PassSize;
 pub use preference::{Pair, Preference};
 pub use progress::Progress;
 pub use provenance::Provenance;
-pub use records::{Records, Titles};
 pub use rows::{ExampleRows, Row, Rows, TextRows};
 pub use run::{Control, Ended, Event, Run, Start};
 pub use settings::{Change, DataSettings, LoraSettings, Settings};

@@ -19,7 +19,7 @@ use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::data::Example;
 use crate::device::{Device, device};
 use crate::finetune::{
-    Checkpoints, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Records, Resumed, Settings, Start, Task,
+    Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Resumed, Settings, Start, Task,
     Titles,
 };
 use crate::formats::CheckpointError;
@@ -261,16 +261,16 @@ impl<'a> Opened<'a> {
         let operations = Operations::new(job.growth.source.config(), settings);
         let utilization = Utilization::new(operations, self.peak_flops_per_s(job));
         let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step, utilization);
-        let mut records = Records::new(directory, self.titles(settings), &start.progress.history, self.args.plot);
+        let mut curves = Curves::new(directory, self.titles(settings), &start.progress.history, self.args.plot);
         interrupt::catch();
         let stop = || interrupt::caught().is_some();
         let (model, progress, ended) = job.run(task, start, &stop, &mut |event| {
-            let failed = if let Event::Logged(entry) = &event { records.push(entry) } else { None };
+            let failed = if let Event::Logged(entry) = &event { curves.push(entry) } else { None };
             watcher.show(event);
             failed.into_iter().for_each(|failed| watcher.line(format!("warning: {failed}")));
         })?;
         let summary = watcher.finish();
-        if let Err(failed) = records.draw() {
+        if let Err(failed) = curves.draw() {
             console::tell(format_args!("warning: {failed}"));
         }
         if let Ended::Stopped(checkpoint) = ended {

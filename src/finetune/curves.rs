@@ -25,9 +25,9 @@ pub struct Titles {
     pub subtitle: String,
 }
 
-/// Records beside the checkpoints of a run. None is needed to resume, so a failure is reported once and training continues.
+/// The curves of a run beside its checkpoints. They are not needed to resume, so a failure is reported once and training continues.
 #[derive(Debug)]
-pub struct Records {
+pub struct Curves {
     directory: PathBuf,
     events: Option<EventFile>,
     /// A failure that was not reported yet.
@@ -37,8 +37,8 @@ pub struct Records {
     is_live: bool,
 }
 
-impl Records {
-    /// Records in the directory of the checkpoints; the pictures are redrawn at every line if `is_live`, and else at the end.
+impl Curves {
+    /// Curves in the directory of the checkpoints; the pictures are redrawn at every line if `is_live`, and else at the end.
     /// `history` has the lines of an earlier process.
     pub fn new(directory: &Path, titles: Titles, history: &[LogEntry], is_live: bool) -> Self {
         let created = EventFile::create(&directory.join(RUNS));
@@ -59,13 +59,12 @@ impl Records {
             axis: "expert load relative to an even share".to_owned(),
             lines: named(&["busiest", "idlest", "exp(entropy)/E"]),
         };
-        let mut records =
-            Self { directory: directory.to_owned(), events: created.ok(), failed, loss, experts, is_live };
-        history.iter().for_each(|entry| records.add(entry));
-        records
+        let mut curves = Self { directory: directory.to_owned(), events: created.ok(), failed, loss, experts, is_live };
+        history.iter().for_each(|entry| curves.add(entry));
+        curves
     }
 
-    /// Records a line; returns a message if that fails.
+    /// Adds a line; returns a message if that fails.
     pub fn push(&mut self, entry: &LogEntry) -> Option<String> {
         self.add(entry);
         if self.failed.is_some() {
