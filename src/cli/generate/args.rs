@@ -116,8 +116,9 @@ pub struct GenerateArgs {
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 14] = [
+    const RARE: [&str; 15] = [
         "file",
+        "samples",
         "system_prompt",
         "chat_template",
         "threads",
