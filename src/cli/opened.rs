@@ -93,11 +93,12 @@ impl OpenedModel {
     }
 
     /// The growth with an adapter added. Another base than the one that it was trained on may be meant, such as the same weights in
-    /// another type, so that is a warning.
+    /// another type, so that is a warning. A base that is grown on the fly has no files to compare.
     fn adapted<'a>(&self, growth: Growth<'a>, adapter: &PeftDirectory) -> Result<Growth<'a>, Failure> {
+        let is_grown = growth.source.plans().next().is_some();
         let growth = growth.with_adapter(adapter).map_err(|error| Failure::from(error).for_option("--lora"))?;
         let disk: Arc<dyn Disk> = interrupt::disk();
-        if let Some(message) = other_base(&disk, adapter, &self.sources)? {
+        if !is_grown && let Some(message) = other_base(&disk, adapter, &self.sources)? {
             console::tell(format_args!("warning: {message}"));
         }
         Ok(growth)

@@ -268,9 +268,9 @@ pub enum EvalStrategyArg {
     // A plain `no` is false in YAML 1.1.
     #[value(alias = "false")]
     No,
-    /// As [`eval_steps`](TrainingArgs::eval_steps) says.
+    /// Every [`eval_steps`](TrainingArgs::eval_steps), or else every [`logging_steps`](TrainingArgs::logging_steps).
     Steps,
-    /// The same.
+    /// As [`eval_steps`](TrainingArgs::eval_steps) says.
     Epoch,
 }
 
@@ -353,6 +353,10 @@ mod tests {
     #[test]
     fn rows_are_held_out_unless_the_strategy_is_no() {
         assert_eq!(parsed(&["--eval-strategy", "steps"]).holdout().share, 0.05);
+        let interval = |words: &[&str]| parsed(&[words, &["--logging-steps", "7"]].concat()).evaluation_interval();
+        assert_eq!(interval(&["--eval-strategy", "steps"]), Some(7));
+        assert_eq!(interval(&["--eval-strategy", "steps", "--eval-steps", "3"]), Some(3));
+        assert_eq!(interval(&[]), None);
         for no in ["no", "false"] {
             assert_eq!(parsed(&["--evaluation-strategy", no, "--test-split-size", "0.1"]).holdout().share, 0.0);
         }

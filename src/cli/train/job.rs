@@ -293,7 +293,7 @@ impl<'a> Opened<'a> {
 
     /// Refuses options that an evaluation decides if nothing is held out, and says so if one was asked for.
     fn check_evaluation(&self, num_heldout: usize) -> Result<(), Failure> {
-        if num_heldout > 0 || self.args.eval_steps.is_none() {
+        if num_heldout > 0 || self.args.evaluation_interval().is_none() {
             return Ok(());
         }
         let reason = "no row is held out to evaluate on, expected --eval-data or a larger --test-split-size";

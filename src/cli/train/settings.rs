@@ -106,6 +106,12 @@ impl TrainingArgs {
         Holdout { share, max_rows: self.max_eval_samples }
     }
 
+    /// Updates between two evaluations, as transformers' trainer takes it; `None` evaluates at the end only.
+    pub(super) fn evaluation_interval(&self) -> Option<usize> {
+        let is_asked = self.eval_strategy == Some(EvalStrategyArg::Steps);
+        self.eval_steps.or(is_asked.then_some(self.logging_steps))
+    }
+
     /// The terms of routers.
     pub(super) fn router_loss(&self) -> RouterLoss {
         let default = (self.router_bias_update_rate > 0.0).then_some(0.0);
@@ -155,7 +161,7 @@ impl TrainingArgs {
     pub(super) fn control(&self) -> Control {
         Control {
             logging_steps: self.logging_steps,
-            eval_steps: self.eval_steps,
+            eval_steps: self.evaluation_interval(),
             save_steps: Some(self.save_steps),
             skip_nonfinite: self.skip_nonfinite,
             early_stopping_patience: self.early_stopping_patience,

@@ -250,6 +250,8 @@ mod tests {
         assert_eq!(said, r#""prompt" is text and "completion" is a list of messages, expected both alike"#);
         let said = refusal(Preference, json!({"prompt": [], "chosen": "a", "rejected": "b"}));
         assert_eq!(said, r#""prompt" is a list of messages and "chosen" is text, expected both alike"#);
+        let said = refusal(Preference, json!({"prompt": "a", "chosen": "b", "rejected": null}));
+        assert!(said.starts_with(r#"found the columns ["prompt", "chosen"] and no "rejected", expected"#), "{said}");
         let said = refusal(Messages, json!({"messages": "a"}));
         assert_eq!(said, r#""messages" is a string, expected a list of messages"#);
         let said = refusal(Messages, json!({"messages": [], "tools": "x"}));

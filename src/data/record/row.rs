@@ -11,18 +11,22 @@ use crate::tokenizer::Message;
 
 pub(super) struct Row {
     columns: Map<String, Value>,
+    /// The columns that had values at the start.
+    names: Vec<String>,
     format: RecordFormat,
 }
 
 impl Row {
     pub fn new(columns: Map<String, Value>, format: RecordFormat) -> Self {
-        Self { columns, format }
+        let names = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect();
+        Self { columns, names, format }
     }
 
     fn take(&mut self, column: &'static str) -> Result<Value, RowFault> {
-        self.take_optional(column).ok_or_else(|| {
-            let found = self.columns.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.clone()).collect();
-            RowFault::Missing { column, found, format: self.format }
+        self.take_optional(column).ok_or_else(|| RowFault::Missing {
+            column,
+            found: self.names.clone(),
+            format: self.format,
         })
     }
 
