@@ -251,9 +251,9 @@ fn a_model_with_an_adapter_is_the_one_that_merge_lora_writes() {
     let (adapted, said) = nats(&[BASE, "--dus", "2", "--lora", "adapter"]);
     assert_eq!(adapted, merged);
     assert!(!said.contains("warning"), "{said}");
-    assert!(run(root.path(), &["grow", "--dus", "2", "--dtype", "bfloat16", BASE, "rounded"]).status.success());
-    let (_, said) = nats(&["rounded", "--lora", "adapter"]);
-    assert!(said.contains("warning") && said.contains("with other weights than \"rounded\" has"), "{said}");
+    assert!(run(root.path(), &["grow", "--dus", "2", "--dtype", "float32", BASE, "wide"]).status.success());
+    let (_, said) = nats(&["wide", "--lora", "adapter"]);
+    assert!(said.contains("warning") && said.contains("with other weights than \"wide\" has"), "{said}");
     let (code, message) = refused(root.path(), &["generate", BASE, "--lora", "adapter", "-p", "the"]);
     assert!(code == 3 && message.contains("--lora"), "layers that the base lacks: {message}");
 }
@@ -494,7 +494,7 @@ fn less_data_than_a_batch_trains_and_other_data_does_not_resume() {
     let output = run(root.path(), &[&words[..], &["--resume"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("holds no checkpoint: starting from scratch"), "{said}");
-    assert!(said.contains("2 of 24 evaluated records are trained, too"), "{said}");
+    assert!(said.contains("2 of 24 evaluated records are also in the training data"), "{said}");
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["steps"], 2);
     std::fs::write(root.path().join("two.jsonl"), two.replacen(' ', " of ", 1)).unwrap();
     let (code, message) = refused(root.path(), &[&words[..], &["--resume"]].concat());
@@ -566,13 +566,13 @@ fn evaluated_documents_that_are_trained_are_counted() {
         assert!(output.status.success(), "{said}");
         said
     };
-    let warned = "12 of 24 evaluated documents are trained, too";
+    let warned = "12 of 24 evaluated documents are also in the training data";
     let found = said("text.jsonl", &["--eval-data", "half.jsonl"], "a");
     assert!(found.contains(warned), "{found}");
     let found = said("text.jsonl", &["--eval-data", "other.jsonl"], "b");
-    assert!(!found.contains("are trained, too"), "{found}");
+    assert!(!found.contains("also in the training data"), "{found}");
     let found = said("text.jsonl", &["--test-split-size", "0.3"], "c");
-    assert!(!found.contains("are trained, too"), "a document is no copy of itself: {found}");
+    assert!(!found.contains("also in the training data"), "a document is no copy of itself: {found}");
 }
 
 #[test]
@@ -599,8 +599,9 @@ fn bad_input_is_refused_before_any_work() {
     let with = |option, value| [&text[..], &[option, value]].concat();
     let [no_step, no_pass, no_epsilon] =
         ["--max-steps", "--gradient-accumulation-steps", "--adam-epsilon"].map(|option| with(option, "0"));
+    let not_evaluating = [&text[..], &["--eval-data", "text.jsonl", "--eval-strategy", "no"]].concat();
     let adapting = |names| [&text[..], &["--use-peft", "--lora-target-modules", names]].concat();
-    let cases: [(&[&str], i32, &str); 29] = [
+    let cases: [(&[&str], i32, &str); 30] = [
         (&["train", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["sft", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
         (&["dpo", BASE, "--data", "empty.jsonl"], 3, "empty.jsonl"),
@@ -627,6 +628,7 @@ fn bad_input_is_refused_before_any_work() {
         (&["train", BASE, "--data", "whole", "whole=2"], 3, "\"whole\" is given twice"),
         (&["sft", BASE, "--config", "bad.yaml"], 3, "\"bad.yaml\", line 2: max_steps: \"many\" is not a whole number"),
         (&["sft", BASE, "--data", "text.jsonl", "--resume_from_checkpoint", "none"], 4, "none"),
+        (&not_evaluating, 2, "--eval-data with --eval-strategy no"),
         (&best, 3, "--load-best-model-at-end: no row is held out"),
         (&patient, 3, "--early-stopping-patience: no row is held out"),
         (&["train", BASE, "--data", "absent.jsonl"], 4, "absent.jsonl"),

@@ -52,7 +52,7 @@ pub struct TokenizeArgs {
     /// Seed of --heldout
     #[arg(long, value_name = "N", default_value_t = 0, requires = "heldout")]
     pub seed: u64,
-    /// Leave out up to N rows that break a rule: no JSON, no text in the field
+    /// Leave out up to N rows that break a rule: not valid JSON, no text in the field
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip_bad: u64,
     /// Largest file of tokens: 1000000000, 1GB, 500MB

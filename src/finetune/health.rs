@@ -40,7 +40,7 @@ impl fmt::Display for Warning {
             Self::ConstantLoss { loss, num_updates } if *loss == 0.0 => write!(
                 f,
                 "the loss of {num_updates} successive updates is 0: nothing is learned. Likely, no token of these rows is trained \
-                 (all are masked or cut off), or the model knows them by heart"
+                 (all are masked or cut off), or the model has memorized them"
             ),
             Self::ConstantLoss { loss, num_updates } => write!(
                 f,

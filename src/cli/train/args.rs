@@ -59,7 +59,7 @@ pub struct TrainingArgs {
     /// Rows of each source to hold out, at most; of --eval-data, rows to evaluate
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = count, help_heading = "Data")]
     pub max_eval_samples: u64,
-    /// Leave out up to N rows that break a rule (no JSON, missing fields); the next one is an error
+    /// Leave out up to N rows that break a rule (not valid JSON, missing fields); the next one is an error
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Data")]
     pub skip_bad: u64,
     /// Maximum tokens per row [default: 1024, or the context of the model]
@@ -76,7 +76,7 @@ pub struct TrainingArgs {
     /// Tokens to read, in place of epochs: 1e9
     #[arg(long, value_name = "N", value_parser = count, conflicts_with = "max_steps", help_heading = "Length")]
     pub max_tokens: Option<u64>,
-    /// FLOPs to spend, in place of epochs: 1e18. Without evaluations; in dpo with the reference
+    /// FLOPs to spend, in place of epochs: 1e18. Excludes evaluation; dpo includes the reference
     #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["max_steps", "max_tokens"], help_heading = "Length")]
     pub max_flops: Option<u64>,
     /// Save a checkpoint and stop after this many seconds

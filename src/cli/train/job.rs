@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::TrainingArgs;
-use super::args::ResumeArg;
+use super::args::{EvalStrategyArg, ResumeArg};
 use super::changes::in_words;
 use super::forecast::forecast;
 use super::operations::Operations;
@@ -52,6 +52,9 @@ impl<'a> Opened<'a> {
         let disk = disk();
         let out = absolute(&args.out)?;
         Destination::check(&*disk, &out, existing(args), &mut |_| ())?;
+        if args.eval_strategy == Some(EvalStrategyArg::No) && !args.eval_data.is_empty() {
+            return Err(Failure::usage("--eval-data with --eval-strategy no, expected one of them"));
+        }
         let device = device(&args.device)?.autodiff();
         if args.gradient_checkpointing && !recompute::has_kernel(&device) {
             let found = &args.device;
@@ -225,7 +228,7 @@ impl<'a> Opened<'a> {
             && !job.checkpoints.path(step).is_dir()
         {
             console::tell(format_args!(
-                "note: the best evaluation, {loss:.4} after update {step}, has no checkpoint: the best of the rest counts"
+                "note: the best evaluation, {loss:.4} after update {step}, has no checkpoint: it is ignored when the best model is chosen"
             ));
         }
         Ok(job.start(resumed)?)

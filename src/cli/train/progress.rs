@@ -95,9 +95,7 @@ impl Watcher {
             Event::Saved(path) => self.line(format!("saved {}", path.display())),
             Event::Warned(warning) => self.line(format!("warning: {warning}")),
             Event::LogFailed(error) => {
-                self.line(format!(
-                    "warning: the log is not written for now, its lines are in the checkpoints: {error}"
-                ));
+                self.line(format!("warning: the log cannot be written now; its lines are in the checkpoints: {error}"));
             }
             Event::Skipped { step } => self.line(format!("step {step}: not finite, left out")),
         }

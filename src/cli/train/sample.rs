@@ -44,7 +44,7 @@ fn in_words(counts: RecordCounts) -> String {
 pub(super) fn tell_overlap(num_shared: usize, num_evaluated: usize, items: &str) {
     if num_shared > 0 {
         console::tell(format_args!(
-            "warning: {num_shared} of {num_evaluated} evaluated {items} are trained, too: the held-out loss will be too low"
+            "warning: {num_shared} of {num_evaluated} evaluated {items} are also in the training data: the held-out loss will be too low"
         ));
     }
 }

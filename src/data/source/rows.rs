@@ -50,7 +50,7 @@ use crate::error::InFile;
 pub struct Rows {
     path: PathBuf,
     rows: Option<Boxed>,
-    /// Whether the end of a row is known without reading it as one.
+    /// Whether the end of a row is known without reading it as one. Not in CSV: a stray quote joins lines.
     is_by_line: bool,
     tally: Arc<Tally>,
 }
@@ -63,7 +63,7 @@ impl Rows {
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let tally = Arc::default();
         let rows = rows(path, &tally).map_err(InFile::at(path))?;
-        let is_by_line = matches!(format_of(path), Ok((Format::JsonLines | Format::Csv, _)));
+        let is_by_line = matches!(format_of(path), Ok((Format::JsonLines, _)));
         Ok(Self { path: path.to_owned(), rows: Some(rows), is_by_line, tally })
     }
 
