@@ -1,6 +1,6 @@
 //! Runs of training: checkpoints continue them exactly, nothing that is not a setting changes them, and bad numbers stop them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use deepwide::config::DecoderConfig;
@@ -717,7 +717,7 @@ fn an_early_end_logs_its_last_updates_and_again_when_resumed() {
 fn a_reference_without_a_finite_log_probability_is_refused() {
     let (train, settings) = (pairs(NUM_PAIRS), settings(Some(dpo())));
     let device = pico::device().autodiff();
-    let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
+    let mut task = Preference::new(&train, &[], BTreeMap::new(), &settings, &device);
     let huge = MemoryWeights::untrained(dense().config().clone(), 1e38, 1);
     let error = task.precompute(&AnyDecoder::load(&huge, &device).unwrap(), &mut |_, _| ()).unwrap_err();
     assert!(error.to_string().contains("of pair 0 under the reference"), "{error}");
@@ -800,7 +800,7 @@ fn other_settings_are_named() {
 fn a_reference_that_is_another_model_is_refused_at_the_first_step() {
     let (train, settings) = (pairs(NUM_PAIRS), settings(Some(dpo())));
     let device = pico::device().autodiff();
-    let mut task = Preference::new(&train, &[], HashMap::new(), &settings, &device);
+    let mut task = Preference::new(&train, &[], BTreeMap::new(), &settings, &device);
     let other = MemoryWeights::untrained(dense().config().clone(), 0.05, 2);
     task.precompute(&AnyDecoder::load(&other, &device).unwrap(), &mut |_, _| ()).unwrap();
     let root = tempfile::tempdir().unwrap();

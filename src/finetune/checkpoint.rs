@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 
 use super::maker::Maker;
 use super::progress::Progress;
-use super::run_state::{
-    FORMAT, PREFIX, RUN_STATE, TRAINER_STATE, checkpoint_name, read_run_state, run_state, trainer_state,
-};
+use super::run_state::{FORMAT, PREFIX, RUN_STATE, RunState, TRAINER_STATE, checkpoint_name, run_state, trainer_state};
 use super::{FinetuneError, Settings};
 use crate::error::{ErrorKind, FileError};
 use crate::formats::Sidecar;
@@ -205,8 +203,8 @@ impl Checkpoints {
             let reason = format!("found format {format}, expected {FORMAT}");
             return Err(Unusable::Unknown(FinetuneError::State { path: state_path, reason }));
         }
-        let (made_by, settings, progress) =
-            read_run_state(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
+        let RunState { made_by, settings, progress } =
+            serde_json::from_slice(&text).map_err(|error| damaged(&state_path, error.to_string()))?;
         Ok(Resumed { path: path.to_owned(), made_by, settings, progress })
     }
 

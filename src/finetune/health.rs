@@ -58,9 +58,9 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Watches the updates of a run. Each kind of [`Warning`] is given once.
+/// Watches the updates of a run. A collapsed router is warned of once, a constant loss each time that it stops moving.
 ///
-/// It is no state of the run: one that resumes begins to watch anew.
+/// It is not part of the state of a run: a resumed run starts with a new one.
 #[derive(Debug, Clone, Default)]
 pub struct HealthWatch {
     /// Experts that a token visits.

@@ -1,6 +1,6 @@
 //! Preference learning by DPO.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -38,7 +38,7 @@ pub struct Preference<'a> {
     pairs: &'a [Pair],
     heldout: &'a [Pair],
     /// Of a pair's chosen and rejected completion, by its index: those of `pairs`, then those of `heldout`.
-    reference: HashMap<u64, [f32; 2]>,
+    reference: BTreeMap<u64, [f32; 2]>,
     objective: Dpo,
     order: Mixture,
     settings: &'a Settings,
@@ -53,7 +53,7 @@ impl<'a> Preference<'a> {
     pub fn new(
         pairs: &'a [Pair],
         heldout: &'a [Pair],
-        reference: HashMap<u64, [f32; 2]>,
+        reference: BTreeMap<u64, [f32; 2]>,
         settings: &'a Settings,
         device: &Device,
     ) -> Self {
@@ -108,7 +108,7 @@ impl<'a> Preference<'a> {
     }
 
     /// The log-probabilities of the reference, for a checkpoint.
-    pub fn reference(&self) -> &HashMap<u64, [f32; 2]> {
+    pub fn reference(&self) -> &BTreeMap<u64, [f32; 2]> {
         &self.reference
     }
 

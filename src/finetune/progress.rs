@@ -1,12 +1,14 @@
 //! How far a run is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::log::{LogEntry, LogWindow};
 use crate::train::RouterBias;
 
 /// Everything of a run besides its model and its optimizer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Updates made.
     pub step: usize,
@@ -26,6 +28,6 @@ pub struct Progress {
     pub num_evals_since_best: usize,
     /// Bias for the choice of experts.
     pub router_bias: RouterBias,
-    /// Log-probabilities of the reference, in preference learning.
-    pub reference: HashMap<u64, [f32; 2]>,
+    /// In preference learning, the log-probabilities of the reference, by pair.
+    pub reference: BTreeMap<u64, [f32; 2]>,
 }

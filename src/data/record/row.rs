@@ -11,27 +11,28 @@ use crate::tokenizer::Message;
 
 pub(super) struct Row {
     columns: Map<String, Value>,
-    /// The columns that had values at the start.
-    names: Vec<String>,
+    /// Columns whose values were taken.
+    taken: Vec<&'static str>,
     format: RecordFormat,
 }
 
 impl Row {
     pub fn new(columns: Map<String, Value>, format: RecordFormat) -> Self {
-        let names = columns.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.clone()).collect();
-        Self { columns, names, format }
+        Self { columns, taken: Vec::new(), format }
     }
 
     fn take(&mut self, column: &'static str) -> Result<Value, RowFault> {
-        self.take_optional(column).ok_or_else(|| RowFault::Missing {
-            column,
-            found: self.names.clone(),
-            format: self.format,
+        self.take_optional(column).ok_or_else(|| {
+            let had_value = |(name, value): &(&String, &Value)| !value.is_null() || self.taken.contains(&name.as_str());
+            let found = self.columns.iter().filter(had_value).map(|(name, _)| name.clone()).collect();
+            RowFault::Missing { column, found, format: self.format }
         })
     }
 
-    fn take_optional(&mut self, column: &str) -> Option<Value> {
-        self.columns.get_mut(column).map(Value::take).filter(|value| !value.is_null())
+    fn take_optional(&mut self, column: &'static str) -> Option<Value> {
+        let value = self.columns.get_mut(column).map(Value::take).filter(|value| !value.is_null())?;
+        self.taken.push(column);
+        Some(value)
     }
 
     pub fn text(&mut self, column: &'static str) -> Result<String, RowFault> {

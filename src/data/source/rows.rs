@@ -33,8 +33,8 @@ use crate::error::InFile;
 /// - `.parquet`: a row per record; times and decimals become strings, and binary fields that are not UTF-8 are left out.
 /// - `.arrow`: a row per record; times, decimals and binary fields are left out.
 ///
-/// A byte-order mark at the start is ignored. After a row of `.jsonl` or `.csv` that breaks a rule the rows behind it follow, unless it is too
-/// long; after any other error there are no more.
+/// A byte-order mark at the start is ignored. After a row of `.jsonl` that breaks a rule, the rows behind it follow, unless it is too long;
+/// after any other error there are no more.
 ///
 /// ```
 /// use deepwide::data::source::Rows;
