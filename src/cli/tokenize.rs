@@ -98,7 +98,7 @@ pub fn run(args: &TokenizeArgs) -> Result<(), Failure> {
     if eos.is_none() && !args.no_eos {
         let model = &args.tokenizer;
         return Err(Failure::invalid(format_args!(
-            "{model:?} names no end-of-text token, expected one (--no-eos goes without)"
+            "{model:?} names no end-of-text token, expected one (--no-eos omits it)"
         )));
     }
     let options = TokenizeOptions {

@@ -133,7 +133,7 @@ pub enum FinetuneError {
     },
     /// The tokenizer names no token that ends a text, which separates documents.
     #[error(
-        "the tokenizer names no token that ends a text, expected an \"eos_token\" (deepwide tokenize --no-eos goes without)"
+        "the tokenizer names no token that ends a text, expected an \"eos_token\" (deepwide tokenize --no-eos omits it)"
     )]
     NoEos,
     /// The model has no embedding for the token that ends a text.

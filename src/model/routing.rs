@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_that_are_no_numbers_choose_experts_that_exist_and_give_weights_that_are_none() {
+    fn a_nan_or_infinite_score_chooses_existing_experts_and_gives_weights_that_are_not_finite() {
         let device = Device::flex().autodiff();
         for (bad, is_choice_known) in [(f32::NAN, false), (f32::INFINITY, true), (f32::NEG_INFINITY, true)] {
             let gate = Tensor::<2>::from_data([[0.5f32, -1.0], [bad, 0.75], [-2.0, 0.125]], &device);

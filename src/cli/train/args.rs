@@ -46,7 +46,7 @@ pub struct TrainingArgs {
     /// Evaluate on this data instead of held-out rows, in a format that --data takes
     #[arg(long, alias = "validation-file", value_name = "DATA", num_args = 1.., help_heading = "Data")]
     pub eval_data: Vec<PathBuf>,
-    /// no holds no rows out; with steps and epoch, --eval-steps says when to evaluate
+    /// no holds no rows out; steps evaluates every --eval-steps, or else every --logging-steps
     #[arg(
         long,
         alias = "evaluation-strategy",
