@@ -5,9 +5,13 @@
 
 MODEL is a directory that transformers loads (float32, CPU). DATA has the layout that `docs/evaluation.md` describes. Exits with 1
 if a hash or a metric differs, or a log-likelihood by more than the tolerance.
+
+`--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers that FILE has, instead of running lm-eval,
+which takes several times as long as deepwide: `tests/golden/eval/parity/` has those for SmolLM2-135M-Instruct and its children.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,28 +20,35 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/golden/eval"))
-import local_lm_eval
 
-TASKS = ["arc_challenge", "hellaswag", "mmlu_anatomy", "mmlu_us_foreign_policy", "truthfulqa_mc2", "winogrande"]
+TASKS = ["arc_challenge", "hellaswag", "mmlu_anatomy", "mmlu_us_foreign_policy", "truthfulqa_mc2", "winogrande", "gsm8k"]
+HASHES = ("doc_hash", "prompt_hash", "target_hash")
+SETTINGS = ("num_fewshot", "limit", "apply_chat_template")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--deepwide", type=Path, required=True)
+    parser.add_argument("--deepwide", type=Path, help="the program; without it, lm-eval's answers are only kept")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--num_fewshot", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch_size", default="1")
     parser.add_argument("--apply_chat_template", action="store_true")
     parser.add_argument("--tolerance", type=float, default=1e-3)
-    return parser.parse_args()
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep lm-eval's answers in FILE, beside those of other tasks")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with kept answers, of their tasks, examples and items")
+    args = parser.parse_args()
+    if (args.against and (args.save or not args.deepwide)) or not (args.deepwide or args.save):
+        parser.error("expected --deepwide, --save or both, or --against with --deepwide")
+    return args
 
 
-def lm_eval_run(args: argparse.Namespace) -> tuple[dict, float]:
-    """Results with samples, and the seconds that answering took."""
+def lm_eval_run(args: argparse.Namespace) -> dict:
+    """Answers of lm-eval by task, with the seconds that answering all took."""
     import lm_eval
+    import local_lm_eval
     from lm_eval.models.huggingface import HFLM
 
     local_lm_eval.use(args.data_dir)
@@ -52,11 +63,12 @@ def lm_eval_run(args: argparse.Namespace) -> tuple[dict, float]:
         fewshot_as_multiturn=args.apply_chat_template,
         bootstrap_iters=1000,
     )
-    return results, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "tasks": answers(args, results, lambda argument: list(map(str, argument)))}
 
 
-def deepwide_run(args: argparse.Namespace) -> tuple[dict, float]:
-    """The same from `deepwide eval`."""
+def deepwide_run(args: argparse.Namespace) -> dict:
+    """The same of `deepwide eval`."""
     with tempfile.TemporaryDirectory() as folder:
         words = [args.deepwide, "eval", args.model, "--data-dir", args.data_dir, "--tasks", ",".join(args.tasks)]
         words += ["--output_path", folder, "--log_samples"]
@@ -65,59 +77,107 @@ def deepwide_run(args: argparse.Namespace) -> tuple[dict, float]:
         words += ["--apply_chat_template"] if args.apply_chat_template else []
         subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
         results = json.loads(next(Path(folder).rglob("results_*.json")).read_text())
-        samples = {}
+        results["samples"] = {}
         for path in Path(folder).rglob("samples_*.jsonl"):
-            samples[path.name.removeprefix("samples_").rsplit("_", 1)[0]] = [
-                json.loads(line) for line in path.read_text().splitlines()
-            ]
-    return results | {"samples": samples}, results["deepwide"]["cost"]["wall_s"]
+            task = path.name.removeprefix("samples_").rsplit("_", 1)[0]
+            results["samples"][task] = [json.loads(line) for line in path.read_text().splitlines()]
+        seconds = results["deepwide"]["cost"]["wall_s"]
+    return {"seconds": seconds, "tasks": answers(args, results, lambda argument: list(map(str, argument.values())))}
+
+
+def answers(args: argparse.Namespace, results: dict, as_words) -> dict:
+    """What is compared, by task: the scores, and of each sample hashes, metrics and responses."""
+    settings = {name: getattr(args, name) for name in SETTINGS}
+    tasks = {}
+    for task, samples in results["samples"].items():
+        scores = {key: value for key, value in results["results"][task].items() if "," in key and isinstance(value, float)}
+        kept = []
+        for sample in samples:
+            requests = sample["arguments"]
+            requests = [as_words(each) for each in (requests.values() if isinstance(requests, dict) else requests)]
+            kept.append(
+                {
+                    "doc_id": sample["doc_id"],
+                    "filter": sample["filter"],
+                    "hash": digest([sample[name] for name in HASHES] + [words[0] for words in requests]),
+                    "metrics": {name: float(sample[name]) for name in sample["metrics"]},
+                    "responses": [each if isinstance(each, str) else [float(each[0]), str(each[1])] for each in sample["filtered_resps"]],
+                }
+            )
+        tasks[task] = {"settings": settings, "scores": scores, "samples": kept}
+    return tasks
+
+
+def digest(words: list[str]) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def save(run: dict, path: Path) -> None:
+    """Adds the answers to a file of answers: a line for each sample."""
+    tasks = (json.loads(path.read_text()) if path.exists() else {}) | run["tasks"]
+    lines = []
+    for task, kept in sorted(tasks.items()):
+        samples = ",\n".join(json.dumps(sample, ensure_ascii=False) for sample in kept["samples"])
+        head = "".join(f'"{name}": {json.dumps(kept[name])}, ' for name in ("settings", "scores"))
+        lines.append(f'{json.dumps(task)}: {{{head}"samples": [\n{samples}]}}')
+    path.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
 
 
 def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
     """Prints a line for each task, and whether all agree."""
     agree = True
-    for task, expected in theirs["samples"].items():
-        found = {(sample["doc_id"], sample["filter"]): sample for sample in ours["samples"][task]}
+    for task, expected in theirs.items():
+        found = {(sample["doc_id"], sample["filter"]): sample for sample in ours[task]["samples"]}
         worst, hashes, metrics, greedy = 0.0, 0, 0, 0
-        for sample in expected:
+        for sample in expected["samples"]:
             other = found.pop((sample["doc_id"], sample["filter"]))
-            names = ("doc_hash", "prompt_hash", "target_hash")
-            hashes += any(sample[name] != other[name] for name in names)
-            pairs = [(list(map(str, pair)), list(other["arguments"][f"gen_args_{i}"].values())) for i, pair in enumerate(sample["arguments"])]
-            hashes += any(a[0] != b[0] for a, b in pairs)
-            for metric in sample["metrics"]:
-                near = 1e-4 if task == "truthfulqa_mc2" else 0.0
-                metrics += abs(float(sample[metric]) - float(other[metric])) > near
-            for a, b in zip(sample["filtered_resps"], other["filtered_resps"], strict=True):
+            hashes += sample["hash"] != other["hash"]
+            near = 1e-4 if task == "truthfulqa_mc2" else 0.0
+            metrics += sum(abs(value - other["metrics"][name]) > near for name, value in sample["metrics"].items())
+            for a, b in zip(sample["responses"], other["responses"], strict=True):
                 if isinstance(b, str):
                     metrics += a != b
                 else:
-                    worst = max(worst, abs(float(a[0]) - float(b[0])))
-                    greedy += str(a[1]) != b[1]
-        scores = {
-            key: (value, ours["results"][task][key])
-            for key, value in theirs["results"][task].items()
-            if "," in key and isinstance(value, float)
-        }
+                    worst = max(worst, abs(a[0] - b[0]))
+                    greedy += a[1] != b[1]
+        scores = {key: (value, ours[task]["scores"][key]) for key, value in expected["scores"].items()}
         equal = all(abs(a - b) <= 1e-4 for a, b in scores.values())
         good = not (found or hashes or metrics) and worst <= tolerance and equal
         agree &= good
         shown = ", ".join(f"{key} {a:.4f} {b:.4f}" for key, (a, b) in scores.items() if "stderr" not in key)
         print(
-            f"{'ok  ' if good else 'FAIL'} {task}: {len(expected)} items, max |Δ log-likelihood| {worst:.1e}, "
+            f"{'ok  ' if good else 'FAIL'} {task}: {len(expected['samples'])} items, max |Δ log-likelihood| {worst:.1e}, "
             f"other hashes {hashes}, other metrics {metrics}, other greedy flags {greedy}; {shown}",
             flush=True,
         )
     return agree
 
 
+def against(args: argparse.Namespace) -> bool:
+    """Compares with kept answers: one run of deepwide for all tasks of the same settings."""
+    groups: dict[str, dict] = {}
+    for task, kept in json.loads(args.against.read_text()).items():
+        groups.setdefault(json.dumps(kept["settings"]), {})[task] = kept
+    agree = True
+    for settings, theirs in groups.items():
+        given = argparse.Namespace(**vars(args) | json.loads(settings) | {"tasks": list(theirs)})
+        agree &= compare(theirs, deepwide_run(given)["tasks"], args.tolerance)
+    return agree
+
+
 def main() -> None:
     args = arguments()
-    ours, our_s = deepwide_run(args)
-    theirs, their_s = lm_eval_run(args)
-    agree = compare(theirs, ours, args.tolerance)
-    print(f"lm-eval {their_s:.1f} s, deepwide {our_s:.1f} s: {their_s / our_s:.1f} times as fast")
-    sys.exit(0 if agree else 1)
+    if args.against:
+        sys.exit(0 if against(args) else 1)
+    theirs = lm_eval_run(args)
+    print(f"lm-eval {theirs['seconds']:.1f} s", flush=True)
+    if args.save:
+        save(theirs, args.save)
+    if args.deepwide:
+        ours = deepwide_run(args)
+        agree = compare(theirs["tasks"], ours["tasks"], args.tolerance)
+        print(f"deepwide {ours['seconds']:.1f} s: {theirs['seconds'] / ours['seconds']:.1f} times as fast")
+        sys.exit(0 if agree else 1)
 
 
 main()

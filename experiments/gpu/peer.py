@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Models of random weights, their speed in PyTorch, and the table of `run.sh`.
+"""Models of random weights, their loss and speed in PyTorch, and the tables of `run.sh`.
 
-    peer.py make SHAPE FOLDER       a Hugging Face directory, in bfloat16
+    peer.py make SHAPE FOLDER       a Hugging Face directory, in bfloat16, whose tokens are bytes
     peer.py layers SHAPE
+    peer.py nats FOLDER TEXT        the loss of the first windows of a text, as `deepwide perplexity --stride 512 -c 512 --chunks 2`
     peer.py bench SHAPE CHILD …     the tests of `deepwide bench`, by transformers; one JSON object a line
-    peer.py table OUT               all records of a folder, as a table
+    peer.py table OUT               all records of a folder, as tables
 """
 
 import argparse
+import datetime
 import json
 import pathlib
 import statistics
@@ -55,8 +57,31 @@ def model(shape: str, child: str, dtype, device: str):
 def make(shape: str, folder: pathlib.Path) -> None:
     import torch
 
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.pre_tokenizers import ByteLevel
+
     model(shape, "dense", torch.bfloat16, "cpu").save_pretrained(folder)
+    vocabulary = {token: index for index, token in enumerate(["<unk>", "<s>", "</s>", *sorted(ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
     print(f"{shape} in {folder}")
+
+
+def nats(folder: pathlib.Path, text: pathlib.Path, device: str) -> None:
+    """Mean loss of two windows of 512 tokens, in float32."""
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text.read_text()).ids[: 2 * 512]
+    net = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
+    windows = torch.tensor(ids, device=device).view(2, 512)
+    with torch.inference_mode():
+        loss = net(windows, labels=windows).loss.item()
+    print(json.dumps(dict(nats_per_token=loss, device=device, backend=f"torch {torch.__version__}")))
 
 
 class Timer:
@@ -69,17 +94,18 @@ class Timer:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def rates(self, tokens: int, run, warmups: int) -> list[float]:
+    def seconds(self, run, warmups: int) -> list[float]:
         for _ in range(warmups):
             run()
-        rates = []
+        self.start = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        seconds = []
         for _ in range(self.repetitions):
             self.synchronize()
             start = time.perf_counter()
             run()
             self.synchronize()
-            rates.append(tokens / (time.perf_counter() - start))
-        return rates
+            seconds.append(time.perf_counter() - start)
+        return seconds
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -92,10 +118,18 @@ def bench(options: argparse.Namespace) -> None:
     def tokens(rows: int, length: int):
         return torch.randint(0, vocab, (rows, length), device=device)
 
-    def report(test: str, rates: list[float]) -> None:
+    def report(test: str, tokens: int, seconds: list[float]) -> None:
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-        record = dict(test=test, avg_ts=statistics.mean(rates), samples_ts=rates, peak_bytes=peak)
-        print(json.dumps(record | dict(backend=f"torch {torch.__version__} {options.mode}", device=device)), flush=True)
+        record = dict(
+            test=test,
+            test_time=timer.start,
+            avg_ts=statistics.mean(tokens / each for each in seconds),
+            samples_ns=[round(each * 1e9) for each in seconds],
+            peak_bytes=peak,
+            backend=f"torch {torch.__version__} {options.mode}",
+            device=device,
+        )
+        print(json.dumps(record), flush=True)
 
     if options.train:
         rows, length = map(int, options.train.split("x"))
@@ -114,7 +148,7 @@ def bench(options: argparse.Namespace) -> None:
                 optimizer.zero_grad(set_to_none=True)
 
             test = f"train{rows}x{length}"
-            report(test if name == "float32" else f"{test} {name}", timer.rates(rows * length, step, 2))
+            report(test if name == "float32" else f"{test} {name}", rows * length, timer.seconds(step, 2))
         return
 
     net = model(options.shape, options.child, dtype, device).eval()
@@ -123,7 +157,7 @@ def bench(options: argparse.Namespace) -> None:
         for length in map(int, options.n_prompt.split(",")):
             if length:
                 run = lambda: forward(tokens(1, length), logits_to_keep=1, use_cache=True)
-                report(f"pp{length}", timer.rates(length, run, 1))
+                report(f"pp{length}", length, timer.seconds(run, 1))
         for rows in map(int, options.sequences.split(",")):
             count = options.n_gen
             if not count:
@@ -135,11 +169,36 @@ def bench(options: argparse.Namespace) -> None:
                     step = forward(last, past_key_values=cache, use_cache=True)
                     cache, last = step.past_key_values, step.logits[:, -1:].argmax(-1)
 
-            report(f"tg{count}" + (f"x{rows}" if rows > 1 else ""), timer.rates(rows * count, decode, 1))
+            report(f"tg{count}" + (f"x{rows}" if rows > 1 else ""), rows * count, timer.seconds(decode, 1))
 
 
 def table(out: pathlib.Path) -> None:
-    rates: dict[tuple[str, str, str], dict[str, float]] = {}
+    if (out / "gpu.csv").exists():
+        print((out / "gpu.csv").read_text())
+    parity_table(out)
+    speed_table(out)
+
+
+def parity_table(out: pathlib.Path) -> None:
+    """The loss of each model on every device, as a difference from that of the CPU."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for file in sorted(out.glob("parity.*.json")):
+        shape, child, device = file.name.removeprefix("parity.").removesuffix(".json").rsplit(".", 2)
+        found.setdefault((shape, child), {})[device] = json.loads(file.read_text())["nats_per_token"]
+    devices = sorted({device for row in found.values() for device in row if device != "flex"})
+    print("# Loss of 1,022 tokens in float32, and its difference on other devices, in nats per token\n")
+    print("| model | child | flex |" + "".join(f" {device} |" for device in devices))
+    print("|---|---|--:|" + "--:|" * len(devices))
+    for (shape, child), row in found.items():
+        here = row.get("flex")
+        cells = (f"{row[device] - here:+.1e}" if device in row and here is not None else "" for device in devices)
+        print(f"| {shape} | {child} | {'' if here is None else f'{here:.6f}'} | " + " | ".join(cells) + " |")
+    print()
+
+
+def speed_table(out: pathlib.Path) -> None:
+    """Tokens per second of each test, and of those of deepwide the shares of the device's peaks."""
+    rows: dict[tuple[str, str, str], dict[str, dict]] = {}
     columns: list[str] = []
     for file in sorted(out.glob("bench.*.jsonl")):
         shape, child, _, column = file.name.removeprefix("bench.").removesuffix(".jsonl").rsplit(".", 3)
@@ -150,16 +209,70 @@ def table(out: pathlib.Path) -> None:
             test = record["test"]
             if record.get("batch_size", 1) > 1 and test.startswith("tg"):
                 test = f"tg{record['n_gen']}x{record['batch_size']}"
-            rates.setdefault((shape, child, test), {})[column] = record["avg_ts"]
+            rows.setdefault((shape, child, test), {})[column] = record
+    peaks, power = device_peaks(out), power_samples(out)
     print("# Tokens per second\n")
-    for name in ["gpu.csv"]:
-        if (out / name).exists():
-            print((out / name).read_text())
+    print(
+        "In brackets TFLOP/s, the share of the peak that was measured on the device for products of these weights (for decoding "
+        "one sequence, the share of its peak of reading), and millijoules per token, where the GPU's power was sampled.\n"
+    )
     print("| model | child | test |" + "".join(f" {column} |" for column in columns))
     print("|---|---|---|" + "--:|" * len(columns))
-    for (shape, child, test), found in sorted(rates.items()):
-        cells = (f"{found[column]:.1f}" if column in found else "" for column in columns)
+    for (shape, child, test), found in sorted(rows.items()):
+        cells = (cell(found[column], peaks.get(column, {}), power) if column in found else "" for column in columns)
         print(f"| {shape} | {child} | {test} | " + " | ".join(cells) + " |")
+
+
+def cell(record: dict, peaks: dict, power: list[tuple[float, float]]) -> str:
+    """The speed of a test and what is known beside it."""
+    rate, beside = record["avg_ts"], []
+    tokens = record.get("n_prompt", 0) + record.get("n_gen", 0) + record.get("n_train", 0)
+    if record.get("flops") and tokens:
+        # `flops` are those of a repetition, `avg_ts` counts the tokens of all its sequences.
+        seconds = record["avg_ns"] / 1e9
+        flops_per_s = record["flops"] / seconds
+        beside.append(f"{flops_per_s / 1e12:.3g}")
+        is_decoding = record["test"].startswith("tg") and record["batch_size"] == 1
+        in_bfloat16 = record["dtype"] == "BF16" and not record["n_train"]
+        peak = peaks.get("peak_bfloat16_flops_per_s" if in_bfloat16 else "peak_flops_per_s")
+        if is_decoding and peaks.get("peak_bytes_per_s"):
+            read = record["model_size"] * record["model_n_params_active"] / record["model_n_params"] * rate
+            beside.append(f"{read / peaks['peak_bytes_per_s']:.0%}")
+        elif not is_decoding and peak:
+            beside.append(f"{flops_per_s / peak:.0%}")
+    joules = joules_per_token(record, power)
+    if joules:
+        beside.append(f"{joules * 1e3:.3g} mJ")
+    return f"{rate:.1f}" + (f" ({', '.join(beside)})" if beside else "")
+
+
+def device_peaks(out: pathlib.Path) -> dict[str, dict]:
+    """The peaks that `deepwide doctor` measured, by the name of a column."""
+    file = out / "doctor.json"
+    devices = json.loads(file.read_text())["devices"] if file.exists() else []
+    return {found["device"].replace("/", "-").replace(":", "-"): found for found in devices if not found["fault"]}
+
+
+def power_samples(out: pathlib.Path) -> list[tuple[float, float]]:
+    """Seconds since 1970 and watts, as `nvidia-smi` sampled them with a clock in UTC."""
+    file = out / "power.csv"
+    samples = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        moment, watts, *_ = (part.strip() for part in line.split(","))
+        if watts.endswith(" W") and watts[:-2].replace(".", "").isdigit():
+            at = datetime.datetime.strptime(moment, "%Y/%m/%d %H:%M:%S.%f").replace(tzinfo=datetime.UTC)
+            samples.append((at.timestamp(), float(watts[:-2])))
+    return samples
+
+
+def joules_per_token(record: dict, power: list[tuple[float, float]]) -> float | None:
+    """Mean power while the test ran, divided by its rate; `None` if fewer than two samples fell into it."""
+    if not power or not record.get("test_time"):
+        return None
+    begin = datetime.datetime.fromisoformat(record["test_time"]).timestamp()
+    seconds = sum(record["samples_ns"]) / 1e9
+    watts = [watt for at, watt in power if begin <= at <= begin + seconds]
+    return statistics.mean(watts) / record["avg_ts"] if len(watts) >= 2 else None
 
 
 def main() -> None:
@@ -169,6 +282,10 @@ def main() -> None:
         commands.add_parser(name).add_argument("shape", choices=SHAPES)
     commands.choices["make"].add_argument("folder", type=pathlib.Path)
     commands.add_parser("table").add_argument("out", type=pathlib.Path)
+    of_nats = commands.add_parser("nats")
+    of_nats.add_argument("folder", type=pathlib.Path)
+    of_nats.add_argument("text", type=pathlib.Path)
+    of_nats.add_argument("--device", default="cuda")
     of_bench = commands.choices["bench"]
     of_bench.add_argument("child", choices=["dense", "deep", "wide"])
     of_bench.add_argument("--device", default="cuda")
@@ -185,6 +302,8 @@ def main() -> None:
             make(options.shape, options.folder)
         case "layers":
             print(SHAPES[options.shape]["layers"])
+        case "nats":
+            nats(options.folder, options.text, options.device)
         case "bench":
             bench(options)
         case "table":

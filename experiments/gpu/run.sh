@@ -11,6 +11,7 @@
 #   DEEPWIDE=target/release/deepwide   DEVICES="cuda tch:cuda"   SIZE=full or pico   DTYPE=bfloat16
 #   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)   LIMIT_S=1500
 set -euo pipefail
+export TZ=UTC # of nvidia-smi's clock, as in the records
 [ $# = 1 ] || { sed -n '2,/^set/{/^#/p}' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
@@ -56,6 +57,15 @@ step() {
     fi
 }
 
+# growth_of CHILD LAYERS: the options that grow it.
+growth_of() {
+    case $1 in
+        dense) ;;
+        deep) echo "--dus $(($2 / 4))" ;;
+        wide) echo "--moe 8 --top-k 2 --noise 0.1" ;;
+    esac
+}
+
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >"$out/gpu.csv"
     nvidia-smi --query-gpu=timestamp,power.draw,memory.used,utilization.gpu,clocks.sm --format=csv --loop=1 >>"$out/power.csv" &
@@ -65,21 +75,28 @@ else
     on=cpu
 fi
 
-# 1. Parity: every device is opened, which compares its operations with those of the CPU.
+# 1. Parity: every device is opened, which compares its operations with those of the CPU; then whole models, their losses.
 step doctor.json "$DEEPWIDE" doctor --json
 for shape in $shapes; do
     step "made.$shape" "$PYTHON" "$here/peer.py" make "$shape" "$MODELS/$shape"
+
+    layers=$("$PYTHON" "$here/peer.py" layers "$shape")
+    for child in dense deep wide; do
+        read -r -a growth <<<"$(growth_of "$child" "$layers")"
+        for device in flex $DEVICES; do
+            step "parity.$shape.$child.${device/:/-}.json" "$DEEPWIDE" perplexity "$MODELS/$shape" "${growth[@]}" \
+                -f "$repository/LICENSE-APACHE" --stride 512 -c 512 --chunks 2 --device "$device" --json
+        done
+    done
+    step "parity.$shape.dense.torch.json" \
+        "$PYTHON" "$here/peer.py" nats "$MODELS/$shape" "$repository/LICENSE-APACHE" --device "$on"
 done
 
 # 2. Speed: each test on each of our devices, and then in PyTorch.
 for shape in $shapes; do
     layers=$("$PYTHON" "$here/peer.py" layers "$shape")
     for child in dense deep wide; do
-        case $child in
-            dense) growth=() ;;
-            deep) growth=(--dus $((layers / 4))) ;;
-            wide) growth=(--moe 8 --top-k 2 --noise 0.1) ;;
-        esac
+        read -r -a growth <<<"$(growth_of "$child" "$layers")"
         for test in prefill decode train; do
             case $test in
                 prefill) options=(-p "$prefill" -n 0 -r 3 --dtype "$DTYPE") ;;
