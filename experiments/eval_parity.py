@@ -7,7 +7,8 @@ MODEL is a directory that transformers loads (float32, CPU). DATA has the layout
 if a hash or a metric differs, or a log-likelihood by more than the tolerance.
 
 `--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers that FILE has, instead of running lm-eval,
-which takes several times as long as deepwide: `tests/golden/eval/parity/` has those for SmolLM2-135M-Instruct and its children.
+which takes several times as long as deepwide: `tests/golden/eval/parity/` has those for SmolLM2-135M-Instruct. Their tasks, examples and
+items are those of FILE.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--apply_chat_template", action="store_true")
     parser.add_argument("--tolerance", type=float, default=1e-3)
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep lm-eval's answers in FILE, beside those of other tasks")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with kept answers, of their tasks, examples and items")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with kept answers; --tasks, --num_fewshot and --limit are theirs")
     args = parser.parse_args()
     if (args.against and (args.save or not args.deepwide)) or not (args.deepwide or args.save):
         parser.error("expected --deepwide, --save or both, or --against with --deepwide")

@@ -9,7 +9,6 @@
 """
 
 import argparse
-import datetime
 import json
 import pathlib
 import statistics
@@ -97,7 +96,6 @@ class Timer:
     def seconds(self, run, warmups: int) -> list[float]:
         for _ in range(warmups):
             run()
-        self.start = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         seconds = []
         for _ in range(self.repetitions):
             self.synchronize()
@@ -122,7 +120,6 @@ def bench(options: argparse.Namespace) -> None:
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
         record = dict(
             test=test,
-            test_time=timer.start,
             avg_ts=statistics.mean(tokens / each for each in seconds),
             samples_ns=[round(each * 1e9) for each in seconds],
             peak_bytes=peak,
@@ -173,26 +170,33 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def table(out: pathlib.Path) -> None:
+    print("# Measurements\n")
     if (out / "gpu.csv").exists():
-        print((out / "gpu.csv").read_text())
+        print(f"```text\n{(out / 'gpu.csv').read_text()}```\n")
     parity_table(out)
     speed_table(out)
 
 
 def parity_table(out: pathlib.Path) -> None:
     """The loss of each model on every device, as a difference from that of the CPU."""
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    found: dict[tuple[str, str], dict[str, float | None]] = {}
     for file in sorted(out.glob("parity.*.json")):
         shape, child, device = file.name.removeprefix("parity.").removesuffix(".json").rsplit(".", 2)
         found.setdefault((shape, child), {})[device] = json.loads(file.read_text())["nats_per_token"]
     devices = sorted({device for row in found.values() for device in row if device != "flex"})
-    print("# Loss of 1,022 tokens in float32, and its difference on other devices, in nats per token\n")
+    print("## Loss of 1,022 tokens in float32, and its difference on other devices, in nats per token\n")
     print("| model | child | flex |" + "".join(f" {device} |" for device in devices))
     print("|---|---|--:|" + "--:|" * len(devices))
     for (shape, child), row in found.items():
         here = row.get("flex")
-        cells = (f"{row[device] - here:+.1e}" if device in row and here is not None else "" for device in devices)
-        print(f"| {shape} | {child} | {'' if here is None else f'{here:.6f}'} | " + " | ".join(cells) + " |")
+
+        def difference(device: str) -> str:
+            if device not in row or here is None:
+                return ""
+            return "NaN" if row[device] is None else f"{row[device] - here:+.1e}"
+
+        cells = [shape, child, "" if here is None else f"{here:.6f}", *map(difference, devices)]
+        print("| " + " | ".join(cells) + " |")
     print()
 
 
@@ -210,69 +214,39 @@ def speed_table(out: pathlib.Path) -> None:
             if record.get("batch_size", 1) > 1 and test.startswith("tg"):
                 test = f"tg{record['n_gen']}x{record['batch_size']}"
             rows.setdefault((shape, child, test), {})[column] = record
-    peaks, power = device_peaks(out), power_samples(out)
-    print("# Tokens per second\n")
+    peaks = device_peaks(out)
+    print("## Tokens per second\n")
     print(
-        "In brackets TFLOP/s, the share of the peak that was measured on the device for products of these weights (for decoding "
-        "one sequence, the share of its peak of reading), and millijoules per token, where the GPU's power was sampled.\n"
+        "In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for products with weights of this type. "
+        "For decoding one sequence it is the share of the peak of reading.\n"
     )
     print("| model | child | test |" + "".join(f" {column} |" for column in columns))
     print("|---|---|---|" + "--:|" * len(columns))
     for (shape, child, test), found in sorted(rows.items()):
-        cells = (cell(found[column], peaks.get(column, {}), power) if column in found else "" for column in columns)
+        cells = (cell(found[column], peaks.get(column, {})) if column in found else "" for column in columns)
         print(f"| {shape} | {child} | {test} | " + " | ".join(cells) + " |")
 
 
-def cell(record: dict, peaks: dict, power: list[tuple[float, float]]) -> str:
-    """The speed of a test and what is known beside it."""
-    rate, beside = record["avg_ts"], []
-    tokens = record.get("n_prompt", 0) + record.get("n_gen", 0) + record.get("n_train", 0)
-    if record.get("flops") and tokens:
-        # `flops` are those of a repetition, `avg_ts` counts the tokens of all its sequences.
-        seconds = record["avg_ns"] / 1e9
-        flops_per_s = record["flops"] / seconds
-        beside.append(f"{flops_per_s / 1e12:.3g}")
-        is_decoding = record["test"].startswith("tg") and record["batch_size"] == 1
-        in_bfloat16 = record["dtype"] == "BF16" and not record["n_train"]
-        peak = peaks.get("peak_bfloat16_flops_per_s" if in_bfloat16 else "peak_flops_per_s")
-        if is_decoding and peaks.get("peak_bytes_per_s"):
-            read = record["model_size"] * record["model_n_params_active"] / record["model_n_params"] * rate
-            beside.append(f"{read / peaks['peak_bytes_per_s']:.0%}")
-        elif not is_decoding and peak:
-            beside.append(f"{flops_per_s / peak:.0%}")
-    joules = joules_per_token(record, power)
-    if joules:
-        beside.append(f"{joules * 1e3:.3g} mJ")
-    return f"{rate:.1f}" + (f" ({', '.join(beside)})" if beside else "")
+def cell(record: dict, peaks: dict) -> str:
+    """The speed of a test, with its FLOP/s and share of a peak where the record has FLOPs."""
+    rate = record["avg_ts"]
+    if not record.get("flops"):
+        return f"{rate:.1f}"
+    flops_per_s = record["flops"] / record["avg_ns"] * 1e9
+    peak = peaks.get("peak_bfloat16_flops_per_s" if record["dtype"] == "bfloat16" else "peak_flops_per_s")
+    share = flops_per_s / peak if peak else None
+    if record["test"].startswith("tg"):
+        active = record["model_size"] * record["model_n_params_active"] / record["model_n_params"]
+        peak = peaks.get("peak_bytes_per_s") if record["batch_size"] == 1 else None
+        share = active * rate / peak if peak else None
+    return f"{rate:.1f} ({flops_per_s / 1e12:.3g}{'' if share is None else f', {share:.0%}'})"
 
 
 def device_peaks(out: pathlib.Path) -> dict[str, dict]:
-    """The peaks that `deepwide doctor` measured, by the name of a column."""
+    """The peaks that `deepwide doctor` measured, by the kind of device as columns name it."""
     file = out / "doctor.json"
     devices = json.loads(file.read_text())["devices"] if file.exists() else []
-    return {found["device"].replace("/", "-").replace(":", "-"): found for found in devices if not found["fault"]}
-
-
-def power_samples(out: pathlib.Path) -> list[tuple[float, float]]:
-    """Seconds since 1970 and watts, as `nvidia-smi` sampled them with a clock in UTC."""
-    file = out / "power.csv"
-    samples = []
-    for line in file.read_text().splitlines() if file.exists() else []:
-        moment, watts, *_ = (part.strip() for part in line.split(","))
-        if watts.endswith(" W") and watts[:-2].replace(".", "").isdigit():
-            at = datetime.datetime.strptime(moment, "%Y/%m/%d %H:%M:%S.%f").replace(tzinfo=datetime.UTC)
-            samples.append((at.timestamp(), float(watts[:-2])))
-    return samples
-
-
-def joules_per_token(record: dict, power: list[tuple[float, float]]) -> float | None:
-    """Mean power while the test ran, divided by its rate; `None` if fewer than two samples fell into it."""
-    if not power or not record.get("test_time"):
-        return None
-    begin = datetime.datetime.fromisoformat(record["test_time"]).timestamp()
-    seconds = sum(record["samples_ns"]) / 1e9
-    watts = [watt for at, watt in power if begin <= at <= begin + seconds]
-    return statistics.mean(watts) / record["avg_ts"] if len(watts) >= 2 else None
+    return {found["device"].replace(":", "-"): found for found in devices if not found["fault"]}
 
 
 def main() -> None:

@@ -11,7 +11,6 @@
 #   DEEPWIDE=target/release/deepwide   DEVICES="cuda tch:cuda"   SIZE=full or pico   DTYPE=bfloat16
 #   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)   LIMIT_S=1500
 set -euo pipefail
-export TZ=UTC # of nvidia-smi's clock, as in the records
 [ $# = 1 ] || { sed -n '2,/^set/{/^#/p}' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
@@ -57,34 +56,36 @@ step() {
     fi
 }
 
-# growth_of CHILD LAYERS: the options that grow it.
+# growth_of CHILD SHAPE: the options that grow it.
 growth_of() {
     case $1 in
         dense) ;;
-        deep) echo "--dus $(($2 / 4))" ;;
+        deep) echo "--dus $(($("$PYTHON" "$here/peer.py" layers "$2") / 4))" ;;
         wide) echo "--moe 8 --top-k 2 --noise 0.1" ;;
     esac
 }
 
-if command -v nvidia-smi >/dev/null; then
+if nvidia-smi -L >/dev/null 2>&1; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >"$out/gpu.csv"
     nvidia-smi --query-gpu=timestamp,power.draw,memory.used,utilization.gpu,clocks.sm --format=csv --loop=1 >>"$out/power.csv" &
-    trap "kill $!" EXIT
+    sampler=$!
+    trap 'kill "$sampler" 2>/dev/null || true' EXIT
     on=cuda
 else
     on=cpu
 fi
 
-# 1. Parity: every device is opened, which compares its operations with those of the CPU; then whole models, their losses.
+# 1. Parity: every device is opened, which compares its operations with those of the CPU; then the losses of whole models are
+# compared: of the smallest size all children, of a larger one the dense model.
 step doctor.json "$DEEPWIDE" doctor --json
 for shape in $shapes; do
     step "made.$shape" "$PYTHON" "$here/peer.py" make "$shape" "$MODELS/$shape"
-
-    layers=$("$PYTHON" "$here/peer.py" layers "$shape")
-    for child in dense deep wide; do
-        read -r -a growth <<<"$(growth_of "$child" "$layers")"
+    children=dense
+    [ "$shape" = "${shapes%% *}" ] && children="dense deep wide"
+    for child in $children; do
+        read -r -a growth <<<"$(growth_of "$child" "$shape")"
         for device in flex $DEVICES; do
-            step "parity.$shape.$child.${device/:/-}.json" "$DEEPWIDE" perplexity "$MODELS/$shape" "${growth[@]}" \
+            step "parity.$shape.$child.${device//:/-}.json" "$DEEPWIDE" perplexity "$MODELS/$shape" "${growth[@]}" \
                 -f "$repository/LICENSE-APACHE" --stride 512 -c 512 --chunks 2 --device "$device" --json
         done
     done
@@ -94,9 +95,8 @@ done
 
 # 2. Speed: each test on each of our devices, and then in PyTorch.
 for shape in $shapes; do
-    layers=$("$PYTHON" "$here/peer.py" layers "$shape")
     for child in dense deep wide; do
-        read -r -a growth <<<"$(growth_of "$child" "$layers")"
+        read -r -a growth <<<"$(growth_of "$child" "$shape")"
         for test in prefill decode train; do
             case $test in
                 prefill) options=(-p "$prefill" -n 0 -r 3 --dtype "$DTYPE") ;;
@@ -105,7 +105,7 @@ for shape in $shapes; do
                 train) options=(--train "$train" -r 3) ;;
             esac
             for device in $DEVICES; do
-                step "bench.$shape.$child.$test.${device/:/-}.jsonl" \
+                step "bench.$shape.$child.$test.${device//:/-}.jsonl" \
                     "$DEEPWIDE" bench "$MODELS/$shape" "${growth[@]}" "${options[@]}" --device "$device" -o jsonl
             done
             for mode in eager compiled; do
@@ -120,7 +120,7 @@ done
 # 3. Time, FLOPs and bytes by module.
 for shape in $shapes; do
     for device in $DEVICES; do
-        step "profile.$shape.${device/:/-}.json" \
+        step "profile.$shape.${device//:/-}.json" \
             "$DEEPWIDE" profile "$MODELS/$shape" --device "$device" --dtype "$DTYPE" -n 16 --json
     done
 done

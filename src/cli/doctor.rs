@@ -14,8 +14,8 @@ use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
 
 /// Show what this machine and this build can do
 ///
-/// Processor, memory, the devices that were compiled in and whether each works here, and the peaks of each: float32 products, and
-/// reading weights. They are measured, so other programs lower them.
+/// Processor, memory, the devices that were compiled in and whether each works here, and the peaks of each: products with float32
+/// and bfloat16 weights, and reading weights. They are measured, so other programs lower them.
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
     /// Print one JSON object
@@ -44,6 +44,8 @@ struct DeviceRecord {
     /// Why it does not work; null if it does.
     fault: Option<String>,
     peak_flops_per_s: Option<f64>,
+    /// Of products with bfloat16 weights; null if the device does not support it.
+    peak_bfloat16_flops_per_s: Option<f64>,
     peak_bytes_per_s: Option<f64>,
 }
 
@@ -73,6 +75,7 @@ fn examine(name: &str) -> DeviceRecord {
     match device(&name) {
         Ok(device) => DeviceRecord {
             peak_flops_per_s: Some(peak::product_flops_per_s(&device, false)),
+            peak_bfloat16_flops_per_s: peak::has_bfloat16(&device).then(|| peak::product_flops_per_s(&device, true)),
             peak_bytes_per_s: Some(peak::weight_bytes_per_s(&device)),
             device: name,
             fault: None,
@@ -81,6 +84,7 @@ fn examine(name: &str) -> DeviceRecord {
             device: name,
             fault: Some(error.to_string()),
             peak_flops_per_s: None,
+            peak_bfloat16_flops_per_s: None,
             peak_bytes_per_s: None,
         },
     }
@@ -100,10 +104,11 @@ fn as_text(record: &Record) -> String {
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect();
-    let heading = ["device", "GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
+    let heading = ["device", "float32 GFLOP/s", "bfloat16 GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
     let cells = |found: &DeviceRecord| {
         let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9));
-        vec![found.device.clone(), rate(found.peak_flops_per_s), rate(found.peak_bytes_per_s)]
+        let rates = [found.peak_flops_per_s, found.peak_bfloat16_flops_per_s, found.peak_bytes_per_s].map(rate);
+        [found.device.clone()].into_iter().chain(rates).collect()
     };
     text +=
         &format!("\n{}", aligned(&[heading].into_iter().chain(record.devices.iter().map(cells)).collect::<Vec<_>>()));

@@ -74,8 +74,8 @@ impl TaskItems {
     ) -> Result<Self, EvalError> {
         let task = &chosen.task;
         let (mut files, mut pool) = (Vec::new(), Vec::new());
-        if chosen.num_fewshot > 0 {
-            (pool, _) = docs(place, &chosen, task.few_shots.split, None, &mut files)?;
+        if let Some(split) = chosen.examples_split() {
+            (pool, _) = docs(place, &chosen, split, None, &mut files)?;
         }
         let (docs, num_original) = docs(place, &chosen, task.split, limit, &mut files)?;
         let mut sampler = FewShotSampler::new(&chosen, &pool, seed)?;

@@ -30,7 +30,8 @@ pub struct SuitePlan {
 }
 
 impl Suite {
-    /// Reads the data of a selection and writes the prompts, with examples drawn by `seed`.
+    /// Reads the data of a selection, each data set of the hub from one commit, and writes the prompts, with examples drawn by
+    /// `seed`.
     ///
     /// # Errors
     /// Those of [`TaskItems::read`].
@@ -42,6 +43,7 @@ impl Suite {
         seed: u64,
     ) -> Result<Self, EvalError> {
         let Selection { tasks, groups } = selection;
+        place.gather(tasks.iter().flat_map(|chosen| chosen.splits().map(|split| (&chosen.task.data_set, split))))?;
         let read = |chosen| TaskItems::read(place, chosen, limit, style, seed);
         Ok(Self { tasks: tasks.into_iter().map(read).collect::<Result<_, _>>()?, groups })
     }

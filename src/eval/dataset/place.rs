@@ -1,5 +1,6 @@
 //! Where data sets come from.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{DataSet, Split};
@@ -26,6 +27,26 @@ pub(super) struct PlacedFile {
 }
 
 impl DataPlace<'_> {
+    /// Downloads these splits, all of a data set from one commit. If part of it is cached and the hub has changed since, that part
+    /// is downloaded again.
+    ///
+    /// # Errors
+    /// [`EvalError::Hub`].
+    pub fn gather<'a>(&self, splits: impl Iterator<Item = (&'a DataSet, Split)> + Clone) -> Result<(), EvalError> {
+        let Self::Hub(files) = self else { return Ok(()) };
+        let mut commits = BTreeMap::new();
+        loop {
+            let mut is_mixed = false;
+            for (data_set, split) in splits.clone() {
+                let commit = files(data_set, split)?.commit;
+                is_mixed |= commits.insert(data_set.path, commit.clone()).is_some_and(|before| before != commit);
+            }
+            if !is_mixed {
+                return Ok(());
+            }
+        }
+    }
+
     /// The files of a split for a task, at least one.
     ///
     /// # Errors
@@ -66,4 +87,29 @@ fn on_hub(data_set: &DataSet, files: DataSetFiles) -> Vec<PlacedFile> {
         PlacedFile { shown: root.join(below.collect::<PathBuf>()), path }
     };
     paths.into_iter().map(placed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn all_splits_of_a_data_set_come_from_one_commit() {
+        let set = DataSet { path: "org/set", config: None, folders: &[], shares_folder: false, suffix: None };
+        let splits = [(&set, Split::Train), (&set, Split::Validation)];
+        // The cache has the training split at commit 1. The download of the other one finds that the hub is at commit 2.
+        let newest = RefCell::new(1);
+        let asked = RefCell::new(Vec::new());
+        let files = |_: &DataSet, split: Split| {
+            let mut newest = newest.borrow_mut();
+            *newest = if split == Split::Validation { 2 } else { *newest };
+            asked.borrow_mut().push((split, *newest));
+            Ok(DataSetFiles { commit: newest.to_string(), paths: Vec::new() })
+        };
+        DataPlace::Hub(&files).gather(splits.into_iter()).unwrap();
+        let (train, validation) = (Split::Train, Split::Validation);
+        assert_eq!(asked.into_inner(), [(train, 1), (validation, 2), (train, 2), (validation, 2)]);
+    }
 }

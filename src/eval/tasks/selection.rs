@@ -4,6 +4,7 @@ use glob::Pattern;
 
 use super::task::{Sampler, Task};
 use super::{arc_challenge, gsm8k, hellaswag, mmlu, truthfulqa_mc2, winogrande};
+use crate::eval::dataset::Split;
 use crate::eval::error::EvalError;
 
 /// Names of the Open LLM Leaderboard, with the number of examples that each of its tasks has in a prompt.
@@ -18,6 +19,18 @@ pub struct Chosen {
     pub task: Task,
     /// Examples in each prompt.
     pub num_fewshot: usize,
+}
+
+impl Chosen {
+    /// The split of the examples, if prompts have any.
+    pub fn examples_split(&self) -> Option<Split> {
+        (self.num_fewshot > 0).then_some(self.task.few_shots.split)
+    }
+
+    /// The splits that it reads: that of the examples and that of the items.
+    pub fn splits(&self) -> impl Iterator<Item = Split> + Clone {
+        self.examples_split().into_iter().chain([self.task.split])
+    }
 }
 
 /// A group of tasks.
