@@ -6,9 +6,9 @@
 MODEL is a directory that transformers loads (float32, CPU). DATA has the layout that `docs/evaluation.md` describes. Exits with 1
 if a hash or a metric differs, or a log-likelihood by more than the tolerance.
 
-`--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers that FILE has, instead of running lm-eval,
-which takes several times as long as deepwide: `tests/golden/eval/parity/` has those for SmolLM2-135M-Instruct. Their tasks, examples and
-items are those of FILE.
+`--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers in FILE instead of running lm-eval, which is
+several times slower than deepwide; FILE determines tasks, examples and items. `tests/golden/eval/parity/` has such files for
+SmolLM2-135M-Instruct.
 """
 
 import argparse
@@ -31,15 +31,15 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--deepwide", type=Path, help="the program; without it, lm-eval's answers are only kept")
+    parser.add_argument("--deepwide", type=Path, help="the program; not needed if answers are only saved")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--num_fewshot", type=int)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--batch_size", default="1")
     parser.add_argument("--apply_chat_template", action="store_true")
     parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep lm-eval's answers in FILE, beside those of other tasks")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with kept answers; --tasks, --num_fewshot and --limit are theirs")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="add lm-eval's answers to FILE")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="compare with the answers in FILE; --tasks, --num_fewshot and --limit are ignored")
     args = parser.parse_args()
     if (args.against and (args.save or not args.deepwide)) or not (args.deepwide or args.save):
         parser.error("expected --deepwide, --save or both, or --against with --deepwide")
@@ -147,7 +147,7 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
         agree &= good
         shown = ", ".join(f"{key} {a:.4f} {b:.4f}" for key, (a, b) in scores.items() if "stderr" not in key)
         print(
-            f"{'ok  ' if good else 'FAIL'} {task}: {len(expected['samples'])} items, max |Δ log-likelihood| {worst:.1e}, "
+            f"{'ok  ' if good else 'FAIL'} {task}: {len(expected['samples'])} samples, max |Δ log-likelihood| {worst:.1e}, "
             f"other hashes {hashes}, other metrics {metrics}, other greedy flags {greedy}; {shown}",
             flush=True,
         )
@@ -155,7 +155,7 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
 
 
 def against(args: argparse.Namespace) -> bool:
-    """Compares with kept answers: one run of deepwide for all tasks of the same settings."""
+    """Compares with the answers in a file: one run of deepwide for all tasks of the same settings."""
     groups: dict[str, dict] = {}
     for task, kept in json.loads(args.against.read_text()).items():
         groups.setdefault(json.dumps(kept["settings"]), {})[task] = kept

@@ -24,7 +24,7 @@ pub(super) fn checkpoint_name(step: usize) -> String {
 /// The content of [`RUN_STATE`].
 #[derive(Deserialize)]
 pub(super) struct RunState {
-    /// Earlier versions did not record it.
+    /// A state without it can be resumed; nothing is then compared.
     #[serde(default)]
     pub made_by: Option<Maker>,
     pub settings: Settings,
