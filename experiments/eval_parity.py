@@ -129,7 +129,7 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
     agree = True
     for task, expected in theirs.items():
         found = {(sample["doc_id"], sample["filter"]): sample for sample in ours[task]["samples"]}
-        worst, hashes, metrics, greedy = 0.0, 0, 0, 0
+        hashes, metrics, greedy, differences = 0, 0, 0, {}
         for sample in expected["samples"]:
             other = found.pop((sample["doc_id"], sample["filter"]))
             hashes += sample["hash"] != other["hash"]
@@ -139,10 +139,12 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
                 if isinstance(b, str):
                     metrics += a != b
                 else:
-                    worst = max(worst, abs(a[0] - b[0]))
+                    differences[sample["doc_id"]] = max(differences.get(sample["doc_id"], 0.0), abs(a[0] - b[0]))
                     greedy += a[1] != b[1]
         scores = {key: (value, ours[task]["scores"][key]) for key, value in expected["scores"].items()}
         equal = all(abs(a - b) <= 1e-4 for a, b in scores.values())
+        worst = max(differences.values(), default=0.0)
+        apart = {item: difference for item, difference in differences.items() if difference > tolerance}
         good = not (found or hashes or metrics) and worst <= tolerance and equal
         agree &= good
         shown = ", ".join(f"{key} {a:.4f} {b:.4f}" for key, (a, b) in scores.items() if "stderr" not in key)
@@ -151,6 +153,8 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
             f"other hashes {hashes}, other metrics {metrics}, other greedy flags {greedy}; {shown}",
             flush=True,
         )
+        if apart:
+            print(f"     beyond {tolerance}: " + ", ".join(f"item {item} {difference:.1e}" for item, difference in apart.items()))
     return agree
 
 

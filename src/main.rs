@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
-    Verbosity, bench, compare, compare_scores, completions, doctor, eval, finish, generate, grow, inspect, man,
-    merge_lora, perplexity, profile, serve, tokenize, train, verify,
+    Verbosity, bench, compare, compare_scores, completions, doctor, eval, finish, generate, grow, inspect,
+    llama_spelled, man, merge_lora, perplexity, profile, serve, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -49,7 +49,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let words = match train::expanded(bench::spelled(std::env::args_os()), &Cli::command()) {
+    let words = bench::spelled(llama_spelled(std::env::args_os()));
+    let words = match train::expanded(words, &Cli::command()) {
         Ok(words) => words,
         Err(failure) => return finish(Err(failure), false),
     };

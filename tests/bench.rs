@@ -58,8 +58,19 @@ const LLAMA_BENCH: [&str; 43] = [
 ];
 
 /// The fields that deepwide adds.
-const OURS: [&str; 9] =
-    ["test", "batch_size", "n_train", "dtype", "growth", "model_n_params_active", "flops", "ttft_ns", "peak_rss"];
+const OURS: [&str; 11] = [
+    "test",
+    "batch_size",
+    "n_train",
+    "dtype",
+    "growth",
+    "model_n_params_active",
+    "flops",
+    "ttft_ns",
+    "peak_rss",
+    "gpu_memory",
+    "energy_j",
+];
 
 const QUANTIZED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/gguf/dense.gguf");
 

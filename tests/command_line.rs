@@ -138,3 +138,24 @@ fn a_broken_stderr_changes_no_exit_code() {
         assert_eq!(status.code(), Some(code), "--dus {dus}");
     }
 }
+
+#[test]
+fn tasks_are_listed_without_a_model() {
+    let list = printed(&["eval", "--tasks", "list"]);
+    for task in ["arc_challenge", "gsm8k", "openllm", "mmlu_anatomy"] {
+        assert!(list.lines().any(|line| line.starts_with(&format!("{task} "))), "{task}: {list}");
+    }
+    let output = run(&["eval", "--tasks", "gsm8k"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_command_line_of_llama_cli_generates_the_same_text() {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
+    let ours = printed(&["generate", base, "-p", "a", "-n", "4"]);
+    let words = ["generate", "-m", base, "-p", r"\x61", "-e", "-n", "4", "-no-cnv", "-ngl", "99"];
+    assert_eq!(printed(&words), ours);
+    let note = run(&words);
+    assert!(String::from_utf8_lossy(&note.stderr).contains("--n-gpu-layers 99 has no effect"));
+    assert_eq!(run(&["generate", "-p", "a"]).status.code(), Some(2), "there is no model");
+}

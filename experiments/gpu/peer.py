@@ -9,6 +9,7 @@
 """
 
 import argparse
+import ctypes
 import json
 import pathlib
 import statistics
@@ -83,9 +84,41 @@ def nats(folder: pathlib.Path, text: pathlib.Path, device: str) -> None:
     print(json.dumps(dict(nats_per_token=loss, device=device, backend=f"torch {torch.__version__}")))
 
 
+class Nvml:
+    """Counters of the GPU on which PyTorch computes; `None` where they cannot be read."""
+
+    class Memory(ctypes.Structure):
+        _fields_ = [("version", ctypes.c_uint), *((name, ctypes.c_ulonglong) for name in ["total", "reserved", "free", "used"])]
+
+    def __init__(self):
+        import torch
+
+        self.gpu = ctypes.c_void_p()
+        try:
+            self.library = ctypes.CDLL("libnvidia-ml.so.1")
+        except OSError:
+            self.library = None
+        uuid = f"GPU-{torch.cuda.get_device_properties(0).uuid}".encode()
+        self.is_open = self.call("nvmlInit_v2") and self.call("nvmlDeviceGetHandleByUUID", uuid, ctypes.byref(self.gpu))
+
+    def call(self, function: str, *arguments) -> bool:
+        return self.library is not None and getattr(self.library, function)(*arguments) == 0
+
+    def energy_j(self) -> float | None:
+        millijoules = ctypes.c_ulonglong()
+        is_read = self.is_open and self.call("nvmlDeviceGetTotalEnergyConsumption", self.gpu, ctypes.byref(millijoules))
+        return millijoules.value / 1e3 if is_read else None
+
+    def used_bytes(self) -> int | None:
+        memory = self.Memory(version=ctypes.sizeof(self.Memory) | 2 << 24)
+        is_read = self.is_open and self.call("nvmlDeviceGetMemoryInfo_v2", self.gpu, ctypes.byref(memory))
+        return memory.used if is_read else None
+
+
 class Timer:
     def __init__(self, device: str, repetitions: int):
-        self.device, self.repetitions = device, repetitions
+        self.device, self.repetitions, self.energy_j = device, repetitions, None
+        self.nvml = Nvml() if device == "cuda" else None
 
     def synchronize(self) -> None:
         import torch
@@ -97,12 +130,17 @@ class Timer:
         for _ in range(warmups):
             run()
         seconds = []
+        self.synchronize()
+        before = self.nvml and self.nvml.energy_j()
         for _ in range(self.repetitions):
             self.synchronize()
             start = time.perf_counter()
             run()
             self.synchronize()
             seconds.append(time.perf_counter() - start)
+        after = self.nvml and self.nvml.energy_j()
+        # The counter is renewed ten times a second.
+        self.energy_j = None if before is None or after is None or sum(seconds) < 1 else after - before
         return seconds
 
 
@@ -117,12 +155,13 @@ def bench(options: argparse.Namespace) -> None:
         return torch.randint(0, vocab, (rows, length), device=device)
 
     def report(test: str, tokens: int, seconds: list[float]) -> None:
-        peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
         record = dict(
             test=test,
             avg_ts=statistics.mean(tokens / each for each in seconds),
+            n_tokens=tokens,
             samples_ns=[round(each * 1e9) for each in seconds],
-            peak_bytes=peak,
+            gpu_memory=timer.nvml and timer.nvml.used_bytes(),
+            energy_j=timer.energy_j,
             backend=f"torch {torch.__version__} {options.mode}",
             device=device,
         )
@@ -175,6 +214,7 @@ def table(out: pathlib.Path) -> None:
         print(f"```text\n{(out / 'gpu.csv').read_text()}```\n")
     parity_table(out)
     speed_table(out)
+    cost_table(out)
 
 
 def parity_table(out: pathlib.Path) -> None:
@@ -200,9 +240,12 @@ def parity_table(out: pathlib.Path) -> None:
     print()
 
 
-def speed_table(out: pathlib.Path) -> None:
-    """Tokens per second of each test, and of those of deepwide the shares of the device's peaks."""
-    rows: dict[tuple[str, str, str], dict[str, dict]] = {}
+Rows = dict[tuple[str, str, str], dict[str, dict]]
+
+
+def bench_records(out: pathlib.Path) -> tuple[Rows, list[str]]:
+    """The records of all tests by model, child and test, then by device or peer; and those devices and peers."""
+    rows: Rows = {}
     columns: list[str] = []
     for file in sorted(out.glob("bench.*.jsonl")):
         shape, child, _, column = file.name.removeprefix("bench.").removesuffix(".jsonl").rsplit(".", 3)
@@ -214,20 +257,50 @@ def speed_table(out: pathlib.Path) -> None:
             if record.get("batch_size", 1) > 1 and test.startswith("tg"):
                 test = f"tg{record['n_gen']}x{record['batch_size']}"
             rows.setdefault((shape, child, test), {})[column] = record
+    return dict(sorted(rows.items())), columns
+
+
+def print_tests(rows: Rows, columns: list[str], cell) -> None:
+    print("| model | child | test |" + "".join(f" {column} |" for column in columns))
+    print("|---|---|---|" + "--:|" * len(columns))
+    for names, found in rows.items():
+        cells = (cell(found[column], column) if column in found else "" for column in columns)
+        print("| " + " | ".join([*names, *cells]) + " |")
+    print()
+
+
+def speed_table(out: pathlib.Path) -> None:
+    """Tokens per second of each test, and of those of deepwide the shares of the device's peaks."""
+    rows, columns = bench_records(out)
     peaks = device_peaks(out)
     print("## Tokens per second\n")
     print(
         "In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for products with weights of this type. "
         "For decoding one sequence it is the share of the peak of reading.\n"
     )
-    print("| model | child | test |" + "".join(f" {column} |" for column in columns))
-    print("|---|---|---|" + "--:|" * len(columns))
-    for (shape, child, test), found in sorted(rows.items()):
-        cells = (cell(found[column], peaks.get(column, {})) if column in found else "" for column in columns)
-        print(f"| {shape} | {child} | {test} | " + " | ".join(cells) + " |")
+    print_tests(rows, columns, lambda record, column: speed(record, peaks.get(column, {})))
 
 
-def cell(record: dict, peaks: dict) -> str:
+def cost_table(out: pathlib.Path) -> None:
+    """Energy and memory of each test, where the driver of the GPU reported them."""
+    rows, columns = bench_records(out)
+    measured = {names: found for names, found in rows.items() if any(each.get("gpu_memory") for each in found.values())}
+    if not measured:
+        return
+
+    def cost(record: dict, _: str) -> str:
+        tokens = record.get("n_tokens") or (record["n_prompt"] + record["n_gen"] + record["n_train"]) * record["batch_size"]
+        tokens *= len(record["samples_ns"])
+        energy, memory = record.get("energy_j"), record.get("gpu_memory")
+        return ", ".join(
+            ([] if energy is None else [f"{1e3 * energy / tokens:.3g} mJ"]) + ([] if memory is None else [f"{memory / 2**30:.2f} GiB"])
+        )
+
+    print("## Energy per token, and memory in use on the GPU after the test\n")
+    print_tests(measured, columns, cost)
+
+
+def speed(record: dict, peaks: dict) -> str:
     """The speed of a test, with its FLOP/s and share of a peak where the record has FLOPs."""
     rate = record["avg_ts"]
     if not record.get("flops"):

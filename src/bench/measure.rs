@@ -12,7 +12,9 @@ use super::error::BenchError;
 use super::record::{BenchModel, BenchRecord, BenchRun, Measured, Samples};
 use super::target::Target;
 use crate::model::AnyDecoder;
+use crate::profile::energy::EnergyCounter;
 use crate::profile::flops::train_flops;
+use crate::profile::nvidia::NvidiaGpu;
 use crate::profile::system_memory::peak_rss_bytes;
 use crate::profile::throughput::{InferenceRuns, InferenceTest, RunTime, train_runs};
 use crate::trace::{self, Span};
@@ -115,10 +117,19 @@ impl Bench<'_> {
         target: &Target<'_>,
         sink: &mut dyn FnMut(&BenchRecord) -> Result<(), E>,
     ) -> Result<Traces, E> {
+        // Opened before the clock runs: NVML takes some milliseconds.
+        let (energy, gpu) = (EnergyCounter::of(self.device), NvidiaGpu::of(self.device));
+        let energy = energy.as_ref();
         let mut traces = Vec::new();
         let mut finish = |model: &BenchModel, case: &TestCase, timed: Timed, flops: u128| {
-            let measured =
-                Measured { test_time: timed.begun, samples: timed.samples, flops, peak_rss: peak_rss_bytes() };
+            let measured = Measured {
+                test_time: timed.begun,
+                samples: timed.samples,
+                flops,
+                peak_rss: peak_rss_bytes(),
+                gpu_memory: gpu.as_ref().and_then(NvidiaGpu::used_bytes),
+                energy_j: timed.energy_j,
+            };
             let name = || format!("{} {} t{} b{}", model.kind, case.name(), case.n_threads, case.batch_size);
             traces.extend(timed.spans.map(|spans| (name(), spans)));
             sink(&BenchRecord::new(self.run, model, *case, measured))
@@ -134,7 +145,7 @@ impl Bench<'_> {
                 self.begin(case, index);
                 let (timed, returned) = self.on_threads(case, move || {
                     let mut runs = InferenceRuns::new(&model, test, self.device);
-                    let timed = self.time(case, &mut || runs.run());
+                    let timed = self.time(case, energy, &mut || runs.run());
                     drop(runs);
                     (timed, model)
                 });
@@ -153,7 +164,7 @@ impl Bench<'_> {
                 self.begin(case, index);
                 let num_steps = self.num_runs(case);
                 let run = move || {
-                    let work = |step: &mut dyn FnMut() -> RunTime| self.time(case, step);
+                    let work = |step: &mut dyn FnMut() -> RunTime| self.time(case, energy, step);
                     train_runs(model, case.batch_size, n_train, num_steps, device, work)
                 };
                 let (timed, returned) = self.on_threads(case, run).map_err(BenchError::Train)?;
@@ -188,19 +199,21 @@ impl Bench<'_> {
     }
 
     /// Warms up, times, and traces if asked to.
-    fn time(&self, case: &TestCase, run: &mut dyn FnMut() -> RunTime) -> Timed {
+    fn time(&self, case: &TestCase, energy: Option<&EnergyCounter>, run: &mut dyn FnMut() -> RunTime) -> Timed {
         let begun = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         for _ in 0..self.num_warmups(case) {
             run();
         }
         let mut samples = Samples::default();
+        let meter = energy.and_then(EnergyCounter::start);
         for index in 1..=self.settings.repetitions {
             (self.watch)(Progress::Repetition { case, index, of: self.settings.repetitions });
             let time = run();
             samples.total_ns.push(time.total_ns);
             samples.first_ns.extend(time.first_ns);
         }
-        Timed { begun, samples, spans: self.settings.trace.then(|| trace::record(self.device, run).1) }
+        let energy_j = meter.and_then(|meter| meter.joules());
+        Timed { begun, samples, energy_j, spans: self.settings.trace.then(|| trace::record(self.device, run).1) }
     }
 }
 
@@ -209,6 +222,7 @@ struct Timed {
     /// RFC 3339.
     begun: String,
     samples: Samples,
+    energy_j: Option<f64>,
     spans: Option<Vec<Span>>,
 }
 

@@ -57,7 +57,7 @@ pub struct Samples {
 }
 
 /// The results of a test.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Measured {
     /// Start of the test, RFC 3339 in UTC.
     pub test_time: String,
@@ -67,6 +67,10 @@ pub struct Measured {
     pub flops: u128,
     /// Highest resident memory of the process so far, in bytes, if the system reports it.
     pub peak_rss: Option<u64>,
+    /// Memory of the GPU in use after the test, in bytes, where its driver reports it.
+    pub gpu_memory: Option<u64>,
+    /// Joules of all repetitions, where the machine reports them.
+    pub energy_j: Option<f64>,
 }
 
 /// One test: the fields of llama-bench in its order, then ours.
@@ -134,12 +138,18 @@ pub struct BenchRecord {
     pub ttft_ns: Option<u64>,
     /// Highest resident memory of the process up to the end of the test, in bytes; `null` if the system does not report it.
     pub peak_rss: Option<u64>,
+    /// Memory in use on the NVIDIA GPU that computes, in bytes, that of other processes included; `null` on other devices. Pools rarely give
+    /// back what they have reserved, so it is near the peak of all tests so far.
+    pub gpu_memory: Option<u64>,
+    /// Joules of the timed repetitions, other processes included, of the NVIDIA GPU or the processor that computes; `null` on other devices,
+    /// where no counter can be read, and for repetitions too short for it.
+    pub energy_j: Option<f64>,
 }
 
 impl BenchRecord {
     /// Builds the record of a test.
     pub fn new(run: &BenchRun, model: &BenchModel, case: TestCase, measured: Measured) -> Self {
-        let Measured { test_time, samples, flops, peak_rss } = measured;
+        let Measured { test_time, samples, flops, peak_rss, gpu_memory, energy_j } = measured;
         let (n_prompt, n_gen, n_depth, n_train) = match case.test {
             Test::Inference { n_prompt, n_gen, n_depth } => (n_prompt, n_gen, n_depth, 0),
             Test::Train { n_train } => (0, 0, 0, n_train),
@@ -200,6 +210,8 @@ impl BenchRecord {
             flops,
             ttft_ns: average_ns(&samples.first_ns),
             peak_rss,
+            gpu_memory,
+            energy_j,
         }
     }
 }
@@ -247,7 +259,8 @@ mod tests {
             growth: String::new(),
         };
         let samples = Samples { total_ns: vec![1_000_000_000, 3_000_000_000], first_ns: vec![] };
-        let measured = Measured { test_time: String::new(), samples, flops: 0, peak_rss: None };
+        let measured =
+            Measured { test_time: String::new(), samples, flops: 0, peak_rss: None, gpu_memory: None, energy_j: None };
         let gpu = BenchRun { on_gpu: true, ..run.clone() };
         assert_eq!(BenchRecord::new(&gpu, &model, case, measured.clone()).n_gpu_layers, 4);
         let record = BenchRecord::new(&run, &model, case, measured);

@@ -7,10 +7,11 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output::{self, aligned, size};
 use super::run_info::run_info;
-use crate::device::{compiled_devices, device};
+use crate::device::{attempt, compiled_devices, device};
 use crate::kernel::vector_instructions;
 use crate::profile::peak;
 use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
+use crate::weights::Dtype;
 
 /// Show what this machine and this build can do
 ///
@@ -38,10 +39,10 @@ struct Record {
     devices: Vec<DeviceRecord>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct DeviceRecord {
     device: String,
-    /// Why it does not work; null if it does.
+    /// Why it does not work, or a peak could not be measured; null if all is well.
     fault: Option<String>,
     peak_flops_per_s: Option<f64>,
     /// Of products with bfloat16 weights; null if the device does not support it.
@@ -69,25 +70,26 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
     output::print(&if args.json { format!("{:#}\n", json!(record)) } else { as_text(&record) })
 }
 
-/// Tries a device, the first of its kind.
+/// Tries a device, the first of its kind, and measures its peaks. One that cannot be measured does not hide the others.
 fn examine(name: &str) -> DeviceRecord {
     let name = name.trim_end_matches("[:N]").to_owned();
-    match device(&name) {
-        Ok(device) => DeviceRecord {
-            peak_flops_per_s: Some(peak::product_flops_per_s(&device, false)),
-            peak_bfloat16_flops_per_s: peak::has_bfloat16(&device).then(|| peak::product_flops_per_s(&device, true)),
-            peak_bytes_per_s: Some(peak::weight_bytes_per_s(&device)),
-            device: name,
-            fault: None,
-        },
-        Err(error) => DeviceRecord {
-            device: name,
-            fault: Some(error.to_string()),
-            peak_flops_per_s: None,
-            peak_bfloat16_flops_per_s: None,
-            peak_bytes_per_s: None,
-        },
-    }
+    let mut record = DeviceRecord { device: name.clone(), ..DeviceRecord::default() };
+    let device = match device(&name) {
+        Ok(device) => device,
+        Err(error) => return DeviceRecord { fault: Some(error.to_string()), ..record },
+    };
+    let mut measured = |peak: &dyn Fn() -> f64| match attempt(&name, peak) {
+        Ok(peak) => Some(peak),
+        Err(error) => {
+            record.fault.get_or_insert(error.to_string());
+            None
+        }
+    };
+    let peak_flops_per_s = measured(&|| peak::product_flops_per_s(Dtype::Float32, &device));
+    let bfloat16 = || measured(&|| peak::product_flops_per_s(Dtype::Bfloat16, &device));
+    let peak_bfloat16_flops_per_s = peak::has_bfloat16(&device).then(bfloat16).flatten();
+    let peak_bytes_per_s = measured(&|| peak::weight_bytes_per_s(&device));
+    DeviceRecord { peak_flops_per_s, peak_bfloat16_flops_per_s, peak_bytes_per_s, ..record }
 }
 
 fn as_text(record: &Record) -> String {

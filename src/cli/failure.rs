@@ -226,7 +226,7 @@ impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
         let failure = match error {
             DeviceError::Unknown { .. } => Self::usage(error),
-            DeviceError::Broken { .. } | DeviceError::Wrong { .. } => Self::runtime(error),
+            DeviceError::Broken { .. } | DeviceError::Failed { .. } | DeviceError::Wrong { .. } => Self::runtime(error),
         };
         failure.for_option("--device")
     }

@@ -6,6 +6,7 @@ use clap::{Arg, Args};
 
 use super::adapter::AdapterArgs;
 use super::failure::Failure;
+use super::gpu_layers::GpuLayersArgs;
 use super::grow::{self, GrowthArgs};
 use super::opened::OpenedModel;
 use super::values::size;
@@ -50,6 +51,9 @@ pub struct ModelArgs {
     /// How weights are loaded, and where.
     #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
+    /// llama.cpp's place of layers.
+    #[command(flatten)]
+    pub gpu_layers: GpuLayersArgs,
     /// An adapter for the model.
     #[command(flatten)]
     pub adapter: AdapterArgs,
@@ -94,6 +98,7 @@ impl ModelArgs {
     /// # Errors
     /// If a file is bad, an option does not fit the model, or memory does not suffice.
     pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
+        self.gpu_layers.note();
         let device = device(&self.weights.device)?;
         let opened = OpenedModel::new(&self.model, Some(&self.growth))?.with_adapter(&self.adapter)?;
         let growth = opened.growth()?;

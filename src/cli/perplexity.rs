@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::adapter::AdapterArgs;
 use super::counters::Count;
 use super::failure::Failure;
+use super::gpu_layers::GpuLayersArgs;
 use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
 use super::values::size;
@@ -64,6 +65,9 @@ pub struct PerplexityArgs {
     #[arg(long, default_value = "flex")]
     pub device: String,
 
+    /// llama.cpp's place of layers.
+    #[command(flatten)]
+    pub gpu_layers: GpuLayersArgs,
     /// An adapter for the model.
     #[command(flatten)]
     pub adapter: AdapterArgs,
@@ -86,6 +90,7 @@ pub enum ConventionArg {
 /// # Errors
 /// Every fault of the input, before the model is loaded; then what computing meets.
 pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
+    args.gpu_layers.note();
     let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config();

@@ -30,6 +30,14 @@ pub enum DeviceError {
         /// What a machine with this device has.
         needs: &'static str,
     },
+    /// Work on a device that was opened fails, for example for lack of memory.
+    #[error("{name:?} failed: {reason}")]
+    Failed {
+        /// The name given.
+        name: String,
+        /// The backend's message.
+        reason: String,
+    },
     /// An operation gives other numbers than on the CPU.
     #[error("{name:?} computes wrong numbers here: {operation}, element {index}: found {found}, expected {expected}")]
     Wrong {
@@ -71,11 +79,10 @@ pub fn compiled_devices() -> Vec<&'static str> {
 pub fn device(name: &str) -> Result<Device, DeviceError> {
     let unknown = || DeviceError::Unknown { name: name.to_owned(), known: compiled_devices().join(", ") };
     let make = constructor(name).ok_or_else(unknown)?;
-    let broken = |reason| DeviceError::Broken { name: name.to_owned(), reason, needs: needs_of(name) };
-    let device = opened(make).map_err(broken)?;
+    let device = opened(name, make)?;
     #[cfg(feature = "flex")]
     if device != Device::flex()
-        && let Some(difference) = panics::caught(|| check::first_difference(&device)).map_err(broken)?
+        && let Some(difference) = attempt(name, || check::first_difference(&device))?
     {
         let check::Difference { operation, index, found, expected } = difference;
         return Err(DeviceError::Wrong { name: name.to_owned(), operation, index, found, expected });
@@ -84,12 +91,22 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
 }
 
 /// The device, after a tensor went there and back. Backends panic if a driver is missing.
-fn opened(make: Constructor) -> Result<Device, String> {
-    panics::caught(|| {
+fn opened(name: &str, make: Constructor) -> Result<Device, DeviceError> {
+    let broken = |reason| DeviceError::Broken { name: name.to_owned(), reason, needs: needs_of(name) };
+    let there_and_back = || {
         let device = make();
         Tensor::<1>::ones([1], &device).into_data();
         device
-    })
+    };
+    panics::caught(there_and_back).map_err(broken)
+}
+
+/// Runs `work` on the device called `name`. Backends panic if something fails, as an allocation.
+///
+/// # Errors
+/// [`DeviceError::Failed`] with the message of the first panic.
+pub fn attempt<T>(name: &str, work: impl FnOnce() -> T) -> Result<T, DeviceError> {
+    panics::caught(work).map_err(|reason| DeviceError::Failed { name: name.to_owned(), reason })
 }
 
 /// Whether the device of this name is the processor, and its tensors are in main memory.

@@ -52,6 +52,6 @@ pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progre
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
 pub use tasks::{
-    Chosen, Doc, FewShots, Filter, Generation, Group, Key, Metric, Question, Sampler, Selection, Task, names,
+    Chosen, Doc, FewShots, Filter, Generation, Group, Key, Metric, Question, Sampler, Selection, Task, task_names,
 };
 pub use text_perplexity::{Convention, Divergence, Perplexity, Window, divergence, perplexity, text_windows};

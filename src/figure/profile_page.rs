@@ -23,8 +23,9 @@ pub(super) fn titled(study: &ProfileStudy, title: &str, height: f64) -> Scene {
     });
     scene.text(small(format!("parameters and their memory: {}", models.collect::<Vec<_>>().join("; ")), 84.0));
     let peaks = format!(
-        "measured peaks: {} in float32 products, {} of weights",
+        "measured peaks: {} in {} products, {} of weights",
         si(study.peak_flops_per_s, "FLOP/s"),
+        study.peak_dtype,
         si(study.peak_bytes_per_s, "B/s")
     );
     scene.text(small(peaks, 112.0));

@@ -25,6 +25,12 @@ pub enum OutputError {
         /// The target.
         path: PathBuf,
     },
+    /// The target does not exist and has the name of a weight file.
+    #[error("{path:?} is the name of a file, expected that of a directory, into which files are written")]
+    NamedAsFile {
+        /// The target.
+        path: PathBuf,
+    },
     /// The target holds something that deepwide did not write.
     #[error("{path:?} holds {}, which no deepwide.json there names: expected only files written by deepwide", quoted(.foreign))]
     NotOurs {
@@ -116,6 +122,7 @@ impl OutputError {
             Self::NoReceipt { .. } => ErrorKind::NotFound,
             Self::Receipt(_)
             | Self::Exists { .. }
+            | Self::NamedAsFile { .. }
             | Self::NotOurs { .. }
             | Self::Modified { .. }
             | Self::Changed { .. }

@@ -1,55 +1,101 @@
-//! Energy of the processor, where the system tells: RAPL counters of Linux.
+//! Energy of a device, where the system tells: RAPL counters of Linux for the processor, NVML for an NVIDIA GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+
+use super::hardware::Hardware;
+use super::nvidia::NvidiaGpu;
 
 /// Where Linux has the counters; reading them needs root on most systems.
 const POWERCAP: &str = "/sys/class/powercap";
 
-/// A measurement that is running: the counter of each processor package.
+/// The counters of the processor or GPU that computes.
 #[derive(Debug)]
-pub struct EnergyMeter {
-    packages: Vec<Package>,
-}
+pub struct EnergyCounter(Source);
 
 #[derive(Debug)]
-struct Package {
-    folder: PathBuf,
-    start_uj: u64,
+enum Source {
+    /// The folder of each processor package.
+    Processor(Vec<PathBuf>),
+    Gpu(NvidiaGpu),
 }
 
-impl EnergyMeter {
-    /// Starts measuring; `None` where there is no counter that may be read.
-    pub fn start() -> Option<Self> {
-        Self::start_in(Path::new(POWERCAP))
+/// A measurement that is running.
+#[derive(Debug)]
+pub struct EnergyMeter<'a> {
+    counter: &'a EnergyCounter,
+    start: Instant,
+    /// Of each counter.
+    start_uj: Vec<u64>,
+}
+
+impl EnergyCounter {
+    /// The counters of the processor or of the GPU that is `device`; `None` where none can be read.
+    pub fn of(device: &Device) -> Option<Self> {
+        match Hardware::of(device) {
+            Hardware::Processor => Self::in_folder(Path::new(POWERCAP)),
+            Hardware::NvidiaGpu => Some(Self(Source::Gpu(NvidiaGpu::of(device)?))),
+            Hardware::Other => None,
+        }
     }
 
-    fn start_in(powercap: &Path) -> Option<Self> {
+    fn in_folder(powercap: &Path) -> Option<Self> {
         let folders = fs::read_dir(powercap).ok()?.flatten().map(|entry| entry.path());
         // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it; AMD's processors have the same names.
         let is_package = |folder: &PathBuf| {
             let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
             name.strip_prefix("intel-rapl:").is_some_and(|index| index.parse::<u32>().is_ok())
         };
-        let package = |folder: PathBuf| {
-            let start_uj = number(&folder.join("energy_uj"))?;
-            Some(Package { folder, start_uj })
-        };
-        let packages: Vec<Package> = folders.filter(is_package).filter_map(package).collect();
-        (!packages.is_empty()).then_some(Self { packages })
+        let packages: Vec<PathBuf> = folders.filter(is_package).collect();
+        (!packages.is_empty()).then_some(Self(Source::Processor(packages)))
     }
 
-    /// Joules of all packages since the start, of everything that the machine computed. A counter that began anew has done so once.
+    /// Starts a measurement; `None` if the counters cannot be read.
+    pub fn start(&self) -> Option<EnergyMeter<'_>> {
+        Some(EnergyMeter { counter: self, start: Instant::now(), start_uj: self.read_uj()? })
+    }
+
+    fn read_uj(&self) -> Option<Vec<u64>> {
+        match &self.0 {
+            Source::Processor(packages) => packages.iter().map(|package| number(&package.join("energy_uj"))).collect(),
+            Source::Gpu(gpu) => Some(vec![gpu.energy_uj()?]),
+        }
+    }
+
+    /// Where counter `index` begins anew.
+    fn range_uj(&self, index: usize) -> Option<u64> {
+        match &self.0 {
+            Source::Processor(packages) => number(&packages[index].join("max_energy_range_uj")),
+            Source::Gpu(_) => None,
+        }
+    }
+
+    /// The shortest time that the counters resolve: that of a GPU is renewed ten times a second.
+    fn resolution(&self) -> Duration {
+        match &self.0 {
+            Source::Processor(_) => Duration::from_millis(10),
+            Source::Gpu(_) => Duration::from_secs(1),
+        }
+    }
+}
+
+impl EnergyMeter<'_> {
+    /// Joules since the start, of everything that the processor or GPU computed; `None` if that was too short a time. A counter that
+    /// began anew has done so once.
     pub fn joules(&self) -> Option<f64> {
-        let of = |package: &Package| {
-            let now = number(&package.folder.join("energy_uj"))?;
-            match now.checked_sub(package.start_uj) {
+        if self.start.elapsed() < self.counter.resolution() {
+            return None;
+        }
+        let now_uj = self.counter.read_uj()?;
+        let used_uj =
+            self.start_uj.iter().zip(now_uj).enumerate().map(|(index, (&start, now))| match now.checked_sub(start) {
                 Some(used) => Some(used),
-                None => Some(number(&package.folder.join("max_energy_range_uj"))? - package.start_uj + now),
-            }
-        };
-        let used: Option<Vec<u64>> = self.packages.iter().map(of).collect();
-        Some(used?.into_iter().sum::<u64>() as f64 / 1e6)
+                None => Some(self.counter.range_uj(index)? - start + now),
+            });
+        Some(used_uj.sum::<Option<u64>>()? as f64 / 1e6)
     }
 }
 
@@ -69,16 +115,19 @@ mod tests {
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join(file), format!("{number}\n")).unwrap();
         };
-        assert!(EnergyMeter::start_in(powercap.path()).is_none());
+        assert!(EnergyCounter::in_folder(powercap.path()).is_none());
         write("intel-rapl:0", "energy_uj", 1_000_000);
         write("intel-rapl:1", "energy_uj", 9_000_000);
         write("intel-rapl:1", "max_energy_range_uj", 10_000_000);
         write("intel-rapl:0:0", "energy_uj", 5);
-        let meter = EnergyMeter::start_in(powercap.path()).unwrap();
+        let counter = EnergyCounter::in_folder(powercap.path()).unwrap();
+        let mut meter = counter.start().unwrap();
+        assert_eq!(meter.joules(), None, "too short");
+        meter.start -= counter.resolution();
         write("intel-rapl:0", "energy_uj", 1_500_000);
         write("intel-rapl:1", "energy_uj", 2_000_000);
         write("intel-rapl:0:0", "energy_uj", 4_000_000);
         assert_eq!(meter.joules(), Some(0.5 + 3.0));
-        assert!(EnergyMeter::start_in(Path::new("/no/such/folder")).is_none());
+        assert!(EnergyCounter::in_folder(Path::new("/no/such/folder")).is_none());
     }
 }

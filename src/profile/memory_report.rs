@@ -1,4 +1,4 @@
-//! Memory by kind: foreseen, and measured where tensors are on the heap.
+//! Memory by kind: foreseen, and measured where the memory of the device can be read.
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::train::{ParamNames, TrainError};
 pub struct MemoryReport {
     /// The peak by kind, from the config alone.
     pub foreseen: MemoryMoment,
-    /// Null in a dry run, and on devices whose memory is not on the heap.
+    /// Null in a dry run, and on devices whose memory cannot be read (`tch`).
     pub measured: Option<MemoryTimeline>,
 }
 

@@ -1,13 +1,13 @@
-//! Memory over time, by kind, measured on the heap.
+//! Memory over time, by kind: measured on the heap, or in the pool of a device.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::heap;
+use super::device_memory::probe_of;
 use super::memory::kv_cache_bytes_per_token;
 use super::throughput::{InferenceRuns, InferenceTest, train_runs};
 use crate::model::CausalLm;
-use crate::trace::{MemorySample, record_memory};
+use crate::trace::{MemoryProbe, MemorySample, record_memory};
 use crate::train::TrainError;
 
 /// Bytes of each kind at a moment.
@@ -39,13 +39,13 @@ impl MemoryMoment {
 pub struct MemoryTimeline {
     /// At both ends of every module, and after every gradient.
     pub moments: Vec<MemoryMoment>,
-    /// At the highest point, which can lie between moments.
+    /// At the highest point, which can lie between moments on the heap. Of a pool it is the highest of the moments.
     pub peak: MemoryMoment,
 }
 
 impl MemoryTimeline {
-    /// Memory of a repetition of an inference test after an untimed one; `weight_bytes` are those of the model. `None` if the heap
-    /// [is not counted](heap::is_counted).
+    /// Memory of a repetition of an inference test after an untimed one; `weight_bytes` are those of the model. `None` if no
+    /// [probe](super::device_memory::probe_of) exists for the device.
     ///
     /// # Panics
     /// If the test does not fit the model.
@@ -60,8 +60,8 @@ impl MemoryTimeline {
         let mut runs = InferenceRuns::new(model, test, device);
         runs.run();
         let held = MemoryMoment { weights: weight_bytes, cache, ..MemoryMoment::default() };
-        heap::is_counted(device).then(|| {
-            Self::of(held, device, || {
+        probe_of(device).map(|probe| {
+            Self::of(held, probe, device, || {
                 runs.run();
             })
         })
@@ -84,8 +84,8 @@ impl MemoryTimeline {
         train_runs(model, batch_size, seq_length, 3, device, |step| {
             step();
             step();
-            heap::is_counted(device).then(|| {
-                Self::of(held, device, || {
+            probe_of(device).map(|probe| {
+                Self::of(held, probe, device, || {
                     step();
                 })
             })
@@ -93,9 +93,9 @@ impl MemoryTimeline {
     }
 
     /// Samples `work`; what is in use before it is `held`, or is not the model's.
-    fn of(held: MemoryMoment, device: &Device, work: impl FnOnce()) -> Self {
-        let [before, _] = heap::probe();
-        let ((), samples) = record_memory(device, heap::probe, work);
+    fn of(held: MemoryMoment, probe: MemoryProbe, device: &Device, work: impl FnOnce()) -> Self {
+        let [before, _] = probe(device);
+        let ((), samples) = record_memory(device, probe, work);
         let moment = |sample: &MemorySample, bytes: u64| {
             let more = bytes.saturating_sub(before);
             let gradients = sample.gradient_bytes.min(more);

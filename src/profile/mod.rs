@@ -1,8 +1,10 @@
 //! The cost of a decoder: parameters, operations and bytes counted from its config, time and memory measured.
 
 pub mod convention;
+pub mod device_memory;
 pub mod energy;
 pub mod flops;
+pub mod hardware;
 pub mod heap;
 pub mod inference_memory;
 pub mod inspection;
@@ -14,6 +16,7 @@ pub mod memory_timeline;
 mod module_cost;
 mod module_profile;
 mod module_time;
+pub mod nvidia;
 pub mod other_load;
 pub mod peak;
 mod profile_test;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use crate::kernel::linear::linear;
+use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
 const COMPUTING: [[usize; 3]; 3] = [[256, 1024, 1024], [2048, 4096, 4096], [4096, 8192, 8192]];
@@ -15,17 +16,48 @@ const ENOUGH_S: f64 = 5e-4;
 /// Products between two synchronizations, so that a GPU computes one while the next is launched.
 const NUM_QUEUED: usize = 4;
 
-/// Floating-point operations per second of a large matrix product, of float32 rows with float32 or bfloat16 weights: the best of a
-/// few.
-pub fn product_flops_per_s(device: &Device, in_bfloat16: bool) -> f64 {
-    let dtype = if in_bfloat16 { DType::BF16 } else { DType::F32 };
-    let (shape, seconds) = fastest_product(&COMPUTING, dtype, 3, device);
-    2.0 * shape.iter().product::<usize>() as f64 / seconds
+/// The peaks of a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peaks {
+    /// [`product_flops_per_s`] with float32 weights.
+    pub flops_per_s: f64,
+    /// The same with bfloat16 weights; `None` if it was not measured.
+    pub bfloat16_flops_per_s: Option<f64>,
+    /// [`weight_bytes_per_s`].
+    pub bytes_per_s: f64,
+}
+
+impl Peaks {
+    /// Measures the peaks that a model with weights of this type can reach.
+    pub fn measure(weights: Dtype, device: &Device) -> Self {
+        let in_bfloat16 = weights == Dtype::Bfloat16;
+        Self {
+            flops_per_s: product_flops_per_s(Dtype::Float32, device),
+            bfloat16_flops_per_s: in_bfloat16.then(|| product_flops_per_s(Dtype::Bfloat16, device)),
+            bytes_per_s: weight_bytes_per_s(device),
+        }
+    }
+
+    /// The peak of products with weights of this type, and the type with which it was measured: bfloat16 or float32.
+    pub fn of_products(&self, weights: Dtype) -> (f64, Dtype) {
+        match self.bfloat16_flops_per_s {
+            Some(flops_per_s) if weights == Dtype::Bfloat16 => (flops_per_s, Dtype::Bfloat16),
+            _ => (self.flops_per_s, Dtype::Float32),
+        }
+    }
 }
 
 /// Whether the device supports bfloat16.
 pub fn has_bfloat16(device: &Device) -> bool {
     device.supports_dtype(DType::BF16)
+}
+
+/// Floating-point operations per second of a large product of float32 rows with bfloat16 weights, or with float32 weights for every
+/// other type: the best of a few.
+pub fn product_flops_per_s(weights: Dtype, device: &Device) -> f64 {
+    let dtype = if weights == Dtype::Bfloat16 { DType::BF16 } else { DType::F32 };
+    let (shape, seconds) = fastest_product(&COMPUTING, dtype, 3, device);
+    2.0 * shape.iter().product::<usize>() as f64 / seconds
 }
 
 /// Bytes per second of a product of one float32 row with a large matrix, which does little but read it: the best of a few.
@@ -65,14 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_multiplies_some_millions_a_second() {
-        let found = product_flops_per_s(&Device::flex(), false);
-        assert!(found.is_finite() && found > 1e6, "{found}");
+    fn a_device_multiplies_and_reads_some_millions_a_second() {
+        let peaks = Peaks::measure(Dtype::Bfloat16, &Device::flex());
+        for found in [peaks.flops_per_s, peaks.bfloat16_flops_per_s.expect("measured"), peaks.bytes_per_s] {
+            assert!(found.is_finite() && found > 1e6, "{found}");
+        }
     }
 
     #[test]
-    fn a_device_reads_some_megabytes_a_second() {
-        let found = weight_bytes_per_s(&Device::flex());
-        assert!(found.is_finite() && found > 1e6, "{found}");
+    fn products_of_each_type_have_their_peak() {
+        let peaks = Peaks { flops_per_s: 1.0, bfloat16_flops_per_s: Some(2.0), bytes_per_s: 3.0 };
+        assert_eq!(peaks.of_products(Dtype::Bfloat16), (2.0, Dtype::Bfloat16));
+        assert_eq!(peaks.of_products(Dtype::Float16), (1.0, Dtype::Float32));
+        let without = Peaks { bfloat16_flops_per_s: None, ..peaks };
+        assert_eq!(without.of_products(Dtype::Bfloat16), (1.0, Dtype::Float32));
     }
 }

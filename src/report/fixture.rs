@@ -308,6 +308,7 @@ pub(crate) fn profile() -> ProfileStudy {
     ProfileStudy {
         run: study(1, 1).run,
         peak_flops_per_s: 1.1e11,
+        peak_dtype: "float32".to_owned(),
         peak_bytes_per_s: 1.6e10,
         other_cpus: Some(0.01),
         energy_j: None,

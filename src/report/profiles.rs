@@ -10,13 +10,15 @@ use super::statistics;
 pub struct ProfileStudy {
     /// The build and the machine.
     pub run: RunInfo,
-    /// FLOP/s of a large float32 product, measured at the start.
+    /// FLOP/s of a large product, measured at the start.
     pub peak_flops_per_s: f64,
+    /// Type of the weights of that product.
+    pub peak_dtype: String,
     /// Bytes per second of a product that reads a large matrix, measured at the start.
     pub peak_bytes_per_s: f64,
     /// CPUs that other processes kept busy on average; `None` where the system does not report it.
     pub other_cpus: Option<f64>,
-    /// Joules of the processor during all measurements; `None` where the machine does not tell.
+    /// Joules of the processor or GPU during all measurements; `None` where the machine does not tell.
     pub energy_j: Option<f64>,
     /// The models.
     pub models: Vec<ProfiledModel>,

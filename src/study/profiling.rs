@@ -14,13 +14,14 @@ use crate::load::Precision;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::output::commit::write_file_atomically;
 use crate::profile::convention::FlopConvention;
-use crate::profile::energy::EnergyMeter;
+use crate::profile::energy::EnergyCounter;
 use crate::profile::flops::count_parameters;
 use crate::profile::matching::{Context, iso_flop_overlap};
 use crate::profile::memory_timeline::{MemoryMoment, MemoryTimeline};
 use crate::profile::other_load::OtherLoad;
+use crate::profile::peak::Peaks;
 use crate::profile::throughput::{InferenceRuns, InferenceTest};
-use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest, module_costs, peak};
+use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest, module_costs};
 use crate::report::{
     ArmKind, MemoryCurve, MemoryPoint, ModulePoint, ModuleTable, ProfileStudy, ProfiledModel, RecordError, RunInfo,
     SpeedPoint,
@@ -85,10 +86,11 @@ impl ProfilePlan {
     /// # Errors
     /// [`StudyError`], if a model cannot be grown, loaded or trained.
     pub fn run(&self, run: RunInfo, device: &Device, watch: &dyn Fn(&str)) -> Result<ProfileStudy, StudyError> {
-        let (load, energy) = (OtherLoad::start(), EnergyMeter::start());
+        let (load, counter) = (OtherLoad::start(), EnergyCounter::of(device));
+        let energy = counter.as_ref().and_then(EnergyCounter::start);
         watch("peaks");
-        let [peak_flops_per_s, peak_bytes_per_s] =
-            [peak::product_flops_per_s(device, false), peak::weight_bytes_per_s(device)];
+        let peaks = Peaks::measure(self.dtype, device);
+        let (peak_flops_per_s, peak_dtype) = peaks.of_products(self.dtype);
         let weights = MemoryWeights::untrained(self.base.clone(), STD, 1);
         let children = self.children(&weights)?;
         let mut models = Vec::new();
@@ -123,7 +125,15 @@ impl ProfilePlan {
             }
         }
         let energy_j = energy.and_then(|meter| meter.joules());
-        Ok(ProfileStudy { run, peak_flops_per_s, peak_bytes_per_s, other_cpus: load.cpus(), energy_j, models })
+        Ok(ProfileStudy {
+            run,
+            peak_flops_per_s,
+            peak_dtype: peak_dtype.to_string(),
+            peak_bytes_per_s: peaks.bytes_per_s,
+            other_cpus: load.cpus(),
+            energy_j,
+            models,
+        })
     }
 
     fn children<'a>(&self, base: &'a MemoryWeights) -> Result<Vec<Child<'a>>, StudyError> {

@@ -14,8 +14,9 @@ use crate::data::WindowOrder;
 use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan};
 use crate::model::AnyDecoder;
+use crate::profile::device_memory;
 use crate::profile::flops::train_flops;
-use crate::profile::heap::peak_bytes;
+use crate::profile::heap;
 use crate::profile::memory::{kv_cache_bytes, weight_bytes};
 use crate::profile::other_load::OtherLoad;
 use crate::report::{
@@ -204,7 +205,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
         id: UnitId,
         watch: &mut impl FnMut(Progress<'_>),
     ) -> Result<UnitRecord, StudyError> {
-        let (result, train_peak_bytes) = peak_bytes(self.device, || self.seed_run(spec, id.seed, watch));
+        let (result, train_peak_bytes) = device_memory::peak_bytes(self.device, || self.seed_run(spec, id.seed, watch));
         let (run, expert_load) = result?;
         Ok(UnitRecord { key: id.key, arm: id.arm, run, train_peak_bytes, expert_load })
     }
@@ -227,7 +228,7 @@ impl<'a, S: WeightSource> Runner<'a, S> {
                 let index = (round + turn) % specs.len();
                 let model = load_grown(self.base, &specs[index], settings.seeds[0], *dtype, self.device)?;
                 let (timings, working) = &mut timed[index];
-                let ((), peak) = peak_bytes(self.device, || time_once(&model, timings, self.device));
+                let ((), peak) = heap::peak_bytes(self.device, || time_once(&model, timings, self.device));
                 *working = (*working).max(peak);
             }
             rounds.push(TimingRound { other_load_cpus: load.cpus() });

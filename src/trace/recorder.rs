@@ -44,8 +44,8 @@ pub struct MemorySample {
     pub gradient_bytes: u64,
 }
 
-/// Bytes in use now, and the most since the last call.
-pub type MemoryProbe = fn() -> [u64; 2];
+/// Bytes of a device in use now, and the most since the last call.
+pub type MemoryProbe = fn(&Device) -> [u64; 2];
 
 struct Recorder {
     start: Instant,
@@ -203,7 +203,7 @@ impl Recorder {
     /// Takes a sample of memory, if there is a probe.
     fn sample(&mut self) {
         let Some(probe) = self.probe else { return };
-        let (at_ns, [live_bytes, peak_bytes]) = (self.now_ns(), probe());
+        let (at_ns, [live_bytes, peak_bytes]) = (self.now_ns(), probe(&self.device));
         let gradient_bytes = 4 * self.num_gradients;
         self.samples.push(MemorySample { at_ns, live_bytes, peak_bytes, gradient_bytes });
     }

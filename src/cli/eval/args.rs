@@ -15,13 +15,14 @@ use crate::eval::{Limit, Limits, Seeds};
 ///
 /// Tasks, prompts, examples, metrics and results are those of lm-evaluation-harness 0.4.13, and so are the names of options; both
 /// --num-fewshot and --num_fewshot are understood. Options of grow (--dus, --moe, ...) grow the model first. docs/evaluation.md
-/// lists the tasks and the layouts of their data.
+/// describes the layouts of the data.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct EvalArgs {
     /// The model: a Hugging Face directory, a .gguf file, or an id on the hub
+    #[arg(required = false, default_value_if("tasks", "list", ""))]
     pub model: String,
-    /// Tasks and groups: arc_challenge, hellaswag, mmlu, openllm
+    /// Tasks and groups: arc_challenge, hellaswag, mmlu, openllm; list shows all
     ///
     /// Separated by commas or spaces; patterns such as mmlu_* are understood. openllm (or h6) runs arc_challenge, hellaswag, mmlu,
     /// truthfulqa_mc2, winogrande and gsm8k with the leaderboard's 25, 10, 5, 0, 5, 5 examples; mmlu_stem and the other categories, and each subject, as mmlu_anatomy, can be named too.

@@ -17,13 +17,25 @@ use super::{console, hub, interrupt, output, run_info};
 use crate::error::{FileError, FileFault, cut};
 use crate::eval::{
     AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite,
-    SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
+    SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
 };
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::upscale::{Growth, LoadedModel};
 use crate::weights::WeightSource;
+
+/// A line for each task and group, or an array of objects.
+fn list_of_tasks(as_json: bool) -> String {
+    let names = task_names();
+    if as_json {
+        let objects: Vec<Value> =
+            names.iter().map(|(name, what)| json!({ "name": name, "description": what })).collect();
+        return format!("{:#}\n", json!(objects));
+    }
+    let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    names.iter().map(|(name, what)| format!("{name:width$}  {what}\n")).collect()
+}
 
 /// Evaluates a model.
 ///
@@ -32,6 +44,9 @@ use crate::weights::WeightSource;
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     let start = (SystemTime::now(), Instant::now());
     let names: Vec<String> = args.tasks.iter().map(|name| name.trim().to_owned()).collect();
+    if names == ["list"] {
+        return output::print(&list_of_tasks(args.json));
+    }
     let selection = Selection::new(&names, args.num_fewshot)?;
     if let Some(directory) = args.data_dir.as_deref().filter(|directory| !directory.is_dir()) {
         let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };

@@ -9,6 +9,7 @@ use clap::{Arg, Args};
 use super::super::failure::Failure;
 use super::super::model::ModelArgs;
 use super::super::values::not_negative;
+use super::escape::unescaped;
 use crate::generate::{MAX_SEQUENCES, Sampling, SamplingFault, SamplingFields, fresh_seed};
 
 /// Tokens of a completion, unless the command line says otherwise.
@@ -30,14 +31,22 @@ pub struct GenerateArgs {
     /// The prompt
     #[arg(short = 'p', long, value_name = "TEXT", help_heading = "Prompt")]
     pub prompt: Option<String>,
+    /// Replace escapes in the prompt of -p, as llama-cli does
+    ///
+    /// They are \n, \r, \t, \', \", \\ and \xHH, a byte.
+    #[arg(short = 'e', long, requires = "prompt", help_heading = "Prompt")]
+    pub escape: bool,
     /// A file with the prompt
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Prompt")]
     pub file: Option<PathBuf>,
     /// The prompt is a user's message; without one, a chat of several turns
     ///
     /// The turns are read from a terminal only.
-    #[arg(long, help_heading = "Prompt")]
+    #[arg(long, conflicts_with = "no_conversation", help_heading = "Prompt")]
     pub chat: bool,
+    /// The prompt is a text to continue, for command lines of llama.cpp: so it is without --chat
+    #[arg(long, hide = true)]
+    pub no_conversation: bool,
     /// The system message of a chat
     #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]
     pub system_prompt: Option<String>,
@@ -116,7 +125,8 @@ pub struct GenerateArgs {
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 15] = [
+    const RARE: [&str; 16] = [
+        "escape",
         "file",
         "samples",
         "system_prompt",
@@ -158,7 +168,7 @@ impl GenerateArgs {
     /// If there is none, or it cannot be read.
     pub(super) fn input(&self) -> Result<Input, Failure> {
         if let Some(prompt) = &self.prompt {
-            return Ok(Input::Text(prompt.clone()));
+            return Ok(Input::Text(if self.escape { unescaped(prompt)? } else { prompt.clone() }));
         }
         if let Some(file) = &self.file {
             return Ok(Input::Text(fs::read_to_string(file).map_err(Failure::reading(file))?));

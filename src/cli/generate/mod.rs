@@ -1,6 +1,7 @@
 //! `generate`: text from a prompt, and chats on a terminal.
 
 mod args;
+mod escape;
 mod printer;
 mod routing;
 mod session;

@@ -20,11 +20,13 @@ use crate::bench::{BenchError, Pools, Subject, Target, Test, TestCase};
 use crate::device::{Device, device};
 use crate::load::Precision;
 use crate::model::AnyDecoder;
-use crate::profile::energy::EnergyMeter;
+use crate::profile::energy::EnergyCounter;
 use crate::profile::flops::count_parameters;
 use crate::profile::memory_report::MemoryReport;
+use crate::profile::peak::Peaks;
 use crate::profile::throughput::InferenceTest;
-use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest, peak};
+use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest};
+use crate::weights::Dtype;
 
 /// Prints the profile of every test.
 ///
@@ -48,6 +50,7 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let profiled = |case: &TestCase| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
+        peak_flops_per_s: None,
         energy_j: None,
         memory: args.memory.then(|| MemoryReport::foreseen(&shape.config, shape.weight_bytes, profile_test(case))),
         profile: ModuleProfile::counted(&shape.config, profile_test(case), counting),
@@ -62,6 +65,7 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         flop_convention: counting.convention,
         flops_per_mac: counting.flops_per_mac,
         peak_flops_per_s: None,
+        peak_bfloat16_flops_per_s: None,
         peak_bytes_per_s: None,
         tests: cases.iter().map(profiled).collect(),
     })
@@ -82,8 +86,7 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let precision = args.dtype.map(|dtype| Precision::Float(dtype.dtype()));
     let target = Target::new(subject, precision, cases, &device)?;
     let parameters = count_parameters(target.config());
-    let [peak_flops_per_s, peak_bytes_per_s] =
-        [peak::product_flops_per_s(&device, false), peak::weight_bytes_per_s(&device)];
+    let peaks = Peaks::measure(product_dtype(target.precision()), &device);
     Ok(Record {
         model: opened.full_name(&grown),
         device: args.device.clone(),
@@ -93,10 +96,20 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         weight_bytes: target.weights().size_bytes(),
         flop_convention: args.convention.convention(),
         flops_per_mac: args.flops_per_mac,
-        peak_flops_per_s: Some(peak_flops_per_s),
-        peak_bytes_per_s: Some(peak_bytes_per_s),
-        tests: timed(args, cases, &target, &device)?,
+        peak_flops_per_s: Some(peaks.flops_per_s),
+        peak_bfloat16_flops_per_s: peaks.bfloat16_flops_per_s,
+        peak_bytes_per_s: Some(peaks.bytes_per_s),
+        tests: timed(args, cases, &target, &peaks, &device)?,
     })
+}
+
+/// The type of the weights in products; those of blocks are compared with float32.
+fn product_dtype(precision: Precision) -> Dtype {
+    match precision {
+        Precision::Float(dtype) => dtype,
+        Precision::Mixed => Dtype::Bfloat16,
+        Precision::Blocks(_) => Dtype::Float32,
+    }
 }
 
 /// Inference first, then training, which loads the model in float32.
@@ -104,18 +117,23 @@ fn timed(
     args: &ProfileArgs,
     cases: &[TestCase],
     target: &Target<'_>,
+    peaks: &Peaks,
     device: &Device,
 ) -> Result<Vec<TestRecord>, Failure> {
     let tell = |case: &TestCase| console::detail(format_args!("{}: {} repetitions", case.name(), args.repetitions));
-    let record = |case: &TestCase, profile, energy: Option<EnergyMeter>, memory| TestRecord {
+    let counter = EnergyCounter::of(device);
+    let start_energy = || counter.as_ref().and_then(EnergyCounter::start);
+    let record = |case: &TestCase, dtype, profile, energy_j, memory| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
-        energy_j: energy.and_then(|meter| meter.joules()),
+        peak_flops_per_s: Some(peaks.of_products(dtype).0),
+        energy_j,
         memory,
         profile,
     };
     let mut tests = Vec::new();
     let mut model: Option<AnyDecoder> = None;
+    let dtype = product_dtype(target.precision());
     let bytes = bytes_per_weight(target.config(), target.precision(), target.weights().unshared_bytes());
     for case in cases {
         if let ProfileTest::Inference(test) = profile_test(case) {
@@ -124,11 +142,12 @@ fn timed(
                 Some(model) => model,
                 None => model.insert(target.load(device)?),
             };
-            let (counting, energy) = (args.counting(bytes), EnergyMeter::start());
+            let (counting, energy) = (args.counting(bytes), start_energy());
             let profile = ModuleProfile::measured(model, test, counting, args.repetitions, device);
+            let energy_j = energy.and_then(|meter| meter.joules());
             let weight_bytes = model.footprint().size_bytes();
             let measure = || MemoryReport::of_inference(model, weight_bytes, test, device);
-            tests.push(record(case, profile, energy, args.memory.then(measure)));
+            tests.push(record(case, dtype, profile, energy_j, args.memory.then(measure)));
         }
     }
     drop(model);
@@ -139,9 +158,10 @@ fn timed(
         if let ProfileTest::Training { batch_size, seq_length } = profile_test(case) {
             tell(case);
             let loaded = model.take().map_or_else(|| target.load_to_train(device), Ok)?;
-            let (sizes, energy) = ([batch_size, seq_length], EnergyMeter::start());
+            let (sizes, energy) = ([batch_size, seq_length], start_energy());
             let trained = ModuleProfile::measured_training(loaded, sizes, counting, args.repetitions, device);
             let (profile, mut trained) = trained.map_err(BenchError::Train)?;
+            let energy_j = energy.and_then(|meter| meter.joules());
             let memory = match args.memory {
                 true => {
                     let (report, after) =
@@ -152,7 +172,7 @@ fn timed(
                 false => None,
             };
             model = Some(trained);
-            tests.push(record(case, profile, energy, memory));
+            tests.push(record(case, Dtype::Float32, profile, energy_j, memory));
         }
     }
     Ok(tests)

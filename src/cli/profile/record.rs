@@ -17,8 +17,10 @@ pub(super) struct Record {
     pub weight_bytes: u64,
     pub flop_convention: FlopConvention,
     pub flops_per_mac: u8,
-    /// Measured before the tests; null in a dry run.
+    /// Of products with float32 weights; all peaks are measured before the tests and null in a dry run.
     pub peak_flops_per_s: Option<f64>,
+    /// Of products with bfloat16 weights; null if no test has them.
+    pub peak_bfloat16_flops_per_s: Option<f64>,
     pub peak_bytes_per_s: Option<f64>,
     pub tests: Vec<TestRecord>,
 }
@@ -28,7 +30,10 @@ pub(super) struct Record {
 pub(super) struct TestRecord {
     pub test: String,
     pub batch_size: usize,
-    /// Joules of the processor during all repetitions; null where the machine does not tell, and in a dry run.
+    /// The peak of products with weights of the test's type, of float32 ones for quantized weights; null in a dry run.
+    pub peak_flops_per_s: Option<f64>,
+    /// Joules of the processor or GPU during all repetitions and the one before them; null where no counter can be read, and in a
+    /// dry run.
     pub energy_j: Option<f64>,
     /// Null without `--memory`.
     pub memory: Option<MemoryReport>,

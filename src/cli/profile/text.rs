@@ -2,6 +2,7 @@
 
 use super::super::output::{aligned, operations, short_count, size};
 use super::record::{Record, TestRecord};
+use crate::device::is_cpu;
 use crate::profile::ModuleRow;
 use crate::profile::convention::FlopConvention;
 use crate::profile::memory_report::MemoryReport;
@@ -16,16 +17,21 @@ pub(super) fn of(record: &Record) -> String {
         short_count(record.active_parameters.into()),
         size(record.weight_bytes),
     );
+    let giga = |rate: f64| format!("{:.1} G", rate / 1e9);
     text += &match (record.peak_flops_per_s, record.peak_bytes_per_s) {
-        (Some(flops), Some(bytes)) => format!(
-            "; {device}, {n_threads} threads\nmeasured peaks: {:.1} GFLOP/s in float32 products, {:.1} GB/s of weights\n",
-            flops / 1e9,
-            bytes / 1e9
-        ),
+        (Some(flops), Some(bytes)) => {
+            let bfloat16 = record.peak_bfloat16_flops_per_s;
+            let bfloat16 = bfloat16.map_or_else(String::new, |flops| format!(", {}FLOP/s in bfloat16", giga(flops)));
+            format!(
+                "; {device}, {n_threads} threads\nmeasured peaks: {}FLOP/s in float32 products{bfloat16}, {}B/s of weights\n",
+                giga(flops),
+                giga(bytes)
+            )
+        }
         _ => "\n".to_owned(),
     };
     text += &format!("{}: {}\n", unit(record), convention(record.flop_convention));
-    for TestRecord { test, profile, batch_size, energy_j, memory } in &record.tests {
+    for tested @ TestRecord { test, profile, batch_size, energy_j, memory, .. } in &record.tests {
         let total = &profile.total;
         text += &format!("\n{test}, {batch_size} sequence{}: ", if *batch_size == 1 { "" } else { "s" });
         text += &match total.time_s {
@@ -37,13 +43,14 @@ pub(super) fn of(record: &Record) -> String {
             ),
         };
         let mut rows = vec![heading(total, record)];
-        rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, total, record)));
+        rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, tested, record)));
         text += &aligned(&rows);
-        text += &energy_j.map_or_else(String::new, |joules| format!("energy of the processor: {joules:.1} J\n"));
+        let measured = if is_cpu(device) { "processor" } else { "GPU" };
+        text += &energy_j.map_or_else(String::new, |joules| format!("energy of the {measured}: {joules:.1} J\n"));
         text += &memory.as_ref().map_or_else(String::new, |report| format!("\n{}", memory_table(report)));
     }
     if record.peak_flops_per_s.is_some() && record.tests.iter().all(|test| test.energy_j.is_none()) {
-        text += "\nenergy: unknown, this machine has no counter that may be read\n";
+        text += "\nenergy: not available, no counter of this device can be read\n";
     }
     text
 }
@@ -73,7 +80,8 @@ fn heading(total: &ModuleRow, record: &Record) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
+fn cells(row: &ModuleRow, tested: &TestRecord, record: &Record) -> Vec<String> {
+    let total = &tested.profile.total;
     let or_dash = |number: f64, shown: fn(u128) -> String| {
         if number == 0.0 { "-".to_owned() } else { shown(number as u128) }
     };
@@ -92,7 +100,7 @@ fn cells(row: &ModuleRow, total: &ModuleRow, record: &Record) -> Vec<String> {
     cells.extend([percent(row.flops / total.flops), or_dash(row.bytes, size)]);
     if let (Some(time_s), Some(total_s)) = (row.time_s, total.time_s) {
         // A peak counts multiply-adds as two.
-        let peak_flops = record.peak_flops_per_s.map(|peak| peak * f64::from(record.flops_per_mac) / 2.0);
+        let peak_flops = tested.peak_flops_per_s.map(|peak| peak * f64::from(record.flops_per_mac) / 2.0);
         cells.extend([
             format!("{:.3}", 1e3 * time_s),
             percent(time_s / total_s),

@@ -32,7 +32,7 @@ use crate::profile::system_memory::{peak_rss_bytes, rss_bytes};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::Dpo;
 use crate::upscale::{Growth, Request, Sources, parents};
-use crate::weights::WeightSource;
+use crate::weights::{Dtype, WeightSource};
 
 /// A base to train, and its checked output.
 pub(super) struct Opened<'a> {
@@ -252,7 +252,8 @@ impl<'a> Opened<'a> {
         if let Some(tflops) = self.args.peak_tflops {
             return tflops * 1e12;
         }
-        let peak = product_flops_per_s(&job.device, job.settings.bf16);
+        let dtype = if job.settings.bf16 { Dtype::Bfloat16 } else { Dtype::Float32 };
+        let peak = product_flops_per_s(dtype, &job.device);
         console::detail(format_args!("the device multiplies at {:.3} TFLOP/s", peak / 1e12));
         peak
     }

@@ -24,8 +24,8 @@ fn an_unknown_device_is_refused_with_those_of_the_build() {
 fn present() -> Vec<(String, Device)> {
     let names = compiled_devices().into_iter().map(|name| name.trim_end_matches("[:N]").to_owned());
     let opened = names.filter(|name| name != "flex").filter_map(|name| {
-        let device = opened(constructor(&name).expect("a name of this build"));
-        device.inspect_err(|reason| eprintln!("{name} is not present: {reason}")).ok().map(|device| (name, device))
+        let device = opened(&name, constructor(&name).expect("a name of this build"));
+        device.inspect_err(|error| eprintln!("{error}")).ok().map(|device| (name, device))
     });
     opened.collect()
 }

@@ -12,5 +12,5 @@ mod winogrande;
 
 pub use doc::{Doc, Key, Question};
 pub(super) use mmlu::is_mmlu_subject;
-pub use selection::{Chosen, Group, Selection, names};
+pub use selection::{Chosen, Group, Selection, task_names};
 pub use task::{FewShots, Filter, Generation, Metric, Sampler, Task};

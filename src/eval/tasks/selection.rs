@@ -58,7 +58,7 @@ pub struct Selection {
 }
 
 /// All names, with a short description.
-pub fn names() -> Vec<(String, &'static str)> {
+pub fn task_names() -> Vec<(String, &'static str)> {
     let mut names = vec![
         ("openllm".to_owned(), "the Open LLM Leaderboard (H6): the tasks below with 25, 10, 5, 0, 5, 5 examples"),
         ("h6".to_owned(), "the same"),
@@ -151,7 +151,7 @@ impl Selection {
 fn expand(name: &str) -> Vec<String> {
     let is_pattern = name.contains(['*', '?']);
     let pattern = Pattern::new(name).ok().filter(|_| is_pattern);
-    let tasks = names().into_iter().map(|(name, _)| name).filter(|name| task(name).is_some());
+    let tasks = task_names().into_iter().map(|(name, _)| name).filter(|name| task(name).is_some());
     let matching: Vec<String> =
         tasks.filter(|task| pattern.as_ref().is_some_and(|pattern| pattern.matches(task))).collect();
     if matching.is_empty() { vec![name.to_owned()] } else { matching }
@@ -173,7 +173,7 @@ fn task(name: &str) -> Option<Task> {
 
 /// The names for a message, without the subjects of MMLU.
 fn known() -> String {
-    let names = names().into_iter().map(|(name, _)| name).filter(|name| !name.starts_with("mmlu_"));
+    let names = task_names().into_iter().map(|(name, _)| name).filter(|name| !name.starts_with("mmlu_"));
     format!("{}, mmlu_anatomy and so on", names.collect::<Vec<_>>().join(", "))
 }
 

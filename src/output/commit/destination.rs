@@ -55,8 +55,8 @@ impl Destination {
     /// is to be replaced with their receipt; `watch` receives the size of each chunk read.
     ///
     /// # Errors
-    /// [`OutputError::Exists`], [`OutputError::NotOurs`], [`OutputError::Modified`], [`OutputError::Receipt`],
-    /// [`OutputError::File`].
+    /// [`OutputError::Exists`], [`OutputError::NamedAsFile`], [`OutputError::NotOurs`], [`OutputError::Modified`],
+    /// [`OutputError::Receipt`], [`OutputError::File`].
     pub fn check(
         disk: &dyn Disk,
         path: &Path,
@@ -69,7 +69,14 @@ impl Destination {
             return Err(exists());
         }
         match disk.stat(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(destination(Found::Nothing)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match path.extension() {
+                    Some(extension) if extension == "gguf" || extension == "safetensors" => {
+                        Err(OutputError::NamedAsFile { path: path.to_owned() })
+                    }
+                    _ => Ok(destination(Found::Nothing)),
+                };
+            }
             Err(error) => return Err(FileError::io(path)(error).into()),
             Ok(stat) if stat.kind != Kind::Directory => return Err(exists()),
             Ok(_) => {}
