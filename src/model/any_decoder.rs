@@ -136,6 +136,11 @@ impl AnyDecoder {
         either!(self, decoder => decoder.adapter())
     }
 
+    /// Whether the adapter, if there is one, has updates of experts.
+    pub fn adapts_experts(&self) -> bool {
+        either!(self, decoder => decoder.adapts_experts())
+    }
+
     /// A copy of the weights, as a source for growth and for writing, with the updates of an adapter.
     pub fn to_weights(&self) -> MemoryWeights {
         either!(self, decoder => decoder.to_weights())

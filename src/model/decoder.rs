@@ -177,6 +177,12 @@ impl<F: FeedForward> Decoder<F> {
         Some(LoraAdapter::new(config, &self.config, updates.collect()).expect("it was checked when it was attached"))
     }
 
+    /// Whether the adapter, if there is one, has updates of experts.
+    pub fn adapts_experts(&self) -> bool {
+        let is_expert = |id: &TensorId| matches!(id, TensorId::Layer(_, LayerTensor::Expert(..)));
+        TensorId::all(&self.config).into_iter().filter(is_expert).any(|id| self.lora_of(id).is_some())
+    }
+
     fn adapted(self, adapter: Option<&LoraAdapter>) -> Self {
         let layers = self.layers.into_iter().enumerate();
         let lm_head = self.lm_head.map(|head| head.adapted(update_of(adapter, TensorId::LmHead)));

@@ -153,6 +153,7 @@ impl MemoryCase {
                     accumulates: false,
                     is_mixed: update == Update::Mixed,
                     recomputes: update == Update::Recomputed,
+                    adapts_experts: model.adapts_experts(),
                 };
                 let found = TrainingMemory::foresee(model.config(), shape);
                 let (measured, _) = MemoryTimeline::of_training(model, [weight_bytes, num_trained], sizes, &device)?;

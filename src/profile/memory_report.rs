@@ -81,6 +81,7 @@ fn trained(
         accumulates: false,
         is_mixed: false,
         recomputes: false,
+        adapts_experts: false,
     };
     TrainingMemory::foresee(config, shape).into()
 }

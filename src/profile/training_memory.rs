@@ -29,6 +29,8 @@ pub struct TrainingShape {
     pub is_mixed: bool,
     /// Whether layers keep their inputs only.
     pub recomputes: bool,
+    /// Whether experts have adapters.
+    pub adapts_experts: bool,
 }
 
 /// The parts of the peak, in bytes.
@@ -49,10 +51,11 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// Foresees a run.
     ///
-    /// A pass is at its peak either before its first gradient, when all activations are kept, or after its last, when all gradients
-    /// are. A layer keeps, per token, `4·hidden_size + 2·(heads + kv_heads)·head_dim + 3·intermediate_size` numbers: inputs of
-    /// norms and products, rotated queries and keys, values, the output of attention, gate, up and their product. An expert keeps
-    /// gate and up, and its product is computed again.
+    /// A pass is at its peak before its first gradient, when all activations are kept, or in the gradient of its first layer, when
+    /// nearly all gradients are, or at its end, when those of tied weights are added. A layer keeps, per token,
+    /// `4·hidden_size + 2·(heads + kv_heads)·head_dim + 3·intermediate_size` numbers: inputs of norms and products, rotated queries and
+    /// keys, values, the output of attention, gate, up and their product. An expert keeps gate and up, and its product is computed
+    /// again; with an adapter it also keeps its input, product and output.
     ///
     /// # Panics
     /// If a count reaches `2^128`.
@@ -61,33 +64,39 @@ impl TrainingMemory {
         let trained = product([num_trained.into(), FLOAT_BYTES.into()]);
         let num_tokens = u128::from(num_tokens);
         let layers = config.num_hidden_layers as u128;
-        let layer = product([layer_numbers(config), num_tokens, FLOAT_BYTES.into()]);
-        let input = product([config.hidden_size as u128, num_tokens, FLOAT_BYTES.into()]);
+        let of_tokens = |numbers: u128| product([numbers, num_tokens, FLOAT_BYTES.into()]);
+        let layer = of_tokens(layer_numbers(config, shape.adapts_experts));
+        let backward = of_tokens(backward_numbers(config));
+        let input = of_tokens(config.hidden_size as u128);
         let matrices = u128::from(count_parameters(config).total);
         let rounded = if shape.is_mixed { product([matrices, HALF_BYTES.into()]) } else { 0 };
-        let (kept, rounded) = match shape.recomputes {
-            true => (layers * input + layer, rounded / layers.max(1)),
-            false => (layers * layer, rounded),
-        };
+        let rounded_of_layer = rounded / layers.max(1);
         let tokens_of_chunk = tokens_of_chunk(usize::try_from(num_tokens).unwrap_or(usize::MAX), config.vocab_size);
         let logits = product([tokens_of_chunk as u128, config.vocab_size as u128, FLOAT_BYTES.into()]);
         // Of the loss or the layer whose gradient is computed, and of the states around the layers.
-        let temporaries = layer.max(logits) + 4 * input;
-        let before = kept + rounded + temporaries;
+        let before = 4 * input
+            + match shape.recomputes {
+                true => layers * input + logits.max(layer + backward + rounded_of_layer),
+                false => layers * layer + logits.max(backward) + rounded,
+            };
         let tied = if config.tie_word_embeddings {
             product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]).min(trained)
         } else {
             0
         };
-        let after = trained + tied;
+        let candidates = [(0, before), (trained, layer + backward + input + rounded_of_layer), (trained + tied, 0)];
+        let [first, others @ ..] = candidates;
+        let highest = |a: (u128, u128), b: (u128, u128)| if b.0 + b.1 > a.0 + a.1 { b } else { a };
+        let (of_pass, activations) = others.into_iter().fold(first, highest);
         let earlier = if shape.accumulates { trained } else { 0 };
         let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
         Self {
             weights: weight_bytes,
             moments: bytes(2 * trained),
-            gradients: bytes(earlier + if after > before { after } else { 0 }),
-            activations: bytes(if after > before { 0 } else { before }),
-            scratch: SCRATCH_BYTES,
+            gradients: bytes(earlier + of_pass),
+            activations: bytes(activations),
+            // The allocator keeps the blocks of the loss while the layers are computed, or the reverse.
+            scratch: SCRATCH_BYTES + bytes(logits.min(backward)),
         }
     }
 
@@ -107,7 +116,7 @@ impl From<TrainingMemory> for MemoryMoment {
 }
 
 /// Numbers that a layer keeps for each token.
-fn layer_numbers(config: &DecoderConfig) -> u128 {
+fn layer_numbers(config: &DecoderConfig, adapts_experts: bool) -> u128 {
     let [hidden, intermediate, heads, kv_heads, head_dim] = [
         config.hidden_size,
         config.intermediate_size,
@@ -118,9 +127,22 @@ fn layer_numbers(config: &DecoderConfig) -> u128 {
     .map(|size| size as u128);
     let mlp = match config.moe {
         None => 3 * intermediate,
-        Some(moe) => 2 * moe.num_experts_per_tok as u128 * intermediate + 4 * moe.num_local_experts as u128,
+        Some(moe) => {
+            let of_adapter = if adapts_experts { intermediate + 2 * hidden } else { 0 };
+            moe.num_experts_per_tok as u128 * (2 * intermediate + of_adapter) + 4 * moe.num_local_experts as u128
+        }
     };
     4 * hidden + 2 * (heads + kv_heads) * head_dim + heads + mlp
+}
+
+/// Numbers for each token that the gradient of a layer takes meanwhile: of gate and up, or, for each visit to an expert, of
+/// its input, its output, gate, up and the product that is computed again.
+fn backward_numbers(config: &DecoderConfig) -> u128 {
+    let [hidden, intermediate] = [config.hidden_size, config.intermediate_size].map(|size| size as u128);
+    match config.moe {
+        None => 2 * intermediate,
+        Some(moe) => moe.num_experts_per_tok as u128 * (3 * intermediate + 2 * hidden),
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +156,7 @@ mod tests {
         accumulates: false,
         is_mixed: false,
         recomputes: false,
+        adapts_experts: false,
     };
 
     /// Peaks of the resident set of `deepwide train` and of `--gradient-checkpointing` on the built-in base, two updates of eight

@@ -24,6 +24,7 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
             accumulates: settings.batch_size * longest > num_tokens,
             is_mixed: settings.bf16,
             recomputes: job.gradient_checkpointing,
+            adapts_experts: model.adapts_experts(),
         },
     );
     let parts = [
