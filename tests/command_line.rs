@@ -158,4 +158,6 @@ fn a_command_line_of_llama_cli_generates_the_same_text() {
     let note = run(&words);
     assert!(String::from_utf8_lossy(&note.stderr).contains("--n-gpu-layers 99 has no effect"));
     assert_eq!(run(&["generate", "-p", "a"]).status.code(), Some(2), "there is no model");
+    let without_chat = run(&["generate", base, "-p", "a", "-no-cnv", "-sys", "b"]);
+    assert_eq!(without_chat.status.code(), Some(2), "a system prompt is for a chat");
 }

@@ -204,12 +204,12 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// The statement before the first record. A number that may be missing is an integer.
+/// The statement before the first record. A number that may be missing is an integer, or joules.
 fn create_table(fields: &[(String, Value)]) -> String {
     let column = |(name, value): &(String, Value)| {
         let affinity = match value {
             Value::String(_) => "TEXT",
-            value if value.is_f64() => "REAL",
+            value if value.is_f64() || name.ends_with("_j") => "REAL",
             _ => "INTEGER",
         };
         format!("  {name} {affinity}")

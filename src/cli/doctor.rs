@@ -73,23 +73,19 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
 /// Tries a device, the first of its kind, and measures its peaks. One that cannot be measured does not hide the others.
 fn examine(name: &str) -> DeviceRecord {
     let name = name.trim_end_matches("[:N]").to_owned();
-    let mut record = DeviceRecord { device: name.clone(), ..DeviceRecord::default() };
     let device = match device(&name) {
         Ok(device) => device,
-        Err(error) => return DeviceRecord { fault: Some(error.to_string()), ..record },
+        Err(error) => return DeviceRecord { device: name, fault: Some(error.to_string()), ..DeviceRecord::default() },
     };
-    let mut measured = |peak: &dyn Fn() -> f64| match attempt(&name, peak) {
-        Ok(peak) => Some(peak),
-        Err(error) => {
-            record.fault.get_or_insert(error.to_string());
-            None
-        }
-    };
+    let mut faults = Vec::new();
+    let mut measured =
+        |peak: &dyn Fn() -> f64| attempt(&name, peak).map_err(|error| faults.push(error.to_string())).ok();
     let peak_flops_per_s = measured(&|| peak::product_flops_per_s(Dtype::Float32, &device));
     let bfloat16 = || measured(&|| peak::product_flops_per_s(Dtype::Bfloat16, &device));
     let peak_bfloat16_flops_per_s = peak::has_bfloat16(&device).then(bfloat16).flatten();
     let peak_bytes_per_s = measured(&|| peak::weight_bytes_per_s(&device));
-    DeviceRecord { peak_flops_per_s, peak_bfloat16_flops_per_s, peak_bytes_per_s, ..record }
+    let fault = faults.into_iter().next();
+    DeviceRecord { device: name, fault, peak_flops_per_s, peak_bfloat16_flops_per_s, peak_bytes_per_s }
 }
 
 fn as_text(record: &Record) -> String {

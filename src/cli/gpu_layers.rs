@@ -8,7 +8,7 @@ use super::console;
 #[derive(Debug, Clone, Args)]
 pub struct GpuLayersArgs {
     /// Layers on the GPU, for command lines of llama.cpp: --device says where to compute
-    #[arg(long, alias = "gpu-layers", value_name = "N", hide = true)]
+    #[arg(long, alias = "gpu-layers", value_name = "N", allow_hyphen_values = true, hide = true)]
     pub n_gpu_layers: Option<String>,
 }
 

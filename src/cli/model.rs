@@ -51,7 +51,7 @@ pub struct ModelArgs {
     /// How weights are loaded, and where.
     #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
-    /// llama.cpp's place of layers.
+    /// llama.cpp's `-ngl`, accepted and ignored.
     #[command(flatten)]
     pub gpu_layers: GpuLayersArgs,
     /// An adapter for the model.

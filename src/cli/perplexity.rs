@@ -65,7 +65,7 @@ pub struct PerplexityArgs {
     #[arg(long, default_value = "flex")]
     pub device: String,
 
-    /// llama.cpp's place of layers.
+    /// llama.cpp's `-ngl`, accepted and ignored.
     #[command(flatten)]
     pub gpu_layers: GpuLayersArgs,
     /// An adapter for the model.

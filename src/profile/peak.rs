@@ -30,7 +30,7 @@ pub struct Peaks {
 impl Peaks {
     /// Measures the peaks that a model with weights of this type can reach.
     pub fn measure(weights: Dtype, device: &Device) -> Self {
-        let in_bfloat16 = weights == Dtype::Bfloat16;
+        let in_bfloat16 = weights == Dtype::Bfloat16 && has_bfloat16(device);
         Self {
             flops_per_s: product_flops_per_s(Dtype::Float32, device),
             bfloat16_flops_per_s: in_bfloat16.then(|| product_flops_per_s(Dtype::Bfloat16, device)),

@@ -11,7 +11,7 @@ use crate::kernel::linear_cross_entropy::tokens_of_chunk;
 const FLOAT_BYTES: u64 = 4;
 /// Size of a bfloat16.
 const HALF_BYTES: u64 = 2;
-/// Packed panels of products and freed blocks that the allocator keeps, as measured.
+/// Packed panels of products and small freed blocks that the allocator keeps, as measured.
 const SCRATCH_BYTES: u64 = 16 << 20;
 
 /// The settings on which the memory of a run depends, besides its config.
@@ -44,18 +44,19 @@ pub struct TrainingMemory {
     pub gradients: u64,
     /// Activations that are kept, and the temporaries of one layer or of the loss.
     pub activations: u64,
-    /// Scratch space of products and of the allocator.
+    /// Packed panels of products, and freed blocks that the allocator keeps.
     pub scratch: u64,
 }
 
 impl TrainingMemory {
     /// Foresees a run.
     ///
-    /// A pass is at its peak before its first gradient, when all activations are kept, or in the gradient of its first layer, when
-    /// nearly all gradients are, or at its end, when those of tied weights are added. A layer keeps, per token,
-    /// `4·hidden_size + 2·(heads + kv_heads)·head_dim + 3·intermediate_size` numbers: inputs of norms and products, rotated queries and
-    /// keys, values, the output of attention, gate, up and their product. An expert keeps gate and up, and its product is computed
-    /// again; with an adapter it also keeps its input, product and output.
+    /// A pass is at its peak when all activations are kept and only the head has its gradient, or in the gradient of its first
+    /// layer, when nearly all gradients exist, or at its end, when those of tied weights are added. A layer keeps, per token,
+    /// `4·hidden_size + 2·(heads + kv_heads)·head_dim + 3·intermediate_size` numbers: inputs of norms and products, rotated queries
+    /// and keys, values, the output of attention, gate, up and their product. An expert keeps gate and up, and its product is
+    /// computed again; with an adapter it also keeps its input, product and output. Of several groups of parameters of which some
+    /// are frozen, the head counts as frozen.
     ///
     /// # Panics
     /// If a count reaches `2^128`.
@@ -66,9 +67,13 @@ impl TrainingMemory {
         let layers = config.num_hidden_layers as u128;
         let of_tokens = |numbers: u128| product([numbers, num_tokens, FLOAT_BYTES.into()]);
         let layer = of_tokens(layer_numbers(config, shape.adapts_experts));
-        let backward = of_tokens(backward_numbers(config));
+        let backward = of_tokens(backward_numbers(config, shape.adapts_experts));
         let input = of_tokens(config.hidden_size as u128);
         let matrices = u128::from(count_parameters(config).total);
+        let head = match num_trained >= count_parameters(config).total {
+            true => product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]),
+            false => 0,
+        };
         let rounded = if shape.is_mixed { product([matrices, HALF_BYTES.into()]) } else { 0 };
         let rounded_of_layer = rounded / layers.max(1);
         let tokens_of_chunk = tokens_of_chunk(usize::try_from(num_tokens).unwrap_or(usize::MAX), config.vocab_size);
@@ -79,12 +84,8 @@ impl TrainingMemory {
                 true => layers * input + logits.max(layer + backward + rounded_of_layer),
                 false => layers * layer + logits.max(backward) + rounded,
             };
-        let tied = if config.tie_word_embeddings {
-            product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]).min(trained)
-        } else {
-            0
-        };
-        let candidates = [(0, before), (trained, layer + backward + input + rounded_of_layer), (trained + tied, 0)];
+        let tied = if config.tie_word_embeddings { head } else { 0 };
+        let candidates = [(head, before), (trained, layer + backward + input + rounded_of_layer), (trained + tied, 0)];
         let [first, others @ ..] = candidates;
         let highest = |a: (u128, u128), b: (u128, u128)| if b.0 + b.1 > a.0 + a.1 { b } else { a };
         let (of_pass, activations) = others.into_iter().fold(first, highest);
@@ -135,13 +136,16 @@ fn layer_numbers(config: &DecoderConfig, adapts_experts: bool) -> u128 {
     4 * hidden + 2 * (heads + kv_heads) * head_dim + heads + mlp
 }
 
-/// Numbers for each token that the gradient of a layer takes meanwhile: of gate and up, or, for each visit to an expert, of
-/// its input, its output, gate, up and the product that is computed again.
-fn backward_numbers(config: &DecoderConfig) -> u128 {
+/// Numbers for each token that the gradient of a layer needs temporarily: of gate and up, or, for each visit to an expert, of its
+/// input, its output, gate and up, and the product, unless it was kept for an adapter.
+fn backward_numbers(config: &DecoderConfig, adapts_experts: bool) -> u128 {
     let [hidden, intermediate] = [config.hidden_size, config.intermediate_size].map(|size| size as u128);
     match config.moe {
         None => 2 * intermediate,
-        Some(moe) => moe.num_experts_per_tok as u128 * (3 * intermediate + 2 * hidden),
+        Some(moe) => {
+            let product = if adapts_experts { 0 } else { intermediate };
+            moe.num_experts_per_tok as u128 * (2 * intermediate + 2 * hidden + product)
+        }
     }
 }
 

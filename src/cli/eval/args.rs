@@ -20,8 +20,9 @@ use crate::eval::{Limit, Limits, Seeds};
 #[command(mut_args(brief))]
 pub struct EvalArgs {
     /// The model: a Hugging Face directory, a .gguf file, or an id on the hub
-    #[arg(required = false, default_value_if("tasks", "list", ""))]
-    pub model: String,
+    ///
+    /// --tasks list needs none.
+    pub model: Option<String>,
     /// Tasks and groups: arc_challenge, hellaswag, mmlu, openllm; list shows all
     ///
     /// Separated by commas or spaces; patterns such as mmlu_* are understood. openllm (or h6) runs arc_challenge, hellaswag, mmlu,

@@ -47,12 +47,14 @@ pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     if names == ["list"] {
         return output::print(&list_of_tasks(args.json));
     }
+    let model = args.model.as_deref();
+    let model = model.ok_or_else(|| Failure::usage("there is no MODEL: only --tasks list needs none"))?;
     let selection = Selection::new(&names, args.num_fewshot)?;
     if let Some(directory) = args.data_dir.as_deref().filter(|directory| !directory.is_dir()) {
         let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };
         return Err(Failure::from(FileError::new(directory, fault)).for_option("--data-dir"));
     }
-    let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
+    let opened = OpenedModel::new(model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config().clone();
     let tokenizer = opened.checkpoint().tokenizer()?;

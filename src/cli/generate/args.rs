@@ -44,8 +44,8 @@ pub struct GenerateArgs {
     /// The turns are read from a terminal only.
     #[arg(long, conflicts_with = "no_conversation", help_heading = "Prompt")]
     pub chat: bool,
-    /// The prompt is a text to continue, for command lines of llama.cpp: so it is without --chat
-    #[arg(long, hide = true)]
+    /// The prompt is a text to continue: the default, accepted for command lines of llama.cpp
+    #[arg(long, hide = true, conflicts_with = "system_prompt")]
     pub no_conversation: bool,
     /// The system message of a chat
     #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]

@@ -19,7 +19,7 @@ pub(super) struct Record {
     pub flops_per_mac: u8,
     /// Of products with float32 weights; all peaks are measured before the tests and null in a dry run.
     pub peak_flops_per_s: Option<f64>,
-    /// Of products with bfloat16 weights; null if no test has them.
+    /// Of products with bfloat16 weights; null unless they are loaded so.
     pub peak_bfloat16_flops_per_s: Option<f64>,
     pub peak_bytes_per_s: Option<f64>,
     pub tests: Vec<TestRecord>,
@@ -32,8 +32,8 @@ pub(super) struct TestRecord {
     pub batch_size: usize,
     /// The peak of products with weights of the test's type, of float32 ones for quantized weights; null in a dry run.
     pub peak_flops_per_s: Option<f64>,
-    /// Joules of the processor or GPU during all repetitions and the one before them; null where no counter can be read, and in a
-    /// dry run.
+    /// Joules of the processor or GPU during all repetitions and the one before them; null where no counter can be read, for
+    /// less than a second on a GPU, and in a dry run.
     pub energy_j: Option<f64>,
     /// Null without `--memory`.
     pub memory: Option<MemoryReport>,

@@ -50,7 +50,7 @@ pub(super) fn of(record: &Record) -> String {
         text += &memory.as_ref().map_or_else(String::new, |report| format!("\n{}", memory_table(report)));
     }
     if record.peak_flops_per_s.is_some() && record.tests.iter().all(|test| test.energy_j.is_none()) {
-        text += "\nenergy: not available, no counter of this device can be read\n";
+        text += "\nenergy: not available: no counter of this device can be read, or the tests are too short for it\n";
     }
     text
 }

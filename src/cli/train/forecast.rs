@@ -32,7 +32,8 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
         ("moments", memory.moments),
         ("gradients", memory.gradients),
         ("activations", memory.activations),
-        ("data and program", resident + memory.scratch),
+        ("scratch", memory.scratch),
+        ("data and program", resident),
     ];
     // The activations of short rows are freed before the peak, which the gradients make.
     let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);

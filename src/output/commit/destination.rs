@@ -70,11 +70,9 @@ impl Destination {
         }
         match disk.stat(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return match path.extension() {
-                    Some(extension) if extension == "gguf" || extension == "safetensors" => {
-                        Err(OutputError::NamedAsFile { path: path.to_owned() })
-                    }
-                    _ => Ok(destination(Found::Nothing)),
+                return match is_named_as_file(path) {
+                    true => Err(OutputError::NamedAsFile { path: path.to_owned() }),
+                    false => Ok(destination(Found::Nothing)),
                 };
             }
             Err(error) => return Err(FileError::io(path)(error).into()),
@@ -112,6 +110,12 @@ impl Destination {
         let changed = before.keys().chain(now.keys()).find(|name| before.get(*name) != now.get(*name));
         changed.map_or(Ok(()), |name| Err(OutputError::Changed { path: self.path.clone(), name: shown(name) }))
     }
+}
+
+/// Whether a path ends as those of weight files do.
+fn is_named_as_file(path: &Path) -> bool {
+    let ends = |extension: &OsStr| ["gguf", "safetensors"].iter().any(|file| extension.eq_ignore_ascii_case(file));
+    path.extension().is_some_and(ends)
 }
 
 fn shown(name: &OsStr) -> String {
