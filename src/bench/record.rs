@@ -138,11 +138,11 @@ pub struct BenchRecord {
     pub ttft_ns: Option<u64>,
     /// Highest resident memory of the process up to the end of the test, in bytes; `null` if the system does not report it.
     pub peak_rss: Option<u64>,
-    /// Memory in use on the NVIDIA GPU that computes, in bytes, that of other processes included; `null` on other devices. Pools rarely give
-    /// back what they have reserved, so it is near the peak of all tests so far.
+    /// Memory in use on the NVIDIA GPU that computes, in bytes, including that of other processes; `null` on other devices. Pools
+    /// rarely give back what they have reserved, so it is near the peak of all tests so far.
     pub gpu_memory: Option<u64>,
-    /// Joules of the timed repetitions, other processes included, of the NVIDIA GPU or the processor that computes; `null` on other devices,
-    /// where no counter can be read, and for repetitions too short for it.
+    /// Joules of the timed repetitions, of the NVIDIA GPU or the processor that computes, including those of other processes; `null` on
+    /// other devices, where no counter can be read, and for repetitions that are too short for it.
     pub energy_j: Option<f64>,
 }
 

@@ -69,12 +69,12 @@ impl TrainingMemory {
         let layer = of_tokens(layer_numbers(config, shape.adapts_experts));
         let backward = of_tokens(backward_numbers(config, shape.adapts_experts));
         let input = of_tokens(config.hidden_size as u128);
-        let matrices = u128::from(count_parameters(config).total);
-        let head = match num_trained >= count_parameters(config).total {
+        let parameters = count_parameters(config).total;
+        let head = match num_trained >= parameters {
             true => product([config.vocab_size as u128, config.hidden_size as u128, FLOAT_BYTES.into()]),
             false => 0,
         };
-        let rounded = if shape.is_mixed { product([matrices, HALF_BYTES.into()]) } else { 0 };
+        let rounded = if shape.is_mixed { product([parameters.into(), HALF_BYTES.into()]) } else { 0 };
         let rounded_of_layer = rounded / layers.max(1);
         let tokens_of_chunk = tokens_of_chunk(usize::try_from(num_tokens).unwrap_or(usize::MAX), config.vocab_size);
         let logits = product([tokens_of_chunk as u128, config.vocab_size as u128, FLOAT_BYTES.into()]);
@@ -86,9 +86,8 @@ impl TrainingMemory {
             };
         let tied = if config.tie_word_embeddings { head } else { 0 };
         let candidates = [(head, before), (trained, layer + backward + input + rounded_of_layer), (trained + tied, 0)];
-        let [first, others @ ..] = candidates;
-        let highest = |a: (u128, u128), b: (u128, u128)| if b.0 + b.1 > a.0 + a.1 { b } else { a };
-        let (of_pass, activations) = others.into_iter().fold(first, highest);
+        let highest = candidates.into_iter().max_by_key(|(gradients, activations)| gradients + activations);
+        let (of_pass, activations) = highest.expect("there are three");
         let earlier = if shape.accumulates { trained } else { 0 };
         let bytes = |bytes: u128| u64::try_from(bytes).unwrap_or(u64::MAX);
         Self {
