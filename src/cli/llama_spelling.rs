@@ -1,4 +1,7 @@
 //! The spelling of llama.cpp's programs.
+//!
+//! Their short options have several letters, which the parser here would read as several options, or as one with a value. Those
+//! without a counterpart get their long names, so that the parser refuses them by name.
 
 use std::ffi::OsString;
 
@@ -17,12 +20,27 @@ const NAMES: [(&str, &[(&str, &str)]); 3] = [
     ("serve", &[("-np", "--parallel"), ("-ngl", "--n-gpu-layers")]),
     ("perplexity", &[("-ngl", "--n-gpu-layers")]),
 ];
+/// Short options without a counterpart, and their long names.
+const UNKNOWN: [(&str, &str); 12] = [
+    ("-cb", "--cont-batching"),
+    ("-ctk", "--cache-type-k"),
+    ("-ctv", "--cache-type-v"),
+    ("-fa", "--flash-attn"),
+    ("-hf", "--hf-repo"),
+    ("-mg", "--main-gpu"),
+    ("-sm", "--split-mode"),
+    ("-st", "--single-turn"),
+    ("-tb", "--threads-batch"),
+    ("-to", "--timeout"),
+    ("-ts", "--tensor-split"),
+    ("-ub", "--ubatch-size"),
+];
 /// The option whose value is the model, which is an argument here.
 const MODEL: [&str; 2] = ["-m", "--model"];
 
 /// The words of a command line: behind one of these commands, options of llama.cpp become those that the parser knows.
 pub fn llama_spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut words = words.into_iter();
+    let mut words = words.into_iter().peekable();
     let mut spelled: Vec<OsString> = words.next().into_iter().collect();
     for word in words.by_ref() {
         let is_command = !word.to_string_lossy().starts_with('-');
@@ -33,26 +51,27 @@ pub fn llama_spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString>
     }
     let command = spelled.last().and_then(|word| word.to_str()).unwrap_or_default();
     if let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == command) {
-        for word in words.by_ref() {
+        while let Some(word) = words.next() {
             if word == "--" {
                 spelled.push(word);
                 break;
             }
-            spelled.extend(spelled_word(word, names));
+            let is_last = words.peek().is_none();
+            spelled.extend(spelled_word(word, names, is_last));
         }
     }
     spelled.extend(words);
     spelled
 }
 
-/// A word, with the value that follows `=`; `None` if it only announces the model.
-fn spelled_word(word: OsString, names: &[(&str, &str)]) -> Option<OsString> {
+/// A word, with the value that follows `=`; `None` if it only announces the model, which the last word cannot.
+fn spelled_word(word: OsString, names: &[(&str, &str)], is_last: bool) -> Option<OsString> {
     let Some(text) = word.to_str() else { return Some(word) };
     let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
-    if MODEL.contains(&name) {
+    if MODEL.contains(&name) && !(is_last && value.is_none()) {
         return value.map(OsString::from);
     }
-    match (names.iter().find(|(theirs, _)| *theirs == name), value) {
+    match (names.iter().chain(&UNKNOWN).find(|(theirs, _)| *theirs == name), value) {
         (Some((_, ours)), None) => Some(ours.into()),
         (Some((_, ours)), Some(value)) => Some(format!("{ours}={value}").into()),
         (None, _) => Some(word),
@@ -74,6 +93,7 @@ mod tests {
             ("deepwide generate -m a.gguf -p b -n 4 -no-cnv", "deepwide generate a.gguf -p b -n 4 --no-conversation"),
             ("deepwide -q generate --model=a -cnv -sys= b", "deepwide -q generate a --chat --system-prompt= b"),
             ("deepwide serve -m a -ngl 99 -np 4", "deepwide serve a --n-gpu-layers 99 --parallel 4"),
+            ("deepwide generate a -fa on -ub 512", "deepwide generate a --flash-attn on --ubatch-size 512"),
             ("deepwide perplexity -ngl=99 -m a -f b", "deepwide perplexity --n-gpu-layers=99 a -f b"),
         ] {
             assert_eq!(spelled(theirs), ours);
@@ -88,6 +108,7 @@ mod tests {
             "deepwide",
             "deepwide -q",
             "deepwide generate -np 4 -- -m",
+            "deepwide generate a -m",
             "deepwide perplexity -sys a",
         ] {
             assert_eq!(spelled(line), line);

@@ -32,6 +32,7 @@ pub mod profile_study;
 mod progress;
 mod run_info;
 pub mod serve;
+mod threads;
 pub mod tokenize;
 pub mod train;
 mod values;

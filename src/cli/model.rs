@@ -9,6 +9,7 @@ use super::failure::Failure;
 use super::gpu_layers::GpuLayersArgs;
 use super::grow::{self, GrowthArgs};
 use super::opened::OpenedModel;
+use super::threads::ThreadsArgs;
 use super::values::size;
 use super::weights::WeightsArgs;
 use super::{console, interrupt};
@@ -45,9 +46,9 @@ pub struct ModelArgs {
     /// Experts per token of a mixture [default: as in MODEL]
     #[arg(long, value_name = "K", value_parser = size, help_heading = "Model")]
     pub top_k_experts: Option<usize>,
-    /// Threads [default: all cores]
-    #[arg(short = 't', long, value_name = "N", value_parser = size, help_heading = "Model")]
-    pub threads: Option<usize>,
+    /// The number of threads.
+    #[command(flatten, next_help_heading = "Model")]
+    pub threads: ThreadsArgs,
     /// How weights are loaded, and where.
     #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
@@ -84,15 +85,6 @@ pub(super) struct Loaded {
 }
 
 impl ModelArgs {
-    /// Runs `work` with this number of threads.
-    ///
-    /// # Errors
-    /// If the system has no threads, and those of `work`.
-    pub(super) fn with_threads<R: Send>(&self, work: impl FnOnce() -> Result<R, Failure> + Send) -> Result<R, Failure> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build();
-        pool.map_err(|error| Failure::runtime(error).for_option("--threads"))?.install(work)
-    }
-
     /// Opens, checks and loads the model, for `num_sequences` sequences at once of up to `num_tokens` tokens each.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::gpu_layers::GpuLayersArgs;
 use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
+use super::threads::ThreadsArgs;
 use super::values::size;
 use super::{interrupt, output};
 use crate::config::DecoderConfig;
@@ -31,7 +32,7 @@ const STRIDE: usize = 512;
 /// Compute the perplexity of a text
 ///
 /// Options of grow (--dus, --moe, ...) grow the model first. With --kl BASE, the distributions of the model are also compared with
-/// those of BASE.
+/// those of BASE. -m FILE and -ngl are understood as llama-perplexity's.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct PerplexityArgs {
@@ -65,6 +66,9 @@ pub struct PerplexityArgs {
     #[arg(long, default_value = "flex")]
     pub device: String,
 
+    /// The number of threads.
+    #[command(flatten)]
+    pub threads: ThreadsArgs,
     /// llama.cpp's `-ngl`, accepted and ignored.
     #[command(flatten)]
     pub gpu_layers: GpuLayersArgs,
@@ -90,6 +94,10 @@ pub enum ConventionArg {
 /// # Errors
 /// Every fault of the input, before the model is loaded; then what computing meets.
 pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
+    args.threads.run(|| score(args))
+}
+
+fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     args.gpu_layers.note();
     let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
@@ -203,5 +211,7 @@ fn as_text(found: &Perplexity, bits_per_byte: f64, compared: Option<&Divergence>
         ]);
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.to_vec()).collect();
-    format!("Final estimate: PPL = {:.4} +/- {:.5}\n{}", found.perplexity, found.stderr, output::aligned(&rows))
+    // The standard error of one token is no number.
+    let stderr = if found.stderr.is_finite() { format!(" +/- {:.5}", found.stderr) } else { String::new() };
+    format!("Final estimate: PPL = {:.4}{stderr}\n{}", found.perplexity, output::aligned(&rows))
 }

@@ -22,6 +22,7 @@ const API_KEY: &str = "DEEPWIDE_API_KEY";
 /// The paths are /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics and / (the page). Requests are computed
 /// in one batch. A signal ends the server when running texts are complete, after ten seconds at most. Options of grow (--dus,
 /// --moe, ...) grow the model as it is loaded; its --top-k and --seed are --moe-top-k and --growth-seed here.
+/// -m FILE, -np and -ngl are understood as llama-server's.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct ServeArgs {
@@ -109,7 +110,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     if !args.host.is_loopback() && api_key.is_none() {
         console::tell("warning: anyone in the network can use this server (--api-key asks for a key)");
     }
-    args.model.with_threads(|| {
+    args.model.threads.run(|| {
         let loaded = args.model.load(args.parallel, usize::MAX / 2)?;
         let served = Arc::new(served(args, api_key, &loaded));
         let engine = loaded.text_model.engine(args.parallel);

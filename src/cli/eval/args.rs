@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, Args};
 
 use super::super::adapter::AdapterArgs;
 use super::super::grow::{self, GrowthArgs};
+use super::super::threads::ThreadsArgs;
 use super::super::values::{not_negative, size};
 use crate::eval::{Limit, Limits, Seeds};
 
@@ -87,6 +88,9 @@ pub struct EvalArgs {
     #[arg(long, default_value = "flex", help_heading = "Device")]
     pub device: String,
 
+    /// The number of threads.
+    #[command(flatten, next_help_heading = "Device")]
+    pub threads: ThreadsArgs,
     /// An adapter for the model.
     #[command(flatten)]
     pub adapter: AdapterArgs,
@@ -95,10 +99,15 @@ pub struct EvalArgs {
     pub growth: GrowthArgs,
 }
 
-/// Leaves the options of growth and the rarer ones to `--help`, and gives `--seed` to the examples, as lm-eval does.
+/// Leaves the options of growth and the rarer ones to `--help`, and gives `--seed` to the examples and `-t` to the tasks, as
+/// lm-eval does.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 5] = ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force"];
-    let arg = if arg.get_id() == "seed" { arg.long("growth-seed") } else { arg };
+    const RARE: [&str; 6] = ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force", "threads"];
+    let arg = match arg.get_id().as_str() {
+        "seed" => arg.long("growth-seed"),
+        "threads" => arg.short(None),
+        _ => arg,
+    };
     if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { grow::brief(arg) }
 }
 

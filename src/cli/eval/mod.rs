@@ -42,6 +42,10 @@ fn list_of_tasks(as_json: bool) -> String {
 /// # Errors
 /// Every fault of the input, before the model is loaded; then what computing or the disk meets.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
+    args.threads.run(|| evaluate(args))
+}
+
+fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     let start = (SystemTime::now(), Instant::now());
     let names: Vec<String> = args.tasks.iter().map(|name| name.trim().to_owned()).collect();
     if names == ["list"] {

@@ -20,7 +20,7 @@ const DEFAULT_TOKENS: usize = 128;
 /// The prompt is that of -p or -f, or stdin if it is a pipe or a file. Text goes to stdout as it comes, everything else to
 /// stderr. Without sampling options, each token is the most likely one. The same seed gives the same text with any number of
 /// samples and threads. Options of grow (--dus, --moe, ...) grow the model as it is loaded; its --top-k and --seed are
-/// --moe-top-k and --growth-seed here.
+/// --moe-top-k and --growth-seed here. -m FILE, -cnv, -no-cnv, -sys and -ngl are understood as llama-cli's.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct GenerateArgs {
@@ -53,9 +53,9 @@ pub struct GenerateArgs {
 
     /// Tokens to generate [default: 128; with --chat no limit]
     ///
-    /// A text without a limit goes on until it ends or the context is full.
-    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Length")]
-    pub max_tokens: Option<usize>,
+    /// A text without a limit, which -1 asks for, goes on until it ends or the context is full.
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = token_limit, help_heading = "Length")]
+    pub max_tokens: Option<TokenLimit>,
     /// A string that ends the text; repeat for several
     #[arg(long, value_name = "TEXT", help_heading = "Length")]
     pub stop: Vec<String>,
@@ -106,8 +106,8 @@ pub struct GenerateArgs {
     /// Penalty on tokens that are in the text
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub presence_penalty: f64,
-    /// Seed of the random numbers [default: random]
-    #[arg(short = 's', long = "seed", id = "sampling_seed", value_name = "N", help_heading = "Sampling")]
+    /// Seed of the random numbers [default: random, as is -1]
+    #[arg(short = 's', long = "seed", id = "sampling_seed", value_name = "N", allow_negative_numbers = true, value_parser = seed, help_heading = "Sampling")]
     pub seed: Option<u64>,
 
     /// Print one completion object of OpenAI's API
@@ -150,6 +150,31 @@ fn samples(text: &str) -> Result<usize, String> {
     match not_negative(text)? {
         number if (1..=MAX_SEQUENCES).contains(&number) => Ok(number),
         number => Err(format!("{number} is not from 1 to {MAX_SEQUENCES}")),
+    }
+}
+
+/// `--max-tokens`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenLimit {
+    /// Until the text ends or the context is full.
+    None,
+    /// At most so many.
+    Tokens(usize),
+}
+
+/// A number of tokens, or −1 or −2, with which llama.cpp asks for no limit.
+fn token_limit(text: &str) -> Result<TokenLimit, String> {
+    match text {
+        "-1" | "-2" => Ok(TokenLimit::None),
+        _ => not_negative(text).map(TokenLimit::Tokens),
+    }
+}
+
+/// A seed; −1 stands for a random one.
+fn seed(text: &str) -> Result<u64, String> {
+    match text {
+        "-1" => Ok(fresh_seed()),
+        _ => text.parse().map_err(|_| format!("{text:?} is not a whole number from 0 to {}, nor -1", u64::MAX)),
     }
 }
 
@@ -216,7 +241,11 @@ impl GenerateArgs {
 
     /// Tokens of each text at most; `None` goes on until the context is full.
     pub(super) fn most_tokens(&self) -> Option<usize> {
-        self.max_tokens.or((!self.chat).then_some(DEFAULT_TOKENS))
+        match self.max_tokens {
+            Some(TokenLimit::Tokens(count)) => Some(count),
+            Some(TokenLimit::None) => None,
+            None => (!self.chat).then_some(DEFAULT_TOKENS),
+        }
     }
 }
 
@@ -247,7 +276,7 @@ mod tests {
             assert_eq!((failure.code(), failure.to_string()), (2, said.to_owned()));
         }
         assert!(parsed("m --samples 0").is_err() && parsed("m --samples 25").is_err());
-        assert!(parsed("m --top-k -1").is_err() && parsed("m -n -1").is_err());
+        assert!(parsed("m --top-k -1").is_err() && parsed("m -n -3").is_err() && parsed("m -s -2").is_err());
     }
 
     #[test]
@@ -260,5 +289,6 @@ mod tests {
         assert_eq!(parsed("m -n 5 --chat").unwrap().most_tokens(), Some(5));
         assert_eq!(parsed("m --chat").unwrap().most_tokens(), None);
         assert_eq!(parsed("m").unwrap().most_tokens(), Some(DEFAULT_TOKENS));
+        assert_eq!(parsed("m -n -1 -s -1").unwrap().most_tokens(), None);
     }
 }

@@ -20,7 +20,7 @@ use super::failure::Failure;
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     args.sampling()?;
     let input = args.input()?;
-    args.model.with_threads(|| {
+    args.model.threads.run(|| {
         let loaded = args.model.load(args.samples, args.model.ctx_size.or(args.most_tokens()).unwrap_or(usize::MAX))?;
         let session = Session::new(args, &loaded)?;
         match input {

@@ -98,9 +98,18 @@ fn answer(args: &GenerateArgs, loaded: &Loaded, outputs: &[Output], timings: Tim
 }
 
 impl Timings {
-    /// Tokens a second.
-    fn rate(count: usize, time: Duration) -> f64 {
-        count as f64 / time.as_secs_f64().max(1e-9)
+    /// Tokens a second; none of no tokens.
+    fn rate(count: usize, time: Duration) -> Option<f64> {
+        (count > 0).then(|| count as f64 / time.as_secs_f64().max(1e-9))
+    }
+
+    fn prompt_rate(&self) -> Option<f64> {
+        Self::rate(self.num_prompt, self.first())
+    }
+
+    /// The rate of the tokens behind the first one.
+    fn decoding_rate(&self) -> Option<f64> {
+        Self::rate(self.num_output.saturating_sub(1), self.decoding())
     }
 
     fn first(&self) -> Duration {
@@ -114,14 +123,15 @@ impl Timings {
 
     /// A line for people.
     pub(super) fn line(&self) -> String {
-        let (prompt_s, decoding) = (self.first().as_secs_f64(), self.decoding());
-        let prompt_rate = Self::rate(self.num_prompt, self.first());
+        let in_parentheses = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" ({rate:.1} t/s)"));
         format!(
-            "{} prompt tokens in {prompt_s:.2} s ({prompt_rate:.1} t/s), {} tokens in {:.2} s ({:.1} t/s)",
+            "{} prompt tokens in {:.2} s{}, {} tokens in {:.2} s{}",
             self.num_prompt,
+            self.first().as_secs_f64(),
+            in_parentheses(self.prompt_rate()),
             self.num_output,
-            decoding.as_secs_f64(),
-            Self::rate(self.num_output.saturating_sub(1), decoding),
+            self.decoding().as_secs_f64(),
+            in_parentheses(self.decoding_rate()),
         )
     }
 
@@ -130,10 +140,10 @@ impl Timings {
         json!({
             "prompt_n": self.num_prompt,
             "prompt_ms": ms(self.first()),
-            "prompt_per_second": Self::rate(self.num_prompt, self.first()),
+            "prompt_per_second": self.prompt_rate(),
             "predicted_n": self.num_output,
             "predicted_ms": ms(self.decoding()),
-            "predicted_per_second": Self::rate(self.num_output.saturating_sub(1), self.decoding()),
+            "predicted_per_second": self.decoding_rate(),
         })
     }
 }

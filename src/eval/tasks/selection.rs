@@ -61,7 +61,7 @@ pub struct Selection {
 pub fn task_names() -> Vec<(String, &'static str)> {
     let mut names = vec![
         ("openllm".to_owned(), "the Open LLM Leaderboard (H6): the tasks below with 25, 10, 5, 0, 5, 5 examples"),
-        ("h6".to_owned(), "the same"),
+        ("h6".to_owned(), "another name of openllm"),
         ("arc_challenge".to_owned(), "ARC-Challenge"),
         ("hellaswag".to_owned(), "HellaSwag"),
         ("mmlu".to_owned(), "MMLU, 57 subjects"),
