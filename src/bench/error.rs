@@ -21,7 +21,7 @@ pub enum BenchError {
         most: u128,
     },
     /// The device has no kernel for blocks.
-    #[error("found device {device:?}, expected one with kernels for quantized weights: flex")]
+    #[error("found device {device:?}, expected one with kernels for quantized weights: flex, cuda, vulkan or wgpu")]
     NoBlocksHere {
         /// The device.
         device: String,

@@ -92,6 +92,7 @@ impl ModelArgs {
     pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
         self.gpu_layers.note();
         let device = device(&self.weights.device)?;
+        self.weights.check(&device)?;
         let opened = OpenedModel::new(&self.model, Some(&self.growth))?.with_adapter(&self.adapter)?;
         let growth = opened.growth()?;
         let config = growth.source.config();

@@ -2,8 +2,11 @@
 
 use clap::{Args, ValueEnum};
 
+use super::failure::Failure;
 use super::values::DtypeArg;
+use crate::device::Device;
 use crate::kernel::blocks::BlockFormat;
+use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::load::Precision;
 
 /// How weights are loaded, and where. The heading of these options is that of the field that flattens them.
@@ -29,6 +32,19 @@ impl WeightsArgs {
     pub(super) fn precision(&self) -> Option<Precision> {
         let quantized = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
         quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
+    }
+
+    /// Checks that a device keeps matrices quantized, if that was asked for.
+    ///
+    /// # Errors
+    /// If it keeps them in floats.
+    pub(super) fn check(&self, device: &Device) -> Result<(), Failure> {
+        if self.quant.is_some() && !QuantizedWeight::has_kernel(device) {
+            let name = &self.device;
+            let message = "the device has no kernels for quantized weights, expected flex, cuda, vulkan or wgpu";
+            return Err(Failure::usage(message).for_option(format_args!("--quant with --device {name}")));
+        }
+        Ok(())
     }
 }
 

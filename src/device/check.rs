@@ -6,15 +6,19 @@
 use burn::module::Param;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use half::f16;
 
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw};
 use crate::kernel::attention::{CausalMask, attention};
+use crate::kernel::blocks::BlockFormat;
 use crate::kernel::embedding::embedding;
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp};
-use crate::kernel::linear::{Weight, gated_linear, linear};
+use crate::kernel::linear::{Weight, gated_linear, linear, linear_all};
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
+use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::kernel::rms_norm::rms_norm;
 use crate::kernel::rope::rope;
+use crate::kernel::top_k_softmax::top_k_softmax;
 
 /// Largest difference allowed, in units of the largest number of the result; TF32 has 1e-3 of a product, less of a sum.
 pub const TOLERANCE: f32 = 2e-3;
@@ -36,11 +40,13 @@ pub struct Difference {
 pub type Operation = (&'static str, fn(&Device) -> Vec<f32>);
 
 /// Operations of a decoder: forward, and for those that have a backward pass of their own on some device also backward.
-const OPERATIONS: [Operation; 18] = [
+const OPERATIONS: [Operation; 21] = [
     ("embedding", |device| flat(embedding(numbers(0, [37, 24], device), tokens([2, 5], 37, device)))),
     ("rms_norm", |device| flat(rms_norm(numbers::<2>(0, [7, 24], device), numbers(1, [24], device), 1e-5))),
     ("linear", |device| flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device)))),
     ("linear of one row", |device| flat(linear(numbers::<2>(0, [1, 24], device), numbers(1, [37, 24], device)))),
+    ("linear of quantized weights", of_quantized),
+    ("values of quantized weights", of_blocks),
     ("gated_linear", |device| {
         let [gate, up] = [1, 2].map(|salt| Weight::from(numbers(salt, [37, 24], device)));
         flat(gated_linear(numbers::<2>(0, [5, 24], device), &gate, &up))
@@ -60,6 +66,10 @@ const OPERATIONS: [Operation; 18] = [
             CausalMask::ragged(&[(0..7).map(|i| 0..i + 1).collect(), (0..3).map(|i| 0..i + 10).collect()], device);
         of_attention(&mask, 7, device)[0].clone()
     }),
+    ("top_k_softmax", |device| {
+        let (weights, experts) = top_k_softmax(numbers::<2>(0, [9, 5], device) * 4.0, 2);
+        [flat(weights), flat(experts.float())].concat()
+    }),
     ("expert_mlp", |device| {
         let (scores, chosen) = (numbers::<2>(0, [9, 5], device) * 4.0).topk_with_indices(2, 1);
         flat(expert_mlp(numbers(1, [9, 6], device), softmax(scores, 1), chosen, &experts(5, 7, 6, device)))
@@ -78,6 +88,28 @@ const OPERATIONS: [Operation; 18] = [
 const OPERATIONS_IN_BFLOAT16: [Operation; 1] = [("linear in bfloat16", |device| {
     flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device).cast(DType::BF16)))
 })];
+
+/// Products with quantized weights. Under autodiff no device rounds the activations.
+fn of_quantized(device: &Device) -> Vec<f32> {
+    let values = flat(numbers::<2>(1, [37, 64], &Device::flex()));
+    let x = numbers::<2>(0, [3, 64], &device.clone().autodiff());
+    let weights = [BlockFormat::Q8_0, BlockFormat::Q4_0]
+        .map(|format| Weight::from(QuantizedWeight::quantize(format, [37, 64], &values, &x.device())));
+    linear_all(x, [&weights[0], &weights[1]]).map(|y| flat(y.inner())).concat()
+}
+
+/// The values of formats with all parts: codes in two planes, scales of sub-blocks, minima.
+fn of_blocks(device: &Device) -> Vec<f32> {
+    let values = |(format, halves): (BlockFormat, &[usize])| {
+        let mut bytes: Vec<u8> = (0..3 * format.block_bytes()).map(|i| (i * i * 31 + i / 7) as u8).collect();
+        for block in bytes.chunks_exact_mut(format.block_bytes()) {
+            halves.iter().for_each(|at| block[*at..at + 2].copy_from_slice(&f16::from_f32(0.01).to_le_bytes()));
+        }
+        let weight = QuantizedWeight::from_blocks(format, [3, 256], &bytes, device);
+        [flat(weight.dequantize()), flat(weight.rows(tokens([1, 4], 3, device)))].concat()
+    };
+    [(BlockFormat::Q5_K, [0, 2].as_slice()), (BlockFormat::Q6_K, &[208])].map(values).concat()
+}
 
 /// The result for `num_queries` queries, and the gradients of queries, keys and values; each compared with its own largest
 /// number.

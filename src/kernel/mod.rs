@@ -7,7 +7,8 @@
 //!   is composed of Burn's operations, runs on every backend and is differentiable by construction.
 //! - `autodiff.rs`: the gradient, once, generic over the backend below.
 //! - `cpu.rs`: the body for Flex, on slices, built from `cpu/`.
-//! - `cube.rs`: the body for CUDA, Vulkan and other GPUs, in CubeCL; `cube/` beside this file has what they share.
+//! - `cube.rs`: the body for CUDA, Vulkan and other GPUs, in CubeCL; `cube/` beside this file has what they share, and
+//!   quantized matrices.
 //! - `torch.rs`: the body for libtorch, by ATen's operations; `torch.rs` beside this file has what they share.
 //!
 //! Tests compare every body with the reference, gradients included, and those of `device/` run both on every device. To add a
@@ -31,6 +32,7 @@ pub mod recompute;
 pub mod rms_norm;
 pub mod rope;
 pub mod silu_mul;
+pub mod top_k_softmax;
 
 mod allocator;
 mod counting_allocator;

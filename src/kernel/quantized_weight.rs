@@ -3,17 +3,21 @@
 #[cfg(feature = "flex")]
 use std::sync::Arc;
 
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
 use burn::module::{Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::blocks::{Block, BlockFormat};
 #[cfg(feature = "flex")]
 use super::cpu::QuantizedMatrix;
+#[cfg(feature = "cube")]
+use super::cube::WordMatrix;
 
 /// A frozen weight `[out, in]`, quantized in blocks. Clones share the blocks.
 ///
-/// On a device without a kernel for blocks, the weight is dequantized to float32, also when it is moved there. Its values stay
-/// the same.
+/// On a device without a kernel for blocks, and when it is moved between Flex and another device, the weight is dequantized to
+/// float32. Its values stay the same, up to rounding.
 #[derive(Debug, Clone)]
 pub struct QuantizedWeight {
     format: BlockFormat,
@@ -25,6 +29,9 @@ enum Storage {
     /// Interleaved for CPU lanes.
     #[cfg(feature = "flex")]
     Panels(Arc<QuantizedMatrix>, Device),
+    /// In words, for the kernels in CubeCL.
+    #[cfg(feature = "cube")]
+    Words(Arc<WordMatrix>, Device),
     /// Dequantized.
     Float(Tensor<2>),
 }
@@ -39,8 +46,11 @@ impl QuantizedWeight {
         if super::is_flex(device) {
             return Self::in_panels(QuantizedMatrix::from_blocks(format, shape, bytes), device);
         }
+        let len: usize = shape.iter().product();
+        assert!(shape[1].is_multiple_of(format.block_len()), "{format:?}: rows of {} elements", shape[1]);
+        assert_eq!(bytes.len(), len / format.block_len() * format.block_bytes(), "bytes of {shape:?} in {format:?}");
         let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
-        Self::widened(format, shape, blocks, device)
+        Self::elsewhere(format, shape, blocks, device)
     }
 
     /// Quantizes to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`], bit for bit as ggml does.
@@ -52,13 +62,24 @@ impl QuantizedWeight {
         if super::is_flex(device) {
             return Self::in_panels(QuantizedMatrix::quantize(format, shape, values), device);
         }
-        Self::widened(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
+        assert!(shape[1].is_multiple_of(32), "{format:?}: rows of {} elements", shape[1]);
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "values of {shape:?}");
+        Self::elsewhere(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
     }
 
-    /// Whether the weight stays in blocks on this device, which products read: as integers, or under autodiff dequantized a tile
-    /// at a time. Elsewhere it is float32.
+    /// Whether the weight stays in blocks on this device, which products read. Elsewhere it is float32.
     pub fn has_kernel(device: &Device) -> bool {
-        super::is_flex(device)
+        super::is_flex(device) || super::is_cube(device)
+    }
+
+    /// The weight on another device than Flex.
+    fn elsewhere(format: BlockFormat, shape: [usize; 2], blocks: impl Iterator<Item = Block>, device: &Device) -> Self {
+        #[cfg(feature = "cube")]
+        if super::is_cube(device) {
+            let matrix = WordMatrix::new(format, shape, blocks, device);
+            return Self { format, storage: Storage::Words(Arc::new(matrix), device.clone()) };
+        }
+        Self::widened(format, shape, blocks, device)
     }
 
     #[cfg(feature = "flex")]
@@ -79,6 +100,8 @@ impl QuantizedWeight {
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => matrix.dims(),
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, _) => matrix.dims(),
             Storage::Float(weight) => weight.dims(),
         }
     }
@@ -93,6 +116,8 @@ impl QuantizedWeight {
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => matrix.size_bytes(),
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, _) => WordMatrix::bytes_of(self.format, matrix.dims()),
             Storage::Float(weight) => weight.dims().iter().product::<usize>() * 4,
         }
     }
@@ -103,6 +128,10 @@ impl QuantizedWeight {
         if super::is_flex(device) {
             return QuantizedMatrix::bytes_of(format, shape);
         }
+        #[cfg(feature = "cube")]
+        if super::is_cube(device) {
+            return WordMatrix::bytes_of(format, shape);
+        }
         let _ = device;
         shape.iter().product::<usize>() * 4
     }
@@ -112,6 +141,8 @@ impl QuantizedWeight {
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(_, device) => device.clone(),
+            #[cfg(feature = "cube")]
+            Storage::Words(_, device) => device.clone(),
             Storage::Float(weight) => weight.device(),
         }
     }
@@ -121,6 +152,8 @@ impl QuantizedWeight {
         match (&self.storage, &other.storage) {
             #[cfg(feature = "flex")]
             (Storage::Panels(one, _), Storage::Panels(other, _)) => Arc::ptr_eq(one, other),
+            #[cfg(feature = "cube")]
+            (Storage::Words(one, _), Storage::Words(other, _)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -132,6 +165,8 @@ impl QuantizedWeight {
             Storage::Panels(matrix, device) => {
                 Tensor::from_data(TensorData::new(matrix.dequantize(), matrix.dims()), device)
             }
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, device) => on_device(Tensor::from_primitive::<Cube>(matrix.dequantize()), device),
             Storage::Float(weight) => weight.clone(),
         }
     }
@@ -141,7 +176,7 @@ impl QuantizedWeight {
         match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => matrix.dequantize(),
-            Storage::Float(weight) => weight.to_data().try_into_vec::<f32>().expect("float32"),
+            _ => self.dequantize().into_data().try_into_vec::<f32>().expect("float32"),
         }
     }
 
@@ -152,7 +187,7 @@ impl QuantizedWeight {
     /// - result: `[batch_size, seq_length, in]`
     ///
     /// # Panics
-    /// If an id is not below `out`.
+    /// On Flex, if an id is not below `out`; on a GPU the row is then unspecified.
     pub fn rows(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
         let bytes = tokens.shape().num_elements() * self.size_bytes() / self.dims()[0];
         crate::trace::count(crate::trace::Op { bytes, ..Default::default() });
@@ -169,18 +204,50 @@ impl QuantizedWeight {
                 }
                 Tensor::from_data(TensorData::new(rows, [batch_size, seq_length, width]), &device)
             }
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, _) => {
+                let ([_, width], [batch_size, seq_length], device) = (matrix.dims(), tokens.dims(), tokens.device());
+                let ids = tokens.without_autodiff().reshape([batch_size * seq_length]);
+                let ids = ids.try_into_primitive::<Cube>().expect("tokens on the device of the weight");
+                let rows = Tensor::<2>::from_primitive::<Cube>(matrix.rows(ids));
+                on_device(rows.reshape([batch_size, seq_length, width]), &device)
+            }
             Storage::Float(weight) => super::embedding::embedding_reference(weight.clone(), tokens),
         }
     }
 
-    /// The panels, where products read them.
+    /// The weight in float32, where it is not in blocks.
+    pub(super) fn float(&self) -> Option<&Tensor<2>> {
+        match &self.storage {
+            Storage::Float(weight) => Some(weight),
+            #[cfg(feature = "flex")]
+            _ => None,
+        }
+    }
+
+    /// The panels, which products on Flex read.
     #[cfg(feature = "flex")]
     pub(super) fn panels(&self) -> &QuantizedMatrix {
         match &self.storage {
             Storage::Panels(matrix, _) => matrix,
-            Storage::Float(_) => panic!("a weight on {:?} meets activations on the CPU", self.device()),
+            _ => panic!("a weight on {:?} meets activations on the CPU", self.device()),
         }
     }
+
+    /// The words, which products on a device of CubeCL read.
+    #[cfg(feature = "cube")]
+    pub(super) fn words(&self) -> &WordMatrix {
+        match &self.storage {
+            Storage::Words(matrix, _) => matrix,
+            _ => panic!("a weight on {:?} meets activations on a device of CubeCL", self.device()),
+        }
+    }
+}
+
+/// A tensor of a backend, with gradients recorded if they are on this device.
+#[cfg(feature = "cube")]
+fn on_device<const D: usize>(x: Tensor<D>, device: &Device) -> Tensor<D> {
+    if device.is_autodiff() { Tensor::from_inner(x) } else { x }
 }
 
 impl Module for QuantizedWeight {
@@ -191,14 +258,24 @@ impl Module for QuantizedWeight {
     }
 
     fn to_device(self, device: &Device) -> Self {
-        let storage = match self.storage {
+        let storage = match &self.storage {
             #[cfg(feature = "flex")]
-            Storage::Panels(matrix, _) if super::is_flex(device) => Storage::Panels(matrix, device.clone()),
+            Storage::Panels(matrix, _) if super::is_flex(device) => Storage::Panels(matrix.clone(), device.clone()),
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, _) => {
                 Storage::Float(Tensor::from_data(TensorData::new(matrix.dequantize(), matrix.dims()), device))
             }
-            Storage::Float(weight) => Storage::Float(weight.to_device(device)),
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, from) if from.clone().without_autodiff() == device.clone().without_autodiff() => {
+                Storage::Words(matrix.clone(), device.clone())
+            }
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, _) if super::is_cube(device) => {
+                Storage::Words(Arc::new(matrix.to_device(device)), device.clone())
+            }
+            #[cfg(feature = "cube")]
+            Storage::Words(..) => Storage::Float(self.dequantize().without_autodiff().to_device(device)),
+            Storage::Float(weight) => Storage::Float(weight.clone().to_device(device)),
         };
         Self { format: self.format, storage }
     }
@@ -223,6 +300,8 @@ impl Module for QuantizedWeight {
         let storage = match &self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, device) => Storage::Panels(matrix.clone(), device.clone().without_autodiff()),
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, device) => Storage::Words(matrix.clone(), device.clone().without_autodiff()),
             Storage::Float(weight) => Storage::Float(weight.valid()),
         };
         Self { format: self.format, storage }
@@ -232,6 +311,8 @@ impl Module for QuantizedWeight {
         let storage = match self.storage {
             #[cfg(feature = "flex")]
             Storage::Panels(matrix, device) => Storage::Panels(matrix, device.autodiff()),
+            #[cfg(feature = "cube")]
+            Storage::Words(matrix, device) => Storage::Words(matrix, device.autodiff()),
             Storage::Float(weight) => Storage::Float(weight.train()),
         };
         Self { format: self.format, storage }

@@ -1,7 +1,7 @@
 //! Kernels in CubeCL against the references on Flex, at small and odd sizes, gradients included, on every device of CubeCL that
 //! is present, refused at its opening or not.
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -10,12 +10,16 @@ use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of
 use crate::kernel::attention::{
     Cache, CausalMask, attention, attention_reference, cached_attention, cached_attention_reference,
 };
+use crate::kernel::blocks::BlockFormat;
+use crate::kernel::blocks::fixture::blocks;
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
-use crate::kernel::linear::{Weight, linear, linear_reference};
+use crate::kernel::linear::{Weight, linear, linear_all, linear_reference};
 use crate::kernel::linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_reference};
+use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::kernel::rms_norm::{rms_norm, rms_norm_reference};
 use crate::kernel::rope::{rope, rope_reference};
 use crate::kernel::silu_mul::{silu_mul, silu_mul_reference};
+use crate::kernel::top_k_softmax::{top_k_softmax, top_k_softmax_reference};
 
 /// Largest difference, in units of the largest number of a result: a sum in another order.
 const TOLERANCE: f32 = 1e-5;
@@ -104,6 +108,53 @@ fn linear_is_that_of_the_reference() {
     }
 }
 
+#[test]
+fn products_of_blocks_are_those_of_the_reference() {
+    // Rows of activations, out, in: part of a tile, several tiles, the most rows that read blocks, and more. In is at least a block.
+    let sizes: [[usize; 3]; 9] = [
+        [1, 5, 256],
+        [1, 40, 768],
+        [3, 33, 512],
+        [13, 18, 256],
+        [40, 7, 256],
+        [2, 19, 32],
+        [5, 17, 288],
+        [32, 3, 96],
+        [33, 3, 96],
+    ];
+    for (format, [rows, columns, inner]) in
+        BlockFormat::ALL.into_iter().flat_map(|format| sizes.map(|sizes| (format, sizes)))
+    {
+        let inner = inner.next_multiple_of(format.block_len());
+        let bytes = blocks(format, columns * inner, 4);
+        let run = |f: fn(Tensor<2>, QuantizedWeight) -> Tensor<2>, device: &Device| {
+            let of_rows = |[x]: [Tensor<2>; 1]| {
+                let weight = QuantizedWeight::from_blocks(format, [columns, inner], &bytes, &x.device());
+                f(x, weight)
+            };
+            results([[rows, inner]], of_rows, device)
+        };
+        let case = format!("{rows} rows of {inner} by {columns} rows of {format:?}");
+        let product = |x, weight: QuantizedWeight| linear_all(x, [&weight.into()]).into_iter().next().expect("one");
+        let reference = |x, weight: QuantizedWeight| linear_reference(x, weight.dequantize());
+        assert_equal(&case, |device| run(product, device), |device| run(reference, device));
+    }
+}
+
+#[test]
+fn rows_of_blocks_are_those_of_flex() {
+    for format in BlockFormat::ALL {
+        let bytes = blocks(format, 7 * 512, 5);
+        let rows = |device: &Device| {
+            let weight = QuantizedWeight::from_blocks(format, [7, 512], &bytes, device);
+            let tokens = Tensor::<2, Int>::from_data([[3, 0, 6], [6, 2, 3]], device);
+            let copy = weight.clone().to_device(device);
+            vec![flat(weight.rows(tokens)), copy.values(), weight.values()]
+        };
+        assert_equal(&format!("rows of {format:?}"), rows, rows);
+    }
+}
+
 type Losses = fn(Tensor<2>, &Weight, Tensor<1, Int>) -> Tensor<1>;
 
 #[test]
@@ -158,6 +209,27 @@ fn updates_are_those_of_the_reference() {
     }
     let squares = |device: &Device| vec![vec![sum_of_squares(numbers::<2>(0, [700, 301], device)) as f32]];
     assert_equal("sum_of_squares", squares, squares);
+}
+
+type TopK = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
+
+#[test]
+fn choices_of_experts_are_those_of_the_reference() {
+    for [num_tokens, num_experts, k] in [[1, 1, 1], [3, 8, 2], [130, 5, 5], [7, 64, 8]] {
+        let run = |f: TopK, device: &Device| {
+            let mut found = results([[num_tokens, num_experts]], |[scores]| f(scores, k).0, device);
+            found.push(flat(f(numbers(0, [num_tokens, num_experts], device), k).1.float()));
+            found
+        };
+        let case = format!("{k} of {num_experts} experts for each of {num_tokens} tokens");
+        assert_equal(&case, |device| run(top_k_softmax, device), |device| run(top_k_softmax_reference, device));
+    }
+    // Equal scores and NaN.
+    let choices = |device: &Device| {
+        let scores = Tensor::from_data([[1.0, 2.0, 2.0, 2.0], [0.0, f32::NAN, f32::INFINITY, f32::NAN]], device);
+        vec![flat(top_k_softmax(scores, 3).1.float())]
+    };
+    assert_equal("choices", choices, choices);
 }
 
 type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;

@@ -21,6 +21,7 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::kernel::rms_norm::{rms_norm, rms_norm_reference};
 use crate::kernel::rope::{rope, rope_reference};
 use crate::kernel::silu_mul::{silu_mul, silu_mul_reference};
+use crate::kernel::top_k_softmax::{top_k_softmax, top_k_softmax_reference};
 
 /// The output, and the gradients of `Σ y ∘ scale` with respect to the leaves.
 fn gradients<const N: usize, const D: usize>(
@@ -176,14 +177,18 @@ fn of_adamw(f: fn(AdamWState<2>, Tensor<2>, AdamWStep) -> AdamWState<2>, device:
     [flat(state.param), flat(state.moment1), flat(state.moment2)].concat()
 }
 
-/// A quantized weight on devices without a kernel for it, which are those but Flex.
+fn of_top_k(f: fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>), device: &Device) -> Vec<f32> {
+    gradients(leaves([[33, 7]], device), |[scores]| f(scores * 4.0, 3).0)
+}
+
+/// The values of a quantized weight.
 fn of_blocks(device: &Device) -> Vec<f32> {
     let values = flat(numbers::<2>(0, [5, 64], &Device::flex()));
     let weight = QuantizedWeight::quantize(BlockFormat::Q8_0, [5, 64], &values, device);
     [flat(weight.dequantize()), flat(weight.rows(tokens([2, 3], 5, device)))].concat()
 }
 
-const OPERATIONS: [Operation; 34] = [
+const OPERATIONS: [Operation; 36] = [
     ("linear, reference", |device| of_linear(linear_reference, [33, 24, 37], device)),
     ("linear", |device| of_linear(linear, [33, 24, 37], device)),
     ("linear of one row, reference", |device| of_linear(linear_reference, [1, 64, 130], device)),
@@ -211,6 +216,8 @@ const OPERATIONS: [Operation; 34] = [
     ("ragged cached_attention", |device| of_cache(cached_attention, ragged, device)),
     ("linear_cross_entropy, reference", |device| of_cross_entropy(linear_cross_entropy_reference, device)),
     ("linear_cross_entropy", |device| of_cross_entropy(linear_cross_entropy, device)),
+    ("top_k_softmax, reference", |device| of_top_k(top_k_softmax_reference, device)),
+    ("top_k_softmax", |device| of_top_k(top_k_softmax, device)),
     ("expert_mlp, reference", |device| of_experts(expert_mlp_reference, device)),
     ("expert_mlp", |device| of_experts(expert_mlp, device)),
     ("expert_mlp, grouped", |device| of_experts(grouped, device)),

@@ -20,7 +20,7 @@ pub enum BlockFormat {
 }
 
 /// How the scales of a block are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::kernel) enum Scales {
     /// One float16 per block.
     Plain,
@@ -34,8 +34,18 @@ pub(in crate::kernel) enum Scales {
     TwoNibbles,
 }
 
+impl Scales {
+    /// Float16 values per block.
+    pub const fn num_halves(self) -> usize {
+        match self {
+            Self::Plain | Self::Signed => 1,
+            Self::WithMinimum | Self::TwoBytes | Self::TwoNibbles => 2,
+        }
+    }
+}
+
 /// The layout of a block.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::kernel) struct Layout {
     /// Elements per block.
     pub block: usize,

@@ -2,9 +2,13 @@
 
 mod block;
 #[cfg(test)]
-pub(in crate::kernel) mod fixture;
+pub(crate) mod fixture;
 mod format;
+#[cfg(any(feature = "cube", test))]
+mod words;
 
 pub(in crate::kernel) use block::Block;
 pub use format::BlockFormat;
 pub(in crate::kernel) use format::{Layout, Scales};
+#[cfg(feature = "cube")]
+pub(in crate::kernel) use words::{BlockWords, WordPlaces};

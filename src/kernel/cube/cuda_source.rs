@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use burn::backend::{Cube, DType};
+use burn::tensor::IntDType;
 use burn_cubecl::CubeDevice;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -32,14 +33,17 @@ use cubecl_server::server::{
 };
 use cubecl_server::storage::{BytesResource, BytesStorage, ManagedResource};
 
+use super::{WordMatrix, public};
 use crate::kernel::adamw::{AdamWOps, AdamWStep};
 use crate::kernel::attention::{AttentionBackward, Band, CachedAttention, Inputs, Mask};
+use crate::kernel::blocks::{BlockFormat, WordPlaces};
 use crate::kernel::expert_mlp::{ExpertMlp, ExpertMlpBackward, ExpertOperand};
 use crate::kernel::linear::Operand;
 use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::rms_norm::{RmsNorm, RmsNormBackward};
 use crate::kernel::rope::{Rope, RopeBackward};
 use crate::kernel::silu_mul::SiluMulBackward;
+use crate::kernel::top_k_softmax::{TopKSoftmax, TopKSoftmaxBackward};
 
 /// Sources by the name of the kernel's type and their text, with the bytes of shared memory that a launch asks for.
 type Sources = Arc<Mutex<BTreeMap<(&'static str, String), usize>>>;
@@ -231,6 +235,16 @@ fn launch_all(client: &Client, shape: &Shape) {
     Cube::rms_norm(x(), floats(&[hidden]), 1e-5);
     Cube::rms_norm_backward(x(), x(), floats(&[hidden]), 1e-5, true);
 
+    for format in BlockFormat::ALL {
+        let places = WordPlaces::new(format.layout(), intermediate * hidden);
+        let (codes, scales) = (tensor(DType::I32, &[places.num_codes]), floats(&[places.num_scales]));
+        let weight = WordMatrix { format, shape: [intermediate, hidden], codes, scales };
+        weight.rows(tensor(DType::I32, &[len]));
+        for rows in [1, 2, 4, 8, batch * len] {
+            weight.product(public(floats(&[rows, hidden])));
+        }
+    }
+
     let (q, kv) = (|| floats(&[batch, len, heads, head_dim]), || floats(&[batch, len, kv_heads, head_dim]));
     let angles = || floats(&[1, len, head_dim / 2]);
     Cube::rope_forward(q(), angles(), angles());
@@ -276,6 +290,8 @@ fn launch_all(client: &Client, shape: &Shape) {
     Cube::squares_by_chunk(h());
 
     let (num_experts, k) = (8, 2);
+    let (weights, experts) = Cube::top_k_softmax(floats(&[batch * len, num_experts]), k, IntDType::I32);
+    Cube::top_k_softmax_backward(weights.clone(), weights, experts, num_experts);
     let (weights, chosen) = (floats(&[batch * len, k]), tensor(DType::I32, &[batch * len, k]));
     let stacks = |dtype| {
         let [matrix, down] = [[num_experts, intermediate, hidden], [num_experts, hidden, intermediate]];
@@ -295,6 +311,7 @@ fn launch_all(client: &Client, shape: &Shape) {
 fn operation_and_kernel(name: &str) -> Option<(&str, &str)> {
     // Generic arguments have paths too.
     let path = name.strip_prefix(OURS)?.split('<').next()?;
+    let path = path.strip_prefix("cube::").unwrap_or(path);
     Some((path.split("::").next()?, path.rsplit("::").nth(1)?))
 }
 
@@ -320,9 +337,17 @@ mod tests {
                         Some((operation, kernel, text, shared_bytes))
                     })
                     .collect();
-                for operation in
-                    ["adamw", "attention", "expert_mlp", "linear_cross_entropy", "rms_norm", "rope", "silu_mul"]
-                {
+                for operation in [
+                    "adamw",
+                    "attention",
+                    "expert_mlp",
+                    "linear_cross_entropy",
+                    "quantized",
+                    "rms_norm",
+                    "rope",
+                    "silu_mul",
+                    "top_k_softmax",
+                ] {
                     assert!(ours.iter().any(|(found, ..)| *found == operation), "{operation} launches no kernel");
                 }
                 for (index, (operation, kernel, text, shared_bytes)) in ours.into_iter().enumerate() {

@@ -6,6 +6,7 @@
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;
+mod quantized;
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn::tensor::Tensor;
@@ -13,6 +14,8 @@ use burn_cubecl::cubecl::{self, prelude::*, server::CubeCountSelection};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+
+pub use quantized::WordMatrix;
 
 /// Units of a cube that works on one row, a power of two; every device of Vulkan has 128.
 pub const UNITS: u32 = 128;

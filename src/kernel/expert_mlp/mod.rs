@@ -42,7 +42,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// (Jiang et al., 2024, arXiv:2401.04088, §2.1).
 ///
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
-/// summed in the order of `j`, with the same bits on any number of threads. Quantized experts round their
+/// summed in the order of `j`, with the same bits on any number of threads. On Flex, quantized experts round their
 /// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`: under
 /// autodiff and on other devices than Flex they are [grouped](expert_mlp_grouped).
 ///

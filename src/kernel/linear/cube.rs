@@ -1,4 +1,4 @@
-//! Products on devices of CubeCL, by CubeK. Quantized weights are dequantized there, as [`QuantizedWeight`] keeps them.
+//! Products on devices of CubeCL, by CubeK, and by a kernel of our own where a few rows meet a quantized weight.
 
 use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Tensor;
@@ -14,7 +14,10 @@ impl LinearOps for Cube {
     }
 
     fn linear_weight(x: CubeTensor, weight: Operand<Self>) -> CubeTensor {
-        Self::linear_float(x, weight.into_tensor())
+        match weight {
+            Operand::Float(weight) => Self::linear_float(x, weight),
+            Operand::Quantized(weight) => Self::linear_of_blocks(x, &weight),
+        }
     }
 }
 
@@ -28,20 +31,20 @@ impl LinearBackward for Cube {
     }
 
     fn linear_of_blocks(x: CubeTensor, weight: &QuantizedWeight) -> CubeTensor {
-        Self::linear_float(x, primitive(weight.dequantize()))
+        of_rows(x, |rows| weight.words().product(rows))
     }
 
     fn input_gradient_of_blocks(grad: CubeTensor, weight: &QuantizedWeight) -> CubeTensor {
-        Self::input_gradient(grad, primitive(weight.dequantize()))
+        Self::input_gradient(grad, weight.words().dequantize())
     }
 }
 
 impl Operand<Cube> {
-    /// The weight as a float tensor, without a copy.
+    /// The weight as a float tensor, dequantized if necessary.
     pub(in crate::kernel) fn into_tensor(self) -> CubeTensor {
         match self {
             Self::Float(weight) => weight,
-            Self::Quantized(weight) => primitive(weight.dequantize()),
+            Self::Quantized(weight) => weight.words().dequantize(),
         }
     }
 }

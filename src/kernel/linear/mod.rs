@@ -1,10 +1,10 @@
 //! Linear maps without bias, `y = x·Wᵀ`: alone, several of one input, added to a residual, gated.
 //!
 //! A weight stays `[out, in]`, as checkpoints store it, in float32, float16, bfloat16 or quantized blocks. Products are
-//! summed in float32. Quantized weights multiply activations that are rounded to 8 bits: each 32 elements of a row of `x`
-//! become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
+//! summed in float32. On Flex, quantized weights multiply activations that are rounded to 8 bits: each 32 elements of a row of
+//! `x` become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
 //!
-//! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized a tile at a time and
+//! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
 
 #[cfg(feature = "flex")]

@@ -47,7 +47,8 @@ impl Operand<LibTorch> {
 }
 
 fn dequantized(weight: &QuantizedWeight) -> TchTensor {
-    weight.dequantize().try_into_primitive::<LibTorch>().expect("a weight on the device of the activations")
+    let weight = weight.dequantize().without_autodiff();
+    weight.try_into_primitive::<LibTorch>().expect("a weight on the device of the activations")
 }
 
 /// All axes but the last as one.

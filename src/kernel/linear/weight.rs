@@ -59,7 +59,10 @@ impl Weight {
     pub(in crate::kernel) fn operand(&self) -> Operand<Dispatch> {
         match self {
             Self::Float(_) | Self::Mixed(_) => Operand::Float(self.float().into_dispatch()),
-            Self::Quantized(weight) => Operand::Quantized(weight.clone()),
+            Self::Quantized(weight) => match weight.float() {
+                Some(weight) => Operand::Float(weight.clone().into_dispatch()),
+                None => Operand::Quantized(weight.clone()),
+            },
         }
     }
 }
@@ -83,7 +86,7 @@ impl From<QuantizedWeight> for Weight {
 pub(in crate::kernel) enum Operand<B: Backend> {
     /// `[out, in]`.
     Float(FloatTensor<B>),
-    /// In the layout of its device.
+    /// In blocks, in the layout of its device.
     Quantized(QuantizedWeight),
 }
 

@@ -9,10 +9,7 @@ pub(super) const PANEL: usize = 16;
 impl Layout {
     /// Bytes of the float16 scales of one block.
     pub(super) const fn head_bytes(self) -> usize {
-        match self.scales {
-            Scales::Plain | Scales::Signed => 32,
-            Scales::WithMinimum | Scales::TwoBytes | Scales::TwoNibbles => 64,
-        }
+        32 * self.scales.num_halves()
     }
 
     /// Bytes of the scales of one sub-block.
