@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use deepwide::eval::{
-    Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, Limit, Limits, Plan, PromptStyle,
-    Sample, Selection, Split, Suite, answer_all, generate_all, results,
+    Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, GenerationDefaults, Limit, Limits,
+    Plan, PromptStyle, Sample, Selection, Split, Suite, SuitePlan, answer_all, generate_all, results,
 };
 use deepwide::formats::Checkpoint;
 use deepwide::hub::DataSetFiles;
@@ -70,11 +70,11 @@ fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Optio
     let tokenizer = opened.tokenizer().unwrap();
     let encoder =
         Encoder::new(&tokenizer, opened.config().max_position_embeddings, opened.config().vocab_size).unwrap();
-    let plan = suite.plan(&encoder, &|| ()).unwrap().plan;
+    let SuitePlan { plan, open, .. } = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap();
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
     let (answers, _) = answer_all(&model, &plan, None, Limits::default(), &device, &mut |_| Ok(())).unwrap();
-    let (texts, _) = generate_all(&model, &tokenizer, &suite, None, &device, &mut |_, _| Ok(())).unwrap();
+    let (texts, _) = generate_all(&model, &tokenizer, &open, None, &device, &mut |_, _| Ok(())).unwrap();
     let scores = suite.scores(&plan, &answers, texts);
     for scores in &scores {
         let name = &scores.task.chosen.task.name;
@@ -213,7 +213,7 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     let tokenizer = opened.tokenizer().unwrap();
     let encoder = Encoder::new(&tokenizer, 512, 61).unwrap();
     let suite = suite(&["mmlu_anatomy", "hellaswag", "arc_challenge"], Some(2), &PromptStyle::default());
-    let plan = suite.plan(&encoder, &|| ()).unwrap().plan;
+    let plan = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap().plan;
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
     let limits = Limits { max_sequences: 3, ..Limits::default() };
@@ -257,7 +257,7 @@ fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     let message = refusal("truthfulqa_mc2", 5, root.path());
     assert!(message.contains("multiple_choice/validation"), "no examples are looked for: {message}");
     let message = refusal("arc_challenge", 41, &golden("eval/data"));
-    assert!(message.contains("41 examples") && message.contains("40 to draw from"), "{message}");
+    assert!(message.contains("41 examples") && message.contains("only 40"), "{message}");
 }
 
 #[test]

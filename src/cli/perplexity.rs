@@ -117,6 +117,14 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         let message = format!("BASE has {found} ids, expected the {} of the model", config.vocab_size);
         return Err(Failure::invalid(message).for_option("--kl"));
     }
+    if let Some(base) = &base {
+        let positions = base.source.config().max_position_embeddings;
+        if context > positions {
+            let message =
+                format!("BASE has {positions} positions, expected at least the {context} of a window (--ctx-size)");
+            return Err(Failure::invalid(message).for_option("--kl"));
+        }
+    }
     let LoadedModel { model, device } = LoadedModel::new(&growth, &args.device)?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));

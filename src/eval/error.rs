@@ -79,12 +79,14 @@ pub enum EvalError {
         shots: [usize; 2],
     },
     /// A prompt has more examples than there are to draw from.
-    #[error("{task}: {num_fewshot} examples for each prompt, but only {available} to draw from")]
+    #[error("{task}: {needed} rows are drawn for {num_fewshot} examples, but there are only {available}")]
     TooFewExamples {
         /// The task.
         task: String,
         /// Examples of a prompt.
         num_fewshot: usize,
+        /// Rows that are drawn: one more if the item itself may be among them.
+        needed: usize,
         /// Items of the split.
         available: usize,
     },
@@ -101,6 +103,26 @@ pub enum EvalError {
         num_tokens: usize,
         /// The context length.
         max_length: usize,
+    },
+    /// No context is left for a prompt.
+    #[error(
+        "answers have up to {max_tokens} tokens, expected a model with a context of more than that; found {max_length}"
+    )]
+    NoRoomToAnswer {
+        /// Tokens of an answer.
+        max_tokens: usize,
+        /// The context length.
+        max_length: usize,
+    },
+    /// A setting of `generation_config.json` is wrong.
+    #[error("generation_config.json has {key} {found}, expected {expected}")]
+    GenerationConfig {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
     },
     /// The tokenizer has more ids than the model.
     #[error("the tokenizer gives id {id}, expected below vocab_size {vocab_size} of the model")]
@@ -140,12 +162,12 @@ pub enum EvalError {
         expected: String,
     },
     /// A text has too few tokens for a window.
-    #[error("the text has {num_tokens} tokens, expected at least the {context} of a window and one to predict")]
+    #[error("the text has {num_tokens} tokens, expected at least {least}")]
     ShortText {
         /// Its tokens.
         num_tokens: usize,
-        /// Tokens of a window.
-        context: usize,
+        /// Tokens of the shortest text of which one is scored.
+        least: usize,
     },
     /// The run was stopped from outside.
     #[error("stopped")]
@@ -190,12 +212,6 @@ pub enum ItemFault {
         found: String,
         /// The number of choices.
         num_choices: usize,
-    },
-    /// A choice is the empty text.
-    #[error("choice {index} is empty, expected text")]
-    EmptyChoice {
-        /// Its place, from 0.
-        index: usize,
     },
 }
 

@@ -23,7 +23,7 @@ impl<'a> FewShotSampler<'a> {
         let spare = usize::from(sampler == Sampler::Random { leaves_out_item: true });
         let sampler = Self { task: chosen.task.name.clone(), pool, count, sampler, random: Random::new(seed) };
         match count > 0 && pool.len() < count + spare {
-            true => Err(sampler.too_few(pool.len())),
+            true => Err(sampler.too_few(count + spare, pool.len())),
             false => Ok(sampler),
         }
     }
@@ -47,15 +47,15 @@ impl<'a> FewShotSampler<'a> {
                 // The item is in the pool several times.
                 let others: Vec<&Doc> = self.pool.iter().filter(is_other).collect();
                 match others.len() < self.count {
-                    true => Err(self.too_few(others.len())),
+                    true => Err(self.too_few(self.count, others.len())),
                     false => Ok(self.sample(others, self.count)),
                 }
             }
         }
     }
 
-    fn too_few(&self, available: usize) -> EvalError {
-        EvalError::TooFewExamples { task: self.task.clone(), num_fewshot: self.count, available }
+    fn too_few(&self, needed: usize, available: usize) -> EvalError {
+        EvalError::TooFewExamples { task: self.task.clone(), num_fewshot: self.count, needed, available }
     }
 
     fn sample(&mut self, pool: Vec<&'a Doc>, count: usize) -> Vec<&'a Doc> {
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(drawn(&pool, &doc(0)).unwrap(), 2, "without the item");
         assert_eq!(drawn(&pool, &doc(9)).unwrap(), 2);
         let message = drawn(&pool[..4], &doc(0)).unwrap_err().to_string();
-        assert_eq!(message, "hellaswag: 2 examples for each prompt, but only 1 to draw from");
+        assert_eq!(message, "hellaswag: 2 rows are drawn for 2 examples, but there are only 1");
         assert!(drawn(&pool[..2], &doc(9)).is_err(), "one more is drawn, in case that it is the item");
     }
 }

@@ -3,44 +3,140 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use serde_json::{Map, Value};
 
 use super::answer_log::AnswerLog;
 use super::error::EvalError;
+use super::items::Item;
 use super::run::Cost;
 use super::scoring::Encoder;
-use super::suite::Suite;
 use super::tasks::Generation;
-use crate::generate::{BatchSettings, Engine, MAX_SEQUENCES, Progress, Request};
+use crate::generate::{BatchSettings, Engine, MAX_SEQUENCES, Progress, Request, Sampling, SamplingFields};
 use crate::model::CausalLm;
 use crate::tokenizer::Tokenizer;
 use crate::trace::executed_flops;
 
-/// A prompt to continue.
-struct Open<'a> {
-    ids: Vec<u32>,
-    key: String,
-    generation: &'a Generation,
+/// The settings of a model that change greedy answers, as transformers takes them from `generation_config.json`.
+#[derive(Debug, Clone, Default)]
+pub struct GenerationDefaults {
+    /// Greedy, with the model's repetition penalty.
+    pub sampling: Sampling,
+    /// Tokens of an answer at most, in place of a task's number.
+    pub max_new_tokens: Option<usize>,
+    /// Settings that transformers obeys and this crate does not.
+    pub ignored: Vec<&'static str>,
 }
 
-/// Continues the prompt of each open question of a suite, greedily, until a stop string, the end of a text or the largest number of
-/// tokens. A prompt that leaves no room for that number loses its start. Texts in the log are taken from it, others are appended to
-/// it. `watch` is called with the number of texts so far and of all.
+/// Settings of `generation_config.json` that change greedy answers, and the values with which they do not.
+const OTHER_SETTINGS: [(&str, &[i64]); 9] = [
+    ("bad_words_ids", &[]),
+    ("begin_suppress_tokens", &[]),
+    ("encoder_repetition_penalty", &[1]),
+    ("min_length", &[0]),
+    ("min_new_tokens", &[0]),
+    ("no_repeat_ngram_size", &[0]),
+    ("num_beams", &[0, 1]),
+    ("sequence_bias", &[]),
+    ("suppress_tokens", &[]),
+];
+
+impl GenerationDefaults {
+    /// Those of the keys of `generation_config.json`.
+    ///
+    /// # Errors
+    /// [`EvalError::GenerationConfig`].
+    pub fn new(keys: &Map<String, Value>) -> Result<Self, EvalError> {
+        let set = |key: &str| keys.get(key).filter(|value| !value.is_null());
+        let wrong = |key: &'static str, value: &Value, expected: &'static str| EvalError::GenerationConfig {
+            key,
+            found: value.to_string(),
+            expected,
+        };
+        let sampling = match set("repetition_penalty") {
+            None => Sampling::greedy(),
+            Some(value) => {
+                let fields = SamplingFields {
+                    temperature: 0.0,
+                    repetition_penalty: value.as_f64().unwrap_or(f64::NAN),
+                    ..SamplingFields::default()
+                };
+                Sampling::new(fields).map_err(|_| wrong("repetition_penalty", value, "a number above 0"))?
+            }
+        };
+        let tokens = |value: &Value| value.as_u64().filter(|count| (1..=u32::MAX.into()).contains(count));
+        let max_new_tokens = set("max_new_tokens")
+            .map(|value| tokens(value).ok_or_else(|| wrong("max_new_tokens", value, "a number of tokens")))
+            .transpose()?;
+        let acts = |(key, idle): &&(&'static str, &[i64])| {
+            set(key).is_some_and(|value| !idle.iter().any(|idle| value.as_f64() == Some(*idle as f64)))
+        };
+        Ok(Self {
+            sampling,
+            max_new_tokens: max_new_tokens.map(|count| count as usize),
+            ignored: OTHER_SETTINGS.iter().filter(acts).map(|(key, _)| *key).collect(),
+        })
+    }
+}
+
+/// A prompt to continue.
+#[derive(Debug, Clone)]
+pub struct OpenPrompt {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// Ids cut off at the start, to leave room for the answer.
+    pub num_cut: usize,
+    /// A name for the log: the same only for the same ids and the same way to answer.
+    key: String,
+    until: &'static [&'static str],
+    max_tokens: usize,
+    sampling: Sampling,
+}
+
+impl OpenPrompt {
+    /// Encodes the prompt of an item. If it leaves no room for the answer in the context, it loses its start.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::encode`]; [`EvalError::NoRoomToAnswer`].
+    pub fn new(
+        encoder: &Encoder<'_>,
+        item: &Item,
+        generation: &Generation,
+        defaults: &GenerationDefaults,
+    ) -> Result<Self, EvalError> {
+        let (max_tokens, max_length) = (generation.max_tokens, encoder.max_length());
+        if max_length <= max_tokens {
+            return Err(EvalError::NoRoomToAnswer { max_tokens, max_length });
+        }
+        let mut ids = encoder.encode(&item.prompts[0])?;
+        let num_cut = ids.len().saturating_sub(max_length - max_tokens);
+        ids.drain(..num_cut);
+        let max_tokens = defaults.max_new_tokens.unwrap_or(max_tokens);
+        let (until, sampling) = (generation.until, defaults.sampling);
+        let mut hash = blake3::Hasher::new();
+        hash.update(format!("{until:?} {max_tokens} {sampling:?}").as_bytes());
+        ids.iter().for_each(|id| _ = hash.update(&id.to_le_bytes()));
+        let key = hash.finalize().to_hex()[..32].to_owned();
+        Ok(Self { ids, num_cut, key, until, max_tokens, sampling })
+    }
+}
+
+/// Continues prompts, greedily, until a stop string, the end of a text or the largest number of tokens. Texts in the log are taken
+/// from it, others are appended to it. `watch` is called with the number of texts so far and of all.
 ///
 /// # Errors
-/// Those of the encoder, of generation, of the log and of `watch`.
+/// Those of generation, of the log and of `watch`.
 ///
 /// # Panics
 /// If an id is not below `vocab_size`.
 pub fn generate_all<M: CausalLm>(
     model: &M,
     tokenizer: &Tokenizer,
-    suite: &Suite,
+    open: &[OpenPrompt],
     mut log: Option<&mut AnswerLog>,
     device: &Device,
     watch: &mut dyn FnMut(usize, usize) -> Result<(), EvalError>,
 ) -> Result<(Vec<String>, Cost), EvalError> {
     let start = Instant::now();
-    let open = open(model, tokenizer, suite)?;
     let mut texts: Vec<Option<String>> =
         open.iter().map(|open| log.as_ref().and_then(|log| log.text(&open.key))).collect();
     let mut cost = Cost { num_resumed: texts.iter().flatten().count(), ..Cost::default() };
@@ -48,11 +144,14 @@ pub fn generate_all<M: CausalLm>(
     let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
     let asked: Vec<usize> = (0..open.len()).filter(|index| texts[*index].is_none()).collect();
     let request = |index: &usize| {
-        let Open { ids, generation, .. } = &open[*index];
-        let mut request = Request::new(ids.clone());
-        request.max_tokens = Some(generation.max_tokens);
-        request.stop_tokens = tokenizer.eos().to_vec();
-        (request, generation.until.iter().map(|text| (*text).to_owned()).collect())
+        let OpenPrompt { ids, until, max_tokens, sampling, .. } = &open[*index];
+        let request = Request {
+            max_tokens: Some(*max_tokens),
+            sampling: *sampling,
+            stop_tokens: tokenizer.eos().to_vec(),
+            ..Request::new(ids.clone())
+        };
+        (request, until.iter().map(|text| (*text).to_owned()).collect())
     };
     let requests = asked.iter().map(request).collect();
     cost.num_request_tokens = asked.iter().map(|index| open[*index].ids.len()).sum();
@@ -84,24 +183,36 @@ pub fn generate_all<M: CausalLm>(
     Ok((texts.into_iter().map(|text| text.expect("every sequence ends")).collect(), cost))
 }
 
-/// The prompts of the open questions, task by task, item by item.
-fn open<'a, M: CausalLm>(model: &M, tokenizer: &Tokenizer, suite: &'a Suite) -> Result<Vec<Open<'a>>, EvalError> {
-    let config = model.config();
-    let encoder = Encoder::new(tokenizer, config.max_position_embeddings, config.vocab_size)?;
-    let mut open = Vec::new();
-    for task in &suite.tasks {
-        let Some(generation) = &task.chosen.task.generation else { continue };
-        let room = config.max_position_embeddings.saturating_sub(generation.max_tokens);
-        if room == 0 {
-            let (num_tokens, max_length) = (generation.max_tokens, config.max_position_embeddings);
-            return Err(EvalError::LongContinuation { num_tokens, max_length });
-        }
-        for item in &task.items {
-            let mut ids = encoder.encode(&item.prompts[0])?;
-            ids.drain(..ids.len().saturating_sub(room));
-            let key = generation.key(&ids);
-            open.push(Open { ids, key, generation });
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn defaults(keys: Value) -> Result<GenerationDefaults, EvalError> {
+        GenerationDefaults::new(keys.as_object().expect("an object"))
+    }
+
+    #[test]
+    fn settings_that_change_greedy_answers_are_read_or_named() {
+        let found = defaults(json!({
+            "do_sample": true, "temperature": 0.7, "repetition_penalty": 1.1, "max_new_tokens": 7,
+            "num_beams": 1, "no_repeat_ngram_size": 3, "suppress_tokens": [5], "min_length": 0, "bad_words_ids": null,
+        }))
+        .unwrap();
+        let penalty = SamplingFields { temperature: 0.0, repetition_penalty: 1.1, ..SamplingFields::default() };
+        assert_eq!(found.sampling, Sampling::new(penalty).unwrap());
+        assert_eq!((found.max_new_tokens, found.ignored), (Some(7), vec!["no_repeat_ngram_size", "suppress_tokens"]));
+        let plain = defaults(json!({"eos_token_id": 2})).unwrap();
+        assert!(plain.sampling == Sampling::greedy() && plain.max_new_tokens.is_none() && plain.ignored.is_empty());
+    }
+
+    #[test]
+    fn wrong_settings_are_refused() {
+        for keys in
+            [json!({"repetition_penalty": 0}), json!({"repetition_penalty": "1"}), json!({"max_new_tokens": -1})]
+        {
+            assert!(matches!(defaults(keys), Err(EvalError::GenerationConfig { .. })));
         }
     }
-    Ok(open)
 }

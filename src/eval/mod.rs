@@ -35,7 +35,7 @@ pub use error::{EvalError, ItemFault};
 pub use expert_load::expert_load;
 pub use extraction::{exact_match, extracted};
 pub use few_shot::FewShotSampler;
-pub use generation::generate_all;
+pub use generation::{GenerationDefaults, OpenPrompt, generate_all};
 pub use items::{Item, Limit, TaskItems};
 pub use perplexity::mean_loss_nats;
 pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_tolerance};

@@ -60,6 +60,14 @@ impl PromptStyle<'_> {
         questions.into_iter().map(prompt).collect()
     }
 
+    /// Whether the template refuses messages of the system, which prompts then leave out.
+    pub fn drops_system(&self) -> bool {
+        let Some(Chat { template, .. }) = self.chat else { return false };
+        let refuses = |messages: &[Message]| template.render(messages, &RenderOptions::default()).is_err();
+        let user = Message::new("user", "a");
+        refuses(&[Message::new("system", "a"), user.clone()]) && !refuses(&[user])
+    }
+
     /// The text between a prompt and its continuation.
     pub fn target_delimiter(&self) -> &'static str {
         if self.chat.is_some() { "" } else { TARGET_DELIMITER }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::dataset::DataPlace;
 use super::error::EvalError;
+use super::generation::{GenerationDefaults, OpenPrompt};
 use super::items::{Item, Limit, TaskItems};
 use super::prompt::PromptStyle;
 use super::response::Response;
@@ -25,7 +26,9 @@ pub struct Suite {
 pub struct SuitePlan {
     /// All requests: task by task, item by item, choice by choice.
     pub plan: Plan,
-    /// Of each task, requests that lost tokens at their start to fit the context length.
+    /// The prompts of open questions: task by task, item by item.
+    pub open: Vec<OpenPrompt>,
+    /// Of each task, requests and prompts that lost tokens at their start to fit the context length.
     pub num_cut: Vec<usize>,
 }
 
@@ -53,13 +56,36 @@ impl Suite {
         self.tasks.iter().map(|task| task.items.len()).sum()
     }
 
-    /// Encodes all requests, on all cores, and arranges them. `watch` is called after each item.
+    /// Whether prompts have a text of the system.
+    pub fn has_system_text(&self, style: &PromptStyle<'_>) -> bool {
+        let has_description = |task: &TaskItems| !task.chosen.task.description.is_empty();
+        style.system_instruction.is_some_and(|text| !text.is_empty()) || self.tasks.iter().any(has_description)
+    }
+
+    /// Encodes all requests and prompts, on all cores, and arranges them. Open questions are answered by the settings of `defaults`.
+    /// `watch` is called after each item.
     ///
     /// # Errors
-    /// Those of [`Encoder::request`].
-    pub fn plan(&self, encoder: &Encoder<'_>, watch: &(dyn Fn() + Sync)) -> Result<SuitePlan, EvalError> {
-        let (mut requests, mut num_cut) = (Vec::new(), Vec::new());
+    /// Those of [`Encoder::request`] and of [`OpenPrompt::new`].
+    pub fn plan(
+        &self,
+        encoder: &Encoder<'_>,
+        defaults: &GenerationDefaults,
+        watch: &(dyn Fn() + Sync),
+    ) -> Result<SuitePlan, EvalError> {
+        let (mut requests, mut open, mut num_cut) = (Vec::new(), Vec::new(), Vec::new());
         for task in &self.tasks {
+            if let Some(generation) = &task.chosen.task.generation {
+                let of_item = |item: &Item| {
+                    let prompt = OpenPrompt::new(encoder, item, generation, defaults);
+                    watch();
+                    prompt
+                };
+                let prompts: Vec<OpenPrompt> = task.items.par_iter().map(of_item).collect::<Result<_, _>>()?;
+                num_cut.push(prompts.iter().filter(|prompt| prompt.num_cut > 0).count());
+                open.extend(prompts);
+                continue;
+            }
             let of_item = |item: &Item| {
                 let encoded = item.requests().map(|request| encoder.request(request)).collect();
                 watch();
@@ -69,12 +95,7 @@ impl Suite {
             num_cut.push(encoded.iter().flatten().filter(|encoded| encoded.num_cut > 0).count());
             requests.extend(encoded.into_iter().flatten().map(|encoded| encoded.request));
         }
-        Ok(SuitePlan { plan: Plan::new(requests), num_cut })
-    }
-
-    /// Items with open questions.
-    pub fn num_open(&self) -> usize {
-        self.tasks.iter().filter(|task| task.chosen.task.generation.is_some()).map(|task| task.items.len()).sum()
+        Ok(SuitePlan { plan: Plan::new(requests), open, num_cut })
     }
 
     /// The scores of each task, from the answers to the distinct requests of the plan and the texts for the open questions.

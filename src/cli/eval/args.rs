@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, Args};
 
 use super::super::adapter::AdapterArgs;
@@ -11,6 +12,9 @@ use super::super::grow::{self, GrowthArgs};
 use super::super::threads::ThreadsArgs;
 use super::super::values::{not_negative, size};
 use crate::eval::{Limit, Limits, Seeds};
+
+/// The seed of lm-eval's examples.
+const FEWSHOT_SEED: u64 = 1234;
 
 /// Evaluate a model on the benchmarks of the Open LLM Leaderboard
 ///
@@ -52,7 +56,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Prompts")]
     pub apply_chat_template: Option<String>,
     /// Whether the examples of a chat are turns of their own, or part of the question
-    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, help_heading = "Prompts")]
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), help_heading = "Prompts")]
     pub fewshot_as_multiturn: bool,
     /// Text of the system before each prompt
     #[arg(long, value_name = "TEXT", help_heading = "Prompts")]
@@ -160,15 +164,24 @@ fn limit(text: &str) -> Result<Limit, String> {
     }
 }
 
-/// One seed for all, or four: of Python, NumPy, PyTorch and the examples.
+/// One seed for all, or those of Python, NumPy, PyTorch and, unless it is 1234, the examples. The first three may be `None`.
 fn seeds(text: &str) -> Result<Seeds, String> {
-    let parsed: Result<Vec<u64>, _> = text.split(',').map(|seed| seed.trim().parse::<u64>()).collect();
+    let seed = |word: &str| match word.trim() {
+        "None" => Ok(None),
+        word => word.parse::<u64>().map(Some),
+    };
+    let parsed: Result<Vec<Option<u64>>, _> = text.split(',').map(seed).collect();
     match parsed.as_deref() {
-        Ok([seed]) => Ok(Seeds { python: *seed, numpy: *seed, torch: *seed, fewshot: *seed }),
-        Ok([python, numpy, torch, fewshot]) => {
+        Ok([Some(fewshot)]) => {
+            Ok(Seeds { python: Some(*fewshot), numpy: Some(*fewshot), torch: Some(*fewshot), fewshot: *fewshot })
+        }
+        Ok([python, numpy, torch]) => {
+            Ok(Seeds { python: *python, numpy: *numpy, torch: *torch, fewshot: FEWSHOT_SEED })
+        }
+        Ok([python, numpy, torch, Some(fewshot)]) => {
             Ok(Seeds { python: *python, numpy: *numpy, torch: *torch, fewshot: *fewshot })
         }
-        _ => Err(format!("{text:?} is neither a whole number nor four of them, separated by commas")),
+        _ => Err(format!("{text:?} is neither a whole number nor three or four of them, separated by commas")),
     }
 }
 
@@ -186,7 +199,9 @@ mod tests {
         }
         assert_eq!(seeds("7").unwrap().fewshot, 7);
         assert_eq!(seeds("0,1,2,3").unwrap().fewshot, 3);
-        assert!(seeds("0,1").is_err());
+        let three = seeds("0,None,8").unwrap();
+        assert_eq!((three.python, three.numpy, three.torch, three.fewshot), (Some(0), None, Some(8), 1234));
+        assert!(seeds("0,1").is_err() && seeds("0,1,2,None").is_err());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
 use crate::error::{FileError, FileFault, cut};
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, Plan, PromptStyle, RunMetadata, Selection, Suite,
-    SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
+    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, Plan, PromptStyle, RunMetadata,
+    Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
 };
 use crate::formats::CheckpointError;
 use crate::profile::flops::count_parameters;
@@ -72,11 +72,16 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
         .transpose()?;
     let place = args.data_dir.as_deref().map_or(DataPlace::Hub(&hub::data_set_files), DataPlace::Directory);
     let suite = Suite::read(&place, selection, args.limit, &style, args.seeds.fewshot)?;
+    if style.drops_system() && suite.has_system_text(&style) {
+        console::tell("warning: the chat template has no system role, so prompts lack the text of the system");
+    }
     let encoder = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?;
     let items = Count::new("tokenizing", "items", suite.num_items());
-    let planned = suite.plan(&encoder, &|| items.add(1, ""))?;
+    let defaults = GenerationDefaults::new(&opened.checkpoint().generation_config()?)?;
+    let planned = suite.plan(&encoder, &defaults, &|| items.add(1, ""))?;
     drop(items);
     tell_plan(&suite, &planned);
+    tell_ignored(&planned, &defaults);
     let model_record = opened.record(&growth)?;
     let mut log = answer_log(args, saved.as_ref(), &planned.plan, &model_record)?;
     let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
@@ -90,13 +95,14 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     });
     drop(bar);
     let (answers, cost) = answered.map_err(|error| stopped(error, log.is_some()))?;
-    let bar = Count::new("generating", "texts", suite.num_open());
+    let bar = Count::new("generating", "texts", planned.open.len());
     let mut num_done = 0;
-    let generated = generate_all(&loaded.model, &tokenizer, &suite, log.as_mut(), &loaded.device, &mut |count, _| {
-        bar.add(count - num_done, "");
-        num_done = count;
-        go_on()
-    });
+    let generated =
+        generate_all(&loaded.model, &tokenizer, &planned.open, log.as_mut(), &loaded.device, &mut |count, _| {
+            bar.add(count - num_done, "");
+            num_done = count;
+            go_on()
+        });
     drop(bar);
     let (texts, generation_cost) = generated.map_err(|error| stopped(error, log.is_some()))?;
     let cost = cost + generation_cost;
@@ -105,7 +111,11 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     let mut record = results(&scores, &suite.groups);
     let metadata = metadata(args, &opened, &growth, &tokenizer, template.as_ref(), start);
     metadata.add_to(&mut record);
-    record.insert("deepwide".to_owned(), extras(&suite, &planned, &scores, &growth, &cost, model_record, &record));
+    let mut extras = extras(&suite, &planned, &scores, &growth, &cost, model_record, &record);
+    if let Some(saved) = saved.as_ref().filter(|_| args.log_samples) {
+        extras["samples_date"] = json!(saved.date);
+    }
+    record.insert("deepwide".to_owned(), extras);
     if let Some(saved) = &saved {
         saved.write(&record, args.log_samples.then_some(scores.as_slice()))?;
     }
@@ -118,11 +128,18 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
 /// The chat template that was asked for.
 fn chat_template(args: &EvalArgs, opened: &OpenedModel) -> Result<Option<ChatTemplate>, Failure> {
     let Some(name) = &args.apply_chat_template else { return Ok(None) };
-    let template = opened.checkpoint().chat_template(Some(name.as_str()).filter(|name| !name.is_empty()));
-    template.map(Some).map_err(|error| match error {
-        CheckpointError::NoChatTemplate { .. } => Failure::from(error).for_option("--apply-chat-template"),
-        error => error.into(),
-    })
+    match opened.checkpoint().chat_template(Some(name.as_str()).filter(|name| !name.is_empty())) {
+        Err(CheckpointError::NoChatTemplate { found, .. }) if !name.is_empty() && found == ["default"] => {
+            console::tell(format_args!(
+                "warning: the model has one chat template, which is used; it has none named {name:?}"
+            ));
+            Ok(Some(opened.checkpoint().chat_template(None)?))
+        }
+        Err(error @ CheckpointError::NoChatTemplate { .. }) => {
+            Err(Failure::from(error).for_option("--apply-chat-template"))
+        }
+        template => Ok(Some(template?)),
+    }
 }
 
 /// The log of answers: a named one, or one beside the results, of these requests alone.
@@ -158,6 +175,14 @@ fn tell_plan(suite: &Suite, planned: &SuitePlan) {
         suite.num_items(),
         planned.plan.places().len(),
     ));
+}
+
+/// Warns of settings of the model that lm-eval obeys.
+fn tell_ignored(planned: &SuitePlan, defaults: &GenerationDefaults) {
+    if !planned.open.is_empty() && !defaults.ignored.is_empty() {
+        let names = defaults.ignored.join(", ");
+        console::tell(format_args!("warning: generation_config.json sets {names}, which eval does not compute"));
+    }
 }
 
 /// Warns of log-likelihoods that are infinite or no number: a score made of them means nothing.

@@ -15,7 +15,8 @@ use crate::output::commit::write_file_atomically;
 pub(super) struct Saved {
     results: PathBuf,
     folder: PathBuf,
-    date: String,
+    /// In the names of its files.
+    pub(super) date: String,
 }
 
 impl Saved {

@@ -89,7 +89,9 @@ fn is_mmlu(pairs: &Pairs) -> bool {
 fn is_main(pairs: &Pairs, all: &[Pairs]) -> bool {
     let has = |metric: &str| all.iter().any(|other| other.task == pairs.task && other.metric == metric);
     let main = ["acc_norm,none", "exact_match,strict-match", "acc,none"].into_iter().find(|metric| has(metric));
-    main.is_none_or(|main| main == pairs.metric)
+    // Of other tasks, the first metric.
+    let first = all.iter().find(|other| other.task == pairs.task).map(|first| first.metric.as_str());
+    main.or(first) == Some(pairs.metric.as_str())
 }
 
 fn means(scores: &[(f64, f64)]) -> (f64, f64) {

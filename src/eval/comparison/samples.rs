@@ -29,6 +29,11 @@ pub enum SampleFault {
         /// One of them.
         one: PathBuf,
     },
+    /// A results file names no logs, and there are those of several runs beside it.
+    #[error(
+        "has no date of samples, expected results_DATE.json or a file of deepwide eval --log_samples: several runs are beside it"
+    )]
+    UnknownDate,
     /// A line is no sample.
     #[error("line {line} is no sample of lm-eval: {reason}")]
     BadLine {
@@ -45,7 +50,9 @@ impl SamplesError {
         match &self.fault {
             SampleFault::File(fault) => fault.kind(),
             SampleFault::NoSamples => ErrorKind::NotFound,
-            SampleFault::SeveralModels { .. } | SampleFault::BadLine { .. } => ErrorKind::Invalid,
+            SampleFault::SeveralModels { .. } | SampleFault::UnknownDate | SampleFault::BadLine { .. } => {
+                ErrorKind::Invalid
+            }
         }
     }
 }
@@ -71,10 +78,14 @@ pub fn read_samples(path: &Path) -> Result<BTreeMap<String, ItemScores>, Samples
     let logs = match metadata.is_dir() {
         true => newest_logs(path)?,
         false => {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            let date = name.strip_prefix("results_").map(str::to_owned);
             let mut logs = logs(path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new(".")))?;
-            logs.retain(|(_, found, _)| date.as_ref().is_none_or(|date| date == found));
+            match samples_date(path)? {
+                Some(date) => logs.retain(|(_, found, _)| *found == date),
+                None if logs.iter().any(|(_, date, _)| *date != logs[0].1) => {
+                    return Err(InFile::new(path, SampleFault::UnknownDate));
+                }
+                None => {}
+            }
             newest(logs)
         }
     };
@@ -82,6 +93,19 @@ pub fn read_samples(path: &Path) -> Result<BTreeMap<String, ItemScores>, Samples
         return Err(InFile::new(path, SampleFault::NoSamples));
     }
     logs.into_iter().map(|(task, (_, file))| Ok((task, read(&file)?))).collect()
+}
+
+/// The date of the logs of a results file: in its name (`results_DATE.json`, lm-eval's `NAME_DATE.json`), or else in the file.
+fn samples_date(path: &Path) -> Result<Option<String>, SamplesError> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let is_date =
+        |text: &str| text.len() >= 19 && text.as_bytes()[..4].iter().all(u8::is_ascii_digit) && text.contains('T');
+    if let Some((_, date)) = name.rsplit_once('_').filter(|(_, date)| is_date(date)) {
+        return Ok(Some(date.to_owned()));
+    }
+    let bytes = fs::read(path).map_err(|error| InFile::new(path, SampleFault::File(error.into())))?;
+    let results: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Ok(results["deepwide"]["samples_date"].as_str().map(str::to_owned))
 }
 
 /// The newest log of each task in a directory, or else in the only one of its directories that has logs.
@@ -134,24 +158,65 @@ fn task_and_date(path: &Path) -> Option<(String, String)> {
     Some((task.to_owned(), date.to_owned()))
 }
 
+/// A line; numbers that JSON has not and Python writes become null.
+fn parsed(line: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(line).or_else(|error| {
+        let finite = ["-Infinity", "Infinity", "NaN"]
+            .iter()
+            .fold(line.to_owned(), |line, number| line.replace(&format!(": {number}"), ": null"));
+        serde_json::from_str(&finite).map_err(|_| error)
+    })
+}
+
 fn read(path: &Path) -> Result<ItemScores, SamplesError> {
     let failed = |error: std::io::Error| InFile::new(path, SampleFault::File(error.into()));
     let mut scores = ItemScores::default();
     for (index, line) in BufReader::new(File::open(path).map_err(failed)?).lines().enumerate() {
         let bad = |reason: String| InFile::new(path, SampleFault::BadLine { line: index + 1, reason });
-        let sample: Value = serde_json::from_str(&line.map_err(failed)?).map_err(|error| bad(error.to_string()))?;
+        let sample = parsed(&line.map_err(failed)?).map_err(|error| bad(error.to_string()))?;
         let missing = |key: &str| bad(format!("found no {key}"));
         let doc_id = sample["doc_id"].as_u64().ok_or_else(|| missing("doc_id"))?;
         let hash = sample["doc_hash"].as_str().ok_or_else(|| missing("doc_hash"))?;
         let filter = sample["filter"].as_str().unwrap_or("none");
         for metric in sample["metrics"].as_array().ok_or_else(|| missing("metrics"))? {
             let metric = metric.as_str().unwrap_or_default();
-            let value = &sample[metric];
+            let value = sample.get(metric).ok_or_else(|| missing(metric))?;
             let value = value.as_f64().or_else(|| value.as_bool().map(|is_right| f64::from(u8::from(is_right))));
-            let value = value.ok_or_else(|| missing(metric))?;
+            // Some tasks have lists, which nothing here compares; a score that is not finite has no pair.
+            let Some(value) = value else { continue };
             let items = scores.metrics.entry(format!("{metric},{filter}")).or_default();
             items.insert(doc_id, (hash.to_owned(), value));
         }
     }
     Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"{"doc_id": 0, "doc_hash": "h", "filter": "none", "metrics": ["acc", "list"], "list": [1]"#;
+
+    #[test]
+    fn a_results_file_has_the_samples_of_its_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let dates = ["2026-01-01T00-00-00.000001", "2026-01-02T00-00-00.000001"];
+        for (date, acc) in dates.iter().zip(["0.25", "NaN"]) {
+            let line = format!("{SAMPLE}, \"acc\": {acc}}}\n");
+            fs::write(folder.path().join(format!("samples_t_{date}.jsonl")), line).unwrap();
+        }
+        let of = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            read_samples(&path).map(|tasks| tasks["t"].metrics.get("acc,none").map(|items| items[&0].1))
+        };
+        let named = |date: &str| of(&format!("results_{date}.json"), "{}").unwrap();
+        assert_eq!((named(dates[0]), named(dates[1])), (Some(0.25), None), "NaN has no pair, and a list is no score");
+        assert_eq!(of(&format!("a_{}.json", dates[0]), "{}").unwrap(), Some(0.25));
+        let recorded = format!(r#"{{"deepwide": {{"samples_date": "{}"}}}}"#, dates[0]);
+        assert_eq!(of("a_run.json", &recorded).unwrap(), Some(0.25));
+        assert!(matches!(of("b.json", "{}").unwrap_err().fault, SampleFault::UnknownDate));
+        fs::remove_file(folder.path().join(format!("samples_t_{}.jsonl", dates[1]))).unwrap();
+        assert_eq!(of("b.json", "{}").unwrap(), Some(0.25), "the only ones");
+    }
 }

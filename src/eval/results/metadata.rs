@@ -14,11 +14,11 @@ use crate::report::RunInfo;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seeds {
     /// Of Python's `random`.
-    pub python: u64,
+    pub python: Option<u64>,
     /// Of NumPy.
-    pub numpy: u64,
+    pub numpy: Option<u64>,
     /// Of PyTorch.
-    pub torch: u64,
+    pub torch: Option<u64>,
     /// Of the examples in prompts.
     pub fewshot: u64,
 }

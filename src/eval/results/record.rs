@@ -47,13 +47,13 @@ pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value
         names.iter().map(|name| (*name).to_owned()).zip(scores.iter().map(of)).collect()
     };
     let mut versions = by_task(&|scores| json!(scores.task.chosen.task.version));
-    versions.extend(groups.iter().map(|group| (group.name.clone(), json!(group.version as i64))));
+    versions.extend(groups.iter().map(|group| (group.name.clone(), json!(group.version.to_string()))));
     let mut shots = by_task(&|scores| json!(scores.task.chosen.num_fewshot));
     let mut directions = by_task(&|scores| {
         scores.task.chosen.task.metrics.iter().map(|metric| (metric.name().to_owned(), json!(true))).collect()
     });
-    // Children are behind their parents.
-    for group in groups.iter().rev() {
+    // Parents before their children, as lm-eval goes through them: a group of groups has neither.
+    for group in groups {
         let mut values: Vec<&Value> = group.children.iter().filter_map(|child| shots.get(child)).collect();
         values.dedup();
         if let [shared] = values[..] {
@@ -62,7 +62,9 @@ pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value
         }
         let children = group.children.iter().filter_map(|child| directions.get(child)?.as_object());
         let all: Map<String, Value> = children.flatten().map(|(name, up)| (name.clone(), up.clone())).collect();
-        directions.insert(group.name.clone(), all.into());
+        if !all.is_empty() {
+            directions.insert(group.name.clone(), all.into());
+        }
     }
     let num_samples =
         |scores: &TaskScores<'_>| json!({"original": scores.task.num_original, "effective": scores.task.items.len()});

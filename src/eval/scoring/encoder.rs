@@ -34,6 +34,11 @@ impl<'a> Encoder<'a> {
         Ok(Self { tokenizer, prefix, max_length, vocab_size })
     }
 
+    /// Tokens that the model reads at once.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     /// The ids of a text: with those that the tokenizer adds, unless the text begins with the beginning of a text.
     ///
     /// # Errors

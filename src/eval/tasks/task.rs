@@ -42,18 +42,6 @@ pub struct Generation {
     pub max_tokens: usize,
 }
 
-impl Generation {
-    /// A name of a prompt for a log: the same only for the same ids and the same way to answer.
-    pub fn key(&self, prompt: &[u32]) -> String {
-        let mut hash = blake3::Hasher::new();
-        hash.update(format!("{self:?}").as_bytes());
-        for id in prompt {
-            hash.update(&id.to_le_bytes());
-        }
-        hash.finalize().to_hex()[..32].to_owned()
-    }
-}
-
 /// The examples in the prompts of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FewShots {

@@ -45,7 +45,10 @@ pub fn text_windows(
     };
     let windows: Vec<Window> = windows.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
     match windows.iter().all(|window| window.weight == 0) {
-        true => Err(EvalError::ShortText { num_tokens: ids.len(), context }),
+        true => {
+            let least = if convention == Convention::LlamaCpp { context } else { 2 };
+            Err(EvalError::ShortText { num_tokens: ids.len(), least })
+        }
         false => Ok(windows),
     }
 }
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn a_text_shorter_than_a_window_is_refused_by_llama() {
         let error = text_windows(&[1, 2, 3], Convention::LlamaCpp, 8, None, None).unwrap_err();
-        assert!(matches!(error, EvalError::ShortText { num_tokens: 3, context: 8 }));
+        assert!(matches!(error, EvalError::ShortText { num_tokens: 3, least: 8 }));
         assert!(text_windows(&[1], Convention::Transformers { stride: 4 }, 8, None, None).is_err());
     }
 }
