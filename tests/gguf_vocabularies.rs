@@ -149,6 +149,23 @@ fn the_files_name_what_has_a_meaning() {
 }
 
 #[test]
+fn all_tokens_that_end_a_text_are_known_to_the_file_and_to_the_tokenizer() {
+    let sound = vocabulary(&golden("sentencepiece.json"));
+    assert_eq!(sound.ends(), [2]);
+    let mut several = GgufVocabulary { eot: Some(7), eom: Some(2), ..sound };
+    several.tokens[9] = "<|im_end|>".to_owned();
+    assert_eq!(several.ends(), [2, 7], "a token of text is none by its spelling");
+    several.token_types[9] = TokenType::Control;
+    assert_eq!(several.ends(), [2, 7, 9]);
+    let files = several.tokenizer_files().unwrap();
+    let generation = files.iter().find(|file| file.name == "generation_config.json").unwrap();
+    assert!(generation.text.contains("eos_token_id"));
+    let folder = tempfile::tempdir().unwrap();
+    save(&files, folder.path());
+    assert_eq!(Tokenizer::from_directory(folder.path()).unwrap().eos(), [2, 7]);
+}
+
+#[test]
 fn a_vocabulary_that_breaks_a_rule_is_refused_by_name() {
     type Change = fn(&mut GgufVocabulary);
     let sentencepiece: [(&str, Change); 9] = [

@@ -1,7 +1,7 @@
 //! The spelling of llama.cpp's programs.
 //!
-//! Their short options have several letters, which the parser here would read as several options, or as one with a value. Those
-//! without a counterpart get their long names, so that the parser refuses them by name.
+//! Their short options have several letters, which the parser here would read as several options, or as one with a value. The commonest
+//! ones without a counterpart get their long names, so that the parser refuses them by name.
 
 use std::ffi::OsString;
 
@@ -20,16 +20,24 @@ const NAMES: [(&str, &[(&str, &str)]); 3] = [
     ("serve", &[("-np", "--parallel"), ("-ngl", "--n-gpu-layers")]),
     ("perplexity", &[("-ngl", "--n-gpu-layers")]),
 ];
+/// Options whose value is any text, which stays.
+const TEXTS: [&str; 7] = ["-p", "--prompt", "--stop", "-sys", "--system", "--system-prompt", "--chat-template"];
 /// Short options without a counterpart, and their long names.
-const UNKNOWN: [(&str, &str); 12] = [
+const UNKNOWN: [(&str, &str); 18] = [
     ("-cb", "--cont-batching"),
     ("-ctk", "--cache-type-k"),
     ("-ctv", "--cache-type-v"),
+    ("-dev", "--device"),
     ("-fa", "--flash-attn"),
     ("-hf", "--hf-repo"),
+    ("-lv", "--log-verbosity"),
     ("-mg", "--main-gpu"),
+    ("-nkvo", "--no-kv-offload"),
+    ("-ot", "--override-tensor"),
     ("-sm", "--split-mode"),
+    ("-sp", "--special"),
     ("-st", "--single-turn"),
+    ("-sysf", "--system-prompt-file"),
     ("-tb", "--threads-batch"),
     ("-to", "--timeout"),
     ("-ts", "--tensor-split"),
@@ -51,7 +59,13 @@ pub fn llama_spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString>
     }
     let command = spelled.last().and_then(|word| word.to_str()).unwrap_or_default();
     if let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == command) {
+        let mut is_text = false;
         while let Some(word) = words.next() {
+            if std::mem::replace(&mut is_text, TEXTS.iter().any(|option| word == *option)) {
+                is_text = false;
+                spelled.push(word);
+                continue;
+            }
             if word == "--" {
                 spelled.push(word);
                 break;
@@ -109,6 +123,7 @@ mod tests {
             "deepwide -q",
             "deepwide generate -np 4 -- -m",
             "deepwide generate a -m",
+            "deepwide generate a --stop -fa --stop -m -p -ngl",
             "deepwide perplexity -sys a",
         ] {
             assert_eq!(spelled(line), line);

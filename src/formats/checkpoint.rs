@@ -11,7 +11,7 @@ use crate::formats::sidecar::DEFAULT_TEMPLATE;
 use crate::formats::{CheckpointError, Origin, Sidecar, StoredTensor};
 use crate::output::disk::{Disk, Kind};
 use crate::output::manifest::FileRecord;
-use crate::tokenizer::{ChatTemplate, Tokenizer, VocabularyFile};
+use crate::tokenizer::{ChatTemplate, Tokenizer, TokenizerError, VocabularyFile, special_ids};
 use crate::weights::{Dtype, GgmlType, PackedTensor, RawTensor, Recipe, Sink, TensorId, WeightError, WeightSource};
 
 /// An opened checkpoint of either format.
@@ -21,6 +21,20 @@ pub enum Checkpoint {
     Hf(HfDirectory),
     /// A GGUF file, or several parts of one.
     Gguf(GgufFile),
+}
+
+/// A vocabulary with the further tokens that end a text by the settings beside a tokenizer, of which GGUF knows two.
+fn with_all_ends(
+    vocabulary: GgufVocabulary,
+    disk: &dyn Disk,
+    directory: &Path,
+) -> Result<GgufVocabulary, TokenizerError> {
+    let id_of = |token: &str| (0u32..).zip(&vocabulary.tokens).find(|(_, text)| *text == token).map(|(id, _)| id);
+    let (_, ends) = special_ids(disk, directory, id_of)?;
+    let is_other = |id: &u32| Some(*id) != vocabulary.eos && (*id as usize) < vocabulary.tokens.len();
+    let mut others = ends.into_iter().filter(is_other);
+    let (eot, eom) = (others.next(), others.next());
+    Ok(GgufVocabulary { eot, eom, ..vocabulary })
 }
 
 impl Checkpoint {
@@ -108,7 +122,7 @@ impl Checkpoint {
         Ok(self.inherited()?.special_tokens(&**self.disk())?.remove("bos_token"))
     }
 
-    /// Its tokenizer, which knows the tokens that end a text.
+    /// Its tokenizer, which knows the tokens that begin and end a text.
     ///
     /// # Errors
     /// [`CheckpointError::Tokenizer`]; those of [`tokenizer_json`](Self::tokenizer_json).
@@ -117,8 +131,8 @@ impl Checkpoint {
             Self::Hf(directory) => Ok(Tokenizer::from_directory(directory.path())?),
             Self::Gguf(file) => {
                 let tokenizer = Tokenizer::from_json(&self.tokenizer_json()?, file.path())?;
-                let eos = self.eos_token()?.and_then(|token| tokenizer.token_to_id(&token));
-                Ok(tokenizer.with_eos(eos))
+                let vocabulary = file.vocabulary()?.unwrap_or_default();
+                Ok(vocabulary.ends().into_iter().fold(tokenizer.with_bos(vocabulary.bos), Tokenizer::with_eos))
             }
         }
     }
@@ -129,6 +143,14 @@ impl Checkpoint {
     /// As of [`bos_token`](Self::bos_token).
     pub fn eos_token(&self) -> Result<Option<String>, CheckpointError> {
         Ok(self.inherited()?.special_tokens(&**self.disk())?.remove("eos_token"))
+    }
+
+    /// The keys of its `generation_config.json`; none if it has no such file.
+    ///
+    /// # Errors
+    /// As of [`bos_token`](Self::bos_token).
+    pub fn generation_config(&self) -> Result<serde_json::Map<String, serde_json::Value>, CheckpointError> {
+        Ok(self.inherited()?.generation_config(&**self.disk())?)
     }
 
     /// Its chat template of a name, or the default one, with the special tokens that the template prints.
@@ -182,7 +204,8 @@ impl Checkpoint {
                     VocabularyFile::Json { .. } => GgufVocabulary::from_hf(&tokenizer),
                     VocabularyFile::SentencePiece(model) => GgufVocabulary::from_sentencepiece(model, &tokenizer),
                 };
-                Ok(vocabulary.map_err(InFile::at(file.path()))?)
+                let vocabulary = vocabulary.map_err(InFile::at(file.path()))?;
+                Ok(with_all_ends(vocabulary, disk, path)?)
             }
             Self::Gguf(file) => match file.vocabulary()? {
                 Some(vocabulary) => Ok(vocabulary),

@@ -145,6 +145,14 @@ impl Sidecar {
         Ok(self.text(disk, TOKENIZER_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
+    /// The keys of `generation_config.json`; none if it is missing or no JSON object.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn generation_config(&self, disk: &dyn Disk) -> Result<Map<String, Value>, FileError> {
+        Ok(self.text(disk, GENERATION_CONFIG)?.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
+    }
+
     /// The bytes of a file, if there is one of this name.
     fn text(&self, disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, FileError> {
         match self.files.iter().find(|(there, _)| there == name) {

@@ -25,8 +25,8 @@ impl Detokenizer {
         Self { num_given: ids.len(), ids }
     }
 
-    /// The text that a token adds; empty while a character is not complete. Bytes that are no UTF-8 give U+FFFD, as in the text of
-    /// all tokens together.
+    /// The text that a token adds; empty while a character is not complete. Bytes that are no UTF-8 give U+FFFD: in a byte-level
+    /// vocabulary as in the text of all tokens together, with byte fallback one for each byte behind the last whole character.
     ///
     /// # Errors
     /// [`TokenizerError::Decode`].
@@ -60,6 +60,15 @@ impl Detokenizer {
 
     /// Text of the held tokens before `end`.
     fn text(&self, tokenizer: &Tokenizer, end: usize) -> Result<String, TokenizerError> {
+        // Bytes that follow a whole character of bytes are decoded apart: byte fallback makes of a run of bytes that is no UTF-8 as
+        // many U+FFFD as it has bytes, the character too.
+        let is_byte = |id: &u32| tokenizer.id_to_token(*id).is_some_and(|token| is_byte_token(&token));
+        if let (Some(last), Some(next)) = (self.ids[..self.num_given].last(), self.ids[..end].get(self.num_given))
+            && is_byte(last)
+            && is_byte(next)
+        {
+            return tokenizer.decode_text(&self.ids[self.num_given..end]);
+        }
         let given = tokenizer.decode_text(&self.ids[..self.num_given])?;
         let text = tokenizer.decode_text(&self.ids[..end])?;
         // The given tokens may end within a character, which the next ones complete: then the two texts differ there.
@@ -73,6 +82,11 @@ impl Detokenizer {
             self.num_given = end - self.num_given;
         }
     }
+}
+
+/// Whether a token is `<0xF0>` or alike.
+fn is_byte_token(token: &str) -> bool {
+    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
 }
 
 /// Bytes of the characters with which both texts begin.
@@ -111,7 +125,29 @@ mod tests {
         assert_eq!(parts(&tokenizer, &[], &ids[..3]).concat(), "a\u{fffd}");
     }
 
+    /// A vocabulary whose bytes are tokens beside others: `<0xF0>`.
+    fn byte_fallback() -> Tokenizer {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sentencepiece/llama");
+        Tokenizer::from_directory(&path).unwrap()
+    }
+
+    #[test]
+    fn bytes_behind_a_whole_character_leave_it_whole() {
+        let tokenizer = byte_fallback();
+        let crab = "\u{1f980}".bytes().chain("\u{1f980}".bytes().take(2));
+        let ids: Vec<u32> = crab.map(|byte| tokenizer.token_to_id(&format!("<0x{byte:02X}>")).unwrap()).collect();
+        assert_eq!(parts(&tokenizer, &[], &ids).concat(), "\u{1f980}\u{fffd}\u{fffd}");
+        assert_eq!(parts(&tokenizer, &ids[..4], &ids[..4]).concat(), "\u{1f980}");
+    }
+
     proptest! {
+        #[test]
+        fn parts_of_a_text_are_the_text_with_byte_fallback(text in any::<String>()) {
+            let tokenizer = byte_fallback();
+            let ids = tokenizer.encode(&text).unwrap();
+            prop_assert_eq!(parts(&tokenizer, &[], &ids).concat(), tokenizer.decode_text(&ids).unwrap());
+        }
+
         #[test]
         fn parts_together_are_the_text_of_all_tokens(ids in prop::collection::vec(3u32..259, 0..60)) {
             let tokenizer = byte_level();

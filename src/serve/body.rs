@@ -1,5 +1,7 @@
 //! Fields that both endpoints have.
 
+use serde_json::Value;
+
 use super::ApiError;
 use super::fields::Fields;
 use super::served::Served;
@@ -34,14 +36,26 @@ impl Body {
         most_tokens: usize,
     ) -> Result<Self, ApiError> {
         let sampling = sampling(fields)?;
-        let newer = fields.count("max_completion_tokens", 0, most_tokens)?;
-        let max_tokens = newer.or(fields.count("max_tokens", 0, most_tokens)?).or(default_tokens);
+        let newer = fields.limit("max_completion_tokens", most_tokens)?;
+        let max_tokens = newer.or(fields.limit("max_tokens", most_tokens)?).or(default_tokens);
         let stop = fields.strings("stop")?;
         if stop.len() > MAX_STOPS {
             return Err(ApiError::field("stop", format!("found {} strings, expected at most {MAX_STOPS}", stop.len())));
         }
         let stream = fields.bool("stream")?;
-        let include_usage = fields.take("stream_options").is_some_and(|options| options["include_usage"] == true);
+        let include_usage = match fields.take("stream_options") {
+            None => false,
+            Some(options) => match options.get("include_usage") {
+                Some(Value::Bool(include_usage)) => *include_usage,
+                None | Some(Value::Null) if options.is_object() => false,
+                _ => {
+                    return Err(ApiError::field(
+                        "stream_options",
+                        "expected an object with include_usage true or false",
+                    ));
+                }
+            },
+        };
         let request = Request {
             num_sequences: fields.count("n", 1, MAX_CHOICES)?.unwrap_or(1),
             max_tokens: Some(max_tokens.unwrap_or(most_tokens).min(most_tokens)),
@@ -69,8 +83,9 @@ impl Body {
             requests.push(request);
         }
         if num_logprobs > MAX_LOGPROBS {
-            let message =
-                format!("the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}");
+            let message = format!(
+                "the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}: a smaller max_tokens, n or number of logprobs has fewer"
+            );
             return Err(ApiError::field("logprobs", message));
         }
         Ok(requests)
@@ -96,7 +111,7 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
         repetition_penalty: or("repetition_penalty", default.repetition_penalty)?,
         frequency_penalty: or("frequency_penalty", default.frequency_penalty)?,
         presence_penalty: or("presence_penalty", default.presence_penalty)?,
-        top_k: fields.count("top_k", 0, u32::MAX as usize)?.unwrap_or(0),
+        top_k: fields.limit("top_k", u32::MAX as usize)?.unwrap_or(0),
         seed: fields.seed()?.unwrap_or_else(fresh_seed),
     };
     Sampling::new(sampling).map_err(|fault| ApiError::field(fault.field, fault))

@@ -24,7 +24,7 @@ impl ChatBody {
         let mut body = Body::take(&mut fields, served.tokenizer.eos(), None, served.limits.max_tokens)?;
         let top = fields.count("top_logprobs", 0, MAX_TOP_LOGPROBS)?;
         body.request.logprobs = fields.bool("logprobs")?.then(|| top.unwrap_or(0));
-        if top.is_some() && body.request.logprobs.is_none() {
+        if top.is_some_and(|top| top > 0) && body.request.logprobs.is_none() {
             return Err(ApiError::field("top_logprobs", "found top_logprobs, expected logprobs to be true beside it"));
         }
         let messages = messages(fields.take("messages"))?;
@@ -36,7 +36,11 @@ impl ChatBody {
         let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
         let text = template.render(&messages, &options).map_err(|error| ApiError::field("messages", error.fault))?;
         let prompt = served.tokenizer.encode(&text).map_err(|error| ApiError::field("messages", error))?;
-        Ok(Self { requests: body.requests(vec![prompt], served)?, body })
+        let requests = body.requests(vec![prompt], served).map_err(|error| match error.param.as_deref() {
+            Some("prompt") => ApiError { param: Some("messages".to_owned()), ..error },
+            _ => error,
+        })?;
+        Ok(Self { requests, body })
     }
 }
 
@@ -58,14 +62,15 @@ fn messages(value: Option<Value>) -> Result<Vec<Message>, ApiError> {
     messages.into_iter().enumerate().map(message).collect()
 }
 
-/// Joins a list of texts, as some clients send it, to one: most templates know nothing else.
+/// Joins a list of texts, as some clients send it, to one with a line for each, as vLLM and llama-server do: most templates know
+/// nothing else.
 fn flatten(keys: &mut Map<String, Value>) -> Result<(), String> {
     let Some(Value::Array(parts)) = keys.get("content") else { return Ok(()) };
     let text = |part: &Value| match (part["type"].as_str(), part["text"].as_str()) {
         (Some("text"), Some(text)) => Ok(text.to_owned()),
         (kind, _) => Err(format!("found content of type {kind:?}, expected \"text\"")),
     };
-    let text = parts.iter().map(text).collect::<Result<String, _>>()?;
+    let text = parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n");
     keys.insert("content".to_owned(), json!(text));
     Ok(())
 }

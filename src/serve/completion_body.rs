@@ -31,7 +31,8 @@ impl CompletionBody {
         let n = body.request.num_sequences;
         fields.refuse("best_of", |value| *value == n)?;
         let echo = fields.bool("echo")?;
-        body.request.logprobs = fields.count("logprobs", 0, MAX_TOP_LOGPROBS)?;
+        // In chats the field is true or false.
+        body.request.logprobs = fields.count_or_false("logprobs", MAX_TOP_LOGPROBS)?;
         body.request.prompt_logprobs = echo && body.request.logprobs.is_some();
         let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "found no prompt, expected one"))?;
         let prompts = prompts(&served.tokenizer, prompt)?;

@@ -75,9 +75,33 @@ impl Fields {
         })
     }
 
-    /// Any integer, as clients give seeds.
+    /// As [`count`](Self::count); −1, with which other servers ask for no limit, is as good as absent.
+    pub(super) fn limit(&mut self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+        self.forget(name, -1);
+        self.count(name, 0, most)
+    }
+
+    /// As [`count`](Self::count); false is as good as absent.
+    pub(super) fn count_or_false(&mut self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+        self.forget(name, false);
+        self.count(name, 0, most)
+    }
+
+    /// Removes a field with this value.
+    fn forget<T>(&mut self, name: &str, value: T)
+    where
+        Value: PartialEq<T>,
+    {
+        if self.0.get(name).is_some_and(|found| *found == value) {
+            self.0.remove(name);
+        }
+    }
+
+    /// Any integer, as clients give seeds; −1, with which other servers ask for a random one, is as good as absent.
     pub(super) fn seed(&mut self) -> Result<Option<u64>, ApiError> {
-        self.typed("seed", "an integer", |value| value.as_u64().or(value.as_i64().map(i64::cast_unsigned)))
+        let seed =
+            self.typed("seed", "an integer", |value| value.as_u64().or(value.as_i64().map(i64::cast_unsigned)))?;
+        Ok(seed.filter(|seed| *seed != u64::MAX))
     }
 
     /// One string or several.
@@ -153,7 +177,10 @@ mod tests {
         assert_eq!(error.message, "found n = 0, expected a whole number from 1 to 8");
         assert_eq!(fields.number("temperature").unwrap_err().message, "found temperature = \"hot\", expected a number");
         assert!(fields.strings("stop").is_err());
-        assert_eq!(fields.seed(), Ok(Some(u64::MAX)));
+        assert_eq!(fields.seed(), Ok(None));
+        assert_eq!(Fields::parse(br#"{"seed": -2}"#).unwrap().seed(), Ok(Some(u64::MAX - 1)));
+        assert_eq!(Fields::parse(br#"{"top_k": -1}"#).unwrap().limit("top_k", 9), Ok(None));
+        assert!(Fields::parse(br#"{"top_k": -2}"#).unwrap().limit("top_k", 9).is_err());
         assert_eq!(fields.number("top_p"), Ok(None));
         assert_eq!(fields.take("stop"), None);
         assert_eq!(fields.finish(), Ok(()), "all are taken");

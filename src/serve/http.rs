@@ -13,7 +13,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{AnswerHeader, Endpoint};
 use super::body::Body;
@@ -164,16 +164,16 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Js
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let bytes = app.json(request).await?;
-    let served = app.served.clone();
+    let (place, served) = (app.place()?, app.served.clone());
     let CompletionBody { body, requests, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
-    app.answer(Endpoint::Completion, body, requests, echo).await
+    app.answer(Endpoint::Completion, body, requests, echo, place).await
 }
 
 async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let bytes = app.json(request).await?;
-    let served = app.served.clone();
+    let (place, served) = (app.place()?, app.served.clone());
     let ChatBody { body, requests } = parsed(move || ChatBody::parse(&bytes, &served)).await?;
-    app.answer(Endpoint::Chat, body, requests, false).await
+    app.answer(Endpoint::Chat, body, requests, false, place).await
 }
 
 /// Reads and tokenizes on another thread, so that streams go on meanwhile.
@@ -196,15 +196,18 @@ impl App {
 
     fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        // A page of another site can let its own name mean this machine, and the browser would take us for that site.
-        if self.is_local && !text(header::HOST).is_none_or(is_local_name) {
+        // A page of another site can let its own name mean this machine, and the browser would take us for that site. With a key,
+        // which such a page lacks, a proxy may hand on the name by which it is called.
+        let has_key = self.served.api_key.is_some();
+        if self.is_local && !has_key && !text(header::HOST).is_none_or(is_local_name) {
             let message = "found another name than localhost in the Host header of a server for this machine only";
             return Err(ApiError::new(StatusCode::FORBIDDEN, message));
         }
         let Some(key) = self.served.api_key.as_deref().filter(|_| !["/", "/health"].contains(&path)) else {
             return Ok(());
         };
-        let given = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let credentials = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '));
+        let given = credentials.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, key)| key);
         match given.is_some_and(|given| is_same(given.as_bytes(), key.as_bytes())) {
             true => Ok(()),
             false => Err(ApiError::unauthorized()),
@@ -229,6 +232,11 @@ impl App {
         })
     }
 
+    /// A place in the queue, before a request is read: tokenizing is work, too.
+    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))
+    }
+
     /// Hands the texts of a request to the computing thread, and answers as they come.
     async fn answer(
         &self,
@@ -236,8 +244,8 @@ impl App {
         body: Body,
         requests: Vec<TextRequest>,
         echo: bool,
+        place: OwnedSemaphorePermit,
     ) -> Result<Response, ApiError> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))?;
         let (reply, updates) = tokio::sync::mpsc::unbounded_channel();
         let prompts = requests.iter().map(|request| request.prompt.clone()).collect();
         let shown = Shown { echo, logprobs: body.request.logprobs.is_some(), routing: body.request.routing };

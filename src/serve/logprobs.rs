@@ -8,16 +8,42 @@ use crate::tokenizer::Tokenizer;
 /// Stands for the log-probability of an impossible token, as JSON has no infinity.
 const IMPOSSIBLE: f64 = -9999.0;
 
-/// A token as text, with the space that it begins with. A token that is a part of a character, or a special one, as the
-/// vocabulary spells it.
+/// A token as text, with the space that it begins with; a special one as the vocabulary spells it, and a part of a character as
+/// OpenAI writes it: `bytes:\xf0\x9f`.
 pub fn token_name(tokenizer: &Tokenizer, id: u32) -> String {
+    let bytes = token_bytes(tokenizer, id);
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let bytes = error.into_bytes();
+        bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}"))
+    })
+}
+
+/// The bytes of the text of a token.
+fn token_bytes(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
     let raw = tokenizer.id_to_token(id).unwrap_or_default();
     if raw.starts_with('▁') {
-        return raw.replace('▁', " ");
+        return raw.replace('▁', " ").into_bytes();
     }
     match tokenizer.decode_text(&[id]) {
-        Ok(text) if !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) => text,
-        _ => raw,
+        Ok(text) if !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) => return text.into_bytes(),
+        _ => {}
+    }
+    let byte = raw.strip_prefix("<0x").and_then(|rest| u8::from_str_radix(rest.strip_suffix('>')?, 16).ok());
+    let bytes = || raw.chars().map(byte_of).collect::<Option<Vec<u8>>>();
+    byte.map(|byte| vec![byte]).or_else(bytes).unwrap_or_else(|| raw.clone().into_bytes())
+}
+
+/// The byte that a character stands for in a byte-level vocabulary: printable ones stand for themselves, and others have the
+/// characters from U+0100 on, in their order (Radford et al., 2019, GPT-2's `bytes_to_unicode`).
+fn byte_of(char: char) -> Option<u8> {
+    match u32::from(char) {
+        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
+        code @ 0x100..=0x143 => match u8::try_from(code - 0x100).ok()? {
+            place @ 0..=0x20 => Some(place),
+            place @ 0x21..=0x42 => Some(0x7f + (place - 0x21)),
+            _ => Some(0xad),
+        },
+        _ => None,
     }
 }
 
@@ -32,8 +58,12 @@ pub fn completion_logprobs(tokenizer: &Tokenizer, prompt: &[TokenText], tokens: 
         offsets.push(place);
         logprobs.push(logprob.as_ref().map(|logprob| finite(logprob.logprob)));
         tops.push(logprob.as_ref().map(|logprob| {
-            let top = logprob.top.iter().map(|(id, logprob)| (token_name(tokenizer, *id), json!(finite(*logprob))));
-            top.collect::<Map<_, _>>()
+            let mut top = Map::new();
+            for (id, logprob) in &logprob.top {
+                // Of tokens with one name, the likelier one.
+                top.entry(token_name(tokenizer, *id)).or_insert(json!(finite(*logprob)));
+            }
+            top
         }));
     }
     json!({"tokens": names, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets})
@@ -41,10 +71,7 @@ pub fn completion_logprobs(tokenizer: &Tokenizer, prompt: &[TokenText], tokens: 
 
 /// `logprobs` of a choice of `/v1/chat/completions`.
 pub fn chat_logprobs(tokenizer: &Tokenizer, tokens: &[TokenText]) -> Value {
-    let entry = |id: u32, logprob: f64| {
-        let name = token_name(tokenizer, id);
-        json!({"token": name, "logprob": finite(logprob), "bytes": name.as_bytes()})
-    };
+    let entry = |id: u32, logprob: f64| json!({"token": token_name(tokenizer, id), "logprob": finite(logprob), "bytes": token_bytes(tokenizer, id)});
     let content = tokens.iter().filter_map(|token| {
         let logprob = token.token.logprob.as_ref()?;
         let mut content = entry(token.token.id, logprob.logprob);
@@ -56,4 +83,31 @@ pub fn chat_logprobs(tokenizer: &Tokenizer, tokens: &[TokenText]) -> Value {
 
 fn finite(logprob: f64) -> f64 {
     logprob.max(IMPOSSIBLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_character_has_its_bytes() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
+        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        let ids = tokenizer.encode("\u{4f60}a").unwrap();
+        let of = |id: &u32| (token_name(&tokenizer, *id), token_bytes(&tokenizer, *id));
+        let tokens: Vec<(String, Vec<u8>)> = ids.iter().map(of).collect();
+        assert_eq!(tokens[0], ("bytes:\\xe4".to_owned(), vec![0xe4]));
+        assert_eq!(tokens[1], ("bytes:\\xbd".to_owned(), vec![0xbd]));
+        let bytes: Vec<u8> = tokens.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert_eq!(bytes, "\u{4f60}a".as_bytes());
+    }
+
+    #[test]
+    fn every_byte_has_one_character() {
+        let mut bytes: Vec<u8> = (0..0x200).filter_map(char::from_u32).filter_map(byte_of).collect();
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+    }
 }

@@ -27,6 +27,8 @@ struct Client {
     /// The number of the request's first text in its job.
     first: usize,
     num_left: usize,
+    /// Of each text, tokens that the metrics have.
+    num_counted: Vec<usize>,
 }
 
 impl<'a, M: CausalLm> Worker<'a, M> {
@@ -62,7 +64,10 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             let (num_left, num_prompt) = (request.num_sequences, request.prompt.len());
             match self.engine.submit(request, job.stop.clone()) {
                 Ok(number) => {
-                    self.clients.insert(number, Client { reply: job.reply.clone(), first, num_left });
+                    self.clients.insert(
+                        number,
+                        Client { reply: job.reply.clone(), first, num_left, num_counted: vec![0; num_left] },
+                    );
                     self.metrics.prompt_tokens.fetch_add(num_prompt as u64, Ordering::Relaxed);
                 }
                 Err(error) => {
@@ -101,10 +106,16 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             let text = client.first + index;
             let update = match progress {
                 Progress::Prompt(logprobs) => Update::Prompt(text, logprobs),
-                Progress::Delta(delta) => Update::Delta(text, delta),
+                Progress::Delta(delta) => {
+                    client.num_counted[index] += delta.tokens.len();
+                    metrics.generated_tokens.fetch_add(delta.tokens.len() as u64, Ordering::Relaxed);
+                    Update::Delta(text, delta)
+                }
                 Progress::Finished { reason, num_tokens } => {
                     client.num_left -= 1;
-                    metrics.generated_tokens.fetch_add(num_tokens as u64, Ordering::Relaxed);
+                    // Those without text, such as the one that ends a text.
+                    let num_rest = num_tokens.saturating_sub(client.num_counted[index]);
+                    metrics.generated_tokens.fetch_add(num_rest as u64, Ordering::Relaxed);
                     Update::Finished(text, reason, num_tokens)
                 }
                 Progress::Failed(error) => {

@@ -143,8 +143,17 @@ impl Tokenizer {
 
     /// The tokenizer with one more token that ends a text, after those it has.
     #[must_use]
-    pub(crate) fn with_eos(mut self, id: Option<u32>) -> Self {
-        self.eos.extend(id.filter(|id| !self.eos.contains(id)));
+    pub(crate) fn with_eos(mut self, id: u32) -> Self {
+        if !self.eos.contains(&id) {
+            self.eos.push(id);
+        }
+        self
+    }
+
+    /// The tokenizer with a token that begins a text, if it has none.
+    #[must_use]
+    pub(crate) fn with_bos(mut self, id: Option<u32>) -> Self {
+        self.bos = self.bos.or(id);
         self
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Tokenizer, TokenizerError, VocabularyFile, special};
+use super::{Tokenizer, TokenizerError, VocabularyFile, special_ids};
 use crate::output::commit::write_file_atomically;
 use crate::output::disk::disk;
 
@@ -22,7 +22,7 @@ impl Tokenizer {
         let disk = disk();
         let file = VocabularyFile::open_on(&*disk, directory)?;
         let mut tokenizer = Self::from_json(file.to_json()?.as_bytes(), file.path())?;
-        let (bos, eos) = special::read_beside(&*disk, directory, |token| tokenizer.token_to_id(token))?;
+        let (bos, eos) = special_ids(&*disk, directory, |token| tokenizer.token_to_id(token))?;
         (tokenizer.bos, tokenizer.eos) = (bos, eos);
         if let VocabularyFile::SentencePiece(model) = file {
             tokenizer.bos = tokenizer.bos.or(model.bos().map(|token| token.id));

@@ -27,4 +27,5 @@ pub use error::TokenizerError;
 pub use message::{Message, NotAMessage};
 pub use sentencepiece::SentencePieceFault;
 pub(crate) use sentencepiece::{Algorithm, PieceKind, SentencePieceTokenizer};
+pub(crate) use special::special_ids;
 pub(crate) use vocabulary_file::VocabularyFile;

@@ -9,7 +9,7 @@ use crate::output::disk::Disk;
 
 /// The first `bos` and every `eos`, in the order in which `tokenizer_config.json`, `generation_config.json` and
 /// `config.json` name them.
-pub(super) fn read_beside(
+pub(crate) fn special_ids(
     disk: &dyn Disk,
     directory: &Path,
     id_of: impl Fn(&str) -> Option<u32>,

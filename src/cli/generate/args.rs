@@ -29,7 +29,7 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
 
     /// The prompt
-    #[arg(short = 'p', long, value_name = "TEXT", help_heading = "Prompt")]
+    #[arg(short = 'p', long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Prompt")]
     pub prompt: Option<String>,
     /// Replace escapes in the prompt of -p, as llama-cli does
     ///
@@ -48,18 +48,27 @@ pub struct GenerateArgs {
     #[arg(long, hide = true, conflicts_with = "system_prompt")]
     pub no_conversation: bool,
     /// The system message of a chat
-    #[arg(long, visible_alias = "system", value_name = "TEXT", requires = "chat", help_heading = "Prompt")]
+    #[arg(
+        long,
+        visible_alias = "system",
+        value_name = "TEXT",
+        requires = "chat",
+        allow_hyphen_values = true,
+        help_heading = "Prompt"
+    )]
     pub system_prompt: Option<String>,
 
     /// Tokens to generate [default: 128; with --chat no limit]
     ///
-    /// A text without a limit, which -1 asks for, goes on until it ends or the context is full.
+    /// A text without a limit, which -1 (or -2) asks for, goes on until it ends or the context is full.
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", allow_negative_numbers = true, value_parser = token_limit, help_heading = "Length")]
     pub max_tokens: Option<TokenLimit>,
     /// A string that ends the text; repeat for several
-    #[arg(long, value_name = "TEXT", help_heading = "Length")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Length")]
     pub stop: Vec<String>,
     /// A token that ends the text, by id or as the vocabulary has it; repeat for several
+    ///
+    /// Digits are an id.
     #[arg(long, value_name = "TOKEN", help_heading = "Length")]
     pub stop_token: Vec<String>,
     /// Go on after a token that ends a text
@@ -106,7 +115,7 @@ pub struct GenerateArgs {
     /// Penalty on tokens that are in the text
     #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub presence_penalty: f64,
-    /// Seed of the random numbers [default: random, as is -1]
+    /// Seed of the random numbers, or -1 for a random one [default: -1]
     #[arg(short = 's', long = "seed", id = "sampling_seed", value_name = "N", allow_negative_numbers = true, value_parser = seed, help_heading = "Sampling")]
     pub seed: Option<u64>,
 
@@ -157,7 +166,7 @@ fn samples(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenLimit {
     /// Until the text ends or the context is full.
-    None,
+    Unlimited,
     /// At most so many.
     Tokens(usize),
 }
@@ -165,7 +174,7 @@ pub enum TokenLimit {
 /// A number of tokens, or −1 or −2, with which llama.cpp asks for no limit.
 fn token_limit(text: &str) -> Result<TokenLimit, String> {
     match text {
-        "-1" | "-2" => Ok(TokenLimit::None),
+        "-1" | "-2" => Ok(TokenLimit::Unlimited),
         _ => not_negative(text).map(TokenLimit::Tokens),
     }
 }
@@ -196,7 +205,7 @@ impl GenerateArgs {
             return Ok(Input::Text(if self.escape { unescaped(prompt)? } else { prompt.clone() }));
         }
         if let Some(file) = &self.file {
-            return Ok(Input::Text(fs::read_to_string(file).map_err(Failure::reading(file))?));
+            return Ok(Input::Text(self.message(fs::read_to_string(file).map_err(Failure::reading(file))?)));
         }
         if io::stdin().is_terminal() {
             return match self.chat && !self.json {
@@ -208,8 +217,25 @@ impl GenerateArgs {
         io::stdin().read_to_string(&mut text).map_err(Failure::reading(Path::new("stdin")))?;
         match self.chat && text.trim().is_empty() {
             true => Err(Failure::usage("stdin has no message: expected -p TEXT, -f FILE, or text on stdin")),
-            false => Ok(Input::Text(text)),
+            false => Ok(Input::Text(self.message(text))),
         }
+    }
+
+    /// A text of a file: in a chat without the end of its last line, which is no part of a message.
+    fn message(&self, mut text: String) -> String {
+        if self.chat && text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        text
+    }
+
+    /// Whether there are options of sampling, or several texts, that greedy decoding makes useless.
+    pub(super) fn draws_nothing(&self) -> bool {
+        let Self { temp, top_k, top_p, min_p, samples, seed, .. } = self;
+        *temp == 0.0 && (*top_k > 0 || *top_p < 1.0 || *min_p > 0.0 || *samples > 1 || seed.is_some())
     }
 
     /// How tokens are chosen.
@@ -243,7 +269,7 @@ impl GenerateArgs {
     pub(super) fn most_tokens(&self) -> Option<usize> {
         match self.max_tokens {
             Some(TokenLimit::Tokens(count)) => Some(count),
-            Some(TokenLimit::None) => None,
+            Some(TokenLimit::Unlimited) => None,
             None => (!self.chat).then_some(DEFAULT_TOKENS),
         }
     }

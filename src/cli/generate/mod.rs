@@ -11,6 +11,7 @@ pub use args::GenerateArgs;
 
 use self::args::Input;
 use self::session::Session;
+use super::console;
 use super::failure::Failure;
 
 /// Generates text.
@@ -20,6 +21,14 @@ use super::failure::Failure;
 pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     args.sampling()?;
     let input = args.input()?;
+    if matches!(input, Input::Terminal) && args.samples > 1 {
+        return Err(
+            Failure::usage("a chat on a terminal has one text").for_option(format_args!("--samples {}", args.samples))
+        );
+    }
+    if args.draws_nothing() {
+        console::tell("note: without --temp every token is the most likely one; options of sampling change nothing");
+    }
     args.model.threads.run(|| {
         let loaded = args.model.load(args.samples, args.model.ctx_size.or(args.most_tokens()).unwrap_or(usize::MAX))?;
         let session = Session::new(args, &loaded)?;

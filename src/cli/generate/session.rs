@@ -29,7 +29,7 @@ impl<'a> Session<'a> {
             let unknown = || {
                 Failure::invalid("the vocabulary has no such token").for_option(format_args!("--stop-token {token:?}"))
             };
-            stop_tokens.push(tokenizer.token_to_id(token).or(id).ok_or_else(unknown)?);
+            stop_tokens.push(id.or_else(|| tokenizer.token_to_id(token)).ok_or_else(unknown)?);
         }
         let routing = args.show_routing.map(|layer| RoutingView::new(loaded, layer)).transpose()?;
         if args.chat {

@@ -37,6 +37,10 @@ pub struct GgufVocabulary {
     pub bos: Option<u32>,
     /// `tokenizer.ggml.eos_token_id`: ends a text.
     pub eos: Option<u32>,
+    /// `tokenizer.ggml.eot_token_id`: ends a turn of a chat.
+    pub eot: Option<u32>,
+    /// `tokenizer.ggml.eom_token_id`: ends a message of a turn.
+    pub eom: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`: stands for what has no token.
     pub unk: Option<u32>,
     /// `tokenizer.ggml.padding_token_id`: fills up a batch.
@@ -103,6 +107,33 @@ impl GgufVocabulary {
     /// What the token with this id is.
     fn token_type(&self, id: usize) -> TokenType {
         self.token_types.get(id).copied().unwrap_or(TokenType::Normal)
+    }
+
+    /// The ids at which llama.cpp ends a text: those of the keys, then control tokens that end a turn by their text, which old files
+    /// do not name.
+    pub fn ends(&self) -> Vec<u32> {
+        const TEXTS: [&str; 5] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
+        let by_text = (0u32..)
+            .zip(&self.tokens)
+            .filter(|(id, text)| self.token_type(*id as usize) == TokenType::Control && TEXTS.contains(&text.as_str()));
+        let mut ends: Vec<u32> = self.named_ends();
+        for (id, _) in by_text {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
+    }
+
+    /// The ids of the keys that end a text, each once.
+    fn named_ends(&self) -> Vec<u32> {
+        let mut ends: Vec<u32> = Vec::new();
+        for id in [self.eos, self.eot, self.eom].into_iter().flatten() {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends
     }
 
     /// The ids that have a meaning, under the names that Hugging Face's files give them.

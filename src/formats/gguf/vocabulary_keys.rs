@@ -28,6 +28,8 @@ pub(super) fn read(keys: &Metadata<'_>) -> Result<Option<GgufVocabulary>, Failur
     };
     let bos = special("tokenizer.ggml.bos_token_id")?;
     let eos = special("tokenizer.ggml.eos_token_id")?;
+    let eot = special("tokenizer.ggml.eot_token_id")?;
+    let eom = special("tokenizer.ggml.eom_token_id")?;
     let unk = special("tokenizer.ggml.unknown_token_id")?;
     let pad = special("tokenizer.ggml.padding_token_id")?;
     // A text cannot begin or end with a token that was ignored.
@@ -48,6 +50,8 @@ pub(super) fn read(keys: &Metadata<'_>) -> Result<Option<GgufVocabulary>, Failur
         merges: keys.texts("tokenizer.ggml.merges")?,
         bos,
         eos,
+        eot,
+        eom,
         unk,
         pad,
         add_bos,

@@ -87,9 +87,18 @@ impl GgufVocabulary {
         // Beside files of templates, transformers ignores this key.
         let only = self.chat_template.as_ref().filter(|_| templates.is_empty());
         keys.extend(only.map(|template| ("chat_template".to_owned(), json!(template))));
-        let ids = [("bos_token_id", self.bos), ("eos_token_id", self.eos), ("pad_token_id", self.pad)];
+        let ends = match self.named_ends().as_slice() {
+            [] => None,
+            [one] => Some(json!(one)),
+            several => Some(json!(several)),
+        };
+        let ids = [
+            ("bos_token_id", self.bos.map(|id| json!(id))),
+            ("eos_token_id", ends),
+            ("pad_token_id", self.pad.map(|id| json!(id))),
+        ];
         let generation: Map<String, Value> =
-            ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), json!(id?)))).collect();
+            ids.into_iter().filter_map(|(name, id)| Some((name.to_owned(), id?))).collect();
         let mut files = vec![
             tokenizer,
             pretty("tokenizer_config.json", config),

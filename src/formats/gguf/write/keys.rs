@@ -129,6 +129,8 @@ impl Keys {
         for (key, id) in [
             ("tokenizer.ggml.bos_token_id", vocabulary.bos),
             ("tokenizer.ggml.eos_token_id", vocabulary.eos),
+            ("tokenizer.ggml.eot_token_id", vocabulary.eot),
+            ("tokenizer.ggml.eom_token_id", vocabulary.eom),
             ("tokenizer.ggml.unknown_token_id", vocabulary.unk),
             ("tokenizer.ggml.padding_token_id", vocabulary.pad),
         ] {
