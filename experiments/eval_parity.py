@@ -8,7 +8,7 @@ if a hash or a metric differs, or a log-likelihood by more than the tolerance.
 
 `--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers in FILE instead of running lm-eval, which is
 several times slower than deepwide; FILE determines tasks, examples and items. `tests/golden/eval/parity/` has such files for
-SmolLM2-135M-Instruct and for its mixture, `deepwide grow smollm2 moe --moe 8 --noise 0.1`.
+SmolLM2-135M-Instruct, for its mixture (`deepwide grow smollm2 moe --moe 8 --noise 0.1`), and for its deep child (`--dus 6`).
 """
 
 import argparse
