@@ -20,7 +20,7 @@ const NAMES: [(&str, &[(&str, &str)]); 3] = [
     ("serve", &[("-np", "--parallel"), ("-ngl", "--n-gpu-layers")]),
     ("perplexity", &[("-ngl", "--n-gpu-layers")]),
 ];
-/// Options whose value is any text, which stays.
+/// Options whose value is any text, which is kept as it is.
 const TEXTS: [&str; 7] = ["-p", "--prompt", "--stop", "-sys", "--system", "--system-prompt", "--chat-template"];
 /// Short options without a counterpart, and their long names.
 const UNKNOWN: [(&str, &str); 18] = [
@@ -59,13 +59,14 @@ pub fn llama_spelled(words: impl IntoIterator<Item = OsString>) -> Vec<OsString>
     }
     let command = spelled.last().and_then(|word| word.to_str()).unwrap_or_default();
     if let Some((_, names)) = NAMES.iter().find(|(name, _)| *name == command) {
-        let mut is_text = false;
+        let mut is_value = false;
         while let Some(word) = words.next() {
-            if std::mem::replace(&mut is_text, TEXTS.iter().any(|option| word == *option)) {
-                is_text = false;
+            if is_value {
+                is_value = false;
                 spelled.push(word);
                 continue;
             }
+            is_value = TEXTS.iter().any(|option| word == *option);
             if word == "--" {
                 spelled.push(word);
                 break;

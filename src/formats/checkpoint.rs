@@ -23,7 +23,7 @@ pub enum Checkpoint {
     Gguf(GgufFile),
 }
 
-/// A vocabulary with the further tokens that end a text by the settings beside a tokenizer, of which GGUF knows two.
+/// The vocabulary with the other end tokens that the files beside the tokenizer name; GGUF has keys for two of them.
 fn with_all_ends(
     vocabulary: GgufVocabulary,
     disk: &dyn Disk,

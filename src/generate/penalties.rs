@@ -33,7 +33,7 @@ impl Penalties {
             x = if x > 0.0 { x / sampling.repetition_penalty } else { x * sampling.repetition_penalty };
             x -= *count as f64 * sampling.frequency_penalty;
             x -= if *count > 0 { sampling.presence_penalty } else { 0.0 };
-            // A penalty near 0 must not make an infinite logit of a finite one.
+            // Keeps the logit finite when the penalty is near 0.
             *logit = if logit.is_finite() { (x as f32).clamp(f32::MIN, f32::MAX) } else { x as f32 };
         }
     }

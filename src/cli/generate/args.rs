@@ -68,7 +68,7 @@ pub struct GenerateArgs {
     pub stop: Vec<String>,
     /// A token that ends the text, by id or as the vocabulary has it; repeat for several
     ///
-    /// Digits are an id.
+    /// A number is taken as an id.
     #[arg(long, value_name = "TOKEN", help_heading = "Length")]
     pub stop_token: Vec<String>,
     /// Go on after a token that ends a text
@@ -221,7 +221,7 @@ impl GenerateArgs {
         }
     }
 
-    /// A text of a file: in a chat without the end of its last line, which is no part of a message.
+    /// The text of a file; in a chat, without the newline at its end.
     fn message(&self, mut text: String) -> String {
         if self.chat && text.ends_with('\n') {
             text.pop();
@@ -232,7 +232,7 @@ impl GenerateArgs {
         text
     }
 
-    /// Whether there are options of sampling, or several texts, that greedy decoding makes useless.
+    /// Whether options of sampling or several texts were asked for, which have no effect under greedy decoding.
     pub(super) fn draws_nothing(&self) -> bool {
         let Self { temp, top_k, top_p, min_p, samples, seed, .. } = self;
         *temp == 0.0 && (*top_k > 0 || *top_p < 1.0 || *min_p > 0.0 || *samples > 1 || seed.is_some())

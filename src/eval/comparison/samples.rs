@@ -158,7 +158,7 @@ fn task_and_date(path: &Path) -> Option<(String, String)> {
     Some((task.to_owned(), date.to_owned()))
 }
 
-/// A line; numbers that JSON has not and Python writes become null.
+/// Parses a line. `NaN` and infinities, which Python writes and JSON lacks, become null.
 fn parsed(line: &str) -> serde_json::Result<Value> {
     serde_json::from_str(line).or_else(|error| {
         let finite = ["-Infinity", "Infinity", "NaN"]

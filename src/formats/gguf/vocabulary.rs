@@ -12,7 +12,7 @@ mod pre_tokenizer;
 mod to_hf;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use error::VocabularyError;
 pub use from_hf::HfTokenizer;
@@ -94,6 +94,12 @@ enum Model {
     ByteLevel,
 }
 
+/// The ids in their order, without repetitions.
+fn each_once(ids: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut seen = HashSet::new();
+    ids.filter(|id| seen.insert(*id)).collect()
+}
+
 impl GgufVocabulary {
     /// Which model joins the pieces of a word.
     fn kind(&self) -> Result<Model, VocabularyError> {
@@ -109,31 +115,19 @@ impl GgufVocabulary {
         self.token_types.get(id).copied().unwrap_or(TokenType::Normal)
     }
 
-    /// The ids at which llama.cpp ends a text: those of the keys, then control tokens that end a turn by their text, which old files
-    /// do not name.
+    /// The ids at which llama.cpp ends a text: those of the keys, then control tokens whose text ends a turn, for files without the keys.
     pub fn ends(&self) -> Vec<u32> {
         const TEXTS: [&str; 5] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
-        let by_text = (0u32..)
-            .zip(&self.tokens)
-            .filter(|(id, text)| self.token_type(*id as usize) == TokenType::Control && TEXTS.contains(&text.as_str()));
-        let mut ends: Vec<u32> = self.named_ends();
-        for (id, _) in by_text {
-            if !ends.contains(&id) {
-                ends.push(id);
-            }
-        }
-        ends
+        let ends_turn = |(id, text): &(u32, &String)| {
+            self.token_type(*id as usize) == TokenType::Control && TEXTS.contains(&text.as_str())
+        };
+        let by_text = (0u32..).zip(&self.tokens).filter(ends_turn).map(|(id, _)| id);
+        each_once(self.named_ends().into_iter().chain(by_text))
     }
 
-    /// The ids of the keys that end a text, each once.
+    /// The ids of the keys that end a text.
     fn named_ends(&self) -> Vec<u32> {
-        let mut ends: Vec<u32> = Vec::new();
-        for id in [self.eos, self.eot, self.eom].into_iter().flatten() {
-            if !ends.contains(&id) {
-                ends.push(id);
-            }
-        }
-        ends
+        each_once([self.eos, self.eot, self.eom].into_iter().flatten())
     }
 
     /// The ids that have a meaning, under the names that Hugging Face's files give them.
