@@ -220,6 +220,17 @@ fn weights_beyond_the_memory_are_refused_before_loading() {
 }
 
 #[test]
+fn training_steps_in_mixed_precision_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = records(&base(&folder), "--train 1x8 -n 1 -r 1 -t 1 --dtype bfloat16");
+    let fields = |record: &Value| ["test", "dtype", "type_k"].map(|field| record[field].as_str().unwrap().to_owned());
+    let found: Vec<[String; 3]> = all.iter().map(fields).collect();
+    assert_eq!(found, [["tg1", "bfloat16", "f32"], ["train1x8", "bfloat16", "f32"]]);
+    let size = |at: usize| all[at]["model_size"].as_u64().unwrap();
+    assert!(size(1) > size(0), "the weights of training are float32");
+}
+
+#[test]
 fn training_steps_have_the_same_fields() {
     let folder = tempfile::tempdir().unwrap();
     let all = records(&base(&folder), "--train 2x8,1x4 -r 2 -t 1 --moe 2 --top-k 1");
@@ -306,7 +317,7 @@ fn what_cannot_be_measured_is_refused_with_its_exit_code() {
         (&["-r", "-1"], 2, "negative"),
         (&["-pg", "5"], 2, "PP,TG"),
         (&["--train", "4"], 2, "BxS"),
-        (&["--train", "1x4", "--dtype", "float16"], 2, "--dtype cannot be used with --train"),
+        (&["--train", "1x4", "--dtype", "float16"], 2, "--dtype float16 cannot be used with --train"),
         (&["--train", "1x4", "--quant", "q4_0"], 2, "--quant cannot be used with --train"),
         (&["--quant", "q4_0", "--dtype", "float16"], 2, "cannot be used with"),
         (&["--top-k", "2"], 2, "--moe"),

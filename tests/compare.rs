@@ -135,7 +135,7 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (base(&pico, &short), 3, &["257"]),
         (base(&mute, &text), 4, &["tokenizer.json"]),
         (base(&foreign, &text), 3, &["597", "448"]),
-        (words(&["--base", &pico]), 2, &["--data"]),
+        (words(&["--base", &foreign]), 2, &["--data"]),
         (words(&["--m", "9"]), 3, &["--m 9: ", "9", "8"]),
         (words(&["--m", "-1"]), 2, &["-1", "negative"]),
         (words(&["--m", "3,3"]), 3, &["3"]),

@@ -3,20 +3,25 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use deepwide::data::Example;
 use deepwide::device::{compiled_devices, device};
 use deepwide::formats::HfDirectory;
-use deepwide::model::{AnyDecoder, CausalLm};
+use deepwide::load::Precision;
+use deepwide::model::{AnyDecoder, CausalLm, KvCache};
 use deepwide::train::{
     AdamW, AdamWConfig, Decay, NextToken, NextTokenBatch, RouterLoss, Schedule, Targets, TrainConfig, Trainer,
 };
-use deepwide::weights::{MemoryWeights, TensorId, WeightSource};
+use deepwide::weights::{Dtype, MemoryWeights, TensorId, WeightSource};
 
 use crate::models::{gradients, load, next_token_losses, relative, rows, tokens, values};
 use crate::pico;
 
 const TOLERANCE: f64 = 1e-4;
+/// The same of logits and losses with products in bfloat16, whose numbers have 8 bits; Flex rounds the weights only.
+const TOLERANCE_OF_BFLOAT16: f64 = 4e-2;
+/// Models, and how far gradients under PyTorch's autocast (2.9, CPU) are from those in float32, by the same measure.
+const MIXED: [(&str, f64); 3] = [("llama_gradients", 0.060), ("mistral_window", 0.059), ("mixtral_gradients", 0.101)];
 const MODELS: [&str; 10] = [
     "llama_gqa_tied",
     "llama_gradients",
@@ -33,8 +38,13 @@ const MODELS: [&str; 10] = [
 /// Those that can be opened, but Flex.
 fn others() -> Vec<(String, Device)> {
     let names = compiled_devices().into_iter().map(|name| name.trim_end_matches("[:N]").to_owned());
-    let opened = names.filter(|name| name != "flex").filter_map(|name| {
-        device(&name).inspect_err(|error| eprintln!("not compared: {error}")).ok().map(|device| (name, device))
+    let opened = names.filter(|name| name != "flex").filter_map(|name| match device(&name) {
+        Ok(device) => Some((name, device)),
+        Err(error) => {
+            assert!(!["ndarray", "tch:cpu"].contains(&name.as_str()), "every machine has {name}: {error}");
+            eprintln!("not compared: {error}");
+            None
+        }
     });
     opened.collect()
 }
@@ -94,6 +104,53 @@ fn losses_and_gradients_are_those_of_flex() {
             assert!(f64::from((found_loss - loss).abs()) <= TOLERANCE, "{name} on {device_name}: {found_loss} {loss}");
             let (id, distance) = worst(&found, &expected);
             assert!(distance <= TOLERANCE, "{name} on {device_name}: {id:?} {distance:e}");
+        }
+    }
+}
+
+#[test]
+fn losses_and_gradients_in_mixed_precision_are_those_of_flex_within_their_rounding() {
+    for (device_name, device) in others().into_iter().filter(|(_, device)| device.supports_dtype(DType::BF16)) {
+        for (name, of_autocast) in MIXED {
+            let checkpoint = golden(name);
+            let texts = texts(checkpoint.config().vocab_size);
+            let run = |device: Device| {
+                let device = device.autodiff();
+                let model = AnyDecoder::load_as(&checkpoint, Precision::Mixed, &device).expect("a checkpoint");
+                let (loss, _) = next_token_losses(&model, &texts, &device);
+                (loss.clone().into_scalar::<f32>(), gradients(&model, loss))
+            };
+            let ((found_loss, found), (loss, expected)) = (run(device.clone()), run(pico::device()));
+            let distance = f64::from((found_loss - loss).abs() / loss);
+            assert!(distance <= TOLERANCE_OF_BFLOAT16, "{name} on {device_name}: {found_loss} {loss}");
+            let (id, distance) = worst(&found, &expected);
+            eprintln!("{name} on {device_name}: {found_loss} {loss}, gradients within {distance:e}");
+            assert!(distance <= 1.5 * of_autocast, "{name} on {device_name}: {id:?} {distance:e}");
+        }
+    }
+}
+
+#[test]
+fn decoding_in_bfloat16_gives_the_logits_of_flex_within_their_rounding() {
+    for (device_name, device) in others().into_iter().filter(|(_, device)| device.supports_dtype(DType::BF16)) {
+        for name in ["llama_gqa_tied", "mistral_window", "mixtral_gradients"] {
+            let checkpoint = golden(name);
+            let texts = texts(checkpoint.config().vocab_size);
+            let run = |device: &Device| {
+                let model = AnyDecoder::load_as(&checkpoint, Dtype::Bfloat16, device).expect("a checkpoint");
+                // A prompt, a fork of its cache, and tokens one at a time.
+                let (ids, mut prompt) = (tokens(&texts, device), KvCache::new(model.config(), 3, 9, device));
+                model.hidden_states(ids.clone().narrow(1, 0, 9), Some(&mut prompt));
+                let mut cache = prompt.gather(&[0, 1, 2], 21);
+                let logits = (9..21).map(|at| {
+                    let hidden = model.hidden_states(ids.clone().narrow(1, at, 1), Some(&mut cache)).last;
+                    rows(model.lm_head(hidden)).mapv(|x| x as f32).into_raw_vec_and_offset().0
+                });
+                logits.collect::<Vec<_>>().concat()
+            };
+            let distance = relative(&run(&device), &run(&pico::device()));
+            eprintln!("{name} on {device_name}: logits within {distance:e}");
+            assert!(distance <= TOLERANCE_OF_BFLOAT16, "{name} on {device_name}: {distance:e}");
         }
     }
 }

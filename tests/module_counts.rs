@@ -6,7 +6,7 @@ use deepwide::load::Precision;
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::profile::convention::FlopConvention;
 use deepwide::profile::throughput::{InferenceRuns, InferenceTest, train_runs};
-use deepwide::profile::{BytesPerWeight, ModuleCost, ModuleTime, ProfileTest, module_costs, module_times};
+use deepwide::profile::{BytesPerNumber, ModuleCost, ModuleTime, ProfileTest, module_costs, module_times};
 use deepwide::trace;
 use deepwide::weights::Dtype;
 
@@ -55,8 +55,8 @@ fn prefill_and_decoding_count_what_the_config_says() {
     for config in configs() {
         let weights = pico::random_weights(&config, 1);
         let precisions = [
-            (Precision::FLOAT32, BytesPerWeight::float(4)),
-            (Precision::Float(Dtype::Bfloat16), BytesPerWeight::float(2)),
+            (Precision::FLOAT32, BytesPerNumber::float(4)),
+            (Precision::Float(Dtype::Bfloat16), BytesPerNumber::float(2)),
         ];
         for (precision, bytes) in precisions {
             let model = AnyDecoder::load_as(&weights, precision, &device).expect("in memory");
@@ -78,7 +78,7 @@ fn blocks_are_counted_as_they_lie_in_memory() {
     let device = pico::device();
     let precision = Precision::Blocks(Some(BlockFormat::Q8_0));
     let model = AnyDecoder::load_as(&pico::random_weights(&config, 1), precision, &device).expect("in memory");
-    let bytes = BytesPerWeight::blocks(&config, model.footprint().unshared_bytes());
+    let bytes = BytesPerNumber::blocks(&config, model.footprint().unshared_bytes());
     let test = InferenceTest { n_prompt: 8, n_gen: 0, n_depth: 0, batch_size: 1 };
     let mut runs = InferenceRuns::new(&model, test, &device);
     let times = module_times(&trace::record(&device, || runs.run()).1);
@@ -101,7 +101,7 @@ fn an_update_counts_its_gradients_in_the_modules_they_belong_to() {
         })
         .expect("fits the model");
         let test = ProfileTest::Training { batch_size: 2, seq_length: 9 };
-        let costs = module_costs(&config, test, BytesPerWeight::float(4), FlopConvention::Causal);
+        let costs = module_costs(&config, test, BytesPerNumber::float(4), FlopConvention::Causal);
         assert_equal(&times, &costs, "training");
     }
 }
@@ -122,7 +122,7 @@ fn a_mixture_reads_whole_experts_that_its_tokens_visit() {
         assert_eq!(bytes % expert, 0);
         let visited = bytes / expert;
         assert!((2 * layers..=layers * (2 * n_prompt as u128).min(5)).contains(&visited), "{n_prompt}: {visited}");
-        let costs = module_costs(model.config(), test.into(), BytesPerWeight::float(4), FlopConvention::Causal);
+        let costs = module_costs(model.config(), test.into(), BytesPerNumber::float(4), FlopConvention::Causal);
         let foreseen = costs.iter().find(|cost| cost.path == "layer.moe.experts").expect("experts").bytes;
         assert_eq!(n_prompt == 1, foreseen == bytes as f64, "one token visits as many as it chooses");
     }
@@ -138,7 +138,7 @@ fn other_shapes_count_otherwise() {
     let mut runs = InferenceRuns::new(&model, test, &device);
     let times = module_times(&trace::record(&device, || runs.run()).1);
     let differs = |other: &DecoderConfig, path: &str| {
-        let costs = module_costs(other, test.into(), BytesPerWeight::float(4), FlopConvention::Causal);
+        let costs = module_costs(other, test.into(), BytesPerNumber::float(4), FlopConvention::Causal);
         let cost = costs.iter().find(|cost| cost.path == path).expect("a module");
         counted(&times, path) != expected(cost)
     };

@@ -172,19 +172,17 @@ def bench(options: argparse.Namespace) -> None:
         net = model(options.shape, options.child, torch.float32, device).train()
         step_of = torch.compile(net) if options.mode == "compiled" else net
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=device == "cuda")
-        # deepwide's step, float32, and the usual one, under autocast.
-        for name, autocast in [("float32", False), ("bfloat16", True)]:
-            def step():
-                batch = tokens(rows, length)
-                with torch.autocast(device, torch.bfloat16, enabled=autocast):
-                    loss = step_of(batch, labels=batch, use_cache=False).loss
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
 
-            test = f"train{rows}x{length}"
-            report(test if name == "float32" else f"{test} {name}", rows * length, timer.seconds(step, 2))
+        def step():
+            batch = tokens(rows, length)
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                loss = step_of(batch, labels=batch, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        report(f"train{rows}x{length}", rows * length, timer.seconds(step, 2))
         return
 
     net = model(options.shape, options.child, dtype, device).eval()

@@ -10,12 +10,14 @@
 #
 #   DEEPWIDE=target/release/deepwide   DEVICES="cuda tch:cuda"   SIZE=full or pico   DTYPE=bfloat16
 #   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)   LIMIT_S=1500
+#   PRETRAIN=target/release/examples/pretrain_pico (makes the base of the study; without it, that is the built-in base)
 set -euo pipefail
 [ $# = 1 ] || { sed -n '2,/^set/{/^#/p}' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 out=$1
 DEEPWIDE=${DEEPWIDE:-$repository/target/release/deepwide}
+PRETRAIN=${PRETRAIN:-$repository/target/release/examples/pretrain_pico}
 DEVICES=${DEVICES:-cuda tch:cuda}
 SIZE=${SIZE:-full}
 DTYPE=${DTYPE:-bfloat16}
@@ -29,11 +31,15 @@ case $SIZE in
         shapes="135m 1.1b"
         prefill=512,4096 decode="-n 64 --sequences 1,8,64" train=8x2048
         compare=(--seeds 3)
+        of_pretraining=(--large)
+        of_base=(--seeds 3 --flops 5e14 --lr 3e-4 --batch-size 64 --micro-batch-size 64)
         ;;
     pico)
         shapes="pico"
         prefill=64,128 decode="-n 8 --sequences 1,2" train=2x64
         compare=(--quick)
+        of_pretraining=(--steps 40)
+        of_base=(--quick)
         ;;
     *) echo "SIZE is $SIZE, expected full or pico" >&2; exit 2 ;;
 esac
@@ -102,7 +108,7 @@ for shape in $shapes; do
                 prefill) options=(-p "$prefill" -n 0 -r 3 --dtype "$DTYPE") ;;
                 # shellcheck disable=SC2206 # a list of words
                 decode) options=(-p 0 $decode -r 3 --dtype "$DTYPE") ;;
-                train) options=(--train "$train" -r 3) ;;
+                train) options=(--train "$train" -r 3 --dtype "$DTYPE") ;;
             esac
             for device in $DEVICES; do
                 step "bench.$shape.$child.$test.${device//:/-}.jsonl" \
@@ -125,7 +131,13 @@ for shape in $shapes; do
     done
 done
 
-# 4. The study, on the first device.
-step compare.json "$DEEPWIDE" compare "${compare[@]}" --device "${DEVICES%% *}" --out "$out/compare" --json
+# 4. The study, on the first device: a base of 24 million parameters is pretrained, then grown.
+device=${DEVICES%% *}
+if [ -x "$PRETRAIN" ]; then
+    [ -s "$out/base.txt" ] || rm -rf "$MODELS/base"
+    step base.txt "$PRETRAIN" "$MODELS/base" "${of_pretraining[@]}" --device "$device"
+    compare=(--base "$MODELS/base" "${of_base[@]}")
+fi
+step compare.json "$DEEPWIDE" compare "${compare[@]}" --device "$device" --out "$out/compare" --json
 
 "$PYTHON" "$here/peer.py" table "$out" | tee "$out/README.md"

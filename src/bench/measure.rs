@@ -139,7 +139,7 @@ impl Bench<'_> {
         if !inference.is_empty() {
             (self.watch)(Progress::Loading(target.name()));
             let mut model = target.load(self.device)?;
-            let described = target.describe(&model);
+            let described = target.describe(&model, target.precision());
             wake(&model, self.device);
             for (case, index, test) in inference {
                 self.begin(case, index);
@@ -158,7 +158,7 @@ impl Bench<'_> {
             (self.watch)(Progress::Loading(target.name()));
             let device = &self.device.clone().autodiff();
             let mut model = target.load_to_train(device)?;
-            let described = target.describe(&model);
+            let described = target.describe(&model, target.training_precision());
             wake(&model, device);
             for (case, index, n_train) in training {
                 self.begin(case, index);

@@ -24,6 +24,8 @@ pub struct BenchRun {
     pub on_gpu: bool,
     /// Whether attention keeps no matrix of scores.
     pub fuses_attention: bool,
+    /// Whether the cache of a model in bfloat16 is in bfloat16.
+    pub keeps_bfloat16: bool,
 }
 
 /// The model of a measurement.
@@ -156,6 +158,8 @@ impl BenchRecord {
         };
         let samples_ts: Vec<f64> = samples.total_ns.iter().map(|ns| rate(case.num_tokens(), *ns)).collect();
         let nanoseconds: Vec<f64> = samples.total_ns.iter().map(|ns| *ns as f64).collect();
+        let keeps_bfloat16 = run.keeps_bfloat16 && model.dtype == "bfloat16" && n_train == 0;
+        let type_of_cache = if keeps_bfloat16 { "bf16" } else { "f32" };
         Self {
             build_commit: run.commit.clone(),
             build_number: run.build_number,
@@ -172,8 +176,8 @@ impl BenchRecord {
             cpu_mask: "0x0",
             cpu_strict: false,
             poll: 50,
-            type_k: "f32",
-            type_v: "f32",
+            type_k: type_of_cache,
+            type_v: type_of_cache,
             // The head counts as a layer, as in llama.cpp.
             n_gpu_layers: if run.on_gpu { model.num_layers as i64 + 1 } else { 0 },
             n_cpu_moe: 0,
@@ -247,6 +251,7 @@ mod tests {
             device: String::new(),
             on_gpu: false,
             fuses_attention: true,
+            keeps_bfloat16: false,
         };
         let model = BenchModel {
             name: String::new(),

@@ -92,17 +92,26 @@ impl<'a> Target<'a> {
         Ok(AnyDecoder::load_as(&self.subject.source, self.precision, device)?)
     }
 
+    /// The number formats of its matrices in training: mixed precision if they were asked for in bfloat16, else float32.
+    pub fn training_precision(&self) -> Precision {
+        self.precision.in_training()
+    }
+
     /// Loads it for training.
     ///
     /// # Errors
     /// [`BenchError::Weights`].
     pub fn load_to_train(&self, device: &Device) -> Result<AnyDecoder, BenchError> {
-        Ok(AnyDecoder::load(&self.subject.source, device)?)
+        Ok(AnyDecoder::load_as(&self.subject.source, self.training_precision(), device)?)
     }
 
-    /// The loaded model for the records.
-    pub(super) fn describe(&self, model: &AnyDecoder) -> BenchModel {
+    /// The model for the records, loaded in this precision.
+    pub(super) fn describe(&self, model: &AnyDecoder, precision: Precision) -> BenchModel {
         let (parameters, footprint) = (count_parameters(self.config()), model.footprint());
+        let products = match precision {
+            Precision::Mixed => Some("bfloat16"),
+            _ => footprint.main_format(),
+        };
         BenchModel {
             name: self.subject.name.clone(),
             kind: kind(self.config(), self.file_type.unwrap_or_else(|| main_format(footprint))),
@@ -110,7 +119,7 @@ impl<'a> Target<'a> {
             size_bytes: footprint.size_bytes(),
             num_parameters: parameters.total,
             num_active_parameters: parameters.active,
-            dtype: footprint.main_format().unwrap_or_default().to_owned(),
+            dtype: products.unwrap_or_default().to_owned(),
             growth: self.subject.growth.clone(),
         }
     }

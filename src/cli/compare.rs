@@ -23,7 +23,7 @@ use crate::study::{Budget, Comparison, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS, R
 pub struct CompareArgs {
     /// Directory of a dense Llama or Mistral [default: built-in base]
     ///
-    /// A Hugging Face directory; it needs --data.
+    /// A Hugging Face directory; it needs --data, unless its tokens are the words of the built-in language.
     #[arg(long, value_name = "DIR", help_heading = "Base and data")]
     pub base: Option<PathBuf>,
     /// Text to train on, .txt or .jsonl [default: built-in language]
@@ -64,6 +64,11 @@ pub struct CompareArgs {
     /// Windows per update [default: 8, 4 with --quick or --base, 1 with both]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub batch_size: Option<usize>,
+    /// Most windows per pass [default: 8, 4 with --quick, 1 with --base]
+    ///
+    /// A GPU is faster with more, which take more memory.
+    #[arg(long, value_parser = size, hide_short_help = true, help_heading = "Training")]
+    pub micro_batch_size: Option<usize>,
     /// Tokens per window [default: 128, 256 with --base]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub seq_length: Option<usize>,
@@ -105,6 +110,7 @@ impl CompareArgs {
             num_seeds: self.seeds,
             learning_rate: self.lr,
             batch_size: self.batch_size,
+            micro_batch_size: self.micro_batch_size,
             seq_length: self.seq_length,
             dtype: self.dtype.dtype(),
             quick: self.quick,
@@ -129,7 +135,7 @@ impl CompareArgs {
             && self.m.is_empty()
             && (self.experts, self.top_k) == (NUM_LOCAL_EXPERTS, NUM_EXPERTS_PER_TOK)
             && (self.flops, self.tokens, self.lr, self.seeds) == (None, None, None, None)
-            && (self.batch_size, self.seq_length) == (None, None)
+            && (self.batch_size, self.micro_batch_size, self.seq_length) == (None, None, None)
             && self.device == "flex"
             && self.dtype == DtypeArg::Float32
     }
@@ -225,5 +231,8 @@ mod tests {
         says("batch_size", format!("[default: {full}, {some} with --quick or --base, {least} with both]"));
         says("seq_length", format!("[default: {}, {} with --base]", plain.seq_length, base.seq_length));
         assert_eq!((quick.seq_length, both.seq_length), (plain.seq_length, base.seq_length));
+        let [full, some, one, same] = [plain, quick, base, both].map(|defaults| defaults.micro_batch_size);
+        assert_eq!(one, same);
+        says("micro_batch_size", format!("[default: {full}, {some} with --quick, {one} with --base]"));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use clap::ValueEnum;
 
+use super::failure::Failure;
 use crate::weights::Dtype;
 
 /// `--dtype`.
@@ -27,6 +28,19 @@ impl DtypeArg {
             Self::Float16 => Dtype::Float16,
             Self::Bfloat16 => Dtype::Bfloat16,
         }
+    }
+}
+
+/// Checks that a model can be trained in a type.
+///
+/// # Errors
+/// If it is float16, whose gradients would have to be scaled.
+pub(super) fn check_training_dtype(dtype: Option<DtypeArg>) -> Result<(), Failure> {
+    match dtype {
+        Some(DtypeArg::Float16) => Err(Failure::usage(
+            "--dtype float16 cannot be used with --train, expected float32, or bfloat16 for mixed precision",
+        )),
+        Some(DtypeArg::Float32 | DtypeArg::Bfloat16) | None => Ok(()),
     }
 }
 

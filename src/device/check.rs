@@ -13,7 +13,7 @@ use crate::kernel::attention::{CausalMask, attention};
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::embedding::embedding;
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp};
-use crate::kernel::linear::{Weight, gated_linear, linear, linear_all};
+use crate::kernel::linear::{Weight, gated_linear, linear, linear_add, linear_all};
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
 use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::kernel::rms_norm::rms_norm;
@@ -74,9 +74,9 @@ const OPERATIONS: [Operation; 21] = [
         let (scores, chosen) = (numbers::<2>(0, [9, 5], device) * 4.0).topk_with_indices(2, 1);
         flat(expert_mlp(numbers(1, [9, 6], device), softmax(scores, 1), chosen, &experts(5, 7, 6, device)))
     }),
-    ("linear_cross_entropy", |device| of_cross_entropy(device)[0].clone()),
-    ("linear_cross_entropy, gradient of states", |device| of_cross_entropy(device)[1].clone()),
-    ("linear_cross_entropy, gradient of the head", |device| of_cross_entropy(device)[2].clone()),
+    ("linear_cross_entropy", |device| of_cross_entropy(Weight::from, device)[0].clone()),
+    ("linear_cross_entropy, gradient of states", |device| of_cross_entropy(Weight::from, device)[1].clone()),
+    ("linear_cross_entropy, gradient of the head", |device| of_cross_entropy(Weight::from, device)[2].clone()),
     ("adamw", |device| {
         let [param, moment1, root, grad] = [0, 1, 2, 3].map(|salt| numbers::<2>(salt, [5, 7], device));
         let state = AdamWState { param, moment1, moment2: root.square() };
@@ -85,9 +85,78 @@ const OPERATIONS: [Operation; 21] = [
 ];
 
 /// Operations where the device has bfloat16.
-const OPERATIONS_IN_BFLOAT16: [Operation; 1] = [("linear in bfloat16", |device| {
-    flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device).cast(DType::BF16)))
-})];
+pub const OPERATIONS_IN_BFLOAT16: [Operation; 10] = [
+    ("linear in bfloat16", |device| {
+        flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device).cast(DType::BF16)))
+    }),
+    ("layer in bfloat16", |device| of_layer_in_bfloat16(device)[0].clone()),
+    ("layer in bfloat16, gradient of states", |device| of_layer_in_bfloat16(device)[1].clone()),
+    ("layer in bfloat16, gradient of a weight", |device| of_layer_in_bfloat16(device)[2].clone()),
+    ("expert_mlp in bfloat16", |device| of_experts_in_bfloat16(device)[0].clone()),
+    ("expert_mlp in bfloat16, gradient of states", |device| of_experts_in_bfloat16(device)[1].clone()),
+    ("expert_mlp in bfloat16, gradient of a matrix", |device| of_experts_in_bfloat16(device)[2].clone()),
+    ("linear_cross_entropy in bfloat16", |device| of_cross_entropy(in_bfloat16, device)[0].clone()),
+    ("linear_cross_entropy in bfloat16, gradient of states", |device| of_cross_entropy(in_bfloat16, device)[1].clone()),
+    ("linear_cross_entropy in bfloat16, gradient of the head", |device| {
+        of_cross_entropy(in_bfloat16, device)[2].clone()
+    }),
+];
+
+/// A weight that products read in bfloat16.
+fn in_bfloat16(weight: Tensor<2>) -> Weight {
+    weight.cast(DType::BF16).into()
+}
+
+/// Experts whose matrices are read in bfloat16, with as many rows as tensor cores have a kernel for; and the gradients of their input
+/// and of the first matrices.
+fn of_experts_in_bfloat16(device: &Device) -> [Vec<f32>; 3] {
+    const NUM_TOKENS: usize = 70;
+    const NUM_EXPERTS: usize = 4;
+    const WIDTH: usize = 24;
+    const HIDDEN: usize = 40;
+    let device = device.clone().autodiff();
+    let matrix = |salt, shape: [usize; 2]| (numbers::<2>(salt, shape, &device) * 0.2).detach().require_grad();
+    let states = matrix(0, [NUM_TOKENS, HIDDEN]);
+    let [gate, up, down] = [(1, WIDTH, HIDDEN), (2, WIDTH, HIDDEN), (3, HIDDEN, WIDTH)]
+        .map(|(salt, rows, columns)| (matrix(salt, [NUM_EXPERTS * rows, columns]), rows, columns));
+    let stack = |(leaf, rows, columns): &(Tensor<2>, usize, usize)| {
+        Param::initialized(Default::default(), leaf.clone().reshape([NUM_EXPERTS, *rows, *columns]))
+    };
+    let experts =
+        Experts::Mixed(StackedExperts { gate_proj: stack(&gate), up_proj: stack(&up), down_proj: stack(&down) });
+    // The last expert has few visits.
+    let (scores, chosen) = (numbers::<2>(4, [NUM_TOKENS, NUM_EXPERTS], &device)
+        - Tensor::<1>::from_data([0.0, 0.0, 0.0, 0.9], &device).unsqueeze())
+    .topk_with_indices(2, 1);
+    let y = expert_mlp(states.clone() * 5.0, softmax(scores, 1), chosen, &experts);
+    let gradients = (y.clone() * numbers(5, y.dims(), &device)).sum().backward();
+    let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the result"));
+    [flat(y.inner()), of(&states), of(&gate.0)]
+}
+
+/// Attention and a gated MLP whose weights are read in bfloat16, with their residuals; and the gradients of their input and of the
+/// weight of the keys. The weights are small, so that rounding is not amplified.
+fn of_layer_in_bfloat16(device: &Device) -> [Vec<f32>; 3] {
+    const HIDDEN: usize = 24;
+    let device = device.clone().autodiff();
+    let matrix = |salt, shape: [usize; 2]| numbers::<2>(salt, shape, &device) * 0.2;
+    let [states, of_keys] =
+        [(0, 2 * 7), (1, 2 * 8)].map(|(salt, rows)| matrix(salt, [rows, HIDDEN]).detach().require_grad());
+    let [of_queries, of_values, gate, up] =
+        [(2, 6 * 8), (3, 2 * 8), (4, 32), (5, 32)].map(|(salt, rows)| in_bfloat16(matrix(salt, [rows, HIDDEN])));
+    let [output, down] = [(6, 6 * 8), (7, 32)].map(|(salt, columns)| in_bfloat16(matrix(salt, [HIDDEN, columns])));
+
+    let [q, k, v] = linear_all(states.clone() * 5.0, [&of_queries, &in_bfloat16(of_keys.clone()), &of_values]);
+    let [q, k, v] = [(q, 6), (k, 2), (v, 2)].map(|(x, heads)| x.reshape([2, 7, heads, 8]));
+    let [cos, sin] = [8, 9].map(|salt| numbers(salt, [1, 7, 4], &device));
+    let [q, k] = [q, k].map(|x| rope(x, cos.clone(), sin.clone()));
+    let y = attention(q, k, v, &CausalMask::band(0, None)).reshape([2 * 7, 6 * 8]);
+    let attended = linear_add(states.clone(), y, &output);
+    let y = linear_add(attended.clone(), gated_linear(attended, &gate, &up), &down);
+    let gradients = (y.clone() * numbers(10, y.dims(), &device)).sum().backward();
+    let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the result"));
+    [flat(y.inner()), of(&states), of(&of_keys)]
+}
 
 /// Products with quantized weights. Under autodiff no device rounds the activations.
 fn of_quantized(device: &Device) -> Vec<f32> {
@@ -124,12 +193,12 @@ fn of_attention(mask: &CausalMask, num_queries: usize, device: &Device) -> [Vec<
 }
 
 /// The losses, and the gradients of the hidden states and of the head.
-fn of_cross_entropy(device: &Device) -> [Vec<f32>; 3] {
+fn of_cross_entropy(read: fn(Tensor<2>) -> Weight, device: &Device) -> [Vec<f32>; 3] {
     let device = device.clone().autodiff();
     let [hidden, head] = [(0, [9, 24]), (1, [37, 24])].map(|(salt, shape)| numbers::<2>(salt, shape, &device));
     let [hidden, head] = [hidden, head].map(Tensor::require_grad);
     let targets = tokens([1, 9], 37, &device).reshape([9]);
-    let losses = linear_cross_entropy(hidden.clone(), &Weight::from(head.clone()), targets);
+    let losses = linear_cross_entropy(hidden.clone(), &read(head.clone()), targets);
     let gradients = losses.clone().mean().backward();
     let of = |leaf: &Tensor<2>| flat(leaf.grad(&gradients).expect("a leaf of the loss"));
     [flat(losses.inner()), of(&hidden), of(&head)]

@@ -5,11 +5,11 @@
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-/// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in float32.
+/// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in the type of `a`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     match b.kind() {
-        Kind::BFloat16 => a.to_kind(Kind::BFloat16).matmul(b).to_kind(Kind::Float),
-        _ => a.matmul(&b.to_kind(Kind::Float)),
+        Kind::BFloat16 => a.to_kind(Kind::BFloat16).matmul(b).to_kind(a.kind()),
+        _ => a.matmul(&b.to_kind(a.kind())),
     }
 }
 

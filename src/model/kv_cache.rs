@@ -18,7 +18,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache with room for `capacity` positions of each of `batch_size` sequences, in float32.
+    /// An empty cache with room for `capacity` positions of each of `batch_size` sequences. It is in float32 until the first pass, and
+    /// then in the type of keys and values.
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
         let layer = |_| {
             let room = || Tensor::zeros([batch_size, capacity, config.num_key_value_heads, config.head_dim], device);
@@ -120,7 +121,7 @@ impl LayerCache {
         let Cache { keys, values } = self.buffers();
         let [keys, values] = [keys, values].map(|buffer| {
             let [_, _, heads, head_dim] = buffer.dims();
-            let room = Tensor::zeros([sequences.len(), capacity, heads, head_dim], &buffer.device());
+            let room = Tensor::zeros([sequences.len(), capacity, heads, head_dim], (&buffer.device(), buffer.dtype()));
             sequences.iter().enumerate().fold(room, |room, (at, &sequence)| copied(room, at, buffer, sequence, len))
         });
         Self(Some(Cache { keys, values }))
@@ -141,7 +142,7 @@ fn copied(buffer: Tensor<4>, at: usize, from: &Tensor<4>, sequence: usize, len: 
         return buffer;
     }
     let prefix = from.clone().slice([sequence..sequence + 1, 0..len]);
-    buffer.slice_assign([at..at + 1, 0..len], prefix)
+    buffer.cast(from.dtype()).slice_assign([at..at + 1, 0..len], prefix)
 }
 
 #[cfg(test)]

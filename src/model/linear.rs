@@ -1,7 +1,7 @@
 //! Layers that are one matrix: a linear map and a table of embeddings.
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, activation::log_softmax};
+use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
 use super::lora::{Lora, merged};
 use crate::kernel::embedding::embedding;
@@ -46,16 +46,16 @@ impl Linear {
         merged(raw_of(&self.weight), self.lora.as_ref())
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// `[.., in]` to `[.., out]`, float32.
     ///
     /// # Panics
     /// If the last axis of `x` is not `in`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let [y] = Self::forward_all([self], x);
-        y
+        y.cast(DType::F32)
     }
 
-    /// [`forward`](Self::forward) of several maps of one `x`, fused.
+    /// [`forward`](Self::forward) of several maps of one `x`, fused; in the type of [products](crate::kernel::linear).
     ///
     /// # Panics
     /// As [`forward`](Self::forward).
@@ -83,7 +83,7 @@ impl Linear {
         lora.add(linear_add(residual, x.clone(), &self.weight), x)
     }
 
-    /// `silu(gate(x)) ∘ up(x)`, fused.
+    /// `silu(gate(x)) ∘ up(x)`, fused; in the type of [products](crate::kernel::linear).
     ///
     /// # Panics
     /// As [`forward`](Self::forward), or if the shapes of the maps differ.

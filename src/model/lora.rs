@@ -1,7 +1,7 @@
 //! Low-rank adapters of linear maps and of stacked experts, as parameters.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::kernel::dropout::{DropoutMask, dropout};
 use crate::kernel::linear::{Weight, linear_add, linear_all};
@@ -48,7 +48,7 @@ impl Lora {
         Self { mask: self.mask.map(|mask| mask.select(rows)), ..self }
     }
 
-    /// `y + s·(xA)B`.
+    /// `y + s·(xA)B`, in the type of `y`.
     ///
     /// # Shapes
     /// - `y`, result: `[.., out]`
@@ -57,12 +57,14 @@ impl Lora {
     /// # Panics
     /// If the sizes disagree.
     pub fn add<const D: usize>(&self, y: Tensor<D>, x: Tensor<D>) -> Tensor<D> {
+        let x = x.cast(DType::F32);
         let x = match &self.mask {
             Some(mask) => dropout(x, mask),
             None => x,
         };
         let [inner] = linear_all(x, [&self.lora_a]);
-        linear_add(y, inner * self.scale, &self.lora_b)
+        let dtype = y.dtype();
+        linear_add(y.cast(DType::F32), inner * self.scale, &self.lora_b).cast(dtype)
     }
 
     /// The values of the update.

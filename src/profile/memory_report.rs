@@ -10,6 +10,7 @@ use super::profile_test::ProfileTest;
 use super::throughput::InferenceTest;
 use super::training_memory::{TrainingMemory, TrainingShape};
 use crate::config::DecoderConfig;
+use crate::load::Precision;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::train::{ParamNames, TrainError};
 
@@ -23,16 +24,16 @@ pub struct MemoryReport {
 }
 
 impl MemoryReport {
-    /// Of a config whose weights take `weight_bytes` in inference; training is of all of them in float32.
+    /// Of a config whose weights take `weight_bytes` in inference; training is of all of them, in float32 or mixed precision.
     ///
     /// # Panics
     /// If a count reaches `2^128`.
-    pub fn foreseen(config: &DecoderConfig, weight_bytes: u64, test: ProfileTest) -> Self {
+    pub fn foreseen(config: &DecoderConfig, weight_bytes: u64, training: Precision, test: ProfileTest) -> Self {
         let foreseen = match test {
             ProfileTest::Inference(test) => InferenceMemory::foresee(config, weight_bytes, test).into(),
             ProfileTest::Training { batch_size, seq_length } => {
                 let num_trained = count_parameters(config).total;
-                trained(config, [4 * num_trained, num_trained], [batch_size, seq_length])
+                trained(config, [4 * num_trained, num_trained], training, [batch_size, seq_length])
             }
         };
         Self { foreseen, measured: None }
@@ -58,20 +59,22 @@ impl MemoryReport {
     /// If `device` does not record gradients.
     pub fn of_training(
         model: AnyDecoder,
+        precision: Precision,
         sizes: [usize; 2],
         device: &Device,
     ) -> Result<(Self, AnyDecoder), TrainError> {
         let counts = [model.footprint().unshared_bytes(), ParamNames::of(&model).num_trained_elements];
-        let foreseen = trained(model.config(), counts, sizes);
+        let foreseen = trained(model.config(), counts, precision, sizes);
         let (measured, model) = MemoryTimeline::of_training(model, counts, sizes, device)?;
         Ok((Self { foreseen, measured }, model))
     }
 }
 
-/// The peak of an update in float32.
+/// The peak of an update.
 fn trained(
     config: &DecoderConfig,
     [weight_bytes, num_trained]: [u64; 2],
+    precision: Precision,
     [batch_size, seq_length]: [usize; 2],
 ) -> MemoryMoment {
     let shape = TrainingShape {
@@ -79,7 +82,7 @@ fn trained(
         num_trained,
         num_tokens: (batch_size * seq_length) as u64,
         accumulates: false,
-        is_mixed: false,
+        is_mixed: precision == Precision::Mixed,
         recomputes: false,
         adapts_experts: false,
     };

@@ -24,7 +24,7 @@ pub mod system_memory;
 pub mod throughput;
 pub mod training_memory;
 
-pub use module_cost::{BytesPerWeight, ModuleCost, module_costs};
+pub use module_cost::{BytesPerNumber, ModuleCost, module_costs};
 pub use module_profile::{Counting, ModuleProfile, ModuleRow};
 pub use module_time::{ModuleTime, module_times};
 pub use profile_test::ProfileTest;

@@ -6,7 +6,7 @@ use super::memory::expected_experts_hit;
 use super::profile_test::{Pass, ProfileTest};
 use crate::config::DecoderConfig;
 
-/// Size of a cached key or value, and of the gain of a norm.
+/// Size of a float32.
 const FLOAT_BYTES: f64 = 4.0;
 
 /// The cost of a module in all layers together.
@@ -26,19 +26,21 @@ pub struct ModuleCost {
     pub backward_bytes: f64,
 }
 
-/// Bytes of the weights of a decoder in memory.
+/// Bytes of each number that a decoder reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BytesPerWeight {
+pub struct BytesPerNumber {
     /// Of each weight of a matrix, on average.
     pub matrix: f64,
     /// Of each weight of a router, which stays in floats where matrices are quantized.
     pub router: f64,
+    /// Of each key and value.
+    pub cached: f64,
 }
 
-impl BytesPerWeight {
+impl BytesPerNumber {
     /// All matrices in a float format of this size.
     pub fn float(size_bytes: u64) -> Self {
-        Self { matrix: size_bytes as f64, router: size_bytes as f64 }
+        Self { matrix: size_bytes as f64, router: size_bytes as f64, cached: FLOAT_BYTES }
     }
 
     /// Matrices in blocks that, with routers and the gains of norms in float32, take `weight_bytes`, none of it shared.
@@ -47,7 +49,11 @@ impl BytesPerWeight {
         let routers = layers * LayerSizes::of(config).router;
         let floats = routers + (2 * layers + 1) * hidden;
         let matrices = count_parameters(config).total - floats;
-        Self { matrix: (weight_bytes as f64 - FLOAT_BYTES * floats as f64) / matrices as f64, router: FLOAT_BYTES }
+        Self {
+            matrix: (weight_bytes as f64 - FLOAT_BYTES * floats as f64) / matrices as f64,
+            router: FLOAT_BYTES,
+            cached: FLOAT_BYTES,
+        }
     }
 }
 
@@ -64,12 +70,12 @@ impl BytesPerWeight {
 pub fn module_costs(
     config: &DecoderConfig,
     test: ProfileTest,
-    bytes_per_weight: BytesPerWeight,
+    bytes_per_number: BytesPerNumber,
     convention: FlopConvention,
 ) -> Vec<ModuleCost> {
     let mut costs: Vec<ModuleCost> = Vec::new();
     for pass in test.passes() {
-        let modules = Modules { config, pass, bytes_per_weight, convention }.costs();
+        let modules = Modules { config, pass, bytes_per_number, convention }.costs();
         if costs.is_empty() {
             costs = modules;
         } else {
@@ -85,7 +91,7 @@ pub fn module_costs(
 struct Modules<'a> {
     config: &'a DecoderConfig,
     pass: Pass,
-    bytes_per_weight: BytesPerWeight,
+    bytes_per_number: BytesPerNumber,
     convention: FlopConvention,
 }
 
@@ -103,7 +109,7 @@ impl Modules<'_> {
         .map(|size| size as u64);
         let table = config.vocab_size as u64 * hidden;
         let (tokens, sizes) = (self.pass.tokens(), LayerSizes::of(config));
-        let matrix = self.bytes_per_weight.matrix;
+        let matrix = self.bytes_per_number.matrix;
         let rows =
             ModuleCost { bytes: matrix * (tokens * hidden) as f64, ..self.cost("embedding", own(table), 0, 0.0) };
         let head_own = own(if config.tie_word_embeddings { 0 } else { table });
@@ -133,7 +139,7 @@ impl Modules<'_> {
                         "layer.moe.router",
                         own(router),
                         multiply_adds(router),
-                        self.bytes_per_weight.router * router as f64,
+                        self.bytes_per_number.router * router as f64,
                     ),
                     self.cost(
                         "layer.moe.experts",
@@ -168,7 +174,7 @@ impl Modules<'_> {
     /// Weights that each token is multiplied with.
     fn product(&self, path: &'static str, weights: u64) -> ModuleCost {
         let multiply_adds = product([weights.into(), self.pass.tokens().into()]);
-        self.cost(path, own(weights), multiply_adds, self.bytes_per_weight.matrix * weights as f64)
+        self.cost(path, own(weights), multiply_adds, self.bytes_per_number.matrix * weights as f64)
     }
 
     /// Gains of norms, in float32.
@@ -184,7 +190,7 @@ impl Modules<'_> {
         let numbers = product([2, layers, kv_heads, head_dim, self.pass.cached(window).into()]);
         let flops = product([4, layers, heads, head_dim, self.pass.pairs(window, self.convention)]);
         let backward_flops = if self.pass.has_backward { product([2, flops]) } else { 0 };
-        let none = self.cost("layer.self_attn.attention", own(0), 0, FLOAT_BYTES * numbers as f64);
+        let none = self.cost("layer.self_attn.attention", own(0), 0, self.bytes_per_number.cached * numbers as f64);
         ModuleCost { flops, backward_flops, ..none }
     }
 }
@@ -209,7 +215,7 @@ mod tests {
     }
 
     fn sums(config: &DecoderConfig, test: ProfileTest, convention: FlopConvention) -> [u128; 2] {
-        let costs = module_costs(config, test, BytesPerWeight::float(2), convention);
+        let costs = module_costs(config, test, BytesPerNumber::float(2), convention);
         [costs.iter().map(|module| module.flops).sum(), costs.iter().map(|module| module.backward_flops).sum()]
     }
 
@@ -219,7 +225,7 @@ mod tests {
             for (n_prompt, n_gen, n_depth, batch_size) in [(37, 0, 0, 1), (0, 5, 120, 3), (8, 4, 2, 2)] {
                 let test = InferenceTest { n_prompt, n_gen, n_depth, batch_size };
                 assert_eq!(sums(&config, test.into(), FlopConvention::Causal), [test.flops(&config), 0]);
-                let costs = module_costs(&config, test.into(), BytesPerWeight::float(2), FlopConvention::Causal);
+                let costs = module_costs(&config, test.into(), BytesPerNumber::float(2), FlopConvention::Causal);
                 let count = count_parameters(&config);
                 assert_eq!(costs.iter().map(|module| module.parameters.total).sum::<u64>(), count.total);
                 assert_eq!(costs.iter().map(|module| module.parameters.active).sum::<u64>(), count.active);
@@ -248,7 +254,7 @@ mod tests {
         let config = DecoderConfig::mistral_7b();
         let of = |convention| {
             let training = ProfileTest::Training { batch_size: 1, seq_length: 64 };
-            module_costs(&config, training, BytesPerWeight::float(2), convention)
+            module_costs(&config, training, BytesPerNumber::float(2), convention)
         };
         for (square, causal) in of(FlopConvention::Square).iter().zip(of(FlopConvention::Causal)) {
             match square.path {
@@ -262,7 +268,7 @@ mod tests {
     fn a_decoding_step_reads_the_bytes_of_the_roofline() {
         for config in configs() {
             let test = InferenceTest { n_prompt: 0, n_gen: 1, n_depth: 99, batch_size: 4 };
-            let costs = module_costs(&config, test.into(), BytesPerWeight::float(4), FlopConvention::Causal);
+            let costs = module_costs(&config, test.into(), BytesPerNumber::float(4), FlopConvention::Causal);
             let matrices = costs.iter().filter(|module| module.flops > 0);
             let (found, expected) =
                 (matrices.map(|module| module.bytes).sum::<f64>(), decode_step_bytes(&config, 4, 100, 4));
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn blocks_and_floats_add_up_to_the_weights() {
         for config in configs() {
-            let bytes = BytesPerWeight::blocks(&config, 4 * count_parameters(&config).total);
+            let bytes = BytesPerNumber::blocks(&config, 4 * count_parameters(&config).total);
             assert!((bytes.matrix - 4.0).abs() < 1e-9 && bytes.router == 4.0, "{bytes:?}");
         }
     }

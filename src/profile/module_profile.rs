@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::convention::FlopConvention;
-use super::module_cost::{BytesPerWeight, ModuleCost, module_costs};
+use super::module_cost::{BytesPerNumber, ModuleCost, module_costs};
 use super::module_time::{ModuleTime, module_times};
 use super::profile_test::ProfileTest;
 use super::throughput::{InferenceRuns, InferenceTest, train_runs};
@@ -38,7 +38,7 @@ pub struct Counting {
     /// FLOPs of a multiply-add: 2, or 1 to count multiply-adds (MACs).
     pub flops_per_mac: u8,
     /// Sizes of the weights.
-    pub bytes_per_weight: BytesPerWeight,
+    pub bytes_per_number: BytesPerNumber,
 }
 
 /// The cost of a module, and its time if it was measured.
@@ -107,7 +107,7 @@ impl ModuleProfile {
     /// If a count reaches `2^128`.
     pub fn counted(config: &DecoderConfig, test: impl Into<ProfileTest>, counting: Counting) -> Self {
         let test = test.into();
-        let costs = module_costs(config, test, counting.bytes_per_weight, counting.convention);
+        let costs = module_costs(config, test, counting.bytes_per_number, counting.convention);
         let backward_bytes: f64 = costs.iter().map(|cost| cost.backward_bytes).sum();
         let mut modules: Vec<ModuleRow> = costs.into_iter().map(|cost| ModuleRow::of(cost, counting)).collect();
         if matches!(test, ProfileTest::Training { .. }) {
@@ -169,7 +169,7 @@ impl ModuleProfile {
     /// Adds the medians of times to counts, and rows for what has a time and no count.
     fn timed(config: &DecoderConfig, test: ProfileTest, counting: Counting, samples: &[Vec<ModuleTime>]) -> Self {
         let Self { mut modules, .. } = Self::counted(config, test, counting);
-        for cost in module_costs(config, test, counting.bytes_per_weight, FlopConvention::Causal) {
+        for cost in module_costs(config, test, counting.bytes_per_number, FlopConvention::Causal) {
             let found = samples[0].iter().find(|time| module_path(time) == cost.path);
             let executed = found.map_or([0, 0], |time| [time.flops, time.backward_flops]).map(u128::from);
             assert_eq!(executed, [cost.flops, cost.backward_flops], "operations of {}", cost.path);
@@ -235,7 +235,7 @@ mod tests {
     const COUNTING: Counting = Counting {
         convention: FlopConvention::Causal,
         flops_per_mac: 2,
-        bytes_per_weight: BytesPerWeight { matrix: 4.0, router: 4.0 },
+        bytes_per_number: BytesPerNumber { matrix: 4.0, router: 4.0, cached: 4.0 },
     };
 
     fn models() -> Vec<MemoryWeights> {

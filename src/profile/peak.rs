@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
-use crate::kernel::linear::linear;
+use crate::kernel::linear::{Weight, linear_all, rounds_activations};
 use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
@@ -77,12 +77,14 @@ fn fastest_product(shapes: &[[usize; 3]], dtype: DType, repetitions: usize, devi
 fn fastest_product_s([rows, inputs, outputs]: [usize; 3], dtype: DType, repetitions: usize, device: &Device) -> f64 {
     let device = &device.clone().without_autodiff();
     let random = |shape| Tensor::<2>::random(shape, Distribution::Uniform(-1.0, 1.0), device);
-    let (x, weight) = (random([rows, inputs]), random([inputs, outputs]).cast(dtype));
+    // As products read it, so that no conversion is timed.
+    let type_of_x = if rounds_activations(device) { dtype } else { DType::F32 };
+    let (x, weight) = (random([rows, inputs]).cast(type_of_x), Weight::from(random([outputs, inputs]).cast(dtype)));
     let time_s = || {
         device.sync().expect("the device finishes its queue");
         let start = Instant::now();
         for _ in 0..NUM_QUEUED {
-            std::hint::black_box(linear(x.clone(), weight.clone()));
+            std::hint::black_box(linear_all(x.clone(), [&weight]));
         }
         device.sync().expect("the device finishes its queue");
         start.elapsed().as_secs_f64() / NUM_QUEUED as f64

@@ -11,10 +11,12 @@ use super::folder::StudyFolder;
 use super::plan::{Budget, PlanOptions, StudyPlan};
 use super::run::{Outcome, Progress, RunOptions, run};
 use crate::config::DecoderConfig;
+use crate::data::language::Language;
 use crate::error::InFile;
 use crate::formats::HfDirectory;
 use crate::profile::flops::train_flops;
 use crate::report::{BaseInfo, RunInfo, Study, StudySettings};
+use crate::tokenizer::Tokenizer;
 use crate::weights::{Dtype, WeightSource};
 
 /// Where the built-in base lies in the source.
@@ -28,7 +30,7 @@ const MOST_IDS: u128 = 1 << 28;
 pub struct Request {
     /// Hugging Face directory of a dense decoder; `None` for the built-in base.
     pub base: Option<PathBuf>,
-    /// Text to train and score on, `.txt` or `.jsonl`; `None` for the built-in language.
+    /// Text to train and score on, `.txt` or `.jsonl`; `None` for the built-in language, for bases that have its words.
     pub data: Option<PathBuf>,
     /// Overlaps of further deep arms.
     pub overlaps: Vec<usize>,
@@ -44,6 +46,8 @@ pub struct Request {
     pub learning_rate: Option<f64>,
     /// Windows per update.
     pub batch_size: Option<usize>,
+    /// Most windows per forward and backward pass.
+    pub micro_batch_size: Option<usize>,
     /// Tokens per window.
     pub seq_length: Option<usize>,
     /// Type of the weights in timings and memory; training is in float32.
@@ -70,11 +74,11 @@ impl Comparison {
     /// [`StudyError`].
     pub fn new(request: &Request) -> Result<Self, StudyError> {
         let defaults = Defaults::new(request.base.as_deref(), request.quick);
-        if let (Some(base), None) = (&request.base, &request.data) {
-            return Err(StudyError::NoData { base: base.clone() });
-        }
         let base = HfDirectory::open(request.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
         let config = base.config();
+        if request.data.is_none() && !has_builtin_words(&base) {
+            return Err(StudyError::NoData { base: base.path().to_owned() });
+        }
         config.computable().map_err(|error| StudyError::NotComputable(InFile::new(base.path(), error)))?;
         let seq_length = request.seq_length.unwrap_or(defaults.seq_length);
         let batch_size = request.batch_size.unwrap_or(defaults.batch_size);
@@ -109,10 +113,11 @@ impl Comparison {
             seeds: (1..=request.num_seeds.unwrap_or(defaults.num_seeds)).collect(),
             match_rule: plan.match_rule.clone(),
         };
+        let most = request.micro_batch_size.unwrap_or(defaults.micro_batch_size);
         let divides = |size: &usize| batch_size.is_multiple_of(*size);
         let options = RunOptions {
             settings,
-            micro_batch_size: (1..=defaults.micro_batch_size).rev().find(divides).unwrap_or(1),
+            micro_batch_size: (1..=most).rev().find(divides).unwrap_or(1),
             num_evals: defaults.num_evals,
             dtype: request.dtype,
             decode_tokens: DECODE_TOKENS,
@@ -164,6 +169,16 @@ impl Comparison {
     }
 }
 
+/// Whether the tokens of a base are the words of the built-in language.
+fn has_builtin_words(base: &HfDirectory) -> bool {
+    let Ok(tokenizer) = Tokenizer::from_directory(base.path()) else { return false };
+    let language = Language::builtin();
+    let num_words = language.vocab().len();
+    base.config().vocab_size >= num_words
+        && tokenizer.vocab_size() == num_words
+        && (0..).zip(language.vocab()).all(|(id, word)| tokenizer.token_to_id(word) == Some(id))
+}
+
 /// Windows that the longest-running arm, the control, sees in one epoch of fresh text.
 fn windows_needed(
     base: &DecoderConfig,
@@ -197,6 +212,7 @@ mod tests {
             num_seeds: None,
             learning_rate: None,
             batch_size: None,
+            micro_batch_size: None,
             seq_length: None,
             dtype: Dtype::Float32,
             quick: true,
@@ -225,6 +241,8 @@ mod tests {
         assert_eq!((options.settings.batch_size, data.train.seq_length()), (6, 32));
         assert_eq!((options.settings.learning_rate, options.settings.seeds), (0.5, vec![1, 2]));
         assert_eq!(options.micro_batch_size, 3, "the largest divisor of 6 up to the default 4");
+        let large = Comparison::new(&Request { micro_batch_size: Some(100), ..asked }).unwrap();
+        assert_eq!(large.options.micro_batch_size, 6);
     }
 
     #[test]
@@ -235,9 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn a_base_of_ones_own_needs_text_of_its_own() {
-        let refused = Comparison::new(&Request { base: Some("base".into()), ..request() }).unwrap_err();
-        assert!(matches!(refused, StudyError::NoData { .. }), "{refused}");
+    fn a_base_of_ones_own_needs_text_of_its_own_unless_it_has_the_words_of_the_builtin_language() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(Path::new(BUILTIN_BASE).join(file), folder.path().join(file)).unwrap();
+        }
+        let own = Request { base: Some(folder.path().to_owned()), seq_length: Some(128), ..request() };
+        let words = Language::builtin().vocab().to_vec();
+        let reversed: Vec<String> = words.iter().rev().cloned().collect();
+        for words in [&words[..words.len() - 1], &reversed] {
+            Tokenizer::word_level(words).save(folder.path()).unwrap();
+            let refused = Comparison::new(&own).unwrap_err();
+            assert!(matches!(refused, StudyError::NoData { .. }), "{refused}");
+        }
+        Tokenizer::word_level(&words).save(folder.path()).unwrap();
+        let Comparison { data, data_name, .. } = Comparison::new(&own).unwrap();
+        assert!(data.heldout.floor_nats().is_some() && data_name == "built-in language");
+
         let file = tempfile::Builder::new().suffix(".txt").tempfile().unwrap();
         std::fs::write(file.path(), "the capital of ".repeat(2000)).unwrap();
         let base = Some(BUILTIN_BASE.into());

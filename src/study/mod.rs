@@ -14,6 +14,7 @@ mod folder;
 mod measure;
 mod plan;
 mod profiling;
+mod recipe;
 mod run;
 mod unit;
 
@@ -24,5 +25,6 @@ pub use error::StudyError;
 pub use folder::StudyFolder;
 pub use plan::{ArmSpec, Budget, PlanOptions, StudyPlan};
 pub use profiling::{ProfilePlan, write_profile};
+pub use recipe::PretrainingRecipe;
 pub use run::{Outcome, Progress, RunOptions, run};
 pub use unit::{UnitId, UnitRecord, Units};

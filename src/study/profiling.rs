@@ -21,7 +21,7 @@ use crate::profile::memory_timeline::{MemoryMoment, MemoryTimeline};
 use crate::profile::other_load::OtherLoad;
 use crate::profile::peak::Peaks;
 use crate::profile::throughput::{InferenceRuns, InferenceTest};
-use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest, module_costs};
+use crate::profile::{BytesPerNumber, Counting, ModuleProfile, ProfileTest, module_costs};
 use crate::report::{
     ArmKind, MemoryCurve, MemoryPoint, ModulePoint, ModuleTable, ProfileStudy, ProfiledModel, RecordError, RunInfo,
     SpeedPoint,
@@ -186,8 +186,8 @@ impl ProfilePlan {
     }
 
     fn counting(&self) -> Counting {
-        let bytes_per_weight = BytesPerWeight::float(self.dtype.size_bytes() as u64);
-        Counting { convention: FlopConvention::Causal, flops_per_mac: 2, bytes_per_weight }
+        let bytes_per_number = BytesPerNumber::float(self.dtype.size_bytes() as u64);
+        Counting { convention: FlopConvention::Causal, flops_per_mac: 2, bytes_per_number }
     }
 
     /// The tests of speed, without samples.
@@ -206,7 +206,7 @@ impl ProfilePlan {
                 SpeedPoint { is_prefill, batch, context, tokens: 0, flops: 0.0, bytes: 0.0, samples_s: Vec::new() };
             let test = ProfileTest::Inference(self.test(&empty));
             let counting = self.counting();
-            let costs = module_costs(config, test, counting.bytes_per_weight, counting.convention);
+            let costs = module_costs(config, test, counting.bytes_per_number, counting.convention);
             SpeedPoint {
                 tokens: test.num_tokens(),
                 flops: costs.iter().map(|cost| cost.flops as f64).sum(),

@@ -6,6 +6,7 @@ use clap::{Arg, Args, ValueEnum};
 
 use super::super::failure::Failure;
 use super::super::grow::GrowthArgs;
+use super::super::values::check_training_dtype;
 use super::super::weights::WeightsArgs;
 use super::peer::PeerArgs;
 use super::sizes::{Sizes, counts, one_count, prompt_and_gen, sizes, train_size};
@@ -50,7 +51,7 @@ pub struct BenchArgs {
     pub threads: Vec<Sizes>,
     /// Training steps on B sequences of S tokens
     ///
-    /// A step is forward, loss, backward, clipping and AdamW in float32.
+    /// A step is forward, loss, backward, clipping and AdamW, in float32, or in mixed precision with --dtype bfloat16.
     #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
     /// Timed repetitions of each test
@@ -148,11 +149,13 @@ impl BenchArgs {
     /// The tests asked for.
     ///
     /// # Errors
-    /// If a precision is given for training, which is in float32.
+    /// If training is asked for in blocks or float16.
     pub(super) fn grid(&self) -> Result<Grid, Failure> {
-        let fixed = [("--dtype", self.weights.dtype.is_some()), ("--quant", self.weights.quant.is_some())];
-        if let (false, Some((option, _))) = (self.train.is_empty(), fixed.into_iter().find(|(_, given)| *given)) {
-            return Err(Failure::usage(format_args!("{option} cannot be used with --train: training is in float32")));
+        if !self.train.is_empty() {
+            if self.weights.quant.is_some() {
+                return Err(Failure::usage("--quant cannot be used with --train"));
+            }
+            check_training_dtype(self.weights.dtype)?;
         }
         let all = |lists: &[Sizes]| lists.iter().flat_map(|Sizes(numbers)| numbers.iter().copied()).collect::<Vec<_>>();
         let or_default = |lists: &[Sizes], default| match lists.is_empty() && self.train.is_empty() {

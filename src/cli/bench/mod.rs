@@ -26,7 +26,7 @@ use super::run_info::run_info;
 use super::{console, output};
 use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Subject, Target};
 use crate::device::{device, is_cpu};
-use crate::kernel::attention;
+use crate::kernel::{attention, linear};
 use crate::output::commit::write_file_atomically;
 use crate::report::build_number;
 use crate::trace::to_chrome_json;
@@ -85,6 +85,7 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
             device: info.device,
             on_gpu: !is_cpu(&args.weights.device),
             fuses_attention: attention::has_kernel(&device),
+            keeps_bfloat16: linear::keeps_bfloat16(&device),
         };
         let progress = ProgressLine::new(args.progress);
         let settings = Settings {

@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 use super::super::bench::{Sizes, counts, one_count, sizes, train_size};
 use super::super::failure::Failure;
 use super::super::grow::{GrowthArgs, brief};
-use super::super::values::DtypeArg;
+use super::super::values::{DtypeArg, check_training_dtype};
 use crate::bench::{Grid, TestCase};
+use crate::load::Precision;
 use crate::profile::convention::FlopConvention;
 
 /// Show parameters, FLOPs, bytes and time by module
@@ -37,7 +38,9 @@ pub struct ProfileArgs {
     /// Sequences at once
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = counts, help_heading = "Tests")]
     pub sequences: Vec<Sizes>,
-    /// Training steps on B sequences of S tokens, in float32
+    /// Training steps on B sequences of S tokens
+    ///
+    /// They are in float32, or in mixed precision with --dtype bfloat16.
     #[arg(long, value_name = "BxS", value_delimiter = ',', value_parser = train_size, help_heading = "Tests")]
     pub train: Vec<(usize, usize)>,
     /// Threads [default: all cores]
@@ -117,13 +120,18 @@ impl ConventionArg {
 }
 
 impl ProfileArgs {
+    /// The precision asked for.
+    pub(super) fn precision(&self) -> Option<Precision> {
+        self.dtype.map(|dtype| Precision::Float(dtype.dtype()))
+    }
+
     /// The tests: prompts and decoding for each depth and number of sequences, then training.
     ///
     /// # Errors
-    /// If there is none, or a type is given for training.
+    /// If there is none, or training is asked for in float16.
     pub(super) fn cases(&self, n_threads: usize) -> Result<Vec<TestCase>, Failure> {
-        if self.dtype.is_some() && !self.train.is_empty() && !self.dry_run {
-            return Err(Failure::usage("--dtype cannot be used with --train: training is in float32"));
+        if !self.train.is_empty() {
+            check_training_dtype(self.dtype)?;
         }
         let all = |lists: &[Sizes]| lists.iter().flat_map(|Sizes(numbers)| numbers.iter().copied()).collect::<Vec<_>>();
         let or_default = |lists: &[Sizes], default| match lists.is_empty() && self.train.is_empty() {

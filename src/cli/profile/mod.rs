@@ -10,7 +10,7 @@ use serde_json::json;
 pub use args::{ConventionArg, ProfileArgs};
 
 use self::record::{Record, TestRecord};
-use self::shape::{Shape, bytes_per_weight};
+use self::shape::{Shape, bytes_per_number, product_dtype};
 use super::bench::num_cores;
 use super::console;
 use super::failure::Failure;
@@ -25,8 +25,7 @@ use crate::profile::flops::count_parameters;
 use crate::profile::memory_report::MemoryReport;
 use crate::profile::peak::Peaks;
 use crate::profile::throughput::InferenceTest;
-use crate::profile::{BytesPerWeight, Counting, ModuleProfile, ProfileTest};
-use crate::weights::Dtype;
+use crate::profile::{BytesPerNumber, Counting, ModuleProfile, ProfileTest};
 
 /// Prints the profile of every test.
 ///
@@ -46,13 +45,16 @@ pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
 fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let shape = Shape::of(args)?;
     cases.iter().try_for_each(|case| case.fits_context(&shape.name, &shape.config))?;
-    let (parameters, counting) = (count_parameters(&shape.config), args.counting(shape.bytes_per_weight));
+    let (parameters, counting) = (count_parameters(&shape.config), args.counting(shape.bytes_per_number));
     let profiled = |case: &TestCase| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
         peak_flops_per_s: None,
         energy_j: None,
-        memory: args.memory.then(|| MemoryReport::foreseen(&shape.config, shape.weight_bytes, profile_test(case))),
+        memory: args.memory.then(|| {
+            let training = args.precision().unwrap_or(Precision::FLOAT32).in_training();
+            MemoryReport::foreseen(&shape.config, shape.weight_bytes, training, profile_test(case))
+        }),
         profile: ModuleProfile::counted(&shape.config, profile_test(case), counting),
     };
     Ok(Record {
@@ -83,7 +85,7 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         growth: grown.title(),
         keeps_formats: args.growth.options().is_empty(),
     };
-    let precision = args.dtype.map(|dtype| Precision::Float(dtype.dtype()));
+    let precision = args.precision();
     let target = Target::new(subject, precision, cases, &device)?;
     let parameters = count_parameters(target.config());
     let peaks = Peaks::measure(product_dtype(target.precision()), &device);
@@ -103,16 +105,7 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     })
 }
 
-/// The type of the weights in products; those of blocks are compared with float32.
-fn product_dtype(precision: Precision) -> Dtype {
-    match precision {
-        Precision::Float(dtype) => dtype,
-        Precision::Mixed => Dtype::Bfloat16,
-        Precision::Blocks(_) => Dtype::Float32,
-    }
-}
-
-/// Inference first, then training, which loads the model in float32.
+/// Inference first, then training, which loads the model again.
 fn timed(
     args: &ProfileArgs,
     cases: &[TestCase],
@@ -134,7 +127,7 @@ fn timed(
     let mut tests = Vec::new();
     let mut model: Option<AnyDecoder> = None;
     let dtype = product_dtype(target.precision());
-    let bytes = bytes_per_weight(target.config(), target.precision(), target.weights().unshared_bytes());
+    let bytes = bytes_per_number(target.config(), target.precision(), target.weights().unshared_bytes(), device);
     for case in cases {
         if let ProfileTest::Inference(test) = profile_test(case) {
             tell(case);
@@ -153,7 +146,8 @@ fn timed(
     drop(model);
     let device = &device.clone().autodiff();
     let mut model: Option<AnyDecoder> = None;
-    let counting = args.counting(bytes_per_weight(target.config(), Precision::FLOAT32, 0));
+    let precision = target.training_precision();
+    let counting = args.counting(bytes_per_number(target.config(), precision, 0, device));
     for case in cases {
         if let ProfileTest::Training { batch_size, seq_length } = profile_test(case) {
             tell(case);
@@ -165,22 +159,22 @@ fn timed(
             let memory = match args.memory {
                 true => {
                     let (report, after) =
-                        MemoryReport::of_training(trained, sizes, device).map_err(BenchError::Train)?;
+                        MemoryReport::of_training(trained, precision, sizes, device).map_err(BenchError::Train)?;
                     trained = after;
                     Some(report)
                 }
                 false => None,
             };
             model = Some(trained);
-            tests.push(record(case, Dtype::Float32, profile, energy_j, memory));
+            tests.push(record(case, product_dtype(precision), profile, energy_j, memory));
         }
     }
     Ok(tests)
 }
 
 impl ProfileArgs {
-    fn counting(&self, bytes_per_weight: BytesPerWeight) -> Counting {
-        Counting { convention: self.convention.convention(), flops_per_mac: self.flops_per_mac, bytes_per_weight }
+    fn counting(&self, bytes_per_number: BytesPerNumber) -> Counting {
+        Counting { convention: self.convention.convention(), flops_per_mac: self.flops_per_mac, bytes_per_number }
     }
 }
 

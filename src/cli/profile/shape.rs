@@ -9,13 +9,14 @@ use super::super::run_info;
 use super::args::ProfileArgs;
 use crate::bench::default_precision;
 use crate::config::DecoderConfig;
-use crate::device::device;
+use crate::device::{Device, device};
 use crate::formats::config_alone;
+use crate::kernel::linear::keeps_bfloat16;
 use crate::load::Precision;
 use crate::model::AnyDecoder;
-use crate::profile::BytesPerWeight;
+use crate::profile::BytesPerNumber;
 use crate::profile::flops::count_parameters;
-use crate::weights::WeightSource;
+use crate::weights::{Dtype, WeightSource};
 
 /// A decoder without its weights.
 pub(super) struct Shape {
@@ -26,7 +27,7 @@ pub(super) struct Shape {
     /// Bytes of its weights in memory; shared ones count once.
     pub weight_bytes: u64,
     /// Their sizes as they are read.
-    pub bytes_per_weight: BytesPerWeight,
+    pub bytes_per_number: BytesPerNumber,
 }
 
 impl Shape {
@@ -60,31 +61,49 @@ impl Shape {
             name: run_info::words(&args.model) + &grown,
             config,
             weight_bytes: size_bytes * matrices + 4 * gains,
-            bytes_per_weight: BytesPerWeight::float(size_bytes),
+            bytes_per_number: BytesPerNumber::float(size_bytes),
         })
     }
 
     fn of_headers(args: &ProfileArgs) -> Result<Self, Failure> {
         let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
         let grown = opened.growth()?;
-        let precision = args.dtype.map(|dtype| Precision::Float(dtype.dtype()));
-        let precision = precision.unwrap_or_else(|| default_precision(opened.checkpoint()));
-        let weights = AnyDecoder::foresee(&grown.source, precision, &device(&args.device)?)?;
+        let precision = args.precision().unwrap_or_else(|| default_precision(opened.checkpoint()));
+        let device = device(&args.device)?;
+        let weights = AnyDecoder::foresee(&grown.source, precision, &device)?;
         let config = grown.source.config().clone();
         Ok(Self {
             name: opened.full_name(&grown),
-            bytes_per_weight: bytes_per_weight(&config, precision, weights.unshared_bytes()),
+            bytes_per_number: bytes_per_number(&config, precision, weights.unshared_bytes(), &device),
             weight_bytes: weights.size_bytes(),
             config,
         })
     }
 }
 
-/// The sizes of weights that take `unshared_bytes`, in a precision.
-pub(super) fn bytes_per_weight(config: &DecoderConfig, precision: Precision, unshared_bytes: u64) -> BytesPerWeight {
+/// The sizes of numbers where weights take `unshared_bytes`, in a precision.
+pub(super) fn bytes_per_number(
+    config: &DecoderConfig,
+    precision: Precision,
+    unshared_bytes: u64,
+    device: &Device,
+) -> BytesPerNumber {
+    let bytes = match precision {
+        Precision::Float(dtype) => BytesPerNumber::float(dtype.size_bytes() as u64),
+        Precision::Mixed => BytesPerNumber { matrix: 2.0, ..BytesPerNumber::float(4) },
+        Precision::Blocks(_) => BytesPerNumber::blocks(config, unshared_bytes),
+    };
+    match product_dtype(precision) {
+        Dtype::Bfloat16 if keeps_bfloat16(device) => BytesPerNumber { cached: 2.0, ..bytes },
+        _ => bytes,
+    }
+}
+
+/// The type of the weights in products; those of blocks are compared with float32.
+pub(super) fn product_dtype(precision: Precision) -> Dtype {
     match precision {
-        Precision::Float(dtype) => BytesPerWeight::float(dtype.size_bytes() as u64),
-        Precision::Mixed => BytesPerWeight::float(4),
-        Precision::Blocks(_) => BytesPerWeight::blocks(config, unshared_bytes),
+        Precision::Float(dtype) => dtype,
+        Precision::Mixed => Dtype::Bfloat16,
+        Precision::Blocks(_) => Dtype::Float32,
     }
 }

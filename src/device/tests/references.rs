@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::device::check::{Operation, flat, numbers, tokens};
+use crate::device::check::{OPERATIONS_IN_BFLOAT16, Operation, flat, numbers, tokens};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
 use crate::kernel::attention::{
     Cache, CausalMask, attention, attention_reference, cached_attention, cached_attention_reference,
@@ -237,8 +237,19 @@ fn of_bfloat16(device: &Device) -> Vec<f32> {
     gradients(leaves([[33, 24], [37, 24]], device), |[x, weight]| linear(x, weight.cast(DType::BF16)))
 }
 
-const IN_BFLOAT16: [Operation; 3] = [
+/// Attention to a cache that gets keys and values as products with bfloat16 weights give them.
+fn of_cache_in_bfloat16(device: &Device) -> Vec<f32> {
+    let attend: Cached = |new, angles, cache, mask| {
+        let identity = Weight::from(Tensor::<2>::eye(8, &new[0].device()).cast(DType::BF16));
+        let new = new.map(|x| linear_all(x, [&identity])).map(|[x]| x);
+        cached_attention(new, angles, cache, mask)
+    };
+    of_cache(attend, ragged, device)
+}
+
+const IN_BFLOAT16: [Operation; 4] = [
     ("linear", of_bfloat16),
+    ("ragged cached_attention", of_cache_in_bfloat16),
     ("expert_mlp", |device| of_experts_as(Experts::Mixed, [16, 24], expert_mlp, device)),
     ("expert_mlp of odd sizes", |device| of_experts_as(Experts::Mixed, [7, 6], expert_mlp, device)),
 ];
@@ -250,7 +261,7 @@ fn weights_in_bfloat16_give_the_numbers_of_flex_within_their_rounding() {
         if !device.supports_dtype(DType::BF16) || super::device(&name).is_err() {
             continue;
         }
-        for (operation, run) in IN_BFLOAT16 {
+        for (operation, run) in IN_BFLOAT16.into_iter().chain(OPERATIONS_IN_BFLOAT16) {
             let (found, expected) = (run(&device), run(&Device::flex()));
             let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let distances = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);

@@ -20,13 +20,15 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Writes each new key and value to the place that its query has; in place if the cache has no other owner.
+    /// Writes each new key and value to the place that its query has; in place if the cache has no other owner and already has
+    /// their type.
     fn write(self, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Self {
         let [batch_size, len, heads, head_dim] = k.dims();
+        let (keys, values) = (self.keys.cast(k.dtype()), self.values.cast(v.dtype()));
         match mask {
             CausalMask::Band(band) => {
                 let place = [0..batch_size, band.past..band.past + len, 0..heads, 0..head_dim];
-                Self { keys: self.keys.slice_assign(place.clone(), k), values: self.values.slice_assign(place, v) }
+                Self { keys: keys.slice_assign(place.clone(), k), values: values.slice_assign(place, v) }
             }
             CausalMask::Ragged(Ragged { bounds, .. }) => {
                 let ends =
@@ -37,9 +39,9 @@ impl Cache {
                     let x = x.mask_fill(is_padding.clone(), 0.0);
                     to.scatter(1, places.clone(), x, IndexingUpdateOp::Add)
                 };
-                let is_new = add(self.keys.zeros_like(), k.ones_like()).greater_elem(0);
+                let is_new = add(keys.zeros_like(), k.ones_like()).greater_elem(0);
                 let [keys, values] =
-                    [(self.keys, k), (self.values, v)].map(|(old, new)| add(old.mask_fill(is_new.clone(), 0.0), new));
+                    [(keys, k), (values, v)].map(|(old, new)| add(old.mask_fill(is_new.clone(), 0.0), new));
                 Self { keys, values }
             }
         }

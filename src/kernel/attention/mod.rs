@@ -46,6 +46,8 @@ pub fn skips_masked_keys(device: &Device) -> bool {
 /// - `q`, result: `[batch_size, num_queries, num_heads, head_dim]`
 /// - `k`, `v`: `[batch_size, capacity, num_kv_heads, head_dim]`
 ///
+/// All in float32, or all in the type of [products](super::linear).
+///
 /// # Panics
 /// If the sizes disagree, `num_kv_heads` does not divide `num_heads`, or the mask reaches beyond the capacity.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Tensor<4> {
@@ -81,7 +83,7 @@ fn count(q: &Tensor<4>, num_kv_heads: usize, mask: &CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
     crate::trace::count(Op {
         multiply_adds: 2 * num_heads * head_dim * mask.num_pairs(batch_size, num_queries),
-        bytes: 2 * num_kv_heads * head_dim * mask.num_visible(batch_size, num_queries) * size_of::<f32>(),
+        bytes: 2 * num_kv_heads * head_dim * mask.num_visible(batch_size, num_queries) * q.dtype().size(),
         parameters: 0,
     });
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, DType};
 use burn::tensor::IntDType;
 use burn_cubecl::CubeDevice;
@@ -14,7 +15,7 @@ use cubecl_core::client::Client;
 use cubecl_core::device::{DeviceId, DeviceService, ServerUtilitiesHandle, ServiceId};
 use cubecl_core::environment::stream::StreamId;
 use cubecl_core::future::DynFut;
-use cubecl_core::ir::features::{Features, Plane};
+use cubecl_core::ir::features::{Features, MmaConfig, Plane};
 use cubecl_core::ir::{
     DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties, TargetProperties, VectorSize,
 };
@@ -37,7 +38,7 @@ use super::{WordMatrix, public};
 use crate::kernel::adamw::{AdamWOps, AdamWStep};
 use crate::kernel::attention::{AttentionBackward, Band, CachedAttention, Inputs, Mask};
 use crate::kernel::blocks::{BlockFormat, WordPlaces};
-use crate::kernel::expert_mlp::{ExpertMlp, ExpertMlpBackward, ExpertOperand};
+use crate::kernel::expert_mlp::ExpertMlpBackward;
 use crate::kernel::linear::Operand;
 use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::rms_norm::{RmsNorm, RmsNormBackward};
@@ -90,6 +91,9 @@ impl Recorder {
         properties.features.alignment = true;
         properties.features.plane.insert(Plane::Ops);
         properties.features.plane.insert(Plane::Sync);
+        let [of_factors, of_sums] = [DType::BF16, DType::F32].map(dtype_to_elem_type);
+        let (a_type, b_type, cd_type, m, n, k) = (of_factors, of_factors, of_sums, 16, 16, 16);
+        properties.features.matmul.cmma.insert(MmaConfig { a_type, b_type, cd_type, m, n, k });
         let (utilities, _) = ServerUtilities::init(
             ServiceId::of::<Self>(device),
             "cuda source",
@@ -299,7 +303,11 @@ fn launch_all(client: &Client, shape: &Shape) {
     };
     for dtype in [DType::F32, DType::BF16] {
         let [gate, up, down] = stacks(dtype);
-        Cube::expert_mlp(x(), weights.clone(), chosen.clone(), ExpertOperand::Stacked { gate, up, down });
+        // Few rows take no tensor cores.
+        let few = |width: usize| tensor(DType::F32, &[4, width]);
+        let (inputs, chosen) = ([few(hidden), few(k), gate, up, down], tensor(DType::I32, &[4, k]));
+        let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), chosen.clone());
+        Cube::expert_mlp_backward(y, inputs, chosen, [gate, up], true);
         let [gate, up, down] = stacks(dtype);
         let inputs = [x(), weights.clone(), gate, up, down];
         let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), chosen.clone());

@@ -13,7 +13,7 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 pub enum Experts {
     /// Float, trainable.
     Stacked(StackedExperts),
-    /// In float32 and trainable; products read them rounded to bfloat16, and give them float32 gradients.
+    /// In float32 and trainable, with float32 gradients; products read them rounded to bfloat16.
     Mixed(StackedExperts),
     /// Quantized, frozen; one entry per expert. Equal matrices may share memory.
     Quantized(Vec<QuantizedExpert>),

@@ -27,7 +27,7 @@ use burn::backend::{
     Backend, Dispatch, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::linear::{gated_linear, linear_all, linear_reference};
 use super::silu_mul::silu_mul_reference;
@@ -61,7 +61,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
         return expert_mlp_grouped(x, weights, chosen, num_experts, |index, _, x| {
             let [gate, up, down] = experts.weights(index);
             let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);
-            y
+            y.cast(DType::F32)
         });
     }
     let has_kernel = has_kernel(&x.device());

@@ -71,26 +71,29 @@ impl Visits {
         weighted.sum_dim_intlist(1, false, Kind::Float)
     }
 
-    /// Each row of `x` times the matrix of its expert: `[num_visits, in]` and `[num_experts, in, out]`.
+    /// Each row of `x` times the matrix of its expert, `[num_visits, in]` and `[num_experts, in, out]`, in the type of `x`.
     fn product(&self, x: &Tensor, matrices: &Tensor) -> Tensor {
         if is_grouped(matrices) {
-            let x = x.to_kind(Kind::BFloat16);
-            return x.internal_grouped_mm(matrices, Some(&self.ends), None, None).to_kind(Kind::Float);
+            return x.internal_grouped_mm(matrices, Some(&self.ends), None, None);
         }
-        let matrices = matrices.to_kind(Kind::Float);
+        let matrices = matrices.to_kind(x.kind());
         let of_expert = |(expert, (start, len))| x.narrow(0, start, len).mm(&matrices.get(expert));
         Tensor::cat(&(0..).zip(self.ranges()).map(of_expert).collect::<Vec<_>>(), 0)
     }
 
     /// The sum over the visits of each expert of `aᵀ·b`, `[num_experts, columns of a, columns of b]`.
-    fn outer(&self, a: &Tensor, b: &Tensor, like: &Tensor) -> TchTensor {
-        if is_grouped(like) {
-            let [a, b] = [a, b].map(|x| x.to_kind(Kind::BFloat16));
-            return TchTensor::new(a.tr().internal_grouped_mm(&b, Some(&self.ends), None, None).to_kind(Kind::Float));
+    fn outer(&self, a: &Tensor, b: &Tensor) -> TchTensor {
+        if a.kind() == Kind::BFloat16 {
+            return TchTensor::new(a.tr().internal_grouped_mm(b, Some(&self.ends), None, None));
         }
         let of_expert = |(start, len)| a.narrow(0, start, len).tr().mm(&b.narrow(0, start, len));
         TchTensor::new(Tensor::stack(&self.ranges().map(of_expert).collect::<Vec<_>>(), 0))
     }
+}
+
+/// Rows in the type in which the products with these matrices read them.
+fn as_read(x: &Tensor, matrices: &Tensor) -> Tensor {
+    x.to_kind(if is_grouped(matrices) { Kind::BFloat16 } else { Kind::Float })
 }
 
 /// Whether `_grouped_mm` takes stacks of such matrices.
@@ -101,7 +104,7 @@ fn is_grouped(matrices: &Tensor) -> bool {
 
 /// `gate(x)`, `up(x)`, and `down(silu(gate) ∘ up)` of each visit.
 fn forward(visits: &Visits, x: &Tensor, [gate, up, down]: [&Tensor; 3]) -> [Tensor; 3] {
-    let x = visits.gather(x);
+    let x = visits.gather(&as_read(x, gate));
     let [gate, up] = [gate, up].map(|stack| visits.product(&x, &stack.transpose(1, 2)));
     let y = visits.product(&(gate.silu() * &up), &down.transpose(1, 2));
     [gate, up, y]
@@ -133,8 +136,8 @@ impl ExpertMlpBackward for LibTorch {
         let [x, weights, gate, up, down] = inputs.map(|input| input.tensor);
         let [gate_out, up_out] = saved.map(|saved| saved.tensor);
         let visits = Visits::sort(&chosen.tensor, gate.size()[0]);
-        let dy = visits.gather(&grad.tensor);
-        let weight = weights.reshape([-1]).index_select(0, &visits.order).unsqueeze(1);
+        let dy = visits.gather(&as_read(&grad.tensor, &down));
+        let weight = weights.reshape([-1]).index_select(0, &visits.order).unsqueeze(1).to_kind(dy.kind());
         let silu = gate_out.silu();
         let (z, h) = (visits.product(&dy, &down), &silu * &up_out);
         let dweights = (&z * &h).sum_dim_intlist(1, false, Kind::Float).index_select(0, &visits.places);
@@ -142,8 +145,8 @@ impl ExpertMlpBackward for LibTorch {
         let (dgate, dup) = (gate_out.silu_backward(&(&dh * up_out)), dh * silu);
         let dx = visits.sum(&(visits.product(&dgate, &gate) + visits.product(&dup, &up)), None);
         let of_matrices = of_matrices.then(|| {
-            let x = visits.gather(&x);
-            [visits.outer(&dgate, &x, &gate), visits.outer(&dup, &x, &up), visits.outer(&dy, &(h * weight), &down)]
+            let x = visits.gather(&as_read(&x, &gate));
+            [visits.outer(&dgate, &x), visits.outer(&dup, &x), visits.outer(&dy, &(h * weight))]
         });
         ([dx, dweights.reshape_as(&weights)].map(TchTensor::new), of_matrices)
     }

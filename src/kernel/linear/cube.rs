@@ -27,7 +27,7 @@ impl LinearBackward for Cube {
     }
 
     fn weight_gradient(grad: CubeTensor, x: CubeTensor) -> CubeTensor {
-        primitive(rows(grad).transpose().matmul(rows(x)))
+        primitive(matrix_product(rows(grad).transpose(), rows(x)))
     }
 
     fn linear_of_blocks(x: CubeTensor, weight: &QuantizedWeight) -> CubeTensor {

@@ -4,6 +4,10 @@
 //! summed in float32. On Flex, quantized weights multiply activations that are rounded to 8 bits: each 32 elements of a row of
 //! `x` become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
 //!
+//! The *type of products* is that of their results: bfloat16 on libtorch if all weights of a call are read in bfloat16, as under
+//! PyTorch's autocast, else float32. Where weights are read in bfloat16 on libtorch or a GPU, activations are rounded to
+//! bfloat16 too, also in the gradients.
+//!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
 
@@ -39,18 +43,28 @@ pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
+/// Whether products with bfloat16 weights round their inputs to bfloat16.
+pub fn rounds_activations(device: &Device) -> bool {
+    super::is_libtorch(device) || super::is_cube(device)
+}
+
+/// Whether products with bfloat16 weights give bfloat16 results.
+pub fn keeps_bfloat16(device: &Device) -> bool {
+    super::is_libtorch(device)
+}
+
 /// `y = x·Wᵀ`.
 ///
 /// # Shapes
-/// - `x`: `[.., in]`, float32
+/// - `x`: `[.., in]`
 /// - `weight`: `[out, in]`
-/// - result: `[.., out]`
+/// - result: `[.., out]`, float32
 ///
 /// # Panics
 /// If the last axis of `x` is not the last of `weight`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
     let [y] = linear_all(x, [&Weight::from(weight)]);
-    y
+    y.cast(DType::F32)
 }
 
 /// `x·Wᵀ` by Burn's matrix product.
@@ -69,14 +83,15 @@ pub fn linear_reference<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tens
 /// `x·Wᵀ` for each weight. Three products, as of queries, keys and values, run as one parallel loop.
 ///
 /// # Shapes
-/// - `x`: `[.., in]`, float32
+/// - `x`: `[.., in]`
 /// - `weights`: `[out_i, in]`
-/// - results: `[.., out_i]`
+/// - results: `[.., out_i]`, in the type of products
 ///
 /// # Panics
 /// If the last axis of `x` is not the last of every weight.
 pub fn linear_all<const D: usize, const N: usize>(x: Tensor<D>, weights: [&Weight; N]) -> [Tensor<D>; N] {
     weights.into_iter().for_each(|weight| check_and_count(&x, weight));
+    let x = as_read(x, weights);
     #[cfg(feature = "flex")]
     if has_kernel(&x.device()) {
         if let [first, second, third] = weights.as_slice() {
@@ -107,8 +122,8 @@ pub fn linear_all_reference<const D: usize, const N: usize>(x: Tensor<D>, weight
 /// `residual + x·Wᵀ`, in place if the residual has no other owner.
 ///
 /// # Shapes
-/// - `residual`, result: `[.., out]`
-/// - `x`: `[.., in]`, float32
+/// - `residual`, result: `[.., out]`, float32
+/// - `x`: `[.., in]`
 /// - `weight`: `[out, in]`
 ///
 /// # Panics
@@ -118,8 +133,13 @@ pub fn linear_add<const D: usize>(residual: Tensor<D>, x: Tensor<D>, weight: &We
     let mut product = x.dims();
     product[D - 1] = weight.dims()[0];
     assert_eq!(residual.dims(), product, "linear_add: residual and product");
+    let x = as_read(x, [weight]);
     #[cfg(feature = "flex")]
     if has_kernel(&x.device()) {
+        if x.dtype() != residual.dtype() {
+            let y = <Dispatch as LinearOps>::linear_weight(x.into_dispatch(), weight.operand());
+            return residual + Tensor::<D>::from_dispatch(y).cast(DType::F32);
+        }
         return Tensor::from_dispatch(<Dispatch as LinearOps>::linear_add(
             residual.into_dispatch(),
             x.into_dispatch(),
@@ -140,15 +160,16 @@ pub fn linear_add_reference<const D: usize>(residual: Tensor<D>, x: Tensor<D>, w
 /// `silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden state of a gated MLP (Shazeer, 2020, arXiv:2002.05202, §2).
 ///
 /// # Shapes
-/// - `x`: `[.., in]`, float32
+/// - `x`: `[.., in]`
 /// - `gate`, `up`: `[out, in]`
-/// - result: `[.., out]`
+/// - result: `[.., out]`, in the type of products
 ///
 /// # Panics
 /// If the last axis of `x` is not `in`, or the shapes of the weights differ.
 pub fn gated_linear<const D: usize>(x: Tensor<D>, gate: &Weight, up: &Weight) -> Tensor<D> {
     assert_eq!(gate.dims(), up.dims(), "gated_linear: gate and up");
     [gate, up].into_iter().for_each(|weight| check_and_count(&x, weight));
+    let x = as_read(x, [gate, up]);
     #[cfg(feature = "flex")]
     if has_kernel(&x.device()) {
         return Tensor::from_dispatch(<Dispatch as LinearOps>::gated_linear(
@@ -167,6 +188,12 @@ pub fn gated_linear<const D: usize>(x: Tensor<D>, gate: &Weight, up: &Weight) ->
 pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &Weight) -> Tensor<D> {
     let [gate, up] = linear_all_reference(x, [gate, up]);
     silu_mul_reference(gate, up)
+}
+
+/// `x` in the type in which products with these weights read it, converted once for all of them.
+fn as_read<const D: usize, const N: usize>(x: Tensor<D>, weights: [&Weight; N]) -> Tensor<D> {
+    let is_rounded = rounds_activations(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
+    x.cast(if is_rounded { DType::BF16 } else { DType::F32 })
 }
 
 /// Checks the shapes of a product and adds its multiply-adds to the counter.

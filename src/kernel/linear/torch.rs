@@ -24,7 +24,7 @@ impl LinearBackward for LibTorch {
     }
 
     fn weight_gradient(grad: TchTensor, x: TchTensor) -> TchTensor {
-        TchTensor::new(rows(&grad.tensor).tr().mm(&rows(&x.tensor)))
+        TchTensor::new(product(&rows(&grad.tensor).tr(), &rows(&x.tensor)))
     }
 
     fn linear_of_blocks(x: TchTensor, weight: &QuantizedWeight) -> TchTensor {

@@ -13,7 +13,7 @@ use crate::kernel::quantized_weight::QuantizedWeight;
 pub enum Weight {
     /// In float32, float16 or bfloat16. Float32 can be trained.
     Float(Param<Tensor<2>>),
-    /// In float32 and trainable; products read it rounded to bfloat16, and give it float32 gradients.
+    /// In float32 and trainable, with float32 gradients; products read it rounded to bfloat16.
     Mixed(Param<Tensor<2>>),
     /// In blocks of integers. Frozen: visitors of parameters skip it.
     Quantized(QuantizedWeight),
@@ -34,6 +34,15 @@ impl Weight {
             Self::Float(weight) => weight.val().shape().num_elements() * weight.val().dtype().size(),
             Self::Mixed(weight) => weight.val().shape().num_elements() * DType::BF16.size(),
             Self::Quantized(weight) => weight.size_bytes(),
+        }
+    }
+
+    /// Whether products read bfloat16.
+    pub(super) fn is_read_as_bfloat16(&self) -> bool {
+        match self {
+            Self::Float(weight) => weight.val().dtype() == DType::BF16,
+            Self::Mixed(_) => true,
+            Self::Quantized(_) => false,
         }
     }
 

@@ -92,7 +92,10 @@ struct Batch {
 impl Batch {
     fn new(Inputs { hidden, weight, targets }: Inputs<Cube>) -> Self {
         let targets = burn_cubecl::kernel::cast(targets, DType::I32);
-        Self { hidden: public(hidden), weight: public(weight.into_tensor()), targets }
+        let (hidden, weight) = (public::<2>(hidden), public::<2>(weight.into_tensor()));
+        // Products read them in the same type.
+        let hidden = if weight.dtype() == DType::BF16 { hidden.cast(DType::BF16) } else { hidden };
+        Self { hidden, weight, targets }
     }
 
     fn num_tokens(&self) -> usize {
@@ -109,6 +112,7 @@ impl Batch {
             let targets = burn_cubecl::kernel::slice(self.targets.clone(), &[first..end]);
             let factors = factors.map(|factors| factors.clone().slice([first..end]));
             let (losses, dlogits) = losses_and_dlogits(&hidden, &self.weight, targets, factors);
+            let dlogits = dlogits.cast(hidden.dtype());
             f(hidden, losses, dlogits);
         }
     }
@@ -116,7 +120,9 @@ impl Batch {
     /// `Σ factor · loss` with respect to the weight, summed over the chunks.
     fn gradient_of_weight(&self, factors: &Tensor<1>) -> Tensor<2> {
         let mut sum: Option<Tensor<2>> = None;
-        self.for_each_chunk(Some(factors), |hidden, _, dlogits| add(&mut sum, dlogits.transpose().matmul(hidden)));
+        self.for_each_chunk(Some(factors), |hidden, _, dlogits| {
+            add(&mut sum, matrix_product(dlogits.transpose(), hidden))
+        });
         sum.expect("tokens")
     }
 }
@@ -156,7 +162,7 @@ impl LinearCrossEntropyBackward for Cube {
             losses.push(of_chunk);
             dhidden.push(matrix_product(dlogits.clone(), batch.weight.clone()));
             if of_weight {
-                add(&mut dweight, dlogits.transpose().matmul(hidden));
+                add(&mut dweight, matrix_product(dlogits.transpose(), hidden));
             }
         });
         let hidden = primitive(joined(dhidden));

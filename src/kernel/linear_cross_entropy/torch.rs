@@ -8,12 +8,15 @@ use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, U
 use crate::kernel::linear::Operand;
 use crate::kernel::torch::product;
 
-/// Logits of a chunk, at most: 64 MiB, at which products are large enough for any device.
-const LOGITS: i64 = 1 << 24;
+/// Logits of a chunk, at most: 64 MiB on a CPU, 256 MiB on a GPU. Each chunk adds a gradient of the whole weight, so that few are
+/// faster where there is room.
+fn max_logits(device: tch::Device) -> i64 {
+    if device.is_cuda() { 1 << 26 } else { 1 << 24 }
+}
 
 /// Hidden states and targets of consecutive chunks of tokens, `[rows, hidden_size]` and `[rows, 1]`.
 fn chunks(hidden: &Tensor, targets: &Tensor, vocab_size: i64) -> Vec<(Tensor, Tensor)> {
-    let rows = (LOGITS / vocab_size).max(1);
+    let rows = (max_logits(hidden.device()) / vocab_size).max(1);
     hidden.split(rows, 0).into_iter().zip(targets.unsqueeze(1).split(rows, 0)).collect()
 }
 
@@ -44,6 +47,14 @@ fn losses_and_dlogits(hidden: &Tensor, weight: &Tensor, targets: &Tensor) -> (Te
     (losses, dlogits)
 }
 
+/// In the type in which products read the weight, converted once for both gradients.
+fn as_read(x: &Tensor, weight: &Tensor) -> Tensor {
+    match weight.kind() {
+        Kind::BFloat16 => x.to_kind(Kind::BFloat16),
+        _ => x.shallow_clone(),
+    }
+}
+
 impl LinearCrossEntropyBackward for LibTorch {
     fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (TchTensor, Gradients<Self>) {
         let weight = inputs.weight.into_tensor().tensor;
@@ -54,9 +65,10 @@ impl LinearCrossEntropyBackward for LibTorch {
             let (of_chunk, mut dlogits) = losses_and_dlogits(&hidden, &weight, &targets);
             let _ = dlogits.g_mul_scalar_(share);
             losses.push(of_chunk);
-            dhidden.push(product(&dlogits, &weight));
+            let dlogits = as_read(&dlogits, &weight);
+            dhidden.push(product(&dlogits, &weight).to_kind(Kind::Float));
             if let Some(dweight) = &mut dweight {
-                let _ = dweight.addmm_(&dlogits.tr(), &hidden);
+                let _ = dweight.g_add_(&product(&dlogits.tr(), &as_read(&hidden, &weight)));
             }
         }
         let [losses, hidden] = [losses, dhidden].map(|parts| TchTensor::new(Tensor::cat(&parts, 0)));
@@ -86,7 +98,7 @@ impl LinearCrossEntropyBackward for LibTorch {
                 let (_, mut dlogits) = losses_and_dlogits(&hidden, &weight, &targets);
                 let rows = hidden.size()[0];
                 let _ = dlogits.g_mul_(&upstream.narrow(0, start, rows).unsqueeze(1));
-                let _ = sum.addmm_(&dlogits.tr(), &hidden);
+                let _ = sum.g_add_(&product(&as_read(&dlogits, &weight).tr(), &as_read(&hidden, &weight)));
                 start += rows;
             }
             TchTensor::new(sum)

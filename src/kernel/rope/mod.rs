@@ -6,6 +6,8 @@ mod autodiff;
 mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
+#[cfg(feature = "tch")]
+mod torch;
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
@@ -13,7 +15,7 @@ use burn::tensor::{Device, Tensor};
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_cube(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// Rotates the pair `(x_i, x_{i + head_dim/2})` of token `t` by the angle whose cosine and sine are `cos[t, i]` and
@@ -57,7 +59,7 @@ pub fn rope_reference(x: Tensor<4>, cos: Tensor<3>, sin: Tensor<3>) -> Tensor<4>
 
 /// The operation on a backend; shapes are those of [`rope`].
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Cube: cfg(feature = "cube"), Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 pub(super) trait Rope: Backend {
     fn rope_forward(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }

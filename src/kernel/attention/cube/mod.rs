@@ -79,6 +79,7 @@ impl Plan {
             self.capacity,
             self.num_kv_heads,
             self.bounds_stride,
+            self.tile * self.tile,
             (self.head_dim as f32).sqrt().recip(),
             self.group,
             self.head_dim,

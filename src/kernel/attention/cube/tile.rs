@@ -12,6 +12,8 @@ pub struct Sizes {
     pub num_kv_heads: usize,
     /// Elements of the bounds from one sequence to the next; 0 if all have the same.
     pub bounds_stride: usize,
+    /// `tile²`. A runtime value, so that loops with this step are not unrolled; unrolling spills registers on sm_90.
+    pub num_units: usize,
     /// `1/√head_dim`.
     pub scale: f32,
     /// Query heads of a key/value head.
@@ -103,7 +105,7 @@ pub fn load<F: Float>(
     #[comptime] vectors: Vectors,
 ) {
     let head_dim = comptime!(sizes.head_dim);
-    for i in range_stepped(UNIT_POS as usize, sizes.tile * head_dim, sizes.tile * sizes.tile) {
+    for i in range_stepped(UNIT_POS as usize, sizes.tile * head_dim, sizes.num_units) {
         let (vector, column) = (start + i / head_dim, i % head_dim);
         let mut value = 0.0f32;
         if vector < end {

@@ -1,17 +1,39 @@
 //! The experts in CubeCL: visits are sorted by expert on the device, and the products of all experts are one launch, whose
 //! tiles find their expert there. The gradients are those of `cpu_backward.rs`.
 
+mod operands;
 mod product;
 mod rows;
+mod tensor_cores;
 mod visits;
 
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 
-use self::product::{Rows, Weights};
+use self::operands::{Rows, Weights};
 use self::visits::Visits;
 use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
 use crate::kernel::silu_mul::SiluMul;
+
+impl Visits {
+    /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one. Rows are rounded to
+    /// the type of the matrices.
+    fn product(&self, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
+        let stack = weights.stack();
+        match tensor_cores::serves(self, stack.dtype, &stack.client) {
+            true => tensor_cores::product(self, x, weights, sum),
+            false => product::product(self, x, weights, sum),
+        }
+    }
+
+    /// `Σ aᵀ·b` over the rows of each expert, the gradient of `stack`: `[num_experts, columns of a, columns of b]`.
+    fn outer(&self, a: Rows, b: Rows, stack: &CubeTensor) -> CubeTensor {
+        match tensor_cores::serves(self, stack.dtype, &stack.client) {
+            true => tensor_cores::outer(self, a, b),
+            false => product::outer(self, a, b),
+        }
+    }
+}
 
 impl ExpertMlp for Cube {
     fn expert_mlp(x: CubeTensor, weights: CubeTensor, chosen: CubeTensor, experts: ExpertOperand<Self>) -> CubeTensor {
@@ -49,7 +71,8 @@ impl ExpertMlpBackward for Cube {
         let dx = visits.product(dgate, Weights::Plain(&gate), None);
         let dx = visits.sum(&visits.product(dup, Weights::Plain(&up), Some(dx)), None);
         let of_matrices = of_matrices
-            .then(|| [visits.outer(dgate, x), visits.outer(dup, x), visits.outer(dy, Rows::OfVisits(&weighted))]);
+            .then(|| [(dgate, x, &gate), (dup, x, &up), (dy, Rows::OfVisits(&weighted), &down)])
+            .map(|operands| operands.map(|(a, b, stack)| visits.outer(a, b, stack)));
         ([dx, dweights], of_matrices)
     }
 }

@@ -1,10 +1,11 @@
-//! Products of the rows of each expert: a cube has a tile of the result, a unit a part of it in registers.
+//! Products of the rows of each expert without tensor cores: a cube has a tile of the result, a unit a part of it in registers.
 
+use burn::backend::DType;
 use burn::backend::cubecl::dtype_to_elem_type;
-use burn::backend::{DType, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
+use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
 use crate::kernel::cube::{empty, input, output};
 
@@ -19,106 +20,53 @@ const OWN: usize = TILE / LANES;
 /// Elements from one row of a tile to the next, odd, so that rows begin in different banks.
 const STRIDE: usize = DEPTH + 1;
 
-/// A matrix with a row for each place.
-#[derive(Clone, Copy)]
-pub enum Rows<'a> {
-    /// It has the rows.
-    OfVisits(&'a CubeTensor),
-    /// It has a row for each token.
-    OfTokens(&'a CubeTensor),
+/// As [`Visits::product`].
+pub fn product(visits: &Visits, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
+    let (stack, is_transposed) = (weights.stack(), matches!(weights, Weights::Transposed(_)));
+    let (inner, columns) = (x.width(), weights.columns());
+    let is_added = sum.is_some();
+    let y = sum.unwrap_or_else(|| empty([visits.num_visits, columns], DType::F32, stack));
+    // Each expert has one tile that is not full at most.
+    let tiles = visits.num_visits / TILE + visits.num_experts;
+    multiply::launch(
+        &y.client,
+        CubeCount::Static(columns.div_ceil(TILE) as u32, tiles as u32, 1),
+        CubeDim::new_2d(LANES as u32, LANES as u32),
+        input(x.tensor()),
+        input(stack),
+        input(&visits.order),
+        input(&visits.starts),
+        output(&y),
+        visits.num_experts,
+        inner,
+        columns,
+        x.divisor(visits.k),
+        is_transposed,
+        is_added,
+        dtype_to_elem_type(stack.dtype),
+    );
+    y
 }
 
-impl Rows<'_> {
-    fn tensor(&self) -> &CubeTensor {
-        match self {
-            Self::OfVisits(x) | Self::OfTokens(x) => x,
-        }
-    }
-
-    fn width(&self) -> usize {
-        self.tensor().shape()[1]
-    }
-
-    /// By how much a visit is divided to find its row; 0 if the row is the place.
-    fn divisor(&self, k: usize) -> usize {
-        match self {
-            Self::OfVisits(_) => 0,
-            Self::OfTokens(_) => k,
-        }
-    }
-}
-
-/// A matrix for each expert.
-#[derive(Clone, Copy)]
-pub enum Weights<'a> {
-    /// `[num_experts, in, out]`.
-    Plain(&'a CubeTensor),
-    /// `[num_experts, out, in]`.
-    Transposed(&'a CubeTensor),
-}
-
-impl Visits {
-    /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one.
-    pub fn product(&self, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
-        let (stack, is_transposed) = match weights {
-            Weights::Plain(stack) => (stack, false),
-            Weights::Transposed(stack) => (stack, true),
-        };
-        let (inner, columns) = (x.width(), stack.shape()[if is_transposed { 1 } else { 2 }]);
-        let is_added = sum.is_some();
-        let y = sum.unwrap_or_else(|| empty([self.num_visits, columns], DType::F32, stack));
-        // Each expert has one tile that is not full at most.
-        let tiles = self.num_visits / TILE + self.num_experts;
-        product::launch(
-            &y.client,
-            CubeCount::Static(columns.div_ceil(TILE) as u32, tiles as u32, 1),
-            CubeDim::new_2d(LANES as u32, LANES as u32),
-            input(x.tensor()),
-            input(stack),
-            input(&self.order),
-            input(&self.starts),
-            output(&y),
-            self.num_experts,
-            inner,
-            columns,
-            x.divisor(self.k),
-            is_transposed,
-            is_added,
-            dtype_to_elem_type(stack.dtype),
-        );
-        y
-    }
-
-    /// `Σ aᵀ·b` over the rows of each expert: `[num_experts, columns of a, columns of b]`.
-    pub fn outer(&self, a: Rows, b: Rows) -> CubeTensor {
-        let (rows, columns) = (a.width(), b.width());
-        let y = empty([self.num_experts, rows, columns], DType::F32, a.tensor());
-        outer::launch(
-            &y.client,
-            CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, self.num_experts as u32),
-            CubeDim::new_2d(LANES as u32, LANES as u32),
-            input(a.tensor()),
-            input(b.tensor()),
-            input(&self.order),
-            input(&self.starts),
-            output(&y),
-            rows,
-            columns,
-            a.divisor(self.k),
-            b.divisor(self.k),
-        );
-        y
-    }
-}
-
-/// The row of a matrix at a place.
-#[cube]
-fn row_of(order: &[i32], place: usize, #[comptime] divisor: usize) -> usize {
-    let mut row = place;
-    if comptime!(divisor != 0) {
-        row = usize::cast_from(order[place]) / divisor;
-    }
-    row
+/// As [`Visits::outer`].
+pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
+    let (rows, columns) = (a.width(), b.width());
+    let y = empty([visits.num_experts, rows, columns], DType::F32, a.tensor());
+    multiply_outer::launch(
+        &y.client,
+        CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, visits.num_experts as u32),
+        CubeDim::new_2d(LANES as u32, LANES as u32),
+        input(a.tensor()),
+        input(b.tensor()),
+        input(&visits.order),
+        input(&visits.starts),
+        output(&y),
+        rows,
+        columns,
+        a.divisor(visits.k),
+        b.divisor(visits.k),
+    );
+    y
 }
 
 /// The sums of this unit.
@@ -180,7 +128,7 @@ fn store(
 }
 
 #[cube(launch)]
-fn product<W: Float>(
+fn multiply<W: Float>(
     x: &[f32],
     weights: &[W],
     order: &[i32],
@@ -194,24 +142,7 @@ fn product<W: Float>(
     #[comptime] is_added: bool,
     #[define(W)] _weight: ElemType,
 ) {
-    // The tiles of the experts follow one another.
-    let mut tile = CUBE_POS_Y as usize;
-    let mut expert = num_experts;
-    let mut first_row = 0usize;
-    let mut end = 0usize;
-    for candidate in 0..num_experts {
-        if expert == num_experts {
-            let (start, next) = (usize::cast_from(starts[candidate]), usize::cast_from(starts[candidate + 1]));
-            let tiles = (next - start).div_ceil(TILE);
-            if tile < tiles {
-                expert = candidate;
-                first_row = start + tile * TILE;
-                end = next;
-            } else {
-                tile -= tiles;
-            }
-        }
-    }
+    let (expert, first_row, end) = tile_of(starts, num_experts, TILE);
     if expert == num_experts {
         terminate!();
     }
@@ -225,7 +156,9 @@ fn product<W: Float>(
             let (row, depth) = (i / DEPTH, i % DEPTH);
             let mut value = 0.0f32;
             if first_row + row < end && first + depth < inner {
-                value = x[row_of(order, first_row + row, divisor) * inner + first + depth];
+                // As on tensor cores.
+                value =
+                    f32::cast_from(W::cast_from(x[row_of(order, first_row + row, divisor) * inner + first + depth]));
             }
             a[row * STRIDE + depth] = value;
         }
@@ -255,7 +188,7 @@ fn product<W: Float>(
 }
 
 #[cube(launch)]
-fn outer(
+fn multiply_outer(
     a: &[f32],
     b: &[f32],
     order: &[i32],
