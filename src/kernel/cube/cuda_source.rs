@@ -305,9 +305,9 @@ fn launch_all(client: &Client, shape: &Shape) {
         let [gate, up, down] = stacks(dtype);
         // Few rows take no tensor cores.
         let few = |width: usize| tensor(DType::F32, &[4, width]);
-        let (inputs, chosen) = ([few(hidden), few(k), gate, up, down], tensor(DType::I32, &[4, k]));
-        let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), chosen.clone());
-        Cube::expert_mlp_backward(y, inputs, chosen, [gate, up], true);
+        let (inputs, few_chosen) = ([few(hidden), few(k), gate, up, down], tensor(DType::I32, &[4, k]));
+        let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), few_chosen.clone());
+        Cube::expert_mlp_backward(y, inputs, few_chosen, [gate, up], true);
         let [gate, up, down] = stacks(dtype);
         let inputs = [x(), weights.clone(), gate, up, down];
         let [y, gate, up] = Cube::expert_mlp_saved(inputs.clone(), chosen.clone());
