@@ -151,9 +151,11 @@ def compiled(source: str, folder: pathlib.Path) -> ctypes.CDLL:
     memory = f"alignas(128) char unaligned[48 << 10]; extern char {shared}[];"
     place = f'asm(".globl {shared}\\n.set {shared}, unaligned + {alignment}");'
     text = f"{EMULATION}\nextern \"C\" {{ {memory} }}\n{place}\n{source}\n{run}"
-    (folder / f"{name}.cpp").write_text(text)
-    library = folder / f"{name}.so"
-    command = ["g++", "-O1", "-w", "-shared", "-fPIC", "-o", library, folder / f"{name}.cpp"]
+    # A library of the same path would not be loaded again.
+    library = folder / f"{name}_{len(list(folder.iterdir()))}.so"
+    code = library.with_suffix(".cpp")
+    code.write_text(text)
+    command = ["g++", "-O1", "-w", "-shared", "-fPIC", "-o", library, code]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 
