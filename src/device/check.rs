@@ -107,8 +107,8 @@ fn in_bfloat16(weight: Tensor<2>) -> Weight {
     weight.cast(DType::BF16).into()
 }
 
-/// Experts whose matrices are read in bfloat16, with as many rows as tensor cores have a kernel for; and the gradients of their input
-/// and of the first matrices.
+/// Experts whose matrices are read in bfloat16, with enough rows for the kernel on tensor cores; and the gradients of their input and
+/// of the gate matrices.
 fn of_experts_in_bfloat16(device: &Device) -> [Vec<f32>; 3] {
     const NUM_TOKENS: usize = 70;
     const NUM_EXPERTS: usize = 4;

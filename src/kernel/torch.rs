@@ -8,8 +8,16 @@ use tch::{Kind, Tensor};
 /// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in the type of `a`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     match b.kind() {
-        Kind::BFloat16 => a.to_kind(Kind::BFloat16).matmul(b).to_kind(a.kind()),
+        Kind::BFloat16 => as_read(a, b).matmul(b).to_kind(a.kind()),
         _ => a.matmul(&b.to_kind(a.kind())),
+    }
+}
+
+/// `x` in the type in which [`product`] reads it beside `weight`.
+pub fn as_read(x: &Tensor, weight: &Tensor) -> Tensor {
+    match weight.kind() {
+        Kind::BFloat16 => x.to_kind(Kind::BFloat16),
+        _ => x.shallow_clone(),
     }
 }
 

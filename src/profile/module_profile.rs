@@ -37,7 +37,7 @@ pub struct Counting {
     pub convention: FlopConvention,
     /// FLOPs of a multiply-add: 2, or 1 to count multiply-adds (MACs).
     pub flops_per_mac: u8,
-    /// Sizes of the weights.
+    /// Sizes of weights, keys and values.
     pub bytes_per_number: BytesPerNumber,
 }
 

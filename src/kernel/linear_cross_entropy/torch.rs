@@ -6,10 +6,10 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::linear::Operand;
-use crate::kernel::torch::product;
+use crate::kernel::torch::{as_read, product};
 
-/// Logits of a chunk, at most: 64 MiB on a CPU, 256 MiB on a GPU. Each chunk adds a gradient of the whole weight, so that few are
-/// faster where there is room.
+/// Logits of a chunk, at most: 64 MiB on a CPU, 256 MiB on a GPU. Each chunk adds a gradient of the whole weight, so fewer
+/// chunks are faster where there is room.
 fn max_logits(device: tch::Device) -> i64 {
     if device.is_cuda() { 1 << 26 } else { 1 << 24 }
 }
@@ -47,14 +47,6 @@ fn losses_and_dlogits(hidden: &Tensor, weight: &Tensor, targets: &Tensor) -> (Te
     (losses, dlogits)
 }
 
-/// In the type in which products read the weight, converted once for both gradients.
-fn as_read(x: &Tensor, weight: &Tensor) -> Tensor {
-    match weight.kind() {
-        Kind::BFloat16 => x.to_kind(Kind::BFloat16),
-        _ => x.shallow_clone(),
-    }
-}
-
 impl LinearCrossEntropyBackward for LibTorch {
     fn losses_and_gradients(inputs: Inputs<Self>, of_weight: bool) -> (TchTensor, Gradients<Self>) {
         let weight = inputs.weight.into_tensor().tensor;
@@ -65,6 +57,7 @@ impl LinearCrossEntropyBackward for LibTorch {
             let (of_chunk, mut dlogits) = losses_and_dlogits(&hidden, &weight, &targets);
             let _ = dlogits.g_mul_scalar_(share);
             losses.push(of_chunk);
+            // Converted once for both gradients.
             let dlogits = as_read(&dlogits, &weight);
             dhidden.push(product(&dlogits, &weight).to_kind(Kind::Float));
             if let Some(dweight) = &mut dweight {

@@ -7,31 +7,36 @@ mod rows;
 mod tensor_cores;
 mod visits;
 
-use burn::backend::{Cube, TensorMetadata};
+use burn::backend::{Cube, DType, TensorMetadata};
 use burn_cubecl::tensor::CubeTensor;
 
 use self::operands::{Rows, Weights};
 use self::visits::Visits;
 use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
+use crate::kernel::cube::empty;
 use crate::kernel::silu_mul::SiluMul;
 
 impl Visits {
     /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one. Rows are rounded to
     /// the type of the matrices.
     fn product(&self, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
-        let stack = weights.stack();
+        let (stack, is_added) = (weights.stack(), sum.is_some());
+        let y = sum.unwrap_or_else(|| empty([self.num_visits, weights.columns()], DType::F32, stack));
         match tensor_cores::serves(self, stack.dtype, &stack.client) {
-            true => tensor_cores::product(self, x, weights, sum),
-            false => product::product(self, x, weights, sum),
+            true => tensor_cores::product(self, x, weights, &y, is_added),
+            false => product::product(self, x, weights, &y, is_added),
         }
+        y
     }
 
     /// `Σ aᵀ·b` over the rows of each expert, the gradient of `stack`: `[num_experts, columns of a, columns of b]`.
     fn outer(&self, a: Rows, b: Rows, stack: &CubeTensor) -> CubeTensor {
+        let y = empty([self.num_experts, a.width(), b.width()], DType::F32, stack);
         match tensor_cores::serves(self, stack.dtype, &stack.client) {
-            true => tensor_cores::outer(self, a, b),
-            false => product::outer(self, a, b),
+            true => tensor_cores::outer(self, a, b, &y),
+            false => product::outer(self, a, b, &y),
         }
+        y
     }
 }
 

@@ -1,13 +1,12 @@
 //! Products of the rows of each expert without tensor cores: a cube has a tile of the result, a unit a part of it in registers.
 
-use burn::backend::DType;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
-use crate::kernel::cube::{empty, input, output};
+use crate::kernel::cube::{input, output};
 
 /// Rows and columns of a tile of the result.
 const TILE: usize = 64;
@@ -20,23 +19,19 @@ const OWN: usize = TILE / LANES;
 /// Elements from one row of a tile to the next, odd, so that rows begin in different banks.
 const STRIDE: usize = DEPTH + 1;
 
-/// As [`Visits::product`].
-pub fn product(visits: &Visits, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
+/// [`Visits::product`] into `y`, or added to it.
+pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_added: bool) {
     let (stack, is_transposed) = (weights.stack(), matches!(weights, Weights::Transposed(_)));
     let (inner, columns) = (x.width(), weights.columns());
-    let is_added = sum.is_some();
-    let y = sum.unwrap_or_else(|| empty([visits.num_visits, columns], DType::F32, stack));
-    // Each expert has one tile that is not full at most.
-    let tiles = visits.num_visits / TILE + visits.num_experts;
     multiply::launch(
         &y.client,
-        CubeCount::Static(columns.div_ceil(TILE) as u32, tiles as u32, 1),
+        visits.tiles(columns, TILE),
         CubeDim::new_2d(LANES as u32, LANES as u32),
         input(x.tensor()),
         input(stack),
         input(&visits.order),
         input(&visits.starts),
-        output(&y),
+        output(y),
         visits.num_experts,
         inner,
         columns,
@@ -45,13 +40,11 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, sum: Option<CubeTenso
         is_added,
         dtype_to_elem_type(stack.dtype),
     );
-    y
 }
 
-/// As [`Visits::outer`].
-pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
+/// [`Visits::outer`] into `y`.
+pub fn outer(visits: &Visits, a: Rows, b: Rows, y: &CubeTensor) {
     let (rows, columns) = (a.width(), b.width());
-    let y = empty([visits.num_experts, rows, columns], DType::F32, a.tensor());
     multiply_outer::launch(
         &y.client,
         CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, visits.num_experts as u32),
@@ -60,13 +53,12 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
         input(b.tensor()),
         input(&visits.order),
         input(&visits.starts),
-        output(&y),
+        output(y),
         rows,
         columns,
         a.divisor(visits.k),
         b.divisor(visits.k),
     );
-    y
 }
 
 /// The sums of this unit.

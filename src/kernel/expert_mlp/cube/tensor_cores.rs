@@ -12,7 +12,7 @@ use half::bf16;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
-use crate::kernel::cube::{empty, input, output};
+use crate::kernel::cube::{input, output};
 
 /// Rows, columns and depth of a fragment.
 const SIDE: usize = 16;
@@ -57,26 +57,23 @@ fn units() -> CubeDim {
     CubeDim::new_2d(PLANE as u32, NUM_PLANES as u32)
 }
 
-/// As [`Visits::product`].
-pub fn product(visits: &Visits, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
+/// [`Visits::product`] into `y`, or added to it.
+pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_added: bool) {
     let (stack, columns) = (weights.stack(), weights.columns());
     let inner = x.width();
     let lines = match weights {
         Weights::Plain(_) => Lines::OfTerms,
         Weights::Transposed(_) => Lines::OfResult,
     };
-    let is_added = sum.is_some();
-    let y = sum.unwrap_or_else(|| empty([visits.num_visits, columns], DType::F32, stack));
-    let tiles = visits.num_visits / TILE + visits.num_experts;
     multiply_on_tensor_cores::launch(
         &y.client,
-        CubeCount::Static(columns.div_ceil(TILE) as u32, tiles as u32, 1),
+        visits.tiles(columns, TILE),
         units(),
         input(x.tensor()),
         input(stack),
         input(&visits.order),
         input(&visits.starts),
-        output(&y),
+        output(y),
         visits.num_experts,
         inner,
         columns,
@@ -85,13 +82,11 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, sum: Option<CubeTenso
         is_added,
         dtype_to_elem_type(x.tensor().dtype),
     );
-    y
 }
 
-/// As [`Visits::outer`].
-pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
+/// [`Visits::outer`] into `y`.
+pub fn outer(visits: &Visits, a: Rows, b: Rows, y: &CubeTensor) {
     let (rows, columns) = (a.width(), b.width());
-    let y = empty([visits.num_experts, rows, columns], DType::F32, a.tensor());
     multiply_outer_on_tensor_cores::launch(
         &y.client,
         CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, visits.num_experts as u32),
@@ -100,7 +95,7 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
         input(b.tensor()),
         input(&visits.order),
         input(&visits.starts),
-        output(&y),
+        output(y),
         rows,
         columns,
         a.divisor(visits.k),
@@ -108,7 +103,6 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows) -> CubeTensor {
         dtype_to_elem_type(a.tensor().dtype),
         dtype_to_elem_type(b.tensor().dtype),
     );
-    y
 }
 
 /// The lines of a tile in shared memory, each of which is a part of a row in memory.

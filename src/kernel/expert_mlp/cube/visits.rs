@@ -48,6 +48,13 @@ impl Visits {
         );
         visits
     }
+
+    /// A cube for each tile of `side` rows and columns of a product. An expert has at most one tile that is not full, and those
+    /// behind the last expert are empty.
+    pub fn tiles(&self, columns: usize, side: usize) -> CubeCount {
+        let along_rows = self.num_visits / side + self.num_experts;
+        CubeCount::Static(columns.div_ceil(side) as u32, along_rows as u32, 1)
+    }
 }
 
 /// A stable counting sort. A cube has an expert: it counts the visits to those before, which is its first place, then
