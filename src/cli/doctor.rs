@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{self, aligned, size};
 use super::run_info::run_info;
 use crate::device::{attempt, compiled_devices, device};
-use crate::kernel::vector_instructions;
+use crate::kernel::{matrix_instructions, vector_instructions};
 use crate::profile::peak;
 use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
 use crate::weights::Dtype;
@@ -32,6 +32,8 @@ struct Record {
     cpu: String,
     /// Those that kernels use.
     vector_instructions: &'static str,
+    /// Those of products with bfloat16 weights; null if there are none.
+    matrix_instructions: Option<&'static str>,
     n_threads: usize,
     /// Null where the system does not report it.
     total_memory_bytes: Option<u64>,
@@ -62,6 +64,7 @@ pub fn run(args: &DoctorArgs) -> Result<(), Failure> {
         os: info.os,
         cpu: info.cpu,
         vector_instructions: vector_instructions(),
+        matrix_instructions: matrix_instructions(),
         n_threads: info.num_threads,
         total_memory_bytes: total_memory_bytes(),
         available_memory_bytes: available_memory_bytes(),
@@ -96,6 +99,7 @@ fn as_text(record: &Record) -> String {
         ("system", record.os.clone()),
         ("processor", record.cpu.clone()),
         ("vector instructions", record.vector_instructions.to_owned()),
+        ("matrix instructions", record.matrix_instructions.unwrap_or("none").to_owned()),
         ("threads", record.n_threads.to_string()),
         ("memory", memory(record.total_memory_bytes)),
         ("available memory", memory(record.available_memory_bytes)),

@@ -59,6 +59,14 @@ pub fn vector_instructions() -> &'static str {
     return "none: built without flex";
 }
 
+/// The matrix instructions that products with bfloat16 weights use on this CPU, if it has any.
+pub fn matrix_instructions() -> Option<&'static str> {
+    #[cfg(feature = "flex")]
+    return cpu::matrix_instructions();
+    #[cfg(not(feature = "flex"))]
+    return None;
+}
+
 /// Whether this is the CPU backend that the kernels are written for, with or without gradients.
 fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]

@@ -4,13 +4,14 @@ use crate::kernel::blocks::BlockFormat;
 use crate::weights::Dtype;
 
 /// The number formats in which a model keeps and multiplies its matrices. Norms, softmax, losses and sums are float32 in any case, and
-/// so are activations, except those of products with bfloat16 weights on GPUs and libtorch ([`linear`](crate::kernel::linear)).
+/// so are activations, except those of products with bfloat16 weights on GPUs, libtorch and CPUs with AMX
+/// ([`linear`](crate::kernel::linear)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// Floats of this type. Only float32 can be trained.
     Float(Dtype),
     /// Mixed precision, for training: float32 master weights and gradients; products read weights rounded to bfloat16
-    /// (Micikevicius et al., 2018, arXiv:1710.03740, §3.1). For devices that multiply bfloat16 faster; the CPU does not.
+    /// (Micikevicius et al., 2018, arXiv:1710.03740, §3.1). For devices that multiply bfloat16 faster: GPUs, and CPUs with AMX.
     Mixed,
     /// Blocks of integers, for inference and under adapters: those of the source, or else rounded to this format, if one is given. Matrices
     /// whose rows are no whole blocks stay float32; so does everything on a device without a kernel for blocks.

@@ -106,6 +106,13 @@ impl<'a> SharedMat<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride + columns.start), columns.len()) }
     }
 
+    /// Pointer to the first of some elements, and the number of elements from a row to the next.
+    #[inline(always)]
+    pub(in crate::kernel) fn elements(&self, rows: Range<usize>, columns: Range<usize>) -> (*mut f32, usize) {
+        assert!(rows.end <= self.rows && columns.end <= self.cols, "elements inside the matrix");
+        (self.data.wrapping_add(rows.start * self.row_stride + columns.start), self.row_stride)
+    }
+
     /// Writes a row-major `block` to `columns`.
     ///
     /// # Safety

@@ -7,8 +7,10 @@
 
 use std::ops::Range;
 
+use burn::tensor::DType;
+
 use super::CHUNK;
-use super::gemm::{gemms, gemms_unpacked};
+use super::gemm::{gemm, gemms, gemms_bfloat16, gemms_unpacked};
 use super::gemv::{STREAMED_ROWS, dot_rows};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::math::{silu, vectorized};
@@ -28,6 +30,32 @@ const MAX_UNPACKED_ROWS: usize = 255;
 /// `out[m, n] = x[m, k]·w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
     products(x, k, vec![(Matrix::Rows(w), out)], false, threads);
+}
+
+/// `out[m, k] = x[m, n]·w[n, k]`, or `out += x·w` if `accumulate`: the gradient of the input of [`matmul_nt`].
+pub(in crate::kernel) fn matmul_nn(x: Mat<'_>, w: WeightRows<'_>, out: MatMut<'_>, accumulate: bool, threads: Threads) {
+    let (n, k) = (x.cols, out.cols);
+    match w {
+        WeightRows::F32(w) => gemm(out, accumulate, x, Mat::new(w, n, k), threads),
+        WeightRows::F16(w) => gemm(out, accumulate, x, Mat::new(w, n, k), threads),
+        WeightRows::Bf16(w) => gemms_bfloat16(vec![(out, Mat::new(w, n, k))], accumulate, x, threads),
+    }
+}
+
+/// `out[n, k] = grad[m, n]ᵀ·x[m, k]`, or `out += gradᵀ·x` if `accumulate`: the gradient of a weight that [`matmul_nt`] reads
+/// in `dtype`.
+pub(in crate::kernel) fn matmul_tn(
+    grad: Mat<'_>,
+    x: Mat<'_>,
+    out: MatMut<'_>,
+    dtype: DType,
+    accumulate: bool,
+    threads: Threads,
+) {
+    match dtype {
+        DType::BF16 => gemms_bfloat16(vec![(out, x)], accumulate, grad.t(), threads),
+        _ => gemm(out, accumulate, grad.t(), x, threads),
+    }
 }
 
 /// A weight matrix and the output of its product with `x`.
@@ -159,7 +187,7 @@ fn by_gemm(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, th
         gemms(transposed, accumulate, x, threads);
     }
     gemms(f16s, accumulate, x, threads);
-    gemms(bf16s, accumulate, x, threads);
+    gemms_bfloat16(bf16s, accumulate, x, threads);
 }
 
 #[cfg(test)]

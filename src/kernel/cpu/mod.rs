@@ -17,7 +17,8 @@
 //! **Matrices.** [`Mat`] is a strided view of floats, the operand of [`gemm`]: transposes and slices are free, so the products of a
 //! backward pass need no copies. [`Matrix`] is a weight as it is stored, f32, f16, bf16 or quantized, the operand of
 //! [`products`] and [`gated`], which choose by the number of rows of `x`: stream the weights, read them in place by GEMM, or
-//! pack them. Packing a weight takes as long as multiplying some dozens of rows with it.
+//! pack them. Packing a weight takes as long as multiplying some dozens of rows with it. Packed bfloat16 weights are multiplied
+//! by AMX if the CPU has it: prefill of 512 tokens of SmolLM2 takes 0.37 of the time, a training step 0.62.
 //!
 //! **Prefetching.** A [`Prefetcher`](prefetcher) predicts the next product by the address of the last: decoding multiplies the
 //! same weights in the same order for every token. While one thread works between two products, the helpers prefetch the
@@ -38,7 +39,7 @@ mod spin_pool;
 mod weight_rows;
 mod weight_stream;
 
-pub(super) use gemm::{PANEL_WIDTH, PanelRow, gemm, pack, panel_product};
+pub(super) use gemm::{PANEL_WIDTH, PanelRow, gemm, matrix_instructions, pack, panel_product};
 pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, instructions, sixteen, with_lanes};
 #[cfg(test)]
 pub(super) use lanes::{Plain, with_each_lanes};
@@ -46,7 +47,7 @@ pub(super) use mat::{Mat, MatMut, SharedMat};
 pub(super) use math::{
     dispatch, exp, exponentials_in_place, silu, silu_derivative, softmax_in_place, sum_by, vectorized,
 };
-pub(super) use matmul::{gated, matmul_nt, products};
+pub(super) use matmul::{gated, matmul_nn, matmul_nt, matmul_tn, products};
 pub(super) use matrix::Matrix;
 pub(super) use quantized::QuantizedMatrix;
 pub(super) use scratch::Scratch;

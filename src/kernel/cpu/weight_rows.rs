@@ -12,6 +12,15 @@ use super::vectorized;
 /// An element type of float weights.
 pub(in crate::kernel) trait Widen: bytemuck::Pod + Send + Sync {
     fn widen(self) -> f32;
+    /// Rounds to the nearest bfloat16, ties to even.
+    #[inline(always)]
+    fn to_bfloat16_bits(self) -> u16 {
+        // Not `from_f32`, whose NaN branch keeps the loop from vectorizing.
+        let bits = self.widen().to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let quiet_nan = bits >> 16 | 0x40;
+        (if bits & 0x7fff_ffff > 0x7f80_0000 { quiet_nan } else { rounded }) as u16
+    }
     fn load<L: Lanes>(lanes: L, numbers: &[Self; 16]) -> L::Floats;
 }
 
@@ -32,6 +41,11 @@ impl Widen for bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn to_bfloat16_bits(self) -> u16 {
+        self.to_bits()
     }
 
     #[inline(always)]
@@ -141,6 +155,15 @@ mod tests {
             let (brain, half) = (bf16::from_bits(bits), f16::from_bits(bits));
             assert!(brain.widen() == brain.to_f32() || brain.is_nan() && brain.widen().is_nan(), "{bits:#x}");
             assert!(half.widen() == half.to_f32() || half.is_nan() && half.widen().is_nan(), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn rounding_to_bfloat16_is_to_nearest_even() {
+        let halfway = [0x0000u32, 0x7fff, 0x8000, 0x8001, 0xffff];
+        for bits in (0..=u32::from(u16::MAX)).flat_map(|high| halfway.map(|low| high << 16 | low)) {
+            let number = f32::from_bits(bits);
+            assert_eq!(number.to_bfloat16_bits(), bf16::from_f32(number).to_bits(), "{bits:#x}");
         }
     }
 }

@@ -6,13 +6,14 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::cpu::forward;
 use super::visits::{Visits, split_by_blocks};
 use super::{ExpertMlpBackward, Gradients, Inputs};
 use crate::kernel::cpu::{
-    Mat, MatMut, Threads, dense, gemm, silu_derivative, sum_by, tensor, values, vectorized, widened,
+    Mat, MatMut, Threads, WeightRows, dense, matmul_nn, matmul_tn, silu_derivative, sum_by, tensor, values, vectorized,
 };
 
 /// Gradients per visit, in sorted order.
@@ -31,7 +32,7 @@ struct VisitGradients {
 
 impl ExpertMlpBackward for Flex {
     fn expert_mlp_saved(inputs: Inputs<Self>, experts: FlexTensor) -> [FlexTensor; 3] {
-        let [x, weights, gate, up, down] = inputs.map(widened);
+        let [x, weights, gate, up, down] = contiguous(inputs);
         let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
         let visits = Visits::sort(&experts, gate.shape()[0]);
         let forward = forward(&visits, &x, [&gate, &up, &down]);
@@ -48,7 +49,7 @@ impl ExpertMlpBackward for Flex {
         of_matrices: bool,
     ) -> Gradients<Self> {
         let grad = dense(grad);
-        let inputs = inputs.map(widened);
+        let inputs = contiguous(inputs);
         let [x, weights, gate, up, down] = &inputs;
         let (num_experts, hidden) = (gate.shape()[0], gate.shape()[2]);
         let visits = Visits::sort(&experts, num_experts);
@@ -56,11 +57,16 @@ impl ExpertMlpBackward for Flex {
         let dx = visits.scatter(&per_visit.dx, hidden, |_| 1.0);
         let dweights = visits.place.iter().map(|&place| per_visit.dweight[place]).collect();
         let of_matrices = of_matrices.then(|| {
-            let [dgate, dup, ddown] = matrix_gradients(&visits, &grad, x, &per_visit, num_experts);
+            let [dgate, dup, ddown] = matrix_gradients(&visits, &grad, x, &per_visit, num_experts, gate.dtype());
             [tensor(dgate, gate.shape()), tensor(dup, up.shape()), tensor(ddown, down.shape())]
         });
         ([tensor(dx, x.shape()), tensor(dweights, weights.shape())], of_matrices)
     }
+}
+
+/// The activations, and the stacks of matrices in the type in which products read them, without strides.
+fn contiguous([x, weights, gate, up, down]: Inputs<Flex>) -> Inputs<Flex> {
+    [dense(x), dense(weights), gate.to_contiguous(), up.to_contiguous(), down.to_contiguous()]
 }
 
 fn visit_gradients(
@@ -88,11 +94,10 @@ fn visit_gradients(
     let tasks: Vec<_> = blocks.iter().zip(wide.zip(narrow)).collect();
     tasks.into_par_iter().for_each(|((expert, places), (((dgate, dup), weighted), (dx, dweight)))| {
         let rows = places.len();
-        let matrix = expert * width * hidden..(expert + 1) * width * hidden;
         let dy = visits.gather(values(grad), hidden, places.clone());
         let mut z = vec![0.0; rows * width];
-        let down = Mat::new(&values(down)[matrix.clone()], hidden, width);
-        gemm(MatMut::new(&mut z, rows, width), false, Mat::new(&dy, rows, hidden), down, Threads::One);
+        let of_expert = |stack| WeightRows::from_tensor(stack).slice(expert * width * hidden, width * hidden);
+        matmul_nn(Mat::new(&dy, rows, hidden), of_expert(down), MatMut::new(&mut z, rows, width), false, Threads::One);
         vectorized!({
             for (row, place) in places.clone().enumerate() {
                 let weight = values(weights)[visits.order[place]];
@@ -111,21 +116,22 @@ fn visit_gradients(
                 weighted.iter_mut().for_each(|h| *h *= weight);
             }
         });
-        let gate = Mat::new(&values(gate)[matrix.clone()], width, hidden);
-        let up = Mat::new(&values(up)[matrix], width, hidden);
-        gemm(MatMut::new(dx, rows, hidden), false, Mat::new(dgate, rows, width), gate, Threads::One);
-        gemm(MatMut::new(dx, rows, hidden), true, Mat::new(dup, rows, width), up, Threads::One);
+        for (inner, stack, accumulate) in [(dgate, gate, false), (dup, up, true)] {
+            let (inner, dx) = (Mat::new(inner, rows, width), MatMut::new(&mut *dx, rows, hidden));
+            matmul_nn(inner, of_expert(stack), dx, accumulate, Threads::One);
+        }
     });
     out
 }
 
-/// `[dgate, dup, ddown]`, each stacked over experts. One task per matrix and expert.
+/// `[dgate, dup, ddown]` of matrices that products read in `dtype`, each stacked over experts. One task per matrix and expert.
 fn matrix_gradients(
     visits: &Visits,
     grad: &FlexTensor,
     x: &FlexTensor,
     per_visit: &VisitGradients,
     num_experts: usize,
+    dtype: DType,
 ) -> [Vec<f32>; 3] {
     let hidden = x.shape()[1];
     let width = per_visit.dgate.len() / visits.order.len().max(1);
@@ -146,9 +152,9 @@ fn matrix_gradients(
         let inner = [&per_visit.dgate, &per_visit.dup, &per_visit.weighted][which];
         let inner = Mat::new(&inner[places.start * width..places.end * width], rows, width);
         if which == 2 {
-            gemm(MatMut::new(out, hidden, width), false, tokens.t(), inner, Threads::One);
+            matmul_tn(tokens, inner, MatMut::new(out, hidden, width), dtype, false, Threads::One);
         } else {
-            gemm(MatMut::new(out, width, hidden), false, inner.t(), tokens, Threads::One);
+            matmul_tn(inner, tokens, MatMut::new(out, width, hidden), dtype, false, Threads::One);
         }
     });
     stacks

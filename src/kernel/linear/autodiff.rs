@@ -5,6 +5,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::DType;
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -22,16 +23,16 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         struct Step;
 
         impl<B: LinearBackward> Backward<B, 2> for Step {
-            /// `x` if the weight has a gradient, and the weight if `x` has one.
-            type State = ([Option<FloatTensor<B>>; 2], Work);
+            /// `x` if the weight has a gradient, and the weight if `x` has one; the type in which the weight is read.
+            type State = ([Option<FloatTensor<B>>; 2], DType, Work);
 
             fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
                 let grad = grads.consume::<B>(&ops.node);
-                let ([x, weight], work) = ops.state;
+                let ([x, weight], dtype, work) = ops.state;
                 let [x_node, weight_node] = ops.parents;
                 work.count_gradients(x_node.is_some() && weight.is_some(), weight_node.is_some() && x.is_some());
                 if let (Some(node), Some(x)) = (weight_node, x) {
-                    grads.register::<B>(node.id, B::weight_gradient(grad.clone(), x));
+                    grads.register::<B>(node.id, B::weight_gradient(grad.clone(), x, dtype));
                 }
                 if let (Some(node), Some(weight)) = (x_node, weight) {
                     grads.register::<B>(node.id, B::input_gradient(grad, weight));
@@ -46,7 +47,7 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
                 let saved = [of_weight.then(|| x.clone()), of_x.then(|| weight.clone())];
                 let bytes = weight.shape().num_elements() * weight.dtype().size();
                 let work = Work::new(op_of(&x, [weight.shape()[0], weight.shape()[1]], bytes));
-                prep.finish((saved, work), B::linear_float(x, weight))
+                prep.finish((saved, weight.dtype(), work), B::linear_float(x, weight))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
         }

@@ -2,10 +2,11 @@
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::DType;
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
-    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, gemm, matmul_nt, tensor, values, widened,
+    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, matmul_nn, matmul_nt, matmul_tn, tensor, values,
 };
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -110,26 +111,26 @@ impl Operand<Flex> {
 
 impl LinearBackward for Flex {
     fn input_gradient(grad: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (grad, weight) = (dense(grad), widened(weight));
+        let (grad, weight) = (dense(grad), weight.to_contiguous());
         let (n, k) = (weight.shape()[0], weight.shape()[1]);
         let mut shape = grad.shape();
         let m = shape.num_elements() / n;
         let last = shape.num_dims() - 1;
         shape[last] = k;
         let mut out = vec![0.0; m * k];
-        let (a, b) = (Mat::new(values(&grad), m, n), Mat::new(values(&weight), n, k));
-        gemm(MatMut::new(&mut out, m, k), false, a, b, Threads::Pool);
+        let grad = Mat::new(values(&grad), m, n);
+        matmul_nn(grad, WeightRows::from_tensor(&weight), MatMut::new(&mut out, m, k), false, Threads::Pool);
         tensor(out, shape)
     }
 
-    fn weight_gradient(grad: FlexTensor, x: FlexTensor) -> FlexTensor {
+    fn weight_gradient(grad: FlexTensor, x: FlexTensor, dtype: DType) -> FlexTensor {
         let (grad, x) = (dense(grad), dense(x));
         let last = |t: &FlexTensor| t.shape()[t.shape().num_dims() - 1];
         let (n, k) = (last(&grad), last(&x));
         let m = x.shape().num_elements() / k;
         let mut out = vec![0.0; n * k];
-        let (a, b) = (Mat::new(values(&grad), m, n).t(), Mat::new(values(&x), m, k));
-        gemm(MatMut::new(&mut out, n, k), false, a, b, Threads::Pool);
+        let (grad, x) = (Mat::new(values(&grad), m, n), Mat::new(values(&x), m, k));
+        matmul_tn(grad, x, MatMut::new(&mut out, n, k), dtype, false, Threads::Pool);
         tensor(out, [n, k])
     }
     fn linear_of_blocks(x: FlexTensor, weight: &QuantizedWeight) -> FlexTensor {

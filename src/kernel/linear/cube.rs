@@ -1,7 +1,7 @@
 //! Products on devices of CubeCL, by CubeK, and by a kernel of our own where a few rows meet a quantized weight.
 
 use burn::backend::{Cube, TensorMetadata};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{LinearBackward, LinearOps, Operand};
@@ -26,7 +26,7 @@ impl LinearBackward for Cube {
         of_rows(grad, |rows| matrix_product(rows, public(weight)))
     }
 
-    fn weight_gradient(grad: CubeTensor, x: CubeTensor) -> CubeTensor {
+    fn weight_gradient(grad: CubeTensor, x: CubeTensor, _dtype: DType) -> CubeTensor {
         primitive(matrix_product(rows(grad).transpose(), rows(x)))
     }
 

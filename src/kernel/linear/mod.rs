@@ -6,7 +6,7 @@
 //!
 //! The *type of products* is that of their results: bfloat16 on libtorch if all weights of a call are read in bfloat16, as under
 //! PyTorch's autocast, else float32. Where weights are read in bfloat16 on libtorch or a GPU, activations are rounded to
-//! bfloat16 too, also in the gradients.
+//! bfloat16 too, also in the gradients; so they are on a CPU with AMX, in products of more than 48 rows and all gradients.
 //!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
@@ -255,8 +255,8 @@ pub(super) trait LinearOps: Backend + SiluMul {
 pub(super) trait LinearBackward: LinearOps + super::silu_mul::SiluMulBackward {
     /// `dx = dy·W`.
     fn input_gradient(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
-    /// `dW = dyᵀ·x`.
-    fn weight_gradient(grad: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `dW = dyᵀ·x`, of a weight that the product read in `dtype`.
+    fn weight_gradient(grad: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self>;
     /// `x·Wᵀ` of a quantized weight, without rounding `x`.
     fn linear_of_blocks(x: FloatTensor<Self>, weight: &QuantizedWeight) -> FloatTensor<Self>;
     /// `dx = dy·W` of a quantized weight.

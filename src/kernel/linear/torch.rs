@@ -2,6 +2,7 @@
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
+use burn::tensor::DType;
 use tch::Tensor;
 
 use super::{LinearBackward, LinearOps, Operand};
@@ -23,7 +24,7 @@ impl LinearBackward for LibTorch {
         TchTensor::new(product(&grad.tensor, &weight.tensor))
     }
 
-    fn weight_gradient(grad: TchTensor, x: TchTensor) -> TchTensor {
+    fn weight_gradient(grad: TchTensor, x: TchTensor, _dtype: DType) -> TchTensor {
         TchTensor::new(product(&rows(&grad.tensor).tr(), &rows(&x.tensor)))
     }
 

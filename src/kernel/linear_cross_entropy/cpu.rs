@@ -3,12 +3,13 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream, tokens_of_chunk};
 use crate::kernel::cpu::{
-    Mat, MatMut, Matrix, Threads, compact, dense, exponentials_in_place, gemm, indices, products, tensor, values,
-    vectorized, widened,
+    Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, exponentials_in_place, indices, matmul_nn, matmul_nt,
+    matmul_tn, products, tensor, values, vectorized,
 };
 use crate::kernel::linear::Operand;
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -94,7 +95,7 @@ fn losses(hidden: &FlexTensor, weight: Matrix<'_>, targets: &FlexTensor) -> Flex
 /// The weight as the products of a training step read it.
 #[expect(clippy::large_enum_variant, reason = "one per pass, on the stack")]
 enum Head {
-    /// In float32.
+    /// In the type in which products read it, contiguous.
     Float(FlexTensor),
     /// Frozen; dequantized a tile at a time.
     Blocks(QuantizedWeight),
@@ -103,7 +104,7 @@ enum Head {
 impl Head {
     fn new(weight: Operand<Flex>) -> Self {
         match weight {
-            Operand::Float(weight) => Self::Float(widened(weight)),
+            Operand::Float(weight) => Self::Float(weight.to_contiguous()),
             Operand::Quantized(weight) => Self::Blocks(weight),
         }
     }
@@ -120,15 +121,19 @@ impl Head {
         }
     }
 
+    /// The type of its gradient's products.
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Float(weight) => weight.dtype(),
+            Self::Blocks(_) => DType::F32,
+        }
+    }
+
     /// `logits = states·Wᵀ`.
     fn logits(&self, states: &[f32], logits: &mut [f32]) {
-        let [vocab_size, hidden_size] = self.dims();
-        let tokens = states.len() / hidden_size;
         match self {
             Self::Float(weight) => {
-                let matrix = Mat::new(values(weight), vocab_size, hidden_size);
-                let states = Mat::new(states, tokens, hidden_size);
-                gemm(MatMut::new(logits, tokens, vocab_size), false, states, matrix.t(), Threads::Pool);
+                matmul_nt(states, WeightRows::from_tensor(weight), logits, self.dims()[1], Threads::Pool);
             }
             Self::Blocks(weight) => weight.panels().product(states, logits),
         }
@@ -140,9 +145,8 @@ impl Head {
         let tokens = d_states.len() / hidden_size;
         match self {
             Self::Float(weight) => {
-                let matrix = Mat::new(values(weight), vocab_size, hidden_size);
-                let d_logits = Mat::new(d_logits, tokens, vocab_size);
-                gemm(MatMut::new(d_states, tokens, hidden_size), false, d_logits, matrix, Threads::Pool);
+                let (weight, d_logits) = (WeightRows::from_tensor(weight), Mat::new(d_logits, tokens, vocab_size));
+                matmul_nn(d_logits, weight, MatMut::new(d_states, tokens, hidden_size), false, Threads::Pool);
             }
             Self::Blocks(weight) => weight.panels().input_gradient(d_logits, d_states),
         }
@@ -178,7 +182,7 @@ impl Batch<'_> {
             if let Some(d_weight) = &mut d_weight {
                 let (d_logits, states) = (Mat::new(logits, tokens, vocab_size), Mat::new(states, tokens, hidden_size));
                 let d_weight = MatMut::new(d_weight, vocab_size, hidden_size);
-                gemm(d_weight, first > 0, d_logits.t(), states, Threads::Pool);
+                matmul_tn(d_logits, states, d_weight, head.dtype(), first > 0, Threads::Pool);
             }
         });
         losses

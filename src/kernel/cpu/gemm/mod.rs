@@ -2,35 +2,77 @@
 //!
 //! Both operands are packed in the order in which the micro-kernel reads them (Goto & van de Geijn, *Anatomy of
 //! High-Performance Matrix Multiplication*, 2008), except in [`unpacked`]. `A` is packed once, by all threads, in panels of
-//! 12 rows. Each task packs its own columns of `B` in panels of 32, widening half precision. The micro-kernel keeps a 12×32
-//! tile of `C` in registers. The order of summation does not depend on the number of threads.
+//! rows. Each task packs its own columns of `B` in panels of 32. A [`Tiling`] has the layout of the panels and the
+//! micro-kernel: [`Float32`] keeps a 12×32 tile of `C` in vector registers and widens half precision while packing; [`amx`]
+//! keeps a 32×32 tile in tile registers and rounds to bfloat16. The order of summation does not depend on the number of threads.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+mod buffer;
+mod float32;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod pair_panels;
 mod panel_product;
 mod panels;
 mod tile;
 mod unpacked;
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::lanes::{Lanes, WithLanes, with_lanes};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::spin_pool::Threads;
 use super::weight_rows::Widen;
+use buffer::Buffer;
+use float32::Float32;
 pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
-use tile::{COLUMNS, ROWS, Sums, tile};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
-const BLOCK_ROWS: usize = 128 * ROWS;
+const BLOCK_ROWS: usize = 1536;
+/// Columns of a panel of `B`.
+const COLUMNS: usize = 32;
 /// Columns of a task (`nc`): its panels of `B` stay in L2 while all of `A` is read.
 const BLOCK_COLUMNS: usize = 3 * COLUMNS;
 /// Multiply-adds below which a product runs on one thread: waking a second costs more.
 const MIN_PARALLEL_WORK: usize = 64 * 64 * 64;
+
+/// The layout of packed operands, and the micro-kernel that multiplies them.
+trait Tiling: Copy + Sync {
+    /// An element of a packed panel.
+    type Packed: bytemuck::Pod + Send + Sync;
+    /// Rows of a panel of `A`. Panels of `B` have [`COLUMNS`] columns.
+    const ROWS: usize;
+
+    /// Packed elements of a panel of `lines` lines.
+    fn panel_len(lines: usize, depth: usize) -> usize;
+    /// Packs the block `[rows, depths]` of `a` into panels of [`ROWS`](Self::ROWS) rows, padded with zeros.
+    fn pack_rows(self, a: Mat<'_>, rows: Range<usize>, depths: Range<usize>, panels: &mut [Self::Packed]);
+    /// Packs the block `[depths, columns]` of `b` into panels of [`COLUMNS`] columns, padded with zeros.
+    fn pack_columns<W: Widen>(
+        self,
+        b: Mat<'_, W>,
+        columns: Range<usize>,
+        depths: Range<usize>,
+        panels: &mut [Self::Packed],
+    );
+    /// Multiplies packed panels.
+    fn multiply(self, tiles: Tiles<'_, Self::Packed>);
+}
+
+/// The product of two packed blocks, and the part of `C` that it is.
+struct Tiles<'a, P> {
+    out: &'a SharedMat<'a>,
+    accumulate: bool,
+    depth: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    packed_a: &'a [P],
+    packed_b: &'a [P],
+}
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
 pub(in crate::kernel) fn gemm<W: Widen>(
@@ -45,6 +87,41 @@ pub(in crate::kernel) fn gemm<W: Widen>(
 
 /// [`gemm`] of one `a` with several `b`: `a` is packed once, and no thread waits between the products.
 pub(in crate::kernel) fn gemms<W: Widen>(
+    products: Vec<(MatMut<'_>, Mat<'_, W>)>,
+    accumulate: bool,
+    a: Mat<'_>,
+    threads: Threads,
+) {
+    gemms_tiled(Float32, products, accumulate, a, threads);
+}
+
+/// [`gemms`] for products that may round to bfloat16: by the CPU's matrix instructions if it has any, which round both
+/// operands, else without rounding.
+pub(in crate::kernel) fn gemms_bfloat16<W: Widen>(
+    products: Vec<(MatMut<'_>, Mat<'_, W>)>,
+    accumulate: bool,
+    a: Mat<'_>,
+    threads: Threads,
+) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if let Some(amx) = amx::Amx::detect() {
+        return gemms_tiled(amx, products, accumulate, a, threads);
+    }
+    gemms(products, accumulate, a, threads);
+}
+
+/// The matrix instructions that [`gemms_bfloat16`] uses on this CPU.
+pub(in crate::kernel) fn matrix_instructions() -> Option<&'static str> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if amx::Amx::detect().is_some() {
+        return Some("AMX (bfloat16)");
+    }
+    None
+}
+
+/// [`gemms`] by one tiling.
+fn gemms_tiled<T: Tiling, W: Widen>(
+    tiling: T,
     mut products: Vec<(MatMut<'_>, Mat<'_, W>)>,
     accumulate: bool,
     a: Mat<'_>,
@@ -66,37 +143,34 @@ pub(in crate::kernel) fn gemms<W: Widen>(
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_PARALLEL_WORK { Threads::One } else { threads };
     let products: Vec<_> = products.into_iter().map(|(out, b)| (SharedMat::new(out), b)).collect();
     for depths in blocks(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
-        let block = DepthBlock { products: &products, accumulate: accumulate || depths.start > 0, a, depths };
+        let block = DepthBlock { tiling, products: &products, accumulate: accumulate || depths.start > 0, a, depths };
         for rows in blocks(0..m, BLOCK_ROWS) {
-            PACKED_A.with_borrow_mut(|packed| block.rows(&rows, packed, threads));
+            block.rows(&rows, threads);
         }
     }
 }
 
-thread_local! {
-    /// Packing buffers, reused by the products of a thread.
-    static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static PACKED_B: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
 /// A block of the inner axis of several products with one `A`.
-struct DepthBlock<'a, W> {
+struct DepthBlock<'a, T, W> {
+    tiling: T,
     products: &'a [(SharedMat<'a>, Mat<'a, W>)],
     accumulate: bool,
     a: Mat<'a>,
     depths: Range<usize>,
 }
 
-impl<W: Widen> DepthBlock<'_, W> {
+impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
     /// Computes some rows of all products.
-    fn rows(&self, rows: &Range<usize>, packed: &mut Vec<f32>, threads: Threads) {
-        let panel = ROWS * self.depths.len();
-        packed.resize(rows.len().div_ceil(ROWS) * panel, 0.0);
-        let packs: Vec<_> = blocks(rows.clone(), 8 * ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
+    fn rows(&self, rows: &Range<usize>, threads: Threads) {
+        let panel = T::panel_len(T::ROWS, self.depths.len());
+        let mut buffer = Buffer::new();
+        let packed = buffer.elements::<T::Packed>(rows.len().div_ceil(T::ROWS) * panel);
+        let packs: Vec<_> =
+            blocks(rows.clone(), 8 * T::ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
         threads.for_each(packs.len(), |index| {
             let mut pack_of_one = packs[index].lock().unwrap_or_else(PoisonError::into_inner);
             let (rows, panels) = &mut *pack_of_one;
-            pack::<f32, ROWS>(self.a, rows.clone(), self.depths.clone(), panels);
+            self.tiling.pack_rows(self.a, rows.clone(), self.depths.clone(), panels);
         });
 
         let columns: Vec<_> = self
@@ -105,8 +179,8 @@ impl<W: Widen> DepthBlock<'_, W> {
             .flat_map(|product| blocks(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
             .collect();
         let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
-        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len())).max(4 * ROWS).next_multiple_of(ROWS);
-        let bands: Vec<_> = blocks(rows.clone(), step).zip(packed.chunks(step / ROWS * panel)).collect();
+        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len())).max(4 * T::ROWS).next_multiple_of(T::ROWS);
+        let bands: Vec<_> = blocks(rows.clone(), step).zip(packed.chunks(step / T::ROWS * panel)).collect();
         threads.for_each(bands.len() * columns.len(), |index| {
             let (rows, packed_a) = &bands[index / columns.len()];
             let (product, columns) = &columns[index % columns.len()];
@@ -119,48 +193,21 @@ impl<W: Widen> DepthBlock<'_, W> {
         &self,
         (out, b): &(SharedMat<'_>, Mat<'_, W>),
         rows: Range<usize>,
-        packed_a: &[f32],
+        packed_a: &[T::Packed],
         columns: Range<usize>,
     ) {
-        PACKED_B.with_borrow_mut(|packed_b| {
-            packed_b.resize(columns.len().next_multiple_of(COLUMNS) * self.depths.len(), 0.0);
-            pack::<W, COLUMNS>(b.t(), columns.clone(), self.depths.clone(), packed_b);
-            let (accumulate, depth) = (self.accumulate, self.depths.len());
-            with_lanes(Tiles { out, accumulate, depth, rows, columns, packed_a, packed_b });
-        });
+        let depth = self.depths.len();
+        let mut buffer = Buffer::new();
+        let packed_b = buffer.elements(columns.len().div_ceil(COLUMNS) * T::panel_len(COLUMNS, depth));
+        self.tiling.pack_columns(*b, columns.clone(), self.depths.clone(), packed_b);
+        self.tiling.multiply(Tiles { out, accumulate: self.accumulate, depth, rows, columns, packed_a, packed_b });
     }
 }
 
-/// Macro-kernel: all tiles of two packed blocks.
-struct Tiles<'a> {
-    out: &'a SharedMat<'a>,
-    accumulate: bool,
-    depth: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    packed_a: &'a [f32],
-    packed_b: &'a [f32],
-}
-
-impl WithLanes for Tiles<'_> {
-    #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
-        let mut sums: Sums = [[0.0; COLUMNS]; ROWS];
-        for (a_panel, rows) in self.packed_a.chunks_exact(ROWS * self.depth).zip(blocks(self.rows, ROWS)) {
-            for (b_panel, columns) in
-                self.packed_b.chunks_exact(COLUMNS * self.depth).zip(blocks(self.columns.clone(), COLUMNS))
-            {
-                tile(lanes, a_panel, b_panel, rows.len(), &mut sums);
-                store(self.out, rows.clone(), columns, &sums, self.accumulate);
-            }
-        }
-    }
-}
-
-/// Writes or accumulates a tile, cut to the given rows and columns.
+/// Writes or accumulates a tile with rows of [`COLUMNS`] sums, cut to the given rows and columns.
 #[inline(always)]
 #[expect(unsafe_code, reason = "parallel tasks write to disjoint tiles")]
-fn store(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &Sums, accumulate: bool) {
+fn store(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &[[f32; COLUMNS]], accumulate: bool) {
     for (row, sums) in rows.zip(sums) {
         // SAFETY: `DepthBlock::rows` pairs each band of rows with each block of columns once.
         let target = unsafe { out.row(row, columns.clone()) };

@@ -1,12 +1,11 @@
 //! Micro-kernel of packed operands: a tile of `C` stays in registers over the depth.
 
+use super::COLUMNS;
 use crate::kernel::cpu::lanes::Lanes;
 use crate::kernel::cpu::sixteen;
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 12;
-/// Columns of a tile.
-pub(super) const COLUMNS: usize = 32;
 
 /// Prefetch distance in depths: a panel of `B` does not fit in L1.
 const PREFETCH_DEPTHS: usize = 8;
