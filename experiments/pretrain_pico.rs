@@ -7,10 +7,7 @@
 //! Result: `experiments/pico_base`, whose README.md records the loss and the SHA-256 of the weights. The same bits
 //! come out again on the same kind of CPU, whatever the number of threads.
 //!
-//! `cargo run --example pretrain_pico -- OUT [--large --device tch:cuda]`
-
-use std::error::Error;
-use std::path::PathBuf;
+//! `cargo run --example pretrain_pico -- OUT [--large --max-seconds 200 --device tch:cuda]`
 
 use clap::Parser;
 use deepwide::data::language::{Language, Split};
@@ -30,20 +27,23 @@ const SEED: u64 = 20_231_223;
 #[command(name = "pretrain_pico", version)]
 struct Cli {
     /// The directory to write, new or empty
-    out: PathBuf,
+    out: std::path::PathBuf,
     /// A base of 24 million parameters, for a GPU, instead of the built-in one
     #[arg(long)]
     large: bool,
     /// Updates [default: 800 of 2,048 tokens, 3000 of 16,384 with --large]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
+    /// Seconds of training after which no update begins
+    #[arg(long)]
+    max_seconds: Option<f64>,
     /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
     #[arg(long, default_value = "flex")]
     device: String,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Cli { out, large, steps, device } = Cli::parse();
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Cli { out, large, steps, max_seconds, device } = Cli::parse();
     let recipe = if large { PretrainingRecipe::large() } else { PretrainingRecipe::builtin() };
     let PretrainingRecipe { config, seq_length, batch_size, warmup_steps, learning_rate: peak, num_steps } = recipe;
     let num_steps = steps.map_or(num_steps, |steps| steps as usize);
@@ -61,12 +61,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let schedule = Schedule { peak, warmup_steps, num_steps, final_fraction: 1.0, decay: Decay::Constant };
     let train = TrainConfig { schedule, max_grad_norm: 1.0 };
     let mut trainer = Trainer::new(model, NextToken::default(), AdamW::new(AdamWConfig::default()), train);
-    for step in 0..num_steps {
+    let (mut step, mut training_s) = (0, 0.0);
+    while step < num_steps && max_seconds.is_none_or(|most| training_s < most) {
         let log = trainer.step(&batches.of_step(step));
+        (step, training_s) = (step + 1, training_s + log.wall_s);
         if log.step % 100 == 0 {
             println!("step {} loss {:.4} grad_norm {:.3} {:.2} s", log.step, log.loss, log.grad_norm, log.wall_s);
         }
     }
+    println!("{step} updates, {:.0} tokens/s", (step * batch_size * seq_length) as f64 / training_s);
     write_hf_directory(&trainer.into_model().to_weights(), None, Some(Dtype::Bfloat16), &out)?;
     Tokenizer::word_level(language.vocab()).save(&out)?;
     let written = HfDirectory::open(&out)?;

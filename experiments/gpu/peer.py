@@ -3,8 +3,9 @@
 
     peer.py make SHAPE FOLDER       a Hugging Face directory, in bfloat16, whose tokens are bytes
     peer.py layers SHAPE
-    peer.py nats FOLDER TEXT        the loss of the first windows of a text, as `deepwide perplexity --stride 512 -c 512 --chunks 2`
+    peer.py nats FOLDER TEXT        the loss that `deepwide perplexity --stride 512 -c 512 --chunks 2` computes
     peer.py bench SHAPE CHILD …     the tests of `deepwide bench`, by transformers; one JSON object a line
+    peer.py working OUT DEVICE…     those devices in which `deepwide doctor` found no fault
     peer.py table OUT               all records of a folder, as tables
 """
 
@@ -12,6 +13,7 @@ import argparse
 import ctypes
 import json
 import pathlib
+import re
 import statistics
 import time
 
@@ -88,7 +90,10 @@ class Nvml:
     """Counters of the GPU on which PyTorch computes; `None` where they cannot be read."""
 
     class Memory(ctypes.Structure):
-        _fields_ = [("version", ctypes.c_uint), *((name, ctypes.c_ulonglong) for name in ["total", "reserved", "free", "used"])]
+        _fields_ = [
+            ("version", ctypes.c_uint),
+            *((name, ctypes.c_ulonglong) for name in ["total", "reserved", "free", "used"]),
+        ]
 
     def __init__(self):
         import torch
@@ -213,6 +218,8 @@ def table(out: pathlib.Path) -> None:
     parity_table(out)
     speed_table(out)
     cost_table(out)
+    for file in sorted(out.glob("compare*/results.md")):
+        print(f"## {file.parent.name}\n\n{file.read_text()}")
 
 
 def parity_table(out: pathlib.Path) -> None:
@@ -245,17 +252,32 @@ def bench_records(out: pathlib.Path) -> tuple[Rows, list[str]]:
     """The records of all tests by model, child and test, then by device or peer; and those devices and peers."""
     rows: Rows = {}
     columns: list[str] = []
-    for file in sorted(out.glob("bench.*.jsonl")):
-        shape, child, _, column = file.name.removeprefix("bench.").removesuffix(".jsonl").rsplit(".", 3)
-        if column not in columns:
+    # Steps that were stopped have what they measured in a part.
+    files = [*out.glob("bench.*.jsonl.part"), *out.glob("bench.*.jsonl")]
+    for name, file in sorted({file.name.removesuffix(".part"): file for file in files}.items()):
+        shape, child, _, column = name.removeprefix("bench.").removesuffix(".jsonl").rsplit(".", 3)
+        records = whole_records(file)
+        if records and column not in columns:
             columns.append(column)
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
+        for record in records:
             test = record["test"]
             if record.get("batch_size", 1) > 1 and test.startswith("tg"):
                 test = f"tg{record['n_gen']}x{record['batch_size']}"
             rows.setdefault((shape, child, test), {})[column] = record
     return dict(sorted(rows.items())), columns
+
+
+def whole_records(file: pathlib.Path) -> list[dict]:
+    """The records of a file, which may end with a failure or in the middle of a line."""
+    records = []
+    for line in file.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if "avg_ts" in record:
+            records.append(record)
+    return records
 
 
 def print_tests(rows: Rows, columns: list[str], cell) -> None:
@@ -273,8 +295,8 @@ def speed_table(out: pathlib.Path) -> None:
     peaks = device_peaks(out)
     print("## Tokens per second\n")
     print(
-        "In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for products with weights of this type. "
-        "For decoding one sequence it is the share of the peak of reading.\n"
+        "In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for products with weights "
+        "of this type. For decoding one sequence it is the share of the peak of reading.\n"
     )
     print_tests(rows, columns, lambda record, column: speed(record, peaks.get(column, {})))
 
@@ -287,12 +309,12 @@ def cost_table(out: pathlib.Path) -> None:
         return
 
     def cost(record: dict, _: str) -> str:
-        tokens = record.get("n_tokens") or (record["n_prompt"] + record["n_gen"] + record["n_train"]) * record["batch_size"]
+        lengths = [record.get(length, 0) for length in ["n_prompt", "n_gen", "n_train"]]
+        tokens = record.get("n_tokens") or sum(lengths) * record["batch_size"]
         tokens *= len(record["samples_ns"])
         energy, memory = record.get("energy_j"), record.get("gpu_memory")
-        return ", ".join(
-            ([] if energy is None else [f"{1e3 * energy / tokens:.3g} mJ"]) + ([] if memory is None else [f"{memory / 2**30:.2f} GiB"])
-        )
+        of_energy = [] if energy is None else [f"{1e3 * energy / tokens:.3g} mJ"]
+        return ", ".join(of_energy + ([] if memory is None else [f"{memory / 2**30:.2f} GiB"]))
 
     print("## Energy per token, and memory in use on the GPU after the test\n")
     print_tests(measured, columns, cost)
@@ -313,11 +335,24 @@ def speed(record: dict, peaks: dict) -> str:
     return f"{rate:.1f} ({flops_per_s / 1e12:.3g}{'' if share is None else f', {share:.0%}'})"
 
 
+def found_devices(out: pathlib.Path) -> list[dict] | None:
+    """The devices that `deepwide doctor` found, if it ended."""
+    file = out / "doctor.json"
+    return json.loads(file.read_text())["devices"] if file.exists() else None
+
+
 def device_peaks(out: pathlib.Path) -> dict[str, dict]:
     """The peaks that `deepwide doctor` measured, by the kind of device as columns name it."""
-    file = out / "doctor.json"
-    devices = json.loads(file.read_text())["devices"] if file.exists() else []
-    return {found["device"].replace(":", "-"): found for found in devices if not found["fault"]}
+    return {found["device"].replace(":", "-"): found for found in found_devices(out) or [] if not found["fault"]}
+
+
+def working(out: pathlib.Path, devices: list[str]) -> list[str]:
+    """Those of the devices that have no fault, or all of them where that is not known."""
+    found = found_devices(out)
+    if found is None:
+        return devices
+    kinds = {each["device"] for each in found if not each["fault"]}
+    return [device for device in devices if re.sub(r":\d+$", "", device) in kinds]
 
 
 def main() -> None:
@@ -327,6 +362,9 @@ def main() -> None:
         commands.add_parser(name).add_argument("shape", choices=SHAPES)
     commands.choices["make"].add_argument("folder", type=pathlib.Path)
     commands.add_parser("table").add_argument("out", type=pathlib.Path)
+    of_working = commands.add_parser("working")
+    of_working.add_argument("out", type=pathlib.Path)
+    of_working.add_argument("devices", nargs="*")
     of_nats = commands.add_parser("nats")
     of_nats.add_argument("folder", type=pathlib.Path)
     of_nats.add_argument("text", type=pathlib.Path)
@@ -351,6 +389,8 @@ def main() -> None:
             nats(options.folder, options.text, options.device)
         case "bench":
             bench(options)
+        case "working":
+            print(*working(options.out, options.devices))
         case "table":
             table(options.out)
 

@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
-# Everything to measure on a machine with a GPU, in 25 minutes: parity, speed in turns with PyTorch, profile, comparison.
+# Everything to measure on a machine with a GPU, in 25 minutes: parity, speed in turns with PyTorch, comparison, profiles.
 #
 #   experiments/gpu/run.sh OUT
 #   SIZE=pico DEVICES="flex tch:cpu" experiments/gpu/run.sh OUT     # a rehearsal without a GPU, a few minutes
 #
-# OUT gets a record for each step, and a table, README.md. Steps that have theirs are skipped, so the script goes on where it was
-# stopped. No step begins after LIMIT_S seconds. It needs a binary with the devices, the libraries that those open, and Python
-# with PyTorch and transformers. Environment, with defaults:
+# OUT gets a record for each step, steps.txt, which says how long they took and why some failed, and a table, README.md. When
+# the script ends, or is stopped by a signal, all of OUT is packed into OUT.tar.gz. Steps that have their record are skipped,
+# so the script goes on where it was stopped; remove a record to repeat its step. No step takes longer than its cap, or goes
+# on after LIMIT_S seconds. It needs a binary with the devices, the libraries that those open, and Python with PyTorch and
+# transformers.
+# Environment, with defaults:
 #
 #   DEEPWIDE=target/release/deepwide   DEVICES="cuda tch:cuda"   SIZE=full or pico   DTYPE=bfloat16
-#   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)   LIMIT_S=1500
+#   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)
+#   LIMIT_S=1500   CAP_S=150 (of a step)   PRETRAIN_S=200 (training of the base)   STUDY_S=400 (the comparison, roughly)
 #   PRETRAIN=target/release/examples/pretrain_pico (makes the base of the study; without it, that is the built-in base)
 set -euo pipefail
 [ $# = 1 ] || { sed -n '2,/^set/{/^#/p}' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
-out=$1
+out=${1%/}
 DEEPWIDE=${DEEPWIDE:-$repository/target/release/deepwide}
 PRETRAIN=${PRETRAIN:-$repository/target/release/examples/pretrain_pico}
 DEVICES=${DEVICES:-cuda tch:cuda}
@@ -24,42 +28,87 @@ DTYPE=${DTYPE:-bfloat16}
 PYTHON=${PYTHON:-python3}
 MODELS=${MODELS:-$out.models}
 LIMIT_S=${LIMIT_S:-1500}
+CAP_S=${CAP_S:-150}
+PRETRAIN_S=${PRETRAIN_S:-200}
+STUDY_S=${STUDY_S:-400}
 mkdir -p "$out" "$MODELS"
 
 case $SIZE in
     full)
         shapes="135m 1.1b"
         prefill=512,4096 decode="-n 64 --sequences 1,8,64" train=8x2048
-        compare=(--seeds 3)
         of_pretraining=(--large)
-        of_base=(--seeds 3 --flops 5e14 --lr 3e-4 --batch-size 64 --micro-batch-size 64)
+        of_study=(--seeds 3 --lr 3e-4 --seq-length 256 --batch-size 64 --micro-batch-size 64)
+        of_builtin_study=(--seeds 3)
         ;;
     pico)
         shapes="pico"
         prefill=64,128 decode="-n 8 --sequences 1,2" train=2x64
-        compare=(--quick)
         of_pretraining=(--steps 40)
-        of_base=(--quick)
+        of_study=(--quick)
+        of_builtin_study=(--quick)
         ;;
     *) echo "SIZE is $SIZE, expected full or pico" >&2; exit 2 ;;
 esac
 
-# step NAME COMMAND…: the output is the record OUT/NAME, which is there only if the command succeeded.
-step() {
-    local record="$out/$1"
-    shift
+sampler="" running=""
+# finish: stops what is running, writes the table of what was measured, packs everything.
+finish() {
+    for process in $running $sampler; do
+        kill "$process" 2>/dev/null || true
+    done
+    "$PYTHON" "$here/peer.py" table "$out" >"$out/README.md" || true
+    cat "$out/README.md"
+    tar -czf "$out.tar.gz" -C "$(dirname "$out")" "$(basename "$out")" || true
+}
+trap finish EXIT
+trap 'exit 143' HUP INT TERM
+
+say() {
+    echo "$*" | tee -a "$out/steps.txt"
+}
+
+left() {
+    echo $((LIMIT_S - SECONDS))
+}
+
+# attempt NAME CAP COMMAND…: the output is the record OUT/NAME; that of a bench that fails has the tests that it finished.
+# Returns 1 if the command failed, 2 if it was stopped at its cap, 3 if LIMIT_S left it no time.
+attempt() {
+    local record="$out/$1" cap=$2 most start=$SECONDS status=0
+    shift 2
     [ ! -s "$record" ] || return 0
-    if [ "$SECONDS" -ge "$LIMIT_S" ]; then
-        echo "left out after $SECONDS s: $record"
+    most=$(left)
+    if [ "$most" -lt 10 ]; then
+        say "left out after $SECONDS s: $record"
+        return 3
+    fi
+    [ "$most" -lt "$cap" ] || most=$cap
+    # Waited for, so that a signal ends the script at once.
+    timeout -k 10 "$most" "$@" >"$record.part" 2>"$record.log" &
+    running=$!
+    wait "$running" || status=$?
+    running=""
+    if [ "$status" = 0 ]; then
+        mv "$record.part" "$record"
+        say "$((SECONDS - start)) s: $record"
         return 0
     fi
-    local left=$((LIMIT_S - SECONDS + 60)) start=$SECONDS
-    if timeout "$left" "$@" >"$record.part" 2>"$record.log"; then
-        mv "$record.part" "$record"
-        echo "$((SECONDS - start)) s: $record"
-    else
-        echo "failed after $((SECONDS - start)) s: $record: $(tail -n 1 "$record.log")"
-    fi
+    local last
+    last=$(tail -qn 1 "$record.part" "$record.log" | cut -c 1-300 | tr '\n' ' ')
+    say "failed ($status) after $((SECONDS - start)) s: $record: $last"
+    local is_stopped=0
+    case $status in 124 | 137) is_stopped=1 ;; esac
+    [ "$is_stopped" = 0 ] || [ "$most" = "$cap" ] || return 3
+    case $record in
+        *.jsonl) grep '"avg_ts".*}$' "$record.part" >"$record" || rm "$record" ;;
+    esac
+    return $((1 + is_stopped))
+}
+
+# step NAME COMMAND…: an attempt whose failure does not matter to others.
+step() {
+    attempt "$1" "$CAP_S" "${@:2}" || true
 }
 
 # growth_of CHILD SHAPE: the options that grow it.
@@ -71,24 +120,12 @@ growth_of() {
     esac
 }
 
-if nvidia-smi -L >/dev/null 2>&1; then
-    nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >"$out/gpu.csv"
-    nvidia-smi --query-gpu=timestamp,power.draw,memory.used,utilization.gpu,clocks.sm --format=csv --loop=1 >>"$out/power.csv" &
-    sampler=$!
-    trap 'kill "$sampler" 2>/dev/null || true' EXIT
-    on=cuda
-else
-    on=cpu
-fi
-
-# 1. Parity: every device is opened, which compares its operations with those of the CPU; then the losses of whole models are
-# compared: of the smallest size all children, of a larger one the dense model.
-step doctor.json "$DEEPWIDE" doctor --json
-for shape in $shapes; do
+# parity SHAPE CHILD…: the loss of whole models on the CPU, on every device and in PyTorch.
+parity() {
+    local shape=$1 child device growth
+    [ -e "$MODELS/$shape/config.json" ] || rm -f "$out/made.$shape"
     step "made.$shape" "$PYTHON" "$here/peer.py" make "$shape" "$MODELS/$shape"
-    children=dense
-    [ "$shape" = "${shapes%% *}" ] && children="dense deep wide"
-    for child in $children; do
+    for child in "${@:2}"; do
         read -r -a growth <<<"$(growth_of "$child" "$shape")"
         for device in flex $DEVICES; do
             step "parity.$shape.$child.${device//:/-}.json" "$DEEPWIDE" perplexity "$MODELS/$shape" "${growth[@]}" \
@@ -97,18 +134,22 @@ for shape in $shapes; do
     done
     step "parity.$shape.dense.torch.json" \
         "$PYTHON" "$here/peer.py" nats "$MODELS/$shape" "$repository/LICENSE-APACHE" --device "$on"
-done
+}
 
-# 2. Speed: each test on each of our devices, and then in PyTorch.
-for shape in $shapes; do
+# speed SHAPE: each test of each child on each of our devices, and then in PyTorch.
+speed() {
+    local shape=$1 child test device mode growth options size
     for child in dense deep wide; do
         read -r -a growth <<<"$(growth_of "$child" "$shape")"
         for test in prefill decode train; do
+            # 6.4 billion parameters in training take 102 GB, which leaves room for one sequence on a GPU of 141 GB.
+            size=$train
+            [ "$shape.$child" != 1.1b.wide ] || size=1x2048
             case $test in
                 prefill) options=(-p "$prefill" -n 0 -r 3 --dtype "$DTYPE") ;;
                 # shellcheck disable=SC2206 # a list of words
                 decode) options=(-p 0 $decode -r 3 --dtype "$DTYPE") ;;
-                train) options=(--train "$train" -r 3 --dtype "$DTYPE") ;;
+                train) options=(--train "$size" -r 3 --dtype "$DTYPE") ;;
             esac
             for device in $DEVICES; do
                 step "bench.$shape.$child.$test.${device//:/-}.jsonl" \
@@ -121,23 +162,94 @@ for shape in $shapes; do
             done
         done
     done
+}
+
+# pretrain: the base of the study, in MODELS/base, on the first device that makes it. Returns as attempt does.
+pretrain() {
+    local device status=1
+    [ -x "$PRETRAIN" ] || return 1
+    [ -e "$MODELS/base/config.json" ] || rm -f "$out/base.txt"
+    [ ! -s "$out/base.txt" ] || return 0
+    for device in "${working[@]}"; do
+        [ "$(left)" -gt $((PRETRAIN_S + 100)) ] || return 3
+        rm -rf "$MODELS/base"
+        status=0
+        attempt base.txt $((PRETRAIN_S + 100)) \
+            "$PRETRAIN" "$MODELS/base" "${of_pretraining[@]}" --max-seconds "$PRETRAIN_S" --device "$device" || status=$?
+        case $status in 0 | 3) break ;; esac
+    done
+    return "$status"
+}
+
+# tokens_of_study: those that train the control, so that three runs of three arms take about STUDY_S, as fifteen runs of the
+# control do. With fewer than a million, the deep arm would have too few updates.
+tokens_of_study() {
+    local per_s tokens
+    per_s=$(sed -n 's|.* updates, \([0-9]*\) tokens/s$|\1|p' "$out/base.txt")
+    tokens=$((${per_s:-0} * STUDY_S / 15))
+    [ "$tokens" -gt 1000000 ] || tokens=1000000
+    [ "$tokens" -lt 3500000 ] || tokens=3500000
+    echo "$tokens"
+}
+
+# study: the base, or the built-in one if it cannot be made, is grown and trained on the first device that does so.
+study() {
+    local device record status=0 name="compare" options
+    for record in "$out"/compare.*.json; do
+        [ ! -s "$record" ] || return 0
+    done
+    pretrain || status=$?
+    case $status in
+        0)
+            options=(--base "$MODELS/base" "${of_study[@]}")
+            [ "$SIZE" != full ] || options+=(--tokens "$(tokens_of_study)")
+            ;;
+        3) return 0 ;;
+        *) name="compare.builtin" options=("${of_builtin_study[@]}") ;;
+    esac
+    for device in "${working[@]}"; do
+        status=0
+        attempt "$name.${device//:/-}.json" $((STUDY_S * 3 / 2)) \
+            "$DEEPWIDE" compare "${options[@]}" --device "$device" --out "$out/$name.${device//:/-}" --json || status=$?
+        # Stopped, it goes on there the next time.
+        [ "$status" = 1 ] || return 0
+    done
+}
+
+if nvidia-smi -L >/dev/null 2>&1; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit,clocks.max.sm --format=csv >"$out/gpu.csv"
+    nvidia-smi --query-gpu=timestamp,power.draw,memory.used,utilization.gpu,clocks.sm --format=csv --loop=1 \
+        >>"$out/power.csv" &
+    sampler=$!
+    on=cuda
+else
+    on=cpu
+fi
+smallest=${shapes%% *}
+
+# 1. Parity: every device is opened, which compares its operations with those of the CPU; then the losses of whole models.
+step doctor.json "$DEEPWIDE" doctor --json
+# shellcheck disable=SC2086 # a list of words
+read -r -a working <<<"$("$PYTHON" "$here/peer.py" working "$out" $DEVICES)"
+parity "$smallest" dense deep wide
+
+# 2. Speed of the smallest size.
+speed "$smallest"
+
+# 3. The study: a base of 24 million parameters is pretrained, then grown.
+study
+
+# 4. The larger sizes.
+for shape in $shapes; do
+    [ "$shape" != "$smallest" ] || continue
+    parity "$shape" dense
+    speed "$shape"
 done
 
-# 3. Time, FLOPs and bytes by module.
+# 5. Time, FLOPs and bytes by module.
 for shape in $shapes; do
     for device in $DEVICES; do
         step "profile.$shape.${device//:/-}.json" \
             "$DEEPWIDE" profile "$MODELS/$shape" --device "$device" --dtype "$DTYPE" -n 16 --json
     done
 done
-
-# 4. The study, on the first device: a base of 24 million parameters is pretrained, then grown.
-device=${DEVICES%% *}
-if [ -x "$PRETRAIN" ]; then
-    [ -s "$out/base.txt" ] || rm -rf "$MODELS/base"
-    step base.txt "$PRETRAIN" "$MODELS/base" "${of_pretraining[@]}" --device "$device"
-    compare=(--base "$MODELS/base" "${of_base[@]}")
-fi
-step compare.json "$DEEPWIDE" compare "${compare[@]}" --device "$device" --out "$out/compare" --json
-
-"$PYTHON" "$here/peer.py" table "$out" | tee "$out/README.md"
