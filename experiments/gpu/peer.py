@@ -11,6 +11,7 @@
 
 import argparse
 import ctypes
+import inspect
 import json
 import pathlib
 import re
@@ -149,6 +150,47 @@ class Timer:
         return seconds
 
 
+class Decoder:
+    """Greedy decoding: eager with a cache that grows, or compiled with CUDA graphs and a cache of fixed size."""
+
+    def __init__(self, net, is_static: bool, timer: Timer):
+        import torch
+
+        self.net, self.is_static, self.timer = net, is_static, timer
+        self.forward = torch.compile(net, mode="reduce-overhead", dynamic=False) if is_static else net
+        # Names differ among the versions of transformers.
+        self.parameters = inspect.signature(net.forward).parameters
+
+    def step(self, forward, tokens, cache, positions):
+        options = {"cache" if "cache" in self.parameters else "past_key_values": cache}
+        if "cache_position" in self.parameters:
+            options["cache_position"] = positions
+        return forward(tokens, use_cache=True, **options).logits[:, -1:].argmax(-1)
+
+    def run_of(self, start, count: int):
+        """A function that decodes `count` tokens after those of `start`, and waits for each as its reader would."""
+        import torch
+        from transformers import DynamicCache, StaticCache
+
+        positions = torch.arange(count, device=start.device)
+        static = StaticCache(config=self.net.config, max_cache_len=count) if self.is_static else None
+        if static is not None:
+            # The cache is allocated by a step that is not compiled, so that graphs know where it is.
+            self.step(self.net, start, static, positions[:1])
+
+        def run():
+            cache, last = static, start
+            if cache is None:
+                cache = DynamicCache(config=self.net.config)
+            else:
+                cache.reset()
+            for index in range(count):
+                last = self.step(self.forward, last, cache, positions[index : index + 1])
+                self.timer.synchronize()
+
+        return run
+
+
 def bench(options: argparse.Namespace) -> None:
     import torch
 
@@ -163,6 +205,7 @@ def bench(options: argparse.Namespace) -> None:
         record = dict(
             test=test,
             avg_ts=statistics.mean(tokens / each for each in seconds),
+            stddev_ts=statistics.stdev(tokens / each for each in seconds) if len(seconds) > 1 else 0.0,
             n_tokens=tokens,
             samples_ns=[round(each * 1e9) for each in seconds],
             gpu_memory=timer.nvml and timer.nvml.used_bytes(),
@@ -192,23 +235,19 @@ def bench(options: argparse.Namespace) -> None:
 
     net = model(options.shape, options.child, dtype, device).eval()
     forward = torch.compile(net) if options.mode == "compiled" else net
-    with torch.inference_mode():
+    decoder = Decoder(net, options.mode == "static", timer)
+    # As `generate` of transformers does where it compiles, which changes the cache in place.
+    with torch.no_grad() if decoder.is_static else torch.inference_mode():
         for length in map(int, options.n_prompt.split(",")):
             if length:
                 run = lambda: forward(tokens(1, length), logits_to_keep=1, use_cache=True)
                 report(f"pp{length}", length, timer.seconds(run, 1))
         for rows in map(int, options.sequences.split(",")):
             count = options.n_gen
-            if not count:
-                continue
-
-            def decode():
-                cache, last = None, tokens(rows, 1)
-                for _ in range(count):
-                    step = forward(last, past_key_values=cache, use_cache=True)
-                    cache, last = step.past_key_values, step.logits[:, -1:].argmax(-1)
-
-            report(f"tg{count}" + (f"x{rows}" if rows > 1 else ""), rows * count, timer.seconds(decode, 1))
+            if count:
+                # A graph is recorded in the second run of its shape.
+                run = decoder.run_of(tokens(rows, 1), count)
+                report(f"tg{count}" + (f"x{rows}" if rows > 1 else ""), rows * count, timer.seconds(run, 2))
 
 
 def table(out: pathlib.Path) -> None:
@@ -295,8 +334,9 @@ def speed_table(out: pathlib.Path) -> None:
     peaks = device_peaks(out)
     print("## Tokens per second\n")
     print(
-        "In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for products with weights "
-        "of this type. For decoding one sequence it is the share of the peak of reading.\n"
+        "Mean and standard deviation of repetitions; each decoded token is waited for. `torch-static` has a cache of fixed "
+        "size and CUDA graphs. In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for "
+        "products with weights of this type. For decoding one sequence it is the share of the peak of reading.\n"
     )
     print_tests(rows, columns, lambda record, column: speed(record, peaks.get(column, {})))
 
@@ -323,8 +363,9 @@ def cost_table(out: pathlib.Path) -> None:
 def speed(record: dict, peaks: dict) -> str:
     """The speed of a test, with its FLOP/s and share of a peak where the record has FLOPs."""
     rate = record["avg_ts"]
+    shown = f"{rate:.1f} ± {record['stddev_ts']:.1f}"
     if not record.get("flops"):
-        return f"{rate:.1f}"
+        return shown
     flops_per_s = record["flops"] / record["avg_ns"] * 1e9
     peak = peaks.get("peak_bfloat16_flops_per_s" if record["dtype"] == "bfloat16" else "peak_flops_per_s")
     share = flops_per_s / peak if peak else None
@@ -332,7 +373,7 @@ def speed(record: dict, peaks: dict) -> str:
         active = record["model_size"] * record["model_n_params_active"] / record["model_n_params"]
         peak = peaks.get("peak_bytes_per_s") if record["batch_size"] == 1 else None
         share = active * rate / peak if peak else None
-    return f"{rate:.1f} ({flops_per_s / 1e12:.3g}{'' if share is None else f', {share:.0%}'})"
+    return f"{shown} ({flops_per_s / 1e12:.3g}{'' if share is None else f', {share:.0%}'})"
 
 
 def found_devices(out: pathlib.Path) -> list[dict] | None:
@@ -373,7 +414,8 @@ def main() -> None:
     of_bench.add_argument("child", choices=["dense", "deep", "wide"])
     of_bench.add_argument("--device", default="cuda")
     of_bench.add_argument("--dtype", default="bfloat16")
-    of_bench.add_argument("--mode", choices=["eager", "compiled"], default="eager")
+    # static: decoding with a cache of fixed size, compiled with CUDA graphs.
+    of_bench.add_argument("--mode", choices=["eager", "compiled", "static"], default="eager")
     of_bench.add_argument("-p", "--n-prompt", default="0")
     of_bench.add_argument("-n", "--n-gen", type=int, default=0)
     of_bench.add_argument("--sequences", default="1")
@@ -388,6 +430,10 @@ def main() -> None:
         case "nats":
             nats(options.folder, options.text, options.device)
         case "bench":
+            if options.n_gen and options.mode == "compiled":
+                parser.error("--mode compiled has no decoding, which --mode static compiles")
+            if options.mode == "static" and (options.train or options.n_prompt != "0"):
+                parser.error("--mode static is for decoding")
             bench(options)
         case "working":
             print(*working(options.out, options.devices))

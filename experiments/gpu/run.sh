@@ -12,7 +12,7 @@
 # Environment, with defaults:
 #
 #   DEEPWIDE=target/release/deepwide   DEVICES="cuda tch:cuda"   SIZE=full or pico   DTYPE=bfloat16
-#   PYTHON=python3   COMPILE=0 (1: torch.compile too)   MODELS=OUT.models (random weights, 2.5 GB)
+#   PYTHON=python3   COMPILE=0 (1: prefill and training by torch.compile, too)   MODELS=OUT.models (random weights, 2.5 GB)
 #   LIMIT_S=1500   CAP_S=150 (of a step)   PRETRAIN_S=200 (training of the base)   STUDY_S=400 (the comparison, roughly)
 #   PRETRAIN=target/release/examples/pretrain_pico (makes the base of the study; without it, that is the built-in base)
 set -euo pipefail
@@ -138,7 +138,9 @@ parity() {
 
 # speed SHAPE: each test of each child on each of our devices, and then in PyTorch.
 speed() {
-    local shape=$1 child test device mode growth options size
+    local shape=$1 child test device mode modes growth options size many=3 some=3
+    # Enough that timings of a small model exceed their noise, and its energy the second that a GPU's counter resolves.
+    [ "$shape" != 135m ] || many=30 some=5
     for child in dense deep wide; do
         read -r -a growth <<<"$(growth_of "$child" "$shape")"
         for test in prefill decode train; do
@@ -146,21 +148,32 @@ speed() {
             size=$train
             [ "$shape.$child" != 1.1b.wide ] || size=1x2048
             case $test in
-                prefill) options=(-p "$prefill" -n 0 -r 3 --dtype "$DTYPE") ;;
+                prefill) options=(-p "$prefill" -n 0 -r "$many" --dtype "$DTYPE") ;;
                 # shellcheck disable=SC2206 # a list of words
-                decode) options=(-p 0 $decode -r 3 --dtype "$DTYPE") ;;
-                train) options=(--train "$size" -r 3 --dtype "$DTYPE") ;;
+                decode) options=(-p 0 $decode -r "$some" --dtype "$DTYPE") ;;
+                train) options=(--train "$size" -r "$many" --dtype "$DTYPE") ;;
             esac
             for device in $DEVICES; do
                 step "bench.$shape.$child.$test.${device//:/-}.jsonl" \
                     "$DEEPWIDE" bench "$MODELS/$shape" "${growth[@]}" "${options[@]}" --device "$device" -o jsonl
             done
-            for mode in eager compiled; do
-                [ "$mode" = eager ] || [ "${COMPILE:-0}" = 1 ] || continue
+            modes=eager
+            [ "${COMPILE:-0}" != 1 ] || [ "$test" = decode ] || modes="eager compiled"
+            for mode in $modes; do
                 step "bench.$shape.$child.$test.torch-$mode.jsonl" "$PYTHON" "$here/peer.py" bench "$shape" "$child" \
                     --device "$on" --mode "$mode" "${options[@]}"
             done
         done
+    done
+}
+
+# compiled_decoding SHAPE: PyTorch with a cache of fixed size and CUDA graphs.
+compiled_decoding() {
+    local shape=$1 child
+    for child in dense deep wide; do
+        # shellcheck disable=SC2086 # a list of words
+        step "bench.$shape.$child.decode.torch-static.jsonl" "$PYTHON" "$here/peer.py" bench "$shape" "$child" \
+            --device "$on" --mode static $decode -r 5 --dtype "$DTYPE"
     done
 }
 
@@ -239,14 +252,17 @@ speed "$smallest"
 # 3. The study: a base of 24 million parameters is pretrained, then grown.
 study
 
-# 4. The larger sizes.
+# 4. Decoding of the smallest size, compiled by PyTorch, which takes a minute or two a model.
+[ "$on" != cuda ] || compiled_decoding "$smallest"
+
+# 5. The larger sizes.
 for shape in $shapes; do
     [ "$shape" != "$smallest" ] || continue
     parity "$shape" dense
     speed "$shape"
 done
 
-# 5. Time, FLOPs and bytes by module.
+# 6. Time, FLOPs and bytes by module.
 for shape in $shapes; do
     for device in $DEVICES; do
         step "profile.$shape.${device//:/-}.json" \
