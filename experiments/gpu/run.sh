@@ -15,6 +15,7 @@
 #   PYTHON=python3   COMPILE=0 (1: prefill and training by torch.compile, too)   MODELS=OUT.models (random weights, 2.5 GB)
 #   LIMIT_S=1500   CAP_S=150 (of a step)   PRETRAIN_S=200 (training of the base)   STUDY_S=400 (the comparison, roughly)
 #   PRETRAIN=target/release/examples/pretrain_pico (makes the base of the study; without it, that is the built-in base)
+#   PROFILE=target/release/examples/profile_cuda (profiles dense, deep and wide; without it, deepwide profile does)
 set -euo pipefail
 [ $# = 1 ] || { sed -n '2,/^set/{/^#/p}' "$0"; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,6 +28,7 @@ SIZE=${SIZE:-full}
 DTYPE=${DTYPE:-bfloat16}
 PYTHON=${PYTHON:-python3}
 MODELS=${MODELS:-$out.models}
+PROFILE=${PROFILE:-$repository/target/release/examples/profile_cuda}
 LIMIT_S=${LIMIT_S:-1500}
 CAP_S=${CAP_S:-150}
 PRETRAIN_S=${PRETRAIN_S:-200}
@@ -40,6 +42,7 @@ case $SIZE in
         of_pretraining=(--large)
         of_study=(--seeds 3 --lr 3e-4 --seq-length 256 --batch-size 64 --micro-batch-size 64)
         of_builtin_study=(--seeds 3)
+        of_profile=(--shape smollm2-135m)
         ;;
     pico)
         shapes="pico"
@@ -47,6 +50,7 @@ case $SIZE in
         of_pretraining=(--steps 40)
         of_study=(--quick)
         of_builtin_study=(--quick)
+        of_profile=(--shape pico -r 1)
         ;;
     *) echo "SIZE is $SIZE, expected full or pico" >&2; exit 2 ;;
 esac
@@ -262,10 +266,21 @@ for shape in $shapes; do
     speed "$shape"
 done
 
-# 6. Time, FLOPs and bytes by module.
+# 6. Time, FLOPs and bytes by module: of all children of the smallest size, of a larger one the dense model.
+if [ -x "$PROFILE" ]; then
+    for device in "${working[@]}"; do
+        attempt "profile.${device//:/-}.txt" $((2 * CAP_S)) "$PROFILE" "${of_profile[@]}" \
+            --device "$device" --dtype "$DTYPE" --out "$out/profile.${device//:/-}" || true
+    done
+fi
 for shape in $shapes; do
-    for device in $DEVICES; do
-        step "profile.$shape.${device//:/-}.json" \
-            "$DEEPWIDE" profile "$MODELS/$shape" --device "$device" --dtype "$DTYPE" -n 16 --json
+    for child in dense deep wide; do
+        # Those of the smallest size are in the profile above.
+        [ "$child" = dense ] || { [ "$shape" = "$smallest" ] && [ ! -x "$PROFILE" ]; } || continue
+        read -r -a growth <<<"$(growth_of "$child" "$shape")"
+        for device in $DEVICES; do
+            step "profile.$shape.$child.${device//:/-}.json" "$DEEPWIDE" profile "$MODELS/$shape" "${growth[@]}" \
+                --device "$device" --dtype "$DTYPE" -n 16 --json
+        done
     done
 done
