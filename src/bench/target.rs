@@ -10,12 +10,15 @@ use super::record::BenchModel;
 use crate::config::{DecoderConfig, ModelType};
 use crate::formats::Checkpoint;
 use crate::kernel::blocks::BlockFormat;
+use crate::kernel::linear::keeps_bfloat16;
 use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::load::{Footprint, Precision};
 use crate::model::AnyDecoder;
 use crate::profile::flops::count_parameters;
+use crate::profile::hardware::Hardware;
 use crate::profile::memory;
 use crate::profile::system_memory::total_memory_bytes;
+use crate::profile::training_memory::{TrainingMemory, TrainingShape};
 use crate::weights::WeightSource;
 
 /// A checkpoint and the view of it that is measured.
@@ -60,7 +63,7 @@ impl<'a> Target<'a> {
         if matches!(precision, Precision::Blocks(Some(_))) {
             target.fills_blocks(device)?;
         }
-        cases.iter().try_for_each(|case| target.fits(case))?;
+        cases.iter().try_for_each(|case| target.fits(case, device))?;
         Ok(target)
     }
 
@@ -135,33 +138,20 @@ impl<'a> Target<'a> {
         Err(BenchError::NothingFillsBlocks { model: self.subject.name.clone(), hidden_size, intermediate_size })
     }
 
-    fn fits(&self, case: &TestCase) -> Result<(), BenchError> {
+    fn fits(&self, case: &TestCase, device: &Device) -> Result<(), BenchError> {
         case.fits_context(&self.subject.name, self.config())?;
-        let (test, model) = (case.name(), self.subject.name.clone());
-        let parts = self.least_bytes(case, case.num_positions() as u64);
-        match total_memory_bytes() {
+        // A GPU has a memory of its own.
+        let available_bytes = match Hardware::of(device) {
+            Hardware::Processor => total_memory_bytes(),
+            Hardware::NvidiaGpu | Hardware::Other => None,
+        };
+        let parts = least_bytes(self.config(), case, &self.weights, self.precision, keeps_bfloat16(device));
+        match available_bytes {
             Some(available_bytes) if parts.iter().map(|(_, bytes)| bytes).sum::<u128>() > available_bytes.into() => {
+                let (test, model) = (case.name(), self.subject.name.clone());
                 Err(BenchError::TooLarge { test, model, parts, available_bytes })
             }
             _ => Ok(()),
-        }
-    }
-
-    /// Lower bound on the memory of a test: weights and cache, or the state of training and the activations for backward.
-    fn least_bytes(&self, case: &TestCase, num_positions: u64) -> [(&'static str, u128); 2] {
-        let (config, batch) = (self.config(), case.batch_size as u64);
-        match case.test {
-            Test::Inference { .. } => {
-                let token = memory::kv_cache_bytes_per_token(config, 4);
-                [
-                    ("weights", self.weights.size_bytes().into()),
-                    ("cache", token * u128::from(batch) * u128::from(num_positions)),
-                ]
-            }
-            Test::Train { .. } => [
-                ("weights, gradients and moments", memory::train_state_bytes(config)),
-                ("activations", memory::activation_bytes(config, batch, num_positions, 4)),
-            ],
         }
     }
 
@@ -173,6 +163,46 @@ impl<'a> Target<'a> {
             (num_copies < num_experts).then_some(Note::SharedExperts { num_experts, num_copies, apart_bytes })
         });
         rounds.then_some(Note::AlreadyQuantized).into_iter().chain(shared).collect()
+    }
+}
+
+/// Lower bound on the memory of a test, without what allocators keep: weights and cache, or the state of training and the
+/// activations that [`TrainingMemory`] foresees. Where products with bfloat16 weights give bfloat16, keys and values take half
+/// as much, and activations no less than half.
+fn least_bytes(
+    config: &DecoderConfig,
+    case: &TestCase,
+    weights: &Footprint,
+    precision: Precision,
+    keeps_bfloat16: bool,
+) -> [(&'static str, u128); 2] {
+    let (batch, num_positions) = (case.batch_size as u64, case.num_positions() as u64);
+    let is_mixed = precision.in_training() == Precision::Mixed;
+    let halves = keeps_bfloat16 && is_mixed;
+    match case.test {
+        Test::Inference { .. } => {
+            let token = memory::kv_cache_bytes_per_token(config, if halves { 2 } else { 4 });
+            [("weights", weights.size_bytes().into()), ("cache", token * u128::from(batch) * u128::from(num_positions))]
+        }
+        Test::Train { .. } => {
+            let num_trained = count_parameters(config).total;
+            let shape = TrainingShape {
+                weight_bytes: num_trained.saturating_mul(4),
+                num_trained,
+                num_tokens: batch.saturating_mul(num_positions),
+                accumulates: false,
+                is_mixed,
+                recomputes: false,
+                adapts_experts: false,
+            };
+            let TrainingMemory { weights, moments, gradients, activations, .. } =
+                TrainingMemory::foresee(config, shape);
+            let state = [weights, moments, gradients].map(u128::from);
+            [
+                ("weights, gradients and moments", state.iter().sum()),
+                ("activations", u128::from(if halves { activations / 2 } else { activations })),
+            ]
+        }
     }
 }
 
@@ -243,5 +273,32 @@ fn main_format(footprint: &Footprint) -> &str {
         Some("float16") => "F16",
         Some("bfloat16") => "BF16",
         other => other.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::ProfileTest;
+    use crate::profile::memory_report::MemoryReport;
+    use crate::weights::Dtype;
+
+    #[test]
+    fn a_training_step_needs_what_its_profile_foresees() {
+        let config = DecoderConfig::smollm2_135m();
+        let (batch_size, seq_length) = (4, 256);
+        let case = TestCase { test: Test::Train { n_train: seq_length }, batch_size, n_threads: 1 };
+        for (precision, training) in
+            [(Precision::FLOAT32, Precision::FLOAT32), (Precision::Float(Dtype::Bfloat16), Precision::Mixed)]
+        {
+            let test = ProfileTest::Training { batch_size, seq_length };
+            let foreseen = MemoryReport::foreseen(&config, 0, training, test).foreseen;
+            let [state, activations] =
+                least_bytes(&config, &case, &Footprint::default(), precision, false).map(|(_, bytes)| bytes);
+            assert_eq!(state + activations, u128::from(foreseen.total()), "{precision:?}");
+            let [_, halved] =
+                least_bytes(&config, &case, &Footprint::default(), precision, true).map(|(_, bytes)| bytes);
+            assert_eq!(halved, if training == Precision::Mixed { activations / 2 } else { activations });
+        }
     }
 }
