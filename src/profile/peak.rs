@@ -4,17 +4,24 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
+use super::hardware::Hardware;
 use crate::kernel::linear::{Weight, linear_all, rounds_activations};
 use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
 const COMPUTING: [[usize; 3]; 3] = [[256, 1024, 1024], [2048, 4096, 4096], [4096, 8192, 8192]];
-/// Those of the products that read: matrices of 64 and 256 MiB of float32, beyond the caches of most devices.
-const READING: [[usize; 3]; 2] = [[1, 4096, 4096], [1, 8192, 8192]];
+/// Those of the products that read: matrices of 64 and 256 MiB of float32, beyond the caches of most devices, and of 2 GiB,
+/// which takes a fast GPU long enough.
+const READING: [[usize; 3]; 3] = [[1, 4096, 4096], [1, 8192, 8192], [1, 32768, 16384]];
+/// Those of [`READING`] for all devices: the last exceeds a buffer of WebGPU, and perhaps the memory of a CPU.
+const NUM_READING: usize = 2;
 /// A product that takes less is dominated by the overhead of its launch.
 const ENOUGH_S: f64 = 5e-4;
-/// Products between two synchronizations, so that a GPU computes one while the next is launched.
-const NUM_QUEUED: usize = 4;
+/// Products between two synchronizations, so that a GPU computes one while the next is launched: as many as take
+/// [`QUEUE_S`], within these bounds.
+const NUM_QUEUED: [usize; 2] = [4, 64];
+/// Time beside which that of a synchronization is short.
+const QUEUE_S: f64 = 4.0 * ENOUGH_S;
 
 /// The peaks of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,7 +69,11 @@ pub fn product_flops_per_s(weights: Dtype, device: &Device) -> f64 {
 
 /// Bytes per second of a product of one float32 row with a large matrix, which does little but read it: the best of a few.
 pub fn weight_bytes_per_s(device: &Device) -> f64 {
-    let ([_, inputs, outputs], seconds) = fastest_product(&READING, DType::F32, 8, device);
+    let shapes = match Hardware::of(device) {
+        Hardware::NvidiaGpu => &READING[..],
+        Hardware::Processor | Hardware::Other => &READING[..NUM_READING],
+    };
+    let ([_, inputs, outputs], seconds) = fastest_product(shapes, DType::F32, 8, device);
     4.0 * (inputs * outputs) as f64 / seconds
 }
 
@@ -80,17 +91,26 @@ fn fastest_product_s([rows, inputs, outputs]: [usize; 3], dtype: DType, repetiti
     // As products read it, so that no conversion is timed.
     let type_of_x = if rounds_activations(device) { dtype } else { DType::F32 };
     let (x, weight) = (random([rows, inputs]).cast(type_of_x), Weight::from(random([outputs, inputs]).cast(dtype)));
-    let time_s = || {
+    let time_s = |num_queued: usize| {
         device.sync().expect("the device finishes its queue");
         let start = Instant::now();
-        for _ in 0..NUM_QUEUED {
+        for _ in 0..num_queued {
             std::hint::black_box(linear_all(x.clone(), [&weight]));
         }
         device.sync().expect("the device finishes its queue");
-        start.elapsed().as_secs_f64() / NUM_QUEUED as f64
+        start.elapsed().as_secs_f64() / num_queued as f64
     };
-    time_s();
-    (0..repetitions).map(|_| time_s()).fold(f64::INFINITY, f64::min)
+    let [fewest, _] = NUM_QUEUED;
+    time_s(fewest);
+    let first_s = time_s(fewest);
+    let num_queued = num_queued(first_s);
+    (1..repetitions).map(|_| time_s(num_queued)).fold(first_s, f64::min)
+}
+
+/// How many products that take this long are queued between two synchronizations.
+fn num_queued(product_s: f64) -> usize {
+    let [fewest, most] = NUM_QUEUED;
+    ((QUEUE_S / product_s).ceil() as usize).clamp(fewest, most)
 }
 
 #[cfg(test)]
@@ -104,6 +124,11 @@ mod tests {
         for found in [peaks.flops_per_s, peaks.bfloat16_flops_per_s.expect("measured"), peaks.bytes_per_s] {
             assert!(found.is_finite() && found > 1e6, "{found}");
         }
+    }
+
+    #[test]
+    fn short_products_are_queued_until_they_take_as_long_as_few_others() {
+        assert_eq!([1.0, ENOUGH_S, QUEUE_S / 10.0, 1e-9, 0.0].map(num_queued), [4, 4, 10, 64, 64]);
     }
 
     #[test]
