@@ -5,6 +5,7 @@ use super::flops::{LayerSizes, ParameterCount, count_parameters, product, window
 use super::memory::expected_experts_hit;
 use super::profile_test::{Pass, ProfileTest};
 use crate::config::DecoderConfig;
+use crate::weights::Dtype;
 
 /// Size of a float32.
 const FLOAT_BYTES: f64 = 4.0;
@@ -41,6 +42,16 @@ impl BytesPerNumber {
     /// All matrices in a float format of this size.
     pub fn float(size_bytes: u64) -> Self {
         Self { matrix: size_bytes as f64, router: size_bytes as f64, cached: FLOAT_BYTES }
+    }
+
+    /// The same, of a model whose products have weights of this type: keys and values are bfloat16 where bfloat16 weights
+    /// give bfloat16 results.
+    #[must_use]
+    pub fn with_products_in(self, weights: Dtype, keeps_bfloat16: bool) -> Self {
+        match weights {
+            Dtype::Bfloat16 if keeps_bfloat16 => Self { cached: weights.size_bytes() as f64, ..self },
+            _ => self,
+        }
     }
 
     /// Matrices in blocks that, with routers and the gains of norms in float32, take `weight_bytes`, none of it shared.
@@ -274,6 +285,15 @@ mod tests {
                 (matrices.map(|module| module.bytes).sum::<f64>(), decode_step_bytes(&config, 4, 100, 4));
             assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn keys_and_values_are_bfloat16_where_products_are() {
+        let cached = |weights: Dtype, keeps| {
+            BytesPerNumber::float(weights.size_bytes() as u64).with_products_in(weights, keeps).cached
+        };
+        assert_eq!([true, false].map(|keeps| cached(Dtype::Bfloat16, keeps)), [2.0, 4.0]);
+        assert_eq!([Dtype::Float16, Dtype::Float32].map(|weights| cached(weights, true)), [4.0; 2]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::config::{DecoderConfig, MoeConfig};
 use crate::error::FileError;
 use crate::figure::draw_profile;
 use crate::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
+use crate::kernel::linear::keeps_bfloat16;
 use crate::load::Precision;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::output::commit::write_file_atomically;
@@ -163,7 +164,7 @@ impl ProfilePlan {
         let prompt = InferenceTest { n_prompt: self.context, n_gen: 0, n_depth: 0, batch_size: 1 };
         let decoding = InferenceTest { n_prompt: 0, n_gen: self.n_gen, n_depth: self.context, batch_size: 1 };
         let tables = [prompt, decoding].map(|test| {
-            let profile = ModuleProfile::measured(model, test, self.counting(), self.rounds, device);
+            let profile = ModuleProfile::measured(model, test, self.counting(device), self.rounds, device);
             let module = |row: crate::profile::ModuleRow| ModulePoint {
                 time_s: row.time_s.unwrap_or_default(),
                 path: row.path,
@@ -180,18 +181,19 @@ impl ProfilePlan {
             active_parameters: parameters.active,
             weight_bytes,
             by_module: tables.into(),
-            speeds: self.points(config),
+            speeds: self.points(config, device),
             memory: memory.into_iter().map(|timeline| curve(test_name(prompt), &timeline)).collect(),
         }
     }
 
-    fn counting(&self) -> Counting {
-        let bytes_per_number = BytesPerNumber::float(self.dtype.size_bytes() as u64);
+    fn counting(&self, device: &Device) -> Counting {
+        let bytes_per_number =
+            BytesPerNumber::float(self.dtype.size_bytes() as u64).with_products_in(self.dtype, keeps_bfloat16(device));
         Counting { convention: FlopConvention::Causal, flops_per_mac: 2, bytes_per_number }
     }
 
     /// The tests of speed, without samples.
-    fn points(&self, config: &DecoderConfig) -> Vec<SpeedPoint> {
+    fn points(&self, config: &DecoderConfig, device: &Device) -> Vec<SpeedPoint> {
         let prompts = self.prompts.iter().map(|context| (true, 1, *context));
         let contexts = self.contexts.iter().map(|context| (false, 1, *context));
         let batches = self.batches.iter().map(|batch| (false, *batch, self.context));
@@ -205,7 +207,7 @@ impl ProfilePlan {
             let empty =
                 SpeedPoint { is_prefill, batch, context, tokens: 0, flops: 0.0, bytes: 0.0, samples_s: Vec::new() };
             let test = ProfileTest::Inference(self.test(&empty));
-            let counting = self.counting();
+            let counting = self.counting(device);
             let costs = module_costs(config, test, counting.bytes_per_number, counting.convention);
             SpeedPoint {
                 tokens: test.num_tokens(),

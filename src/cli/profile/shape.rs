@@ -93,10 +93,7 @@ pub(super) fn bytes_per_number(
         Precision::Mixed => BytesPerNumber { matrix: 2.0, ..BytesPerNumber::float(4) },
         Precision::Blocks(_) => BytesPerNumber::blocks(config, unshared_bytes),
     };
-    match product_dtype(precision) {
-        Dtype::Bfloat16 if keeps_bfloat16(device) => BytesPerNumber { cached: 2.0, ..bytes },
-        _ => bytes,
-    }
+    bytes.with_products_in(product_dtype(precision), keeps_bfloat16(device))
 }
 
 /// The type of the weights in products; those of blocks are compared with float32.
