@@ -25,6 +25,8 @@ SHAPES = {
     "pico": dict(layers=4, hidden=64, intermediate=160, heads=4, kv_heads=2, vocab=512),
 }
 
+BYTES_PER_PARAMETER = {"float32": 4, "float16": 2, "bfloat16": 2}
+
 
 def config(shape: str, child: str = "dense"):
     from transformers import LlamaConfig, MixtralConfig
@@ -370,7 +372,8 @@ def speed(record: dict, peaks: dict) -> str:
     peak = peaks.get("peak_bfloat16_flops_per_s" if record["dtype"] == "bfloat16" else "peak_flops_per_s")
     share = flops_per_s / peak if peak else None
     if record["test"].startswith("tg"):
-        active = record["model_size"] * record["model_n_params_active"] / record["model_n_params"]
+        # `model_size` counts layers that share memory once, but each is read.
+        active = record["model_n_params_active"] * BYTES_PER_PARAMETER[record["dtype"]]
         peak = peaks.get("peak_bytes_per_s") if record["batch_size"] == 1 else None
         share = active * rate / peak if peak else None
     return f"{shown} ({flops_per_s / 1e12:.3g}{'' if share is None else f', {share:.0%}'})"

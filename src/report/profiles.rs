@@ -35,7 +35,7 @@ pub struct ProfiledModel {
     pub total_parameters: u64,
     /// Those that a token uses.
     pub active_parameters: u64,
-    /// Bytes of the weights in memory.
+    /// Bytes of the weights, none of them shared: as read from a file.
     pub weight_bytes: u64,
     /// Prefill, then decoding, by module.
     pub by_module: Vec<ModuleTable>,

@@ -159,7 +159,8 @@ impl ProfilePlan {
 
     /// A model by module, with the tests whose speed is yet to be measured.
     fn profiled(&self, name: &str, kind: ArmKind, model: &AnyDecoder, device: &Device) -> ProfiledModel {
-        let (config, weight_bytes) = (model.config(), model.footprint().size_bytes());
+        // Layers of the deep model share memory until they are trained, which those read from a file do not.
+        let (config, weight_bytes) = (model.config(), model.footprint().unshared_bytes());
         let parameters = count_parameters(config);
         let prompt = InferenceTest { n_prompt: self.context, n_gen: 0, n_depth: 0, batch_size: 1 };
         let decoding = InferenceTest { n_prompt: 0, n_gen: self.n_gen, n_depth: self.context, batch_size: 1 };
@@ -296,6 +297,7 @@ mod tests {
             assert_eq!(model.speeds.len(), 4);
             assert!(model.speeds.iter().all(|point| point.samples_s.len() == 2 && point.tokens_per_s() > 0.0));
             assert_eq!(model.by_module.len(), 2);
+            assert_eq!(model.weight_bytes, 4 * model.total_parameters);
         }
         let folder = tempfile::tempdir().unwrap();
         write_profile(&study, folder.path()).unwrap();
