@@ -44,10 +44,13 @@ impl EnergyCounter {
 
     fn in_folder(powercap: &Path) -> Option<Self> {
         let folders = fs::read_dir(powercap).ok()?.flatten().map(|entry| entry.path());
-        // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it; AMD's processors have the same names.
+        // `intel-rapl:0` is a package, or `psys`, which contains the packages; `intel-rapl:0:1` is a part of one. AMD's
+        // processors have the same names.
         let is_package = |folder: &PathBuf| {
-            let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            name.strip_prefix("intel-rapl:").is_some_and(|index| index.parse::<u32>().is_ok())
+            let folder_name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let is_top = |index: &str| index.parse::<u32>().is_ok();
+            let name = fs::read_to_string(folder.join("name")).unwrap_or_default();
+            folder_name.strip_prefix("intel-rapl:").is_some_and(is_top) && name.starts_with("package-")
         };
         let packages: Vec<PathBuf> = folders.filter(is_package).collect();
         (!packages.is_empty()).then_some(Self(Source::Processor(packages)))
@@ -108,25 +111,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_are_added_up_and_a_counter_may_begin_anew() {
+    fn packages_alone_are_added_up_and_a_counter_may_begin_anew() {
         let powercap = tempfile::tempdir().unwrap();
         let write = |name: &str, file: &str, number: u64| {
-            let folder = powercap.path().join(name);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(file), format!("{number}\n")).unwrap();
+            fs::write(powercap.path().join(name).join(file), format!("{number}\n")).unwrap();
         };
         assert!(EnergyCounter::in_folder(powercap.path()).is_none());
+        for (folder, name) in [
+            ("intel-rapl:0", "package-0"),
+            ("intel-rapl:1", "package-1-die-0"),
+            ("intel-rapl:2", "psys"),
+            ("intel-rapl:0:0", "core"),
+            ("intel-rapl-mmio:0", "package-0"),
+        ] {
+            let folder = powercap.path().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("name"), format!("{name}\n")).unwrap();
+        }
         write("intel-rapl:0", "energy_uj", 1_000_000);
         write("intel-rapl:1", "energy_uj", 9_000_000);
         write("intel-rapl:1", "max_energy_range_uj", 10_000_000);
-        write("intel-rapl:0:0", "energy_uj", 5);
+        let others = ["intel-rapl:2", "intel-rapl:0:0", "intel-rapl-mmio:0"];
+        for folder in others {
+            write(folder, "energy_uj", 5);
+        }
         let counter = EnergyCounter::in_folder(powercap.path()).unwrap();
         let mut meter = counter.start().unwrap();
         assert_eq!(meter.joules(), None, "too short");
         meter.start -= counter.resolution();
         write("intel-rapl:0", "energy_uj", 1_500_000);
         write("intel-rapl:1", "energy_uj", 2_000_000);
-        write("intel-rapl:0:0", "energy_uj", 4_000_000);
+        for folder in others {
+            write(folder, "energy_uj", 4_000_000);
+        }
         assert_eq!(meter.joules(), Some(0.5 + 3.0));
         assert!(EnergyCounter::in_folder(Path::new("/no/such/folder")).is_none());
     }
