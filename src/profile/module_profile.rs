@@ -9,6 +9,7 @@ use super::module_time::{ModuleTime, module_times};
 use super::profile_test::ProfileTest;
 use super::throughput::{InferenceRuns, InferenceTest, train_runs};
 use crate::config::DecoderConfig;
+use crate::kernel::linear;
 use crate::model::CausalLm;
 use crate::trace;
 use crate::train::TrainError;
@@ -134,7 +135,7 @@ impl ModuleProfile {
         runs.run();
         let samples: Vec<Vec<ModuleTime>> =
             (0..repetitions).map(|_| module_times(&trace::record(device, || runs.run()).1)).collect();
-        Self::timed(model.config(), test.into(), counting, &samples)
+        Self::timed(model.config(), test.into(), counting, &samples, device)
     }
 
     /// As [`measured`](Self::measured), of updates with AdamW on sequences of different tokens. Modules have the times of their
@@ -163,16 +164,32 @@ impl ModuleProfile {
             let sample = |_| module_times(&trace::record(device, &mut *step).1);
             (0..repetitions).map(sample).collect::<Vec<Vec<ModuleTime>>>()
         })?;
-        Ok((Self::timed(&config, ProfileTest::Training { batch_size, seq_length }, counting, &samples), model))
+        let test = ProfileTest::Training { batch_size, seq_length };
+        Ok((Self::timed(&config, test, counting, &samples, device), model))
     }
 
-    /// Adds the medians of times to counts, and rows for what has a time and no count.
-    fn timed(config: &DecoderConfig, test: ProfileTest, counting: Counting, samples: &[Vec<ModuleTime>]) -> Self {
+    /// Adds the medians of times to counts, and rows for what has a time and no count. Gradients of a device without kernels
+    /// are those of automatic differentiation, which counts nothing.
+    fn timed(
+        config: &DecoderConfig,
+        test: ProfileTest,
+        counting: Counting,
+        samples: &[Vec<ModuleTime>],
+        device: &Device,
+    ) -> Self {
         let Self { mut modules, .. } = Self::counted(config, test, counting);
+        let counts_gradients = linear::has_kernel(device);
         for cost in module_costs(config, test, counting.bytes_per_number, FlopConvention::Causal) {
             let found = samples[0].iter().find(|time| module_path(time) == cost.path);
-            let executed = found.map_or([0, 0], |time| [time.flops, time.backward_flops]).map(u128::from);
-            assert_eq!(executed, [cost.flops, cost.backward_flops], "operations of {}", cost.path);
+            let [flops, backward_flops] =
+                found.map_or([0, 0], |time| [time.flops, time.backward_flops]).map(u128::from);
+            assert_eq!(flops, cost.flops, "operations of {}", cost.path);
+            assert!(
+                !counts_gradients || backward_flops == cost.backward_flops,
+                "operations of the gradients of {}: found {backward_flops}, expected {}",
+                cost.path,
+                cost.backward_flops
+            );
         }
         let has_time = |path: &&str| samples[0].iter().any(|time| module_path(time) == *path);
         let after = AFTER_FORWARD.into_iter().filter(|path| *path != BACKWARD).filter(has_time);
@@ -271,6 +288,17 @@ mod tests {
             assert!(measured, "{profile:?}");
             let last: Vec<&str> = profile.modules.iter().rev().take(4).rev().map(|row| row.path.as_str()).collect();
             assert_eq!(last, ["backward", "clipping", "optimizer", "other"]);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "ndarray")]
+    fn an_update_without_kernels_has_the_operations_of_its_config() {
+        let device = crate::device::device("ndarray").unwrap().autodiff();
+        for weights in models() {
+            let model = AnyDecoder::load(&weights, &device).unwrap();
+            let (profile, model) = ModuleProfile::measured_training(model, [2, 7], COUNTING, 1, &device).unwrap();
+            assert_eq!(profile.total.flops, train_flops(model.config(), 2, 7) as f64);
         }
     }
 }
