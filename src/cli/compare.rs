@@ -50,26 +50,26 @@ pub struct CompareArgs {
     pub flops: Option<u64>,
     /// Training tokens of the control; other arms get equal FLOPs
     ///
-    /// With --base, the default budget is 16384 tokens, with --quick too 512.
+    /// With --data, the default budget is 16384 tokens, with --quick too 512.
     #[arg(long, value_parser = count, help_heading = "Training")]
     pub tokens: Option<u64>,
     /// Runs per arm; from 2 on with 95 % intervals [default: 3]
     ///
-    /// The seeds are 1 to K. With --quick or --base, the default is 1.
+    /// The seeds are 1 to K. With --quick or --data, the default is 1.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Training")]
     pub seeds: Option<u64>,
-    /// Peak learning rate [default: 2e-3, 1e-4 with --base]
+    /// Peak learning rate [default: 2e-3, 1e-4 with --data]
     #[arg(long, allow_hyphen_values = true, value_parser = positive_real, help_heading = "Training")]
     pub lr: Option<f64>,
-    /// Windows per update [default: 8, 4 with --quick or --base, 1 with both]
+    /// Windows per update [default: 8, 4 with --quick or --data, 1 with both]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub batch_size: Option<usize>,
-    /// Most windows per pass [default: 8, 4 with --quick, 1 with --base]
+    /// Most windows per pass [default: 8, 4 with --quick, 1 with --data]
     ///
     /// A GPU is faster with more, which take more memory.
     #[arg(long, value_parser = size, hide_short_help = true, help_heading = "Training")]
     pub micro_batch_size: Option<usize>,
-    /// Tokens per window [default: 128, 256 with --base]
+    /// Tokens per window [default: 128, 256 with --data]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub seq_length: Option<usize>,
     /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
@@ -89,7 +89,7 @@ pub struct CompareArgs {
     /// Replace another study in the folder
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
-    /// A short run: some twenty seconds; with --base 2 updates
+    /// A short run: some twenty seconds; with --data 2 updates
     #[arg(long, help_heading = "Training")]
     pub quick: bool,
     /// Print results.json on stdout instead of the table
@@ -206,9 +206,9 @@ mod tests {
             let arg = command.get_arguments().find(|arg| arg.get_id() == id).unwrap();
             format!("{} {}", arg.get_help().unwrap(), arg.get_long_help().unwrap_or_default())
         };
-        let given = Some(Path::new("base"));
-        let [plain, quick, base, both] = [(None, false), (None, true), (given, false), (given, true)]
-            .map(|(base, quick)| Defaults::new(base, quick));
+        let given = Some(Path::new("text.txt"));
+        let [plain, quick, data, both] = [(None, false), (None, true), (given, false), (given, true)]
+            .map(|(data, quick)| Defaults::new(data, quick));
         let says = |id: &str, text: String| assert!(help(id).contains(&text), "--{id}: {} has no {text:?}", help(id));
         let flops = |defaults: Defaults| match defaults.budget {
             Budget::Flops(flops) => flops as f64,
@@ -220,19 +220,19 @@ mod tests {
         };
         says("flops", format!("[default: {:e}]", flops(plain)));
         says("flops", format!("With --quick, the default is {:e}.", flops(quick)));
-        says("tokens", format!("the default budget is {} tokens, with --quick too {}.", tokens(base), tokens(both)));
+        says("tokens", format!("the default budget is {} tokens, with --quick too {}.", tokens(data), tokens(both)));
         says("seeds", format!("[default: {}]", plain.num_seeds));
-        assert_eq!([quick, base, both].map(|defaults| defaults.num_seeds), [1; 3]);
-        says("seeds", "With --quick or --base, the default is 1.".into());
-        says("lr", format!("[default: {:e}, {:e} with --base]", plain.learning_rate, base.learning_rate));
-        assert_eq!((quick.learning_rate, both.learning_rate), (plain.learning_rate, base.learning_rate));
-        let [full, some, other, least] = [plain, quick, base, both].map(|defaults| defaults.batch_size);
+        assert_eq!([quick, data, both].map(|defaults| defaults.num_seeds), [1; 3]);
+        says("seeds", "With --quick or --data, the default is 1.".into());
+        says("lr", format!("[default: {:e}, {:e} with --data]", plain.learning_rate, data.learning_rate));
+        assert_eq!((quick.learning_rate, both.learning_rate), (plain.learning_rate, data.learning_rate));
+        let [full, some, other, least] = [plain, quick, data, both].map(|defaults| defaults.batch_size);
         assert_eq!(some, other);
-        says("batch_size", format!("[default: {full}, {some} with --quick or --base, {least} with both]"));
-        says("seq_length", format!("[default: {}, {} with --base]", plain.seq_length, base.seq_length));
-        assert_eq!((quick.seq_length, both.seq_length), (plain.seq_length, base.seq_length));
-        let [full, some, one, same] = [plain, quick, base, both].map(|defaults| defaults.micro_batch_size);
+        says("batch_size", format!("[default: {full}, {some} with --quick or --data, {least} with both]"));
+        says("seq_length", format!("[default: {}, {} with --data]", plain.seq_length, data.seq_length));
+        assert_eq!((quick.seq_length, both.seq_length), (plain.seq_length, data.seq_length));
+        let [full, some, one, same] = [plain, quick, data, both].map(|defaults| defaults.micro_batch_size);
         assert_eq!(one, same);
-        says("micro_batch_size", format!("[default: {full}, {some} with --quick, {one} with --base]"));
+        says("micro_batch_size", format!("[default: {full}, {some} with --quick, {one} with --data]"));
     }
 }

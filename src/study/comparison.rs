@@ -73,7 +73,7 @@ impl Comparison {
     /// # Errors
     /// [`StudyError`].
     pub fn new(request: &Request) -> Result<Self, StudyError> {
-        let defaults = Defaults::new(request.base.as_deref(), request.quick);
+        let defaults = Defaults::new(request.data.as_deref(), request.quick);
         let base = HfDirectory::open(request.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
         let config = base.config();
         if request.data.is_none() && !has_builtin_words(&base) {
@@ -258,7 +258,7 @@ mod tests {
         for file in ["config.json", "model.safetensors"] {
             std::fs::copy(Path::new(BUILTIN_BASE).join(file), folder.path().join(file)).unwrap();
         }
-        let own = Request { base: Some(folder.path().to_owned()), seq_length: Some(128), ..request() };
+        let own = Request { base: Some(folder.path().to_owned()), ..request() };
         let words = Language::builtin().vocab().to_vec();
         let reversed: Vec<String> = words.iter().rev().cloned().collect();
         for words in [&words[..words.len() - 1], &reversed] {
@@ -269,6 +269,7 @@ mod tests {
         Tokenizer::word_level(&words).save(folder.path()).unwrap();
         let Comparison { data, data_name, .. } = Comparison::new(&own).unwrap();
         assert!(data.heldout.floor_nats().is_some() && data_name == "built-in language");
+        assert_eq!(data.heldout.len(), Defaults::new(None, true).heldout_windows);
 
         let file = tempfile::Builder::new().suffix(".txt").tempfile().unwrap();
         std::fs::write(file.path(), "the capital of ".repeat(2000)).unwrap();

@@ -15,7 +15,7 @@ pub(super) const HELDOUT_FRACTION: f64 = 0.1;
 pub(super) const WARMUP_FRACTION: f64 = 0.1;
 pub(super) const WEIGHT_DECAY: f64 = 0.1;
 
-/// Settings that depend on the base, built-in or given, and on whether the study is a quick one.
+/// Settings that depend on the text, the built-in language or a file, and on whether the study is a quick one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Defaults {
     /// Training compute of each arm.
@@ -39,8 +39,8 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// The defaults for a base, `None` for the built-in one.
-    pub fn new(base: Option<&Path>, quick: bool) -> Self {
+    /// The defaults for a text, `None` for the built-in language.
+    pub fn new(data: Option<&Path>, quick: bool) -> Self {
         let builtin = Self {
             budget: Budget::Flops(600_000_000_000),
             num_seeds: 3,
@@ -52,7 +52,7 @@ impl Defaults {
             num_evals: 10,
             num_rounds: 9,
         };
-        match (base, quick) {
+        match (data, quick) {
             (None, false) => builtin,
             (None, true) => Self {
                 budget: Budget::Flops(150_000_000_000),
@@ -84,16 +84,16 @@ mod tests {
 
     #[test]
     fn a_quick_study_is_smaller() {
-        for base in [None, Some(Path::new("base"))] {
-            let [full, quick] = [false, true].map(|quick| Defaults::new(base, quick));
+        for data in [None, Some(Path::new("text.txt"))] {
+            let [full, quick] = [false, true].map(|quick| Defaults::new(data, quick));
             let budgets = match (quick.budget, full.budget) {
                 (Budget::Flops(quick), Budget::Flops(full)) => (quick, full),
                 (Budget::ControlTokens(quick), Budget::ControlTokens(full)) => (quick, full),
                 other => panic!("{other:?}"),
             };
-            assert!(budgets.0 < budgets.1 && quick.num_seeds == 1, "{base:?}");
-            assert!(quick.batch_size < full.batch_size && quick.heldout_windows < full.heldout_windows, "{base:?}");
-            assert!(quick.num_evals < full.num_evals && quick.num_rounds == full.num_rounds, "{base:?}");
+            assert!(budgets.0 < budgets.1 && quick.num_seeds == 1, "{data:?}");
+            assert!(quick.batch_size < full.batch_size && quick.heldout_windows < full.heldout_windows, "{data:?}");
+            assert!(quick.num_evals < full.num_evals && quick.num_rounds == full.num_rounds, "{data:?}");
             assert_eq!((quick.seq_length, quick.learning_rate), (full.seq_length, full.learning_rate));
         }
     }
