@@ -33,12 +33,10 @@ pub fn verdict(study: &Study) -> String {
         (Some(_), None, None) => return "Only the dense control was trained: there is nothing to compare.".to_owned(),
         (_, Some(deep), Some(wide)) => {
             let against_dense = match &dense {
-                Some(dense) => {
-                    format!("{}; {}", wide.against_control(dense), deep.named_against_control(dense))
-                }
-                None => "; no dense control was trained".to_owned(),
+                Some(dense) => [wide, deep].map(|grown| grown.against_control(dense)).join("; "),
+                None => "no dense control was trained".to_owned(),
             };
-            format!("{}{against_dense}", wide.against(deep))
+            format!("{}; {against_dense}", wide.against(deep))
         }
         (Some(dense), Some(grown), None) | (Some(dense), None, Some(grown)) => grown.against(dense),
         (None, Some(grown), None) | (None, None, Some(grown)) => {
@@ -101,19 +99,13 @@ impl<'a> Contender<'a> {
         }
     }
 
+    /// `DUS ended 0.0093 nats above the dense control (± 0.0031 over 3 seeds)`.
     fn against_control(&self, dense: &Self) -> String {
         let difference = self.minus(dense);
+        let (name, mean, seeds) = (self.arm_name(), difference.mean, seeds(&difference));
         match tie(&difference) {
-            Some(reason) => format!(" and tied with the dense control ({reason})"),
-            None => format!(" and {} the dense control", signed(difference.mean)),
-        }
-    }
-
-    fn named_against_control(&self, dense: &Self) -> String {
-        let difference = self.minus(dense);
-        match tie(&difference) {
-            Some(reason) => format!("{} tied with the dense control ({reason})", self.arm_name()),
-            None => format!("{} ended {} the dense control", self.arm_name(), signed(difference.mean)),
+            Some(reason) => format!("{name} tied with the dense control ({mean:+.4} nats, {reason}; {seeds})"),
+            None => format!("{name} ended {} the dense control ({seeds})", signed(mean)),
         }
     }
 
@@ -243,15 +235,30 @@ mod tests {
     fn one_seed_far_apart_is_a_difference_without_an_interval() {
         let said = verdict(&ending_at([&[1.95], &[1.92], &[1.889]]));
         assert!(said.starts_with("At 12.0 TFLOP of training from this base, MoE 8×top-2 ended 0.0310 nats below "));
-        assert!(said.contains("below DUS m = 2 (seeds: 1, no interval) and 0.0610 nats below the dense control"));
-        assert!(said.contains("; DUS m = 2 ended 0.0300 nats below the dense control"), "{said}");
+        assert!(
+            said.contains("below DUS m = 2 (seeds: 1, no interval); MoE 8×top-2 ended 0.0610 nats below the dense ")
+        );
+        assert!(
+            said.contains("; DUS m = 2 ended 0.0300 nats below the dense control (seeds: 1, no interval)"),
+            "{said}"
+        );
     }
 
     #[test]
     fn worse_is_said_as_plainly_as_better() {
         let said = verdict(&ending_at([&[1.90], &[1.92], &[1.95]]));
         assert!(said.contains("MoE 8×top-2 ended 0.0300 nats above DUS m = 2"), "{said}");
-        assert!(said.contains("0.0500 nats above the dense control; DUS m = 2 ended 0.0200 nats above"), "{said}");
+        let expected = "0.0500 nats above the dense control (seeds: 1, no interval); DUS m = 2 ended 0.0200 nats above";
+        assert!(said.contains(expected), "{said}");
+    }
+
+    #[test]
+    fn each_grown_arm_has_its_own_distance_to_the_control() {
+        let said = verdict(&ending_at([&[1.95, 1.951], &[1.92, 1.922], &[1.94, 1.932]]));
+        let deep = "DUS m = 2 ended 0.0295 nats below the dense control (± 0.0064 over 2 seeds)";
+        let wide = "MoE 8×top-2 tied with the dense control (-0.0145 nats, 95 % interval of the difference contains 0; \
+                    ± 0.0572 over 2 seeds)";
+        assert!(said.contains(&format!("; {wide}; {deep}")), "{said}");
     }
 
     #[test]
