@@ -3,7 +3,7 @@
 //! Question: what do a base, its depth-up-scaled partner of equal FLOPs and its mixture of experts cost on a GPU, by module, over
 //! time, and against batch and context?
 //! Method: random weights of one shape; FLOPs and bytes counted from the configs and checked where they are executed, times in turns,
-//! memory on the heap where tensors are there, peaks measured at the start.
+//! memory on the heap or in the pool of the device, peaks measured at the start.
 //! Result: `results.json` and the figures `modules`, `roofline`, `memory` and `speed`; those of a CPU are in `figures/profile`.
 //!
 //! `cargo run --features cuda --example profile_cuda` needs a GPU; `cargo run --example profile_cuda -- --device flex` none.

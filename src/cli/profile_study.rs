@@ -14,8 +14,8 @@ use crate::study::{ProfilePlan, write_profile};
 
 /// Profile a dense model, its deep partner of equal FLOPs and its mixture side by side
 ///
-/// Models have random weights. Measured are time, FLOPs and bytes by module, prefill and decoding against context and batch, and, where
-/// tensors are on the heap, memory over time.
+/// Models have random weights. Measured are time, FLOPs and bytes by module, prefill and decoding against context and batch,
+/// and memory over time, except libtorch's.
 #[derive(Debug, Clone, Args)]
 pub struct ProfileStudyArgs {
     /// Device: cuda, cuda:1, tch:cuda, flex, as far as they are compiled in

@@ -112,7 +112,7 @@ fn draw_key(scene: &mut Scene) {
         left += 32.0 + words.width() + 40.0;
         scene.text(words);
     }
-    let note = "heap, at both ends of every module";
+    let note = "heap or pool of the device, at both ends of every module";
     scene.text(Text::new(note, (left, row)).size(SMALL).colour(MUTED).fitted(WIDTH - MARGIN - left));
 }
 

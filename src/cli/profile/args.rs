@@ -70,7 +70,7 @@ pub struct ProfileArgs {
     pub flops_per_mac: u8,
     /// Show memory by kind too, foreseen and, unless it is a dry run, measured
     ///
-    /// Weights, keys and values, optimizer, gradients, activations. With --json also over time. Measured are CPUs alone.
+    /// Weights, keys and values, optimizer, gradients, activations. With --json also over time. libtorch's is not measured.
     #[arg(long, help_heading = "Output")]
     pub memory: bool,
     /// Print one JSON object
