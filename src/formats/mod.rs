@@ -21,5 +21,5 @@ pub use hf::{HfDirectory, config_alone, write_hf_directory};
 pub use origin::{License, Origin};
 pub use remark::{Notice, Remark};
 pub(crate) use sidecar::TOKENIZERS;
-pub use sidecar::{Content, Sidecar};
+pub use sidecar::{Content, DEFAULT_TEMPLATE, Sidecar};
 pub use stored_tensor::StoredTensor;

@@ -15,7 +15,7 @@ use crate::output::read::{open_regular, read_bounded, read_through};
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 /// The name of the chat template for want of another.
-pub(super) const DEFAULT_TEMPLATE: &str = "default";
+pub const DEFAULT_TEMPLATE: &str = "default";
 /// A tokenizer is in one of these; that a repository on the hub lacks all of them is remembered by the first.
 pub(crate) const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 /// Of a file of text that is read whole.

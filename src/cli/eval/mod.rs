@@ -19,7 +19,7 @@ use crate::eval::{
     AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, Plan, PromptStyle, RunMetadata,
     Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
 };
-use crate::formats::CheckpointError;
+use crate::formats::{CheckpointError, DEFAULT_TEMPLATE};
 use crate::profile::flops::count_parameters;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::upscale::{Growth, LoadedModel};
@@ -129,7 +129,7 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
 fn chat_template(args: &EvalArgs, opened: &OpenedModel) -> Result<Option<ChatTemplate>, Failure> {
     let Some(name) = &args.apply_chat_template else { return Ok(None) };
     match opened.checkpoint().chat_template(Some(name.as_str()).filter(|name| !name.is_empty())) {
-        Err(CheckpointError::NoChatTemplate { found, .. }) if !name.is_empty() && found == ["default"] => {
+        Err(CheckpointError::NoChatTemplate { found, .. }) if !name.is_empty() && found == [DEFAULT_TEMPLATE] => {
             console::tell(format_args!(
                 "warning: the model has one chat template, which is used; it has none named {name:?}"
             ));
