@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::sample::task_hash;
 use super::task_scores::TaskScores;
 use crate::eval::statistics::Estimate;
-use crate::eval::tasks::{Chosen, Generation, Group, Metric, Sampler, Task};
+use crate::eval::tasks::{Chosen, Generation, Group, Metric, Sampler, Task, leaderboard_shots};
 
 /// The version of lm-eval whose definitions of tasks and schema of results these are.
 pub const LM_EVAL_VERSION: &str = "0.4.13";
@@ -83,11 +83,14 @@ pub fn results(scores: &[TaskScores<'_>], groups: &[Group]) -> Map<String, Value
     sections.into_iter().filter_map(|(name, section)| Some((name.to_owned(), section?))).collect()
 }
 
-/// H6, the plain mean of the six tasks of the Open LLM Leaderboard; `None` unless all six were evaluated whole.
+/// H6, the plain mean of the six tasks of the Open LLM Leaderboard; `None` unless all six were evaluated whole, with as many
+/// examples as there.
 pub fn leaderboard_mean(record: &Map<String, Value>) -> Option<f64> {
-    let whole = record["n-samples"].as_object()?.values().all(|count| count["original"] == count["effective"]);
+    let is_whole = record["n-samples"].as_object()?.values().all(|count| count["original"] == count["effective"]);
+    let has_shots = |(task, shots): (&String, &Value)| json!(leaderboard_shots(task)) == *shots;
+    let is_comparable = is_whole && record["n-shot"].as_object()?.iter().all(has_shots);
     let score = |(task, metric): (&str, &str)| record["results"].get(task)?.get(metric)?.as_f64();
-    let scores = LEADERBOARD_METRICS.into_iter().map(score).collect::<Option<Vec<f64>>>().filter(|_| whole)?;
+    let scores = LEADERBOARD_METRICS.into_iter().map(score).collect::<Option<Vec<f64>>>().filter(|_| is_comparable)?;
     Some(scores.iter().sum::<f64>() / scores.len() as f64)
 }
 
@@ -168,4 +171,39 @@ fn config(chosen: &Chosen) -> Value {
         config["task_alias"] = json!(task.alias);
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of the leaderboard with a score of 0.5 in each task.
+    fn record() -> Map<String, Value> {
+        let scores = LEADERBOARD_METRICS.map(|(task, metric)| (task.to_owned(), json!({metric: 0.5})));
+        let shots = json!({
+            "arc_challenge": 25, "hellaswag": 10, "mmlu_anatomy": 5, "mmlu_stem": 5,
+            "truthfulqa_mc2": 0, "winogrande": 5, "gsm8k": 5,
+        });
+        let samples =
+            json!({"arc_challenge": {"original": 9, "effective": 9}, "gsm8k": {"original": 3, "effective": 3}});
+        let sections =
+            [("results", scores.into_iter().collect::<Map<_, _>>().into()), ("n-shot", shots), ("n-samples", samples)];
+        sections.into_iter().map(|(name, section)| (name.to_owned(), section)).collect()
+    }
+
+    #[test]
+    fn the_mean_of_the_leaderboard_is_one_of_whole_tasks_with_its_examples() {
+        assert_eq!(leaderboard_mean(&record()), Some(0.5));
+        for task in ["arc_challenge", "mmlu_anatomy", "truthfulqa_mc2"] {
+            let mut other = record();
+            other["n-shot"][task] = json!(3);
+            assert_eq!(leaderboard_mean(&other), None, "{task}");
+        }
+        let mut limited = record();
+        limited["n-samples"]["gsm8k"]["effective"] = json!(2);
+        assert_eq!(leaderboard_mean(&limited), None);
+        let mut five = record();
+        five["results"].as_object_mut().unwrap().shift_remove("gsm8k");
+        assert_eq!(leaderboard_mean(&five), None);
+    }
 }

@@ -12,5 +12,6 @@ mod winogrande;
 
 pub use doc::{Doc, Key, Question};
 pub(super) use mmlu::is_mmlu_subject;
+pub(super) use selection::leaderboard_shots;
 pub use selection::{Chosen, Group, Selection, task_names};
 pub use task::{FewShots, Filter, Generation, Metric, Sampler, Task};

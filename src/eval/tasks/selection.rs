@@ -57,6 +57,12 @@ pub struct Selection {
     pub groups: Vec<Group>,
 }
 
+/// Examples in a prompt of the Open LLM Leaderboard, of a task, a subject of MMLU or a group of subjects; `None` for others.
+pub fn leaderboard_shots(task: &str) -> Option<usize> {
+    let name = if task.starts_with("mmlu_") { "mmlu" } else { task };
+    LEADERBOARD_SHOTS.iter().find(|(known, _)| *known == name).map(|(_, shots)| *shots)
+}
+
 /// All names, with a short description.
 pub fn task_names() -> Vec<(String, &'static str)> {
     let mut names = vec![
