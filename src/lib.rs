@@ -23,6 +23,7 @@
 //! | [`device`], [`trace`] | devices by name; spans that show where the time of a pass goes |
 //! | [`load`] | weights of a source as parameters, and the memory that they take |
 //! | [`model`] | the decoder, dense or sparse, behind [`CausalLm`](model::CausalLm) |
+//! | [`python`] | strings, floats and random numbers as CPython has them |
 //! | [`tokenizer`], [`data`] | text and the built-in synthetic language, as windows of token ids |
 //! | [`generate`] | text from prompts: continuous batching, sampling, stopping |
 //! | [`serve`] | a server with OpenAI's API |
@@ -62,6 +63,7 @@ pub mod lora;
 pub mod model;
 pub mod output;
 pub mod profile;
+pub mod python;
 pub mod report;
 pub mod serve;
 pub mod study;

@@ -1,8 +1,8 @@
 //! The examples in prompts.
 
 use super::error::EvalError;
-use super::python::Random;
 use super::tasks::{Chosen, Doc, Sampler};
+use crate::python::Random;
 
 /// Draws the examples of one item after the other.
 pub struct FewShotSampler<'a> {

@@ -15,7 +15,6 @@ mod items;
 mod perplexity;
 mod preservation;
 mod prompt;
-mod python;
 mod response;
 mod results;
 mod run;
@@ -40,7 +39,6 @@ pub use items::{Item, Limit, TaskItems};
 pub use perplexity::mean_loss_nats;
 pub use preservation::{LogitDivergence, logit_divergence, logits, rounding_tolerance};
 pub use prompt::{Chat, PromptStyle};
-pub use python::Random;
 pub use response::Response;
 pub use results::{
     Column, LM_EVAL_VERSION, RunMetadata, Sample, Seeds, TaskScores, leaderboard_mean, results, sanitized, table,

@@ -22,14 +22,15 @@ use rules::{
 use tree::{files_of, home, module_of, modules, modules_of, read, sources};
 
 /// The modules that each module may use, in the order of the data flow: none uses a later row.
-const MAY_USE: [(&str, &str); 27] = [
+const MAY_USE: [(&str, &str); 28] = [
     ("error", ""),
     ("config", "error"),
     ("trace", ""),
     ("weights", "config error"),
     ("lora", "config error weights"),
     ("output", "error weights"),
-    ("tokenizer", "error output"),
+    ("python", ""),
+    ("tokenizer", "error output python"),
     ("formats", "config error lora output tokenizer weights"),
     ("hub", "error formats output"),
     ("kernel", "error trace"),
@@ -43,7 +44,7 @@ const MAY_USE: [(&str, &str); 27] = [
     ("serve", "error generate model tokenizer"),
     ("profile", "config data error formats kernel load lora model trace train weights"),
     ("report", "config error"),
-    ("eval", "config data error generate hub kernel model output profile report tokenizer trace"),
+    ("eval", "config data error generate hub kernel model output profile python report tokenizer trace"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),
     ("upscale", "config device error eval formats growth hub load lora model output profile tokenizer weights"),

@@ -5,11 +5,11 @@ use sha2::{Digest, Sha256};
 
 use super::task_scores::TaskScores;
 use crate::eval::items::Item;
-use crate::eval::python::float;
 use crate::eval::response::Response;
 use crate::eval::scoring::Answer;
 use crate::eval::tasks::{Filter, Generation, Metric};
 use crate::output::read::hexadecimal;
+use crate::python::repr;
 
 /// An item with its answers and metrics under one filter.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl<'a> Sample<'a> {
 
 /// Python's `str()` of a log-likelihood and of a bool.
 fn pair(answer: &Answer) -> Value {
-    json!([float(answer.log_likelihood), if answer.is_greedy { "True" } else { "False" }])
+    json!([repr(answer.log_likelihood), if answer.is_greedy { "True" } else { "False" }])
 }
 
 /// The hash of the hashes of all samples of a task.

@@ -2,7 +2,7 @@
 
 use super::{EncodedRequest, Request};
 use crate::eval::error::EvalError;
-use crate::eval::python::trailing_spaces;
+use crate::python::rstrip;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Encodes requests for a model.
@@ -79,8 +79,7 @@ impl<'a> Encoder<'a> {
                 _ => (ids, 1),
             });
         }
-        let head = &context[..context.len() - trailing_spaces(context).len()];
-        let (mut ids, whole) = (self.encode(head)?, self.encode(&format!("{context}{continuation}"))?);
+        let (mut ids, whole) = (self.encode(rstrip(context))?, self.encode(&format!("{context}{continuation}"))?);
         let num_context = ids.len();
         ids.extend(whole.get(num_context..).unwrap_or_default());
         Ok((ids, num_context))

@@ -9,7 +9,7 @@ use super::doc::{Key, Question, checked, text, texts, whole};
 use super::task::{FewShots, Filter, Metric, Sampler, Task};
 use crate::eval::dataset::{DataSet, Split};
 use crate::eval::error::ItemFault;
-use crate::eval::python::{capitalize, strip};
+use crate::python::{capitalize, strip};
 
 /// Marks that the extraction from WikiHow left.
 static BRACKETS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\[.*?\]").expect("a valid pattern"));

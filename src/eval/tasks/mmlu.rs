@@ -6,7 +6,7 @@ use super::doc::{Key, Question, text, texts};
 use super::task::{FewShots, Filter, Metric, Sampler, Task};
 use crate::eval::dataset::{DataSet, Split};
 use crate::eval::error::ItemFault;
-use crate::eval::python::strip;
+use crate::python::strip;
 
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 

@@ -7,7 +7,7 @@ use super::doc::{Question, text};
 use super::task::{FewShots, Filter, Metric, Sampler, Task};
 use crate::eval::dataset::{DataSet, Split};
 use crate::eval::error::ItemFault;
-use crate::eval::python::strip;
+use crate::python::strip;
 
 /// The task; the leaderboard takes 5 examples.
 pub(super) fn task() -> Task {

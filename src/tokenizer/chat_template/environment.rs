@@ -8,6 +8,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
 use super::{date, generation, json, printing};
+use crate::python;
 
 /// Name of the only template.
 pub(super) const NAME: &str = "chat template";
@@ -36,7 +37,12 @@ pub(super) fn environment(source: String, time: Option<SystemTime>) -> Result<En
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("trim", |value: &Value, characters: Option<&str>| -> Result<Value, Error> {
         let text = printing::string(value)?;
-        Ok(strip(text.as_str().unwrap_or_default(), characters, true, true).into())
+        let text = text.as_str().unwrap_or_default();
+        let stripped = match characters {
+            Some(characters) => text.trim_matches(|c: char| characters.contains(c)),
+            None => python::strip(text),
+        };
+        Ok(stripped.into())
     });
     // In Python, strings and dictionaries are sequences, and nothing iterates over None.
     environment.add_test("sequence", |value: &Value| {
@@ -60,9 +66,10 @@ pub(super) fn environment(source: String, time: Option<SystemTime>) -> Result<En
 /// Methods of Python's strings, lists and dictionaries.
 fn method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     let Some(text) = value.as_str() else { return pycompat::unknown_method_callback(state, value, method, arguments) };
-    let (start, end) = (method != "rstrip", method != "lstrip");
     match (method, arguments) {
-        ("strip" | "lstrip" | "rstrip", []) => Ok(strip(text, None, start, end).into()),
+        ("strip", []) => Ok(python::strip(text).into()),
+        ("lstrip", []) => Ok(python::lstrip(text).into()),
+        ("rstrip", []) => Ok(python::rstrip(text).into()),
         ("removeprefix", [prefix]) => {
             Ok(prefix.as_str().and_then(|prefix| text.strip_prefix(prefix)).unwrap_or(text).into())
         }
@@ -71,14 +78,4 @@ fn method(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -
         }
         _ => pycompat::unknown_method_callback(state, value, method, arguments),
     }
-}
-
-/// Python's `str.strip`: it counts the separators U+001C to U+001F as white space too.
-fn strip<'a>(text: &'a str, characters: Option<&str>, start: bool, end: bool) -> &'a str {
-    let is_stripped = |c: char| match characters {
-        Some(characters) => characters.contains(c),
-        None => c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c),
-    };
-    let text = if start { text.trim_start_matches(is_stripped) } else { text };
-    if end { text.trim_end_matches(is_stripped) } else { text }
 }

@@ -7,7 +7,8 @@ use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
 
-use super::printing::{check_size, repr};
+use super::printing::check_size;
+use crate::python::repr;
 
 /// The filter `tojson` of transformers: `json.dumps` with its five named arguments, Unicode as it is by default.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {

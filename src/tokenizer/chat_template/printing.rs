@@ -3,6 +3,8 @@
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind, Output, State};
 
+use crate::python::repr;
+
 const MAX_DEPTH: usize = 100;
 const MAX_ITEMS: usize = 1 << 20;
 
@@ -30,16 +32,6 @@ pub(super) fn string(value: &Value) -> Result<Value, Error> {
 fn float(value: &Value) -> Option<String> {
     let is_float = value.is_number() && !value.is_integer();
     f64::try_from(value.clone()).ok().filter(|_| is_float).map(repr)
-}
-
-/// A float as Python's `repr` writes it: the shortest digits that give it back, with an exponent outside 1e-4 to 1e16.
-pub(super) fn repr(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else { return scientific.to_lowercase() };
-    match exponent.parse().unwrap_or(0) {
-        -4..16 => format!("{value:?}"),
-        exponent => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, i32::abs(exponent)),
-    }
 }
 
 /// Refuses lists and maps that are nested too deep or have too many items, counted as often as they would be printed.

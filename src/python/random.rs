@@ -8,7 +8,7 @@ const M: usize = 397;
 /// `random.Random(seed)` of CPython 3.11 and later: the same draws for the same seed.
 ///
 /// ```
-/// use deepwide::eval::Random;
+/// use deepwide::python::Random;
 ///
 /// // random.Random(1234).sample(range(1000), 5)
 /// assert_eq!(Random::new(1234).sample(1000, 5), [989, 796, 451, 119, 7]);

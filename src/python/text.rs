@@ -1,4 +1,4 @@
-//! Methods of Python's `str`.
+//! Methods of Python's `str`, and floats as text.
 
 /// `str.isspace` of a character: Unicode white space and the four separators of ASCII.
 fn is_space(c: char) -> bool {
@@ -10,13 +10,19 @@ pub fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// The white space at the end of a text: `text[len(text.rstrip()):]`.
-pub fn trailing_spaces(text: &str) -> &str {
-    &text[text.trim_end_matches(is_space).len()..]
+/// `text.lstrip()`.
+pub fn lstrip(text: &str) -> &str {
+    text.trim_start_matches(is_space)
 }
 
-/// `str(number)` of a float: the fewest digits that give it back, with an exponent of two digits below 1e-4 and from 1e16.
-pub fn float(number: f64) -> String {
+/// `text.rstrip()`.
+pub fn rstrip(text: &str) -> &str {
+    text.trim_end_matches(is_space)
+}
+
+/// `repr(number)` of a float, which `str(number)` is too: the fewest digits that give it back, with an exponent of two
+/// digits below 1e-4 and from 1e16.
+pub fn repr(number: f64) -> String {
     if number.is_nan() {
         return "nan".to_owned();
     }
@@ -46,8 +52,9 @@ mod tests {
     #[test]
     fn white_space_is_that_of_python() {
         assert_eq!(strip("\u{1f} a b\u{a0}\n"), "a b");
-        assert_eq!(trailing_spaces("a \u{2003}\t"), " \u{2003}\t");
-        assert_eq!(trailing_spaces("a\u{200b}"), "", "no space in Unicode");
+        assert_eq!((lstrip(" a\u{1c}"), rstrip(" a\u{1c}")), ("a\u{1c}", " a"));
+        assert_eq!(rstrip("a \u{2003}\t"), "a");
+        assert_eq!(rstrip("a\u{200b}"), "a\u{200b}", "no space in Unicode");
     }
 
     #[test]
@@ -61,9 +68,9 @@ mod tests {
             (1e16, "1e+16"),
         ];
         for (number, text) in expected {
-            assert_eq!(float(number), text);
+            assert_eq!(repr(number), text);
         }
-        assert_eq!((float(f64::NAN), float(f64::NEG_INFINITY)), ("nan".to_owned(), "-inf".to_owned()));
+        assert_eq!([f64::NAN, f64::NEG_INFINITY, -0.0].map(repr), ["nan", "-inf", "-0.0"]);
     }
 
     #[test]
