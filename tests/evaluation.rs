@@ -243,6 +243,29 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn an_interrupted_generation_goes_on_with_the_same_texts_and_counts_all_requests() {
+    let folder = checkpoint("mixtral_4x2");
+    let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
+    let tokenizer = opened.tokenizer().unwrap();
+    let encoder = Encoder::new(&tokenizer, 512, opened.config().vocab_size).unwrap();
+    let suite = suite(&["gsm8k"], Some(2), &PromptStyle::default());
+    let open = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap().open;
+    let device = pico::device();
+    let model = AnyDecoder::load(&opened, &device).unwrap();
+    let (whole, cost) = generate_all(&model, &tokenizer, &open, None, &device, &mut |_, _| Ok(())).unwrap();
+    let path = folder.path().join("answers.jsonl");
+    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let mut stop = |_, _| Err(EvalError::Stopped);
+    assert!(generate_all(&model, &tokenizer, &open, Some(&mut log), &device, &mut stop).is_err());
+    drop(log);
+    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let (texts, rest) = generate_all(&model, &tokenizer, &open, Some(&mut log), &device, &mut |_, _| Ok(())).unwrap();
+    assert_eq!(texts, whole);
+    assert_eq!(rest.num_request_tokens, cost.num_request_tokens);
+    assert!(rest.num_resumed > 0 && rest.num_computed_tokens < cost.num_computed_tokens);
+}
+
+#[test]
 fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     let root = tempfile::tempdir().unwrap();
     let refusal = |task: &str, shots: usize, folder: &Path| {

@@ -139,7 +139,11 @@ pub fn generate_all<M: CausalLm>(
     let start = Instant::now();
     let mut texts: Vec<Option<String>> =
         open.iter().map(|open| log.as_ref().and_then(|log| log.text(&open.key))).collect();
-    let mut cost = Cost { num_resumed: texts.iter().flatten().count(), ..Cost::default() };
+    let mut cost = Cost {
+        num_request_tokens: open.iter().map(|open| open.ids.len()).sum(),
+        num_resumed: texts.iter().flatten().count(),
+        ..Cost::default()
+    };
     let context = model.config().max_position_embeddings;
     let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
     let asked: Vec<usize> = (0..open.len()).filter(|index| texts[*index].is_none()).collect();
@@ -154,7 +158,7 @@ pub fn generate_all<M: CausalLm>(
         (request, until.iter().map(|text| (*text).to_owned()).collect())
     };
     let requests = asked.iter().map(request).collect();
-    cost.num_request_tokens = asked.iter().map(|index| open[*index].ids.len()).sum();
+    cost.num_computed_tokens = asked.iter().map(|index| open[*index].ids.len()).sum();
     let num_all = texts.len();
     let mut num_done = num_all - asked.len();
     let (run, flops) = executed_flops(|| {
@@ -179,7 +183,6 @@ pub fn generate_all<M: CausalLm>(
     });
     run?;
     (cost.flops, cost.wall_s) = (flops, start.elapsed().as_secs_f64());
-    cost.num_computed_tokens += cost.num_request_tokens;
     Ok((texts.into_iter().map(|text| text.expect("every sequence ends")).collect(), cost))
 }
 

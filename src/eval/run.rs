@@ -19,7 +19,7 @@ pub struct Cost {
     pub wall_s: f64,
     /// Tokens that the model computed, without padding.
     pub num_computed_tokens: usize,
-    /// Tokens of all requests, had each been computed on its own.
+    /// Tokens of all requests, had each been computed on its own: those of the log too, and of open questions the prompts.
     pub num_request_tokens: usize,
     /// Floating-point operations of the matrix products, padding included.
     pub flops: u64,
