@@ -1,10 +1,11 @@
 //! Distributions over a vocabulary, from rows of logits.
 
+use crate::generate::{argmax, log_sum_exp};
+
 /// `ln softmax(logits)`.
 pub(super) fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
-    let log_sum = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum::<f64>().ln();
-    logits.iter().map(|&x| f64::from(x) - largest - log_sum).collect()
+    let log_sum = log_sum_exp(logits);
+    logits.iter().map(|logit| f64::from(*logit) - log_sum).collect()
 }
 
 /// `KL(p ‖ q) = Σ p (ln p − ln q)` in nats, of `ln p` and `ln q`.
@@ -12,9 +13,9 @@ pub(super) fn kl_nats(log_p: &[f64], log_q: &[f64]) -> f64 {
     log_p.iter().zip(log_q).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-/// The first of the largest logits.
-pub(super) fn argmax(logits: &[f32]) -> usize {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best })
+/// Whether both have the same most likely token, of several the first. Logits that are not all numbers have none.
+pub(super) fn same_top_1(p: &[f32], q: &[f32]) -> bool {
+    argmax(p).zip(argmax(q)).is_some_and(|((p, _), (q, _))| p == q)
 }
 
 #[cfg(test)]
@@ -28,5 +29,11 @@ mod tests {
         let expected = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
         assert!((kl(&p, &q) - expected).abs() < 1e-7);
         assert!(kl(&q, &q.map(|x| x + 5.0)).abs() < 1e-6, "a shift of all logits is no change");
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_have_no_most_likely_token() {
+        assert!(same_top_1(&[0.0, 2.0, 2.0], &[0.0, 1.0, 0.5]) && !same_top_1(&[0.0, 1.0], &[1.0, 0.0]));
+        assert!(!same_top_1(&[f32::NAN, 1.0], &[f32::NAN, 1.0]));
     }
 }

@@ -20,6 +20,7 @@ mod results;
 mod run;
 mod score;
 mod scoring;
+mod states;
 mod statistics;
 mod suite;
 mod tasks;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::distribution::{argmax, kl_nats, log_softmax};
+use super::distribution::{kl_nats, log_softmax, same_top_1};
 use crate::model::CausalLm;
 
 /// Logits at every position of a text, `[num_tokens, vocab_size]`, row-major.
@@ -63,7 +63,7 @@ pub fn logit_divergence(ids: &[u32], base: &[f32], other: &[f32]) -> LogitDiverg
     for (position, (base, other)) in rows.enumerate() {
         let (p, q) = (log_softmax(base), log_softmax(other));
         kl += kl_nats(&p, &q);
-        agreeing += usize::from(argmax(base) == argmax(other));
+        agreeing += usize::from(same_top_1(base, other));
         if let Some(&next) = ids.get(position + 1) {
             losses[0] -= p[next as usize];
             losses[1] -= q[next as usize];

@@ -17,14 +17,19 @@ pub struct TokenLogprob {
     pub top: Vec<(u32, f64)>,
 }
 
+/// `ln Σ exp(logit)`. Summed in float64.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
+    largest + sum.ln()
+}
+
 /// `ln p(id)` under the softmax of `logits`, and the `num_top` most likely tokens. Summed in float64.
 ///
 /// # Panics
 /// If there is no logit for `id`.
 pub fn token_logprob(logits: &[f32], id: u32, num_top: usize) -> TokenLogprob {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
-    let log_sum = largest + sum.ln();
+    let log_sum = log_sum_exp(logits);
     let logprob = |logit: f32| f64::from(logit) - log_sum;
     let num_top = num_top.min(logits.len());
     let mut top: Vec<(u32, f32)> = Vec::new();

@@ -83,7 +83,7 @@ pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
 }
 
 /// The first of the largest logits; `None` if it is not finite or some logit is not a number.
-pub(super) fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
+pub fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
     // No logit depends on the one before and neither loop exits early, so the compiler vectorizes both.
     let (mut largest, mut is_nan) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
     let (blocks, rest) = logits.as_chunks::<LANES>();

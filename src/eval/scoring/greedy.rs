@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor};
 
-use super::states::selected;
+use crate::eval::states::selected;
 use crate::model::CausalLm;
 
 /// Rows whose logits exist at once.

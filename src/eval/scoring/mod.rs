@@ -5,7 +5,6 @@ mod greedy;
 mod plan;
 mod request;
 mod scorer;
-mod states;
 
 pub use encoder::{Encoded, Encoder};
 pub use plan::Plan;

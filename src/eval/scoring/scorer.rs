@@ -5,8 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::greedy::{Greedy, Token};
 use super::plan::{Node, Plan};
 use super::request::Answer;
-use super::states::selected;
 use crate::eval::error::EvalError;
+use crate::eval::states::selected;
 use crate::model::{CausalLm, KvCache, TokenBatch};
 use crate::profile::memory::kv_cache_bytes_per_token;
 

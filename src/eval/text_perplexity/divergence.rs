@@ -1,11 +1,12 @@
 //! How far the predictions of a model are from those of its base.
 
 use burn::tensor::{Device, Tensor};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Window;
 use super::loss::{passes, scored_states};
-use crate::eval::distribution::{argmax, kl_nats, log_softmax};
+use crate::eval::distribution::{kl_nats, log_softmax, same_top_1};
 use crate::eval::error::EvalError;
 use crate::model::CausalLm;
 
@@ -45,40 +46,39 @@ pub fn divergence<M: CausalLm, B: CausalLm>(
     device: &Device,
     watch: &mut dyn FnMut(usize) -> Result<(), EvalError>,
 ) -> Result<Divergence, EvalError> {
-    assert_eq!(model.config().vocab_size, base.config().vocab_size, "distributions over one vocabulary");
-    let (mut found, mut same) = (Vec::new(), 0);
+    let vocab_size = model.config().vocab_size;
+    assert_eq!(vocab_size, base.config().vocab_size, "distributions over one vocabulary");
+    let mut found: Vec<(f64, bool)> = Vec::new();
     for pass in passes(windows, max_tokens) {
         let (of_model, targets) = scored_states(model, pass, device);
         let (of_base, _) = scored_states(base, pass, device);
         for start in (0..targets.len()).step_by(CHUNK) {
             let end = (start + CHUNK).min(targets.len());
-            let part = |states: &Tensor<2>| states.clone().narrow(0, start, end - start).unsqueeze::<3>();
-            let q = logits(model.lm_head(part(&of_model)));
-            let p = logits(base.lm_head(part(&of_base)));
-            for (p, q) in p.iter().zip(&q) {
-                found.push(kl_nats(&log_softmax(p), &log_softmax(q)));
-                same += usize::from(argmax(p) == argmax(q));
-            }
+            let part = |states: &Tensor<3>| states.clone().narrow(1, start, end - start);
+            let q = numbers(model.lm_head(part(&of_model)));
+            let p = numbers(base.lm_head(part(&of_base)));
+            let rows = p.par_chunks_exact(vocab_size).zip(q.par_chunks_exact(vocab_size));
+            found.par_extend(rows.map(|(p, q)| (kl_nats(&log_softmax(p), &log_softmax(q)), same_top_1(p, q))));
         }
         watch(pass.len())?;
     }
-    let count = found.len() as f64;
-    let mean = found.iter().sum::<f64>() / count;
-    let variance = found.iter().map(|kl| (kl - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    found.sort_by(f64::total_cmp);
+    let same = found.iter().filter(|(_, same)| *same).count();
+    let mut kl: Vec<f64> = found.into_iter().map(|(kl, _)| kl).collect();
+    let count = kl.len() as f64;
+    let mean = kl.iter().sum::<f64>() / count;
+    let variance = kl.iter().map(|kl| (kl - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    kl.sort_by(f64::total_cmp);
     Ok(Divergence {
-        num_tokens: found.len(),
+        num_tokens: kl.len(),
         mean_kl_nats: mean,
         stderr: (variance / count).sqrt(),
-        max_kl_nats: *found.last().expect("a scored token"),
-        p99_kl_nats: found[((0.99 * count) as usize).min(found.len() - 1)],
+        max_kl_nats: *kl.last().expect("a scored token"),
+        p99_kl_nats: kl[((0.99 * count) as usize).min(kl.len() - 1)],
         same_top_1: same as f64 / count,
     })
 }
 
-/// The rows of `[1, rows, vocab_size]`.
-fn logits(logits: Tensor<3>) -> Vec<Vec<f32>> {
-    let vocab_size = logits.dims()[2];
-    let values: Vec<f32> = logits.into_data().iter().collect();
-    values.chunks_exact(vocab_size).map(<[f32]>::to_vec).collect()
+/// The numbers of a tensor, row-major.
+fn numbers(logits: Tensor<3>) -> Vec<f32> {
+    logits.into_data().convert::<f32>().try_into_vec().expect("converted to this type")
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::Window;
 use crate::eval::error::EvalError;
+use crate::eval::states::selected;
 use crate::model::{CausalLm, TokenBatch};
 
 /// How well a model predicts a text.
@@ -52,21 +53,20 @@ pub(super) fn passes(windows: &[Window], max_tokens: usize) -> impl Iterator<Ite
     windows.chunk_by(|a, b| a.ids.len() == b.ids.len()).flat_map(move |alike| alike.chunks(count))
 }
 
-/// The states of a pass that predict its scored tokens, `[num_scored, hidden_size]`, and those tokens.
-pub(super) fn scored_states<M: CausalLm>(model: &M, pass: &[Window], device: &Device) -> (Tensor<2>, Vec<u32>) {
+/// The states of a pass that predict its scored tokens, `[1, num_scored, hidden_size]`, and those tokens.
+pub(super) fn scored_states<M: CausalLm>(model: &M, pass: &[Window], device: &Device) -> (Tensor<3>, Vec<u32>) {
     let ids: Vec<&[u32]> = pass.iter().map(|window| window.ids.as_slice()).collect();
     let hidden = model.hidden_states(TokenBatch::padded(&ids, device), None).last;
     let [num_windows, seq_length, hidden_size] = hidden.dims();
     let (mut rows, mut targets) = (Vec::new(), Vec::new());
     for (index, window) in pass.iter().enumerate() {
         for at in window.ids.len() - window.num_scored..window.ids.len() {
-            rows.push((index * seq_length + at - 1) as i32);
+            rows.push(index * seq_length + at - 1);
             targets.push(window.ids[at]);
         }
     }
-    let count = rows.len();
-    let rows = Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), device);
-    (hidden.reshape([num_windows * seq_length, hidden_size]).select(0, rows), targets)
+    let hidden = hidden.reshape([num_windows * seq_length, hidden_size]);
+    (selected(&hidden, rows.into_iter(), device), targets)
 }
 
 fn losses<M: CausalLm>(model: &M, pass: &[Window], device: &Device) -> Vec<Vec<f64>> {
@@ -77,7 +77,7 @@ fn losses<M: CausalLm>(model: &M, pass: &[Window], device: &Device) -> Vec<Vec<f
         true => Vec::new(),
         false => {
             let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, shape), device);
-            model.token_losses(states.unsqueeze(), targets).into_data().iter::<f32>().map(f64::from).collect()
+            model.token_losses(states, targets).into_data().iter::<f32>().map(f64::from).collect()
         }
     };
     let mut rest = losses.as_slice();

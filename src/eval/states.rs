@@ -1,4 +1,4 @@
-//! States of a pass.
+//! States of a pass of the model.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
