@@ -66,7 +66,7 @@ impl Suite {
     /// `watch` is called after each item.
     ///
     /// # Errors
-    /// Those of [`Encoder::request`] and of [`OpenPrompt::new`].
+    /// Those of [`Encoder::requests`] and of [`OpenPrompt::new`].
     pub fn plan(
         &self,
         encoder: &Encoder<'_>,
@@ -86,10 +86,11 @@ impl Suite {
                 open.extend(prompts);
                 continue;
             }
-            let of_item = |item: &Item| {
-                let encoded = item.requests().map(|request| encoder.request(request)).collect();
+            let of_item = |item: &Item| -> Result<Vec<Encoded>, EvalError> {
+                let of_prompt = |context: &String| encoder.requests(context, &item.continuations);
+                let encoded: Vec<Vec<Encoded>> = item.prompts.iter().map(of_prompt).collect::<Result<_, _>>()?;
                 watch();
-                encoded
+                Ok(encoded.into_iter().flatten().collect())
             };
             let encoded: Vec<Vec<Encoded>> = task.items.par_iter().map(of_item).collect::<Result<_, _>>()?;
             num_cut.push(encoded.iter().flatten().filter(|encoded| encoded.num_cut > 0).count());

@@ -1,6 +1,6 @@
 //! Requests as token ids, as lm-eval makes them for models of transformers.
 
-use super::{EncodedRequest, Request};
+use super::EncodedRequest;
 use crate::eval::error::EvalError;
 use crate::python::rstrip;
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -49,17 +49,32 @@ impl<'a> Encoder<'a> {
         self.known(ids)
     }
 
-    /// The ids of the context, then those that both encoded as one text have beyond that number. Where a token spans the
-    /// boundary, that is not the encoding of the whole text, but what lm-eval scores. White space at the end of the context
-    /// counts as the start of the continuation. A request that is longer than the context length loses ids at its start.
+    /// The requests of a context and each of some continuations: the ids of the context, then those that both encoded as
+    /// one text have beyond that number. Where a token spans the boundary, that is not the encoding of the whole text, but
+    /// what lm-eval scores. White space at the end of the context counts as the start of the continuation. A request that is
+    /// longer than the context length loses ids at its start.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode); [`EvalError::NothingScored`], [`EvalError::LongContinuation`].
-    pub fn request(&self, request: Request<'_>) -> Result<Encoded, EvalError> {
-        let (mut ids, num_context) = self.pair(request)?;
+    pub fn requests(&self, context: &str, continuations: &[String]) -> Result<Vec<Encoded>, EvalError> {
+        if context.is_empty() {
+            let alone = |continuation: &String| self.request(self.begun(continuation)?, 1, continuation);
+            return continuations.iter().map(alone).collect();
+        }
+        let head = self.encode(rstrip(context))?;
+        let behind = |continuation: &String| {
+            let whole = self.encode(&format!("{context}{continuation}"))?;
+            let rest = whole.get(head.len()..).unwrap_or_default();
+            self.request([head.as_slice(), rest].concat(), head.len(), continuation)
+        };
+        continuations.iter().map(behind).collect()
+    }
+
+    /// The request of these ids, of which `num_context` are of the context.
+    fn request(&self, mut ids: Vec<u32>, num_context: usize, continuation: &str) -> Result<Encoded, EvalError> {
         let num_scored = ids.len().saturating_sub(num_context);
         if num_scored == 0 || num_context == 0 {
-            return Err(EvalError::NothingScored { continuation: request.continuation.to_owned() });
+            return Err(EvalError::NothingScored { continuation: continuation.to_owned() });
         }
         if num_scored > self.max_length {
             return Err(EvalError::LongContinuation { num_tokens: num_scored, max_length: self.max_length });
@@ -69,20 +84,13 @@ impl<'a> Encoder<'a> {
         Ok(Encoded { request: EncodedRequest::new(ids, num_scored), num_cut })
     }
 
-    /// The ids of both, and how many are of the context.
-    fn pair(&self, request: Request<'_>) -> Result<(Vec<u32>, usize), EvalError> {
-        let Request { context, continuation } = request;
-        if context.is_empty() {
-            let ids = self.known(self.tokenizer.encode(continuation)?)?;
-            return Ok(match &self.prefix {
-                Some((prefix, _)) if ids.first() != Some(prefix) => ([&[*prefix], ids.as_slice()].concat(), 1),
-                _ => (ids, 1),
-            });
-        }
-        let (mut ids, whole) = (self.encode(rstrip(context))?, self.encode(&format!("{context}{continuation}"))?);
-        let num_context = ids.len();
-        ids.extend(whole.get(num_context..).unwrap_or_default());
-        Ok((ids, num_context))
+    /// The ids of a continuation without a context, behind the id that stands for one.
+    fn begun(&self, continuation: &str) -> Result<Vec<u32>, EvalError> {
+        let ids = self.known(self.tokenizer.encode(continuation)?)?;
+        Ok(match &self.prefix {
+            Some((prefix, _)) if ids.first() != Some(prefix) => [&[*prefix], ids.as_slice()].concat(),
+            _ => ids,
+        })
     }
 
     fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, EvalError> {
