@@ -3,8 +3,8 @@
 //! JSON Lines: first what was evaluated, then an answer a line. A line that was not finished is ignored.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::error::EvalError;
 use super::scoring::Answer;
 use crate::error::FileError;
 
-/// An open log.
+/// An open log, which no other process can open until it is dropped.
 #[derive(Debug)]
 pub struct AnswerLog {
     path: PathBuf,
@@ -42,13 +42,17 @@ struct Line {
 }
 
 impl AnswerLog {
-    /// Opens or creates a log of a model, whose `fingerprint` covers all that its answers depend on.
+    /// Opens or creates a log of a model, whose `fingerprint` covers all that its answers depend on. Takes its lock, unless
+    /// the file system has none.
     ///
     /// # Errors
-    /// [`EvalError::File`], [`EvalError::OtherModel`], [`EvalError::BadLog`].
+    /// [`EvalError::File`], [`EvalError::LogInUse`], [`EvalError::OtherModel`], [`EvalError::BadLog`].
     pub fn open(path: &Path, fingerprint: &str) -> Result<Self, EvalError> {
         let failed = FileError::io(path);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(&failed)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(EvalError::LogInUse { path: path.to_owned() });
+        }
         let mut reader = BufReader::new(&file);
         let (mut known, mut whole_bytes, mut number) = (HashMap::new(), 0, 0);
         loop {
@@ -130,12 +134,15 @@ impl AnswerLog {
         Ok(self.file.write_all(text.as_bytes()).map_err(FileError::io(&self.path))?)
     }
 
-    /// Removes the log of a finished run.
+    /// Removes the log of a finished run, if it is still there.
     ///
     /// # Errors
     /// [`EvalError::File`].
     pub fn remove(self) -> Result<(), EvalError> {
-        Ok(std::fs::remove_file(&self.path).map_err(FileError::io(&self.path))?)
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::io(&self.path)(error).into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -180,5 +187,27 @@ mod tests {
         assert!(matches!(AnswerLog::open(&path, "m").unwrap_err(), EvalError::BadLog { line: 2, .. }));
         let absent = folder.path().join("a/b");
         assert!(matches!(AnswerLog::open(&absent, "m").unwrap_err(), EvalError::File(_)));
+    }
+
+    #[test]
+    fn a_log_is_open_once_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let held = AnswerLog::open(&path, "m").unwrap();
+        let message = AnswerLog::open(&path, "m").unwrap_err().to_string();
+        assert_eq!(message, format!("{path:?}: another process writes this log, expected one at a time"));
+        drop(held);
+        AnswerLog::open(&path, "m").unwrap();
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_removed_without_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let log = AnswerLog::open(&path, "m").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        log.remove().unwrap();
+        AnswerLog::open(&path, "m").unwrap().remove().unwrap();
+        assert!(!path.exists());
     }
 }

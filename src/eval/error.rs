@@ -151,6 +151,12 @@ pub enum EvalError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Another process has a log open.
+    #[error("{path:?}: another process writes this log, expected one at a time")]
+    LogInUse {
+        /// The log.
+        path: PathBuf,
+    },
     /// A log holds answers of another model.
     #[error("{path:?}: holds answers of another model, growth or precision, expected {expected}; found {}", cut(.found))]
     OtherModel {
@@ -225,6 +231,7 @@ impl EvalError {
             Self::Tokenizer(error) => error.kind(),
             Self::File(error) => error.kind(),
             Self::Generate(error) => error.kind(),
+            Self::LogInUse { .. } => ErrorKind::Io,
             _ => ErrorKind::Invalid,
         }
     }

@@ -85,7 +85,6 @@ pub struct OpenPrompt {
     pub ids: Vec<u32>,
     /// Ids cut off at the start, to leave room for the answer.
     pub num_cut: usize,
-    /// A name for the log: the same only for the same ids and the same way to answer.
     key: String,
     until: &'static [&'static str],
     max_tokens: usize,
@@ -117,6 +116,11 @@ impl OpenPrompt {
         ids.iter().for_each(|id| _ = hash.update(&id.to_le_bytes()));
         let key = hash.finalize().to_hex()[..32].to_owned();
         Ok(Self { ids, num_cut, key, until, max_tokens, sampling })
+    }
+
+    /// A name for a log: the same only for the same ids and the same way to answer.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 

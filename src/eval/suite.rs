@@ -32,6 +32,16 @@ pub struct SuitePlan {
     pub num_cut: Vec<usize>,
 }
 
+impl SuitePlan {
+    /// A name of the requests and prompts: the same only for the same ones and the same way to answer them.
+    pub fn key(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        self.plan.requests().iter().for_each(|request| _ = hash.update(request.key().as_bytes()));
+        self.open.iter().for_each(|prompt| _ = hash.update(prompt.key().as_bytes()));
+        hash.finalize().to_hex()[..32].to_owned()
+    }
+}
+
 impl Suite {
     /// Reads the data of a selection, each data set of the hub from one commit, and writes the prompts, with examples drawn by
     /// `seed`.

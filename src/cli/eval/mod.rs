@@ -16,7 +16,7 @@ use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
 use crate::error::{FileError, FileFault, cut};
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, Plan, PromptStyle, RunMetadata,
+    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, PromptStyle, RunMetadata,
     Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
 };
 use crate::formats::{CheckpointError, DEFAULT_TEMPLATE};
@@ -83,7 +83,7 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     tell_plan(&suite, &planned);
     tell_ignored(&planned, &defaults);
     let model_record = opened.record(&growth)?;
-    let mut log = answer_log(args, saved.as_ref(), &planned.plan, &model_record)?;
+    let mut log = answer_log(args, saved.as_ref(), &planned, &model_record)?;
     let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
@@ -142,21 +142,17 @@ fn chat_template(args: &EvalArgs, opened: &OpenedModel) -> Result<Option<ChatTem
     }
 }
 
-/// The log of answers: a named one, or one beside the results, of these requests alone.
+/// The log of answers: a named one, or one beside the results, of these requests and batches alone.
 fn answer_log(
     args: &EvalArgs,
     saved: Option<&Saved>,
-    plan: &Plan,
+    planned: &SuitePlan,
     model: &Value,
 ) -> Result<Option<AnswerLog>, Failure> {
     let fingerprint = blake3::hash(format!("{model} {}", args.device).as_bytes()).to_hex().to_string();
     let name = || {
-        let mut hash = blake3::Hasher::new();
-        hash.update(format!("{fingerprint} {:?} {:?} {:?}", args.tasks, args.num_fewshot, args.limit).as_bytes());
-        for request in plan.requests() {
-            hash.update(request.key().as_bytes());
-        }
-        hash.finalize().to_hex()[..16].to_owned()
+        let parts = format!("{fingerprint} {} {}", planned.key(), args.batch_size);
+        blake3::hash(parts.as_bytes()).to_hex()[..16].to_owned()
     };
     let path = args.use_cache.clone().or_else(|| Some(saved?.log(&name())));
     Ok(path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose()?)
