@@ -143,10 +143,31 @@ fn logits_and_gradients_of_an_adapter_equal_those_of_peft() {
 }
 
 #[test]
+fn the_hash_of_the_config_tells_scales_apart() {
+    let golden = Golden::all().remove(0);
+    let folder = tempfile::tempdir().unwrap();
+    let name = "adapter_model.safetensors";
+    std::fs::copy(golden.path.join(name), folder.path().join(name)).unwrap();
+    let text = std::fs::read(golden.path.join("adapter_config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    let with_alpha = |config: &Value| {
+        std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+        let adapter = PeftDirectory::open(folder.path()).unwrap();
+        (adapter.blake3().unwrap(), adapter.config_blake3().to_owned())
+    };
+    let whole = with_alpha(&config);
+    config["lora_alpha"] = json!(7);
+    let scaled = with_alpha(&config);
+    assert_eq!(whole.0, scaled.0);
+    assert_ne!(whole.1, scaled.1);
+}
+
+#[test]
 fn merged_weights_equal_those_of_peft() {
     for golden in Golden::all() {
         let name = golden.path.file_name().unwrap().to_str().unwrap().to_owned();
-        let lora = GrowthPlan::Lora { adapter: golden.read().into(), name: name.clone(), blake3: String::new() };
+        let (blake3, config_blake3) = (String::new(), String::new());
+        let lora = GrowthPlan::Lora { adapter: golden.read().into(), name: name.clone(), blake3, config_blake3 };
         let merged = Grown::all(golden.base(), [GrowthPlan::Cast { dtype: Dtype::Float32 }, lora.clone()]).unwrap();
         let mut changed = 0;
         for id in TensorId::all(merged.config()) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::adapter::{AdapterArgs, other_base};
 use super::failure::Failure;
@@ -11,7 +11,7 @@ use super::{console, hub, interrupt, run_info};
 use crate::formats::Checkpoint;
 use crate::formats::peft::PeftDirectory;
 use crate::output::disk::Disk;
-use crate::upscale::{Growth, GrowthRequest, Request, Sources, parents};
+use crate::upscale::{Growth, GrowthRequest, Request, Sources, model_record, parents};
 use crate::weights::WeightSource;
 
 /// A model whose headers were read.
@@ -104,16 +104,11 @@ impl OpenedModel {
         Ok(growth)
     }
 
-    /// Hashes of the files of weights, the growths, and the config: all that the function of the model depends on.
+    /// All that the function of the model depends on.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub(super) fn record(&self, growth: &Growth<'_>) -> Result<Value, Failure> {
-        let parents = parents(&self.sources, &mut |_| ())?;
-        Ok(json!({
-            "weights": parents[0]["weights"],
-            "growth": growth.record(),
-            "config": growth.source.config(),
-        }))
+        Ok(model_record(&parents(&self.sources, &mut |_| ())?, growth))
     }
 }

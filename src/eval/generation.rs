@@ -87,6 +87,7 @@ pub struct OpenPrompt {
     pub num_cut: usize,
     key: String,
     until: &'static [&'static str],
+    stop_tokens: Vec<u32>,
     max_tokens: usize,
     sampling: Sampling,
 }
@@ -111,14 +112,16 @@ impl OpenPrompt {
         ids.drain(..num_cut);
         let max_tokens = defaults.max_new_tokens.unwrap_or(max_tokens);
         let (until, sampling) = (generation.until, defaults.sampling);
+        let stop_tokens = encoder.tokenizer().eos().to_vec();
         let mut hash = blake3::Hasher::new();
-        hash.update(format!("{until:?} {max_tokens} {sampling:?}").as_bytes());
+        let tokenizer = encoder.tokenizer_sha256();
+        hash.update(format!("{until:?} {stop_tokens:?} {max_tokens} {sampling:?} {tokenizer}").as_bytes());
         ids.iter().for_each(|id| _ = hash.update(&id.to_le_bytes()));
         let key = hash.finalize().to_hex()[..32].to_owned();
-        Ok(Self { ids, num_cut, key, until, max_tokens, sampling })
+        Ok(Self { ids, num_cut, key, until, stop_tokens, max_tokens, sampling })
     }
 
-    /// A name for a log: the same only for the same ids and the same way to answer.
+    /// A name for a log: the same only for the same ids, tokenizer and way to answer.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -152,11 +155,11 @@ pub fn generate_all<M: CausalLm>(
     let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
     let asked: Vec<usize> = (0..open.len()).filter(|index| texts[*index].is_none()).collect();
     let request = |index: &usize| {
-        let OpenPrompt { ids, until, max_tokens, sampling, .. } = &open[*index];
+        let OpenPrompt { ids, until, stop_tokens, max_tokens, sampling, .. } = &open[*index];
         let request = Request {
             max_tokens: Some(*max_tokens),
             sampling: *sampling,
-            stop_tokens: tokenizer.eos().to_vec(),
+            stop_tokens: stop_tokens.clone(),
             ..Request::new(ids.clone())
         };
         (request, until.iter().map(|text| (*text).to_owned()).collect())

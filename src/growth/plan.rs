@@ -43,7 +43,7 @@ pub enum GrowthPlan {
     /// The routers of a mixture are replaced, in the type they have.
     Routers {
         /// The new routers.
-        #[serde(skip)]
+        #[serde(rename = "blake3")]
         rows: RouterRows,
         /// Name of the file with the prompts that the rows were computed from.
         prompts: Option<String>,
@@ -65,8 +65,10 @@ pub enum GrowthPlan {
         adapter: Arc<LoraAdapter>,
         /// Its name.
         name: String,
-        /// The hash of its file, BLAKE3 in hexadecimal.
+        /// The hash of its factors, BLAKE3 in hexadecimal.
         blake3: String,
+        /// The hash of its config, on which the scale of the updates depends.
+        config_blake3: String,
     },
     /// Layers of several models, one on the other.
     #[serde(rename = "mergekit_passthrough")]
@@ -266,6 +268,17 @@ mod tests {
         assert_eq!(json!(deep), json!({"kind": "depth_up_scaling", "overlap": 8}));
         let finer = GrowthPlan::Granularity { num_parts: 2 };
         assert_eq!(json!(finer), json!({"kind": "granularity", "num_parts": 2}));
+    }
+
+    #[test]
+    fn routers_of_other_rows_have_another_record() {
+        let record = |w: f32| {
+            let rows = RouterRows::new(vec![vec![w; 4]]).unwrap();
+            json!(GrowthPlan::Routers { rows, prompts: Some("prompts.txt".to_owned()) })
+        };
+        assert_eq!(record(0.5), record(0.5));
+        assert_ne!(record(0.5), record(0.25));
+        assert_eq!((&record(0.5)["kind"], &record(0.5)["prompts"]), (&json!("routers"), &json!("prompts.txt")));
     }
 
     #[test]

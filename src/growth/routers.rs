@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::PlanError;
 use crate::config::DecoderConfig;
 use crate::weights::{LayerTensor, Like, Recipe, Step, TensorId};
 
-/// The router of every layer, `[num_local_experts, hidden_size]` each, row-major. Cheap to clone.
+/// The router of every layer, `[num_local_experts, hidden_size]` each, row-major. Cheap to clone; serialized as its hash.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouterRows(Vec<Arc<[f32]>>);
 
@@ -42,6 +44,13 @@ impl RouterRows {
         &self.0[layer]
     }
 
+    /// The hash of all entries, BLAKE3 in hexadecimal.
+    pub fn blake3(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        self.0.iter().flat_map(|rows| rows.iter()).for_each(|w| _ = hash.update(&w.to_le_bytes()));
+        hash.finalize().to_hex().to_string()
+    }
+
     /// Checks that these fill the routers of a decoder.
     ///
     /// # Errors
@@ -71,6 +80,12 @@ impl RouterRows {
             TensorId::Layer(layer, LayerTensor::Router) => self.router(layer, source.hidden_size, like(id)),
             id => Recipe::of(id),
         }
+    }
+}
+
+impl Serialize for RouterRows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.blake3())
     }
 }
 

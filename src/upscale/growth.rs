@@ -105,8 +105,9 @@ impl<'a> Growth<'a> {
     /// [`UpscaleError`], also if the adapter does not fit the grown model.
     pub fn with_adapter(self, adapter: &PeftDirectory) -> Result<Self, UpscaleError> {
         let name = name_in_record(adapter.path());
-        let (adapter, blake3) = (Arc::new(adapter.read(self.source.config())?), adapter.blake3()?);
-        let adapted = self.then(GrowthPlan::Lora { adapter, name, blake3 })?;
+        let (blake3, config_blake3) = (adapter.blake3()?, adapter.config_blake3().to_owned());
+        let adapter = Arc::new(adapter.read(self.source.config())?);
+        let adapted = self.then(GrowthPlan::Lora { adapter, name, blake3, config_blake3 })?;
         adapted.source.check_types()?;
         Ok(adapted)
     }
@@ -127,8 +128,8 @@ impl<'a> Growth<'a> {
         let mut records: Vec<Value> = Vec::new();
         for plan in self.source.plans() {
             match (plan, records.last_mut()) {
-                (GrowthPlan::Routers { prompts, .. }, Some(upcycle)) => {
-                    upcycle["router"] = json!({"kind": "hidden", "prompts": prompts});
+                (GrowthPlan::Routers { rows, prompts }, Some(upcycle)) => {
+                    upcycle["router"] = json!({"kind": "hidden", "prompts": prompts, "blake3": rows});
                 }
                 _ => records.push(json!(plan)),
             }

@@ -5,6 +5,7 @@
 //! it with its model card and receipt. Afterwards [`Preservation`] measures what growth changed.
 
 mod error;
+mod fingerprint;
 mod forecast;
 mod growth;
 mod layers;
@@ -21,6 +22,7 @@ mod vocabularies;
 mod writer;
 
 pub use error::UpscaleError;
+pub use fingerprint::{fingerprint, model_record};
 pub use forecast::{Cost, FileSize, Forecast};
 pub use growth::{Growth, GrowthRequest, MAX_LAYERS};
 pub use layers::LayerRun;

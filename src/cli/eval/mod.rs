@@ -22,7 +22,7 @@ use crate::eval::{
 use crate::formats::{CheckpointError, DEFAULT_TEMPLATE};
 use crate::profile::flops::count_parameters;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
-use crate::upscale::{Growth, LoadedModel};
+use crate::upscale::{Growth, LoadedModel, fingerprint};
 use crate::weights::WeightSource;
 
 /// A line for each task and group, or an array of objects.
@@ -149,7 +149,7 @@ fn answer_log(
     planned: &SuitePlan,
     model: &Value,
 ) -> Result<Option<AnswerLog>, Failure> {
-    let fingerprint = blake3::hash(format!("{model} {}", args.device).as_bytes()).to_hex().to_string();
+    let fingerprint = fingerprint(model, &args.device);
     let name = || {
         let parts = format!("{fingerprint} {} {}", planned.key(), args.batch_size);
         blake3::hash(parts.as_bytes()).to_hex()[..16].to_owned()

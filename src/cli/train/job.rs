@@ -31,7 +31,7 @@ use crate::profile::peak::product_flops_per_s;
 use crate::profile::system_memory::{peak_rss_bytes, rss_bytes};
 use crate::tokenizer::{ChatTemplate, Tokenizer};
 use crate::train::Dpo;
-use crate::upscale::{Growth, Request, Sources, parents};
+use crate::upscale::{Growth, Request, Sources, model_record, parents};
 use crate::weights::{Dtype, WeightSource};
 
 /// A base to train, and its checked output.
@@ -131,8 +131,7 @@ impl<'a> Opened<'a> {
     ) -> Result<(Settings, Vec<Value>), Failure> {
         self.check_evaluation(inputs.num_heldout)?;
         let parents = parents(&self.sources, &mut |_| ())?;
-        let config = growth.source.config();
-        let record = json!({"weights": parents[0]["weights"], "growth": growth.record(), "config": config});
+        let record = model_record(&parents, growth);
         let base = blake3::hash(record.to_string().as_bytes()).to_hex().to_string();
         let settings = self.args.settings(&growth.source, base, inputs, max_length, dpo)?;
         Ok((settings, parents))

@@ -1,5 +1,7 @@
 //! Requests as token ids, as lm-eval makes them for models of transformers.
 
+use std::sync::OnceLock;
+
 use super::EncodedRequest;
 use crate::eval::error::EvalError;
 use crate::python::rstrip;
@@ -8,6 +10,7 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 /// Encodes requests for a model.
 pub struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
+    tokenizer_sha256: OnceLock<String>,
     /// The id that begins a text, or else the one that ends it: the context of a request without one.
     prefix: Option<(u32, String)>,
     max_length: usize,
@@ -31,7 +34,17 @@ impl<'a> Encoder<'a> {
     pub fn new(tokenizer: &'a Tokenizer, max_length: usize, vocab_size: usize) -> Result<Self, TokenizerError> {
         let prefix = tokenizer.bos().or(tokenizer.eos().first().copied());
         let prefix = prefix.map(|id| tokenizer.decode(&[id]).map(|text| (id, text))).transpose()?;
-        Ok(Self { tokenizer, prefix, max_length, vocab_size })
+        Ok(Self { tokenizer, tokenizer_sha256: OnceLock::new(), prefix, max_length, vocab_size })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer
+    }
+
+    /// [`Tokenizer::sha256`], computed once.
+    pub fn tokenizer_sha256(&self) -> &str {
+        self.tokenizer_sha256.get_or_init(|| self.tokenizer.sha256())
     }
 
     /// Tokens that the model reads at once.

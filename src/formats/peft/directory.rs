@@ -29,6 +29,7 @@ pub struct PeftDirectory {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     config: LoraConfig,
+    config_blake3: String,
     stacks: Stacks,
     base: Option<String>,
     factors: SafetensorsFile,
@@ -59,7 +60,8 @@ impl PeftDirectory {
             .filter_map(|(name, _)| copied(name))
             .map(|name| Remark::BaseCopy { name: name.to_owned() });
         notices.extend(copies.map(|remark| InFile::new(factors.path(), remark)));
-        Ok(Self { disk, path: path.to_owned(), config, stacks, base, factors, notices })
+        let config_blake3 = ::blake3::hash(&text).to_hex().to_string();
+        Ok(Self { disk, path: path.to_owned(), config, config_blake3, stacks, base, factors, notices })
     }
 
     /// The directory.
@@ -90,6 +92,11 @@ impl PeftDirectory {
         let failed = || FileError::io(self.factors.path());
         let file = self.disk.open(self.factors.path()).map_err(failed())?;
         blake3(&*file, &mut |_| ()).map_err(failed())
+    }
+
+    /// The hash of `adapter_config.json`, BLAKE3 in hexadecimal.
+    pub fn config_blake3(&self) -> &str {
+        &self.config_blake3
     }
 
     /// Reads the adapter, in float32, for a decoder.
