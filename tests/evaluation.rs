@@ -74,7 +74,8 @@ fn check(key: &str, tasks: &[&str], num_fewshot: Option<usize>, multiturn: Optio
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
     let (answers, _) = answer_all(&model, &plan, None, Limits::default(), &device, &mut |_| Ok(())).unwrap();
-    let (texts, _) = generate_all(&model, &tokenizer, &open, None, &device, &mut |_, _| Ok(())).unwrap();
+    let (texts, _) =
+        generate_all(&model, &tokenizer, &open, None, Limits::default(), &device, &mut |_, _| Ok(())).unwrap();
     let scores = suite.scores(&plan, &answers, texts);
     for scores in &scores {
         let name = &scores.task.chosen.task.name;
@@ -243,7 +244,7 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
 }
 
 #[test]
-fn an_interrupted_generation_goes_on_with_the_same_texts_and_counts_all_requests() {
+fn an_interrupted_generation_goes_on_with_the_same_texts_at_another_batch_size() {
     let folder = checkpoint("mixtral_4x2");
     let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
     let tokenizer = opened.tokenizer().unwrap();
@@ -252,14 +253,17 @@ fn an_interrupted_generation_goes_on_with_the_same_texts_and_counts_all_requests
     let open = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap().open;
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
-    let (whole, cost) = generate_all(&model, &tokenizer, &open, None, &device, &mut |_, _| Ok(())).unwrap();
+    let limits = Limits { max_sequences: 2, ..Limits::default() };
+    let (whole, cost) =
+        generate_all(&model, &tokenizer, &open, None, Limits::default(), &device, &mut |_, _| Ok(())).unwrap();
     let path = folder.path().join("answers.jsonl");
     let mut log = AnswerLog::open(&path, "model").unwrap();
     let mut stop = |_, _| Err(EvalError::Stopped);
-    assert!(generate_all(&model, &tokenizer, &open, Some(&mut log), &device, &mut stop).is_err());
+    assert!(generate_all(&model, &tokenizer, &open, Some(&mut log), limits, &device, &mut stop).is_err());
     drop(log);
     let mut log = AnswerLog::open(&path, "model").unwrap();
-    let (texts, rest) = generate_all(&model, &tokenizer, &open, Some(&mut log), &device, &mut |_, _| Ok(())).unwrap();
+    let (texts, rest) =
+        generate_all(&model, &tokenizer, &open, Some(&mut log), limits, &device, &mut |_, _| Ok(())).unwrap();
     assert_eq!(texts, whole);
     assert_eq!(rest.num_request_tokens, cost.num_request_tokens);
     assert!(rest.num_resumed > 0 && rest.num_computed_tokens < cost.num_computed_tokens);

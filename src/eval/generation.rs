@@ -9,10 +9,12 @@ use super::answer_log::AnswerLog;
 use super::error::EvalError;
 use super::items::Item;
 use super::run::Cost;
-use super::scoring::Encoder;
+use super::scoring::{Encoder, Limits};
 use super::tasks::Generation;
+use crate::config::DecoderConfig;
 use crate::generate::{BatchSettings, Engine, MAX_SEQUENCES, Progress, Request, Sampling, SamplingFields};
 use crate::model::CausalLm;
+use crate::profile::memory::kv_cache_bytes_per_token;
 use crate::tokenizer::Tokenizer;
 use crate::trace::executed_flops;
 
@@ -127,8 +129,18 @@ impl OpenPrompt {
     }
 }
 
-/// Continues prompts, greedily, until a stop string, the end of a text or the largest number of tokens. Texts in the log are taken
-/// from it, others are appended to it. `watch` is called with the number of texts so far and of all.
+/// Sequences of a pass: as many as the limits allow if each takes the positions of the longest.
+fn max_sequences(config: &DecoderConfig, open: &[OpenPrompt], limits: Limits) -> usize {
+    let positions = open.iter().map(|open| (open.ids.len() + open.max_tokens).min(config.max_position_embeddings));
+    let bytes = kv_cache_bytes_per_token(config, 4) * positions.max().unwrap_or(1) as u128;
+    let fitting = (u128::from(limits.max_cache_bytes) / bytes).min(MAX_SEQUENCES as u128);
+    limits.max_sequences.min(fitting as usize).max(1)
+}
+
+/// Continues prompts, greedily, until a stop string, the end of a text or the largest number of tokens. As many are
+/// continued at once as `limits` has sequences and bytes of keys and values for, but no more than [`MAX_SEQUENCES`]; this
+/// changes no text. Texts in the log are taken from it, others are appended to it. `watch` is called with the number of
+/// texts so far and of all.
 ///
 /// # Errors
 /// Those of generation, of the log and of `watch`.
@@ -140,6 +152,7 @@ pub fn generate_all<M: CausalLm>(
     tokenizer: &Tokenizer,
     open: &[OpenPrompt],
     mut log: Option<&mut AnswerLog>,
+    limits: Limits,
     device: &Device,
     watch: &mut dyn FnMut(usize, usize) -> Result<(), EvalError>,
 ) -> Result<(Vec<String>, Cost), EvalError> {
@@ -151,8 +164,11 @@ pub fn generate_all<M: CausalLm>(
         num_resumed: texts.iter().flatten().count(),
         ..Cost::default()
     };
-    let context = model.config().max_position_embeddings;
-    let mut engine = Engine::new(model, tokenizer, BatchSettings { max_sequences: MAX_SEQUENCES, context }, device);
+    let settings = BatchSettings {
+        max_sequences: max_sequences(model.config(), open, limits),
+        context: model.config().max_position_embeddings,
+    };
+    let mut engine = Engine::new(model, tokenizer, settings, device);
     let asked: Vec<usize> = (0..open.len()).filter(|index| texts[*index].is_none()).collect();
     let request = |index: &usize| {
         let OpenPrompt { ids, until, stop_tokens, max_tokens, sampling, .. } = &open[*index];
@@ -215,6 +231,26 @@ mod tests {
         assert_eq!((found.max_new_tokens, found.ignored), (Some(7), vec!["no_repeat_ngram_size", "suppress_tokens"]));
         let plain = defaults(json!({"eos_token_id": 2})).unwrap();
         assert!(plain.sampling == Sampling::greedy() && plain.max_new_tokens.is_none() && plain.ignored.is_empty());
+    }
+
+    #[test]
+    fn texts_at_once_are_bounded_by_sequences_and_bytes() {
+        let config = DecoderConfig::pico();
+        let open = |num_ids: usize| OpenPrompt {
+            ids: vec![0; num_ids],
+            num_cut: 0,
+            key: String::new(),
+            until: &[],
+            stop_tokens: Vec::new(),
+            max_tokens: 10,
+            sampling: Sampling::greedy(),
+        };
+        let open = [open(3), open(6)];
+        let of = |max_sequences: usize, max_cache_bytes: u64| {
+            super::max_sequences(&config, &open, Limits { max_sequences, max_cache_bytes, ..Limits::default() })
+        };
+        let bytes = 16 * kv_cache_bytes_per_token(&config, 4) as u64;
+        assert_eq!([of(64, u64::MAX), of(5, u64::MAX), of(64, 3 * bytes), of(64, 1)], [MAX_SEQUENCES, 5, 3, 1]);
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub struct EvalArgs {
 
     /// Sequences at once
     ///
-    /// auto takes as many as fit 2048 tokens.
+    /// auto takes as many as fit 2048 tokens. At most 24 texts are generated at once. Keys and values take at most 1 GiB,
+    /// unless one sequence takes more.
     #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Device")]
     pub batch_size: BatchSize,
     /// Device to compute on; see docs/devices.md

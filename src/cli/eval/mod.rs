@@ -97,12 +97,19 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     let (answers, cost) = answered.map_err(|error| stopped(error, log.is_some()))?;
     let bar = Count::new("generating", "texts", planned.open.len());
     let mut num_done = 0;
-    let generated =
-        generate_all(&loaded.model, &tokenizer, &planned.open, log.as_mut(), &loaded.device, &mut |count, _| {
+    let generated = generate_all(
+        &loaded.model,
+        &tokenizer,
+        &planned.open,
+        log.as_mut(),
+        limits,
+        &loaded.device,
+        &mut |count, _| {
             bar.add(count - num_done, "");
             num_done = count;
             go_on()
-        });
+        },
+    );
     drop(bar);
     let (texts, generation_cost) = generated.map_err(|error| stopped(error, log.is_some()))?;
     let cost = cost + generation_cost;
