@@ -12,11 +12,13 @@ use deepwide::formats::Checkpoint;
 use deepwide::hub::DataSetFiles;
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::output::disk::disk;
+use deepwide::tokenizer::Tokenizer;
 use deepwide::weights::WeightSource;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::grow::{run, tiny_base};
 use crate::pico;
 
 /// Log-likelihoods of up to 20 tokens of two float32 implementations.
@@ -310,4 +312,25 @@ fn data_sets_of_the_hub_are_those_of_a_directory() {
         files,
         ["Rowan/hellaswag@hellaswag/train.jsonl", "Rowan/hellaswag@hellaswag/validation.jsonl"].map(Path::new)
     );
+}
+
+#[test]
+fn distributions_over_other_tokens_are_not_compared() {
+    let root = tempfile::tempdir().unwrap();
+    let [model, same, other] = ["model", "same", "other"].map(|name| tiny_base(&root.path().join(name)));
+    let words = ["<bos>", "<eos>", "<unk>"].into_iter().map(String::from).chain((0..61).rev().map(|i| format!("w{i}")));
+    Tokenizer::word_level(&words.collect::<Vec<_>>()).save(&other).unwrap();
+    let text = root.path().join("text");
+    fs::write(&text, (0..40).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ")).unwrap();
+    let [model, same, other, text] = [&model, &same, &other, &text].map(|path| path.to_str().unwrap());
+    let compared = |base: &str| run(&["perplexity", model, "-f", text, "-c", "8", "--json", "--kl", base]);
+    let output = compared(same);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&record["divergence"]["max_kl_nats"], &record["divergence"]["same_top_1"]), (&json!(0.0), &json!(1.0)));
+    let output = compared(other);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let message = "--kl: the tokenizer of BASE gives id 63 for token 0 of the text, expected 3, as that of the model";
+    assert!(said.contains(message), "{said}");
 }

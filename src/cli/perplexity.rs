@@ -18,6 +18,7 @@ use super::{interrupt, output};
 use crate::config::DecoderConfig;
 use crate::error::FileError;
 use crate::eval::{Convention, Divergence, Encoder, EvalError, Perplexity, divergence, perplexity, text_windows};
+use crate::formats::Checkpoint;
 use crate::profile::flops::count_parameters;
 use crate::upscale::LoadedModel;
 use crate::weights::WeightSource;
@@ -109,22 +110,12 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let bos = tokenizer.bos().filter(|bos| ids.first() == Some(bos));
     let windows = text_windows(&ids, convention, context, bos, args.chunks)?;
     let base = args.kl.as_ref().map(|base| OpenedModel::new(base, None)).transpose()?;
-    let base = base.as_ref().map(OpenedModel::growth).transpose()?;
-    if let Some(base) = &base
-        && base.source.config().vocab_size != config.vocab_size
-    {
-        let found = base.source.config().vocab_size;
-        let message = format!("BASE has {found} ids, expected the {} of the model", config.vocab_size);
-        return Err(Failure::invalid(message).for_option("--kl"));
-    }
     if let Some(base) = &base {
-        let positions = base.source.config().max_position_embeddings;
-        if context > positions {
-            let message =
-                format!("BASE has {positions} positions, expected at least the {context} of a window (--ctx-size)");
-            return Err(Failure::invalid(message).for_option("--kl"));
-        }
+        let checked =
+            check_base(base.checkpoint(), config, context).and_then(|()| check_ids(base.checkpoint(), &text, &ids));
+        checked.map_err(|failure| failure.for_option("--kl"))?;
     }
+    let base = base.as_ref().map(OpenedModel::growth).transpose()?;
     let LoadedModel { model, device } = LoadedModel::new(&growth, &args.device)?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
@@ -164,6 +155,36 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     } else {
         as_text(&found, bits_per_byte, compared.as_ref())
     })
+}
+
+/// Checks that BASE has as many ids as the model, and a position for each token of a window.
+fn check_base(base: &Checkpoint, config: &DecoderConfig, context: usize) -> Result<(), Failure> {
+    let (found, expected) = (base.config().vocab_size, config.vocab_size);
+    if found != expected {
+        return Err(Failure::invalid(format_args!("BASE has {found} ids, expected the {expected} of the model")));
+    }
+    let positions = base.config().max_position_embeddings;
+    if context > positions {
+        return Err(Failure::invalid(format_args!(
+            "BASE has {positions} positions, expected at least the {context} of a window (--ctx-size)"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that the tokenizer of BASE gives the ids of the model, so that both distributions are over the same tokens.
+fn check_ids(base: &Checkpoint, text: &str, expected: &[u32]) -> Result<(), Failure> {
+    let (tokenizer, config) = (base.tokenizer()?, base.config());
+    let found = Encoder::new(&tokenizer, config.max_position_embeddings, config.vocab_size)?.encode(text)?;
+    let shown = |ids: &[u32], at: usize| ids.get(at).map_or("none".to_owned(), u32::to_string);
+    match (0..found.len().max(expected.len())).find(|at| found.get(*at) != expected.get(*at)) {
+        None => Ok(()),
+        Some(at) => Err(Failure::invalid(format_args!(
+            "the tokenizer of BASE gives id {} for token {at} of the text, expected {}, as that of the model",
+            shown(&found, at),
+            shown(expected, at),
+        ))),
+    }
 }
 
 impl PerplexityArgs {
