@@ -91,9 +91,15 @@ impl Tiling for Amx {
             let rest = rows.start + whole * ROWS..rows.end;
             for (a, rows) in packed_a[whole * per_panel..].chunks_exact(per_panel).zip(blocks(rest, ROWS)) {
                 let mut sums = [[0.0; COLUMNS]; ROWS];
+                if accumulate {
+                    for (row, sums) in rows.clone().zip(&mut sums) {
+                        // SAFETY: as above.
+                        sums[..columns.len()].copy_from_slice(unsafe { out.row(row, columns.clone()) });
+                    }
+                }
                 // SAFETY: the sums are as large as one tile.
-                unsafe { self.panels(a, b, 1, sums.as_mut_ptr().cast(), COLUMNS, false) };
-                store(out, rows, columns.clone(), &sums, accumulate);
+                unsafe { self.panels(a, b, 1, sums.as_mut_ptr().cast(), COLUMNS, accumulate) };
+                store(out, rows, columns.clone(), &sums, false);
             }
         }
     }
@@ -213,6 +219,24 @@ mod tests {
         };
         let terms = (0..a.cols).map(|k| rounded(a, i, k) * rounded(b, k, j));
         terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()))
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_in_whole_and_cut_tiles() {
+        let Some(amx) = Amx::detect() else { return };
+        let (m, k, n) = (70, 1600, 50);
+        let (a, b) = (numbers(m * k), numbers(n * k));
+        let product = |rows: std::ops::Range<usize>| {
+            let mut out = vec![0.0; rows.len() * n];
+            let a = Mat::new(&a[rows.start * k..rows.end * k], rows.len(), k);
+            let products = vec![(MatMut::new(&mut out, rows.len(), n), Mat::new(&b, n, k).t())];
+            gemms_tiled(amx, products, false, a, Threads::One);
+            out
+        };
+        let together = product(0..m);
+        for rows in [0..64, 5..70, 69..70] {
+            assert_eq!(product(rows.clone()), together[rows.start * n..rows.end * n]);
+        }
     }
 
     #[test]
