@@ -36,7 +36,7 @@ pub use logprobs::{PromptLogprobs, TokenLogprob, log_sum_exp, token_logprob};
 pub use output::{Delta, Output, TokenText};
 pub use prompt::prompt_ids;
 pub use request::Request;
-pub use sampler::{Sampler, argmax, distribution};
+pub use sampler::{Sampler, argmax};
 pub use sampling::{Sampling, SamplingFault, SamplingFields, fresh_seed};
 pub use stop::StopStrings;
 pub use text_model::TextModel;

@@ -70,18 +70,6 @@ impl Sampler {
     }
 }
 
-/// The probabilities of the tokens that may be drawn, by id.
-///
-/// # Panics
-/// If no logit is finite or one is not a number, or the sampling is greedy.
-pub fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
-    assert!(!sampling.is_greedy(), "greedy sampling draws nothing");
-    let (_, largest) = argmax(logits).expect("finite logits");
-    let weights = kept(logits, largest, sampling);
-    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    weights.into_iter().map(|(id, weight)| (id, weight / total)).collect()
-}
-
 /// The first of the largest logits; `None` if it is not finite or some logit is not a number.
 pub fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
     // No logit depends on the one before and neither loop exits early, so the compiler vectorizes both.
@@ -163,6 +151,14 @@ mod tests {
         let mut fields = SamplingFields { temperature: 1.0, ..SamplingFields::default() };
         change(&mut fields);
         Sampling::new(fields).unwrap()
+    }
+
+    /// The probabilities of the tokens that may be drawn, by id.
+    fn distribution(logits: &[f32], sampling: &Sampling) -> Vec<(u32, f64)> {
+        let (_, largest) = argmax(logits).unwrap();
+        let weights = kept(logits, largest, sampling);
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        weights.into_iter().map(|(id, weight)| (id, weight / total)).collect()
     }
 
     fn ids(sampling: &Sampling) -> Vec<u32> {

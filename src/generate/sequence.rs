@@ -37,8 +37,9 @@ impl Sequence {
         }
     }
 
-    /// Positions that the cache will hold in the end: those of all tokens but the last.
-    pub(super) fn num_positions(&self) -> usize {
+    /// Tokens of the prompt and the output together, at most. The cache needs fewer positions: the last token is not
+    /// computed.
+    pub(super) fn max_len(&self) -> usize {
         self.num_prompt + self.max_output
     }
 

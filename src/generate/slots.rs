@@ -46,7 +46,7 @@ impl Slots {
         let len = prompt.lens()[0];
         let capacity = match len < self.capacity {
             true => self.capacity,
-            false => (len + SPARE).max(2 * self.capacity).min(sequence.num_positions().max(len + 1)),
+            false => (len + SPARE).max(2 * self.capacity).min(sequence.max_len().max(len + 1)),
         };
         if (num_rows, capacity) != (self.rows.len(), self.capacity) {
             self.rebuild(config, num_rows, capacity);
@@ -60,7 +60,7 @@ impl Slots {
     pub(super) fn make_room(&mut self, config: &DecoderConfig) {
         let lens = self.rows.iter().zip(self.cache.lens()).filter(|(row, _)| row.is_some()).map(|(_, len)| *len);
         if lens.max().is_some_and(|longest| longest == self.capacity) {
-            let most = self.rows.iter().flatten().map(Sequence::num_positions).max().expect("a running sequence");
+            let most = self.rows.iter().flatten().map(Sequence::max_len).max().expect("a running sequence");
             self.rebuild(config, self.rows.len(), (2 * self.capacity).min(most));
         }
     }

@@ -17,13 +17,14 @@ use crate::model::CausalLm;
 pub struct Worker<'a, M> {
     engine: Engine<'a, M>,
     metrics: &'a Metrics,
-    clients: BTreeMap<u64, Client>,
+    /// By the number of the request.
+    replies: BTreeMap<u64, Reply>,
 }
 
 /// Where the news of a request go.
 #[derive(Debug)]
-struct Client {
-    reply: UnboundedSender<Update>,
+struct Reply {
+    updates: UnboundedSender<Update>,
     /// The number of the request's first text in its job.
     first: usize,
     num_left: usize,
@@ -34,7 +35,7 @@ struct Client {
 impl<'a, M: CausalLm> Worker<'a, M> {
     /// A worker without jobs.
     pub fn new(engine: Engine<'a, M>, metrics: &'a Metrics) -> Self {
-        Self { engine, metrics, clients: BTreeMap::new() }
+        Self { engine, metrics, replies: BTreeMap::new() }
     }
 
     /// Works until no one can send jobs any more and all of them are done.
@@ -64,10 +65,8 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             let (num_left, num_prompt) = (request.num_sequences, request.prompt.len());
             match self.engine.submit(request, job.stop.clone()) {
                 Ok(number) => {
-                    self.clients.insert(
-                        number,
-                        Client { reply: job.reply.clone(), first, num_left, num_counted: vec![0; num_left] },
-                    );
+                    let num_counted = vec![0; num_left];
+                    self.replies.insert(number, Reply { updates: job.reply.clone(), first, num_left, num_counted });
                     self.metrics.prompt_tokens.fetch_add(num_prompt as u64, Ordering::Relaxed);
                 }
                 Err(error) => {
@@ -82,10 +81,10 @@ impl<'a, M: CausalLm> Worker<'a, M> {
     /// Gives up the texts of clients that have hung up.
     fn give_up_closed(&mut self) {
         let closed: Vec<u64> =
-            self.clients.iter().filter(|(_, client)| client.reply.is_closed()).map(|(number, _)| *number).collect();
+            self.replies.iter().filter(|(_, reply)| reply.updates.is_closed()).map(|(number, _)| *number).collect();
         for number in closed {
             self.engine.cancel(number);
-            self.clients.remove(&number);
+            self.replies.remove(&number);
             self.metrics.cancelled.fetch_add(1, Ordering::Relaxed);
         }
         // If these were the last texts, no step follows to update the counts.
@@ -99,36 +98,36 @@ impl<'a, M: CausalLm> Worker<'a, M> {
     }
 
     fn step(&mut self) {
-        let Self { engine, metrics, clients } = self;
+        let Self { engine, metrics, replies } = self;
         let start = Instant::now();
         engine.step(&mut |SequenceId { request, index }, progress| {
-            let Some(client) = clients.get_mut(&request) else { return ControlFlow::Break(()) };
-            let text = client.first + index;
+            let Some(reply) = replies.get_mut(&request) else { return ControlFlow::Break(()) };
+            let text = reply.first + index;
             let update = match progress {
                 Progress::Prompt(logprobs) => Update::Prompt(text, logprobs),
                 Progress::Delta(delta) => {
-                    client.num_counted[index] += delta.tokens.len();
+                    reply.num_counted[index] += delta.tokens.len();
                     metrics.generated_tokens.fetch_add(delta.tokens.len() as u64, Ordering::Relaxed);
                     Update::Delta(text, delta)
                 }
                 Progress::Finished { reason, num_tokens } => {
-                    client.num_left -= 1;
+                    reply.num_left -= 1;
                     // Those without text, such as the one that ends a text.
-                    let num_rest = num_tokens.saturating_sub(client.num_counted[index]);
+                    let num_rest = num_tokens.saturating_sub(reply.num_counted[index]);
                     metrics.generated_tokens.fetch_add(num_rest as u64, Ordering::Relaxed);
                     Update::Finished(text, reason, num_tokens)
                 }
                 Progress::Failed(error) => {
-                    client.num_left -= 1;
+                    reply.num_left -= 1;
                     Update::Failed(error)
                 }
             };
-            match client.reply.send(update) {
+            match reply.updates.send(update) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             }
         });
-        clients.retain(|_, client| client.num_left > 0);
+        replies.retain(|_, reply| reply.num_left > 0);
         metrics.step(start.elapsed());
         self.count();
     }
