@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use burn::tensor::Device;
+use rayon::prelude::*;
 
 use super::prefill::{Prefill, heaviest, numbers};
 use super::sequence::Sequence;
 use super::slots::Slots;
-use super::{Event, GenerateError, Request, SequenceId};
+use super::{Chosen, Event, GenerateError, Request, SequenceId};
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 
 /// Sequences of a pass at most. A product of more rows is summed in another order, and a sequence would not have the bits that
@@ -140,20 +141,26 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         }
     }
 
-    /// Begins the next sequence of a computed prompt.
+    /// Begins the next sequences of a computed prompt, as many as there is room for.
     fn begin(&mut self, prefill: &mut Prefill, listener: &mut Listener<'_>) {
-        let id = SequenceId { request: prefill.number, index: prefill.num_begun };
-        prefill.num_begun += 1;
-        let mut sequence = Sequence::new(&prefill.request, id, self.settings.context);
-        if prefill.request.prompt_logprobs && listener(id, Event::Prompt(prefill.logprobs.clone())).is_break() {
-            return;
-        }
-        if let Some(reason) = sequence.finish() {
-            let _ends_anyway = listener(id, Event::Finished(reason));
-            return;
-        }
-        if advance(&mut sequence, &mut prefill.logits.clone(), prefill.experts.clone(), listener).is_continue() {
-            self.slots.insert(self.model.config(), sequence, &prefill.cache, self.settings.max_sequences);
+        let BatchSettings { max_sequences, context } = self.settings;
+        let Prefill { number, request, cache, num_begun, logits, experts, logprobs } = prefill;
+        let first = *num_begun;
+        *num_begun = request.num_sequences.min(first + max_sequences - self.num_running());
+        let choose = |index| {
+            let mut sequence = Sequence::new(request, SequenceId { request: *number, index }, context);
+            let choice = sequence.finish().is_none().then(|| sequence.choose(logits, experts.clone()));
+            (sequence, choice)
+        };
+        // Collected in the order of the indices.
+        let chosen: Vec<_> = (first..*num_begun).into_par_iter().map(choose).collect();
+        for (sequence, choice) in chosen {
+            if request.prompt_logprobs && listener(sequence.id, Event::Prompt(logprobs.clone())).is_break() {
+                continue;
+            }
+            if tell(&sequence, choice, listener).is_continue() {
+                self.slots.insert(self.model.config(), sequence, cache, max_sequences);
+            }
         }
     }
 
@@ -164,41 +171,41 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             rows.iter().map(|row| row.as_ref().map_or(&[][..], |row| std::slice::from_ref(&row.last))).collect();
         let tokens = TokenBatch::padded(&ids, &self.device);
         let HiddenStates { last, routing } = self.model.hidden_states(tokens, Some(cache));
-        let mut logits = numbers(self.model.lm_head(last));
+        let logits = numbers(self.model.lm_head(last));
         let shows_routing = rows.iter().flatten().any(|row| row.routing);
         let experts = if shows_routing { heaviest(&routing) } else { Vec::new() };
         let vocab_size = self.model.config().vocab_size;
-        for (at, (row, logits)) in rows.iter_mut().zip(logits.chunks_exact_mut(vocab_size)).enumerate() {
-            let Some(sequence) = row else { continue };
+        let choose = |(at, (row, logits)): (usize, (&mut Option<Sequence>, &[f32]))| {
+            let sequence = row.as_mut()?;
             let experts = if sequence.routing { experts.iter().map(|layer| layer[at]).collect() } else { Vec::new() };
-            if advance(sequence, logits, experts, listener).is_break() {
+            Some(sequence.choose(logits, experts))
+        };
+        // A choice depends on its own row only; the listener hears of them in the order of the rows.
+        let choices = rows.par_iter_mut().zip(logits.par_chunks_exact(vocab_size)).enumerate().map(choose);
+        let choices: Vec<_> = choices.collect();
+        for (row, choice) in rows.iter_mut().zip(choices) {
+            if row.as_ref().is_some_and(|sequence| tell(sequence, choice, listener).is_break()) {
                 *row = None;
             }
         }
     }
 }
 
-/// Chooses the next token of a sequence and tells it. `Break` if the sequence has ended.
-fn advance(
-    sequence: &mut Sequence,
-    logits: &mut [f32],
-    experts: Vec<u32>,
+/// Tells the token that was chosen, if one was, and the end of the sequence if there is no next one: then `Break`.
+fn tell(
+    sequence: &Sequence,
+    choice: Option<Result<Chosen, GenerateError>>,
     listener: &mut Listener<'_>,
 ) -> ControlFlow<()> {
-    match sequence.choose(logits, experts) {
-        Err(error) => {
+    match choice {
+        None => {}
+        Some(Ok(chosen)) => listener(sequence.id, Event::Token(chosen))?,
+        Some(Err(error)) => {
             let _ends_anyway = listener(sequence.id, Event::Failed(error));
-            ControlFlow::Break(())
-        }
-        Ok(chosen) => {
-            listener(sequence.id, Event::Token(chosen))?;
-            match sequence.finish() {
-                None => ControlFlow::Continue(()),
-                Some(reason) => {
-                    let _ends_anyway = listener(sequence.id, Event::Finished(reason));
-                    ControlFlow::Break(())
-                }
-            }
+            return ControlFlow::Break(());
         }
     }
+    let Some(reason) = sequence.finish() else { return ControlFlow::Continue(()) };
+    let _ends_anyway = listener(sequence.id, Event::Finished(reason));
+    ControlFlow::Break(())
 }

@@ -1,5 +1,6 @@
 //! Penalties on tokens that were there before.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Sampling;
@@ -25,8 +26,12 @@ impl Penalties {
         }
     }
 
-    /// Changes the logits of tokens that were there before.
-    pub(super) fn apply(&self, sampling: &Sampling, logits: &mut [f32]) {
+    /// The logits, with those of tokens that were there before changed. They are copied only if there are such tokens.
+    pub(super) fn apply<'a>(&self, sampling: &Sampling, logits: &'a [f32]) -> Cow<'a, [f32]> {
+        if self.counts.is_empty() {
+            return Cow::Borrowed(logits);
+        }
+        let mut logits = logits.to_vec();
         for (id, count) in &self.counts {
             let Some(logit) = logits.get_mut(*id as usize) else { continue };
             let mut x = f64::from(*logit);
@@ -36,6 +41,7 @@ impl Penalties {
             // Keeps the logit finite when the penalty is near 0.
             *logit = if logit.is_finite() { (x as f32).clamp(f32::MIN, f32::MAX) } else { x as f32 };
         }
+        Cow::Owned(logits)
     }
 }
 
@@ -52,9 +58,19 @@ mod tests {
         let sampling = Sampling::new(fields).unwrap();
         let mut penalties = Penalties::new(&sampling, prompt);
         output.iter().for_each(|id| penalties.push(&sampling, *id));
-        let mut logits = vec![2.0, -2.0, 4.0, 1.0];
-        penalties.apply(&sampling, &mut logits);
-        logits
+        penalties.apply(&sampling, &[2.0, -2.0, 4.0, 1.0]).into_owned()
+    }
+
+    #[test]
+    fn logits_are_copied_only_for_a_penalty() {
+        let is_copied = |fields: SamplingFields| {
+            let sampling = Sampling::new(fields).unwrap();
+            let mut penalties = Penalties::new(&sampling, &[0]);
+            penalties.push(&sampling, 1);
+            matches!(penalties.apply(&sampling, &[1.0, 2.0]), Cow::Owned(_))
+        };
+        assert!(!is_copied(SamplingFields::default()));
+        assert!(is_copied(SamplingFields { presence_penalty: 0.5, ..SamplingFields::default() }));
     }
 
     #[test]

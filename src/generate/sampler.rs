@@ -32,14 +32,13 @@ impl Sampler {
         Self { sampling, sequence: sequence as u64, position: 0, penalties: Penalties::new(&sampling, prompt) }
     }
 
-    /// The next token, which becomes part of the output. Penalties change the logits. `None` if no logit is finite, or one is
-    /// not a number.
-    pub fn choose(&mut self, logits: &mut [f32]) -> Option<u32> {
-        self.penalties.apply(&self.sampling, logits);
-        let (best, largest) = argmax(logits)?;
+    /// The next token, which becomes part of the output. `None` if no logit is finite, or one is not a number.
+    pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
+        let logits = self.penalties.apply(&self.sampling, logits);
+        let (best, largest) = argmax(&logits)?;
         let id = match self.sampling.is_greedy() {
             true => best,
-            false => self.draw(&kept(logits, largest, &self.sampling)),
+            false => self.draw(&kept(&logits, largest, &self.sampling)),
         };
         self.penalties.push(&self.sampling, id);
         self.position += 1;
@@ -98,20 +97,27 @@ pub fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
 /// Tokens that may be drawn, by id, with `exp((logit − largest) / temperature)`.
 fn kept(logits: &[f32], largest: f32, sampling: &Sampling) -> Vec<(u32, f64)> {
     let weight = |logit: f32| ((f64::from(logit) - f64::from(largest)) / sampling.temperature).exp();
-    let mut tokens: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
-    if (1..tokens.len()).contains(&sampling.top_k) {
-        tokens.select_nth_unstable_by(sampling.top_k - 1, likelier);
-        tokens.truncate(sampling.top_k);
-    }
-    if sampling.top_p < 1.0 {
-        // Summed by id, so that the sum does not depend on how the tokens were selected.
+    let weighted = |(id, logit): (u32, f32)| (id, weight(logit));
+    let tokens = (0..).zip(logits.iter().copied());
+    let has_top_k = (1..logits.len()).contains(&sampling.top_k);
+    let mut weights: Vec<(u32, f64)> = if has_top_k || sampling.top_p < 1.0 {
+        let mut tokens: Vec<(u32, f32)> = tokens.collect();
+        if has_top_k {
+            tokens.select_nth_unstable_by(sampling.top_k - 1, likelier);
+            tokens.truncate(sampling.top_k);
+        }
+        // By id, so that sums do not depend on how the tokens were selected.
         tokens.sort_unstable_by_key(|(id, _)| *id);
-        let total: f64 = tokens.iter().map(|(_, logit)| weight(*logit)).sum();
-        keep_nucleus(&mut tokens, sampling.top_p * total, weight);
-    }
-    let mut weights: Vec<(u32, f64)> = tokens.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
+        if sampling.top_p < 1.0 {
+            let total: f64 = tokens.iter().map(|(_, logit)| weight(*logit)).sum();
+            keep_nucleus(&mut tokens, sampling.top_p * total, weight);
+            tokens.sort_unstable_by_key(|(id, _)| *id);
+        }
+        tokens.into_iter().map(weighted).collect()
+    } else {
+        tokens.map(weighted).collect()
+    };
     weights.retain(|(_, weight)| *weight >= sampling.min_p);
-    weights.sort_unstable_by_key(|(id, _)| *id);
     weights
 }
 
@@ -183,7 +189,7 @@ mod tests {
             for draw in 0..num_draws {
                 let mut other = Sampler::new(Sampling::new(fields).unwrap(), &[], draw);
                 let sampler = if draw % 2 == 0 { &mut first } else { &mut other };
-                counts[sampler.choose(&mut LOGITS.clone()).unwrap() as usize] += 1;
+                counts[sampler.choose(&LOGITS).unwrap() as usize] += 1;
             }
             let possible: Vec<u32> = expected.iter().filter(|(_, p)| *p > 0.0).map(|(id, _)| *id).collect();
             assert!((0..8).all(|id| counts[id as usize] == 0 || possible.contains(&id)), "{counts:?}");
@@ -265,12 +271,12 @@ mod tests {
     #[test]
     fn the_smallest_temperature_chooses_as_greedy_does_and_logits_that_are_no_numbers_are_noticed() {
         let mut cold = Sampler::new(sampling(|f| f.temperature = 1e-40), &[], 0);
-        assert!([1, 3].contains(&cold.choose(&mut LOGITS.clone()).unwrap()));
+        assert!([1, 3].contains(&cold.choose(&LOGITS).unwrap()));
         let mut greedy = Sampler::new(Sampling::greedy(), &[], 0);
-        assert_eq!(greedy.choose(&mut LOGITS.clone()), Some(1));
+        assert_eq!(greedy.choose(&LOGITS), Some(1));
         for bad in [[f32::NAN, 0.0], [0.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
-            assert_eq!(greedy.choose(&mut bad.clone()), None);
-            assert_eq!(cold.choose(&mut bad.clone()), None);
+            assert_eq!(greedy.choose(&bad), None);
+            assert_eq!(cold.choose(&bad), None);
         }
     }
 }

@@ -43,16 +43,14 @@ impl Sequence {
         self.num_prompt + self.max_output
     }
 
-    /// Chooses the next token by its logits, which are changed.
+    /// Chooses the next token by its logits.
     ///
     /// # Errors
     /// [`GenerateError::NotFinite`].
-    pub(super) fn choose(&mut self, logits: &mut [f32], experts: Vec<u32>) -> Result<Chosen, GenerateError> {
-        // Penalties change the logits, and the log-probabilities are those before.
-        let unchanged = self.logprobs.map(|num_top| (logits.to_vec(), num_top));
+    pub(super) fn choose(&mut self, logits: &[f32], experts: Vec<u32>) -> Result<Chosen, GenerateError> {
         let id = self.sampler.choose(logits).ok_or(GenerateError::NotFinite { position: self.num_output })?;
         (self.last, self.num_output) = (id, self.num_output + 1);
-        Ok(Chosen { id, logprob: unchanged.map(|(logits, num_top)| token_logprob(&logits, id, num_top)), experts })
+        Ok(Chosen { id, logprob: self.logprobs.map(|num_top| token_logprob(logits, id, num_top)), experts })
     }
 
     /// Why there is no next token, if there is none.
