@@ -89,7 +89,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         rows.iter_mut()
             .filter(|row| row.as_ref().is_some_and(|row| row.id.request == request))
             .for_each(|row| *row = None);
-        self.slots.release(self.model.config(), self.num_waiting() > 0);
+        self.slots.release(self.model.config());
     }
 
     /// Sequences that have tokens.
@@ -114,8 +114,16 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         }
         if self.num_running() > 0 {
             self.decode(listener);
-            self.slots.release(self.model.config(), self.num_waiting() > 0);
+            self.slots.release(self.model.config());
+            let num_wanted = self.num_wanted(self.prefill.as_ref());
+            self.slots.compact(self.model.config(), num_wanted);
         }
+    }
+
+    /// Sequences that run, of `prefill` and of waiting requests, as far as they run at once.
+    fn num_wanted(&self, prefill: Option<&Prefill>) -> usize {
+        let waiting: usize = self.waiting.iter().map(|(_, request)| request.num_sequences).sum();
+        (self.num_running() + prefill.map_or(0, Prefill::num_left) + waiting).min(self.settings.max_sequences)
     }
 
     fn prefill(&mut self, listener: &mut Listener<'_>) {
@@ -131,12 +139,11 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             prefill.advance(self.model, &self.device);
         }
         if prefill.is_complete() || !needs_logits {
-            while prefill.num_begun < prefill.request.num_sequences && self.num_running() < self.settings.max_sequences
-            {
+            while prefill.num_left() > 0 && self.num_running() < self.settings.max_sequences {
                 self.begin(&mut prefill, listener);
             }
         }
-        if prefill.num_begun < prefill.request.num_sequences {
+        if prefill.num_left() > 0 {
             self.prefill = Some(prefill);
         }
     }
@@ -144,6 +151,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
     /// Begins the next sequences of a computed prompt, as many as there is room for.
     fn begin(&mut self, prefill: &mut Prefill, listener: &mut Listener<'_>) {
         let BatchSettings { max_sequences, context } = self.settings;
+        let num_wanted = self.num_wanted(Some(prefill));
         let Prefill { number, request, cache, num_begun, logits, experts, logprobs } = prefill;
         let first = *num_begun;
         *num_begun = request.num_sequences.min(first + max_sequences - self.num_running());
@@ -159,13 +167,14 @@ impl<'a, M: CausalLm> Batch<'a, M> {
                 continue;
             }
             if tell(&sequence, choice, listener).is_continue() {
-                self.slots.insert(self.model.config(), sequence, cache, max_sequences);
+                self.slots.insert(self.model.config(), sequence, cache, num_wanted);
             }
         }
     }
 
     fn decode(&mut self, listener: &mut Listener<'_>) {
-        self.slots.make_room(self.model.config());
+        let num_wanted = self.num_wanted(self.prefill.as_ref());
+        self.slots.make_room(self.model.config(), num_wanted);
         let (rows, cache) = self.slots.parts();
         let ids: Vec<&[u32]> =
             rows.iter().map(|row| row.as_ref().map_or(&[][..], |row| std::slice::from_ref(&row.last))).collect();

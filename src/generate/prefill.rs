@@ -42,6 +42,11 @@ impl Prefill {
         }
     }
 
+    /// Sequences of the request that have not begun.
+    pub(super) fn num_left(&self) -> usize {
+        self.request.num_sequences - self.num_begun
+    }
+
     /// Whether the whole prompt is in the cache.
     pub(super) fn is_complete(&self) -> bool {
         self.cache.lens()[0] == self.request.prompt.len()
