@@ -20,6 +20,7 @@ use super::body::Body;
 use super::chat_body::ChatBody;
 use super::completion_body::CompletionBody;
 use super::connection::{Client, Connections};
+use super::helpers::Helpers;
 use super::served::{Limits, Served};
 use super::stream::Answer;
 use super::texts::{Shown, Texts};
@@ -51,6 +52,7 @@ struct App {
     /// Places of requests that are computed or wait.
     places: Arc<Semaphore>,
     num_places: usize,
+    helpers: Helpers,
     /// Whether only this machine is served; then a browser must not be led here under another name.
     is_local: bool,
 }
@@ -70,11 +72,17 @@ pub fn serve<M: CausalLm>(
     let num_places = served.limits.parallel + served.limits.queue;
     let is_local = listener.local_addr()?.ip().is_loopback();
     let places = Arc::new(Semaphore::new(num_places));
-    let app = Arc::new(App { served, metrics: metrics.clone(), jobs, places, num_places, is_local });
+    let (metrics_of_app, helpers) = (metrics.clone(), Helpers::default());
+    let app = Arc::new(App { served, metrics: metrics_of_app, jobs, places, num_places, helpers, is_local });
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let http = std::thread::Builder::new().name("http".to_owned());
-    let http = http.spawn(move || runtime.block_on(answer_until(app, listener, is_stopped)))?;
+    let http = http.spawn(move || {
+        let ended = runtime.block_on(answer_until(app, listener, is_stopped));
+        // A long prompt that is being tokenized does not hold up the end.
+        runtime.shutdown_background();
+        ended
+    })?;
     Worker::new(engine, &metrics).run(&inbox);
     http.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(())
@@ -163,25 +171,15 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Js
 }
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let bytes = app.json(request).await?;
-    let (place, served) = (app.place()?, app.served.clone());
-    let CompletionBody { body, requests, echo } = parsed(move || CompletionBody::parse(&bytes, &served)).await?;
+    let (place, parsed) = app.parsed(request, CompletionBody::parse).await?;
+    let CompletionBody { body, requests, echo } = parsed;
     app.answer(Endpoint::Completion, body, requests, echo, place).await
 }
 
 async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let bytes = app.json(request).await?;
-    let (place, served) = (app.place()?, app.served.clone());
-    let ChatBody { body, requests } = parsed(move || ChatBody::parse(&bytes, &served)).await?;
+    let (place, parsed) = app.parsed(request, ChatBody::parse).await?;
+    let ChatBody { body, requests } = parsed;
     app.answer(Endpoint::Chat, body, requests, false, place).await
-}
-
-/// Reads and tokenizes on another thread, so that streams go on meanwhile.
-async fn parsed<T: Send + 'static>(
-    parse: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let failed = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read");
-    tokio::task::spawn_blocking(parse).await.map_err(failed)?
 }
 
 impl App {
@@ -232,9 +230,18 @@ impl App {
         })
     }
 
-    /// A place in the queue, before a request is read: tokenizing is work, too.
-    fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))
+    /// Takes a place in the queue and parses a request. Tokenizing is work, too: it keeps the place until it is done, even
+    /// if the client hangs up meanwhile.
+    async fn parsed<T: Send + 'static>(
+        &self,
+        request: Request,
+        parse: fn(&[u8], &Served) -> Result<T, ApiError>,
+    ) -> Result<(OwnedSemaphorePermit, T), ApiError> {
+        let bytes = self.json(request).await?;
+        let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))?;
+        let served = self.served.clone();
+        let (place, parsed) = self.helpers.run(move || (place, parse(&bytes, &served))).await?;
+        Ok((place, parsed?))
     }
 
     /// Hands the texts of a request to the computing thread, and answers as they come.

@@ -11,6 +11,7 @@ mod chat_body;
 mod completion_body;
 mod connection;
 mod fields;
+mod helpers;
 mod http;
 mod job;
 mod logprobs;
