@@ -380,6 +380,26 @@ fn echo_with_log_probabilities_scores_a_text_as_lm_eval_asks() {
 }
 
 #[test]
+fn log_probabilities_of_a_stream_are_those_of_the_whole_answer() {
+    let server = Server::start(&[]);
+    let prompt: Vec<usize> = (6..46).collect();
+    let body = with(greedy(prompt, 24), json!({"logprobs": 2, "echo": true, "n": 2}));
+    let whole = server.complete(body.clone());
+    let chunks = server.stream("/v1/completions", &with(body, json!({"stream": true})));
+    for (index, choice) in whole["choices"].as_array().unwrap().iter().enumerate() {
+        let of_choice = || chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|choice| choice["index"] == index);
+        let text: String = of_choice().map(|choice| choice["text"].as_str().unwrap()).collect();
+        assert_eq!(choice["text"], text);
+        for key in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            let parts = of_choice().flat_map(|choice| choice["logprobs"][key].as_array().unwrap().clone());
+            let parts: Vec<Value> = parts.collect();
+            assert_eq!(parts.len(), 64, "{key}");
+            assert_eq!(choice["logprobs"][key], json!(parts), "{key}");
+        }
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_in_the_form_of_openai() {
     let server = Server::start(&["--max-body", "10KB", "--ctx-size", "64"]);
     let json_type = [("Content-Type", "application/json")];

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::ApiError;
 use super::body::{Body, MAX_TOP_LOGPROBS};
+use super::echo::Echo;
 use super::fields::Fields;
 use super::served::Served;
 use crate::generate::{Request, prompt_ids};
@@ -18,8 +19,8 @@ pub(super) struct CompletionBody {
     pub(super) body: Body,
     /// A request for each prompt.
     pub(super) requests: Vec<Request>,
-    /// Whether the texts begin with their prompts.
-    pub(super) echo: bool,
+    /// Of each prompt, if the texts begin with it.
+    pub(super) echoes: Vec<Echo>,
 }
 
 impl CompletionBody {
@@ -37,7 +38,11 @@ impl CompletionBody {
         let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "found no prompt, expected one"))?;
         let prompts = prompts(&served.tokenizer, prompt)?;
         fields.finish()?;
-        Ok(Self { requests: body.requests(prompts, served)?, body, echo })
+        let requests = body.requests(prompts, served)?;
+        let echo_of = |request: &Request| Echo::new(&served.tokenizer, &request.prompt);
+        let echoes = if echo { requests.iter().map(echo_of).collect() } else { Ok(Vec::new()) };
+        let echoes = echoes.map_err(|error| ApiError::field("prompt", error))?;
+        Ok(Self { body, requests, echoes })
     }
 }
 

@@ -20,10 +20,11 @@ use super::body::Body;
 use super::chat_body::ChatBody;
 use super::completion_body::CompletionBody;
 use super::connection::{Client, Connections};
+use super::echo::Echo;
 use super::helpers::Helpers;
 use super::served::{Limits, Served};
 use super::stream::Answer;
-use super::texts::{Shown, Texts};
+use super::texts::Texts;
 use super::{ApiError, Job, Metrics, Worker};
 use crate::error::quoted;
 use crate::generate::{Engine, Request as TextRequest};
@@ -172,14 +173,14 @@ async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Js
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (place, parsed) = app.parsed(request, CompletionBody::parse).await?;
-    let CompletionBody { body, requests, echo } = parsed;
-    app.answer(Endpoint::Completion, body, requests, echo, place).await
+    let CompletionBody { body, requests, echoes } = parsed;
+    app.answer(Endpoint::Completion, body, requests, echoes, place).await
 }
 
 async fn chat_completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let (place, parsed) = app.parsed(request, ChatBody::parse).await?;
     let ChatBody { body, requests } = parsed;
-    app.answer(Endpoint::Chat, body, requests, false, place).await
+    app.answer(Endpoint::Chat, body, requests, Vec::new(), place).await
 }
 
 impl App {
@@ -250,19 +251,17 @@ impl App {
         endpoint: Endpoint,
         body: Body,
         requests: Vec<TextRequest>,
-        echo: bool,
+        echoes: Vec<Echo>,
         place: OwnedSemaphorePermit,
     ) -> Result<Response, ApiError> {
         let (reply, updates) = tokio::sync::mpsc::unbounded_channel();
-        let prompts = requests.iter().map(|request| request.prompt.clone()).collect();
-        let shown = Shown { echo, logprobs: body.request.logprobs.is_some(), routing: body.request.routing };
+        let texts = Texts::new(&requests, echoes);
         self.jobs
             .send(Job { requests, stop: body.stop, reply })
             .map_err(|_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))?;
-        let header = AnswerHeader::new(endpoint, self.served.name.clone());
-        let texts = Texts::new(prompts, body.request.num_sequences, shown);
-        let served = self.served.clone();
-        let answer = Answer { header, served, texts, updates, include_usage: body.include_usage, _place: place };
+        let (served, helpers, include_usage) = (self.served.clone(), self.helpers.clone(), body.include_usage);
+        let header = AnswerHeader::new(endpoint, served.name.clone());
+        let answer = Answer { header, served, helpers, texts, updates, include_usage, _place: place };
         if body.stream { Ok(answer.stream()) } else { answer.whole().await }
     }
 }

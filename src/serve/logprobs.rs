@@ -8,14 +8,13 @@ use crate::tokenizer::Tokenizer;
 /// Stands for the log-probability of an impossible token, as JSON has no infinity.
 const IMPOSSIBLE: f64 = -9999.0;
 
-/// A token as text, with the space that it begins with; a special one as the vocabulary spells it, and a part of a character as
-/// OpenAI writes it: `bytes:\xf0\x9f`.
-pub fn token_name(tokenizer: &Tokenizer, id: u32) -> String {
-    let bytes = token_bytes(tokenizer, id);
-    String::from_utf8(bytes).unwrap_or_else(|error| {
-        let bytes = error.into_bytes();
-        bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}"))
-    })
+/// A token of these bytes as text, with the space that it begins with; a special one as the vocabulary spells it, and a
+/// part of a character as OpenAI writes it: `bytes:\xf0\x9f`.
+fn token_name(bytes: &[u8]) -> String {
+    match str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}")),
+    }
 }
 
 /// The bytes of the text of a token.
@@ -54,14 +53,14 @@ pub fn completion_logprobs(tokenizer: &Tokenizer, prompt: &[TokenText], tokens: 
     let prompt = prompt.iter().map(|token| (&token.token, token.offset));
     for (token, place) in prompt.chain(tokens.iter().map(|token| (&token.token, offset + token.offset))) {
         let logprob = &token.logprob;
-        names.push(token_name(tokenizer, token.id));
+        names.push(token_name(&token_bytes(tokenizer, token.id)));
         offsets.push(place);
         logprobs.push(logprob.as_ref().map(|logprob| finite(logprob.logprob)));
         tops.push(logprob.as_ref().map(|logprob| {
             let mut top = Map::new();
             for (id, logprob) in &logprob.top {
                 // Of tokens with one name, the likelier one.
-                top.entry(token_name(tokenizer, *id)).or_insert(json!(finite(*logprob)));
+                top.entry(token_name(&token_bytes(tokenizer, *id))).or_insert(json!(finite(*logprob)));
             }
             top
         }));
@@ -71,7 +70,10 @@ pub fn completion_logprobs(tokenizer: &Tokenizer, prompt: &[TokenText], tokens: 
 
 /// `logprobs` of a choice of `/v1/chat/completions`.
 pub fn chat_logprobs(tokenizer: &Tokenizer, tokens: &[TokenText]) -> Value {
-    let entry = |id: u32, logprob: f64| json!({"token": token_name(tokenizer, id), "logprob": finite(logprob), "bytes": token_bytes(tokenizer, id)});
+    let entry = |id: u32, logprob: f64| {
+        let bytes = token_bytes(tokenizer, id);
+        json!({"token": token_name(&bytes), "logprob": finite(logprob), "bytes": bytes})
+    };
     let content = tokens.iter().filter_map(|token| {
         let logprob = token.token.logprob.as_ref()?;
         let mut content = entry(token.token.id, logprob.logprob);
@@ -96,12 +98,11 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
         let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
         let ids = tokenizer.encode("\u{4f60}a").unwrap();
-        let of = |id: &u32| (token_name(&tokenizer, *id), token_bytes(&tokenizer, *id));
-        let tokens: Vec<(String, Vec<u8>)> = ids.iter().map(of).collect();
-        assert_eq!(tokens[0], ("bytes:\\xe4".to_owned(), vec![0xe4]));
-        assert_eq!(tokens[1], ("bytes:\\xbd".to_owned(), vec![0xbd]));
-        let bytes: Vec<u8> = tokens.into_iter().flat_map(|(_, bytes)| bytes).collect();
-        assert_eq!(bytes, "\u{4f60}a".as_bytes());
+        let bytes: Vec<Vec<u8>> = ids.iter().map(|id| token_bytes(&tokenizer, *id)).collect();
+        let names: Vec<String> = bytes.iter().map(|bytes| token_name(bytes)).collect();
+        assert_eq!((&bytes[0], names[0].as_str()), (&vec![0xe4], "bytes:\\xe4"));
+        assert_eq!((&bytes[1], names[1].as_str()), (&vec![0xbd], "bytes:\\xbd"));
+        assert_eq!(bytes.concat(), "\u{4f60}a".as_bytes());
     }
 
     #[test]

@@ -4,16 +4,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, channel};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{AnswerHeader, ChoiceNews, Endpoint};
+use super::helpers::Helpers;
 use super::served::Served;
 use super::texts::Texts;
 use super::{ApiError, Update};
@@ -22,12 +21,16 @@ use super::{ApiError, Update};
 const WAITING_EVENTS: usize = 64;
 /// Longest time without an event, or a comment in its place, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Tokens whose log-probabilities are made JSON on the thread of HTTP; those of more take longer than a helper takes to
+/// begin.
+const FEW_LOGPROBS: usize = 16;
 
 /// An answer that is being computed. It holds one of the places of the server.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) header: AnswerHeader,
     pub(super) served: Arc<Served>,
+    pub(super) helpers: Helpers,
     pub(super) texts: Texts,
     pub(super) updates: UnboundedReceiver<Update>,
     pub(super) include_usage: bool,
@@ -46,8 +49,13 @@ impl Answer {
             (choice.logprobs, choice.routing, choice.offset) = (news.logprobs, news.routing, news.offset);
             choice.extend(news);
         }
-        let choices = whole.iter().map(|news| self.header.choice(&self.served.tokenizer, news, false)).collect();
-        Ok(Json(self.header.whole(choices, self.texts.usage())).into_response())
+        let (num_logprobs, usage) = (whole.iter().map(ChoiceNews::num_logprobs).sum(), self.texts.usage());
+        let to_json = move |header: &AnswerHeader, served: &Served| {
+            let choices = whole.iter().map(|news| header.choice(&served.tokenizer, news, false)).collect();
+            header.whole(choices, usage).to_string()
+        };
+        let json = self.json(num_logprobs, to_json).await?;
+        Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
     }
 
     /// Answers with a stream of parts.
@@ -64,35 +72,55 @@ impl Answer {
 
     /// Sends the parts, and `[DONE]`. `None` if the client does not listen any more.
     async fn send_all(mut self, events: &Sender<Result<Event, Infallible>>) -> Option<()> {
-        let send = async |value: Value| events.send(Ok(Event::default().data(value.to_string()))).await.ok();
+        let send = async |json: String| events.send(Ok(Event::default().data(json))).await.ok();
         if self.header.endpoint == Endpoint::Chat {
             for index in 0..self.texts.len() {
-                send(self.header.role_chunk(index)).await?;
+                send(self.header.role_chunk(index).to_string()).await?;
             }
         }
         loop {
             // A client that hangs up is noticed while there are no news, too.
             let next = {
                 let closed = std::pin::pin!(events.closed());
-                let news = std::pin::pin!(self.next());
-                first_of(news, closed).await?
+                let chunk = std::pin::pin!(self.next_chunk());
+                first_of(chunk, closed).await?
             };
             match next {
-                Ok(Some(news)) => {
-                    let choice = self.header.choice(&self.served.tokenizer, &news, true);
-                    send(self.header.chunk(vec![choice])).await?;
-                }
+                Ok(Some(chunk)) => send(chunk).await?,
                 Ok(None) => break,
                 Err(error) => {
-                    send(error.to_json()).await?;
+                    send(error.to_json().to_string()).await?;
                     break;
                 }
             }
         }
         if self.include_usage {
-            send(self.header.usage_chunk(self.texts.usage())).await?;
+            send(self.header.usage_chunk(self.texts.usage()).to_string()).await?;
         }
-        events.send(Ok(Event::default().data("[DONE]"))).await.ok()
+        send("[DONE]".to_owned()).await
+    }
+
+    /// The next part of a stream, as JSON; `None` if all texts have ended.
+    async fn next_chunk(&mut self) -> Result<Option<String>, ApiError> {
+        let Some(news) = self.next().await? else { return Ok(None) };
+        let num_logprobs = news.num_logprobs();
+        let to_json = move |header: &AnswerHeader, served: &Served| {
+            header.chunk(vec![header.choice(&served.tokenizer, &news, true)]).to_string()
+        };
+        self.json(num_logprobs, to_json).await.map(Some)
+    }
+
+    /// JSON with the log-probabilities of so many tokens, made by a helper if they are not few.
+    async fn json(
+        &self,
+        num_logprobs: usize,
+        to_json: impl FnOnce(&AnswerHeader, &Served) -> String + Send + 'static,
+    ) -> Result<String, ApiError> {
+        if num_logprobs <= FEW_LOGPROBS {
+            return Ok(to_json(&self.header, &self.served));
+        }
+        let (header, served) = (self.header.clone(), self.served.clone());
+        self.helpers.run(move || to_json(&header, &served)).await
     }
 
     /// The next part of a text; `None` if all have ended.
@@ -101,7 +129,7 @@ impl Answer {
             let Some(update) = self.updates.recv().await else {
                 return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
             };
-            if let Some(news) = self.texts.take(&self.served.tokenizer, update)? {
+            if let Some(news) = self.texts.take(update)? {
                 return Ok(Some(news));
             }
         }

@@ -1,24 +1,20 @@
 //! The texts of an answer, as news of them come.
 
 use super::answer::{ChoiceNews, Usage};
+use super::echo::Echo;
 use super::{ApiError, Update};
-use crate::generate::{Chosen, Detokenizer, PromptLogprobs, TokenText};
-use crate::tokenizer::{Tokenizer, TokenizerError};
-
-/// The parts of an answer beside its texts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Shown {
-    pub(super) echo: bool,
-    pub(super) logprobs: bool,
-    pub(super) routing: bool,
-}
+use crate::generate::{PromptLogprobs, Request};
 
 /// The texts of an answer.
 #[derive(Debug)]
 pub(super) struct Texts {
-    prompts: Vec<Vec<u32>>,
+    /// Of each prompt, if the texts begin with it.
+    echoes: Vec<Echo>,
     texts: Vec<Text>,
-    shown: Shown,
+    /// Texts of each prompt.
+    num_sequences: usize,
+    logprobs: bool,
+    routing: bool,
     num_left: usize,
     usage: Usage,
 }
@@ -27,16 +23,27 @@ pub(super) struct Texts {
 struct Text {
     has_begun: bool,
     /// Of the prompt before it.
-    num_prompt_chars: usize,
     prompt_logprobs: PromptLogprobs,
 }
 
 impl Texts {
-    /// `n` texts of each prompt.
-    pub(super) fn new(prompts: Vec<Vec<u32>>, n: usize, shown: Shown) -> Self {
-        let num_left = prompts.len() * n;
-        let usage = Usage { prompt_tokens: prompts.iter().map(Vec::len).sum(), completion_tokens: 0 };
-        Self { prompts, texts: vec![Text::default(); num_left], shown, num_left, usage }
+    /// The texts of requests that differ in their prompts.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub(super) fn new(requests: &[Request], echoes: Vec<Echo>) -> Self {
+        let Request { num_sequences, logprobs, routing, .. } = requests[0];
+        let num_left = requests.len() * num_sequences;
+        let prompt_tokens = requests.iter().map(|request| request.prompt.len()).sum();
+        Self {
+            echoes,
+            texts: vec![Text::default(); num_left],
+            num_sequences,
+            logprobs: logprobs.is_some(),
+            routing,
+            num_left,
+            usage: Usage { prompt_tokens, completion_tokens: 0 },
+        }
     }
 
     /// Number of texts.
@@ -54,9 +61,8 @@ impl Texts {
     }
 
     /// The next part of a text; `None` if there is nothing to show yet.
-    pub(super) fn take(&mut self, tokenizer: &Tokenizer, update: Update) -> Result<Option<ChoiceNews>, ApiError> {
-        let mut news =
-            ChoiceNews { logprobs: self.shown.logprobs, routing: self.shown.routing, ..ChoiceNews::default() };
+    pub(super) fn take(&mut self, update: Update) -> Result<Option<ChoiceNews>, ApiError> {
+        let mut news = ChoiceNews { logprobs: self.logprobs, routing: self.routing, ..ChoiceNews::default() };
         match update {
             Update::Failed(error) => return Err(error.into()),
             Update::Prompt(index, logprobs) => {
@@ -72,44 +78,24 @@ impl Texts {
                 self.usage.completion_tokens += num_tokens;
             }
         }
-        self.echo(tokenizer, &mut news)?;
-        news.offset = self.texts[news.index].num_prompt_chars;
+        self.echo(&mut news);
         let is_empty = news.text.is_empty() && news.tokens.is_empty() && news.finish.is_none();
         Ok((!is_empty).then_some(news))
     }
 
     /// Puts the prompt before the first part of a text.
-    fn echo(&mut self, tokenizer: &Tokenizer, news: &mut ChoiceNews) -> Result<(), ApiError> {
-        let prompt = &self.prompts[news.index * self.prompts.len() / self.texts.len()];
+    fn echo(&mut self, news: &mut ChoiceNews) {
+        let Some(echo) = self.echoes.get(news.index / self.num_sequences) else { return };
+        news.offset = echo.num_chars;
         let text = &mut self.texts[news.index];
-        if self.shown.echo && !text.has_begun {
-            let logprobs = std::mem::take(&mut text.prompt_logprobs);
-            let tokens = echoed(tokenizer, prompt, &logprobs).map_err(|error| ApiError::field("prompt", error))?;
-            let echo: String = tokens.iter().map(|token| token.text.as_str()).collect();
-            text.num_prompt_chars = echo.chars().count();
-            news.text.insert_str(0, &echo);
-            news.prompt = if self.shown.logprobs { tokens } else { Vec::new() };
+        if std::mem::replace(&mut text.has_begun, true) {
+            return;
         }
-        text.has_begun = true;
-        Ok(())
+        news.text.insert_str(0, &echo.text);
+        if self.logprobs {
+            news.prompt = echo.tokens(&std::mem::take(&mut text.prompt_logprobs));
+        }
     }
-}
-
-/// The tokens of a prompt, each with the text that it adds.
-fn echoed(tokenizer: &Tokenizer, prompt: &[u32], logprobs: &PromptLogprobs) -> Result<Vec<TokenText>, TokenizerError> {
-    let (mut detokenizer, mut offset) = (Detokenizer::default(), 0);
-    let token = |(position, id): (usize, &u32)| {
-        let logprob = logprobs.get(position).cloned().flatten();
-        let token = Chosen { id: *id, logprob, experts: Vec::new() };
-        let token = TokenText { text: detokenizer.push(tokenizer, *id)?, offset, token };
-        offset += token.text.chars().count();
-        Ok(token)
-    };
-    let mut tokens = prompt.iter().enumerate().map(token).collect::<Result<Vec<_>, TokenizerError>>()?;
-    if let Some(last) = tokens.last_mut() {
-        last.text += &detokenizer.finish(tokenizer)?;
-    }
-    Ok(tokens)
 }
 
 impl ChoiceNews {
@@ -119,5 +105,10 @@ impl ChoiceNews {
         self.tokens.extend(next.tokens);
         self.prompt.extend(next.prompt);
         self.finish = self.finish.or(next.finish);
+    }
+
+    /// Tokens whose log-probabilities are in it.
+    pub(super) fn num_logprobs(&self) -> usize {
+        if self.logprobs { self.prompt.len() + self.tokens.len() } else { 0 }
     }
 }
