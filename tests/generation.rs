@@ -7,11 +7,12 @@ use std::path::Path;
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig};
 use deepwide::formats::HfDirectory;
 use deepwide::generate::{
-    Batch, BatchSettings, Engine, Event, FinishReason, GenerateError, Output, Progress, Request, Sampling,
+    Batch, BatchSettings, Chosen, Engine, Event, FinishReason, GenerateError, Output, Progress, Request, Sampling,
     SamplingFields, SequenceId, token_logprob,
 };
 use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::tokenizer::Tokenizer;
+use deepwide::trace::executed_flops;
 use deepwide::weights::WeightSource;
 
 use crate::models::{load, tokens};
@@ -217,7 +218,7 @@ fn log_probabilities_are_those_of_a_whole_pass_and_routing_is_that_of_its_last_p
     while !batch.is_idle() {
         batch.step(&mut |_, event| {
             match event {
-                Event::Prompt(logprobs) => of_prompt.push(logprobs),
+                Event::Prompt(prompt) => of_prompt.extend(prompt.logprobs),
                 Event::Token(token) => chosen.push(token),
                 Event::Finished(_) => {}
                 Event::Failed(error) => panic!("{error}"),
@@ -250,6 +251,113 @@ fn log_probabilities_are_those_of_a_whole_pass_and_routing_is_that_of_its_last_p
         .collect();
     assert_eq!(chosen[0].experts, experts);
     assert!(chosen.iter().all(|token| token.experts.len() == experts.len()));
+}
+
+/// Decoders with room for prompts of several chunks: a dense one, one of a window, and a mixture of one.
+fn long_decoders() -> [AnyDecoder; 3] {
+    let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
+    let families = [
+        (ModelType::Llama, None, None),
+        (ModelType::Mistral, Some(40), None),
+        (ModelType::Mixtral, Some(600), Some(moe)),
+    ];
+    families.map(|(model_type, sliding_window, moe)| {
+        let config = DecoderConfig::pico().with(|fields| {
+            (fields.model_type, fields.sliding_window, fields.moe) = (model_type, sliding_window, moe);
+            (fields.num_hidden_layers, fields.max_position_embeddings) = (2, 2048);
+        });
+        load(&pico::random_weights(&config.expect("a decoder"), 5), &pico::device())
+    })
+}
+
+/// What a sequence begins with and consists of.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    num_cached: usize,
+    tokens: Vec<Chosen>,
+}
+
+/// Continues the requests in a batch, all at once.
+fn told<M: CausalLm>(batch: &mut Batch<'_, M>, requests: &[Request]) -> Vec<Told> {
+    let mut told: BTreeMap<SequenceId, Told> = BTreeMap::new();
+    requests.iter().for_each(|request| assert!(batch.submit(request.clone()).is_ok()));
+    while !batch.is_idle() {
+        batch.step(&mut |id, event| {
+            let told = told.entry(id).or_default();
+            match event {
+                Event::Prompt(prompt) => told.num_cached = prompt.num_cached,
+                Event::Token(chosen) => told.tokens.push(chosen),
+                Event::Finished(_) => {}
+                Event::Failed(error) => panic!("{error}"),
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    told.into_values().collect()
+}
+
+/// Turns of a chat: each begins with most of the one before it.
+fn turns(vocab_size: usize) -> [Request; 3] {
+    let ids = move |salt: u32, len: u32| (0..len).map(move |i| (i * i + salt) % vocab_size as u32);
+    let first: Vec<u32> = ids(1, 700).collect();
+    let second: Vec<u32> = first.iter().copied().chain(ids(2, 400)).collect();
+    let third: Vec<u32> = second[..1060].iter().copied().chain(ids(3, 200)).collect();
+    let turn = |prompt: Vec<u32>, seed| Request {
+        sampling: sampling(seed),
+        num_sequences: 2,
+        logprobs: Some(2),
+        routing: true,
+        ..request(&prompt, 6)
+    };
+    [turn(first, 1), turn(second, 2), turn(third, 3)]
+}
+
+#[test]
+fn turns_have_the_bits_that_they_have_without_the_prompt_cache() {
+    for model in long_decoders() {
+        let settings = BatchSettings { max_sequences: 4, context: 2048 };
+        let batch = || Batch::new(&model, settings, &pico::device());
+        let turns = turns(model.config().vocab_size);
+        let alone = turns.each_ref().map(|turn| told(&mut batch(), std::slice::from_ref(turn)));
+        let mut chat = batch().with_prompt_cache(2048);
+        for ((turn, alone), num_cached) in turns.iter().zip(&alone).zip([0, 512, 1024]) {
+            let found = told(&mut chat, std::slice::from_ref(turn));
+            assert!(found.iter().all(|told| told.num_cached == num_cached), "{num_cached}");
+            let tokens = |told: &[Told]| told.iter().map(|told| told.tokens.clone()).collect::<Vec<_>>();
+            assert_eq!(tokens(&found), tokens(alone));
+        }
+        // Turns of other chats come between, all at once.
+        let found = told(&mut batch().with_prompt_cache(2048), &turns);
+        let alone = alone.iter().flatten();
+        assert!(found.iter().zip(alone).all(|(found, alone)| found.tokens == alone.tokens));
+        assert_eq!(found.iter().map(|told| told.num_cached).collect::<Vec<_>>(), [0, 0, 512, 512, 1024, 1024]);
+    }
+}
+
+#[test]
+fn cached_tokens_of_a_prompt_are_not_computed() {
+    let [model, ..] = long_decoders();
+    let settings = BatchSettings { max_sequences: 4, context: 2048 };
+    let [first, second, _] = turns(model.config().vocab_size);
+    let mut batch = Batch::new(&model, settings, &pico::device()).with_prompt_cache(2048);
+    let mut flops = |request: &Request| {
+        let (told, flops) = executed_flops(|| told(&mut batch, std::slice::from_ref(request)));
+        (told[0].num_cached, flops)
+    };
+    flops(&first);
+    let asked_not = Request { cache_prompt: false, ..second.clone() };
+    let (num_cached, whole) = flops(&asked_not);
+    assert_eq!(num_cached, 0);
+    let (num_cached, rest) = flops(&second);
+    assert_eq!(num_cached, 512);
+    assert!((0.5..0.8).contains(&(rest as f64 / whole as f64)), "{rest} of {whole}");
+    // Log-probabilities of a prompt need all of it.
+    let scored = Request { prompt_logprobs: true, ..second.clone() };
+    assert_eq!(flops(&scored).0, 0);
+    // Nothing is kept of more positions than there may be.
+    let mut small = Batch::new(&model, settings, &pico::device()).with_prompt_cache(699);
+    let found = [&first, &second].map(|request| told(&mut small, std::slice::from_ref(request))[0].num_cached);
+    assert_eq!(found, [0, 0]);
 }
 
 /// Words for every id of a vocabulary; the first ones are known.

@@ -23,22 +23,28 @@ const TEMPLATE: &str = "{% for m in messages %}{{ m.role }} {{ m.content }} {% e
 fn mixture() -> &'static Path {
     static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let moe = MoeConfig { num_local_experts: 4, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 };
-    &MODEL.get_or_init(|| saved(ModelType::Mixtral, Some(moe))).1
+    &MODEL.get_or_init(|| saved(ModelType::Mixtral, Some(moe), 512)).1
 }
 
 /// The same without experts.
 fn dense() -> &'static Path {
     static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &MODEL.get_or_init(|| saved(ModelType::Llama, None)).1
+    &MODEL.get_or_init(|| saved(ModelType::Llama, None, 512)).1
 }
 
-fn saved(model_type: ModelType, moe: Option<MoeConfig>) -> (tempfile::TempDir, PathBuf) {
+/// A dense model with room for prompts of several chunks.
+fn long() -> &'static Path {
+    static MODEL: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    &MODEL.get_or_init(|| saved(ModelType::Llama, None, 2048)).1
+}
+
+fn saved(model_type: ModelType, moe: Option<MoeConfig>, num_positions: usize) -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("tiny");
     let config = DecoderConfig::pico()
         .with(|fields| {
             (fields.model_type, fields.moe) = (model_type, moe);
-            (fields.num_hidden_layers, fields.vocab_size, fields.max_position_embeddings) = (2, 64, 512);
+            (fields.num_hidden_layers, fields.vocab_size, fields.max_position_embeddings) = (2, 64, num_positions);
         })
         .unwrap();
     write_hf_directory(&MemoryWeights::untrained(config, 0.2, 11), None, Some(Dtype::Float32), &path).unwrap();
@@ -57,9 +63,13 @@ struct Server {
 
 impl Server {
     fn start(options: &[&str]) -> Self {
+        Self::of(mixture(), options)
+    }
+
+    fn of(model: &Path, options: &[&str]) -> Self {
         let mut child = deepwide_for_signals()
             .arg("serve")
-            .arg(mixture())
+            .arg(model)
             .args(["--port", "0"])
             .args(options)
             .stdin(Stdio::null())
@@ -176,7 +186,9 @@ fn a_completion_has_the_form_of_openai_and_the_text_of_generate() {
     assert_eq!(answer["object"], "text_completion");
     assert_eq!(answer["model"], "tiny");
     assert!(answer["id"].as_str().unwrap().starts_with("cmpl-") && answer["created"].is_u64());
-    assert_eq!(answer["usage"], json!({"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}));
+    let usage = json!({"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11,
+                       "prompt_tokens_details": {"cached_tokens": 0}});
+    assert_eq!(answer["usage"], usage);
     let choice = &answer["choices"][0];
     assert_eq!(
         (&choice["index"], &choice["finish_reason"], &choice["logprobs"]),
@@ -377,6 +389,27 @@ fn echo_with_log_probabilities_scores_a_text_as_lm_eval_asks() {
     let answer = server.complete(json!({"prompt": [7, 8, 9], "max_tokens": 0, "logprobs": 0, "echo": true}));
     assert_eq!(answer["choices"][0]["text"], "w1 w2 w3");
     assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_prompt_that_begins_as_an_earlier_one_is_computed_from_there() {
+    let server = Server::of(long(), &[]);
+    let prompt = |salt: usize, len: usize| (0..len).map(|i| 6 + (i * i + salt) % 58).collect::<Vec<_>>();
+    let (first, second) = (prompt(0, 600), [prompt(0, 600), prompt(7, 80)].concat());
+    let cached = |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert_eq!(cached(&server.complete(greedy(first.clone(), 4))), 0);
+    let body = with(greedy(second.clone(), 12), json!({"temperature": 1, "seed": 5, "logprobs": 2, "n": 2}));
+    let whole = server.complete(with(body.clone(), json!({"cache_prompt": false})));
+    let reused = server.complete(body.clone());
+    assert_eq!((cached(&whole), cached(&reused)), (0, 512));
+    assert_eq!(whole["choices"], reused["choices"]);
+    assert_eq!(server.counter("deepwide_prompt_tokens_cached_total "), 512);
+    // Each prompt of a body counts once, and the stream has the same numbers.
+    let both =
+        with(body, json!({"prompt": [first, second], "stream": true, "stream_options": {"include_usage": true}}));
+    assert_eq!(cached(server.stream("/v1/completions", &both).last().unwrap()), 1024);
+    let (status, error) = server.post("/v1/completions", &with(greedy("w1", 1), json!({"cache_prompt": 1})));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("cache_prompt")));
 }
 
 #[test]

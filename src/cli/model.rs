@@ -14,7 +14,7 @@ use super::values::size;
 use super::weights::WeightsArgs;
 use super::{console, interrupt};
 use crate::config::DecoderConfig;
-use crate::device::device;
+use crate::device::{device, is_cpu};
 use crate::error::FileError;
 use crate::formats::{Checkpoint, CheckpointError};
 use crate::generate::TextModel;
@@ -82,6 +82,8 @@ pub(super) struct Loaded {
     pub(super) template: Option<ChatTemplate>,
     /// The last component of its path or id, and how it was grown.
     pub(super) name: String,
+    /// Positions of prompts that memory has room for beside those of running texts.
+    pub(super) max_cached_positions: usize,
 }
 
 impl ModelArgs {
@@ -111,12 +113,16 @@ impl ModelArgs {
         let template = self.template(opened.checkpoint())?;
         let precision = self.weights.precision().unwrap_or(Precision::Blocks(None));
         let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
-        fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        let left_bytes = fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        // The memory of a GPU is not known here.
+        let most = if is_cpu(&self.weights.device) { num_sequences * context } else { context };
+        let max_cached_positions = cached_positions(config, left_bytes, most);
         let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
         let model = self.with_experts(model)?;
         let name = opened.full_name(&growth);
         let name = Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into());
-        Ok(Loaded { text_model: TextModel::new(model, tokenizer, context, device), template, name })
+        let text_model = TextModel::new(model, tokenizer, context, device);
+        Ok(Loaded { text_model, template, name, max_cached_positions })
     }
 
     fn context(&self, config: &DecoderConfig) -> Result<usize, Failure> {
@@ -163,11 +169,18 @@ impl ModelArgs {
     }
 }
 
-/// Checks that weights and cache fit the memory of this machine.
-fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tokens: usize) -> Result<(), Failure> {
+/// Checks that weights and cache fit the memory of this machine, and returns what they leave of it, where it is known.
+fn fits(
+    config: &DecoderConfig,
+    weight_bytes: u64,
+    num_sequences: usize,
+    num_tokens: usize,
+) -> Result<Option<u128>, Failure> {
+    let Some(memory) = total_memory_bytes() else { return Ok(None) };
     let cache_bytes = kv_cache_bytes_per_token(config, 4) * num_sequences as u128 * num_tokens as u128;
-    match total_memory_bytes() {
-        Some(memory) if cache_bytes + u128::from(weight_bytes) > u128::from(memory) => {
+    match u128::from(memory).checked_sub(cache_bytes + u128::from(weight_bytes)) {
+        Some(left) => Ok(Some(left)),
+        None => {
             let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
             Err(Failure::too_large(format_args!(
                 "{num_sequences} texts of {num_tokens} tokens need {:.1} GiB and the weights {:.1} GiB, expected at most the \
@@ -177,8 +190,13 @@ fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tok
                 gib(memory.into()),
             )))
         }
-        _ => Ok(()),
     }
+}
+
+/// Positions whose keys and values fit half of the memory that is left, at most `most`.
+fn cached_positions(config: &DecoderConfig, left_bytes: Option<u128>, most: usize) -> usize {
+    let positions = left_bytes.map(|left| left / 2 / kv_cache_bytes_per_token(config, 4));
+    positions.and_then(|positions| usize::try_from(positions).ok()).map_or(most, |positions| positions.min(most))
 }
 
 impl Loaded {

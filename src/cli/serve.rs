@@ -113,7 +113,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     args.model.threads.run(|| {
         let loaded = args.model.load(args.parallel, usize::MAX / 2)?;
         let served = Arc::new(served(args, api_key, &loaded));
-        let engine = loaded.text_model.engine(args.parallel);
+        let engine = loaded.text_model.engine(args.parallel).with_prompt_cache(loaded.max_cached_positions);
         interrupt::catch();
         let bound = listener.local_addr().map_err(Failure::runtime)?;
         console::tell(format_args!("listening on http://{bound}"));

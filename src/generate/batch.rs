@@ -7,9 +7,10 @@ use burn::tensor::Device;
 use rayon::prelude::*;
 
 use super::prefill::{Prefill, heaviest, numbers};
+use super::prompt_cache::PromptCache;
 use super::sequence::Sequence;
 use super::slots::Slots;
-use super::{Chosen, Event, GenerateError, Request, SequenceId};
+use super::{Chosen, ComputedPrompt, Event, GenerateError, Request, SequenceId};
 use crate::model::{CausalLm, HiddenStates, TokenBatch};
 
 /// Sequences of a pass at most. A product of more rows is summed in another order, and a sequence would not have the bits that
@@ -38,6 +39,7 @@ pub struct Batch<'a, M> {
     waiting: VecDeque<(u64, Request)>,
     /// The request whose prompt is computed, or whose sequences begin.
     prefill: Option<Prefill>,
+    prompts: PromptCache,
     num_requests: u64,
 }
 
@@ -65,8 +67,17 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             slots,
             waiting: VecDeque::new(),
             prefill: None,
+            prompts: PromptCache::new(0),
             num_requests: 0,
         }
+    }
+
+    /// Keeps keys and values of recent prompts, of `max_positions` tokens together at most. A prompt that begins with the
+    /// same tokens reuses them as far as no bit of its sequences changes by it. A new batch keeps none, so that they are
+    /// always of its model.
+    #[must_use]
+    pub fn with_prompt_cache(self, max_positions: usize) -> Self {
+        Self { prompts: PromptCache::new(max_positions), ..self }
     }
 
     /// Adds the sequences of a request, and returns its number. They begin when there is room, in the order of requests.
@@ -127,11 +138,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
     }
 
     fn prefill(&mut self, listener: &mut Listener<'_>) {
-        let next = || {
-            let (number, request) = self.waiting.pop_front()?;
-            Some(Prefill::new(self.model, number, request, &self.device))
-        };
-        let Some(mut prefill) = self.prefill.take().or_else(next) else { return };
+        let Some(mut prefill) = self.prefill.take().or_else(|| self.next_prefill()) else { return };
         let first =
             Sequence::new(&prefill.request, SequenceId { request: prefill.number, index: 0 }, self.settings.context);
         let needs_logits = first.finish().is_none() || prefill.request.prompt_logprobs;
@@ -145,14 +152,28 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         }
         if prefill.num_left() > 0 {
             self.prefill = Some(prefill);
+        } else if prefill.is_complete() && is_cached(&prefill.request) {
+            self.prompts.keep(prefill.request.prompt, prefill.cache);
         }
+    }
+
+    /// The prompt of the next request, with the keys and values that are known.
+    fn next_prefill(&mut self) -> Option<Prefill> {
+        let (number, request) = self.waiting.pop_front()?;
+        let mut prefill = Prefill::new(self.model, number, request, &self.device);
+        if is_cached(&prefill.request)
+            && let Some((earlier, len)) = self.prompts.find(&prefill.request.prompt)
+        {
+            prefill.reuse(earlier, len);
+        }
+        Some(prefill)
     }
 
     /// Begins the next sequences of a computed prompt, as many as there is room for.
     fn begin(&mut self, prefill: &mut Prefill, listener: &mut Listener<'_>) {
         let BatchSettings { max_sequences, context } = self.settings;
         let num_wanted = self.num_wanted(Some(prefill));
-        let Prefill { number, request, cache, num_begun, logits, experts, logprobs } = prefill;
+        let Prefill { number, request, cache, num_cached, num_begun, logits, experts, logprobs } = prefill;
         let first = *num_begun;
         *num_begun = request.num_sequences.min(first + max_sequences - self.num_running());
         let choose = |index| {
@@ -163,7 +184,9 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         // Collected in the order of the indices.
         let chosen: Vec<_> = (first..*num_begun).into_par_iter().map(choose).collect();
         for (sequence, choice) in chosen {
-            if request.prompt_logprobs && listener(sequence.id, Event::Prompt(logprobs.clone())).is_break() {
+            let logprobs = request.prompt_logprobs.then(|| logprobs.clone());
+            let prompt = ComputedPrompt { num_cached: *num_cached, logprobs };
+            if listener(sequence.id, Event::Prompt(prompt)).is_break() {
                 continue;
             }
             if tell(&sequence, choice, listener).is_continue() {
@@ -198,6 +221,11 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             }
         }
     }
+}
+
+/// Whether a prompt takes part in the prompt cache. Log-probabilities of a prompt need all of its states.
+fn is_cached(request: &Request) -> bool {
+    request.cache_prompt && !request.prompt_logprobs && request.max_tokens != Some(0)
 }
 
 /// Tells the token that was chosen, if one was, and the end of the sequence if there is no next one: then `Break`.

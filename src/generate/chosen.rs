@@ -22,12 +22,20 @@ pub struct Chosen {
     pub experts: Vec<u32>,
 }
 
+/// A prompt that sequences continue.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ComputedPrompt {
+    /// Tokens that were not computed: their keys and values are those of an earlier prompt.
+    pub num_cached: usize,
+    /// Log-probabilities of its tokens, if asked for.
+    pub logprobs: Option<PromptLogprobs>,
+}
+
 /// News of a sequence.
 #[derive(Debug)]
 pub enum Event {
-    /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any token, for each
-    /// sequence.
-    Prompt(PromptLogprobs),
+    /// The sequence begins. Told before any token, for each sequence.
+    Prompt(ComputedPrompt),
     /// The next token. A stop token is told, too.
     Token(Chosen),
     /// There are no more tokens.

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 
 use super::output::PartialText;
 use super::{
-    Batch, BatchSettings, Chosen, Delta, Event, FinishReason, GenerateError, Output, PromptLogprobs, Request,
+    Batch, BatchSettings, Chosen, ComputedPrompt, Delta, Event, FinishReason, GenerateError, Output, Request,
     SequenceId, StopStrings,
 };
 use crate::model::CausalLm;
@@ -16,8 +16,8 @@ use crate::tokenizer::Tokenizer;
 /// News of a text.
 #[derive(Debug)]
 pub enum Progress {
-    /// Log-probabilities of the prompt, if asked for: one per token, `None` for the first. Told before any text.
-    Prompt(PromptLogprobs),
+    /// The text begins. Told before any part of it.
+    Prompt(ComputedPrompt),
     /// More of the text; it can be empty while tokens come.
     Delta(Delta),
     /// The text is complete. `num_tokens` counts the chosen tokens, that of the end included.
@@ -68,6 +68,12 @@ impl<'a, M: CausalLm> Engine<'a, M> {
     /// As [`Batch::new`].
     pub fn new(model: &'a M, tokenizer: &'a Tokenizer, settings: BatchSettings, device: &Device) -> Self {
         Self { batch: Batch::new(model, settings, device), tokenizer, requests: BTreeMap::new() }
+    }
+
+    /// Keeps keys and values of recent prompts; see [`Batch::with_prompt_cache`].
+    #[must_use]
+    pub fn with_prompt_cache(self, max_positions: usize) -> Self {
+        Self { batch: self.batch.with_prompt_cache(max_positions), ..self }
     }
 
     /// Adds the sequences of a request, each of which also ends at a stop string, and returns its number. A stop string that is a
@@ -204,7 +210,7 @@ impl Texts {
             || Text { partial: PartialText::new(&self.prompt, self.stop.clone()), num_tokens: 0, stop_token: None };
         let text = self.running.entry(id.index).or_insert_with(new);
         match event {
-            Event::Prompt(logprobs) => listener(id, Progress::Prompt(logprobs)),
+            Event::Prompt(prompt) => listener(id, Progress::Prompt(prompt)),
             Event::Failed(error) => listener(id, Progress::Failed(error)),
             Event::Token(token) => {
                 text.num_tokens += 1;

@@ -18,6 +18,7 @@ mod output;
 mod penalties;
 mod prefill;
 mod prompt;
+mod prompt_cache;
 mod request;
 mod sampler;
 mod sampling;
@@ -27,7 +28,7 @@ mod stop;
 mod text_model;
 
 pub use batch::{Batch, BatchSettings, Listener, MAX_SEQUENCES};
-pub use chosen::{Chosen, Event, SequenceId};
+pub use chosen::{Chosen, ComputedPrompt, Event, SequenceId};
 pub use detokenizer::Detokenizer;
 pub use engine::{Engine, Progress, TextListener};
 pub use error::GenerateError;

@@ -10,7 +10,7 @@ use crate::model::{CausalLm, HiddenStates, KvCache, Routing, TokenBatch};
 
 /// Tokens of a prompt in one pass: between two passes, the other sequences go on. A prompt is divided in the same way
 /// whatever else is computed, so that it has the same bits.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 /// Positions whose logits are in memory at once.
 const LOGIT_ROWS: usize = 32;
 
@@ -20,6 +20,8 @@ pub(super) struct Prefill {
     pub(super) number: u64,
     pub(super) request: Request,
     pub(super) cache: KvCache,
+    /// Tokens whose keys and values are those of an earlier prompt.
+    pub(super) num_cached: usize,
     /// Sequences of the request that have begun.
     pub(super) num_begun: usize,
     /// At the last position, once that is computed.
@@ -35,11 +37,18 @@ impl Prefill {
             number,
             cache: KvCache::new(model.config(), 1, request.prompt.len(), device),
             request,
+            num_cached: 0,
             num_begun: 0,
             logits: Vec::new(),
             experts: Vec::new(),
             logprobs: Arc::new(vec![None]),
         }
+    }
+
+    /// Begins with the first `len` positions of an earlier prompt, in place of computing them.
+    pub(super) fn reuse(&mut self, earlier: &KvCache, len: usize) {
+        self.cache.write_prefix(0, earlier, 0, len);
+        self.num_cached = len;
     }
 
     /// Sequences of the request that have not begun.

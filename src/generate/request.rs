@@ -23,6 +23,9 @@ pub struct Request {
     pub prompt_logprobs: bool,
     /// The experts that each token is computed by.
     pub routing: bool,
+    /// Whether keys and values of earlier prompts are reused and those of this one kept, if the batch has a
+    /// [prompt cache](super::Batch::with_prompt_cache). No token depends on it.
+    pub cache_prompt: bool,
 }
 
 impl Request {
@@ -38,6 +41,7 @@ impl Request {
             logprobs: None,
             prompt_logprobs: false,
             routing: false,
+            cache_prompt: true,
         }
     }
 

@@ -69,7 +69,17 @@ impl KvCache {
     /// # Panics
     /// If there is no such sequence in either cache, it does not fit this one, or the caches are of different models.
     pub fn write_sequence(&mut self, at: usize, from: &Self, sequence: usize) {
-        let len = from.lens[sequence];
+        self.write_prefix(at, from, sequence, from.lens[sequence]);
+    }
+
+    /// As [`write_sequence`](Self::write_sequence), with the first `len` positions of the sequence only: another one that
+    /// begins alike continues them.
+    ///
+    /// # Panics
+    /// If the sequence has fewer than `len` positions, and as [`write_sequence`](Self::write_sequence).
+    pub fn write_prefix(&mut self, at: usize, from: &Self, sequence: usize, len: usize) {
+        let held = from.lens[sequence];
+        assert!(len <= held, "a cache of {held} positions has no prefix of {len}");
         assert!(len <= self.capacity, "{len} positions do not fit a cache of {}", self.capacity);
         assert_eq!(self.layers.len(), from.layers.len(), "layers of two caches");
         self.lens[at] = len;
@@ -221,6 +231,18 @@ mod tests {
         let before = addresses(&cache);
         cache.write_sequence(1, &other, 0);
         assert_eq!((addresses(&cache), cache.lens()), (before, [5, 3].as_slice()));
+    }
+
+    #[test]
+    fn a_written_prefix_gives_the_attention_of_the_sequence_that_it_begins() {
+        let config = DecoderConfig::pico();
+        let mut cache = KvCache::new(&config, 1, 10, &Device::flex());
+        attend(&mut cache, &config, 1, 6);
+        let mut prefix = KvCache::new(&config, 1, 7, &Device::flex());
+        prefix.write_prefix(0, &cache, 0, 3);
+        cache.truncate(3);
+        let [found, expected] = [&mut prefix, &mut cache].map(|cache| attend(cache, &config, 5, 4).into_data());
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub fn unix_time_s() -> u64 {
 pub struct Usage {
     /// Of all prompts.
     pub prompt_tokens: usize,
+    /// Of these, tokens that were not computed: their keys and values are those of earlier prompts.
+    pub cached_tokens: usize,
     /// Of all outputs, stop tokens included.
     pub completion_tokens: usize,
 }
@@ -76,9 +78,12 @@ pub struct ChoiceNews {
 impl Usage {
     /// As JSON.
     pub fn to_json(self) -> Value {
-        let Self { prompt_tokens, completion_tokens } = self;
-        let total_tokens = prompt_tokens + completion_tokens;
-        json!({"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total_tokens})
+        let Self { prompt_tokens, cached_tokens, completion_tokens } = self;
+        json!({
+            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+        })
     }
 }
 

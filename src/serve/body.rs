@@ -62,6 +62,7 @@ impl Body {
             sampling,
             stop_tokens: if fields.bool("ignore_eos")? { Vec::new() } else { eos.to_vec() },
             routing: fields.bool("routing")?,
+            cache_prompt: fields.bool_or("cache_prompt", true)?,
             ..Request::new(Vec::new())
         };
         Ok(Self { request, stop, stream, include_usage })

@@ -7,7 +7,7 @@ use super::ApiError;
 use crate::error::{quoted, type_name};
 
 /// Fields of OpenAI's API and of other servers that change no answer here.
-const WITHOUT_EFFECT: [&str; 12] = [
+const WITHOUT_EFFECT: [&str; 11] = [
     "model",
     "user",
     "metadata",
@@ -17,7 +17,6 @@ const WITHOUT_EFFECT: [&str; 12] = [
     "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
-    "cache_prompt",
     "request_id",
     "priority",
 ];
@@ -63,7 +62,12 @@ impl Fields {
     }
 
     pub(super) fn bool(&mut self, name: &str) -> Result<bool, ApiError> {
-        Ok(self.typed(name, "true or false", |value| value.as_bool())?.unwrap_or(false))
+        self.bool_or(name, false)
+    }
+
+    /// True or false, or `absent` without the field.
+    pub(super) fn bool_or(&mut self, name: &str, absent: bool) -> Result<bool, ApiError> {
+        Ok(self.typed(name, "true or false", |value| value.as_bool())?.unwrap_or(absent))
     }
 
     /// A whole number from `least` to `most`.

@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::generate::{Delta, FinishReason, GenerateError, PromptLogprobs, Request};
+use crate::generate::{ComputedPrompt, Delta, FinishReason, GenerateError, Request};
 
 /// Texts to compute for one client.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct Job {
 /// News of a text of a job.
 #[derive(Debug)]
 pub enum Update {
-    /// Log-probabilities of the prompt, before the text.
-    Prompt(usize, PromptLogprobs),
+    /// The text with this number begins.
+    Prompt(usize, ComputedPrompt),
     /// More of the text with this number.
     Delta(usize, Delta),
     /// The text with this number has ended, after as many tokens.

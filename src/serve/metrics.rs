@@ -13,6 +13,8 @@ pub struct Metrics {
     responses: Mutex<BTreeMap<(&'static str, u16), u64>>,
     /// Tokens of the prompts of accepted requests.
     pub(super) prompt_tokens: AtomicU64,
+    /// Of these, tokens whose keys and values were those of an earlier prompt.
+    pub(super) cached_prompt_tokens: AtomicU64,
     /// Tokens of outputs.
     pub(super) generated_tokens: AtomicU64,
     /// Texts that are computed now.
@@ -51,6 +53,12 @@ impl Metrics {
         }
         let counters = [
             ("prompt_tokens_total", "counter", "Tokens of accepted prompts.", &self.prompt_tokens),
+            (
+                "prompt_tokens_cached_total",
+                "counter",
+                "Tokens of prompts whose keys and values were reused.",
+                &self.cached_prompt_tokens,
+            ),
             ("generated_tokens_total", "counter", "Tokens of outputs.", &self.generated_tokens),
             ("cancelled_total", "counter", "Requests whose client hung up.", &self.cancelled),
             ("sequences_running", "gauge", "Texts that are computed now.", &self.running),

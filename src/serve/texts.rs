@@ -42,7 +42,7 @@ impl Texts {
             logprobs: logprobs.is_some(),
             routing,
             num_left,
-            usage: Usage { prompt_tokens, completion_tokens: 0 },
+            usage: Usage { prompt_tokens, ..Usage::default() },
         }
     }
 
@@ -65,8 +65,11 @@ impl Texts {
         let mut news = ChoiceNews { logprobs: self.logprobs, routing: self.routing, ..ChoiceNews::default() };
         match update {
             Update::Failed(error) => return Err(error.into()),
-            Update::Prompt(index, logprobs) => {
-                self.texts[index].prompt_logprobs = logprobs;
+            Update::Prompt(index, prompt) => {
+                // The texts of a prompt share what was computed of it.
+                self.usage.cached_tokens +=
+                    if index.is_multiple_of(self.num_sequences) { prompt.num_cached } else { 0 };
+                self.texts[index].prompt_logprobs = prompt.logprobs.unwrap_or_default();
                 return Ok(None);
             }
             Update::Delta(index, delta) => {

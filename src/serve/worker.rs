@@ -104,7 +104,12 @@ impl<'a, M: CausalLm> Worker<'a, M> {
             let Some(reply) = replies.get_mut(&request) else { return ControlFlow::Break(()) };
             let text = reply.first + index;
             let update = match progress {
-                Progress::Prompt(logprobs) => Update::Prompt(text, logprobs),
+                Progress::Prompt(prompt) => {
+                    // All texts of a request continue one prompt.
+                    let num_cached = if index == 0 { prompt.num_cached } else { 0 };
+                    metrics.cached_prompt_tokens.fetch_add(num_cached as u64, Ordering::Relaxed);
+                    Update::Prompt(text, prompt)
+                }
                 Progress::Delta(delta) => {
                     reply.num_counted[index] += delta.tokens.len();
                     metrics.generated_tokens.fetch_add(delta.tokens.len() as u64, Ordering::Relaxed);

@@ -16,6 +16,8 @@ use crate::serve::{AnswerHeader, ChoiceNews, Endpoint, Usage};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Timings {
     pub(super) num_prompt: usize,
+    /// Tokens of the prompt that were not computed: a chat has had them before.
+    pub(super) num_cached: usize,
     /// Of all texts.
     pub(super) num_output: usize,
     /// Until the first token.
@@ -91,7 +93,8 @@ fn answer(args: &GenerateArgs, loaded: &Loaded, outputs: &[Output], timings: Tim
         header.choice(&loaded.text_model.tokenizer, &news, false)
     };
     let choices = outputs.iter().enumerate().map(choice).collect();
-    let usage = Usage { prompt_tokens: timings.num_prompt, completion_tokens: timings.num_output };
+    let Timings { num_prompt: prompt_tokens, num_cached: cached_tokens, num_output: completion_tokens, .. } = timings;
+    let usage = Usage { prompt_tokens, cached_tokens, completion_tokens };
     let mut answer = header.whole(choices, usage);
     answer["timings"] = timings.to_json();
     answer
@@ -103,8 +106,13 @@ impl Timings {
         (count > 0).then(|| count as f64 / time.as_secs_f64().max(1e-9))
     }
 
+    /// Tokens of the prompt that were computed.
+    fn num_computed(&self) -> usize {
+        self.num_prompt - self.num_cached
+    }
+
     fn prompt_rate(&self) -> Option<f64> {
-        Self::rate(self.num_prompt, self.first())
+        Self::rate(self.num_computed(), self.first())
     }
 
     /// The rate of the tokens behind the first one.
@@ -124,8 +132,9 @@ impl Timings {
     /// A line for people.
     pub(super) fn line(&self) -> String {
         let in_parentheses = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" ({rate:.1} t/s)"));
+        let cached = if self.num_cached > 0 { format!(", {} of them cached,", self.num_cached) } else { String::new() };
         format!(
-            "{} prompt tokens in {:.2} s{}, {} tokens in {:.2} s{}",
+            "{} prompt tokens{cached} in {:.2} s{}, {} tokens in {:.2} s{}",
             self.num_prompt,
             self.first().as_secs_f64(),
             in_parentheses(self.prompt_rate()),
@@ -138,7 +147,8 @@ impl Timings {
     fn to_json(self) -> Value {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         json!({
-            "prompt_n": self.num_prompt,
+            "cache_n": self.num_cached,
+            "prompt_n": self.num_computed(),
             "prompt_ms": ms(self.first()),
             "prompt_per_second": self.prompt_rate(),
             "predicted_n": self.num_output,

@@ -8,8 +8,8 @@ use super::routing::RoutingView;
 use crate::cli::console;
 use crate::cli::failure::Failure;
 use crate::cli::model::Loaded;
-use crate::generate::{Delta, FinishReason, Output, Progress, Request, prompt_ids};
-use crate::model::CausalLm;
+use crate::generate::{Delta, Engine, FinishReason, Output, Progress, Request, prompt_ids};
+use crate::model::{AnyDecoder, CausalLm};
 use crate::tokenizer::{Message, RenderOptions};
 
 /// A loaded model, and how it is to continue prompts.
@@ -57,7 +57,8 @@ impl<'a> Session<'a> {
             false => prompt_ids(&self.loaded.text_model.tokenizer, text)?,
         };
         let printer = Printer::new(self.args.json, self.args.samples, self.routing.as_ref());
-        let (outputs, timings) = self.complete(prompt, &mut |delta| printer.delta(delta))?;
+        let mut engine = self.loaded.text_model.engine(self.args.samples);
+        let (outputs, timings) = self.complete(&mut engine, prompt, &mut |delta| printer.delta(delta))?;
         printer.finish(self.args, self.loaded, &outputs, timings)
     }
 
@@ -68,13 +69,18 @@ impl<'a> Session<'a> {
         Ok(self.loaded.text_model.tokenizer.encode(&text)?)
     }
 
+    /// An engine for the turns of a chat, each of which begins with those before it.
+    pub(super) fn chat_engine(&self) -> Engine<'a, AnyDecoder> {
+        self.loaded.text_model.engine(self.args.samples).with_prompt_cache(self.loaded.max_cached_positions)
+    }
+
     /// Continues a prompt. `show` receives each part of each text.
     pub(super) fn complete(
         &self,
+        engine: &mut Engine<'_, AnyDecoder>,
         prompt: Vec<u32>,
         show: &mut dyn FnMut(&Delta) -> Result<(), Failure>,
     ) -> Result<(Vec<Output>, Timings), Failure> {
-        let mut engine = self.loaded.text_model.engine(self.args.samples);
         let start = Instant::now();
         let mut timings = Timings { num_prompt: prompt.len(), ..Timings::default() };
         let request = Request { prompt, ..self.request.clone() };
@@ -83,7 +89,8 @@ impl<'a> Session<'a> {
             match progress {
                 Progress::Delta(delta) => show(delta)?,
                 Progress::Finished { num_tokens, .. } => timings.num_output += num_tokens,
-                Progress::Prompt(_) | Progress::Failed(_) => {}
+                Progress::Prompt(prompt) => timings.num_cached = prompt.num_cached,
+                Progress::Failed(_) => {}
             }
             Ok::<(), Failure>(())
         })?;
