@@ -3,10 +3,14 @@
 //! A directory is built beside its final place, as `<target>.deepwide-partial-<process>`, and renamed into it. Every file and the
 //! directory are synced to disk before the rename, and the new name after it: no failure, kill or power cut leaves half an
 //! output under its name. The next run removes what a killed one left beside it.
+//!
+//! An output that is replaced exchanges its name with the new one. On a file system that cannot exchange names, it moves to
+//! `<target>.deepwide-replaced-<process>` first; the next run puts it back if a killed one left it there.
 
 mod apart;
 mod atomic_file;
 mod destination;
+mod leftovers;
 mod partial_file;
 
 use std::fmt;
@@ -23,7 +27,8 @@ use crate::error::{FileError, FileFault};
 use crate::output::disk::{Disk, Lock, parent_of};
 use crate::output::manifest::FileRecord;
 use crate::output::{OutputError, TEMPLATES_FOLDER, is_output_name};
-use destination::{Found, partial_prefix, remove_leftovers};
+use destination::Found;
+use leftovers::{Beside, remove_leftovers};
 
 /// A directory under construction. Dropped before [`commit`](Self::commit), it is removed.
 pub struct PartialDirectory {
@@ -34,7 +39,8 @@ pub struct PartialDirectory {
     leftovers: Vec<PathBuf>,
     /// Tells other processes that this directory is in use.
     _lock: Option<Lock>,
-    committed: bool,
+    /// Whether `path` is removed on drop: unfinished, or replaced.
+    obsolete: bool,
 }
 
 impl PartialDirectory {
@@ -55,7 +61,7 @@ impl PartialDirectory {
     pub fn at(disk: Arc<dyn Disk>, target: Destination) -> Result<Self, OutputError> {
         let parent = parent_of(target.path());
         let leftovers = remove_leftovers(&*disk, target.path())?;
-        let path = target.path().with_file_name(format!("{}{}", partial_prefix(target.path()), std::process::id()));
+        let path = Beside::Partial.path(target.path());
         let busy = || OutputError::Busy { path: target.path().to_owned(), partial: path.clone() };
         disk.create_directory(&path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => busy(),
@@ -75,7 +81,7 @@ impl PartialDirectory {
                 return Err(FileError::io(&path)(error).into());
             }
         };
-        Ok(Self { disk, path, target, files: Vec::new(), leftovers, _lock: lock, committed: false })
+        Ok(Self { disk, path, target, files: Vec::new(), leftovers, _lock: lock, obsolete: true })
     }
 
     /// Directories that killed runs had left beside the target, now removed.
@@ -143,42 +149,66 @@ impl PartialDirectory {
     /// Gives the directory its final name.
     ///
     /// # Errors
-    /// [`OutputError::Changed`] if the output to replace is no longer as it was found; [`OutputError::File`], also if
-    /// something has appeared at a free target. The partial directory is removed then, unless only the last step failed,
-    /// which syncs the new name.
+    /// [`OutputError::File`] if the directory cannot be synced; it is removed then. [`OutputError::NotRenamed`] if it is
+    /// complete but cannot take its name: the output to replace is no longer as it was found, something has appeared at a
+    /// free target, or the file system refuses. The directory is kept then. [`OutputError::File`] also if only the last step
+    /// failed, which syncs the new name.
     pub fn commit(mut self) -> Result<(), OutputError> {
         let target = self.target.path();
-        let failed = FileError::io(target);
         let folder = self.path.join(TEMPLATES_FOLDER);
         let has_folder = self.files.iter().any(|file| file.name.contains('/'));
         for directory in has_folder.then_some(&folder).into_iter().chain([&self.path]) {
             self.disk.sync_directory(directory).map_err(FileError::io(directory))?;
         }
-        let replaced = match self.target.found() {
-            Found::Nothing => {
-                self.disk.rename(&self.path, target).map_err(&failed)?;
-                false
-            }
-            Found::EmptyDirectory => {
-                self.disk.remove_empty(target).map_err(&failed)?;
-                self.disk.rename(&self.path, target).map_err(&failed)?;
-                false
-            }
+        let renamed = self.take_name();
+        // From here on, the partial name is that of the complete output if it could not be renamed, of the replaced output,
+        // or free.
+        self.obsolete = renamed.is_ok() && matches!(self.target.found(), Found::Output(_));
+        renamed.map_err(|error| OutputError::NotRenamed {
+            path: target.to_owned(),
+            complete: self.path.clone(),
+            error: Box::new(error),
+        })?;
+        Ok(self.disk.sync_directory(parent_of(target)).map_err(FileError::io(target))?)
+    }
+
+    /// Renames the directory to its target. An output that was there has the partial name afterwards.
+    fn take_name(&self) -> Result<(), OutputError> {
+        let target = self.target.path();
+        let failed = FileError::io(target);
+        match self.target.found() {
+            Found::Nothing => {}
+            Found::EmptyDirectory => self.disk.remove_empty(target).map_err(&failed)?,
             Found::Output(_) => {
                 self.target.check_unchanged(&*self.disk)?;
-                self.disk.exchange(&self.path, target).map_err(&failed)?;
-                true
+                return match self.disk.exchange(&self.path, target) {
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => self.exchange_by_renames(),
+                    exchanged => Ok(exchanged.map_err(failed)?),
+                };
             }
-        };
-        // From here on, the partial name is free or that of the replaced output, which is removed.
-        self.committed = !replaced;
-        Ok(self.disk.sync_directory(parent_of(target)).map_err(&failed)?)
+        }
+        Ok(self.disk.rename(&self.path, target).map_err(failed)?)
+    }
+
+    /// Exchanges the partial name and the target in three renames. If the second fails, the output to replace is put back.
+    fn exchange_by_renames(&self) -> Result<(), OutputError> {
+        let target = self.target.path();
+        let (failed, aside) = (FileError::io(target), Beside::Replaced.path(target));
+        self.disk.rename(target, &aside).map_err(&failed)?;
+        if let Err(error) = self.disk.rename(&self.path, target) {
+            return Err(match self.disk.rename(&aside, target) {
+                Ok(()) => failed(error).into(),
+                Err(_) => OutputError::MovedAside { path: target.to_owned(), aside, error },
+            });
+        }
+        let _removed_by_the_next_run = self.disk.rename(&aside, &self.path);
+        Ok(())
     }
 }
 
 impl Drop for PartialDirectory {
     fn drop(&mut self) {
-        if !self.committed {
+        if self.obsolete {
             let _removed_by_the_next_run = self.disk.remove_tree(&self.path);
         }
     }
@@ -271,6 +301,14 @@ mod tests {
         partial.commit().unwrap();
     }
 
+    /// Where the complete output is that cannot take its name, and why.
+    fn not_renamed(partial: PartialDirectory) -> (PathBuf, OutputError) {
+        match partial.commit().unwrap_err() {
+            OutputError::NotRenamed { complete, error, .. } => (complete, *error),
+            error => panic!("{error}"),
+        }
+    }
+
     fn over(out: &Path, existing: Existing) -> Result<(), OutputError> {
         let mut partial = PartialDirectory::create(disk(), out, existing)?;
         partial.write("new", b"")?;
@@ -333,7 +371,7 @@ mod tests {
         }
         let partial = PartialDirectory::create(disk(), &out, Existing::Replace).unwrap();
         fs::write(out.join(TEMPLATE), "changed meanwhile").unwrap();
-        let error = partial.commit().unwrap_err();
+        let (_, error) = not_renamed(partial);
         assert!(matches!(&error, OutputError::Changed { name, .. } if name == TEMPLATE), "{error}");
     }
 
@@ -407,24 +445,54 @@ mod tests {
                 let mut partial = PartialDirectory::create(disk(), &out, existing).unwrap();
                 partial.write("new", b"").unwrap();
                 change(&out);
-                let error = partial.commit().unwrap_err();
+                let (complete, error) = not_renamed(partial);
                 assert!(matches!(&error, OutputError::Changed { name, .. } if name == changed), "{error}");
-                assert_eq!(names(root.path()), ["out"]);
+                assert_eq!(names(&complete), ["new"]);
+                assert_eq!(names(root.path()).len(), 2);
                 fs::remove_dir_all(&out).unwrap();
+                fs::remove_dir_all(complete).unwrap();
             }
         }
     }
 
     #[test]
-    fn a_directory_that_appears_at_the_target_is_kept() {
+    fn a_directory_that_appears_at_the_target_is_kept_and_so_is_the_output() {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
-        let partial = create(&out).unwrap();
+        let mut partial = create(&out).unwrap();
+        partial.write("file", b"").unwrap();
         fs::create_dir(&out).unwrap();
         fs::write(out.join("mine"), "kept").unwrap();
-        assert!(matches!(partial.commit(), Err(OutputError::File(_))));
-        assert_eq!(names(root.path()), ["out"]);
+        let (complete, error) = not_renamed(partial);
+        assert!(matches!(error, OutputError::File(_)), "{error}");
+        assert_eq!((names(root.path()).len(), names(&complete)), (2, vec!["file".to_owned()]));
         assert_eq!(fs::read_to_string(out.join("mine")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn an_output_that_a_killed_run_moved_aside_is_put_back() {
+        let root = tempfile::tempdir().unwrap();
+        let (out, aside) = (root.path().join("out"), root.path().join("out.deepwide-replaced-12345"));
+        written(&out);
+        fs::rename(&out, &aside).unwrap();
+        assert!(matches!(create(&out), Err(OutputError::Exists { .. })));
+        assert_eq!(
+            (names(root.path()), names(&out)),
+            (vec!["out".to_owned()], vec![RECEIPT.to_owned(), "mine".to_owned()])
+        );
+    }
+
+    #[test]
+    fn an_output_that_was_replaced_before_the_run_was_killed_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let (out, aside) = (root.path().join("out"), root.path().join("out.deepwide-replaced-12345"));
+        written(&out);
+        written(&aside);
+        fs::create_dir(root.path().join("out.deepwide-replaced-notes")).unwrap();
+        let partial = PartialDirectory::create(disk(), &out, Existing::Replace).unwrap();
+        assert_eq!(partial.leftovers(), [aside]);
+        drop(partial);
+        assert_eq!(names(root.path()), ["out", "out.deepwide-replaced-notes"]);
     }
 
     #[test]

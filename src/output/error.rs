@@ -1,5 +1,6 @@
 //! Why an output could not be written, or a written one not be verified.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, FileError, InFile, cut, quoted};
@@ -54,6 +55,28 @@ pub enum OutputError {
         path: PathBuf,
         /// The first entry that changed.
         name: String,
+    },
+    /// The output is complete, but could not be given its name.
+    #[error(
+        "{error}; the new output is complete in {complete:?}: rename it before the next run to {path:?} removes it"
+    )]
+    NotRenamed {
+        /// The target.
+        path: PathBuf,
+        /// The directory that holds the output.
+        complete: PathBuf,
+        /// Why it keeps that name.
+        error: Box<OutputError>,
+    },
+    /// An output moved aside for the one that replaces it, which could not take its name, and could not be put back.
+    #[error("{path:?}: {error}; the old output is {aside:?} until the next run to {path:?} puts it back")]
+    MovedAside {
+        /// The target.
+        path: PathBuf,
+        /// The directory that holds the old output.
+        aside: PathBuf,
+        /// Why the new output could not take its name.
+        error: io::Error,
     },
     /// The directory to verify has no receipt.
     #[error("{path:?} has no deepwide.json: deepwide did not write it, so there is nothing to compare it with")]
@@ -119,6 +142,7 @@ impl OutputError {
         match self {
             Self::File(error) => error.kind(),
             Self::Weights(error) => error.kind(),
+            Self::NotRenamed { error, .. } => error.kind(),
             Self::NoReceipt { .. } => ErrorKind::NotFound,
             Self::Receipt(_)
             | Self::Exists { .. }
@@ -127,7 +151,7 @@ impl OutputError {
             | Self::Modified { .. }
             | Self::Changed { .. }
             | Self::MeetsInput { .. } => ErrorKind::Invalid,
-            Self::Busy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
+            Self::MovedAside { .. } | Self::Busy { .. } | Self::NoSpace { .. } => ErrorKind::Io,
         }
     }
 }

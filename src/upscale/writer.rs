@@ -165,7 +165,7 @@ impl<'a> GrowthWriter<'a> {
     /// weights written or hashed.
     ///
     /// # Errors
-    /// [`CheckpointError`]; the directory is then removed.
+    /// [`CheckpointError`]; the directory is then removed, unless it is complete: see [`PartialDirectory::commit`].
     pub fn write(
         &self,
         disk: &Arc<dyn Disk>,

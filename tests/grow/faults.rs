@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use deepwide::formats::CheckpointError;
 use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
@@ -48,9 +48,18 @@ struct State {
     calls: AtomicUsize,
     fails_at: usize,
     fault: Fault,
+    /// Whether names can be exchanged in one step.
+    exchanges: bool,
+    /// Every name that a rename gave.
+    renamed: Mutex<Vec<String>>,
 }
 
 impl State {
+    fn new(fails_at: usize, fault: Fault, exchanges: bool) -> Arc<Self> {
+        let (calls, renamed) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { calls, fails_at, fault, exchanges, renamed })
+    }
+
     /// Fails, or returns whether only a part of the work is done.
     fn call(&self) -> io::Result<bool> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
@@ -95,10 +104,13 @@ impl Disk for Failing {
         self.state.plain_call().and_then(|()| self.inner.sync_directory(directory))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state.plain_call().and_then(|()| self.inner.rename(from, to))
+        self.state.plain_call().and_then(|()| self.inner.rename(from, to))?;
+        self.state.renamed.lock().unwrap().push(to.file_name().unwrap().to_string_lossy().into_owned());
+        Ok(())
     }
     fn exchange(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state.plain_call().and_then(|()| self.inner.exchange(from, to))
+        self.state.plain_call()?;
+        if self.state.exchanges { self.inner.exchange(from, to) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
     fn remove_empty(&self, directory: &Path) -> io::Result<()> {
         self.state.plain_call().and_then(|()| self.inner.remove_empty(directory))
@@ -148,8 +160,7 @@ impl WriteFile for FailingFile<Box<dyn WriteFile>> {
 
 /// The disk, on which the call of this number finds no space.
 pub fn full_at(call: usize) -> Arc<dyn Disk> {
-    let state = State { calls: AtomicUsize::new(0), fails_at: call, fault: Fault::Enospc };
-    Arc::new(Failing { inner: disk(), state: Arc::new(state) })
+    failing(call, Fault::Enospc).0
 }
 
 /// What `grow` does, on the given disk: opens, grows deep and wide, writes all files, the receipt last.
@@ -207,7 +218,13 @@ fn forms(root: &Path) -> [(Grow, PathBuf); 2] {
 }
 
 fn failing(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
-    let state = Arc::new(State { calls: AtomicUsize::new(0), fails_at, fault });
+    let state = State::new(fails_at, fault, true);
+    (Arc::new(Failing { inner: disk(), state: state.clone() }), state)
+}
+
+/// As [`failing`], on a file system that cannot exchange names.
+fn failing_without_exchange(fails_at: usize, fault: Fault) -> (Arc<dyn Disk>, Arc<State>) {
+    let state = State::new(fails_at, fault, false);
     (Arc::new(Failing { inner: disk(), state: state.clone() }), state)
 }
 
@@ -227,16 +244,16 @@ fn at_every_failing_call_the_output_is_complete_or_absent() {
 }
 
 /// Grows as soon as the lock is free: a child process of another test inherits it until `exec`.
-fn grow_when_free(grow: Grow, base: &Path, out: &Path) {
+fn when_free(grow: impl Fn() -> Result<(), CheckpointError>) {
     for _ in 0..1000 {
-        match grow(disk(), base, out, Existing::Keep) {
+        match grow() {
             Err(CheckpointError::Output(OutputError::Busy { .. })) => {
                 std::thread::sleep(std::time::Duration::from_millis(1))
             }
             result => return result.unwrap(),
         }
     }
-    panic!("{} stays locked", out.display());
+    panic!("the output stays locked");
 }
 
 fn complete_or_absent(root: &Path, grow: Grow, base: &Path) {
@@ -268,7 +285,7 @@ fn complete_or_absent(root: &Path, grow: Grow, base: &Path) {
             }
             // The next run works, and leaves nothing beside its output.
             if !out.exists() {
-                grow_when_free(grow, base, &out);
+                when_free(|| grow(disk(), base, &out, Existing::Keep));
                 assert!(is_complete(&out));
             }
             assert_eq!(names(&folder), ["out"], "{fault:?} at call {call}");
@@ -295,6 +312,95 @@ fn at_every_failing_call_a_replaced_output_is_the_old_or_the_new_one() {
         let _either = grow(failing(call, Fault::Killed).0, &base, &out, Existing::Replace);
         assert!(is_complete(&out), "killed at call {call}");
     }
+}
+
+/// Replaces one output of GGUF by one of safetensors, so that they can be told apart.
+struct Replacing {
+    root: tempfile::TempDir,
+    base: PathBuf,
+    old: PathBuf,
+}
+
+impl Replacing {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let [(_, base), (grow_gguf, gguf)] = forms(root.path());
+        let old = root.path().join("old");
+        grow_gguf(disk(), &gguf, &old, Existing::Keep).unwrap();
+        Self { root, base, old }
+    }
+
+    /// A folder with nothing but a copy of the old output, `out`.
+    fn folder(&self) -> PathBuf {
+        let folder = self.root.path().join("run");
+        let _from_the_last_call = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("out")).unwrap();
+        for name in names(&self.old) {
+            fs::copy(self.old.join(&name), folder.join("out").join(&name)).unwrap();
+        }
+        folder
+    }
+
+    fn replace(&self, disk: Arc<dyn Disk>, folder: &Path) -> Result<(), CheckpointError> {
+        grow(disk, &self.base, &folder.join("out"), Existing::Replace)
+    }
+
+    fn is_old(&self, out: &Path) -> bool {
+        is_complete(out) && names(out) == names(&self.old)
+    }
+
+    fn is_new(&self, out: &Path) -> bool {
+        is_complete(out) && !self.is_old(out)
+    }
+}
+
+#[test]
+fn an_output_moves_aside_only_where_names_cannot_be_exchanged() {
+    let replacing = Replacing::new();
+    for (exchanges, renames) in [(true, 0), (false, 3)] {
+        let folder = replacing.folder();
+        let state = State::new(usize::MAX, Fault::Eio, exchanges);
+        replacing.replace(Arc::new(Failing { inner: disk(), state: state.clone() }), &folder).unwrap();
+        assert!(replacing.is_new(&folder.join("out")));
+        assert_eq!(names(&folder), ["out"]);
+        let renamed = state.renamed.lock().unwrap();
+        assert_eq!(renamed.len(), renames, "{renamed:?}");
+        assert_eq!(renamed.iter().any(|name| name.starts_with("out.deepwide-replaced-")), !exchanges);
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_replaced_is_put_back_and_the_new_one_is_kept() {
+    /// More calls than a commit makes.
+    const LAST_CALLS: usize = 60;
+    let replacing = Replacing::new();
+    let (counting, state) = failing_without_exchange(usize::MAX, Fault::Eio);
+    replacing.replace(counting, &replacing.folder()).unwrap();
+    let num_calls = state.calls.load(Ordering::SeqCst);
+    let faults = [Fault::Eio, Fault::Killed].into_iter();
+    let (mut kept, mut moved_aside) = (0, 0);
+    for (fault, call) in faults.flat_map(|fault| (num_calls - LAST_CALLS..num_calls).map(move |call| (fault, call))) {
+        let (folder, at) = (replacing.folder(), format!("{fault:?} at call {call} of {num_calls}"));
+        let out = folder.join("out");
+        let result = replacing.replace(failing_without_exchange(call, fault).0, &folder);
+        let is_new = replacing.is_new(&out);
+        assert!(is_new || result.is_err(), "{at}");
+        if !out.exists() {
+            assert_eq!(fault, Fault::Killed, "{at}");
+            moved_aside += 1;
+        }
+        if let Err(CheckpointError::Output(OutputError::NotRenamed { complete, .. })) = result {
+            assert!(replacing.is_new(&complete), "{at}");
+            kept += 1;
+        }
+        // The next run finds the old output under its name, or the new one, and leaves nothing beside its own.
+        let refused = grow(disk(), &replacing.base, &out, Existing::Keep).unwrap_err();
+        assert!(matches!(refused, CheckpointError::Output(OutputError::Exists { .. })), "{at}: {refused}");
+        assert!(if is_new { replacing.is_new(&out) } else { replacing.is_old(&out) }, "{at}");
+        when_free(|| replacing.replace(failing_without_exchange(usize::MAX, fault).0, &folder));
+        assert_eq!((names(&folder), replacing.is_new(&out)), (vec!["out".to_owned()], true), "{at}");
+    }
+    assert!(kept > 0 && moved_aside > 0, "{kept} outputs were kept, {moved_aside} moved aside");
 }
 
 /// A control: the check above detects an output that is written in place.

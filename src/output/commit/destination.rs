@@ -1,13 +1,14 @@
-//! The place of an output: whether one may be written there, and what killed runs left beside it.
+//! The place of an output: whether one may be written there.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::leftovers::put_back;
 use crate::error::FileError;
 use crate::output::OutputError;
-use crate::output::disk::{Disk, Kind, Stat, parent_of};
+use crate::output::disk::{Disk, Kind, Stat};
 use crate::output::manifest::{FileRecord, Mismatch};
 use crate::output::receipt::{self, RECEIPT};
 
@@ -52,7 +53,8 @@ type Snapshot = BTreeMap<OsString, Option<Stat>>;
 
 impl Destination {
     /// Checks that an output may be written to `path`. Writes nothing, and reads files only to compare those of an output that
-    /// is to be replaced with their receipt; `watch` receives the size of each chunk read.
+    /// is to be replaced with their receipt; `watch` receives the size of each chunk read. An output that a killed run had
+    /// moved aside gets its name back before.
     ///
     /// # Errors
     /// [`OutputError::Exists`], [`OutputError::NamedAsFile`], [`OutputError::NotOurs`], [`OutputError::Modified`],
@@ -68,7 +70,11 @@ impl Destination {
         if path.file_name().is_none() {
             return Err(exists());
         }
-        match disk.stat(path) {
+        let stat = match disk.stat(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && put_back(disk, path)? => disk.stat(path),
+            stat => stat,
+        };
+        match stat {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return match is_named_as_file(path) {
                     true => Err(OutputError::NamedAsFile { path: path.to_owned() }),
@@ -162,36 +168,4 @@ fn refuse_modified_files(disk: &dyn Disk, directory: &Path, watch: &mut dyn FnMu
     // Sizes come first: they cost nothing, and hashes read every byte.
     refuse(&mut |record| record.size_mismatch(disk, directory))?;
     refuse(&mut |record| record.mismatch(disk, directory, watch))
-}
-
-pub(super) fn partial_prefix(target: &Path) -> String {
-    format!("{}.deepwide-partial-", target.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// Removes what killed runs left beside `target`, but nothing that a living process has locked.
-pub(super) fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, OutputError> {
-    let (parent, prefix) = (parent_of(target), partial_prefix(target));
-    let is_leftover = |name: &str| {
-        let process = name.strip_prefix(&prefix);
-        process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let names = disk.list(parent).map_err(FileError::io(parent))?;
-    let mut removed = Vec::new();
-    for name in names.iter().filter(|name| name.to_str().is_some_and(is_leftover)) {
-        let path = parent.join(name);
-        if disk.stat(&path).is_ok_and(|stat| stat.kind != Kind::Directory) {
-            continue;
-        }
-        let lock = match disk.try_lock(&path) {
-            // It has gone, or there are no locks here, so that it may be in use.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::Unsupported) => continue,
-            lock => lock.map_err(FileError::io(&path))?,
-        };
-        if lock.is_none() {
-            return Err(OutputError::Busy { path: target.to_owned(), partial: path });
-        }
-        disk.remove_tree(&path).map_err(FileError::io(&path))?;
-        removed.push(path);
-    }
-    Ok(removed)
 }

@@ -53,7 +53,7 @@ impl Disk for RealDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match rename_with(from, to, rustix::fs::RenameFlags::NOREPLACE) {
             // Without the flag, only an empty directory at `to` could be replaced.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => rename_to_free(from, to),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => rename_to_free(from, to),
             result => result,
         }
     }
@@ -98,8 +98,9 @@ impl Disk for RealDisk {
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock(file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            // EBADF, ENOLCK, EOPNOTSUPP: a network file system without locks, or that locks only files opened for writing.
-            Err(fs::TryLockError::Error(error)) if matches!(error.raw_os_error(), Some(9 | 37 | 95)) => {
+            // EBADF, ENOLCK, ENOSYS, EOPNOTSUPP: a network file system without locks, or that locks only files opened for
+            // writing.
+            Err(fs::TryLockError::Error(error)) if matches!(error.raw_os_error(), Some(9 | 37 | 38 | 95)) => {
                 Err(io::ErrorKind::Unsupported.into())
             }
             Err(fs::TryLockError::Error(error)) => Err(error),
@@ -112,9 +113,15 @@ impl Disk for RealDisk {
     }
 }
 
+/// [`io::ErrorKind::Unsupported`] if the file system does not know the flags, as NFS, Lustre and many in user space.
 #[cfg(target_os = "linux")]
 fn rename_with(from: &Path, to: &Path, flags: rustix::fs::RenameFlags) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, flags)?)
+    use rustix::fs::CWD;
+    use rustix::io::Errno;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Err(io::ErrorKind::Unsupported.into()),
+        renamed => Ok(renamed?),
+    }
 }
 
 fn rename_to_free(from: &Path, to: &Path) -> io::Result<()> {

@@ -33,7 +33,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Renames `from` to `to`, which must be free.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Exchanges the names of `from` and `to` in one step.
+    /// Exchanges the names of `from` and `to` in one step; [`io::ErrorKind::Unsupported`] where that cannot be done.
     fn exchange(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes an empty directory.
