@@ -4,6 +4,7 @@ use super::depth::LayerPlan;
 use super::error::PlanError;
 use super::making::Making;
 use super::plan::GrowthPlan;
+use super::statistics::Deviations;
 use crate::config::DecoderConfig;
 use crate::weights::{
     Dtype, GgmlType, LayerTensor, Like, PackedTensor, RawTensor, Recipe, Sink, Step, TensorId, WeightError,
@@ -17,6 +18,8 @@ use crate::weights::{
 #[derive(Debug, Clone)]
 pub struct Grown<S> {
     sources: Vec<S>,
+    /// Those of each source.
+    deviations: Vec<Deviations>,
     stages: Vec<Stage>,
 }
 
@@ -57,7 +60,8 @@ impl<S: WeightSource> Grown<S> {
         if sources.len() != expected {
             return Err(PlanError::ModelCount { found: sources.len(), expected });
         }
-        let mut grown = Self { sources, stages: Vec::new() };
+        let deviations = sources.iter().map(|_| Deviations::default()).collect();
+        let mut grown = Self { sources, deviations, stages: Vec::new() };
         for plan in plans {
             grown = grown.then(plan)?;
         }
@@ -135,7 +139,12 @@ impl<S: WeightSource> Grown<S> {
     }
 
     fn making<'a>(&'a self, recipe: &'a Recipe) -> Making<'a, S> {
-        Making { source: &self.sources[recipe.model], id: recipe.source, steps: &recipe.steps }
+        Making {
+            source: &self.sources[recipe.model],
+            id: recipe.source,
+            steps: &recipe.steps,
+            deviations: &self.deviations[recipe.model],
+        }
     }
 }
 
@@ -189,6 +198,9 @@ impl<S: WeightSource> WeightSource for Grown<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
     use super::super::{ExpertInit, UpcyclePlan};
     use super::*;
     use crate::weights::{MemoryWeights, Projection};
@@ -286,6 +298,40 @@ mod tests {
         assert_ne!(grown.recipe(up(4, 0)), grown.recipe(up(4, 1)), "independent draws");
         let afterwards = Grown::all(base(), [deeper(8, 2), wider()]).unwrap();
         assert_ne!(afterwards.recipe(up(4, 0)), afterwards.recipe(up(8, 0)));
+    }
+
+    /// A source that counts how often each weight is streamed.
+    struct Counting(MemoryWeights, Mutex<HashMap<TensorId, usize>>);
+
+    impl WeightSource for Counting {
+        fn config(&self) -> &DecoderConfig {
+            self.0.config()
+        }
+
+        fn dtype(&self, id: TensorId) -> Dtype {
+            self.0.dtype(id)
+        }
+
+        fn stream(&self, id: TensorId, sink: &mut Sink<'_>) -> Result<(), WeightError> {
+            *self.1.lock().unwrap().entry(id).or_default() += 1;
+            self.0.stream(id, sink)
+        }
+    }
+
+    #[test]
+    fn the_deviation_of_a_weight_is_measured_once_for_all_experts_with_noise() {
+        let source = Counting(base(), Mutex::default());
+        let init = ExpertInit::Noise { relative_std: 0.1 };
+        let grown = Grown::new(&source, GrowthPlan::Upcycle(UpcyclePlan { init, ..UpcyclePlan::new(4, 2) })).unwrap();
+        for expert in 0..4 {
+            grown.read(TensorId::Layer(3, LayerTensor::Expert(expert, Projection::Down))).unwrap();
+        }
+        let streams = source.1.lock().unwrap();
+        assert_eq!(
+            streams[&TensorId::Layer(3, LayerTensor::Mlp(Projection::Down))],
+            4 + 2,
+            "one for the mean, one for the rest"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Executing a recipe: a weight in the making, streamed piece by piece.
 
 use super::drawing::{self, Block};
+use super::statistics::{Deviations, mean_and_std};
 use crate::weights::{
     Chunks, Dtype, Like, PIECE_NUMBERS, Projection, Sink, Step, TensorId, WeightError, WeightSource, cast_bytes,
     round_f32, widen_to_f32,
@@ -11,6 +12,8 @@ pub(super) struct Making<'a, S> {
     pub source: &'a S,
     pub id: Option<TensorId>,
     pub steps: &'a [Step],
+    /// Standard deviations of weights of `source` that were measured.
+    pub deviations: &'a Deviations,
 }
 
 impl<S: WeightSource> Making<'_, S> {
@@ -61,7 +64,7 @@ impl<S: WeightSource> Making<'_, S> {
                 values.map_normal(first, weight, |w, z| (f64::from(w) + std * z) as f32);
             }),
             Step::RelativeNoise { relative_std, values } => {
-                let (_, std) = before.mean_and_std(|_| true)?;
+                let std = before.std()?;
                 before.map(sink, |first, weight| {
                     values.map_normal(first, weight, |w, z| (f64::from(w) + relative_std * std * z) as f32);
                 })
@@ -161,30 +164,14 @@ impl<S: WeightSource> Making<'_, S> {
         pieces.finish()
     }
 
-    /// Mean and population standard deviation, in `f64`, of the numbers whose index is `counted`.
-    fn mean_and_std(&self, counted: impl Fn(usize) -> bool) -> Result<(f64, f64), WeightError> {
-        let dtype = self.computable()?;
-        let mut values = Vec::new();
-        let mut sum = |of: &dyn Fn(f64) -> f64| -> Result<(f64, usize), WeightError> {
-            let (mut sum, mut count, mut place) = (0.0, 0, 0);
-            self.stream(&mut |piece| {
-                values.clear();
-                widen_to_f32(piece, dtype, &mut values);
-                for &value in &values {
-                    if counted(place) {
-                        sum += of(f64::from(value));
-                        count += 1;
-                    }
-                    place += 1;
-                }
-                Ok(())
-            })?;
-            Ok((sum, count))
-        };
-        let (total, count) = sum(&|v| v)?;
-        let mean = total / count as f64;
-        let (squares, _) = sum(&|v| (v - mean).powi(2))?;
-        Ok((mean, (squares / count as f64).sqrt()))
+    /// Mean and population standard deviation of the numbers whose index is `counted`.
+    fn mean_and_std(&self, counted: impl Fn(usize) -> bool + Sync) -> Result<(f64, f64), WeightError> {
+        mean_and_std(self.computable()?, |sink| self.stream(sink), counted)
+    }
+
+    /// Population standard deviation of all numbers.
+    fn std(&self) -> Result<f64, WeightError> {
+        self.deviations.of(self.named(), self.steps, || Ok(self.mean_and_std(|_| true)?.1))
     }
 
     /// The type, if decoders compute in it.
@@ -288,7 +275,7 @@ mod tests {
     }
 
     fn made_of(source: &MemoryWeights, id: TensorId, steps: &[Step]) -> Result<RawTensor, WeightError> {
-        let making = Making { source, id: Some(id), steps };
+        let making = Making { source, id: Some(id), steps, deviations: &Deviations::default() };
         let (mut bytes, mut pieces) = (Vec::new(), 0);
         making.stream(&mut |piece| {
             pieces += 1;
@@ -368,7 +355,7 @@ mod tests {
         let mut lengths = Vec::new();
         let like = Like { id: UP, dtype: Dtype::Float32 };
         let steps = [Step::Zeros { shape: vec![PIECE_NUMBERS + 5, 2], like }];
-        let making = Making { source: &base, id: None, steps: &steps };
+        let making = Making { source: &base, id: None, steps: &steps, deviations: &Deviations::default() };
         making
             .stream(&mut |piece| {
                 assert!(piece.iter().all(|&byte| byte == 0));
@@ -377,15 +364,6 @@ mod tests {
             })
             .unwrap();
         assert_eq!(lengths, [4 * PIECE_NUMBERS, 4 * PIECE_NUMBERS, 40]);
-    }
-
-    #[test]
-    fn the_deviation_divides_by_the_number_of_values() {
-        let measured = |values: fn(usize) -> f32, counted: fn(usize) -> bool| {
-            Making { source: &source(values), id: Some(UP), steps: &[] }.mean_and_std(counted).unwrap()
-        };
-        assert_eq!(measured(|i| [1.0, 1.0, 3.0, 3.0][i % 4], |_| true), (2.0, 1.0));
-        assert_eq!(measured(|i| i as f32, |place| place == 5), (5.0, 0.0));
     }
 
     #[test]
@@ -413,17 +391,18 @@ mod tests {
             Step::RelativeNoise { relative_std: 0.1, values: VALUES },
             Step::Part { part: 1, num_parts: 2, projection: Projection::Down },
         ];
+        let deviations = Deviations::default();
         for steps in steps.map(|step| [step]) {
             let error = made(&integers, &steps).unwrap_err().to_string();
             assert!(error.contains("is int8, expected float"), "{error}");
-            let checked = Making { source: &integers, id: Some(UP), steps: &steps }.check();
+            let checked = Making { source: &integers, id: Some(UP), steps: &steps, deviations: &deviations }.check();
             assert_eq!(checked.unwrap_err().to_string(), error);
         }
         let like = Like { id: UP, dtype: Dtype::Int8 };
         let steps = [Step::GivenRouter { rows: vec![1.0; 4].into(), shape: [2, 2], like }];
-        let router = Making { source: &integers, id: None, steps: &steps };
+        let router = Making { source: &integers, id: None, steps: &steps, deviations: &deviations };
         assert!(router.stream(&mut |_| Ok(())).unwrap_err().to_string().contains("is int8"));
         assert!(router.check().is_err());
-        assert!(Making { source: &integers, id: Some(UP), steps: &[Step::Copy] }.check().is_ok());
+        assert!(Making { id: Some(UP), steps: &[Step::Copy], ..router }.check().is_ok());
     }
 }

@@ -30,6 +30,7 @@ mod merge_layers;
 pub mod mergekit;
 mod plan;
 mod routers;
+mod statistics;
 mod width;
 
 pub use depth::LayerPlan;
