@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::mergekit_configs::mergekit_configs;
 use super::noise::NoiseSample;
 use super::{UpscaleError, router_rows};
 use crate::config::DecoderConfig;
 use crate::formats::Checkpoint;
 use crate::formats::peft::PeftDirectory;
-use crate::growth::mergekit::passthrough_yaml;
 use crate::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, RouterInit, UpcyclePlan};
 use crate::weights::{Dtype, LayerTensor, Projection, TensorId, WeightSource};
 
@@ -50,7 +50,8 @@ pub struct Growth<'a> {
     pub source: Grown<&'a Checkpoint>,
     /// What may not be meant.
     pub warnings: Vec<String>,
-    /// Files with which the growth can be repeated, by name.
+    /// Files of mergekit with which the growth can be repeated, in order and by name: one for each of the first plans, up to one
+    /// that mergekit has no keys for.
     pub configs: Vec<(String, Vec<u8>)>,
     /// Whether the view computes the function of its base, up to rounding.
     pub preserves: bool,
@@ -81,11 +82,7 @@ impl<'a> Growth<'a> {
             };
         }
         growth.source.check_types()?;
-        if let [plan, ..] = &request.plans[..]
-            && let Some(layers) = plan.layers(base.config().num_hidden_layers)?
-        {
-            growth.configs.push(("mergekit_config.yml".to_owned(), passthrough_yaml(name, &layers, None).into_bytes()));
-        }
+        growth.configs = mergekit_configs(name, base.config(), &request.plans, request.prompts.is_none())?;
         Ok(growth)
     }
 

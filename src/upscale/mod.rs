@@ -11,6 +11,7 @@ mod growth;
 mod layers;
 mod loaded;
 mod merge;
+mod mergekit_configs;
 mod model_card;
 mod noise;
 mod preservation;

@@ -36,6 +36,7 @@ pub fn model_card(
         .iter()
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
+    let usage = configs_usage(growth.configs.len(), growth.record().len());
     let status = match training {
         Some(training) => training,
         None if growth.merges_adapter() => "It computes what its parent computes with the adapter, up to rounding.",
@@ -49,7 +50,7 @@ pub fn model_card(
     };
     Ok(format!(
         "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{}, from {}. {status}\n\n\
-         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}\n\
+         | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}{usage}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
         capitalised(&growth.title()),
         names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
@@ -57,6 +58,17 @@ pub fn model_card(
         parameters.total,
         parameters.active,
     ))
+}
+
+/// How the mergekit files of `count` of `total` growths repeat them.
+fn configs_usage(count: usize, total: usize) -> String {
+    let order = format!(
+        "\nIn order, each file repeats one growth: `{COMMAND} grow FILE OUT`, with the seed that `{COMMAND}.json` records. `grown_1` \
+         is the OUT of the first file, beside the second.\n"
+    );
+    let rest = format!("\nmergekit has no keys for the growths after the first {count} of {total}.\n");
+    let parts = [(count > 1, order), (0 < count && count < total, rest)];
+    parts.into_iter().filter_map(|(is, text)| is.then_some(text)).collect()
 }
 
 fn capitalised(text: &str) -> String {

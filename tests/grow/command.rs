@@ -243,12 +243,12 @@ fn a_receipt_names_the_source_of_every_layer_and_verifies() {
     let base = tiny_base(&root.path().join("base"));
     let out = root.path().join("out");
     printed(&["grow", "--identity-blocks", "1", "--moe", "2", base.to_str().unwrap(), out.to_str().unwrap()]);
-    assert_eq!(printed(&["verify", out.to_str().unwrap()]).split(' ').next(), Some("6"));
+    assert_eq!(printed(&["verify", out.to_str().unwrap()]).split(' ').next(), Some("7"));
     let receipt: Value = serde_json::from_slice(&fs::read(out.join("deepwide.json")).unwrap()).unwrap();
     let layers = receipt["layers"].as_array().unwrap();
     assert_eq!(layers.len(), 3);
     assert_eq!(receipt["parents"][0]["weights"][0]["name"], "model.safetensors");
-    for name in ["README.md", "mergekit_config.yml", "tokenizer.json"] {
+    for name in ["README.md", "mergekit_config_1.yml", "mergekit_moe_config_2.yml", "tokenizer.json"] {
         assert!(out.join(name).exists(), "{name}");
     }
     let weights = out.join("model.safetensors");
@@ -368,6 +368,24 @@ fn a_mergekit_file_is_carried_out_and_kept_to_the_byte() {
     let output = run(&["grow", "--dus", "1", config.to_str().unwrap(), root.path().join("b").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--dus with "));
+}
+
+#[test]
+fn the_mergekit_files_of_a_growth_repeat_it_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    tiny_base(&root.path().join("base"));
+    printed(&["grow", "--stack", "2", "--moe", "4", "--seed", "7", &at("base"), &at("out")]);
+    let files = [("mergekit_config_1.yml", "grown_1"), ("mergekit_moe_config_2.yml", "grown_2")];
+    let card = fs::read_to_string(at("out/README.md")).unwrap();
+    for (file, out) in files {
+        assert!(card.contains(file), "{card}");
+        fs::copy(at(&format!("out/{file}")), at(file)).unwrap();
+        printed(&["grow", "--seed", "7", &at(file), &at(out)]);
+    }
+    let weights = |out: &str| fs::read(at(out) + "/model.safetensors").unwrap();
+    assert!(weights("grown_2") == weights("out"));
+    assert!(weights("grown_1") != weights("out"));
 }
 
 #[test]

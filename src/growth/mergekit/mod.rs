@@ -53,5 +53,5 @@ pub use field_fault::FieldFault;
 pub use model_ref::ModelRef;
 pub use moe::{ExpertSource, GateMode, MoeMergeConfig};
 pub use passthrough::{PassthroughConfig, TokenizerSource};
-pub use write::passthrough_yaml;
+pub use write::{moe_yaml, passthrough_yaml};
 pub use yaml_fault::YamlFault;

@@ -1,6 +1,7 @@
-//! Growth in depth as a mergekit config.
+//! Growths as mergekit configs.
 
-use crate::growth::LayerPlan;
+use super::moe::GateMode;
+use crate::growth::{LayerPlan, RouterInit, UpcyclePlan};
 use crate::weights::Dtype;
 
 /// The `mergekit-yaml` config that gives the same weights of `model` as `plan`, up to the sign of zeros.
@@ -22,6 +23,27 @@ pub fn passthrough_yaml(model: &str, plan: &LayerPlan, dtype: Option<Dtype>) -> 
     }
     text += "merge_method: passthrough\n";
     text + &dtype.map_or_else(String::new, |dtype| format!("dtype: {dtype}\n"))
+}
+
+/// The `mergekit-moe` config that [`MergeConfig`](super::MergeConfig) reads as `plan`, up to the seed: experts that are copies of
+/// the MLPs of `model`, behind routers that are drawn. `None` for experts or routers that start otherwise.
+///
+/// mergekit draws its routers from other random numbers, those of `gate_mode: random` from `N(0, 1)`.
+pub fn moe_yaml(model: &str, plan: &UpcyclePlan, intermediate_size: usize) -> Option<String> {
+    let gate_mode = match plan.router {
+        RouterInit::Uniform => GateMode::UniformRandom,
+        router if router == RouterInit::default() => GateMode::Random,
+        _ => return None,
+    };
+    let (experts, experts_per_token) = (plan.num_local_experts, plan.num_experts_per_tok);
+    let usual = UpcyclePlan::new(experts, experts_per_token);
+    if !plan.copies(intermediate_size) || plan.router_aux_loss_coef != usual.router_aux_loss_coef {
+        return None;
+    }
+    let (model, gate_mode) = (scalar(model), gate_mode.name());
+    let head =
+        format!("base_model: {model}\ngate_mode: {gate_mode}\nexperts_per_token: {experts_per_token}\nexperts:\n");
+    Some(head + &format!("  - source_model: {model}\n").repeat(experts))
 }
 
 fn slice(model: &str, layers: std::ops::Range<usize>, is_identity: bool) -> String {
@@ -46,8 +68,10 @@ fn scalar(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::MergeConfig;
+    use super::super::{MergeConfig, MoeMergeOptions};
     use super::*;
+    use crate::growth::{ExpertInit, Grown, GrowthPlan};
+    use crate::weights::{MemoryWeights, TensorId, WeightSource};
 
     fn planned(text: &str) -> Vec<usize> {
         let MergeConfig::Passthrough(config) = MergeConfig::parse("a.yml", text.as_bytes()).unwrap() else {
@@ -55,6 +79,41 @@ mod tests {
         };
         let base = crate::config::DecoderConfig::pico();
         config.plan(&[&base]).unwrap().layers().iter().map(|layer| layer.layer).collect()
+    }
+
+    #[test]
+    fn a_written_mixture_has_the_weights_of_its_plan() {
+        let base = MemoryWeights::untrained(crate::config::DecoderConfig::pico(), 0.02, 1);
+        for router in [RouterInit::default(), RouterInit::Uniform] {
+            let plan = UpcyclePlan { router, seed: 5, ..UpcyclePlan::new(4, 3) };
+            let text = moe_yaml("base", &plan, base.config().intermediate_size).unwrap();
+            let MergeConfig::Moe(config) = MergeConfig::parse("a.yml", text.as_bytes()).unwrap() else {
+                panic!("{text}");
+            };
+            let options = MoeMergeOptions { seed: 5, ..MoeMergeOptions::default() };
+            let merge = GrowthPlan::MergeExperts(config.plan(&[base.config()], &options).unwrap());
+            let (merged, grown) =
+                (Grown::new(&base, merge).unwrap(), Grown::new(&base, GrowthPlan::Upcycle(plan)).unwrap());
+            assert_eq!(merged.config(), grown.config());
+            for id in TensorId::all(grown.config()) {
+                assert_eq!(merged.read(id).unwrap(), grown.read(id).unwrap(), "{id:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mixture_that_mergekit_cannot_make_is_not_written() {
+        let plan = UpcyclePlan::new(4, 2);
+        assert!(moe_yaml("base", &plan, 336).is_some());
+        for other in [
+            UpcyclePlan { router: RouterInit::Orthogonal, ..plan },
+            UpcyclePlan { router: RouterInit::Normal { std: 0.1 }, ..plan },
+            UpcyclePlan { init: ExpertInit::Noise { relative_std: 0.1 }, ..plan },
+            UpcyclePlan { init: ExpertInit::Drop { ratio: 0.5 }, ..plan },
+            UpcyclePlan { router_aux_loss_coef: 0.5, ..plan },
+        ] {
+            assert_eq!(moe_yaml("base", &other, 336), None, "{other:?}");
+        }
     }
 
     #[test]
