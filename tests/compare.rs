@@ -91,7 +91,7 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         path(name)
     };
     let (text, empty) = (write("text.txt", "the capital of ".repeat(4000).as_bytes()), write("empty.txt", b""));
-    let (table, bytes) = (write("rows.csv", b"a,b\n"), write("bytes.txt", b"ok \xff\xfe"));
+    let (table, bytes) = (write("rows.csv", b"a,b\n1,2\n"), write("bytes.txt", b"ok \xff\xfe"));
     let (lines, short) = (write("bad.jsonl", b"{\"text\": 1}\n"), write("short.txt", b"the capital"));
     let spoilt = |name: &str, spoil: &dyn Fn(&Path)| spoilt_base(folder.path(), name, spoil);
     let weights =
@@ -129,7 +129,7 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (base(&gelu, &text), 3, &["/gelu\": hidden_act is \"gelu\""]),
         (base(&pico, &path("nothing.txt")), 4, &["nothing.txt"]),
         (base(&pico, &empty), 3, &["empty.txt"]),
-        (base(&pico, &table), 3, &["rows.csv", "jsonl"]),
+        (base(&pico, &table), 3, &["rows.csv", "row 1", "\"text\""]),
         (base(&pico, &bytes), 3, &["bytes.txt"]),
         (base(&pico, &lines), 3, &["bad.jsonl", "1"]),
         (base(&pico, &short), 3, &["257"]),

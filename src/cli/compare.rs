@@ -26,9 +26,10 @@ pub struct CompareArgs {
     /// A Hugging Face directory; it needs --data, unless its tokens are the words of the built-in language.
     #[arg(long, value_name = "DIR", help_heading = "Base and data")]
     pub base: Option<PathBuf>,
-    /// Text to train on, .txt or .jsonl [default: built-in language]
+    /// File of text to train on [default: built-in language]
     ///
-    /// Each line of .jsonl has a "text". The last tenth is held out.
+    /// A .txt, .jsonl, .json or .csv file, also with .gz or .zst, a .parquet or an .arrow file. Each row has a "text". The last
+    /// tenth is held out.
     #[arg(long, value_name = "FILE", help_heading = "Base and data")]
     pub data: Option<PathBuf>,
     /// Overlaps of further deep arms

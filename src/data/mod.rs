@@ -22,7 +22,7 @@ mod windows;
 pub use document::{Document, check_vocabulary};
 pub use encoder::RecordEncoder;
 pub use encoder_fault::EncoderFault;
-pub use error::{DataError, LineFault, TextFault};
+pub use error::DataError;
 pub use example::{Example, PreferencePair, Truncation};
 pub use heldout::HeldOut;
 pub use mixture::Mixture;

@@ -40,7 +40,7 @@ impl StudyData {
         })
     }
 
-    /// A text file in the tokens of a base. The last tenth is held out; at most `heldout_windows` of it are scored.
+    /// A file of text in the tokens of a base. The last tenth is held out; at most `heldout_windows` of it are scored.
     ///
     /// # Errors
     /// [`StudyError::Data`], [`StudyError::Tokenizer`].
