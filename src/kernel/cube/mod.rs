@@ -45,7 +45,8 @@ pub fn empty_like(like: &CubeTensor) -> CubeTensor {
 /// A tensor that a kernel may write to: `x` itself if it is contiguous and nobody else has it, else a copy.
 pub fn owned(x: CubeTensor) -> CubeTensor {
     let x = into_contiguous(x);
-    if x.can_mut() { x } else { x.copy() }
+    // Burn's copies have padded rows on CUDA.
+    if x.can_mut() { x } else { into_contiguous(x.copy()) }
 }
 
 /// The tensor of Burn's public operations, for what is composed of them.
