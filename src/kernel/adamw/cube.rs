@@ -5,7 +5,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{AdamWOps, AdamWStep};
-use crate::kernel::cube::{UNITS, cube_for_each, empty, input, output, owned, sum_of_units, unit_for_each};
+use crate::kernel::cube::{UNITS, cube_for_each, empty, float_input, output, owned, sum_of_units, unit_for_each};
 
 /// Elements whose squares one cube sums.
 const CHUNK: usize = 1 << 16;
@@ -91,7 +91,7 @@ impl AdamWOps for Cube {
             output(&param),
             output(&moment1),
             output(&moment2),
-            input(&grad),
+            float_input(&grad),
             factors,
             len,
         );
@@ -103,7 +103,7 @@ impl AdamWOps for Cube {
         let num_chunks = len.div_ceil(CHUNK);
         let sums = empty([num_chunks], DType::F32, &x);
         let (cubes, units) = cube_for_each(num_chunks, &x);
-        squares::launch(&x.client, cubes, units, input(&x), output(&sums), len, num_chunks);
+        squares::launch(&x.client, cubes, units, float_input(&x), output(&sums), len, num_chunks);
         sums
     }
 }

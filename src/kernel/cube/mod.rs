@@ -1,9 +1,8 @@
 //! Shared helpers of the kernels in CubeCL, which are one source for CUDA, Vulkan and WebGPU.
 //!
 //! A kernel reads and writes whole buffers of contiguous tensors. It is launched with bounds checks on them, so an index that
-//! is wrong never leaves its buffer. Numbers are computed in float32 whatever the buffers hold (on
-//! tensor cores factors are bfloat16), and each element of a result
-//! is written by one unit, so results have the same bits every time.
+//! is wrong never leaves its buffer. Activations and sums are float32 (on tensor cores factors are bfloat16), and each element
+//! of a result is written by one unit, so results have the same bits every time.
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;
@@ -26,6 +25,19 @@ pub fn input(x: &CubeTensor) -> BufferArg {
     into_contiguous(x.clone()).into_buffer_arg()
 }
 
+/// An argument that a kernel reads as float32.
+///
+/// # Panics
+/// If it has another type.
+pub fn float_input(x: &CubeTensor) -> BufferArg {
+    assert_float32(x);
+    input(x)
+}
+
+fn assert_float32(x: &CubeTensor) {
+    assert_eq!(x.dtype, DType::F32, "kernels compute in float32; cast activations first");
+}
+
 /// An argument that a kernel writes.
 pub fn output(x: &CubeTensor) -> BufferArg {
     x.clone().into_buffer_arg()
@@ -42,8 +54,12 @@ pub fn empty_like(like: &CubeTensor) -> CubeTensor {
     empty(like.shape(), like.dtype, like)
 }
 
-/// A tensor that a kernel may write to: `x` itself if it is contiguous and nobody else has it, else a copy.
+/// A float32 tensor that a kernel may write to: `x` itself if it is contiguous and nobody else has it, else a copy.
+///
+/// # Panics
+/// If it has another type.
 pub fn owned(x: CubeTensor) -> CubeTensor {
+    assert_float32(&x);
     let x = into_contiguous(x);
     // Burn's copies have padded rows on CUDA.
     if x.can_mut() { x } else { into_contiguous(x.copy()) }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{empty, input, matrix_product, output, primitive, public, unit_for_each};
+use super::{empty, float_input, input, matrix_product, output, primitive, public, unit_for_each};
 use crate::kernel::blocks::{Block, BlockFormat, BlockWords, Layout, Scales, WordPlaces};
 
 /// Elements that a unit reads at once: they are in one sub-block, and their codes are in whole or half words.
@@ -130,7 +130,7 @@ impl WordMatrix {
             &y.client,
             CubeCount::Static(columns.div_ceil(COLUMNS) as u32, rows.div_ceil(tile) as u32, 1),
             CubeDim::new_1d(CUBE_UNITS as u32),
-            input(&x),
+            float_input(&x),
             input(&self.codes),
             input(&self.scales),
             output(&y),

@@ -7,7 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream, tokens_of_chunk};
 use crate::kernel::cube::{
-    UNITS, cube_for_each, empty, input, matrix_product, max_of_units, output, owned, primitive, public, sum_of_units,
+    UNITS, cube_for_each, empty, float_input, input, matrix_product, max_of_units, output, owned, primitive, public,
+    sum_of_units,
 };
 use crate::kernel::linear::Operand;
 
@@ -73,7 +74,7 @@ fn losses_and_dlogits(
         units,
         output(&logits),
         input(&targets),
-        input(&factors),
+        float_input(&factors),
         output(&losses),
         num_tokens,
         vocab_size,

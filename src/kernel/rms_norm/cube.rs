@@ -1,27 +1,18 @@
 //! RMSNorm in CubeCL: a cube has a row, and for the gradient of the gain a unit has a column.
 
-use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Cube, DType, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{RmsNorm, RmsNormBackward};
-use crate::kernel::cube::{UNITS, cube_for_each, empty, empty_like, input, output, sum_of_units};
+use crate::kernel::cube::{UNITS, cube_for_each, empty, empty_like, float_input, output, sum_of_units};
 
 /// Rows whose part of the gradient of the gain one unit sums.
 const ROWS_PER_SUM: usize = 64;
 
 #[cube(launch)]
-fn forward<F: Float>(
-    x: &[F],
-    weight: &[F],
-    y: &mut [F],
-    num_rows: usize,
-    epsilon: f32,
-    #[comptime] width: usize,
-    #[define(F)] _float: ElemType,
-) {
+fn forward(x: &[f32], weight: &[f32], y: &mut [f32], num_rows: usize, epsilon: f32, #[comptime] width: usize) {
     let row = CUBE_POS;
     if row >= num_rows {
         terminate!();
@@ -29,28 +20,27 @@ fn forward<F: Float>(
     let (start, end) = (row * width, (row + 1) * width);
     let mut squares = 0.0f32;
     for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
-        let x = f32::cast_from(x[i]);
+        let x = x[i];
         squares += x * x;
     }
     let mean = sum_of_units(squares, UNITS) / width as f32;
     let scale = 1.0 / (mean + epsilon).sqrt();
     for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
-        y[i] = F::cast_from(f32::cast_from(x[i]) * scale * f32::cast_from(weight[i - start]));
+        y[i] = x[i] * scale * weight[i - start];
     }
 }
 
 /// `dx`, and the scale of each row.
 #[cube(launch)]
-fn backward<F: Float>(
-    grad: &[F],
-    x: &[F],
-    weight: &[F],
-    dx: &mut [F],
+fn backward(
+    grad: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
     scales: &mut [f32],
     num_rows: usize,
     epsilon: f32,
     #[comptime] width: usize,
-    #[define(F)] _float: ElemType,
 ) {
     let row = CUBE_POS;
     if row >= num_rows {
@@ -60,16 +50,16 @@ fn backward<F: Float>(
     let mut squares = 0.0f32;
     let mut along = 0.0f32;
     for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
-        let x = f32::cast_from(x[i]);
+        let x = x[i];
         squares += x * x;
-        along += f32::cast_from(grad[i]) * f32::cast_from(weight[i - start]) * x;
+        along += grad[i] * weight[i - start] * x;
     }
     let mean = sum_of_units(squares, UNITS) / width as f32;
     let scale = 1.0 / (mean + epsilon).sqrt();
     let shrink = sum_of_units(along, UNITS) / width as f32 * scale * scale;
     for i in range_stepped(start + UNIT_POS as usize, end, UNITS as usize) {
-        let g = f32::cast_from(grad[i]) * f32::cast_from(weight[i - start]);
-        dx[i] = F::cast_from(scale * (g - f32::cast_from(x[i]) * shrink));
+        let g = grad[i] * weight[i - start];
+        dx[i] = scale * (g - x[i] * shrink);
     }
     if UNIT_POS == 0 {
         scales[row] = scale;
@@ -78,14 +68,13 @@ fn backward<F: Float>(
 
 /// `Σ dy∘x·r` over the rows of each chunk.
 #[cube(launch)]
-fn gradient_of_weight<F: Float>(
-    grad: &[F],
-    x: &[F],
+fn gradient_of_weight(
+    grad: &[f32],
+    x: &[f32],
     scales: &[f32],
-    sums: &mut [F],
+    sums: &mut [f32],
     num_rows: usize,
     #[comptime] width: usize,
-    #[define(F)] _float: ElemType,
 ) {
     let column = CUBE_POS_X as usize * UNITS as usize + UNIT_POS as usize;
     if column >= width {
@@ -96,9 +85,9 @@ fn gradient_of_weight<F: Float>(
     let mut sum = 0.0f32;
     for row in first..end {
         let i = row * width + column;
-        sum += f32::cast_from(grad[i]) * f32::cast_from(x[i]) * scales[row];
+        sum += grad[i] * x[i] * scales[row];
     }
-    sums[CUBE_POS_Y as usize * width + column] = F::cast_from(sum);
+    sums[CUBE_POS_Y as usize * width + column] = sum;
 }
 
 /// Rows and their width.
@@ -116,13 +105,12 @@ impl RmsNorm for Cube {
             &x.client,
             cubes,
             units,
-            input(&x),
-            input(&weight),
+            float_input(&x),
+            float_input(&weight),
             output(&y),
             num_rows,
             epsilon,
             width,
-            dtype_to_elem_type(x.dtype),
         );
         y
     }
@@ -143,30 +131,28 @@ impl RmsNormBackward for Cube {
             &x.client,
             cubes,
             units,
-            input(&grad),
-            input(&x),
-            input(&weight),
+            float_input(&grad),
+            float_input(&x),
+            float_input(&weight),
             output(&dx),
             output(&scales),
             num_rows,
             epsilon,
             width,
-            dtype_to_elem_type(x.dtype),
         );
         let dweight = of_weight.then(|| {
             let chunks = num_rows.div_ceil(ROWS_PER_SUM);
-            let sums = empty([chunks, width], x.dtype, &x);
+            let sums = empty([chunks, width], DType::F32, &x);
             gradient_of_weight::launch(
                 &x.client,
                 CubeCount::Static(width.div_ceil(UNITS as usize) as u32, chunks as u32, 1),
                 CubeDim::new_1d(UNITS),
-                input(&grad),
-                input(&x),
-                input(&scales),
+                float_input(&grad),
+                float_input(&x),
+                float_input(&scales),
                 output(&sums),
                 num_rows,
                 width,
-                dtype_to_elem_type(x.dtype),
             );
             Self::float_reshape(Self::float_sum_dim(sums, 0), [width].into())
         });

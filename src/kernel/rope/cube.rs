@@ -1,25 +1,23 @@
 //! Rotary position embedding in CubeCL: a unit has a pair. The gradient turns the other way.
 
-use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Rope, RopeBackward};
-use crate::kernel::cube::{empty_like, input, output, unit_for_each};
+use crate::kernel::cube::{empty_like, float_input, output, unit_for_each};
 
 #[cube(launch)]
-fn turn<F: Float>(
-    x: &[F],
-    cos: &[F],
-    sin: &[F],
-    y: &mut [F],
+fn turn(
+    x: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    y: &mut [f32],
     num_pairs: usize,
     num_heads: usize,
     half: usize,
     num_angles: usize,
     direction: f32,
-    #[define(F)] _float: ElemType,
 ) {
     let pair = ABSOLUTE_POS;
     if pair >= num_pairs {
@@ -28,11 +26,11 @@ fn turn<F: Float>(
     let (vector, column) = (pair / half, pair % half);
     let angle = vector / num_heads % num_angles * half + column;
     let first = vector * 2 * half + column;
-    let cos = f32::cast_from(cos[angle]);
-    let sin = f32::cast_from(sin[angle]) * direction;
-    let (a, b) = (f32::cast_from(x[first]), f32::cast_from(x[first + half]));
-    y[first] = F::cast_from(a * cos - b * sin);
-    y[first + half] = F::cast_from(b * cos + a * sin);
+    let cos = cos[angle];
+    let sin = sin[angle] * direction;
+    let (a, b) = (x[first], x[first + half]);
+    y[first] = a * cos - b * sin;
+    y[first + half] = b * cos + a * sin;
 }
 
 /// Turns forwards for `direction` 1, backwards for -1.
@@ -46,16 +44,15 @@ fn turned(x: &CubeTensor, cos: &CubeTensor, sin: &CubeTensor, direction: f32) ->
         &x.client,
         cubes,
         units,
-        input(x),
-        input(cos),
-        input(sin),
+        float_input(x),
+        float_input(cos),
+        float_input(sin),
         output(&y),
         num_pairs,
         num_heads,
         half,
         rows * seq_length,
         direction,
-        dtype_to_elem_type(x.dtype),
     );
     y
 }

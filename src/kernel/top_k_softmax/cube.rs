@@ -6,7 +6,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{TopKSoftmax, TopKSoftmaxBackward};
-use crate::kernel::cube::{empty, input, output, unit_for_each};
+use crate::kernel::cube::{empty, float_input, input, output, unit_for_each};
 
 #[cube(launch)]
 fn forward(scores: &[f32], weights: &mut [f32], experts: &mut [i32], num_tokens: usize, num_experts: usize, k: usize) {
@@ -84,7 +84,7 @@ impl TopKSoftmax for Cube {
             &scores.client,
             cubes,
             units,
-            input(&scores),
+            float_input(&scores),
             output(&weights),
             output(&experts),
             num_tokens,
@@ -111,8 +111,8 @@ impl TopKSoftmaxBackward for Cube {
             &weights.client,
             cubes,
             units,
-            input(&grad),
-            input(&weights),
+            float_input(&grad),
+            float_input(&weights),
             input(&experts),
             output(&dscores),
             num_tokens,

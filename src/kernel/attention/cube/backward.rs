@@ -6,14 +6,13 @@ use super::tile::{Sizes, Vectors, accumulate, dot, load, scores, store, vectors,
 
 /// The logsumexp of each row, and its `dy·y`: they are one buffer, as devices have few. A unit has a row.
 #[cube(launch)]
-pub fn of_rows<F: Float>(
-    grad: &[F],
-    y: &[F],
+pub fn of_rows(
+    grad: &[f32],
+    y: &[f32],
     logsumexp: &[f32],
     rows: &mut [f32],
     num_rows: usize,
     #[comptime] head_dim: usize,
-    #[define(F)] _float: ElemType,
 ) {
     let row = ABSOLUTE_POS;
     if row >= num_rows {
@@ -21,7 +20,7 @@ pub fn of_rows<F: Float>(
     }
     let mut along = 0.0f32;
     for i in row * head_dim..(row + 1) * head_dim {
-        along += f32::cast_from(grad[i]) * f32::cast_from(y[i]);
+        along += grad[i] * y[i];
     }
     rows[2 * row] = logsumexp[row];
     rows[2 * row + 1] = along;
@@ -29,16 +28,15 @@ pub fn of_rows<F: Float>(
 
 /// `dq`. Units are those of the forward pass.
 #[cube(launch)]
-pub fn of_queries<F: Float>(
-    grad: &[F],
-    q: &[F],
-    k: &[F],
-    v: &[F],
+pub fn of_queries(
+    grad: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
     bounds: &[i32],
     rows: &[f32],
-    dq: &mut [F],
+    dq: &mut [f32],
     sizes: Sizes,
-    #[define(F)] _float: ElemType,
 ) {
     let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let first_row = CUBE_POS_X as usize * sizes.tile;
@@ -50,15 +48,15 @@ pub fn of_queries<F: Float>(
     let mut dscores = scores(&sizes);
     let mut sums = zeros(&sizes);
     for start in range_stepped(tile_first, tile_end, sizes.tile) {
-        load::<F>(&mut keys, k, start, tile_end, &sizes, Vectors::Keys);
-        load::<F>(&mut values, v, start, tile_end, &sizes, Vectors::Keys);
+        load(&mut keys, k, start, tile_end, &sizes, Vectors::Keys);
+        load(&mut values, v, start, tile_end, &sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         let mut dscore = 0.0f32;
         if key >= first && key < end {
             let place = sizes.place(row);
-            let score = dot::<F>(q, place, &keys, lane, &sizes) * sizes.scale;
-            let dweight = dot::<F>(grad, place, &values, lane, &sizes);
+            let score = dot(q, place, &keys, lane, &sizes) * sizes.scale;
+            let dweight = dot(grad, place, &values, lane, &sizes);
             dscore = (score - rows[2 * place]).exp() * (dweight - rows[2 * place + 1]);
         }
         dscores[lane_row * sizes.tile + lane] = dscore;
@@ -67,23 +65,22 @@ pub fn of_queries<F: Float>(
         sync_cube();
     }
     if row < sizes.num_rows() {
-        store::<F>(dq, sizes.place(row), &sums, sizes.scale, &sizes);
+        store(dq, sizes.place(row), &sums, sizes.scale, &sizes);
     }
 }
 
 /// `dk` and `dv`. Unit `(x, y)` has key `y`: its score with row `x` of each tile, and every `tile`-th column of the results.
 #[cube(launch)]
-pub fn of_keys<F: Float>(
-    grad: &[F],
-    q: &[F],
-    k: &[F],
-    v: &[F],
+pub fn of_keys(
+    grad: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
     bounds: &[i32],
     rows: &[f32],
-    dk: &mut [F],
-    dv: &mut [F],
+    dk: &mut [f32],
+    dv: &mut [f32],
     sizes: Sizes,
-    #[define(F)] _float: ElemType,
 ) {
     let (lane, lane_key) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let first_key = CUBE_POS_X as usize * sizes.tile;
@@ -97,16 +94,16 @@ pub fn of_keys<F: Float>(
     for first_row in range_stepped(0usize, sizes.num_rows(), sizes.tile) {
         let (tile_first, tile_end) = sizes.seen_by_tile(bounds, first_row);
         if tile_first < first_key + sizes.tile && tile_end > first_key {
-            load::<F>(&mut queries, q, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
-            load::<F>(&mut grads, grad, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
+            load(&mut queries, q, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
+            load(&mut grads, grad, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
             sync_cube();
             let (first, end) = sizes.seen(bounds, first_row + lane);
             let mut weight = 0.0f32;
             let mut dscore = 0.0f32;
             if key >= first && key < end {
                 let place = sizes.place(first_row + lane);
-                let score = dot::<F>(k, sizes.key(key), &queries, lane, &sizes) * sizes.scale;
-                let dweight = dot::<F>(v, sizes.key(key), &grads, lane, &sizes);
+                let score = dot(k, sizes.key(key), &queries, lane, &sizes) * sizes.scale;
+                let dweight = dot(v, sizes.key(key), &grads, lane, &sizes);
                 weight = (score - rows[2 * place]).exp();
                 dscore = weight * (dweight - rows[2 * place + 1]);
             }
@@ -119,7 +116,7 @@ pub fn of_keys<F: Float>(
         }
     }
     if key < sizes.capacity {
-        store::<F>(dk, sizes.key(key), &key_sums, sizes.scale, &sizes);
-        store::<F>(dv, sizes.key(key), &value_sums, 1.0f32, &sizes);
+        store(dk, sizes.key(key), &key_sums, sizes.scale, &sizes);
+        store(dv, sizes.key(key), &value_sums, 1.0f32, &sizes);
     }
 }

@@ -1,6 +1,5 @@
 //! Attention with a cache: rotation, keys and values written to their places, attention; a kernel each.
 
-use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
@@ -8,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::super::Mask;
 use super::super::cached::CachedAttention;
 use super::{Plan, attend};
-use crate::kernel::cube::{input, output, owned, unit_for_each};
+use crate::kernel::cube::{float_input, input, output, owned, unit_for_each};
 use crate::kernel::rope::Rope;
 
 impl CachedAttention for Cube {
@@ -32,8 +31,8 @@ impl CachedAttention for Cube {
             &q.client,
             cubes,
             units,
-            input(&k),
-            input(&v),
+            float_input(&k),
+            float_input(&v),
             input(&plan.bounds),
             output(&keys),
             output(&values),
@@ -42,7 +41,6 @@ impl CachedAttention for Cube {
             plan.capacity,
             plan.num_kv_heads * plan.head_dim,
             plan.bounds_stride,
-            dtype_to_elem_type(k.dtype),
         );
         let (y, _) = attend(&plan, [&q, &keys, &values]);
         (y, keys, values)
@@ -51,18 +49,17 @@ impl CachedAttention for Cube {
 
 /// Writes the key and value of each query to the place of its own key, the last that it sees. Padding has none.
 #[cube(launch)]
-fn append<F: Float>(
-    k: &[F],
-    v: &[F],
+fn append(
+    k: &[f32],
+    v: &[f32],
     bounds: &[i32],
-    keys: &mut [F],
-    values: &mut [F],
+    keys: &mut [f32],
+    values: &mut [f32],
     len: usize,
     num_queries: usize,
     capacity: usize,
     width: usize,
     bounds_stride: usize,
-    #[define(F)] _float: ElemType,
 ) {
     let i = ABSOLUTE_POS;
     if i >= len {

@@ -10,16 +10,7 @@ const LOWEST: f32 = -1.0e30;
 /// `y`, and the logsumexp of the scores of each row, by an online softmax (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3).
 /// Unit `(x, y)` has row `y`: the score of key `x` of each tile, and every `tile`-th column of the result.
 #[cube(launch)]
-pub fn forward<F: Float>(
-    q: &[F],
-    k: &[F],
-    v: &[F],
-    bounds: &[i32],
-    y: &mut [F],
-    logsumexp: &mut [f32],
-    sizes: Sizes,
-    #[define(F)] _float: ElemType,
-) {
+pub fn forward(q: &[f32], k: &[f32], v: &[f32], bounds: &[i32], y: &mut [f32], logsumexp: &mut [f32], sizes: Sizes) {
     let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let first_row = CUBE_POS_X as usize * sizes.tile;
     let row = first_row + lane_row;
@@ -31,17 +22,17 @@ pub fn forward<F: Float>(
     let mut highest = f32::new(LOWEST);
     let mut total = 0.0f32;
     for start in range_stepped(tile_first, tile_end, sizes.tile) {
-        load::<F>(&mut tile, k, start, tile_end, &sizes, Vectors::Keys);
+        load(&mut tile, k, start, tile_end, &sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         let is_seen = key >= first && key < end;
         let mut score = f32::new(LOWEST);
         if is_seen {
-            score = dot::<F>(q, sizes.place(row), &tile, lane, &sizes) * sizes.scale;
+            score = dot(q, sizes.place(row), &tile, lane, &sizes) * sizes.scale;
         }
         weights[lane_row * sizes.tile + lane] = score;
         sync_cube();
-        load::<F>(&mut tile, v, start, tile_end, &sizes, Vectors::Keys);
+        load(&mut tile, v, start, tile_end, &sizes, Vectors::Keys);
         let mut new_highest = highest;
         for i in 0..sizes.tile {
             new_highest = max(new_highest, weights[lane_row * sizes.tile + i]);
@@ -75,7 +66,7 @@ pub fn forward<F: Float>(
             log = highest + total.ln();
         }
         let place = sizes.place(row);
-        store::<F>(y, place, &sums, factor, &sizes);
+        store(y, place, &sums, factor, &sizes);
         if lane == 0 {
             logsumexp[place] = log;
         }

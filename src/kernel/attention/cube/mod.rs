@@ -10,14 +10,13 @@ mod cached;
 mod forward;
 mod tile;
 
-use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, DType, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use self::tile::SizesLaunch;
 use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
-use crate::kernel::cube::{empty, empty_like, input, output, unit_for_each};
+use crate::kernel::cube::{empty, empty_like, float_input, input, output, unit_for_each};
 
 /// The keys `end - window..end` of each query, `end = past + query + 1`.
 #[cube(launch)]
@@ -115,14 +114,13 @@ fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) 
         &q.client,
         plan.rows(),
         plan.units(),
-        input(q),
-        input(k),
-        input(v),
+        float_input(q),
+        float_input(k),
+        float_input(v),
         input(&plan.bounds),
         output(&y),
         output(&logsumexp),
         plan.sizes(),
-        dtype_to_elem_type(q.dtype),
     );
     (y, logsumexp)
 }
@@ -152,42 +150,39 @@ impl AttentionBackward for Cube {
             &q.client,
             cubes,
             units,
-            input(&grad),
-            input(&y),
-            input(&logsumexp),
+            float_input(&grad),
+            float_input(&y),
+            float_input(&logsumexp),
             output(&rows),
             plan.num_rows(),
             plan.head_dim,
-            dtype_to_elem_type(q.dtype),
         );
         backward::of_queries::launch(
             &q.client,
             plan.rows(),
             plan.units(),
-            input(&grad),
-            input(&q),
-            input(&k),
-            input(&v),
+            float_input(&grad),
+            float_input(&q),
+            float_input(&k),
+            float_input(&v),
             input(&plan.bounds),
-            input(&rows),
+            float_input(&rows),
             output(dq),
             plan.sizes(),
-            dtype_to_elem_type(q.dtype),
         );
         backward::of_keys::launch(
             &q.client,
             plan.cubes(plan.capacity),
             plan.units(),
-            input(&grad),
-            input(&q),
-            input(&k),
-            input(&v),
+            float_input(&grad),
+            float_input(&q),
+            float_input(&k),
+            float_input(&v),
             input(&plan.bounds),
-            input(&rows),
+            float_input(&rows),
             output(dk),
             output(dv),
             plan.sizes(),
-            dtype_to_elem_type(q.dtype),
         );
         gradients
     }

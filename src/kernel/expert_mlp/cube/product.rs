@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
-use crate::kernel::cube::{input, output};
+use crate::kernel::cube::{float_input, input, output};
 
 /// Rows and columns of a tile of the result.
 const TILE: usize = 64;
@@ -27,7 +27,7 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_ad
         &y.client,
         visits.tiles(columns, TILE),
         CubeDim::new_2d(LANES as u32, LANES as u32),
-        input(x.tensor()),
+        float_input(x.tensor()),
         input(stack),
         input(&visits.order),
         input(&visits.starts),
@@ -49,8 +49,8 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows, y: &CubeTensor) {
         &y.client,
         CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, visits.num_experts as u32),
         CubeDim::new_2d(LANES as u32, LANES as u32),
-        input(a.tensor()),
-        input(b.tensor()),
+        float_input(a.tensor()),
+        float_input(b.tensor()),
         input(&visits.order),
         input(&visits.starts),
         output(y),

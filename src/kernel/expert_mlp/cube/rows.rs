@@ -5,7 +5,9 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::visits::Visits;
-use crate::kernel::cube::{UNITS, cube_for_each, empty, empty_like, input, output, sum_of_units, unit_for_each};
+use crate::kernel::cube::{
+    UNITS, cube_for_each, empty, empty_like, float_input, input, output, sum_of_units, unit_for_each,
+};
 
 impl Visits {
     /// The sum over the visits of each token, in the order of its choices: `[num_tokens, columns]`.
@@ -17,8 +19,8 @@ impl Visits {
             &y.client,
             cubes,
             units,
-            input(rows),
-            input(weights.unwrap_or(rows)),
+            float_input(rows),
+            float_input(weights.unwrap_or(rows)),
             input(&self.places),
             output(&y),
             num_tokens * columns,
@@ -43,10 +45,10 @@ impl Visits {
             &z.client,
             cubes,
             units,
-            input(z),
-            input(gate),
-            input(up),
-            input(weights),
+            float_input(z),
+            float_input(gate),
+            float_input(up),
+            float_input(weights),
             input(&self.order),
             output(&dgate),
             output(&dup),
@@ -69,10 +71,10 @@ impl Visits {
             &z.client,
             cubes,
             units,
-            input(z),
-            input(gate),
-            input(up),
-            input(weights),
+            float_input(z),
+            float_input(gate),
+            float_input(up),
+            float_input(weights),
             input(&self.order),
             output(&weighted),
             output(&dweights),

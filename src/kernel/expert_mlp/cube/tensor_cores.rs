@@ -12,7 +12,7 @@ use half::bf16;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
-use crate::kernel::cube::{input, output};
+use crate::kernel::cube::{float_input, input, output};
 
 /// Rows, columns and depth of a fragment.
 const SIDE: usize = 16;
@@ -69,7 +69,7 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_ad
         &y.client,
         visits.tiles(columns, TILE),
         units(),
-        input(x.tensor()),
+        float_input(x.tensor()),
         input(stack),
         input(&visits.order),
         input(&visits.starts),
@@ -80,7 +80,6 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_ad
         x.divisor(visits.k),
         lines,
         is_added,
-        dtype_to_elem_type(x.tensor().dtype),
     );
 }
 
@@ -91,8 +90,8 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows, y: &CubeTensor) {
         &y.client,
         CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, visits.num_experts as u32),
         units(),
-        input(a.tensor()),
-        input(b.tensor()),
+        float_input(a.tensor()),
+        float_input(b.tensor()),
         input(&visits.order),
         input(&visits.starts),
         output(y),
@@ -100,8 +99,6 @@ pub fn outer(visits: &Visits, a: Rows, b: Rows, y: &CubeTensor) {
         columns,
         a.divisor(visits.k),
         b.divisor(visits.k),
-        dtype_to_elem_type(a.tensor().dtype),
-        dtype_to_elem_type(b.tensor().dtype),
     );
 }
 
@@ -295,8 +292,8 @@ fn store(
 }
 
 #[cube(launch)]
-fn multiply_on_tensor_cores<X: Float>(
-    x: &[X],
+fn multiply_on_tensor_cores(
+    x: &[f32],
     weights: &[bf16],
     order: &[i32],
     starts: &[i32],
@@ -307,7 +304,6 @@ fn multiply_on_tensor_cores<X: Float>(
     #[comptime] divisor: usize,
     #[comptime] lines: Lines,
     #[comptime] is_added: bool,
-    #[define(X)] _x: ElemType,
 ) {
     let (expert, first_row, end) = tile_of(starts, num_experts, TILE);
     if expert == num_experts {
@@ -319,7 +315,7 @@ fn multiply_on_tensor_cores<X: Float>(
     let mut b = Shared::<[bf16]>::new_aligned_slice(comptime!(lines.num_elements()), ALIGNMENT);
     let sums = zeros();
     for first in range_stepped(0usize, inner, DEPTH) {
-        load::<X>(&mut a, x, order, 0usize, (first_row, end), (first, inner), divisor, Lines::OfResult);
+        load::<f32>(&mut a, x, order, 0usize, (first_row, end), (first, inner), divisor, Lines::OfResult);
         if comptime!(lines == Lines::OfResult) {
             load::<bf16>(&mut b, weights, order, matrix, (first_column, columns), (first, inner), 0usize, lines);
         } else {
@@ -333,9 +329,9 @@ fn multiply_on_tensor_cores<X: Float>(
 }
 
 #[cube(launch)]
-fn multiply_outer_on_tensor_cores<A: Float, B: Float>(
-    a: &[A],
-    b: &[B],
+fn multiply_outer_on_tensor_cores(
+    a: &[f32],
+    b: &[f32],
     order: &[i32],
     starts: &[i32],
     y: &mut [f32],
@@ -343,8 +339,6 @@ fn multiply_outer_on_tensor_cores<A: Float, B: Float>(
     columns: usize,
     #[comptime] divisor_a: usize,
     #[comptime] divisor_b: usize,
-    #[define(A)] _a: ElemType,
-    #[define(B)] _b: ElemType,
 ) {
     let (first_row, first_column) = (CUBE_POS_Y as usize * TILE, CUBE_POS_X as usize * TILE);
     let expert = CUBE_POS_Z as usize;
@@ -353,8 +347,8 @@ fn multiply_outer_on_tensor_cores<A: Float, B: Float>(
     let mut tile_b = Shared::<[bf16]>::new_aligned_slice(comptime!(Lines::OfTerms.num_elements()), ALIGNMENT);
     let sums = zeros();
     for first in range_stepped(start, end, DEPTH) {
-        load::<A>(&mut tile_a, a, order, 0usize, (first, end), (first_row, rows), divisor_a, Lines::OfTerms);
-        load::<B>(&mut tile_b, b, order, 0usize, (first, end), (first_column, columns), divisor_b, Lines::OfTerms);
+        load::<f32>(&mut tile_a, a, order, 0usize, (first, end), (first_row, rows), divisor_a, Lines::OfTerms);
+        load::<f32>(&mut tile_b, b, order, 0usize, (first, end), (first_column, columns), divisor_b, Lines::OfTerms);
         sync_cube();
         accumulate(&sums, &tile_a, &tile_b, Lines::OfTerms, Lines::OfTerms);
         sync_cube();
