@@ -18,7 +18,7 @@ use crate::kernel::silu_mul::SiluMul;
 
 impl Visits {
     /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one. Rows are rounded to
-    /// the type of the matrices.
+    /// bfloat16 if the matrices are.
     fn product(&self, x: Rows, weights: Weights, sum: Option<CubeTensor>) -> CubeTensor {
         let (stack, is_added) = (weights.stack(), sum.is_some());
         let y = sum.unwrap_or_else(|| empty([self.num_visits, weights.columns()], DType::F32, stack));

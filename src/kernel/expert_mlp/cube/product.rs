@@ -1,8 +1,10 @@
 //! Products of the rows of each expert without tensor cores: a cube has a tile of the result, a unit a part of it in registers.
 
+use burn::backend::DType;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
+use half::bf16;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
@@ -38,6 +40,7 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_ad
         x.divisor(visits.k),
         is_transposed,
         is_added,
+        stack.dtype == DType::BF16,
         dtype_to_elem_type(stack.dtype),
     );
 }
@@ -132,6 +135,7 @@ fn multiply<W: Float>(
     #[comptime] divisor: usize,
     #[comptime] is_transposed: bool,
     #[comptime] is_added: bool,
+    #[comptime] is_rounded: bool,
     #[define(W)] _weight: ElemType,
 ) {
     let (expert, first_row, end) = tile_of(starts, num_experts, TILE);
@@ -148,9 +152,11 @@ fn multiply<W: Float>(
             let (row, depth) = (i / DEPTH, i % DEPTH);
             let mut value = 0.0f32;
             if first_row + row < end && first + depth < inner {
+                value = x[row_of(order, first_row + row, divisor) * inner + first + depth];
                 // As on tensor cores.
-                value =
-                    f32::cast_from(W::cast_from(x[row_of(order, first_row + row, divisor) * inner + first + depth]));
+                if comptime!(is_rounded) {
+                    value = f32::cast_from(bf16::cast_from(value));
+                }
             }
             a[row * STRIDE + depth] = value;
         }
