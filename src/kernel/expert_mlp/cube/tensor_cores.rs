@@ -32,9 +32,6 @@ const UNITS: usize = NUM_PLANES * PLANE;
 const PADDING: usize = 8;
 /// Bytes to which fragments have to be aligned.
 const ALIGNMENT: usize = 32;
-/// Rows of an expert, on average, from which products run here. Below, as in decoding, most of a tile would be padding. A guess: no
-/// GPU has been measured.
-const ENOUGH_ROWS: usize = 16;
 
 /// Whether products of that many visits by such weights run here.
 pub fn serves(visits: &Visits, weights: DType, client: &Client) -> bool {
@@ -46,7 +43,7 @@ pub fn serves(visits: &Visits, weights: DType, client: &Client) -> bool {
     let side = SIDE as u32;
     let fragments = MmaConfig { a_type: of_factors, b_type: of_factors, cd_type: of_sums, m: side, n: side, k: side };
     weights == DType::BF16
-        && visits.num_visits >= ENOUGH_ROWS * visits.num_experts
+        && visits.are_many()
         && (hardware.plane_size_min, hardware.plane_size_max) == (plane, plane)
         && hardware.max_units_per_cube as usize >= UNITS
         && hardware.max_shared_memory_size >= shared_bytes
@@ -67,7 +64,7 @@ pub fn product(visits: &Visits, x: Rows, weights: Weights, y: &CubeTensor, is_ad
     };
     multiply_on_tensor_cores::launch(
         &y.client,
-        visits.tiles(columns, TILE),
+        visits.tiles(columns, [TILE; 2]),
         units(),
         float_input(x.tensor()),
         input(stack),
