@@ -29,6 +29,16 @@ macro_rules! either {
     };
 }
 
+/// A decoder of the kind of the given one, from an expression for either kind.
+macro_rules! same_kind {
+    ($any:expr, $decoder:ident => $result:expr) => {
+        match $any {
+            AnyDecoder::Dense($decoder) => AnyDecoder::Dense($result),
+            AnyDecoder::Sparse($decoder) => AnyDecoder::Sparse($result),
+        }
+    };
+}
+
 impl AnyDecoder {
     /// As [`Decoder::load`](super::Decoder::load).
     ///
@@ -87,10 +97,7 @@ impl AnyDecoder {
     /// As [`Decoder::with_gradient_checkpointing`](super::Decoder::with_gradient_checkpointing).
     #[must_use]
     pub fn with_gradient_checkpointing(self, gradient_checkpointing: bool) -> Self {
-        match self {
-            Self::Dense(decoder) => Self::Dense(decoder.with_gradient_checkpointing(gradient_checkpointing)),
-            Self::Sparse(decoder) => Self::Sparse(decoder.with_gradient_checkpointing(gradient_checkpointing)),
-        }
+        same_kind!(self, decoder => decoder.with_gradient_checkpointing(gradient_checkpointing))
     }
 
     /// As [`MoeDecoder::with_selection_bias`]; a dense decoder stays as it is.
@@ -116,19 +123,13 @@ impl AnyDecoder {
     /// # Errors
     /// Those of [`LoraAdapter::check`].
     pub fn with_adapter(self, adapter: &LoraAdapter) -> Result<Self, LoraError> {
-        Ok(match self {
-            Self::Dense(decoder) => Self::Dense(decoder.with_adapter(adapter)?),
-            Self::Sparse(decoder) => Self::Sparse(decoder.with_adapter(adapter)?),
-        })
+        Ok(same_kind!(self, decoder => decoder.with_adapter(adapter)?))
     }
 
     /// The base without its adapter. Its parameters stay frozen.
     #[must_use]
     pub fn without_adapter(self) -> Self {
-        match self {
-            Self::Dense(decoder) => Self::Dense(decoder.without_adapter()),
-            Self::Sparse(decoder) => Self::Sparse(decoder.without_adapter()),
-        }
+        same_kind!(self, decoder => decoder.without_adapter())
     }
 
     /// The current values of the adapter, if there is one.

@@ -52,6 +52,7 @@ impl<B: LinearBackward, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(B::linear_float(x.into_primitive(), weight.into_primitive())),
         }
     }
+
     fn linear_weight(x: FloatTensor<Self>, weight: Operand<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;

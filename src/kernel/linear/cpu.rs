@@ -6,20 +6,14 @@ use burn::tensor::DType;
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
-    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, matmul_nn, matmul_nt, matmul_tn, tensor, values,
+    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, matmul_nn, matmul_tn, tensor, values,
 };
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 impl LinearOps for Flex {
     fn linear_float(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        let (x, weight) = (dense(x), weight.to_contiguous());
-        let (n, k) = (weight.shape()[0], weight.shape()[1]);
-        let mut shape = x.shape();
-        let last = shape.num_dims() - 1;
-        shape[last] = n;
-        let mut out = vec![0.0; shape.num_elements()];
-        matmul_nt(values(&x), WeightRows::from_tensor(&weight), &mut out, k, Threads::Pool);
-        tensor(out, shape)
+        let [y] = all(x, [Operand::Float(weight)]);
+        y
     }
 
     fn linear_weight(x: FlexTensor, weight: Operand<Self>) -> FlexTensor {
@@ -133,6 +127,7 @@ impl LinearBackward for Flex {
         matmul_tn(grad, x, MatMut::new(&mut out, n, k), dtype, false, Threads::Pool);
         tensor(out, [n, k])
     }
+
     fn linear_of_blocks(x: FlexTensor, weight: &QuantizedWeight) -> FlexTensor {
         let (x, [n, k]) = (dense(x), weight.dims());
         let mut shape = x.shape();
