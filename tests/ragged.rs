@@ -189,3 +189,10 @@ fn a_cache_of_other_sequences_is_refused() {
     let (model, device) = (random(&DecoderConfig::pico(), 1), pico::device());
     model.hidden_states(tokens(&[[1, 2]], &device), Some(&mut cache(&model, 2)));
 }
+
+#[test]
+#[should_panic(expected = "a pass of no tokens")]
+fn a_pass_of_no_tokens_is_refused() {
+    let (model, device) = (random(&DecoderConfig::pico(), 1), pico::device());
+    model.hidden_states(TokenBatch::padded(&[[0u32; 0]; 2], &device), None);
+}

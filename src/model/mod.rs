@@ -55,7 +55,8 @@ pub trait CausalLm: Module {
     /// - `tokens`: a [`TokenBatch`], or ids `[batch_size, seq_length]`
     ///
     /// # Panics
-    /// If a sequence outgrows `max_position_embeddings` or the cache, or an id is not below `vocab_size`.
+    /// If there are no tokens, a sequence outgrows `max_position_embeddings` or the cache, or an id is not below
+    /// `vocab_size`.
     fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates;
 
     /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.

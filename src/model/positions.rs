@@ -21,10 +21,11 @@ impl Positions {
     /// Of tokens that start sequences, or continue sequences of `past` cached tokens each.
     ///
     /// # Panics
-    /// If a position is not below `max_position_embeddings`, the cache has another batch size, or documents are packed
-    /// behind cached tokens.
+    /// If there are no tokens, a position is not below `max_position_embeddings`, the cache has another batch size, or
+    /// documents are packed behind cached tokens.
     pub fn new(config: &DecoderConfig, tokens: &TokenBatch, past: Option<&[usize]>, device: &Device) -> Self {
         let [batch_size, seq_length] = tokens.ids.dims();
+        assert!(batch_size * seq_length > 0, "a pass of no tokens");
         let past = past.map_or_else(|| vec![0; batch_size], <[_]>::to_vec);
         assert_eq!(past.len(), batch_size, "sequences of a cache and of a batch");
         let window = config.sliding_window;

@@ -236,8 +236,8 @@ type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>
 
 #[test]
 fn experts_are_those_of_the_reference() {
-    // Tokens, experts, experts per token, width, hidden size: with idle experts; with more visits than a low tile and than a full
-    // tile has rows.
+    // Tokens, experts, experts per token, width, hidden size: with idle experts; with more visits than a low tile and than a
+    // full tile has rows.
     for [tokens, num_experts, k, width, hidden] in
         [[1, 1, 1, 1, 1], [3, 9, 1, 5, 7], [19, 5, 2, 33, 70], [47, 3, 1, 70, 33], [250, 3, 2, 65, 20]]
     {

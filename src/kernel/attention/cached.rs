@@ -62,7 +62,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// - `cos`, `sin`: `[batch_size or 1, new positions, head_dim / 2]`
 ///
 /// # Panics
-/// If the sizes disagree, or the cache has no room.
+/// If there are no queries, the sizes disagree, or the cache has no room.
 pub fn cached_attention(
     [q, k, v]: [Tensor<4>; 3],
     [cos, sin]: [Tensor<3>; 2],

@@ -49,7 +49,8 @@ pub fn skips_masked_keys(device: &Device) -> bool {
 /// All in float32, or all in the type of [products](super::linear).
 ///
 /// # Panics
-/// If the sizes disagree, `num_kv_heads` does not divide `num_heads`, or the mask reaches beyond the capacity.
+/// If there are no queries, the sizes disagree, `num_kv_heads` does not divide `num_heads`, or the mask reaches beyond the
+/// capacity.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Tensor<4> {
     assert_sizes(&q, &k, &v, mask);
     count(&q, k.dims()[2], mask);
@@ -68,6 +69,7 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) ->
 fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, mask: &CausalMask) {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();
     let [kv_batch_size, capacity, num_kv_heads, kv_head_dim] = k.dims();
+    assert!(batch_size * num_queries > 0, "attention: no queries");
     assert_eq!(k.dims(), v.dims(), "attention: keys and values");
     assert_eq!((batch_size, head_dim), (kv_batch_size, kv_head_dim), "attention: queries and keys");
     assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
@@ -306,6 +308,13 @@ mod tests {
                 assert_eq!(row(&before) != row(&after), band.keys(i).contains(&100), "query {i}");
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "attention: no queries")]
+    fn no_queries_are_refused() {
+        let (q, k, v, mask) = inputs((1, 0, 3, 0, 2, 1, 4, None), &Device::flex());
+        attention(q, k, v, &mask);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Shared helpers of the kernels in CubeCL, which are one source for CUDA, Vulkan and WebGPU.
 //!
 //! A kernel reads and writes whole buffers of contiguous tensors. It is launched with bounds checks on them, so an index that
-//! is wrong never leaves its buffer. Activations and sums are float32 (on tensor cores factors are bfloat16), and each element
-//! of a result is written by one unit, so results have the same bits every time.
+//! is wrong never leaves its buffer. Activations and sums are float32 (on tensor cores factors are bfloat16), and each
+//! element of a result is written by one unit, so results have the same bits every time.
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;

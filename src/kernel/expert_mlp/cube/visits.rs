@@ -6,8 +6,8 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::kernel::cube::{UNITS, empty, input, output};
 
-/// Rows of an expert, on average, from which products take their largest tiles. Below, as in decoding, most of such a tile would be
-/// padding. A guess: no GPU has been measured.
+/// Rows of an expert, on average, from which products take their largest tiles. Below, as in decoding, most of such a tile
+/// would be padding. A guess: no GPU has been measured.
 const ENOUGH_ROWS: usize = 16;
 
 /// Visit `token · k + j` is the `j`-th choice of `token`; a place is a position in the sorted order. All int32.
@@ -58,8 +58,8 @@ impl Visits {
         self.num_visits >= ENOUGH_ROWS * self.num_experts
     }
 
-    /// A cube for each tile of that many rows and columns of a product. An expert has at most one tile that is not full, and those
-    /// behind the last expert are empty.
+    /// A cube for each tile of that many rows and columns of a product. An expert has at most one tile that is not full, and
+    /// those behind the last expert are empty.
     pub fn tiles(&self, columns: usize, [rows_of_tile, columns_of_tile]: [usize; 2]) -> CubeCount {
         let along_rows = self.num_visits / rows_of_tile + self.num_experts;
         CubeCount::Static(columns.div_ceil(columns_of_tile) as u32, along_rows as u32, 1)
