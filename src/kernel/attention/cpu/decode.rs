@@ -192,37 +192,69 @@ impl FourAtOnce for Scores<'_, '_> {
     #[inline(always)]
     fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
         match (H, L::REGISTERS == 32) {
-            (1, true) => self.keys::<L, H, 16>(lanes, head),
-            (2, true) => self.keys::<L, H, 8>(lanes, head),
-            _ => self.keys::<L, H, 4>(lanes, head),
+            (1, true) => self.keys::<L, H, 16, 16>(lanes, head),
+            (2, true) => self.keys::<L, H, 8, 8>(lanes, head),
+            (_, true) => self.keys::<L, H, 4, 4>(lanes, head),
+            // Sixteen numbers take two registers.
+            (1, false) => self.keys::<L, H, 16, 2>(lanes, head),
+            (2, false) => self.keys::<L, H, 8, 2>(lanes, head),
+            (_, false) => self.keys::<L, H, 4, 1>(lanes, head),
         }
     }
 }
 
 impl Scores<'_, '_> {
-    /// All keys, `T` at once: with `H` heads up to sixteen sums.
+    /// All keys, `T` at once, of which `R` are in registers: with `H` heads up to sixteen sums. A score is the same for any
+    /// `T` and `R`.
     #[inline(always)]
-    fn keys<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize) {
+    fn keys<L: Lanes, const H: usize, const T: usize, const R: usize>(&mut self, lanes: L, head: usize) {
         let count = self.0.count;
         let whole = count / T * T;
         for key in (0..whole).step_by(T) {
-            self.tile::<L, H, T>(lanes, head, key);
+            self.tile::<L, H, T, R>(lanes, head, key);
         }
         for key in whole..count {
-            self.tile::<L, H, 1>(lanes, head, key);
+            self.tile::<L, H, 1, 1>(lanes, head, key);
         }
     }
 
-    /// The scores of `H` heads and `T` keys, each number loaded once.
+    /// The scores of `H` heads and `T` keys.
     #[inline(always)]
-    fn tile<L: Lanes, const H: usize, const T: usize>(&mut self, lanes: L, head: usize, key: usize) {
-        let Part { head_dim, count, stream: Stream { stride, ahead }, .. } = *self.0;
+    fn tile<L: Lanes, const H: usize, const T: usize, const R: usize>(&mut self, lanes: L, head: usize, key: usize) {
+        let Part { head_dim, count, stream: Stream { stride, .. }, .. } = *self.0;
+        let mut vectors = [lanes.splat(0.0); 16];
+        for first in (0..T).step_by(R) {
+            for (h, sums) in self.products::<L, H, R>(lanes, head, key + first).into_iter().enumerate() {
+                vectors[h * T + first..h * T + first + R].copy_from_slice(&sums);
+            }
+        }
+        let mut stored = [0.0; 16];
+        lanes.store(lanes.sums(&vectors), &mut stored);
         let whole = head_dim / 16 * 16;
+        for (h, stored) in stored.chunks_exact(T).take(H).enumerate() {
+            for (t, sum) in stored.iter().enumerate() {
+                let query = &self.0.queries[(head + h) * head_dim + whole..(head + h + 1) * head_dim];
+                let key_rest = &self.0.keys[(key + t) * stride + whole..(key + t) * stride + head_dim];
+                let rest: f32 = query.iter().zip(key_rest).map(|(q, k)| q * k).sum();
+                self.0.scores[(head + h) * count + key + t] = (sum + rest) * self.0.scale;
+            }
+        }
+    }
+
+    /// The products of `H` heads and `R` keys, lane `i` summed over the elements `i`, `i + 16`, …. Each key is loaded once.
+    #[inline(always)]
+    fn products<L: Lanes, const H: usize, const R: usize>(
+        &self,
+        lanes: L,
+        head: usize,
+        key: usize,
+    ) -> [[L::Floats; R]; H] {
+        let Part { head_dim, stream: Stream { stride, ahead }, .. } = *self.0;
         let queries = &self.0.queries[head * head_dim..(head + H) * head_dim];
-        let keys = &self.0.keys[key * stride..(key + T - 1) * stride + head_dim];
-        let mut sums = [[lanes.splat(0.0); T]; H];
-        for start in (0..whole).step_by(16) {
-            let mut loaded = [lanes.splat(0.0); T];
+        let keys = &self.0.keys[key * stride..(key + R - 1) * stride + head_dim];
+        let mut sums = [[lanes.splat(0.0); R]; H];
+        for start in (0..head_dim / 16 * 16).step_by(16) {
+            let mut loaded = [lanes.splat(0.0); R];
             for (t, numbers) in loaded.iter_mut().enumerate() {
                 let at = t * stride + start;
                 if head == 0 {
@@ -237,20 +269,7 @@ impl Scores<'_, '_> {
                 }
             }
         }
-        let mut vectors = [lanes.splat(0.0); 16];
-        for (vector, sum) in vectors.iter_mut().zip(sums.as_flattened()) {
-            *vector = *sum;
-        }
-        let mut stored = [0.0; 16];
-        lanes.store(lanes.sums(&vectors), &mut stored);
-        for (h, stored) in stored.chunks_exact(T).take(H).enumerate() {
-            for (t, sum) in stored.iter().enumerate() {
-                let query = &queries[h * head_dim + whole..(h + 1) * head_dim];
-                let key_rest = &keys[t * stride + whole..t * stride + head_dim];
-                let rest: f32 = query.iter().zip(key_rest).map(|(q, k)| q * k).sum();
-                self.0.scores[(head + h) * count + key + t] = (sum + rest) * self.0.scale;
-            }
-        }
+        sums
     }
 }
 
@@ -259,12 +278,25 @@ struct Sums<'a, 'b>(&'a mut Part<'b>);
 impl FourAtOnce for Sums<'_, '_> {
     #[inline(always)]
     fn rows<L: Lanes, const H: usize>(&mut self, lanes: L, head: usize) {
-        let Part { head_dim, count, stream: Stream { stride, .. }, .. } = *self.0;
-        let (fours, whole) = (head_dim / 64 * 64, head_dim / 16 * 16);
-        for column in (0..fours).step_by(64) {
-            self.tile::<L, H, 4>(lanes, head, column);
+        match (H, L::REGISTERS == 32) {
+            (_, true) => self.columns::<L, H, 4>(lanes, head),
+            // Sixteen numbers take two registers.
+            (1 | 2, false) => self.columns::<L, H, 2>(lanes, head),
+            (_, false) => self.columns::<L, H, 1>(lanes, head),
         }
-        for column in (fours..whole).step_by(16) {
+    }
+}
+
+impl Sums<'_, '_> {
+    /// All columns, `V` times sixteen at once. A sum is the same for any `V`.
+    #[inline(always)]
+    fn columns<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize) {
+        let Part { head_dim, count, stream: Stream { stride, .. }, .. } = *self.0;
+        let (wide, whole) = (head_dim / (V * 16) * (V * 16), head_dim / 16 * 16);
+        for column in (0..wide).step_by(V * 16) {
+            self.tile::<L, H, V>(lanes, head, column);
+        }
+        for column in (wide..whole).step_by(16) {
             self.tile::<L, H, 1>(lanes, head, column);
         }
         for h in head..head + H {
@@ -276,9 +308,7 @@ impl FourAtOnce for Sums<'_, '_> {
             }
         }
     }
-}
 
-impl Sums<'_, '_> {
     /// `H` heads and `V` times sixteen columns, each number of the values loaded once.
     #[inline(always)]
     fn tile<L: Lanes, const H: usize, const V: usize>(&mut self, lanes: L, head: usize, column: usize) {
@@ -316,19 +346,20 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::kernel::cpu::with_each_lanes;
+    use crate::kernel::cpu::{Plain, with_each_lanes};
 
-    /// Seven heads, of which four are taken at once, on 19 keys.
-    struct Seven<'a> {
-        numbers: &'a [f32],
+    /// Heads, of which four are taken at once, on 19 keys.
+    struct Heads<'a> {
+        heads: usize,
         head_dim: usize,
+        numbers: &'a [f32],
         found: &'a RefCell<Vec<Vec<f32>>>,
     }
 
-    impl WithLanes for Seven<'_> {
+    impl WithLanes for Heads<'_> {
         #[inline(always)]
         fn with_lanes<L: Lanes>(self, lanes: L) {
-            let (heads, head_dim, count) = (7, self.head_dim, 19);
+            let (heads, head_dim, count) = (self.heads, self.head_dim, 19);
             let mut scores = vec![0.0; heads * count];
             let (mut sums, mut tops) = (vec![9.0; heads * head_dim], vec![9.0; 2 * heads]);
             Part {
@@ -348,15 +379,50 @@ mod tests {
         }
     }
 
+    /// Numbers for 20 keys and as many values.
+    fn numbers(head_dim: usize) -> Vec<f32> {
+        (0..20 * (head_dim + 5) + 90).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect()
+    }
+
     #[test]
     fn every_lanes_give_the_same_bits() {
-        for head_dim in [1, 16, 70] {
-            let numbers: Vec<f32> =
-                (0..20 * (head_dim + 5) + 90).map(|i| ((i * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        for (heads, head_dim) in [(7, 1), (5, 16), (6, 70), (7, 70)] {
+            let numbers = numbers(head_dim);
             let found = RefCell::default();
-            with_each_lanes(|| Seven { numbers: &numbers, head_dim, found: &found });
+            with_each_lanes(|| Heads { heads, head_dim, numbers: &numbers, found: &found });
             let found = found.into_inner();
-            assert!(found.len() > 1 && found.iter().all(|bits| *bits == found[0]), "{head_dim}");
+            assert!(found.len() > 1 && found.iter().all(|bits| *bits == found[0]), "{heads} heads of {head_dim}");
+        }
+    }
+
+    #[test]
+    fn tiles_of_every_size_give_the_same_bits() {
+        let (head_dim, count) = (150, 19);
+        let numbers = numbers(head_dim);
+        let run = |scores_of: fn(&mut Scores), sums_of: fn(&mut Sums)| {
+            let (mut scores, mut sums) = (vec![0.0; 2 * count], vec![9.0; 2 * head_dim]);
+            let mut part = Part {
+                queries: &numbers[..2 * head_dim],
+                scale: 0.3,
+                head_dim,
+                count,
+                keys: &numbers[7..],
+                values: &numbers[90..],
+                stream: Stream { stride: head_dim + 5, ahead: 0 },
+                scores: &mut scores,
+                sums: &mut sums,
+                tops: &mut [],
+            };
+            scores_of(&mut Scores(&mut part));
+            sums_of(&mut Sums(&mut part));
+            [scores, sums].concat()
+        };
+        let expected = run(|it| it.keys::<Plain, 2, 1, 1>(Plain, 0), |it| it.columns::<Plain, 2, 1>(Plain, 0));
+        for found in [
+            run(|it| it.keys::<Plain, 2, 8, 2>(Plain, 0), |it| it.columns::<Plain, 2, 2>(Plain, 0)),
+            run(|it| it.keys::<Plain, 2, 8, 8>(Plain, 0), |it| it.columns::<Plain, 2, 4>(Plain, 0)),
+        ] {
+            assert_eq!(found, expected);
         }
     }
 }
