@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::thread::{self, Thread};
 
 use super::prefetcher::{HelperRanges, PrefetchCursor, Prefetcher};
@@ -31,14 +31,13 @@ struct SpinPool {
     task: AtomicPtr<&'static Task<'static>>,
     len: AtomicUsize,
     next: AtomicUsize,
-    /// Helpers that may join the open loop.
+    /// Helpers that may join the open loop, the first ones.
     max_helpers: AtomicUsize,
-    /// Whether a helper may be parked.
+    /// Whether a helper that may join may be parked.
     parked: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Locked by the thread whose loop is open.
-    caller: Mutex<()>,
-    helpers: OnceLock<Vec<Thread>>,
+    /// As many as the largest loop so far may have. Locked by the thread whose loop is open.
+    helpers: Mutex<Vec<Thread>>,
     prefetcher: Prefetcher,
 }
 
@@ -50,8 +49,7 @@ static POOL: SpinPool = SpinPool {
     max_helpers: AtomicUsize::new(0),
     parked: AtomicBool::new(false),
     panic: Mutex::new(None),
-    caller: Mutex::new(()),
-    helpers: OnceLock::new(),
+    helpers: Mutex::new(Vec::new()),
     prefetcher: Prefetcher::new(),
 };
 
@@ -63,7 +61,7 @@ thread_local! {
 /// The threads that a product may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Threads {
-    /// All, if the product is large enough to pay for the fork.
+    /// As many as the caller's rayon pool has, if the product is large enough to pay for the fork.
     Pool,
     /// The calling thread alone: the product is itself a task of a parallel loop.
     One,
@@ -109,14 +107,14 @@ impl Threads {
 /// # Panics
 /// If a task panics, after all running tasks have ended.
 fn for_each(len: usize, task: impl Fn(usize) + Sync) {
-    let helpers = if len > 1 { rayon::current_num_threads() - 1 } else { 0 };
-    let caller = match POOL.caller.try_lock() {
-        Ok(caller) => Some(caller),
+    let max_helpers = if len > 1 { rayon::current_num_threads() - 1 } else { 0 };
+    let helpers = match POOL.helpers.try_lock() {
+        Ok(helpers) => Some(helpers),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
     };
-    match caller {
-        Some(_held) if helpers > 0 => POOL.run(len, helpers, &task),
+    match helpers {
+        Some(mut helpers) if max_helpers > 0 => POOL.run(len, &mut helpers, max_helpers, &task),
         _ => (0..len).for_each(task),
     }
 }
@@ -128,15 +126,15 @@ pub(super) fn publish_prefetch(ranges: &[HelperRanges]) {
 
 impl SpinPool {
     /// Opens a loop, works on it, closes it, and waits for the helpers that joined.
-    fn run(&'static self, len: usize, helpers: usize, task: &Task<'_>) {
-        let threads = self.helpers.get_or_init(|| self.spawn(helpers));
+    fn run(&'static self, len: usize, helpers: &mut Vec<Thread>, max_helpers: usize, task: &Task<'_>) {
+        self.spawn(helpers, max_helpers);
         self.task.store((&raw const task).cast_mut().cast(), Ordering::Relaxed);
         self.len.store(len, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
-        self.max_helpers.store(helpers, Ordering::Relaxed);
+        let max_before = self.max_helpers.swap(max_helpers, Ordering::Relaxed);
         self.state.fetch_add(CLOSED, Ordering::SeqCst);
-        if self.parked.swap(false, Ordering::SeqCst) {
-            threads.iter().for_each(Thread::unpark);
+        if self.parked.swap(false, Ordering::SeqCst) || max_helpers > max_before {
+            helpers.iter().take(max_helpers).for_each(Thread::unpark);
         }
         self.work(len, task);
         self.state.fetch_add(CLOSED, Ordering::Relaxed);
@@ -160,16 +158,18 @@ impl SpinPool {
         }
     }
 
-    fn spawn(&'static self, helpers: usize) -> Vec<Thread> {
-        let start = |index| {
+    /// Starts helpers until there are `num`; fewer, if the system refuses a thread.
+    fn spawn(&'static self, helpers: &mut Vec<Thread>, num: usize) {
+        while helpers.len() < num {
+            let index = helpers.len();
             let named = thread::Builder::new().name(format!("kernel {index}"));
-            named.spawn(move || self.run_helper(index)).map(|handle| handle.thread().clone())
-        };
-        // If the system refuses a thread, there are fewer helpers.
-        (0..helpers).map_while(|index| start(index).ok()).collect()
+            let Ok(handle) = named.spawn(move || self.run_helper(index)) else { return };
+            helpers.push(handle.thread().clone());
+        }
     }
 
-    /// Helper loop: joins every loop that it finds open, and prefetches in between.
+    /// Helper loop: joins every loop that it finds open and may join, and prefetches in between. The caller wakes those that
+    /// may join: if one has said that it parks, and if they were fewer in the loop before.
     #[expect(unsafe_code, reason = "a helper borrows the task from the caller's stack")]
     fn run_helper(&self, index: usize) {
         THREAD_INDEX.set(index + 1);
@@ -178,12 +178,14 @@ impl SpinPool {
         let mut cursor = PrefetchCursor::new(index);
         loop {
             let state = self.state.load(Ordering::Acquire);
-            let (count, open) = ((state % CLOSED) as usize, state & CLOSED == 0);
-            if !open || state / CLOSED == done || count >= self.max_helpers.load(Ordering::Relaxed) {
+            let (is_open, may_join) = (state & CLOSED == 0, index < self.max_helpers.load(Ordering::Relaxed));
+            if !is_open || state / CLOSED == done || !may_join {
                 cursor.step(&self.prefetcher);
                 backoff(&mut spins);
                 if spins > SPINS_BEFORE_PARK {
-                    self.parked.store(true, Ordering::SeqCst);
+                    if may_join {
+                        self.parked.store(true, Ordering::SeqCst);
+                    }
                     if self.state.load(Ordering::SeqCst) / CLOSED == state / CLOSED {
                         thread::park();
                     }
@@ -211,6 +213,9 @@ fn backoff(spins: &mut u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
     use super::*;
 
     fn runs_of_each(len: usize) -> Vec<usize> {
@@ -249,7 +254,7 @@ mod tests {
     #[test]
     fn parked_helpers_are_woken() {
         for _ in 0..5 {
-            thread::sleep(std::time::Duration::from_millis(3));
+            thread::sleep(Duration::from_millis(3));
             assert_eq!(runs_of_each(100), vec![1; 100]);
         }
     }
@@ -269,6 +274,24 @@ mod tests {
         let payload = catch_unwind(one_fails).expect_err("a task panicked");
         assert_eq!(payload.downcast_ref::<String>().map(String::as_str), Some("task 31 fails"));
         assert_eq!(runs_of_each(50), vec![1; 50]);
+    }
+
+    #[test]
+    fn a_loop_has_as_many_threads_as_the_pool_of_its_caller() {
+        for num_threads in [2, 4, 3] {
+            let seen = Mutex::new(HashSet::new());
+            let run = || {
+                for_each(64, |_| {
+                    thread::sleep(Duration::from_micros(50));
+                    seen.lock().expect("no panic").insert(thread::current().id());
+                });
+                seen.lock().expect("no panic").len()
+            };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build().expect("a pool");
+            // While another test has the helpers, the caller is alone.
+            let most = pool.install(|| (0..2000).map(|_| run()).find(|num_seen| *num_seen >= num_threads));
+            assert_eq!(most, Some(num_threads));
+        }
     }
 
     #[test]
