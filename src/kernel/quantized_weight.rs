@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::backend::Cube;
 use burn::module::{Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 
 use super::blocks::{Block, BlockFormat};
 #[cfg(feature = "flex")]
@@ -49,8 +50,7 @@ impl QuantizedWeight {
         let len: usize = shape.iter().product();
         assert!(shape[1].is_multiple_of(format.block_len()), "{format:?}: rows of {} elements", shape[1]);
         assert_eq!(bytes.len(), len / format.block_len() * format.block_bytes(), "bytes of {shape:?} in {format:?}");
-        let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
-        Self::elsewhere(format, shape, blocks, device)
+        Self::elsewhere(format, shape, |index| Block::parse_nth(format, bytes, index), device)
     }
 
     /// Quantizes to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`], bit for bit as ggml does.
@@ -64,7 +64,8 @@ impl QuantizedWeight {
         }
         assert!(shape[1].is_multiple_of(32), "{format:?}: rows of {} elements", shape[1]);
         assert_eq!(values.len(), shape.iter().product::<usize>(), "values of {shape:?}");
-        Self::elsewhere(format, shape, values.chunks_exact(32).map(|values| Block::quantize(format, values)), device)
+        let block = |index: usize| Block::quantize(format, &values[index * 32..(index + 1) * 32]);
+        Self::elsewhere(format, shape, block, device)
     }
 
     /// Whether the weight stays in blocks on this device, which products read. Elsewhere it is float32.
@@ -72,14 +73,19 @@ impl QuantizedWeight {
         super::is_flex(device) || super::is_cube(device)
     }
 
-    /// The weight on another device than Flex.
-    fn elsewhere(format: BlockFormat, shape: [usize; 2], blocks: impl Iterator<Item = Block>, device: &Device) -> Self {
+    /// The weight on another device than Flex, of blocks that are given by their indices.
+    fn elsewhere(
+        format: BlockFormat,
+        shape: [usize; 2],
+        block: impl Fn(usize) -> Block + Sync,
+        device: &Device,
+    ) -> Self {
         #[cfg(feature = "cube")]
         if super::is_cube(device) {
-            let matrix = WordMatrix::new(format, shape, blocks, device);
+            let matrix = WordMatrix::new(format, shape, block, device);
             return Self { format, storage: Storage::Words(Arc::new(matrix), device.clone()) };
         }
-        Self::widened(format, shape, blocks, device)
+        Self::widened(format, shape, block, device)
     }
 
     #[cfg(feature = "flex")]
@@ -87,11 +93,10 @@ impl QuantizedWeight {
         Self { format: matrix.format(), storage: Storage::Panels(Arc::new(matrix), device.clone()) }
     }
 
-    fn widened(format: BlockFormat, shape: [usize; 2], blocks: impl Iterator<Item = Block>, device: &Device) -> Self {
+    fn widened(format: BlockFormat, shape: [usize; 2], block: impl Fn(usize) -> Block + Sync, device: &Device) -> Self {
         let mut values = vec![0.0; shape.iter().product()];
-        let mut places = values.chunks_exact_mut(format.block_len());
-        blocks.zip(&mut places).for_each(|(block, place)| block.dequantize(format, place));
-        assert!(places.next().is_none(), "{shape:?} values take more blocks in {format:?}");
+        let places = values.par_chunks_exact_mut(format.block_len()).enumerate();
+        places.for_each(|(index, place)| block(index).dequantize(format, place));
         Self { format, storage: Storage::Float(Tensor::from_data(TensorData::new(values, shape), device)) }
     }
 
@@ -362,8 +367,7 @@ mod tests {
 
     /// The weight on a device without a kernel.
     fn widened(format: BlockFormat, shape: [usize; 2], bytes: &[u8]) -> QuantizedWeight {
-        let blocks = bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
-        QuantizedWeight::widened(format, shape, blocks, &Device::flex())
+        QuantizedWeight::widened(format, shape, |index| Block::parse_nth(format, bytes, index), &Device::flex())
     }
 
     #[test]

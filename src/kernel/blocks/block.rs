@@ -101,6 +101,15 @@ impl Block {
         block
     }
 
+    /// [`parse`](Self::parse) of block `index` of several.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(in crate::kernel) fn parse_nth(format: BlockFormat, blocks: &[u8], index: usize) -> Self {
+        let len = format.block_bytes();
+        Self::parse(format, &blocks[index * len..(index + 1) * len])
+    }
+
     /// Per `run` bytes: their low nibbles, then their high nibbles.
     fn set_nibbles(&mut self, bytes: &[u8], run: usize) {
         for (codes, bytes) in self.codes.chunks_exact_mut(2 * run).zip(bytes.chunks_exact(run)) {

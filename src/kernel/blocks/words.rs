@@ -1,6 +1,11 @@
 //! Blocks as words of 32 bits and float32 scales, for devices whose kernels read no bytes and no float16.
 
+use rayon::prelude::*;
+
 use super::{Block, BlockFormat, Layout, Scales};
+
+/// Blocks that a task packs.
+const BLOCKS_PER_TASK: usize = 256;
 
 /// A matrix in blocks. Element `i` is in row-major order, sub-block `s` holds the elements from `s·sub_block`.
 ///
@@ -45,36 +50,65 @@ impl WordPlaces {
 }
 
 impl BlockWords {
-    /// Packs the blocks of a matrix of `len` elements.
+    /// Packs the blocks of a matrix of `len` elements, each given by its index.
     ///
     /// # Panics
-    /// If their number is another.
-    pub fn pack(format: BlockFormat, len: usize, blocks: impl Iterator<Item = Block>) -> Self {
+    /// If the elements are no whole blocks.
+    pub fn pack(format: BlockFormat, len: usize, block: impl Fn(usize) -> Block + Sync) -> Self {
         let layout = format.layout();
-        let [lower_bits, upper_bits] = layout.bits;
-        let places = WordPlaces::new(layout, len);
-        let (mut codes, mut scales) = (vec![0; places.num_codes], Vec::with_capacity(places.num_scales));
-        let mut first = 0;
-        for block in blocks {
-            assert!(first + layout.block <= len, "{len} elements take fewer blocks in {format:?}");
-            for (index, code) in block.codes[..layout.block].iter().enumerate() {
-                let code = u32::from(*code);
-                put(&mut codes, lower_bits * (first + index), code & ((1 << lower_bits) - 1));
-                if upper_bits > 0 {
-                    put(&mut codes[places.upper..], upper_bits * (first + index), code >> lower_bits);
+        assert!(len.is_multiple_of(layout.block), "{len} elements in blocks of {format:?}");
+        let (places, of_task) = (WordPlaces::new(layout, len), WordPlaces::new(layout, BLOCKS_PER_TASK * layout.block));
+        let (mut codes, mut scales) = (vec![0; places.num_codes], vec![0.0; places.num_scales]);
+        let (lower, rest) = codes.split_at_mut(places.upper);
+        let (upper, of_sub_blocks) = rest.split_at_mut(places.of_sub_blocks - places.upper);
+        let num_blocks = len / layout.block;
+        let num_tasks = num_blocks.div_ceil(BLOCKS_PER_TASK);
+        let tasks = (
+            split(lower, of_task.upper, num_tasks),
+            split(upper, of_task.of_sub_blocks - of_task.upper, num_tasks),
+            split(of_sub_blocks, of_task.num_codes - of_task.of_sub_blocks, num_tasks),
+            split(&mut scales, of_task.num_scales, num_tasks),
+        );
+        tasks.into_par_iter().enumerate().for_each(|(task, (lower, upper, of_sub_blocks, scales))| {
+            let first = task * BLOCKS_PER_TASK;
+            for index in first..num_blocks.min(first + BLOCKS_PER_TASK) {
+                let (place, block) = (index - first, block(index));
+                put_codes(layout, place, &block, [lower, upper]);
+                if layout.scales.are_per_sub_block() {
+                    put_sub_blocks(layout, place, &block, of_sub_blocks);
                 }
+                let halves = layout.scales.num_halves();
+                scales[place * halves..(place + 1) * halves]
+                    .copy_from_slice(&[block.d.to_f32(), block.m.to_f32()][..halves]);
             }
-            if layout.scales.are_per_sub_block() {
-                for sub_block in 0..layout.block / layout.sub_block {
-                    let bytes = u32::from(block.scales[sub_block]) | u32::from(block.minima[sub_block]) << 8;
-                    put(&mut codes[places.of_sub_blocks..], 16 * (first / layout.sub_block + sub_block), bytes);
-                }
-            }
-            scales.extend(&[block.d.to_f32(), block.m.to_f32()][..layout.scales.num_halves()]);
-            first += layout.block;
-        }
-        assert_eq!(first, len, "{len} elements take more blocks in {format:?}");
+        });
         Self { codes, scales }
+    }
+}
+
+/// The first `len` elements for each of `num` tasks in turn; the last has those that are left.
+fn split<T>(mut all: &mut [T], len: usize, num: usize) -> Vec<&mut [T]> {
+    (0..num).map(|_| all.split_off_mut(..len.min(all.len())).expect("in range")).collect()
+}
+
+/// The lower and upper bits of the codes of a block, the `place`-th of its task.
+fn put_codes(layout: Layout, place: usize, block: &Block, [lower, upper]: [&mut [u32]; 2]) {
+    let [lower_bits, upper_bits] = layout.bits;
+    for (index, code) in (place * layout.block..).zip(&block.codes[..layout.block]) {
+        let code = u32::from(*code);
+        put(lower, lower_bits * index, code & ((1 << lower_bits) - 1));
+        if upper_bits > 0 {
+            put(upper, upper_bits * index, code >> lower_bits);
+        }
+    }
+}
+
+/// The bytes of the sub-blocks of a block, the `place`-th of its task.
+fn put_sub_blocks(layout: Layout, place: usize, block: &Block, words: &mut [u32]) {
+    let num_sub_blocks = layout.block / layout.sub_block;
+    for sub_block in 0..num_sub_blocks {
+        let bytes = u32::from(block.scales[sub_block]) | u32::from(block.minima[sub_block]) << 8;
+        put(words, 16 * (place * num_sub_blocks + sub_block), bytes);
     }
 }
 
@@ -126,13 +160,14 @@ mod tests {
     #[test]
     fn words_have_the_values_of_the_blocks() {
         for format in BlockFormat::ALL {
-            let (len, bytes) = (6 * 256, blocks(format, 6 * 256, 3));
-            let parsed = || bytes.chunks_exact(format.block_bytes()).map(|bytes| Block::parse(format, bytes));
+            // Two tasks and a part of one.
+            let len = 550 * format.block_len();
+            let bytes = blocks(format, len, 3);
+            let block = |index| Block::parse_nth(format, &bytes, index);
             let mut expected = vec![0.0; len];
-            parsed()
-                .zip(expected.chunks_exact_mut(format.block_len()))
-                .for_each(|(block, out)| block.dequantize(format, out));
-            let words = BlockWords::pack(format, len, parsed());
+            let places = expected.chunks_exact_mut(format.block_len());
+            places.enumerate().for_each(|(index, out)| block(index).dequantize(format, out));
+            let words = BlockWords::pack(format, len, block);
             let places = WordPlaces::new(format.layout(), len);
             assert_eq!((words.codes.len(), words.scales.len()), (places.num_codes, places.num_scales));
             let found: Vec<f32> = (0..len).map(|i| value(&words, format, len, i)).collect();
@@ -150,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "64 elements take more blocks in Q8_0")]
-    fn too_few_blocks_are_refused() {
-        BlockWords::pack(BlockFormat::Q8_0, 64, std::iter::once(Block::EMPTY));
+    #[should_panic(expected = "65 elements in blocks of Q8_0")]
+    fn a_part_of_a_block_is_refused() {
+        BlockWords::pack(BlockFormat::Q8_0, 65, |_| Block::EMPTY);
     }
 }

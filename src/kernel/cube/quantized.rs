@@ -39,12 +39,12 @@ pub struct WordMatrix {
 }
 
 impl WordMatrix {
-    /// Copies blocks to a device of CubeCL.
+    /// Copies blocks, each given by its index, to a device of CubeCL.
     ///
     /// # Panics
-    /// If the number of blocks is not that of the shape.
-    pub fn new(format: BlockFormat, shape: [usize; 2], blocks: impl Iterator<Item = Block>, device: &Device) -> Self {
-        let BlockWords { codes, scales } = BlockWords::pack(format, shape.iter().product(), blocks);
+    /// If the elements are no whole blocks.
+    pub fn new(format: BlockFormat, shape: [usize; 2], block: impl Fn(usize) -> Block + Sync, device: &Device) -> Self {
+        let BlockWords { codes, scales } = BlockWords::pack(format, shape.iter().product(), block);
         let device = device.clone().without_autodiff();
         let (codes_shape, scales_shape) = ([codes.len()], [scales.len()]);
         let codes: Vec<i32> = codes.into_iter().map(u32::cast_signed).collect();

@@ -1,6 +1,7 @@
 //! A quantized weight matrix, interleaved for sixteen lanes.
 
 use half::f16;
+use rayon::prelude::*;
 
 use super::panel::PANEL;
 use crate::kernel::blocks::{Block, BlockFormat, Layout, Scales};
@@ -33,12 +34,10 @@ impl QuantizedMatrix {
     /// # Panics
     /// If `cols` is not a multiple of the block length, or `bytes` has another size.
     pub fn from_blocks(format: BlockFormat, [rows, cols]: [usize; 2], bytes: &[u8]) -> Self {
-        let row_bytes = cols / format.block_len() * format.block_bytes();
-        assert_eq!(bytes.len(), rows * row_bytes, "bytes of {rows}×{cols} values in {format:?}");
-        Self::build(format, [rows, cols], |row, index| {
-            let start = row * row_bytes + index * format.block_bytes();
-            Block::parse(format, &bytes[start..start + format.block_bytes()])
-        })
+        let per_row = cols / format.block_len();
+        let num_bytes = rows * per_row * format.block_bytes();
+        assert_eq!(bytes.len(), num_bytes, "bytes of {rows}×{cols} values in {format:?}");
+        Self::build(format, [rows, cols], |row, index| Block::parse_nth(format, bytes, row * per_row + index))
     }
 
     /// Quantizes to [`BlockFormat::Q8_0`] or [`BlockFormat::Q4_0`], bit for bit as ggml does.
@@ -59,23 +58,20 @@ impl QuantizedMatrix {
         rows.div_ceil(PANEL) * (cols / layout.block * layout.panel_block_bytes())
     }
 
-    fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block) -> Self {
+    fn build(format: BlockFormat, [rows, cols]: [usize; 2], block: impl Fn(usize, usize) -> Block + Sync) -> Self {
         let layout = format.layout();
         assert!(cols.is_multiple_of(layout.block), "a row of {cols} values in blocks of {}", layout.block);
         let panel_bytes = cols / layout.block * layout.panel_block_bytes();
-        let mut matrix = Self { format, rows, cols, panel_bytes, panels: vec![0; rows.div_ceil(PANEL) * panel_bytes] };
-        for row in 0..rows {
-            for index in 0..cols / layout.block {
-                let offset = matrix.offset(row, index);
-                write_lane(layout, &mut matrix.panels[offset..], row % PANEL, &block(row, index));
+        let mut panels = vec![0; rows.div_ceil(PANEL) * panel_bytes];
+        let places = CodePlaces::new(layout);
+        panels.par_chunks_mut(panel_bytes.max(1)).enumerate().for_each(|(panel, bytes)| {
+            for (index, bytes) in bytes.chunks_exact_mut(layout.panel_block_bytes()).enumerate() {
+                for row in panel * PANEL..rows.min((panel + 1) * PANEL) {
+                    write_lane(layout, &places, bytes, row % PANEL, &block(row, index));
+                }
             }
-        }
-        matrix
-    }
-
-    /// Offset of a block in `panels`.
-    fn offset(&self, row: usize, index: usize) -> usize {
-        row / PANEL * self.panel_bytes + index * self.format.layout().panel_block_bytes()
+        });
+        Self { format, rows, cols, panel_bytes, panels }
     }
 
     /// Dequantizes one row into `out`.
@@ -85,8 +81,10 @@ impl QuantizedMatrix {
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {self:?} into {} values", out.len());
         let layout = self.format.layout();
-        for (index, out) in out.chunks_exact_mut(layout.block).enumerate() {
-            read_lane(layout, &self.panels[self.offset(row, index)..], row % PANEL).dequantize(self.format, out);
+        let places = CodePlaces::new(layout);
+        let blocks = self.panel(row / PANEL).chunks_exact(layout.panel_block_bytes());
+        for (bytes, out) in blocks.zip(out.chunks_exact_mut(layout.block)) {
+            read_lane(layout, &places, bytes, row % PANEL).dequantize(self.format, out);
         }
     }
 
@@ -94,7 +92,7 @@ impl QuantizedMatrix {
     pub fn dequantize(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
         if self.cols > 0 {
-            out.chunks_exact_mut(self.cols).enumerate().for_each(|(row, out)| self.dequantize_row(row, out));
+            out.par_chunks_exact_mut(self.cols).enumerate().for_each(|(row, out)| self.dequantize_row(row, out));
         }
         out
     }
@@ -125,17 +123,22 @@ impl QuantizedMatrix {
     }
 }
 
-/// Byte and lowest bit of a code in a unit of 32 elements, for each plane.
-fn code_positions(layout: Layout, lane: usize, number: usize) -> [(usize, usize); 2] {
-    let (group, byte) = (number / 4, lane * 4 + number % 4);
-    let position = |bits: usize, start: usize| match bits {
-        0 => (0, 0),
-        _ => (start + group % bits * 64 + byte, group / bits * bits),
-    };
-    [position(layout.bits[0], 0), position(layout.bits[1], layout.bits[0] * 64)]
+/// Byte and lowest bit of each code of a unit of 32 elements, for each plane, in lane 0. From one lane to the next, bytes
+/// are four further.
+struct CodePlaces([[(usize, usize); 2]; 32]);
+
+impl CodePlaces {
+    fn new(layout: Layout) -> Self {
+        let [lower_bits, upper_bits] = layout.bits;
+        let place = |number: usize, bits: usize, start: usize| {
+            let (group, byte) = (number / 4, number % 4);
+            if bits == 0 { (0, 0) } else { (start + group % bits * 64 + byte, group / bits * bits) }
+        };
+        Self(std::array::from_fn(|number| [place(number, lower_bits, 0), place(number, upper_bits, lower_bits * 64)]))
+    }
 }
 
-fn write_lane(layout: Layout, panel: &mut [u8], lane: usize, block: &Block) {
+fn write_lane(layout: Layout, places: &CodePlaces, panel: &mut [u8], lane: usize, block: &Block) {
     panel[2 * lane..2 * lane + 2].copy_from_slice(&block.d.to_le_bytes());
     if layout.head_bytes() == 64 {
         panel[32 + 2 * lane..34 + 2 * lane].copy_from_slice(&block.m.to_le_bytes());
@@ -154,17 +157,16 @@ fn write_lane(layout: Layout, panel: &mut [u8], lane: usize, block: &Block) {
                 Scales::TwoBytes => (scales[at], scales[at + 16]) = (scale, minimum),
             }
         }
-        for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter().enumerate() {
-            let [(low, low_bit), (high, high_bit)] = code_positions(layout, lane, number);
-            codes[low] |= (code & mask(layout.bits[0])) << low_bit;
+        for ([(low, low_bit), (high, high_bit)], code) in places.0.iter().zip(&block.codes[unit * 32..]) {
+            codes[low + 4 * lane] |= (code & mask(layout.bits[0])) << low_bit;
             if layout.bits[1] > 0 {
-                codes[high] |= code >> layout.bits[0] << high_bit;
+                codes[high + 4 * lane] |= code >> layout.bits[0] << high_bit;
             }
         }
     }
 }
 
-fn read_lane(layout: Layout, panel: &[u8], lane: usize) -> Block {
+fn read_lane(layout: Layout, places: &CodePlaces, panel: &[u8], lane: usize) -> Block {
     let half = |at: usize| f16::from_le_bytes([panel[at], panel[at + 1]]);
     let m = if layout.head_bytes() == 64 { half(32 + 2 * lane) } else { f16::ZERO };
     let mut block = Block { d: half(2 * lane), m, ..Block::EMPTY };
@@ -182,11 +184,10 @@ fn read_lane(layout: Layout, panel: &[u8], lane: usize) -> Block {
             };
             (block.scales[unit * subs + sub], block.minima[unit * subs + sub]) = (scale, minimum);
         }
-        for (number, code) in block.codes[unit * 32..(unit + 1) * 32].iter_mut().enumerate() {
-            let [(low, low_bit), (high, high_bit)] = code_positions(layout, lane, number);
-            *code = codes[low] >> low_bit & mask(layout.bits[0]);
+        for ([(low, low_bit), (high, high_bit)], code) in places.0.iter().zip(&mut block.codes[unit * 32..]) {
+            *code = codes[low + 4 * lane] >> low_bit & mask(layout.bits[0]);
             if layout.bits[1] > 0 {
-                *code |= (codes[high] >> high_bit & mask(layout.bits[1])) << layout.bits[0];
+                *code |= (codes[high + 4 * lane] >> high_bit & mask(layout.bits[1])) << layout.bits[0];
             }
         }
     }
