@@ -27,12 +27,12 @@ impl Rotation {
         }
         let (frequencies, factor) = (inverse_frequencies(config), attention_factor(config));
         let shape = [positions.len(), positions.first().map_or(0, Vec::len), frequencies.len()];
+        let all: Vec<usize> = positions.iter().flatten().copied().collect();
         let table = |f: fn(f64) -> f64| {
-            let row = |position: &usize| {
-                let position = *position as f64;
-                frequencies.iter().map(move |frequency| (factor * f(position * frequency)) as f32)
+            let row = |position: usize| {
+                frequencies.iter().map(move |frequency| (factor * f(position as f64 * frequency)) as f32)
             };
-            Tensor::from_data(TensorData::new(positions.iter().flatten().flat_map(row).collect(), shape), device)
+            Tensor::from_data(TensorData::new(rows(&all, row), shape), device)
         };
         Self { cos: table(f64::cos), sin: table(f64::sin) }
     }
@@ -46,6 +46,17 @@ impl Rotation {
     }
 }
 
+/// The rows of all positions, one after another. If they repeat, each position in their range is computed once.
+fn rows<I: Iterator<Item = f32>>(positions: &[usize], row: impl Fn(usize) -> I) -> Vec<f32> {
+    let (Some(&first), Some(&last)) = (positions.iter().min(), positions.iter().max()) else { return Vec::new() };
+    if last - first + 1 >= positions.len() {
+        return positions.iter().flat_map(|position| row(*position)).collect();
+    }
+    let range: Vec<f32> = (first..=last).flat_map(&row).collect();
+    let width = range.len() / (last - first + 1);
+    positions.iter().flat_map(|position| &range[(position - first) * width..][..width]).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,15 +66,17 @@ mod tests {
     fn angles_are_computed_in_float64_and_rounded_once() {
         let config = DecoderConfig::pico();
         let frequencies = inverse_frequencies(&config);
-        let positions = [vec![3, 4, 511], vec![0, 0, 77]];
-        let Rotation { cos, sin } = Rotation::new(&config, &positions, &Device::default());
-        assert_eq!(cos.dims(), [2, 3, 12]);
-        let expected = |f: fn(f64) -> f64| -> Vec<f32> {
-            let angles = positions.iter().flatten().flat_map(|&t| frequencies.iter().map(move |w| t as f64 * w));
-            angles.map(|angle| f(angle) as f32).collect()
-        };
-        assert_eq!(cos.into_data().iter::<f32>().collect::<Vec<_>>(), expected(f64::cos));
-        assert_eq!(sin.into_data().iter::<f32>().collect::<Vec<_>>(), expected(f64::sin));
+        // Few in a wide range, and such that repeat.
+        for positions in [[vec![3, 4, 511], vec![0, 0, 77]], [vec![9, 7, 8], vec![8, 9, 7]]] {
+            let Rotation { cos, sin } = Rotation::new(&config, &positions, &Device::default());
+            assert_eq!(cos.dims(), [2, 3, 12]);
+            let expected = |f: fn(f64) -> f64| -> Vec<f32> {
+                let angles = positions.iter().flatten().flat_map(|&t| frequencies.iter().map(move |w| t as f64 * w));
+                angles.map(|angle| f(angle) as f32).collect()
+            };
+            assert_eq!(cos.into_data().iter::<f32>().collect::<Vec<_>>(), expected(f64::cos));
+            assert_eq!(sin.into_data().iter::<f32>().collect::<Vec<_>>(), expected(f64::sin));
+        }
     }
 
     #[test]
