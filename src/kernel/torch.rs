@@ -5,6 +5,11 @@
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
+/// The tensor in memory that no other shares: copied if necessary.
+pub fn owned(x: TchTensor) -> TchTensor {
+    if x.can_mut() { x } else { TchTensor::new(x.tensor.copy()) }
+}
+
 /// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in the type of `a`.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
     match b.kind() {

@@ -5,11 +5,7 @@ use burn::backend::libtorch::TchTensor;
 use tch::Kind;
 
 use super::{AdamWOps, AdamWStep};
-
-/// The tensor in memory that no other shares: copied if necessary.
-fn owned(x: TchTensor) -> TchTensor {
-    if x.can_mut() { x } else { TchTensor::new(x.tensor.copy()) }
-}
+use crate::kernel::torch::owned;
 
 impl AdamWOps for LibTorch {
     fn adamw_update(

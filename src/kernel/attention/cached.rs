@@ -3,7 +3,7 @@
 
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Device, IndexingUpdateOp, Tensor};
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
 
 #[cfg(feature = "flex")]
 use super::Mask;
@@ -20,37 +20,49 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Writes each new key and value to the place that its query has; in place if the cache has no other owner and already has
-    /// their type.
+    /// Writes each new key and value to the place that its query has; in place if the backend can, the cache has no other
+    /// owner and already has their type.
     fn write(self, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Self {
         let [batch_size, len, heads, head_dim] = k.dims();
         let (keys, values) = (self.keys.cast(k.dtype()), self.values.cast(v.dtype()));
-        match mask {
+        let [keys, values] = match mask {
             CausalMask::Band(band) => {
                 let place = [0..batch_size, band.past..band.past + len, 0..heads, 0..head_dim];
-                Self { keys: keys.slice_assign(place.clone(), k), values: values.slice_assign(place, v) }
+                [(keys, k), (values, v)].map(|(old, new)| old.slice_assign(place.clone(), new))
             }
             CausalMask::Ragged(Ragged { bounds, .. }) => {
-                let ends =
-                    bounds.clone().narrow(2, 1, 1).unsqueeze_dim::<4>(3).expand([batch_size, len, heads, head_dim]);
-                let is_padding = ends.clone().equal_elem(0);
-                let places = ends.sub_scalar(1).clamp_min(0);
-                let add = |to: Tensor<4>, x: Tensor<4>| {
-                    let x = x.mask_fill(is_padding.clone(), 0.0);
-                    to.scatter(1, places.clone(), x, IndexingUpdateOp::Add)
-                };
-                let is_new = add(keys.zeros_like(), k.ones_like()).greater_elem(0);
-                let [keys, values] =
-                    [(keys, k), (values, v)].map(|(old, new)| add(old.mask_fill(is_new.clone(), 0.0), new));
-                Self { keys, values }
+                let [_, capacity, ..] = keys.dims();
+                let (num_rows, width) = (batch_size * len, heads * head_dim);
+                let (places, ends) = (places(bounds, capacity), bounds.clone().narrow(2, 1, 1));
+                let is_padding = ends.equal_elem(0).reshape([num_rows, 1]).expand([num_rows, width]);
+                [(keys, k), (values, v)].map(|(old, new)| {
+                    let old = old.reshape([batch_size * capacity, width]);
+                    // Padding writes what is there.
+                    let kept = old.clone().select(0, places.clone());
+                    let new = new.reshape([num_rows, width]).mask_where(is_padding.clone(), kept);
+                    let written = old.select_assign(0, places.clone(), new, IndexingUpdateOp::Assign);
+                    written.reshape([batch_size, capacity, heads, head_dim])
+                })
             }
-        }
+        };
+        Self { keys, values }
     }
+}
+
+/// The rows of a cache, of all sequences, that the queries write. No two write the same: padding has those that follow, from
+/// the first on behind the last.
+fn places(bounds: &Tensor<3, Int>, capacity: usize) -> Tensor<1, Int> {
+    let ([batch_size, len, _], device) = (bounds.dims(), bounds.device());
+    let first_end = bounds.clone().slice([0..batch_size, 0..1, 1..2]).reshape([batch_size, 1]);
+    let queries = Tensor::<1, Int>::arange(0..len as i64, &device).reshape([1, len]);
+    let sequences = Tensor::<1, Int>::arange(0..batch_size as i64, &device).reshape([batch_size, 1]);
+    let in_sequence = (first_end.clamp_min(1).sub_scalar(1) + queries).remainder_scalar(capacity as i64);
+    (in_sequence + sequences.mul_scalar(capacity as i64)).reshape([batch_size * len])
 }
 
 /// Whether this device has a kernel. Where gradients are recorded, the operation is composed of those that it consists of.
 pub fn has_kernel(device: &Device) -> bool {
-    (crate::kernel::is_flex(device) || crate::kernel::is_cube(device)) && !device.is_autodiff()
+    super::has_kernel(device) && !device.is_autodiff()
 }
 
 /// [`rope`] of `q` and `k`; `k` and `v` written to the cache, each where the mask has its query; then [`attention`] to all
@@ -110,7 +122,7 @@ pub fn cached_attention_reference(
 
 /// The operation on a backend, for inference; shapes are those of [`cached_attention`].
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, Cube: cfg(feature = "cube"))]
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"))]
 pub(in crate::kernel) trait CachedAttention: Backend {
     /// The result, keys and values.
     #[allow(clippy::too_many_arguments, reason = "primitives cross the dispatch one by one")]

@@ -5,8 +5,10 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
+use super::cached::CachedAttention;
 use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
-use crate::kernel::torch::gradients;
+use crate::kernel::rope::Rope;
+use crate::kernel::torch::{gradients, owned};
 
 /// Which keys the queries see, as the operation takes it.
 struct Visible {
@@ -71,6 +73,60 @@ impl Attention for LibTorch {
     fn attention_forward(q: TchTensor, k: TchTensor, v: TchTensor, mask: Mask<Self>) -> TchTensor {
         let visible = Visible::new(&mask, &q.tensor);
         TchTensor::new(visible.attend([&q, &k, &v].map(|x| &x.tensor)).contiguous())
+    }
+}
+
+/// Writes new keys and values to the places of their queries, in place if the cache has no other owner and already has their
+/// type.
+fn append(cache: [TchTensor; 2], new: [&Tensor; 2], mask: &Mask<LibTorch>) -> [TchTensor; 2] {
+    let mut buffers = cache.map(owned);
+    for (buffer, new) in buffers.iter_mut().zip(new) {
+        if buffer.tensor.kind() != new.kind() {
+            *buffer = TchTensor::new(buffer.tensor.to_kind(new.kind()));
+        }
+    }
+    let (batch_size, len, capacity) = (new[0].size()[0], new[0].size()[1], buffers[0].tensor.size()[1]);
+    match mask {
+        Mask::Band(band) => {
+            for (buffer, new) in buffers.iter().zip(new) {
+                buffer.tensor.narrow(1, band.past as i64, len).copy_(new);
+            }
+        }
+        Mask::Ragged { bounds, .. } => {
+            let options = (Kind::Int64, bounds.tensor.device());
+            let ends = bounds.tensor.select(2, 1).to_kind(Kind::Int64);
+            // No two queries have the same place: padding has those that follow, from the first on behind the last, and
+            // writes what is there.
+            let places = Tensor::arange(len, options) + ends.narrow(1, 0, 1).clamp_min(1) - 1i64;
+            let places = places.remainder(capacity);
+            let sequences = Tensor::arange(batch_size, options).unsqueeze(1);
+            let places = [Some(&sequences), Some(&places)];
+            let is_padding = ends.eq(0).unsqueeze(2).unsqueeze(3);
+            for (buffer, new) in buffers.iter_mut().zip(new) {
+                let new = buffer.tensor.index(&places).where_self(&is_padding, new);
+                let _ = buffer.tensor.index_put_(&places, &new, false);
+            }
+        }
+    }
+    buffers
+}
+
+impl CachedAttention for LibTorch {
+    fn cached_attention_forward(
+        q: TchTensor,
+        k: TchTensor,
+        v: TchTensor,
+        cos: TchTensor,
+        sin: TchTensor,
+        keys: TchTensor,
+        values: TchTensor,
+        mask: Mask<Self>,
+    ) -> (TchTensor, TchTensor, TchTensor) {
+        let q = Self::rope_forward(q, cos.clone(), sin.clone());
+        let k = Self::rope_forward(k, cos, sin);
+        let [keys, values] = append([keys, values], [&k.tensor, &v.tensor], &mask);
+        let y = Self::attention_forward(q, keys.clone(), values.clone(), mask);
+        (y, keys, values)
     }
 }
 
