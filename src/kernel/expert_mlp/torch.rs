@@ -76,9 +76,13 @@ impl Visits {
         if is_grouped(matrices) {
             return x.internal_grouped_mm(matrices, Some(&self.ends), None, None);
         }
-        let matrices = matrices.to_kind(x.kind());
-        let of_expert = |(expert, (start, len))| x.narrow(0, start, len).mm(&matrices.get(expert));
-        Tensor::cat(&(0..).zip(self.ranges()).map(of_expert).collect::<Vec<_>>(), 0)
+        let y = Tensor::empty([x.size()[0], matrices.size()[2]], (x.kind(), x.device()));
+        // Only the matrices of experts that are visited are converted, one at a time.
+        for (expert, (start, len)) in (0..).zip(self.ranges()).filter(|(_, (_, len))| *len > 0) {
+            let matrix = matrices.get(expert).to_kind(x.kind());
+            let _ = x.narrow(0, start, len).mm_out(&y.narrow(0, start, len), &matrix);
+        }
+        y
     }
 
     /// The sum over the visits of each expert of `aᵀ·b`, `[num_experts, columns of a, columns of b]`.
