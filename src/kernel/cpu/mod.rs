@@ -55,9 +55,8 @@ pub(super) use spin_pool::Threads;
 pub(super) use weight_rows::WeightRows;
 
 use burn::backend::flex::FlexTensor;
-use burn::backend::ops::FloatTensorOps;
-use burn::backend::{Flex, TensorData, TensorMetadata};
-use burn::tensor::{DType, FloatDType, Shape};
+use burn::backend::{TensorData, TensorMetadata};
+use burn::tensor::{DType, Shape};
 use rayon::prelude::*;
 
 /// Elements per task of an elementwise loop. Fewer do not pay for a second thread.
@@ -82,11 +81,6 @@ pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize,
 pub(super) fn dense(tensor: FlexTensor) -> FlexTensor {
     assert_eq!(tensor.dtype(), DType::F32, "kernels compute in float32; cast activations first");
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
-}
-
-/// A weight with its elements next to each other, widened to float32.
-pub(super) fn widened(weight: FlexTensor) -> FlexTensor {
-    if weight.dtype() == DType::F32 { dense(weight) } else { Flex::float_cast(weight, FloatDType::F32) }
 }
 
 /// The elements of a [`dense`] tensor.
