@@ -92,9 +92,10 @@ fn ids(len: usize, salt: usize) -> Vec<u32> {
 
 fn rows() -> TextRows {
     let documents = [30, 5, 44, 17, 61, 9].iter().enumerate();
+    let ended = |(salt, len): (usize, &usize)| [ids(*len, salt), vec![0]].concat();
     let documents: Vec<Document> =
-        documents.map(|(salt, len)| Document { ids: ids(*len, salt), logprobs: None, topic: None }).collect();
-    TextRows::new(&documents, Some(0), 12)
+        documents.map(|text| Document { ids: ended(text), logprobs: None, topic: None }).collect();
+    TextRows::new(&documents, 12)
 }
 
 fn pairs(count: usize) -> Vec<Pair> {

@@ -193,7 +193,7 @@ fn write_shards(directory: &Path, num_tokens: u64) {
     let (tokens, documents) = ("tokens".to_owned(), "documents".to_owned());
     let shard = ShardRecord { tokens, documents, num_tokens, num_documents: 2 };
     let record = DatasetRecord {
-        format: 1,
+        format: 2,
         dtype: TokenDtype::Uint16,
         vocab_size: 1,
         tokenizer_sha256: String::new(),

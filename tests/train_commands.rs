@@ -109,6 +109,39 @@ fn shards_train_as_their_text_does() {
 }
 
 #[test]
+fn a_text_has_the_same_ids_in_train_and_sft() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("text.jsonl"), serde_json::json!({"text": words()[..22].join(" ")}).to_string())
+        .unwrap();
+    base_with_eos(root.path(), "plain", &1.into());
+    let base = base_with_eos(root.path(), "with_bos", &1.into());
+    let path = base.join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let id = json["model"]["vocab"]["<bos>"].clone();
+    let single = serde_json::json!([
+        {"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+    ]);
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing", "single": single, "pair": single,
+        "special_tokens": {"<bos>": {"id": "<bos>", "ids": [id], "tokens": ["<bos>"]}},
+    });
+    std::fs::write(&path, json.to_string()).unwrap();
+    let trained = |command: &str, base: &str| {
+        let words = [command, base, "--data", "text.jsonl", "--test-split-size", "0", "-o"];
+        let summary = done(root.path(), &[&words[..], &[format!("{command}-{base}").as_str()]].concat());
+        (summary["num_tokens"].clone(), summary["train_loss"].clone())
+    };
+    let [plain, with_bos] = ["plain", "with_bos"].map(|base| {
+        let ways = ["train", "sft"].map(|command| trained(command, base));
+        assert_eq!(ways[0], ways[1], "{base}");
+        ways[0].clone()
+    });
+    // Of three updates of the row twice: 22 words and an end, or a beginning too; the last id is a target only.
+    assert_eq!([plain.0, with_bos.0], [(3 * 2 * 22).into(), serde_json::Value::from(3 * 2 * 23)]);
+    assert_ne!(plain.1, with_bos.1);
+}
+
+#[test]
 fn sources_are_visited_as_often_as_their_weights_say() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "a.jsonl", |text, n| serde_json::json!({"text": text(n, 40)}));

@@ -71,7 +71,7 @@ fn sparse(router_aux_loss_coef: f64) -> Grown<MemoryWeights> {
 /// Windows of `seq_length` tokens of a text without much pattern.
 fn windows(num_windows: usize, seq_length: usize) -> Windows {
     let ids = (0..num_windows * seq_length + 1).map(|i| ((i * i + i / 3) % 40) as u32).collect();
-    Windows::contiguous(&[Document { ids, logprobs: None, topic: None }], None, seq_length).expect("a long text")
+    Windows::contiguous(&[Document { ids, logprobs: None, topic: None }], seq_length).expect("a long text")
 }
 
 /// A fresh trainer of a source.

@@ -79,11 +79,7 @@ impl<'a> RecordEncoder<'a> {
 
     fn text_ids(&self, text: &str) -> Result<Vec<u32>, EncoderFault> {
         let eos = *self.tokenizer.eos().first().ok_or(EncoderFault::NoEos)?;
-        let mut ids = self.tokenizer.encode_with_special_tokens(text)?;
-        if ids.last() != Some(&eos) {
-            ids.push(eos);
-        }
-        Ok(ids)
+        Ok(self.tokenizer.encode_document(text, Some(eos))?)
     }
 
     fn prompt_ids(&self, prompt: &Passage, tools: &[Value]) -> Result<Vec<u32>, EncoderFault> {

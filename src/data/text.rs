@@ -10,7 +10,8 @@ use super::source::{Row, RowNumber, Rows, SourceError, SourceFault};
 use crate::error::InFile;
 use crate::tokenizer::Tokenizer;
 
-/// The `text` of each row of a file, encoded, in the order of the file. Texts without a token are left out.
+/// The `text` of each row of a file, in the order of the file, encoded by [`Tokenizer::encode_document`]. Texts without a
+/// token are left out.
 ///
 /// Documents are encoded in parallel, each in one piece, because a cut could change the tokens around it.
 ///
@@ -25,9 +26,10 @@ pub fn read_documents(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Document
         row.take_text("text").map(|text| (number, text)).map_err(located)
     };
     let texts = Rows::open(path)?.map(text_of).collect::<Result<Vec<_>, SourceError>>()?;
+    let eos = tokenizer.eos().first().copied();
     let encode = |(number, text): (RowNumber, String)| {
         let refused = |error| DataError::Tokenizer { path: path.to_owned(), number, error };
-        tokenizer.encode(&text).map_err(refused)
+        tokenizer.encode_document(&text, eos).map_err(refused)
     };
     let encoded: Vec<_> = texts.into_par_iter().map(encode).collect();
     let mut ids = encoded.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -67,6 +69,15 @@ mod tests {
         let lines = "{\"text\": \"red red\"}\n\n{\"text\": \"\"}\n{\"id\": 7, \"text\": \"blue\"}\n{\"text\": \" \"}";
         assert_eq!(read("a.jsonl", lines).unwrap(), [vec![0, 0], vec![2]]);
         assert_eq!(read("a.csv", "id,text\n1,green\n2,blue red\n").unwrap(), [vec![1], vec![2, 0]]);
+    }
+
+    #[test]
+    fn documents_end_with_the_token_that_ends_a_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.jsonl");
+        std::fs::write(&path, "{\"text\": \"red\"}\n{\"text\": \"red <eos>\"}\n{\"text\": \"\"}").unwrap();
+        let documents = read_documents(&path, &Tokenizer::word_level(&["red", "<eos>"].map(String::from))).unwrap();
+        assert_eq!(documents.iter().map(|document| document.ids.as_slice()).collect::<Vec<_>>(), [[0, 1], [0, 1]]);
     }
 
     #[test]

@@ -51,26 +51,20 @@ impl Windows {
         Ok(Self { seq_length, ids, logprobs, topics, num_dropped })
     }
 
-    /// Joins the documents to one stream, with `separator` between each two, and cuts it into consecutive windows.
+    /// Joins the documents to one stream and cuts it into consecutive windows.
     ///
     /// Every token of the stream except the first is the target of exactly one window, up to a rest that fills no window.
-    /// Documents without ids are skipped. Log-probabilities and topics are dropped: a window may start inside a document,
-    /// whose log-probabilities would not be conditionals of the window.
+    /// Log-probabilities and topics are dropped: a window may start inside a document, whose log-probabilities would not be
+    /// conditionals of the window.
     ///
     /// # Errors
     /// [`DataError::TooFewTokens`] if the stream does not fill one window.
     ///
     /// # Panics
     /// If `seq_length` is 0.
-    pub fn contiguous(documents: &[Document], separator: Option<u32>, seq_length: usize) -> Result<Self, DataError> {
+    pub fn contiguous(documents: &[Document], seq_length: usize) -> Result<Self, DataError> {
         assert!(seq_length > 0, "windows of 0 tokens");
-        let mut stream = Vec::new();
-        for Document { ids, .. } in documents.iter().filter(|document| !document.ids.is_empty()) {
-            if !stream.is_empty() {
-                stream.extend(separator);
-            }
-            stream.extend_from_slice(ids);
-        }
+        let stream: Vec<u32> = documents.iter().flat_map(|document| &document.ids).copied().collect();
         let num_windows = stream.len().saturating_sub(1) / seq_length;
         if num_windows == 0 {
             return Err(DataError::TooFewTokens { found: stream.len(), expected: seq_length + 1 });
@@ -131,7 +125,7 @@ impl Windows {
         self.seq_length
     }
 
-    /// Tokens of the documents, separators included, that are in no window.
+    /// Tokens of the documents that are in no window.
     pub fn num_dropped(&self) -> usize {
         self.num_dropped
     }
@@ -214,8 +208,6 @@ mod tests {
 
     use super::*;
 
-    const SEPARATOR: u32 = 99;
-
     fn plain(ids: &[u32]) -> Document {
         Document { ids: ids.to_vec(), logprobs: None, topic: None }
     }
@@ -244,13 +236,10 @@ mod tests {
 
         #[test]
         fn contiguous_windows_score_each_token_but_the_first_once(
-            documents in drawn(), separated: bool, seq_length in 1_usize..9,
+            documents in drawn(), seq_length in 1_usize..9,
         ) {
-            let separator = separated.then_some(SEPARATOR);
-            let whole: Vec<&[u32]> =
-                documents.iter().map(|document| document.ids.as_slice()).filter(|ids| !ids.is_empty()).collect();
-            let stream = whole.join(separator.as_slice());
-            match Windows::contiguous(&documents, separator, seq_length) {
+            let stream = documents.iter().map(|document| document.ids.as_slice()).collect::<Vec<_>>().concat();
+            match Windows::contiguous(&documents, seq_length) {
                 Ok(windows) => {
                     let targets = all_targets(&windows);
                     prop_assert_eq!(&targets, &stream[1..=targets.len()]);
@@ -269,7 +258,7 @@ mod tests {
         #[test]
         fn inputs_shifted_by_one_are_targets(documents in drawn(), seq_length in 1_usize..9) {
             let aligned = Windows::aligned(&documents, seq_length, 1);
-            let contiguous = Windows::contiguous(&documents, None, seq_length);
+            let contiguous = Windows::contiguous(&documents, seq_length);
             for windows in [aligned, contiguous].into_iter().flatten() {
                 for window in 0..windows.len() {
                     prop_assert_eq!(windows.inputs(window).len(), seq_length);
@@ -328,9 +317,9 @@ mod tests {
 
     #[test]
     fn contiguous_windows_share_one_token_with_the_next() {
-        let windows = Windows::contiguous(&[plain(&[1, 2, 3]), plain(&[4, 5])], Some(SEPARATOR), 2).unwrap();
+        let windows = Windows::contiguous(&[plain(&[1, 2, 3, 9]), plain(&[4, 9])], 2).unwrap();
         assert_eq!((windows.inputs(0), windows.targets(0)), ([1, 2].as_slice(), [2, 3].as_slice()));
-        assert_eq!((windows.inputs(1), windows.targets(1)), ([3, SEPARATOR].as_slice(), [SEPARATOR, 4].as_slice()));
+        assert_eq!((windows.inputs(1), windows.targets(1)), ([3, 9].as_slice(), [9, 4].as_slice()));
         assert_eq!((windows.len(), windows.num_dropped()), (2, 1));
         assert_eq!(windows.topic(0, 0), None);
     }
@@ -346,11 +335,11 @@ mod tests {
 
     #[test]
     fn too_little_text_is_refused() {
-        let error = Windows::contiguous(&[plain(&[1, 2])], None, 2).unwrap_err();
+        let error = Windows::contiguous(&[plain(&[1, 2])], 2).unwrap_err();
         assert!(matches!(error, DataError::TooFewTokens { found: 2, expected: 3 }));
         let error = Windows::aligned([plain(&[1, 2, 3]), plain(&[4])], 2, 2).unwrap_err();
         assert!(matches!(error, DataError::TooFewWindows { found: 1, expected: 2, seq_length: 2 }));
-        let error = Windows::contiguous(&[plain(&[1, 2, 3])], None, 2).unwrap().split_heldout(0.5).unwrap_err();
+        let error = Windows::contiguous(&[plain(&[1, 2, 3])], 2).unwrap().split_heldout(0.5).unwrap_err();
         assert!(matches!(error, DataError::TooFewWindows { found: 1, expected: 2, seq_length: 2 }));
     }
 

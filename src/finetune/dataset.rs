@@ -156,14 +156,15 @@ pub fn read_records<T: Send>(
     Ok(dataset)
 }
 
-/// Reads the texts of files, `text` of each row, as documents. Those without a token are left out, and rows without a text are
-/// `skipped`.
+/// Reads the texts of files, `text` of each row, as documents that end with `eos`. Those without a token are left out, and
+/// rows without a text are `skipped`.
 ///
 /// # Errors
 /// [`FinetuneError::Source`], [`FinetuneError::Record`], [`FinetuneError::Tokenizer`].
 pub fn read_texts(
     files: &[PathBuf],
     tokenizer: &Tokenizer,
+    eos: u32,
     skipped: &mut SkippedRows,
 ) -> Result<Vec<Document>, FinetuneError> {
     let mut documents = Vec::new();
@@ -177,7 +178,7 @@ pub fn read_texts(
                 }
             }
         }
-        let encode = |text: String| -> Result<Vec<u32>, FinetuneError> { Ok(tokenizer.encode(&text)?) };
+        let encode = |text: String| tokenizer.encode_document(&text, Some(eos));
         let encoded = texts.into_par_iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let full = encoded.into_iter().filter(|ids| !ids.is_empty());
         documents.extend(full.map(|ids| Document { ids, logprobs: None, topic: None }));

@@ -45,17 +45,16 @@ pub struct TextRows {
 }
 
 impl TextRows {
-    /// Concatenates documents, each followed by `eos` if there is one. A last window of less than two tokens is left out.
+    /// Concatenates documents. A last window of less than two tokens is left out.
     ///
     /// # Panics
     /// If `max_length` is 0.
-    pub fn new(documents: &[Document], eos: Option<u32>, max_length: usize) -> Self {
+    pub fn new(documents: &[Document], max_length: usize) -> Self {
         assert!(max_length > 0, "windows of no tokens");
         let (mut ids, mut starts) = (Vec::new(), Vec::new());
         for document in documents {
             starts.push(ids.len());
             ids.extend(&document.ids);
-            ids.extend(eos);
         }
         Self { ids, starts, files: Vec::new(), max_length }
     }
@@ -235,7 +234,7 @@ mod tests {
             .iter()
             .map(|len| Document { ids: next.by_ref().take(*len as usize).collect(), logprobs: None, topic: None })
             .collect();
-        TextRows::new(&documents, None, max_length)
+        TextRows::new(&documents, max_length)
     }
 
     #[test]

@@ -79,11 +79,11 @@ mod tests {
     use super::*;
     use crate::data::Document;
 
-    /// Rows of 4 inputs of the documents, of which the first `num_heldout` in the order of the split are held out.
+    /// Rows of 4 inputs of the documents, each ended by 0; the first `num_heldout` in the order of the split are held out.
     fn texts(documents: &[&[u32]], num_heldout: u64) -> SplitTexts {
-        let documents: Vec<Document> =
-            documents.iter().map(|ids| Document { ids: ids.to_vec(), logprobs: None, topic: None }).collect();
-        let rows = Arc::new(TextRows::new(&documents, Some(0), 4));
+        let ended = |ids: &&[u32]| Document { ids: [ids, &[0][..]].concat(), logprobs: None, topic: None };
+        let documents: Vec<Document> = documents.iter().map(ended).collect();
+        let rows = Arc::new(TextRows::new(&documents, 4));
         let split = RowSplit::new(rows.len(), num_heldout);
         SplitTexts::new(rows, split)
     }

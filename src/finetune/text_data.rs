@@ -115,18 +115,19 @@ impl TextData {
         let eos = end_of_text(tokenizer, vocab_size)?;
         let (mut documents, mut files) = (Vec::new(), Vec::new());
         for file in data_files(paths)? {
-            documents.extend(read_texts(std::slice::from_ref(&file), tokenizer, skipped)?);
+            documents.extend(read_texts(std::slice::from_ref(&file), tokenizer, eos, skipped)?);
             files.push((file, documents.len()));
         }
         check_vocabulary(&documents, vocab_size)?;
         let mut hash = blake3::Hasher::new();
         hash.update(&eos.to_le_bytes());
-        for document in &documents {
-            hash.update(&(document.ids.len() as u64).to_le_bytes());
-            let ids: Vec<u8> = document.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        // Each document ends with the id that is hashed once.
+        for ids in documents.iter().map(|document| &document.ids[..document.ids.len() - 1]) {
+            hash.update(&(ids.len() as u64).to_le_bytes());
+            let ids: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             hash.update(&ids);
         }
-        let rows = Arc::new(TextRows::new(&documents, Some(eos), max_length).of_files(files));
+        let rows = Arc::new(TextRows::new(&documents, max_length).of_files(files));
         let split = self.add(Box::new(rows.clone()), &paths[0], weight, &hash.finalize().to_hex(), options)?;
         self.texts.push(SplitTexts::new(rows, split));
         Ok(())
@@ -182,7 +183,7 @@ impl TextData {
     }
 }
 
-/// The token behind each document.
+/// The token at the end of each document.
 ///
 /// # Errors
 /// If there is none, or the model does not have it.

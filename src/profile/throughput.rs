@@ -145,7 +145,7 @@ fn windows(vocab_size: usize, seq_length: usize, num_windows: usize) -> Windows 
     let id = |i: usize| ((i + 1) * 7919 + i / seq_length * 104_729) % vocab_size;
     let ids = (0..=num_windows * seq_length).map(|i| id(i) as u32).collect();
     let document = Document { ids, logprobs: None, topic: None };
-    Windows::contiguous(&[document], None, seq_length).expect("enough ids")
+    Windows::contiguous(&[document], seq_length).expect("enough ids")
 }
 
 /// Token ids spread over the vocabulary, different for every `salt`.

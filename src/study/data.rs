@@ -53,7 +53,7 @@ impl StudyData {
         let tokenizer = Tokenizer::from_directory(base.path())?;
         let documents = read_documents(file, &tokenizer)?;
         check_vocabulary(&documents, base.config().vocab_size)?;
-        let windows = Windows::contiguous(&documents, tokenizer.eos().first().copied(), seq_length)?;
+        let windows = Windows::contiguous(&documents, seq_length)?;
         let (train, heldout) = windows.split_heldout(HELDOUT_FRACTION)?;
         Ok(Self { train, heldout: heldout.first(heldout_windows), topics: vec!["all text".to_owned()] })
     }

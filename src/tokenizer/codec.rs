@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
-use tokenizers::{ModelWrapper, PaddingParams, TruncationParams};
+use tokenizers::{Encoding, ModelWrapper, PaddingParams, TruncationParams};
 
 use super::TokenizerError;
 use super::library::guarded;
@@ -73,9 +73,31 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), ranges))
     }
 
+    /// The ids of a document, as training reads it: those of
+    /// [`encode_with_special_tokens`](Self::encode_with_special_tokens), then `end` unless they end with it. A text without
+    /// a token has none.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
+    pub fn encode_document(&self, text: &str, end: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.encoding(text, true)?;
+        // The mask is 0 for the tokens of the text itself.
+        if !encoding.get_special_tokens_mask().contains(&0) {
+            return Ok(Vec::new());
+        }
+        let mut ids = encoding.get_ids().to_vec();
+        if ids.last() != end.as_ref() {
+            ids.extend(end);
+        }
+        Ok(ids)
+    }
+
     fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, special_tokens));
-        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|reason| self.explain(text, reason))
+        Ok(self.encoding(text, special_tokens)?.get_ids().to_vec())
+    }
+
+    fn encoding(&self, text: &str, special_tokens: bool) -> Result<Encoding, TokenizerError> {
+        guarded(|| self.inner.encode_fast(text, special_tokens)).map_err(|reason| self.explain(text, reason))
     }
 
     /// Says which word is unknown, where words are what there is to know.

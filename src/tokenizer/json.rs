@@ -123,6 +123,34 @@ mod tests {
         assert_eq!(tokenizer.encode_with_special_tokens("ab").unwrap(), [256, 258]);
     }
 
+    #[test]
+    fn a_document_has_the_special_tokens_and_its_end_once() {
+        let end = Some(258);
+        let adding = |pieces: &[&str]| {
+            let piece = |name: &&str| match *name {
+                "text" => json!({"Sequence": {"id": "A", "type_id": 0}}),
+                token => json!({"SpecialToken": {"id": token, "type_id": 0}}),
+            };
+            let mut json = byte_level_bpe();
+            json["post_processor"]["single"] = pieces.iter().map(piece).collect();
+            read(&json).unwrap()
+        };
+        // The fixture has one special token, which here begins a text, ends it, or does both.
+        for (pieces, expected) in [
+            (&["text"][..], &[256, 258][..]),
+            (&["text", "<end>"], &[256, 258]),
+            (&["<end>", "text"], &[258, 256, 258]),
+            (&["<end>", "text", "<end>"], &[258, 256, 258]),
+        ] {
+            let tokenizer = adding(pieces);
+            assert_eq!(tokenizer.encode_document("ab", end).unwrap(), expected, "{pieces:?}");
+            assert_eq!(tokenizer.encode_document("", end).unwrap(), [0_u32; 0], "{pieces:?}");
+            let plain = tokenizer.encode_with_special_tokens("ab").unwrap();
+            assert_eq!(tokenizer.encode_document("ab", None).unwrap(), plain, "{pieces:?}");
+        }
+        assert_eq!(adding(&["text"]).encode_document("ab<end>", end).unwrap(), [256, 258]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 

@@ -8,7 +8,7 @@ use crate::data::heldout::HeldOut;
 pub const DATASET: &str = "dataset.json";
 
 /// The version of the files.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Bytes of an offset of a document.
 pub(super) const OFFSET_BYTES: u64 = 8;
@@ -16,7 +16,7 @@ pub(super) const OFFSET_BYTES: u64 = 8;
 /// Contents of `dataset.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetRecord {
-    /// The version of the files, 1.
+    /// The version of the files, 2.
     pub format: u32,
     /// Type of a token id.
     pub dtype: TokenDtype,
@@ -24,7 +24,7 @@ pub struct DatasetRecord {
     pub vocab_size: usize,
     /// SHA-256 of the tokenizer, see [`Tokenizer::sha256`](crate::tokenizer::Tokenizer::sha256).
     pub tokenizer_sha256: String,
-    /// The id behind each document, if one was appended.
+    /// The id at the end of each document, if one is appended.
     pub eos_token_id: Option<u32>,
     /// The field of a row that was tokenized.
     pub text_field: String,

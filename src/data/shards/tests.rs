@@ -120,6 +120,28 @@ fn documents_are_read_as_they_were_written() {
 }
 
 #[test]
+fn documents_have_the_special_tokens_of_the_tokenizer() {
+    let lines = "{\"text\": \"1 2\"}\n{\"text\": \" \"}\n{\"text\": \"3 9\"}\n";
+    let written = |added: &[u32]| {
+        let mut json: serde_json::Value = serde_json::from_str(&words(10).to_json()).unwrap();
+        let special = |id: &u32| serde_json::json!({"SpecialToken": {"id": id.to_string(), "type_id": 0}});
+        let mut single: Vec<serde_json::Value> = added.iter().map(special).collect();
+        single.push(serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}));
+        json["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing", "single": single, "pair": single,
+            "special_tokens": {"0": {"id": "0", "ids": [0], "tokens": ["0"]}},
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json")).unwrap();
+        let place = Place::new(&[("a.jsonl", lines)]);
+        let tokenized = place.write(&tokenizer, &options()).unwrap();
+        assert_eq!(tokenized.num_empty, 1);
+        documents(&TokenShards::open(&place.out()).unwrap())
+    };
+    assert_eq!(written(&[0]), [[0, 1, 2, EOS].as_slice(), &[0, 3, EOS]]);
+    assert_eq!(written(&[]), [[1, 2, EOS].as_slice(), &[3, EOS]]);
+}
+
+#[test]
 fn large_vocabularies_have_four_bytes_per_id() {
     for (vocab_size, bytes) in [(65_536, vec![255, 255]), (65_537, vec![0, 0, 1, 0])] {
         let last = vocab_size as u32 - 1;
@@ -290,8 +312,8 @@ fn a_bad_record_is_refused() {
         })
     };
     assert!(matches!(
-        with("\"format\": 1", "\"format\": 2, \"other\": 0"),
-        ShardFault::OtherFormat { found: 2, expected: 1 }
+        with("\"format\": 2", "\"format\": 1, \"other\": 0"),
+        ShardFault::OtherFormat { found: 1, expected: 2 }
     ));
     assert!(matches!(with("\"uint16\"", "\"int8\""), ShardFault::Malformed(_)));
     assert!(matches!(with("{", "["), ShardFault::Malformed(_)));

@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 1 << 20;
 pub struct TokenizeOptions {
     /// The field of a row that holds its text.
     pub text_field: String,
-    /// The id to append to each document.
+    /// The id to append to each document, unless it ends with it.
     pub eos: Option<u32>,
     /// Largest size of a file of tokens, unless a document is larger.
     pub shard_size_bytes: u64,
@@ -138,10 +138,9 @@ fn encoded_document(
     options: &TokenizeOptions,
 ) -> Option<Result<(Vec<u8>, bool), TokenizeError>> {
     let DocumentText { file, number, text } = document;
-    match tokenizer.encode(text) {
+    match tokenizer.encode_document(text, options.eos) {
         Ok(ids) if ids.is_empty() => None,
-        Ok(mut ids) => {
-            ids.extend(options.eos);
+        Ok(ids) => {
             let is_heldout = options.heldout.is_some_and(|share| share.contains(text.as_bytes()));
             Some(Ok((dtype.encode(&ids), is_heldout)))
         }
