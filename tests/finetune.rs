@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
 use deepwide::config::DecoderConfig;
 use deepwide::data::packing::Segment;
 use deepwide::data::{Document, Example};
@@ -14,8 +16,9 @@ use deepwide::formats::Sidecar;
 use deepwide::formats::peft::PeftDirectory;
 use deepwide::formats::{Checkpoint, HfDirectory};
 use deepwide::growth::{Grown, GrowthPlan, UpcyclePlan};
+use deepwide::kernel::blocks::BlockFormat;
 use deepwide::load::Precision;
-use deepwide::model::AnyDecoder;
+use deepwide::model::{AnyDecoder, CausalLm};
 use deepwide::output::disk::disk;
 use deepwide::train::{AdamW, AdamWConfig, Decay, Dpo, DpoLoss, RouterLoss, Schedule, first_nonfinite};
 use deepwide::weights::{MemoryWeights, TensorId, WeightSource};
@@ -282,6 +285,61 @@ fn preference_learning_resumes_exactly_from_every_step() {
     }
     run_from(&dense(), (&train, &heldout, &settings), &device);
     run_from(&sparse(), (&train, &heldout, &settings), &device);
+}
+
+#[test]
+fn preferences_of_a_quantized_base_start_at_ln_2() {
+    let device = pico::device().autodiff();
+    let config = dense().config().clone().with(|f| (f.hidden_size, f.intermediate_size) = (64, 96)).unwrap();
+    let weights = MemoryWeights::untrained(config, 0.2, 1);
+    let lora = LoraSettings {
+        r: 2,
+        lora_alpha: 4.0,
+        use_rslora: false,
+        lora_dropout: 0.0,
+        target_modules: vec!["all-linear".to_owned()],
+    };
+    let schedule = Schedule { num_steps: 2, ..settings(None).schedule };
+    let settings = Settings { lora: Some(lora.clone()), schedule, ..settings(Some(dpo())) };
+    let base = AnyDecoder::load_as(&weights, Precision::Blocks(Some(BlockFormat::Q8_0)), &device).unwrap();
+    assert_eq!(base.footprint().main_format(), Some("Q8_0"));
+    let model = base.with_lora(lora.config(), settings.seed).unwrap();
+    let logits = |model: AnyDecoder, device: &Device| -> Vec<f32> {
+        let tokens = Tensor::<2, Int>::from_ints([[1, 2, 3, 4, 5]], device);
+        model.forward(tokens).logits.into_data().iter::<f32>().collect()
+    };
+    let rounded = logits(model.valid(), &pico::device());
+    assert!(logits(model.clone().no_grad(), &device) != rounded, "activations are rounded without gradients only");
+    let (train, heldout) = (pairs(NUM_PAIRS), pairs(2));
+    let mut task = Preference::new(&train, &heldout, BTreeMap::new(), &settings, &device);
+    task.precompute(&model, &mut |_, _| ()).unwrap();
+    assert!(task.is_complete());
+    let before = task.evaluate(&model.clone().no_grad()).unwrap().expect("held-out pairs");
+    assert!((before - std::f64::consts::LN_2).abs() < 1e-6, "{before}");
+    let root = tempfile::tempdir().unwrap();
+    let optimizer = AdamW::new(settings.adamw);
+    let start = Start { model, optimizer, progress: Progress::default(), checkpoint: None };
+    let control = Control { logging_steps: 1, eval_steps: None, ..CONTROL };
+    let (progress, ended) = finish(&task, &settings, control, root.path(), start).unwrap();
+    assert_eq!((progress.step, ended), (2, Ended::Complete));
+    let first = progress.history[0]["loss"].as_f64().unwrap();
+    assert!((first - std::f64::consts::LN_2).abs() < 1e-6, "{first}");
+}
+
+#[test]
+fn a_reference_does_not_depend_on_the_length_of_the_run() {
+    let device = pico::device().autodiff();
+    let (train, heldout, long) = (pairs(NUM_PAIRS), pairs(2), settings(Some(dpo())));
+    let short = Settings { schedule: Schedule { num_steps: 1, ..long.schedule }, ..long.clone() };
+    let model = AnyDecoder::load(&dense(), &device).unwrap();
+    let computed = |settings: &Settings, known: BTreeMap<u64, [f32; 2]>| {
+        let mut task = Preference::new(&train, &heldout, known, settings, &device);
+        task.precompute(&model, &mut |_, _| ()).unwrap();
+        task.reference().clone()
+    };
+    let (first, whole) = (computed(&short, BTreeMap::new()), computed(&long, BTreeMap::new()));
+    assert_eq!((first.len(), whole.len()), (4 + 2, NUM_PAIRS + 2));
+    assert_eq!(computed(&long, first), whole);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Language modeling: continued pretraining and supervised fine-tuning, which differ in their rows only.
 
+use burn::module::Module;
 use burn::tensor::Device;
 
 use super::rows::{Row, Rows};
@@ -83,7 +84,7 @@ impl Task for LanguageModeling<'_> {
     }
 
     fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
-        let device = self.device.clone().without_autodiff();
+        let (model, device) = (model.valid(), self.device.clone().without_autodiff());
         let (mut sum, mut num_targets) = (0.0, 0usize);
         for rows in self.passes(&self.heldout) {
             let (inputs, targets) = Targets::without_padding(rows, &device);
@@ -91,7 +92,7 @@ impl Task for LanguageModeling<'_> {
                 continue;
             }
             let hidden = model.hidden_states(inputs, None).last;
-            let loss = f64::from(mean(targets.losses(model, hidden, Upstream::Equal)).into_scalar::<f32>());
+            let loss = f64::from(mean(targets.losses(&model, hidden, Upstream::Equal)).into_scalar::<f32>());
             sum += loss * targets.len() as f64;
             num_targets += targets.len();
         }

@@ -1,6 +1,7 @@
 //! Preference learning by DPO.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -63,26 +64,35 @@ impl<'a> Preference<'a> {
         Self { pairs, heldout, reference, objective, order: settings.order(), settings, device: device.clone() }
     }
 
-    /// Pairs that the run visits or evaluates, of which the log-probabilities under the reference are not known.
-    fn needed(&self) -> Vec<u64> {
-        let num_pairs = self.pairs.len() as u64;
-        let num_visited = self.settings.schedule.num_steps as u64 * self.settings.batch_size as u64;
-        let visited: BTreeSet<u64> = if num_visited >= self.order.num_visits() {
-            (0..num_pairs).collect()
-        } else {
-            (0..num_visited).map(|position| self.order.row_at(position)).collect()
-        };
-        let heldout = num_pairs..num_pairs + self.heldout.len() as u64;
-        visited.into_iter().chain(heldout).filter(|index| !self.reference.contains_key(index)).collect()
+    /// Passes with a pair whose log-probabilities under the reference are not known: those of evaluations and updates, so
+    /// that a run that is lengthened computes what a longer run computes.
+    fn missing(&self) -> Vec<Vec<u64>> {
+        let num_pairs = (self.pairs.len() + self.heldout.len()) as u64;
+        let mut unknown: BTreeSet<u64> = (0..num_pairs).filter(|index| !self.reference.contains_key(index)).collect();
+        let mut missing = Vec::new();
+        let updates = (0..self.settings.schedule.num_steps).map(|step| self.indices(step));
+        for indices in [self.heldout_indices()].into_iter().chain(updates) {
+            if unknown.is_empty() {
+                break;
+            }
+            for pass in self.passes(&indices) {
+                let pass = &indices[pass];
+                if pass.iter().filter(|index| unknown.remove(index)).count() > 0 {
+                    missing.push(pass.to_vec());
+                }
+            }
+        }
+        missing
     }
 
     /// Whether all log-probabilities under the reference are known.
     pub fn is_complete(&self) -> bool {
-        self.needed().is_empty()
+        self.missing().is_empty()
     }
 
-    /// Computes those that are not under `reference`, the model at the start of the run. `watch` is called with the number of
-    /// pairs done and of all.
+    /// Computes those that are not under `reference`, the model at the start of the run, as updates compute those of the
+    /// policy: in the same passes, and on the device of the run, where no activation is rounded for a product with a
+    /// quantized weight. `watch` is called with the number of pairs done and of all.
     ///
     /// # Errors
     /// [`FinetuneError::ReferenceNotFinite`].
@@ -91,18 +101,20 @@ impl<'a> Preference<'a> {
         reference: &AnyDecoder,
         watch: &mut dyn FnMut(usize, usize),
     ) -> Result<(), FinetuneError> {
-        let reference = reference.valid();
-        let device = self.device.clone().without_autodiff();
-        let needed = self.needed();
-        for (done, index) in needed.iter().enumerate() {
-            let batch = PairBatch::new(&[self.pair(*index).sides()], &device);
+        let reference = reference.clone().no_grad();
+        let missing = self.missing();
+        let (mut num_done, num_missing) = (0, missing.iter().map(Vec::len).sum());
+        for indices in missing {
+            let batch = PairBatch::new(&self.sides(&indices), &self.device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                let pair = self.pair(*index).name.clone();
-                return Err(FinetuneError::ReferenceNotFinite { pair, value: *value });
+            for ((index, chosen), rejected) in indices.iter().zip(&values).zip(&values[indices.len()..]) {
+                if let Some(value) = [*chosen, *rejected].into_iter().find(|value| !value.is_finite()) {
+                    return Err(FinetuneError::ReferenceNotFinite { pair: self.pair(*index).name.clone(), value });
+                }
+                self.reference.entry(*index).or_insert([*chosen, *rejected]);
             }
-            self.reference.insert(*index, [values[0], values[1]]);
-            watch(done + 1, needed.len());
+            num_done += indices.len();
+            watch(num_done, num_missing);
         }
         Ok(())
     }
@@ -123,10 +135,25 @@ impl<'a> Preference<'a> {
         (first..first + batch_size).map(|position| self.order.row_at(position)).collect()
     }
 
-    fn batch(&self, indices: &[u64], device: &Device) -> PairBatch {
-        let pairs: Vec<[&Example; 2]> = indices.iter().map(|index| self.pair(*index).sides()).collect();
+    fn heldout_indices(&self) -> Vec<u64> {
+        let first = self.pairs.len() as u64;
+        (first..first + self.heldout.len() as u64).collect()
+    }
+
+    fn sides(&self, indices: &[u64]) -> Vec<[&'a Example; 2]> {
+        indices.iter().map(|index| self.pair(*index).sides()).collect()
+    }
+
+    /// The passes of these pairs.
+    fn passes(&self, indices: &[u64]) -> Vec<Range<usize>> {
+        let size = self.settings.pass_size(&self.device);
+        let num_tokens = |sides: [&Example; 2]| size.num_tokens(&sides.map(|side| side.inputs().len()));
+        size.cut(&self.sides(indices).into_iter().map(num_tokens).collect::<Vec<usize>>())
+    }
+
+    fn batch(&self, indices: &[u64]) -> PairBatch {
         let of = |side: usize| indices.iter().map(move |index| self.reference[index][side]);
-        PairBatch::new(&pairs, device).with_reference(of(0).chain(of(1)).collect())
+        PairBatch::new(&self.sides(indices), &self.device).with_reference(of(0).chain(of(1)).collect())
     }
 }
 
@@ -139,16 +166,9 @@ impl Task for Preference<'_> {
 
     fn update(&self, step: usize) -> Result<Update<PairBatch>, FinetuneError> {
         let indices = self.indices(step);
-        let size = self.settings.pass_size(&self.device);
-        let mut num_tokens = 0;
-        let lens = indices.iter().map(|index| {
-            let lens = self.pair(*index).sides().map(|side| side.inputs().len());
-            num_tokens += (lens[0] + lens[1]) as u64;
-            size.num_tokens(&lens)
-        });
-        let lens: Vec<usize> = lens.collect();
-        let batches = size.cut(&lens).into_iter().map(|pairs| {
-            let batch = self.batch(&indices[pairs.clone()], &self.device);
+        let num_tokens = self.sides(&indices).iter().flatten().map(|side| side.inputs().len() as u64).sum();
+        let batches = self.passes(&indices).into_iter().map(|pairs| {
+            let batch = self.batch(&indices[pairs.clone()]);
             let sides = pairs.clone().map(|pair| 2 * pair).chain(pairs.map(|pair| 2 * pair + 1));
             match self.settings.dropout_streams(step, sides) {
                 Some(streams) => batch.with_dropout(&streams),
@@ -183,14 +203,13 @@ impl Task for Preference<'_> {
     }
 
     fn evaluate(&self, model: &AnyDecoder) -> Result<Option<f64>, FinetuneError> {
-        let device = self.device.clone().without_autodiff();
-        let first = self.pairs.len() as u64;
-        let losses = (first..first + self.heldout.len() as u64).map(|index| {
-            let (_, log) = self.objective.loss(model, &self.batch(&[index], &device));
-            log.loss
+        let heldout = self.heldout_indices();
+        let losses = self.passes(&heldout).into_iter().map(|pass| {
+            let (_, log) = self.objective.loss(model, &self.batch(&heldout[pass.clone()]));
+            log.loss * pass.len() as f64
         });
         let sum: f64 = losses.sum();
-        Ok((!self.heldout.is_empty()).then(|| sum / self.heldout.len() as f64))
+        Ok((!heldout.is_empty()).then(|| sum / heldout.len() as f64))
     }
 
     fn names(&self, step: usize) -> Vec<String> {

@@ -272,7 +272,7 @@ impl<'a, T: Task> Run<'a, T> {
 
     fn evaluate(&mut self, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), FinetuneError> {
         // As the model is written: without the bias of its routers.
-        let model = self.trainer.model().valid().with_selection_bias(&[]);
+        let model = self.trainer.model().clone().no_grad().with_selection_bias(&[]);
         let Some(loss) = self.task.evaluate(&model)? else { return Ok(()) };
         let Progress { step, num_tokens, best, .. } = self.progress;
         if loss.is_finite() && best.is_none_or(|(best, _)| loss < best) {

@@ -44,7 +44,8 @@ pub trait Task {
     /// Held-out rows.
     fn num_heldout(&self) -> usize;
 
-    /// The mean loss on held-out data; `None` if nothing is held out.
+    /// The mean loss on held-out data; `None` if nothing is held out. The model is on the device of the run, which records
+    /// gradients, and none of its parameters needs one.
     ///
     /// # Errors
     /// If data can no longer be read.
