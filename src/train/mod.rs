@@ -14,11 +14,12 @@ mod router_bias;
 mod schedule;
 mod state;
 mod trainer;
+mod window_batches;
 
 pub use finite::first_nonfinite;
 pub use objective::{
-    Accumulate, BatchSize, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch,
-    Targets, TrainError, WindowBatches, initial_loss,
+    Accumulate, Dpo, DpoLog, DpoLoss, NextToken, NextTokenBatch, NextTokenLog, Objective, PairBatch, Targets,
+    initial_loss,
 };
 pub use optimizer::{AdamW, AdamWConfig, global_norm};
 pub use param_groups::{ParamGroups, ParamNames};
@@ -27,3 +28,4 @@ pub use router_bias::RouterBias;
 pub use schedule::{Decay, Schedule};
 pub use state::StateError;
 pub use trainer::{StepLog, TrainConfig, Trainer};
+pub use window_batches::{BatchSize, TrainError, WindowBatches};

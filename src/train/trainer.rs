@@ -22,7 +22,7 @@ pub struct TrainConfig {
 /// One update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepLog<L> {
-    /// Number of this update, from 1.
+    /// Number of this update, from 1; one that was not made has the number of the next.
     pub step: usize,
     /// Targets that the loss averages over.
     pub num_targets: usize,
@@ -119,7 +119,8 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
         let max_norm = self.config.max_grad_norm;
         // As PyTorch's `clip_grad_norm_`.
         let scale = if grad_norm > max_norm { max_norm / (grad_norm + 1e-6) } else { 1.0 };
-        let learning_rate = self.config.schedule.learning_rate(self.optimizer.num_steps());
+        let num_steps = self.optimizer.num_steps();
+        let learning_rate = self.config.schedule.learning_rate(num_steps);
         let is_updated = loss.is_finite() && grad_norm.is_finite();
         self.model = Some(if is_updated {
             let _span = span("optimizer");
@@ -128,7 +129,7 @@ impl<M: Module, O: Objective<M>> Trainer<M, O> {
             model
         });
         StepLog {
-            step: self.optimizer.num_steps(),
+            step: num_steps + 1,
             num_targets,
             loss,
             grad_norm,

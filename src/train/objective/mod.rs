@@ -5,7 +5,7 @@ mod next_token;
 mod targets;
 
 pub use dpo::{Dpo, DpoLog, DpoLoss, PairBatch, initial_loss};
-pub use next_token::{BatchSize, NextToken, NextTokenBatch, NextTokenLog, TrainError, WindowBatches};
+pub use next_token::{NextToken, NextTokenBatch, NextTokenLog};
 pub use targets::Targets;
 
 use burn::tensor::Tensor;
