@@ -587,6 +587,16 @@ fn examples_whose_labels_are_cut_off_are_left_out() {
 }
 
 #[test]
+fn records_are_cut_to_the_maximum_length() {
+    let root = tempfile::tempdir().unwrap();
+    // With the end of the text, 24 or 25 tokens.
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 23 + n % 2)}));
+    let output = run(root.path(), &[&["sft", BASE, "--data", "text.jsonl", "-o", "out"], &SHORT[..]].concat());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("24 records: 12 whole, 12 cut to --max-length"), "{said}");
+}
+
+#[test]
 fn evaluated_documents_that_are_trained_are_counted() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9 + n)}));

@@ -91,8 +91,8 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
             if lacks_target(&sides) {
                 return Ok(Encoded::Untrained);
             }
-            let is_cut = sides.iter().any(|side| side.ids.len() > max_length + 1);
-            sides.iter_mut().for_each(|side| side.truncate(max_length + 1, Truncation::KeepStart));
+            let is_cut = sides.iter().any(|side| side.ids.len() > max_length);
+            sides.iter_mut().for_each(|side| side.truncate(max_length, Truncation::KeepStart));
             Ok(match is_cut {
                 true if lacks_target(&sides) || sides[0].ids == sides[1].ids => Encoded::CutOff,
                 true => Encoded::Cut(sides),

@@ -77,8 +77,6 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         assistant_only: args.assistant_only_loss,
         ..RecordEncoder::new(&tokenizer, template.as_ref())
     };
-    // An input and its target take one id more than the row has inputs.
-    let limit = max_length + 1;
     let is_wrapped = args.packing && args.packing_strategy == PackingArg::Wrapped;
     let mut skipped = SkippedRows::up_to(args.training.skip_bad);
     let mut read = |paths: &[PathBuf]| -> Result<Dataset<Example>, Failure> {
@@ -87,9 +85,9 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
             if example.num_trained() == 0 {
                 return Ok(Encoded::Untrained);
             }
-            let is_cut = !is_wrapped && example.ids.len() > limit;
+            let is_cut = !is_wrapped && example.ids.len() > max_length;
             if is_cut {
-                example.truncate(limit, Truncation::KeepStart);
+                example.truncate(max_length, Truncation::KeepStart);
             }
             Ok(match is_cut {
                 true if example.num_trained() == 0 => Encoded::CutOff,
@@ -103,7 +101,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     };
     let evaluated = |examples: Vec<Example>| {
         let cut = examples.into_iter().map(|mut example| {
-            example.truncate(limit, Truncation::KeepStart);
+            example.truncate(max_length, Truncation::KeepStart);
             example
         });
         cut.filter(|example| example.num_trained() > 0).map(|example| vec![example]).collect::<Vec<_>>()
@@ -120,7 +118,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         if args.training.evaluates() {
             dataset.items.iter().for_each(|example| trained.insert([example]));
         }
-        let packed = packed(args, &dataset.items, limit);
+        let packed = packed(args, &dataset.items, max_length);
         let packed = ExampleRows::new(dataset.items, dataset.names, packed);
         if packed.is_empty() {
             return Err(Failure::invalid(format_args!(
@@ -147,13 +145,13 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
 }
 
 /// The rows of examples: one each, or several as the options say.
-fn packed(args: &SftArgs, examples: &[Example], limit: usize) -> Vec<Vec<Segment>> {
+fn packed(args: &SftArgs, examples: &[Example], max_length: usize) -> Vec<Vec<Segment>> {
     let lens: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
     match (args.packing, args.packing_strategy) {
         (false, _) => {
             lens.iter().enumerate().map(|(example, len)| vec![Segment { example, tokens: 0..*len }]).collect()
         }
-        (true, PackingArg::Bfd) => best_fit_decreasing(&lens, limit),
-        (true, PackingArg::Wrapped) => wrapped(&lens, limit),
+        (true, PackingArg::Bfd) => best_fit_decreasing(&lens, max_length),
+        (true, PackingArg::Wrapped) => wrapped(&lens, max_length),
     }
 }
