@@ -597,6 +597,21 @@ fn records_are_cut_to_the_maximum_length() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_refused_before_any_update() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
+    let words = |out| ["sft", BASE, "--data", "text.jsonl", "--checkpoints", "kept", "-o", out];
+    // Nothing can be made in this folder.
+    if cfg!(target_os = "linux") {
+        let (code, message) = refused(root.path(), &[&words("/proc/none/out")[..], &SHORT].concat());
+        assert!(code != 0 && message.contains("/proc/none"), "{code} {message}");
+        assert!(!root.path().join("kept").exists());
+    }
+    done(root.path(), &words("new/folder/out"));
+    is_whole(&root.path().join("new/folder/out"));
+}
+
+#[test]
 fn evaluated_documents_that_are_trained_are_counted() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9 + n)}));

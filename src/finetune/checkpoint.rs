@@ -78,6 +78,11 @@ impl Checkpoints {
         &self.directory
     }
 
+    /// Checkpoints of a run that are on disk at once, at most: those that are kept, the best, and the one that is being saved.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.limit.map_or(usize::MAX, |limit| limit.max(1) + 2)
+    }
+
     /// Takes the directory, which is made, for one run until the guard is dropped; `None` where there are no locks.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod checkpoint;
 mod curves;
 mod dataset;
+mod disk_space;
 mod error;
 mod health;
 mod job;
@@ -31,6 +32,7 @@ mod writer;
 pub use checkpoint::{Checkpoints, Resumed};
 pub use curves::{Curves, Titles};
 pub use dataset::{Dataset, Encoded, RecordCounts, read_records, record_files};
+pub use disk_space::DiskSpace;
 pub use error::FinetuneError;
 pub use health::{HealthWatch, Warning};
 pub use job::Job;

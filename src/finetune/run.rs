@@ -40,6 +40,15 @@ pub struct Control {
     pub save_best: bool,
 }
 
+impl Control {
+    /// Checkpoints that `num_steps` further updates save, at most.
+    pub(super) fn num_saved(&self, num_steps: usize) -> usize {
+        let due = |interval: Option<usize>| interval.map_or(0, |interval| num_steps.div_ceil(interval));
+        let num_best = if self.save_best { due(self.eval_steps) } else { 0 };
+        (due(self.save_steps) + num_best).clamp(num_steps.min(1), num_steps)
+    }
+}
+
 /// An event of a run, for a progress display.
 #[derive(Debug)]
 pub enum Event<'a> {

@@ -12,6 +12,7 @@ use super::forecast::forecast;
 use super::operations::Operations;
 use super::progress::{Summary, Watcher};
 use super::settings::Inputs;
+use super::space;
 use super::utilization::Utilization;
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
@@ -38,7 +39,7 @@ use crate::weights::{Dtype, WeightSource};
 pub(super) struct Opened<'a> {
     args: &'a TrainingArgs,
     disk: Arc<dyn Disk>,
-    out: PathBuf,
+    out: Destination,
     sources: Sources,
     checkpoints: Checkpoints,
     /// A device that records gradients.
@@ -51,7 +52,7 @@ impl<'a> Opened<'a> {
         // Training stops by itself after a signal, with a checkpoint: the disk must not fail then.
         let disk = disk();
         let out = absolute(&args.out)?;
-        Destination::check(&*disk, &out, existing(args), &mut |_| ())?;
+        let destination = Destination::check(&*disk, &out, existing(args), &mut |_| ())?;
         if args.eval_strategy == Some(EvalStrategyArg::No) && !args.eval_data.is_empty() {
             return Err(Failure::usage("--eval-data with --eval-strategy no, expected one of them"));
         }
@@ -91,7 +92,7 @@ impl<'a> Opened<'a> {
                 "{folder:?} holds a run (--resume continues it, --checkpoints names another folder; or remove it)"
             )));
         }
-        Ok(Self { args, disk, out, sources, checkpoints, device })
+        Ok(Self { args, disk, out: destination, sources, checkpoints, device })
     }
 
     /// The base, grown as asked.
@@ -190,10 +191,12 @@ impl<'a> Opened<'a> {
         Ok(self.hash(examples, "evaluated"))
     }
 
-    /// Loads what the run starts from: the grown base, or with `--resume` the newest checkpoint.
+    /// Loads what the run starts from, the grown base or a checkpoint, after checking that OUT can be written.
     pub(super) fn start(&self, job: &Job<'_>, longest_row: usize) -> Result<Start, Failure> {
+        space::check_writable(&self.disk, self.out.clone())?;
         let resident = rss_bytes().unwrap_or(0);
         let start = self.start_silently(job)?;
+        space::check_free(job, &start, self.options())?;
         console::tell(forecast(job, &start.model, longest_row, resident));
         Ok(start)
     }
@@ -287,11 +290,15 @@ impl<'a> Opened<'a> {
             )));
         }
         let model = if self.args.load_best_model_at_end { job.best(model, &progress)? } else { model };
-        let destination = Destination::check(&*self.disk, &self.out, existing(self.args), &mut |_| ())?;
+        let destination = Destination::check(&*self.disk, self.out.path(), existing(self.args), &mut |_| ())?;
         let partial = PartialDirectory::at(self.disk.clone(), destination)?;
-        let options = HfOptions { dtype: Some(self.args.dtype.dtype()), ..HfOptions::default() };
-        job.write(partial, &model, &progress, options, run_info::command())?;
+        job.write(partial, &model, &progress, self.options(), run_info::command())?;
         self.report(&progress, &summary)
+    }
+
+    /// How the trained model is written.
+    fn options(&self) -> HfOptions {
+        HfOptions { dtype: Some(self.args.dtype.dtype()), ..HfOptions::default() }
     }
 
     /// Refuses options that an evaluation decides if nothing is held out, and says so if one was asked for.

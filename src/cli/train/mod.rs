@@ -14,6 +14,7 @@ mod progress;
 mod sample;
 mod settings;
 pub mod sft;
+mod space;
 mod spelling;
 mod trl;
 mod utilization;

@@ -35,13 +35,13 @@ impl Existing {
 }
 
 /// A place where an output may be written, and what was found there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Destination {
     path: PathBuf,
     found: Found,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Found {
     Nothing,
     EmptyDirectory,
