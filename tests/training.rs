@@ -1,7 +1,7 @@
 //! Training: it learns, repeats to the bit, resumes to the bit, and takes any objective.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -10,6 +10,8 @@ use deepwide::data::{Document, WindowOrder, Windows};
 use deepwide::error::ErrorKind;
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, UpcyclePlan};
 use deepwide::model::{AnyDecoder, CausalLm};
+use deepwide::output::commit::{Existing, PartialDirectory};
+use deepwide::output::disk::disk;
 use deepwide::train::{
     AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenLog, Objective, Schedule, StepLog, TrainConfig,
     TrainError, Trainer, WindowBatches,
@@ -370,6 +372,38 @@ fn an_objective_of_ones_own_trains() {
     assert!(all_bytes(&same) == all_bytes(&weights));
 }
 
+/// Writes the state of an optimizer below `folder`; the path of its file.
+pub fn written_state(optimizer: &AdamW, folder: &Path) -> PathBuf {
+    let num_before = std::fs::read_dir(folder).unwrap().count();
+    let out = folder.join(format!("state-{num_before}"));
+    let mut partial = PartialDirectory::create(disk(), &out, Existing::Keep).unwrap();
+    let mut file = partial.begin("optimizer.safetensors").unwrap();
+    optimizer.write(&mut file).unwrap();
+    partial.finish(file).unwrap();
+    partial.commit().unwrap();
+    out.join("optimizer.safetensors")
+}
+
+/// Earlier versions wrote it with the crate of the format.
+#[test]
+fn state_without_a_format_in_its_metadata_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trained = trainer(&dense(), SETTINGS);
+    advance(&mut trained, &windows(4, 16), SETTINGS.size, 2);
+    let path = written_state(trained.optimizer(), folder.path());
+    let (bytes, other) = (std::fs::read(&path).unwrap(), folder.path().join("other.safetensors"));
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let step = [("step".to_owned(), "2".to_owned())].into();
+    safetensors::serialize_to_file(file.iter(), Some(step), &other).unwrap();
+    assert!(std::fs::read(&other).unwrap() != bytes);
+    let model = load(&dense(), &pico::device().autodiff());
+    let again = |path: &Path| {
+        let optimizer = AdamW::read(SETTINGS.optimizer, &model, path).unwrap();
+        std::fs::read(written_state(&optimizer, folder.path())).unwrap()
+    };
+    assert!(again(&path) == bytes && again(&other) == bytes);
+}
+
 #[test]
 fn a_run_that_is_read_back_continues_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
@@ -378,8 +412,7 @@ fn a_run_that_is_read_back_continues_to_the_bit() {
         let (expected, whole) = trained(&source(), &windows, SETTINGS, 5);
         let mut stopped = trainer(&source(), SETTINGS);
         advance(&mut stopped, &windows, SETTINGS.size, 3);
-        let path = folder.path().join("optimizer.safetensors");
-        stopped.optimizer().write(&path).unwrap();
+        let path = written_state(stopped.optimizer(), folder.path());
         let weights = stopped.into_model().to_weights();
         let resumed = |optimizer: AdamW| {
             let model = load(&weights, &pico::device().autodiff());
@@ -406,7 +439,6 @@ fn names(path: &Path) -> BTreeSet<String> {
 #[test]
 fn optimizer_state_bears_the_names_of_the_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("optimizer.safetensors");
     let without_expert = |name: &str| {
         let (layer, projection) = name.split_once(".experts.")?;
         Some(format!("{layer}.experts.{}", projection.split_once('.')?.1))
@@ -417,7 +449,7 @@ fn optimizer_state_bears_the_names_of_the_weights() {
         let weights = names(&checkpoint.join("model.safetensors"));
         let mut trainer = trainer(source, SETTINGS);
         advance(&mut trainer, &windows(4, 16), SETTINGS.size, 1);
-        trainer.optimizer().write(&state).unwrap();
+        let state = written_state(trainer.optimizer(), folder.path());
         let expected = weights.iter().map(|name| without_expert(name).unwrap_or_else(|| name.clone()));
         let expected = expected.flat_map(|name| ["exp_avg", "exp_avg_sq"].map(|moment| format!("{name}.{moment}")));
         assert_eq!(names(&state), expected.collect::<BTreeSet<_>>());
@@ -429,10 +461,9 @@ fn optimizer_state_bears_the_names_of_the_weights() {
 #[test]
 fn state_of_another_model_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("optimizer.safetensors");
     let mut trainer = trainer(&dense(), SETTINGS);
     advance(&mut trainer, &windows(4, 16), SETTINGS.size, 1);
-    trainer.optimizer().write(&path).unwrap();
+    let path = written_state(trainer.optimizer(), folder.path());
     let read = |config: DecoderConfig| {
         let model = load(&MemoryWeights::untrained(config, 0.05, 1), &pico::device().autodiff());
         AdamW::read(SETTINGS.optimizer, &model, &path).map(|_| ())

@@ -78,7 +78,7 @@ impl Checkpoints {
         &self.directory
     }
 
-    /// Checkpoints of a run that are on disk at once, at most: those that are kept, the best, and the one that is being saved.
+    /// Checkpoints of a run that are on disk at once, at most: those that are kept, the best, and the one being saved.
     pub(super) fn most_at_once(&self) -> usize {
         self.limit.map_or(usize::MAX, |limit| limit.max(1) + 2)
     }
@@ -125,7 +125,9 @@ impl Checkpoints {
                 sidecar.write(&self.disk, &mut partial)?;
             }
         }
-        partial.write_with(OPTIMIZER, |path| optimizer.write(path).map_err(FinetuneError::from))?;
+        let mut file = partial.begin(OPTIMIZER)?;
+        optimizer.write(&mut file)?;
+        partial.finish(file)?;
         partial.write(TRAINER_STATE, format!("{:#}\n", trainer_state(settings, progress)).as_bytes())?;
         partial.write(RUN_STATE, format!("{:#}\n", run_state(settings, progress, &self.maker)).as_bytes())?;
         let receipt = json!({"format": FORMAT, "step": progress.step, "files": partial.files()});

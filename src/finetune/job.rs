@@ -93,7 +93,7 @@ impl Job<'_> {
         };
         let model = groups.freeze(self.load(&path)?);
         check_finite(&model, &format!("{path:?}"))?;
-        let optimizer = AdamW::read(adamw, &model, &path.join(OPTIMIZER))?;
+        let optimizer = AdamW::read_on(self.disk.clone(), adamw, &model, &path.join(OPTIMIZER))?;
         Ok(Start { model, optimizer, progress, checkpoint: Some(path) })
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(super) use entries::MOST_TENSORS;
 pub use fault::{SafetensorsError, SafetensorsFault};
 pub use tensor_info::TensorInfo;
-pub use write::{TensorSpec, safetensors_bytes, write_safetensors};
+pub use write::{TensorSpec, safetensors_bytes, write_safetensors, write_safetensors_with};
 
 use crate::error::{FileError, FileFault};
 use crate::output::disk::{Disk, ReadAt, Stat, disk};

@@ -126,21 +126,6 @@ impl PartialDirectory {
         self.finish(file)
     }
 
-    /// Adds a file that `write` creates at the path it is given; the file is read again for its hash.
-    ///
-    /// # Errors
-    /// The error of `write`; what the operating system reports.
-    pub fn write_with<E: From<FileError>>(
-        &mut self,
-        name: &str,
-        write: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let path = self.path.join(name);
-        write(&path)?;
-        self.files.push(FileRecord::of_written(&*self.disk, &path)?);
-        Ok(())
-    }
-
     /// The finished files, in order.
     pub fn files(&self) -> &[FileRecord] {
         &self.files

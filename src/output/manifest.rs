@@ -22,15 +22,6 @@ pub struct FileRecord {
 }
 
 impl FileRecord {
-    /// Syncs a file to disk and hashes it.
-    ///
-    /// # Errors
-    /// I/O errors.
-    pub(super) fn of_written(disk: &dyn Disk, path: &Path) -> Result<Self, FileError> {
-        std::fs::File::open(path).and_then(|file| file.sync_all()).map_err(FileError::io(path))?;
-        Self::read(disk, path, &mut |_| ())
-    }
-
     /// Hashes a file. `watch` is called with the size of each run of bytes read.
     ///
     /// # Errors

@@ -1,19 +1,22 @@
-//! The state of AdamW as a safetensors file.
+//! The state of AdamW as a safetensors file, written and read a tensor at a time.
 //!
 //! Two float32 tensors a parameter, under PyTorch's names: `NAME.exp_avg` and `NAME.exp_avg_sq`, in the parameter's
 //! shape. The metadata holds the number of updates, `step`.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::optimizer::{AdamW, AdamWConfig, Moments};
 use super::param_path::ParamPath;
 use crate::error::{ErrorKind, InFile, quoted};
+use crate::formats::safetensors::{SafetensorsFault, SafetensorsFile, TensorSpec, write_safetensors_with};
+use crate::output::commit::PartialFile;
+use crate::output::disk::{Disk, disk};
+use crate::weights::{Dtype, PIECE_NUMBERS, WeightError};
 
 /// Suffixes of a parameter's two moments.
 const MOMENTS: [&str; 2] = [".exp_avg", ".exp_avg_sq"];
@@ -24,12 +27,9 @@ const STEP: &str = "step";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The file cannot be read or written.
+    /// The file cannot be read, or is not safetensors.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The file is not safetensors.
-    #[error("found no safetensors file: {0}")]
-    Malformed(SafeTensorError),
+    Safetensors(#[from] SafetensorsFault),
     /// The metadata does not count the updates.
     #[error("found \"step\" {found} in the metadata, expected a number of updates")]
     Step {
@@ -58,26 +58,36 @@ impl StateError {
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Io(error) if error.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-            Self::Io(_) => ErrorKind::Io,
+            Self::Safetensors(SafetensorsFault::File(fault)) => fault.kind(),
             _ => ErrorKind::Invalid,
         }
     }
 }
 
 impl AdamW {
-    /// Writes the state to `path`, replacing a file there only once the new one is complete. One tensor at a time is
-    /// copied from the device.
+    /// Writes the state. One tensor at a time is copied from the device.
     ///
     /// # Errors
-    /// [`StateError::Io`].
-    pub fn write(&self, path: &Path) -> Result<(), InFile<StateError>> {
-        let moments = self.moments.iter().flat_map(|(name, moments)| {
-            let values = MOMENTS.into_iter().zip([&moments.first, &moments.second]);
-            values.map(move |(suffix, values)| (format!("{name}{suffix}"), Moment { values, shape: &moments.shape }))
-        });
-        let metadata = HashMap::from([(STEP.to_owned(), self.num_steps.to_string())]);
-        safetensors::serialize_to_file(moments, Some(metadata), path).map_err(malformed).map_err(InFile::at(path))
+    /// [`WeightError::File`].
+    pub fn write(&self, file: &mut PartialFile) -> Result<(), WeightError> {
+        let (mut specs, mut moments) = (Vec::new(), Vec::new());
+        for (name, Moments { first, second, shape }) in &self.moments {
+            for (suffix, moment) in MOMENTS.into_iter().zip([first, second]) {
+                let name = format!("{name}{suffix}");
+                specs.push(TensorSpec { name, dtype: Dtype::Float32, shape: shape.clone() });
+                moments.push(moment);
+            }
+        }
+        // All moments have one type, so they are written in the order of the specs.
+        let mut moments = moments.into_iter();
+        write_safetensors_with(file, &[(STEP, self.num_steps.to_string())], &specs, |_, sink| {
+            let data = moments.next().expect("a moment for each spec").to_data();
+            let values = data.as_slice::<f32>().expect("moments are float32");
+            values.chunks(PIECE_NUMBERS).try_for_each(|piece| {
+                let bytes: Vec<[u8; 4]> = piece.iter().map(|value| value.to_le_bytes()).collect();
+                sink(bytes.as_flattened())
+            })
+        })
     }
 
     /// Reads the state of `model`, as it is trained, that [`write`](Self::write) wrote. The next step is to the bit the one that would have
@@ -86,14 +96,25 @@ impl AdamW {
     /// # Errors
     /// [`StateError`], if the file is not the state of exactly this model's parameters.
     pub fn read<M: Module>(config: AdamWConfig, model: &M, path: &Path) -> Result<Self, InFile<StateError>> {
-        let bytes = std::fs::read(path).map_err(StateError::from).map_err(InFile::at(path))?;
-        Self::from_bytes(config, model, &bytes).map_err(InFile::at(path))
+        Self::read_on(disk(), config, model, path)
     }
 
-    fn from_bytes<M: Module>(config: AdamWConfig, model: &M, bytes: &[u8]) -> Result<Self, StateError> {
-        let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
-        let step = header.metadata().as_ref().and_then(|metadata| metadata.get(STEP));
+    /// As [`read`](Self::read), of a file on `disk`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_on<M: Module>(
+        disk: Arc<dyn Disk>,
+        config: AdamWConfig,
+        model: &M,
+        path: &Path,
+    ) -> Result<Self, InFile<StateError>> {
+        let file = SafetensorsFile::open_on(disk, path).map_err(|error| InFile::new(error.path, error.fault.into()))?;
+        Self::of_file(config, model, &file).map_err(InFile::at(path))
+    }
+
+    fn of_file<M: Module>(config: AdamWConfig, model: &M, file: &SafetensorsFile) -> Result<Self, StateError> {
+        let step = file.metadata().iter().find(|(key, _)| key == STEP).map(|(_, step)| step);
         let num_steps = step.and_then(|step| step.parse().ok()).ok_or_else(|| StateError::Step {
             found: step.map_or_else(|| "missing".to_owned(), |step| quoted(step)),
         })?;
@@ -102,13 +123,13 @@ impl AdamW {
         }
         let mut parameters = Parameters::default();
         model.visit(&mut parameters);
-        let mut unknown: BTreeSet<&str> = file.names().into_iter().collect();
+        let mut unknown: BTreeSet<&str> = file.tensors().map(|(name, _)| name).collect();
         let mut moments = BTreeMap::new();
         for (name, (shape, device)) in parameters.found {
             let [first, second] = MOMENTS.map(|suffix| {
                 let name = format!("{name}{suffix}");
                 unknown.remove(name.as_str());
-                moment(&file, name, &shape, &device)
+                moment(file, name, &shape, &device)
             });
             moments.insert(name, Moments { first: first?, second: second?, shape });
         }
@@ -119,25 +140,18 @@ impl AdamW {
     }
 }
 
-fn moment(file: &SafeTensors, name: String, shape: &[usize], device: &Device) -> Result<Tensor<1>, StateError> {
-    let found = match file.tensor(&name) {
-        Ok(view) if view.dtype() == Dtype::F32 && view.shape() == shape => {
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            let values: Vec<f32> = values.collect();
+fn moment(file: &SafetensorsFile, name: String, shape: &[usize], device: &Device) -> Result<Tensor<1>, StateError> {
+    let found = match file.info(&name) {
+        Some(info) if info.weight_dtype() == Some(Dtype::Float32) && info.shape == shape => {
+            let bytes = file.read(&name).map_err(|error| error.fault)?;
+            let values: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
             let len = values.len();
             return Ok(Tensor::from_data(TensorData::new(values, [len]), device));
         }
-        Ok(view) => format!("{:?} {:?}", view.dtype(), view.shape()),
-        Err(_) => "nothing".to_owned(),
+        Some(info) => format!("{:?} {:?}", info.dtype, info.shape),
+        None => "nothing".to_owned(),
     };
     Err(StateError::Moment { name, found, expected: shape.to_vec() })
-}
-
-fn malformed(error: SafeTensorError) -> StateError {
-    match error {
-        SafeTensorError::IoError(error) => StateError::Io(error),
-        error => StateError::Malformed(error),
-    }
 }
 
 /// Shape and device of every parameter that is trained, by name.
@@ -166,29 +180,5 @@ impl ModuleVisitor for Parameters {
             return;
         }
         self.found.insert(self.path.name(), (value.dims().to_vec(), value.device().without_autodiff()));
-    }
-}
-
-/// A moment as it is written.
-struct Moment<'a> {
-    values: &'a Tensor<1>,
-    shape: &'a [usize],
-}
-
-impl View for Moment<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        self.values.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into()
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.shape.iter().product::<usize>()
     }
 }

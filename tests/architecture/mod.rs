@@ -39,7 +39,7 @@ const MAY_USE: [(&str, &str); 28] = [
     ("model", "config error kernel load lora trace weights"),
     ("growth", "config error lora weights"),
     ("data", "error output tokenizer weights"),
-    ("train", "config data error kernel model trace weights"),
+    ("train", "config data error formats kernel model output trace weights"),
     ("generate", "config error kernel model tokenizer"),
     ("serve", "error generate model tokenizer"),
     ("profile", "config data error formats kernel load lora model trace train weights"),

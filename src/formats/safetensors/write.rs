@@ -36,10 +36,26 @@ impl TensorSpec {
 pub fn write_safetensors(
     file: &mut PartialFile,
     specs: &[TensorSpec],
+    stream: impl FnMut(&TensorSpec, &mut Sink<'_>) -> Result<(), WeightError>,
+) -> Result<(), WeightError> {
+    write_safetensors_with(file, &[], specs, stream)
+}
+
+/// As [`write_safetensors`], with `metadata` beside the format in the header.
+///
+/// # Errors
+/// As [`write_safetensors`].
+///
+/// # Panics
+/// As [`write_safetensors`].
+pub fn write_safetensors_with(
+    file: &mut PartialFile,
+    metadata: &[(&str, String)],
+    specs: &[TensorSpec],
     mut stream: impl FnMut(&TensorSpec, &mut Sink<'_>) -> Result<(), WeightError>,
 ) -> Result<(), WeightError> {
     let specs = in_file_order(specs);
-    file.push(&header(&specs))?;
+    file.push(&header(&specs, metadata))?;
     for spec in specs {
         let mut streamed_bytes = 0;
         stream(spec, &mut |piece| {
@@ -53,7 +69,7 @@ pub fn write_safetensors(
 
 /// Size of the file that [`write_safetensors`] writes for `specs`.
 pub fn safetensors_bytes(specs: &[TensorSpec]) -> u64 {
-    header(&in_file_order(specs)).len() as u64 + specs.iter().map(TensorSpec::size_bytes).sum::<u64>()
+    header(&in_file_order(specs), &[]).len() as u64 + specs.iter().map(TensorSpec::size_bytes).sum::<u64>()
 }
 
 fn in_file_order(specs: &[TensorSpec]) -> Vec<&TensorSpec> {
@@ -62,9 +78,11 @@ fn in_file_order(specs: &[TensorSpec]) -> Vec<&TensorSpec> {
     specs
 }
 
-fn header(specs: &[&TensorSpec]) -> Vec<u8> {
+fn header(specs: &[&TensorSpec], metadata: &[(&str, String)]) -> Vec<u8> {
     let mut entries = Map::new();
-    entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let format = ("format".to_owned(), json!("pt"));
+    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+    entries.insert("__metadata__".to_owned(), [format].into_iter().chain(metadata).collect());
     let mut begin = 0;
     for spec in specs {
         let end = begin + spec.size_bytes();
