@@ -47,7 +47,7 @@ impl Job<'_> {
         let num_kept = (num_present + num_saved).min(self.checkpoints.most_at_once());
         Ok(DiskSpace {
             checkpoint_bytes: size_bytes(HfOptions::default()) + moments_bytes + SLACK_BYTES,
-            num_checkpoints: num_kept.saturating_sub(num_present) as u64,
+            num_checkpoints: num_kept.saturating_sub(num_present).max(num_saved.min(1)) as u64,
             output_bytes: size_bytes(options) + SLACK_BYTES,
         })
     }
