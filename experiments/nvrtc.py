@@ -127,7 +127,7 @@ def main() -> int:
 
     cells = "| {} | {} | {} | {} | {} | {} | {} |".format
     table = [
-        cells("operation", "kernel", "sizes of", "registers, sm_80", "registers, sm_90", "shared memory, bytes", "spilled"),
+        cells("operation", "kernel", "model", "registers, sm_80", "registers, sm_90", "shared memory, bytes", "spilled"),
         "|---|---|---|--:|--:|--:|--:|",
     ]
     for (operation, kernel, model), versions in sorted(rows.items()):
@@ -138,8 +138,8 @@ def main() -> int:
     print("\n".join(table))
     if options.save:
         head = "# The kernels in CubeCL, compiled for CUDA\n\n" + " ".join((
-            "By NVRTC and ptxas 13.0, without a GPU: `experiments/nvrtc.py FOLDER --save figures/kernels_cuda/README.md`.",
-            "Of the variants of a kernel, for example of float32 and bfloat16 weights, each column has the largest number.",
+            "NVRTC and ptxas 13.0, no GPU: `experiments/nvrtc.py FOLDER --save figures/kernels_cuda/README.md`.",
+            "If a kernel has variants, for example for float32 and bfloat16 weights, columns show their maximum.",
         ))
         options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(head + "\n\n" + "\n".join(table) + "\n")

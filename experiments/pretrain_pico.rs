@@ -37,7 +37,7 @@ struct Cli {
     /// Seconds of training after which no update begins
     #[arg(long)]
     max_seconds: Option<f64>,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    /// Device: flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu
     #[arg(long, default_value = "flex")]
     device: String,
 }

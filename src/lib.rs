@@ -1,13 +1,13 @@
 //! **deepwide** grows a pretrained decoder language model deep (depth up-scaling, DUS: SOLAR) or wide (sparse mixture of
-//! experts: Mixtral, by sparse upcycling), and measures which pays: quality, FLOPs, memory and latency at matched cost.
+//! experts: Mixtral, by sparse upcycling), and measures which pays off: quality, FLOPs, memory and latency at matched cost.
 //!
 //! # Data flow
 //!
 //! ```text
 //! files ─▶ formats ─▶ growth ─▶ model ─┬▶ train    ─▶ (model, log) ─┐
-//!     (WeightSource)  (a view) (CausalLm)├▶ eval     ─▶ scores        ├▶ study ─▶ report ─▶ figure
-//!                                       ├▶ generate ─▶ text          │
-//!                                       └▶ profile  ─▶ cost, time    ┘
+//!                                      ├▶ eval     ─▶ scores       ─┼▶ study ─▶ report ─▶ figure
+//!                                      ├▶ generate ─▶ text          │
+//!                                      └▶ profile  ─▶ cost, time   ─┘
 //! ```
 //!
 //! | module | contents |

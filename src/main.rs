@@ -12,7 +12,7 @@ use deepwide::profile::heap::{COUNTING, CountingAllocator};
 #[global_allocator]
 static HEAP: &CountingAllocator = &COUNTING;
 
-/// Grow a pretrained decoder language model deep or wide, and measure which pays.
+/// Grow a pretrained decoder language model deep or wide, and measure which pays off.
 ///
 /// Exit codes: 0 done, 1 failure at run time, 2 wrong usage, 3 bad or unsupported configuration or file, 4 input not found,
 /// 5 a check failed, 6 too little memory, 128 + N stopped by signal N (130 interrupt, 143 termination).

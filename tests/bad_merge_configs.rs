@@ -213,10 +213,10 @@ fn e23_to_e25_methods_and_features_that_growing_has_no_use_for() {
 "a.yml": line 2, column 24: model is text "org/base+org/lora", which is not supported, expected one without +adapter: merge the adapter in first
 "a.yml": line 2, column 48: lora is text "org/lora", which is not supported, expected a model without an adapter: merge it in first
 "a.yml": line 2, column 65: override_architecture is text "LlamaForCausalLM", which is not supported, expected the architecture that the model has
-"a.yml": line 2, column 24: model "a@b@c" is no reference, expected a path or a hub id, with @revision at most once
-"a.yml": line 2, column 24: model "@main" is no reference, expected a path or a hub id, with @revision at most once
+"a.yml": line 2, column 24: found model "a@b@c", expected a path or a hub id, with at most one @revision
+"a.yml": line 2, column 24: found model "@main", expected a path or a hub id, with at most one @revision
 "a.yml": line 2, column 24: model is 8, expected text
-"a.yml": line 2, column 24: model "" is no reference, expected a path or a hub id, with @revision at most once
+"a.yml": line 2, column 24: found model "", expected a path or a hub id, with at most one @revision
 "a.yml": line 6, column 19: the tokenizer's source is text "union", which is not supported, expected base or a model: growing adds no token
 "a.yml": line 6, column 35: tokens is a mapping, which is not supported, expected none: growing changes no embedding
 "a.yml": line 6, column 47: pad_to_multiple_of is 64, which is not supported, expected none: growing adds no token
@@ -227,7 +227,7 @@ fn e23_to_e25_methods_and_features_that_growing_has_no_use_for() {
 "a.yml": line 5, column 8: dtype is text "bfloat", which is not supported, expected float32, float16 or bfloat16; did you mean bfloat16?
 "a.yml": line 6, column 9: the config has slices and models, expected exactly one of slices, models and modules
 "a.yml": line 1, column 1: the config has none, expected exactly one of slices, models and modules
-"a.yml": line 2, column 11: "text_decoder" is no key of modules
+"a.yml": line 2, column 11: "text_decoder" is not a key of modules
 "a.yml": line 2, column 9: models is a list of 2, which is not supported, expected a list of one model: passthrough copies
 "a.yml": line 2, column 14: sources is a list of 2, which is not supported, expected a list of one source: passthrough copies
 "a.yml": line 2, column 22: residual_weight is 0.5, which is not supported, expected a slice without one: passthrough copies
@@ -286,10 +286,10 @@ fn e26_to_e30_yaml() {
         format!("{DUS}parameters: {{scale: [{{filter: mlp}}]}}\n"),
         format!("{DUS}parameters: {{scale: 012}}\n"),
     ]), @r####"
-"a.yml": line 7, column 5: "nosie_scale" is no key of an expert; did you mean noise_scale?
-"a.yml": line 2, column 34: "layer_rang" is no key of a source; did you mean layer_range?
-"a.yml": line 6, column 1: "zzz" is no key of the config
-"a.yml": line 6, column 14: "weight" is no key of the parameters of passthrough
+"a.yml": line 7, column 5: "nosie_scale" is not a key of an expert; did you mean noise_scale?
+"a.yml": line 2, column 34: "layer_rang" is not a key of a source; did you mean layer_range?
+"a.yml": line 6, column 1: "zzz" is not a key of the config
+"a.yml": line 6, column 14: "weight" is not a key of the parameters of passthrough
 org/base 0..6 ++ org/base 2..8 (12 layers)
 note: line 6, column 1: key "dtype" is given again, and replaces the one above
 org/base 0..7 ++ org/base 2..8 (13 layers)
@@ -347,16 +347,16 @@ fn a_key_at_the_top_that_holds_an_anchor_is_passed_over_and_another_is_not() {
         DUS.replacen("{ model", "{ extra: &x 1, model", 1),
     ]), @r####"
 org/base 0..6 ++ org/base 2..8 (12 layers)
-note: line 1, column 1: "types" is no key of mergekit, and is read for its anchors only
+note: line 1, column 1: "types" is not a key of mergekit; only its anchors are used
 org/base 0..6 ++ org/base 2..8 (12 layers)
-note: line 1, column 1: "settings" is no key of mergekit, and is read for its anchors only
+note: line 1, column 1: "settings" is not a key of mergekit; only its anchors are used
 org/base 0..6 ++ org/base 2..8 (12 layers)
-note: line 1, column 1: "unused" is no key of mergekit, and is read for its anchors only
+note: line 1, column 1: "unused" is not a key of mergekit; only its anchors are used
 MoeConfig { num_local_experts: 2, num_experts_per_tok: 2, router_aux_loss_coef: 0.02 }
-note: line 1, column 1: "experts_too" is no key of mergekit, and is read for its anchors only
-"a.yml": line 1, column 1: "parmeters" is no key of the config; did you mean parameters?
-"a.yml": line 1, column 1: "note" is no key of the config
-"a.yml": line 2, column 17: "extra" is no key of a source
+note: line 1, column 1: "experts_too" is not a key of mergekit; only its anchors are used
+"a.yml": line 1, column 1: "parmeters" is not a key of the config; did you mean parameters?
+"a.yml": line 1, column 1: "note" is not a key of the config
+"a.yml": line 2, column 17: "extra" is not a key of a source
 "####);
 }
 

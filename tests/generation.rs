@@ -195,7 +195,7 @@ fn a_prompt_that_cannot_be_continued_is_refused() {
     assert!(refusal(Vec::new()).starts_with("the prompt is empty"));
     assert_eq!(
         refusal(vec![0; CONTEXT]),
-        "the prompt has 64 tokens, expected at most 63 of the 64 of the context, which leaves room for an answer"
+        "the prompt has 64 tokens, expected at most 63: the context has 64, with room for an answer"
     );
     let vocab_size = model.config().vocab_size;
     let refused = refusal(vec![1, vocab_size as u32]);

@@ -250,7 +250,7 @@ octal_range
   deepwide: "octal_range.yml": line 1, column 55: layer_range is 05, expected a whole number of at least 0, in digits
 other_parameter
   mergekit: writes 75 tensors
-  deepwide: "other_parameter.yml": line 10, column 14: "scael" is no key of the parameters of passthrough; did you mean scale?
+  deepwide: "other_parameter.yml": line 10, column 14: "scael" is not a key of the parameters of passthrough; did you mean scale?
 out_of_bounds
   mergekit: RuntimeError: Tensor model.layers.6.input_layernorm.weight required but not present in model llama_a
   deepwide: "out_of_bounds.yml": line 1, column 51: layer_range is [4, 8], expected an end of at most 6, the layers of "llama_a"
@@ -265,6 +265,6 @@ typing_error_in_dtype
   deepwide: "typing_error_in_dtype.yml": line 10, column 8: dtype is text "bfloat", which is not supported, expected float32, float16 or bfloat16; did you mean bfloat16?
 unknown_key
   mergekit: writes 75 tensors
-  deepwide: "unknown_key.yml": line 9, column 1: "parmeters" is no key of the config; did you mean parameters?
+  deepwide: "unknown_key.yml": line 9, column 1: "parmeters" is not a key of the config; did you mean parameters?
 "####);
 }

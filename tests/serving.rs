@@ -597,11 +597,7 @@ fn generate_refuses_before_it_loads() {
         (vec![model, "-p", "w1", "--top-k-experts", "5"], 3, "--top-k-experts 5"),
         (vec![model, "-p", "w1", "--ctx-size", "513"], 3, "--ctx-size 513: the model has 512 positions"),
         (vec![model, "-p", "w1", "--stop-token", "w99"], 3, "--stop-token \"w99\": the vocabulary has no such token"),
-        (
-            vec![model, "-p", "w1 w1 w1", "-c", "2"],
-            3,
-            "the prompt has 3 tokens, expected at most 1 of the 2 of the context",
-        ),
+        (vec![model, "-p", "w1 w1 w1", "-c", "2"], 3, "the prompt has 3 tokens, expected at most 1: the context has 2"),
         (vec![dense, "-p", "w1", "--show-routing"], 3, "--show-routing: the model has no experts"),
         (vec![dense, "-p", "w1", "--top-k-experts", "1"], 3, "the model has no experts"),
         (vec![dense, "-p", "w1", "--moe", "2", "--moe-top-k", "3"], 3, "--moe 2: num_experts_per_tok 3"),

@@ -487,7 +487,7 @@ fn documents_end_with_a_token_that_the_model_has_and_a_resumed_run_keeps() {
     let root = tempfile::tempdir().unwrap();
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
     for (name, eos, said) in [
-        ("none", serde_json::Value::Null, "the tokenizer names no token that ends a text"),
+        ("none", serde_json::Value::Null, "the tokenizer has no end-of-text token"),
         ("beyond", 448.into(), "ends a text with id 448, expected below vocab_size 448"),
     ] {
         base_with_eos(root.path(), name, &eos);

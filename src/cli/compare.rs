@@ -51,10 +51,10 @@ pub struct CompareArgs {
     pub flops: Option<u64>,
     /// Training tokens of the control; other arms get equal FLOPs
     ///
-    /// With --data, the default budget is 16384 tokens, with --quick too 512.
+    /// With --data, the default budget is 16384 tokens, or 512 with --quick.
     #[arg(long, value_parser = count, help_heading = "Training")]
     pub tokens: Option<u64>,
-    /// Runs per arm; from 2 on with 95 % intervals [default: 3]
+    /// Runs per arm; 2 or more give 95 % intervals [default: 3]
     ///
     /// The seeds are 1 to K. With --quick or --data, the default is 1.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=1000), help_heading = "Training")]
@@ -65,15 +65,15 @@ pub struct CompareArgs {
     /// Windows per update [default: 8, 4 with --quick or --data, 1 with both]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub batch_size: Option<usize>,
-    /// Most windows per pass [default: 8, 4 with --quick, 1 with --data]
+    /// Maximum windows per pass [default: 8, 4 with --quick, 1 with --data]
     ///
-    /// A GPU is faster with more, which take more memory.
+    /// Larger values are faster on a GPU, and take more memory.
     #[arg(long, value_parser = size, hide_short_help = true, help_heading = "Training")]
     pub micro_batch_size: Option<usize>,
     /// Tokens per window [default: 128, 256 with --data]
     #[arg(long, value_parser = size, help_heading = "Training")]
     pub seq_length: Option<usize>,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    /// Device: flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu
     #[arg(long, default_value = "flex", help_heading = "Measuring")]
     pub device: String,
     /// float32, float16 or bfloat16, for timings and memory
@@ -83,14 +83,14 @@ pub struct CompareArgs {
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// An interrupted study in it goes on, and the results of the same study are replaced. The default is
+    /// An interrupted study in this folder is continued, and results of the same study are replaced. The default is
     /// out/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Replace another study in the folder
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
-    /// A short run: some twenty seconds; with --data 2 updates
+    /// A short run: about twenty seconds; with --data, 2 updates
     #[arg(long, help_heading = "Training")]
     pub quick: bool,
     /// Print results.json on stdout instead of the table
@@ -158,7 +158,7 @@ impl CompareArgs {
 /// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict.
 ///
 /// # Errors
-/// Every fault of the input, before any work and before anything is written; then what training or the disk meets.
+/// Any invalid input, before any work and before anything is written; then errors of training and I/O.
 pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     args.base.as_deref().map_or(Ok(()), is_local_directory)?;
     let existing = Existing::of(args.force, false);
@@ -221,7 +221,7 @@ mod tests {
         };
         says("flops", format!("[default: {:e}]", flops(plain)));
         says("flops", format!("With --quick, the default is {:e}.", flops(quick)));
-        says("tokens", format!("the default budget is {} tokens, with --quick too {}.", tokens(data), tokens(both)));
+        says("tokens", format!("the default budget is {} tokens, or {} with --quick.", tokens(data), tokens(both)));
         says("seeds", format!("[default: {}]", plain.num_seeds));
         assert_eq!([quick, data, both].map(|defaults| defaults.num_seeds), [1; 3]);
         says("seeds", "With --quick or --data, the default is 1.".into());

@@ -14,7 +14,7 @@ use crate::eval::{Comparison, compare, read_samples};
 ///
 /// A and B are what eval or lm-eval wrote with --log_samples: a directory, whose newest samples are taken, a results file, or one
 /// samples_TASK_DATE.jsonl. Both models must have answered the same items. The interval is a paired bootstrap, p is McNemar's
-/// exact test, and "detectable" is the smallest difference that this number of items shows in four of five cases.
+/// exact test, and "detectable" is the smallest difference that this number of items detects with 80 % power.
 #[derive(Debug, Clone, Args)]
 pub struct CompareScoresArgs {
     /// Samples of the first model

@@ -42,13 +42,13 @@ pub struct PerplexityArgs {
     /// The text
     #[arg(long, short, value_name = "FILE")]
     pub file: PathBuf,
-    /// llama: windows apart, the second half of each scored; transformers: windows that overlap
+    /// llama: separate windows, the second half of each is scored; transformers: overlapping windows
     ///
     /// llama is the convention of llama-perplexity, transformers that of the guide of Hugging Face's transformers, with --stride. The
     /// two give different numbers for one model. The default is llama, or transformers if --stride is given.
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     pub convention: Option<ConventionArg>,
-    /// Tokens of a window [default: 512, or the context of the model under transformers]
+    /// Tokens per window [default: 512, or the context of the model with --convention transformers]
     #[arg(long = "ctx-size", short = 'c', value_name = "N", value_parser = size)]
     pub context: Option<usize>,
     /// Tokens from one window to the next [default: 512, or the window]
@@ -93,7 +93,7 @@ pub enum ConventionArg {
 /// Computes the perplexity of a text.
 ///
 /// # Errors
-/// Every fault of the input, before the model is loaded; then what computing meets.
+/// Any invalid input, before the model is loaded; then errors of computation.
 pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
     args.threads.run(|| score(args))
 }

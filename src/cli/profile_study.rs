@@ -14,11 +14,11 @@ use crate::study::{ProfilePlan, write_profile};
 
 /// Profile a dense model, its deep partner of equal FLOPs and its mixture side by side
 ///
-/// Models have random weights. Measured are time, FLOPs and bytes by module, prefill and decoding against context and batch,
-/// and memory over time, except libtorch's.
+/// Models have random weights. Measures time, FLOPs and bytes by module; prefill and decoding against context and batch; and
+/// memory over time, on all devices but tch.
 #[derive(Debug, Clone, Args)]
 pub struct ProfileStudyArgs {
-    /// Device: cuda, cuda:1, tch:cuda, flex, as far as they are compiled in
+    /// Device: cuda, cuda:1, tch:cuda or flex, if compiled in
     #[arg(long, default_value = "cuda")]
     pub device: String,
     /// Shape of the base: small (47M parameters), or a published one: smollm2-135m, llama2-7b, mistral-7b, pico

@@ -20,7 +20,7 @@ const API_KEY: &str = "DEEPWIDE_API_KEY";
 /// Serve a model with OpenAI's API, and a chat page
 ///
 /// The paths are /v1/completions, /v1/chat/completions, /v1/models, /health, /metrics and / (the page). Requests are computed
-/// in one batch. A signal ends the server when running texts are complete, after ten seconds at most. Options of grow (--dus,
+/// in one batch. On a signal, running texts get up to ten seconds to finish. Options of grow (--dus,
 /// --moe, ...) grow the model as it is loaded; its --top-k and --seed are --moe-top-k and --growth-seed here.
 /// -m FILE, -np and -ngl are understood as llama-server's.
 #[derive(Debug, Clone, Args)]
@@ -30,7 +30,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Address or name to listen on; 0.0.0.0 is every network of this machine
+    /// Address or host name to listen on; 0.0.0.0 listens on all interfaces
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1", value_parser = host, help_heading = "Network")]
     pub host: IpAddr,
     /// Port; 0 is any free one
@@ -43,19 +43,19 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub alias: Option<String>,
 
-    /// Texts computed at once
+    /// Maximum number of texts generated at once
     #[arg(long, visible_alias = "np", value_name = "N", default_value_t = 16, value_parser = parallel, help_heading = "Limits")]
     pub parallel: usize,
     /// Requests that may wait; more are refused with status 503
     #[arg(long, value_name = "N", default_value_t = 256, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Limits")]
     pub queue: usize,
-    /// Tokens of a text at most [default: the context]
+    /// Maximum tokens per text [default: the context]
     #[arg(long, value_name = "N", value_parser = size, help_heading = "Limits")]
     pub max_tokens: Option<usize>,
-    /// Largest body of a request
+    /// Maximum size of a request body
     #[arg(long, value_name = "SIZE", default_value = "4MB", value_parser = byte_count, help_heading = "Limits")]
     pub max_body: u64,
-    /// Seconds in which a client must send a request, and go on reading an answer
+    /// Timeout, in seconds, for a client that stops sending or reading
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400), help_heading = "Limits")]
     pub timeout: u64,
 }

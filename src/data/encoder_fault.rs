@@ -18,7 +18,7 @@ pub enum EncoderFault {
     #[error("found messages, expected text: the model has no chat template")]
     NoTemplate,
     /// The tokenizer has no token that ends a text.
-    #[error("the tokenizer names no token that ends a text, expected an \"eos_token\"")]
+    #[error("the tokenizer has no end-of-text token, expected an \"eos_token\"")]
     NoEos,
     /// A preference where an example of a text should be, or the other way round.
     #[error("found {found}, expected {expected}")]

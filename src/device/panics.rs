@@ -1,4 +1,4 @@
-//! Panics of backends as errors: Burn has no other answer to a driver that is missing.
+//! Panics of backends as errors: Burn panics if a driver is missing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -91,7 +91,7 @@ pub enum EvalError {
         available: usize,
     },
     /// A continuation has no token of its own behind its context.
-    #[error("the continuation {} has no token behind its context, expected at least one", quoted(.continuation))]
+    #[error("the continuation {} has no token after its context, expected at least one", quoted(.continuation))]
     NothingScored {
         /// The continuation.
         continuation: String,

@@ -71,7 +71,7 @@ pub enum FinetuneError {
         last_checkpoint: Option<PathBuf>,
     },
     /// A weight of the base, or of a checkpoint, is not finite.
-    #[error("{name} of {of} is not finite, expected numbers that are: it cannot be trained")]
+    #[error("{name} of {of} has NaN or infinite values: it cannot be trained")]
     WeightNotFinite {
         /// The Hugging Face name of the weight.
         name: String,
@@ -132,12 +132,10 @@ pub enum FinetuneError {
         reason: String,
     },
     /// The tokenizer names no token that ends a text, which separates documents.
-    #[error(
-        "the tokenizer names no token that ends a text, expected an \"eos_token\" (deepwide tokenize --no-eos omits it)"
-    )]
+    #[error("the tokenizer has no end-of-text token, expected an \"eos_token\" (deepwide tokenize --no-eos omits it)")]
     NoEos,
     /// The model has no embedding for the token that ends a text.
-    #[error("the tokenizer ends a text with id {id}, expected below vocab_size {vocab_size} of the model")]
+    #[error("the end-of-text token has id {id}, expected an id below vocab_size {vocab_size} of the model")]
     EosOutsideVocabulary {
         /// The id.
         id: u32,

@@ -1,4 +1,4 @@
-//! Signs that a run learns nothing: a loss that stands still, a router that sends every token to one expert.
+//! Signs that a run learns nothing: a constant loss, or a router that sends every token to one expert.
 
 use std::fmt;
 

@@ -29,7 +29,7 @@ pub trait Task {
     /// The objective.
     fn objective(&self) -> Self::Objective;
 
-    /// The micro-batches of the update after `step` others.
+    /// The micro-batches of update `step`, counted from 0.
     ///
     /// # Errors
     /// If data can no longer be read.

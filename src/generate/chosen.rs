@@ -16,7 +16,7 @@ pub struct SequenceId {
 pub struct Chosen {
     /// Its id.
     pub id: u32,
-    /// Its log-probability, if asked for.
+    /// Its log-probability, if requested.
     pub logprob: Option<TokenLogprob>,
     /// The heaviest expert of each layer, first layer first, at the position that predicted the token, if asked for.
     pub experts: Vec<u32>,
@@ -27,16 +27,16 @@ pub struct Chosen {
 pub struct ComputedPrompt {
     /// Tokens that were not computed: their keys and values are those of an earlier prompt.
     pub num_cached: usize,
-    /// Log-probabilities of its tokens, if asked for.
+    /// Log-probabilities of its tokens, if requested.
     pub logprobs: Option<PromptLogprobs>,
 }
 
-/// News of a sequence.
+/// An event of a sequence.
 #[derive(Debug)]
 pub enum Event {
     /// The sequence begins. Told before any token, for each sequence.
     Prompt(ComputedPrompt),
-    /// The next token. A stop token is told, too.
+    /// The next token, including a stop token.
     Token(Chosen),
     /// There are no more tokens.
     Finished(FinishReason),

@@ -13,10 +13,10 @@ use super::{
 use crate::model::CausalLm;
 use crate::tokenizer::Tokenizer;
 
-/// News of a text.
+/// Progress of a text.
 #[derive(Debug)]
 pub enum Progress {
-    /// The text begins. Told before any part of it.
+    /// The text begins. Sent before any part of it.
     Prompt(ComputedPrompt),
     /// More of the text; it can be empty while tokens come.
     Delta(Delta),
@@ -27,11 +27,11 @@ pub enum Progress {
         /// Tokens of the output.
         num_tokens: usize,
     },
-    /// The text cannot go on.
+    /// The text cannot continue.
     Failed(GenerateError),
 }
 
-/// Receives the news of a text; `Break` ends it.
+/// Receives the progress of a text; `Break` ends it.
 pub type TextListener<'a> = dyn FnMut(SequenceId, Progress) -> ControlFlow<()> + 'a;
 
 /// Continues texts, many in one pass; see [`Batch`].

@@ -12,7 +12,7 @@ pub enum GenerateError {
     EmptyPrompt,
     /// A prompt does not fit the context.
     #[error(
-        "the prompt has {found} tokens, expected at most {room} of the {context} of the context, which leaves room for an answer"
+        "the prompt has {found} tokens, expected at most {room}: the context has {context}, with room for an answer"
     )]
     PromptTooLong {
         /// Tokens of the prompt.

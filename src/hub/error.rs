@@ -33,7 +33,7 @@ pub enum HubError {
     #[error("the Hub names a file {}, expected a relative path without `..`, `\\` or a drive", quoted(.0))]
     UnsafeName(String),
     /// No address of a host is known: the Hub's, the proxy's, or where the Hub leads to.
-    #[error("no address of {} can be found: expected a network that knows it; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 stays in the cache", quoted(.0))]
+    #[error("cannot resolve host {}: check the network; HF_ENDPOINT names another Hub, HF_HUB_OFFLINE=1 uses the cache only", quoted(.0))]
     NoSuchHost(String),
     /// The answer is no use, and another try would get the same.
     #[error("{url} answers {}, expected {expected}", cut(.found))]
@@ -46,7 +46,7 @@ pub enum HubError {
         expected: &'static str,
     },
     /// No try succeeded. Bytes of a file that arrived are kept; with a sha256, the next download resumes there.
-    #[error("{url} cannot be had after {tries} tries: {}{}", cut(.reason), again_in(.retry_after))]
+    #[error("{url} could not be downloaded after {tries} attempts: {}{}", cut(.reason), again_in(.retry_after))]
     Unreachable {
         /// The URL of the request.
         url: String,
@@ -58,7 +58,7 @@ pub enum HubError {
         retry_after: Option<Duration>,
     },
     /// A file has the right size but the wrong hash.
-    #[error("{} has sha256 {found}, expected {expected}: what arrived is kept apart as {kept:?}", quoted(.file))]
+    #[error("{} has sha256 {found}, expected {expected}: the damaged file is kept as {kept:?}", quoted(.file))]
     Hash {
         /// The file.
         file: String,

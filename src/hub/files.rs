@@ -76,7 +76,7 @@ fn instead(listed: &BTreeSet<String>) -> String {
         |name: &String| [".bin", ".pt", ".pth", ".ckpt", ".pkl"].iter().any(|ending| name.ends_with(ending));
     let ggufs: Vec<&str> = listed.iter().map(String::as_str).filter(|name| name.ends_with(".gguf")).collect();
     match ggufs.is_empty() {
-        false => format!("but GGUF: name one of them behind the model, as in org/name/{}", cut(&ggufs.join(", "))),
+        false => format!("but GGUF: name one of them after the model, as in org/name/{}", cut(&ggufs.join(", "))),
         true if listed.iter().any(is_pickle) => "only PyTorch pickles, which are never read".to_owned(),
         true => "expected model.safetensors or model.safetensors.index.json".to_owned(),
     }

@@ -43,8 +43,8 @@ pub use crate::kernel::linear_cross_entropy::Upstream;
 
 /// A decoder-only language model: token ids in, logits of the next token out.
 ///
-/// Training, evaluation, generation and profiling know a model only through this trait. A dense model is one
-/// that routes nowhere: its `routing` is empty, and no caller asks which kind it has.
+/// Training, evaluation, generation and profiling use models only through this trait. The `routing` of a dense model is
+/// empty, so callers need not distinguish dense from sparse models.
 pub trait CausalLm: Module {
     /// The shape of the model.
     fn config(&self) -> &DecoderConfig;

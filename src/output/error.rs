@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, FileError, InFile, cut, quoted};
 use crate::output::manifest::Mismatch;
 use crate::weights::WeightError;
 
-/// Why an output could not be written, or a written one not be verified.
+/// Why an output could not be written, or could not be verified.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutputError {
@@ -27,7 +27,7 @@ pub enum OutputError {
         path: PathBuf,
     },
     /// The target does not exist and has the name of a weight file.
-    #[error("{path:?} is the name of a file, expected that of a directory, into which files are written")]
+    #[error("{path:?} looks like a file name, expected a directory: several files are written into it")]
     NamedAsFile {
         /// The target.
         path: PathBuf,

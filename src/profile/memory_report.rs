@@ -1,4 +1,4 @@
-//! Memory by kind: foreseen, and measured where the memory of the device can be read.
+//! Memory by kind: predicted, and measured where the memory of the device can be read.
 
 use burn::tensor::Device;
 use serde::Serialize;

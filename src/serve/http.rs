@@ -1,4 +1,4 @@
-//! Routes, limits and the end of the server.
+//! Routes, limits and shutdown of the server.
 
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;

@@ -136,7 +136,7 @@ impl Comparison {
     ///
     /// # Errors
     /// [`StudyError::OtherStudy`], [`StudyError::OtherRuns`] and [`StudyError::NotAStudy`] before any work; those of
-    /// [`run`](fn@run); what writing meets.
+    /// [`run`](fn@run); errors of writing.
     pub fn run(
         &self,
         folder: &StudyFolder,

@@ -32,7 +32,7 @@ pub enum StudyError {
     },
     /// The base has no positions for a window and the tokens decoded after it.
     #[error(
-        "windows of {seq_length} tokens exceed max_position_embeddings {max_position_embeddings} of the base less {decode_tokens} tokens to decode"
+        "a window of {seq_length} tokens and {decode_tokens} decoded tokens exceed max_position_embeddings {max_position_embeddings} of the base"
     )]
     WindowTooLong {
         /// Tokens per window.
@@ -42,8 +42,8 @@ pub enum StudyError {
         /// Positions of the base.
         max_position_embeddings: usize,
     },
-    /// The budget does not pay for one update of some arm.
-    #[error("{budget_flops} training FLOPs do not pay for one update of {arm}, which takes {update_flops}")]
+    /// The budget is too small for one update of some arm.
+    #[error("the budget of {budget_flops} training FLOPs is too small: one update of {arm} takes {update_flops}")]
     BudgetTooSmall {
         /// The arm's name.
         arm: String,
@@ -53,7 +53,7 @@ pub enum StudyError {
         update_flops: u64,
     },
     /// The budget pays for more text than fits into memory.
-    #[error("the budget takes {found} windows of fresh text, expected at most {limit}")]
+    #[error("the budget needs {found} windows of fresh text, expected at most {limit}")]
     BudgetTooLarge {
         /// Windows of one epoch.
         found: u128,

@@ -96,8 +96,8 @@ pub struct Outcome {
 /// repeated; new ones are recorded there as they finish.
 ///
 /// # Errors
-/// [`StudyError::OtherRuns`] before any work; [`StudyError::BrokenBase`], [`StudyError::Diverged`]; what reading weights and
-/// writing records meet.
+/// [`StudyError::OtherRuns`] before any work; [`StudyError::BrokenBase`], [`StudyError::Diverged`]; errors of reading
+/// weights and writing records.
 pub fn run<S: WeightSource>(
     base: &S,
     plan: &StudyPlan,

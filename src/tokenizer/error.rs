@@ -28,7 +28,7 @@ pub enum TokenizerError {
         path: PathBuf,
     },
     /// Binary data: a SentencePiece model or a GGUF file under the wrong name.
-    #[error("{path:?} has byte {found:#04x} at offset {offset_bytes}, expected UTF-8 text: it is no tokenizer.json")]
+    #[error("{path:?} has byte {found:#04x} at offset {offset_bytes}, expected UTF-8 text: it is not a tokenizer.json")]
     NotText {
         /// The file.
         path: PathBuf,

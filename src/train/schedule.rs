@@ -37,7 +37,7 @@ pub enum Decay {
 }
 
 impl Schedule {
-    /// The learning rate of the update after `step` others.
+    /// The learning rate of update `step`, counted from 0.
     pub fn learning_rate(&self, step: usize) -> f64 {
         if step < self.warmup_steps {
             return self.peak * (step + 1) as f64 / self.warmup_steps as f64;

@@ -54,8 +54,7 @@ pub struct Trainer<M, O> {
 }
 
 impl<M: Module, O: Objective<M>> Trainer<M, O> {
-    /// Trains `model` from where `optimizer` stands: a fresh one starts at step 0, one that was read back continues its
-    /// run.
+    /// Trains `model` with the state of `optimizer`: a new optimizer starts at step 0, a restored one continues its run.
     ///
     /// # Panics
     /// If a device of the model records no gradients.

@@ -10,7 +10,7 @@ use crate::weights::{Dtype, TensorId};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
-    /// A file could not be read, or one that the weight is streamed to not be written.
+    /// A file could not be read, or the file that the weight is streamed to could not be written.
     #[error(transparent)]
     File(#[from] FileError),
     /// A block of quantized numbers decodes to an infinity or NaN.

@@ -77,7 +77,7 @@ type Place = (&'static str, fn(&Path) -> &'static str, i32, &'static str);
 
 #[rustfmt::skip]
 const PLACES: [Place; 10] = [
-    ("CLI", |_| "out.gguf", 3, "is the name of a file, expected that of a directory"),
+    ("CLI", |_| "out.gguf", 3, "looks like a file name, expected a directory"),
     ("H14", |_| "absent/out", 4, "does not exist"),
     ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file/out" }, 1, "Not a directory"),
     ("H14", |d| { fs::write(d.join("file"), "").unwrap(); "file" }, 3, "exists, expected nothing or an empty directory"),

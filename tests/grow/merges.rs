@@ -118,7 +118,7 @@ fn keys_for_anchors_and_repeated_keys_are_passed_over_with_a_notice() {
     for notice in [
         "line 2, column 1: key \"const\" is given again, and replaces the one above",
         "line 10, column 1: key \"dtype\" is given again, and replaces the one above",
-        "line 2, column 1: \"const\" is no key of mergekit, and is read for its anchors only",
+        "line 2, column 1: \"const\" is not a key of mergekit; only its anchors are used",
     ] {
         assert!(stderr.contains(&format!("note: {config:?}: {notice}")), "{notice}: {stderr}");
     }

@@ -112,7 +112,7 @@ fn an_unknown_host_is_not_retried() {
     let client = Client::at("http://hub.invalid".to_owned());
     let (error, message) = client.failure("org/name");
     assert!(matches!(error, HubError::NoSuchHost(_)) && error.kind() == ErrorKind::NotFound, "{message}");
-    assert!(message.contains("no address of \"hub.invalid\"") && client.waits_s().is_empty(), "{message}");
+    assert!(message.contains("cannot resolve host \"hub.invalid\"") && client.waits_s().is_empty(), "{message}");
     let server = faulty(hub(), |_, _| None);
     let mut behind_proxy = Client::of(&server);
     behind_proxy.settings.proxy = Some(ureq::Proxy::new("http://proxy.invalid:3128").unwrap());

@@ -23,18 +23,18 @@ pub struct BenchArgs {
     /// Hugging Face directories, .gguf files, or ids on the hub: org/name or org/name@revision
     #[arg(value_name = "MODEL", required_unless_present = "model")]
     pub models: Vec<String>,
-    /// A further MODEL, as llama-bench takes it
+    /// Another MODEL, as in llama-bench
     #[arg(short, long, value_name = "MODEL", value_delimiter = ',', help_heading = "Tests")]
     pub model: Vec<String>,
 
     /// Prompt tokens in one pass (pp512) [default: 512]
     ///
-    /// 0 is no such test. With --train there is none unless given.
+    /// 0 skips this test. With --train, it runs only if this option is given.
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_prompt: Vec<Sizes>,
     /// Tokens decoded one at a time (tg128) [default: 128]
     ///
-    /// 0 is no such test. With --train there is none unless given.
+    /// 0 skips this test. With --train, it runs only if this option is given.
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true, value_parser = sizes, help_heading = "Tests")]
     pub n_gen: Vec<Sizes>,
     /// A prompt, then decoding (pp512+tg128); also -pg
@@ -70,7 +70,7 @@ pub struct BenchArgs {
     /// Print a line on stderr before each test
     #[arg(long, help_heading = "Output")]
     pub progress: bool,
-    /// Where the time goes, as a Chrome trace
+    /// Write a Chrome trace that shows where the time goes
     ///
     /// One more repetition of each test is traced, for Perfetto or chrome://tracing.
     #[arg(long, value_name = "FILE", help_heading = "Output")]

@@ -40,25 +40,25 @@ pub struct EvalArgs {
     /// are downloaded into the cache of Python's huggingface_hub.
     #[arg(long, value_name = "DIR", help_heading = "Tasks and data")]
     pub data_dir: Option<PathBuf>,
-    /// Examples in each prompt [default: 0, or as openllm defines]
+    /// Examples in each prompt [default: 0, for gsm8k 5, under openllm those of the leaderboard]
     #[arg(long, short = 'f', value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tasks and data")]
     pub num_fewshot: Option<usize>,
     /// Items of each task to evaluate: a number, or a share below 1
     #[arg(long, short = 'L', value_name = "N|R", allow_negative_numbers = true, value_parser = limit, help_heading = "Tasks and data")]
     pub limit: Option<Limit>,
-    /// Seed of the examples, or four seeds as lm-eval takes them, of which the last is it
+    /// Seed for the examples, or four seeds as in lm-eval, of which the last is used
     #[arg(long = "seed", id = "seeds", value_name = "N", default_value = "0,1234,1234,1234", value_parser = seeds, help_heading = "Tasks and data")]
     pub seeds: Seeds,
 
-    /// Write prompts as chats, with the model's template
+    /// Write prompts as chats, with the chat template of the model
     ///
-    /// Of several templates, that of this name.
+    /// NAME selects one of several templates.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", help_heading = "Prompts")]
     pub apply_chat_template: Option<String>,
     /// Whether the examples of a chat are turns of their own, or part of the question
     #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set, value_parser = BoolishValueParser::new(), help_heading = "Prompts")]
     pub fewshot_as_multiturn: bool,
-    /// Text of the system before each prompt
+    /// System message before each prompt
     #[arg(long, value_name = "TEXT", help_heading = "Prompts")]
     pub system_instruction: Option<String>,
 
@@ -72,8 +72,8 @@ pub struct EvalArgs {
     pub log_samples: bool,
     /// Log of answered requests, kept for other runs of this model
     ///
-    /// A run takes the answers in it and appends its own. Without this option, a run with --output-path keeps a log until it is
-    /// finished, so that the same command goes on where an interrupted one was.
+    /// A run reuses the answers in the log and appends its own. Without this option, a run with --output-path keeps a log
+    /// until it finishes, so that the same command can continue an interrupted run.
     #[arg(long, short = 'c', value_name = "FILE", help_heading = "Output")]
     pub use_cache: Option<PathBuf>,
     /// Replace the .json file of --output-path

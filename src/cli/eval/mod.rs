@@ -40,7 +40,7 @@ fn list_of_tasks(as_json: bool) -> String {
 /// Evaluates a model.
 ///
 /// # Errors
-/// Every fault of the input, before the model is loaded; then what computing or the disk meets.
+/// Any invalid input, before the model is loaded; then errors of computation and I/O.
 pub fn run(args: &EvalArgs) -> Result<(), Failure> {
     args.threads.run(|| evaluate(args))
 }

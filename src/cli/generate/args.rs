@@ -39,7 +39,7 @@ pub struct GenerateArgs {
     /// A file with the prompt
     #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Prompt")]
     pub file: Option<PathBuf>,
-    /// The prompt is a user's message; without one, a chat of several turns
+    /// Chat: the prompt is a user message; without a prompt, start a conversation
     ///
     /// The turns are read from a terminal only.
     #[arg(long, conflicts_with = "no_conversation", help_heading = "Prompt")]
@@ -66,7 +66,7 @@ pub struct GenerateArgs {
     /// A string that ends the text; repeat for several
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Length")]
     pub stop: Vec<String>,
-    /// A token that ends the text, by id or as the vocabulary has it; repeat for several
+    /// A token that ends the text, by id or as spelled in the vocabulary; repeat for several
     ///
     /// A number is taken as an id.
     #[arg(long, value_name = "TOKEN", help_heading = "Length")]
@@ -74,9 +74,9 @@ pub struct GenerateArgs {
     /// Go on after a token that ends a text
     #[arg(long, help_heading = "Length")]
     pub ignore_eos: bool,
-    /// Texts to generate for the prompt
+    /// Texts to generate for the prompt, at most 24
     ///
-    /// They are computed as one batch, of 24 at most.
+    /// They are computed as one batch.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples, help_heading = "Length")]
     pub samples: usize,
 
@@ -93,10 +93,10 @@ pub struct GenerateArgs {
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long = "top-k", id = "kept", value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Sampling")]
     pub top_k: usize,
-    /// Keep the most likely tokens with probability P together
+    /// Keep the fewest most likely tokens whose probabilities sum to at least P
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub top_p: f64,
-    /// Keep tokens with P times the probability of the most likely one
+    /// Keep tokens with at least P times the probability of the most likely one
     #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub min_p: f64,
     /// Penalty on tokens of prompt and text; 1 is none

@@ -22,17 +22,17 @@ pub struct ProfileArgs {
     /// With --dry-run also a config.json, or a published shape: mistral-7b, llama2-7b, solar-10.7b, mixtral-8x7b, smollm2-135m.
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// Prompt tokens in one pass; 0 for no such test [default: 512]
+    /// Prompt tokens in one pass; 0 skips the test [default: 512]
     ///
-    /// With --train there is no such test unless given.
+    /// With --train, it runs only if this option is given.
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', value_parser = sizes, help_heading = "Tests")]
     pub n_prompt: Vec<Sizes>,
-    /// Tokens decoded one at a time; 0 for no such test [default: 32]
+    /// Tokens decoded one at a time; 0 skips the test [default: 32]
     ///
-    /// With --train there is no such test unless given.
+    /// With --train, it runs only if this option is given.
     #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', value_parser = sizes, help_heading = "Tests")]
     pub n_gen: Vec<Sizes>,
-    /// Tokens in the cache before
+    /// Tokens in the cache before the test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = sizes, help_heading = "Tests")]
     pub n_depth: Vec<Sizes>,
     /// Sequences at once
@@ -68,9 +68,9 @@ pub struct ProfileArgs {
     /// FLOPs of a multiply-add: 2, or 1 to count MACs
     #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2), hide_short_help = true, help_heading = "Counting")]
     pub flops_per_mac: u8,
-    /// Show memory by kind too, foreseen and, unless it is a dry run, measured
+    /// Also show memory by kind: predicted and, unless this is a dry run, measured
     ///
-    /// Weights, keys and values, optimizer, gradients, activations. With --json also over time. libtorch's is not measured.
+    /// Kinds: weights, keys and values, optimizer, gradients, activations. With --json, also over time. tch is not measured.
     #[arg(long, help_heading = "Output")]
     pub memory: bool,
     /// Print one JSON object
@@ -86,7 +86,7 @@ pub struct ProfileArgs {
         help_heading = "Weights and device"
     )]
     pub dtype: Option<DtypeArg>,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    /// Device: flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu
     #[arg(long, default_value = "flex", help_heading = "Weights and device")]
     pub device: String,
     /// How to grow the model before it is profiled.

@@ -121,7 +121,7 @@ fn memory_table(report: &MemoryReport) -> String {
     let names = ["weights", "keys and values", "optimizer", "gradients", "activations", "peak"];
     let measured = report.measured.as_ref().map(|timeline| kinds(&timeline.peak));
     let shown = |bytes: u64| if bytes == 0 { "-".to_owned() } else { size(bytes) };
-    let mut rows = vec![vec!["memory".to_owned(), "foreseen".to_owned()]];
+    let mut rows = vec![vec!["memory".to_owned(), "predicted".to_owned()]];
     rows[0].extend(measured.map(|_| "measured".to_owned()));
     for (index, (name, bytes)) in names.into_iter().zip(kinds(&report.foreseen)).enumerate() {
         let mut row = vec![name.to_owned(), shown(bytes)];

@@ -46,7 +46,7 @@ pub struct TrainingArgs {
     /// Evaluate on this data instead of held-out rows, in a format that --data takes
     #[arg(long, alias = "validation-file", value_name = "DATA", num_args = 1.., help_heading = "Data")]
     pub eval_data: Vec<PathBuf>,
-    /// no holds no rows out; steps evaluates every --eval-steps, or else every --logging-steps
+    /// When to evaluate: no (nothing is held out), steps (every --eval-steps, else --logging-steps), epoch (at the end only)
     #[arg(
         long,
         alias = "evaluation-strategy",
@@ -95,17 +95,17 @@ pub struct TrainingArgs {
     pub gradient_accumulation_steps: Option<usize>,
     /// Multiply in bfloat16, with float32 weights, sums and gradients
     ///
-    /// For GPUs. CPUs are not faster by it.
+    /// Meant for GPUs: CPUs do not get faster.
     #[arg(long, help_heading = "Optimization")]
     pub bf16: bool,
-    /// Keep the inputs of layers only, and compute layers again for their gradients: less memory, a third more work (flex only)
+    /// Store only layer inputs and recompute layers in the backward pass: less memory, a third more compute (flex only)
     #[arg(long, help_heading = "Optimization")]
     pub gradient_checkpointing: bool,
     /// Peak learning rate
     // Each command has its own default.
     #[arg(long, alias = "lr", value_name = "X", required = false, value_parser = positive_real, help_heading = "Optimization")]
     pub learning_rate: f64,
-    /// constant, linear, cosine, warmup_stable_decay
+    /// Learning-rate schedule: constant, linear, cosine, warmup_stable_decay
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true, default_value_t = SchedulerArg::Linear, help_heading = "Optimization")]
     pub lr_scheduler_type: SchedulerArg,
     /// Updates until the peak learning rate; below 1, a fraction of all updates
@@ -132,7 +132,7 @@ pub struct TrainingArgs {
     /// Added to the root of AdamW's second moment
     #[arg(long, value_name = "X", default_value_t = 1e-8, value_parser = positive_real, help_heading = "Optimization")]
     pub adam_epsilon: f64,
-    /// Largest norm of the gradient
+    /// Maximum global norm of the gradient, for clipping
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive_real, help_heading = "Optimization")]
     pub max_grad_norm: f64,
     /// Parameters to freeze: copied, new, embeddings, attention, mlp, norms, experts, router, head, or a regular expression
@@ -147,7 +147,7 @@ pub struct TrainingArgs {
     /// Coefficient of the balancing loss of a mixture [default: as in config.json]
     #[arg(long, value_name = "X", value_parser = non_negative_real, help_heading = "Mixtures")]
     pub router_aux_loss_coef: Option<f64>,
-    /// Balance experts by a bias that is moved by X after every update, without a loss: 0.001
+    /// Balance experts without a loss, by a bias that each update changes by X: 0.001
     ///
     /// The bias decides which experts a token visits, not their weights. The balancing loss is then off unless
     /// --router-aux-loss-coef is given. The written model has no bias, as Mixtral has none; evaluations go without it.
@@ -166,10 +166,10 @@ pub struct TrainingArgs {
     /// Numerator of the scale, alpha / rank
     #[arg(long, value_name = "X", default_value_t = 32.0, value_parser = positive_real, requires = "use_peft", help_heading = "LoRA")]
     pub lora_alpha: f64,
-    /// Probability with which training drops an element of the input of an update; evaluations drop none
+    /// Dropout probability on the inputs of the adapter, in training only
     #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = dropout_probability, requires = "use_peft", help_heading = "LoRA")]
     pub lora_dropout: f64,
-    /// Suffixes of the matrices to adapt, such as q_proj,v_proj; all-linear, also with lm_head
+    /// Suffixes of the matrices to adapt, such as q_proj,v_proj; or all-linear (without the head), or all-linear,lm_head
     #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1.., default_value = "all-linear", requires = "use_peft", help_heading = "LoRA")]
     pub lora_target_modules: Vec<String>,
     /// Scale by alpha / √rank
@@ -224,7 +224,7 @@ pub struct TrainingArgs {
     /// Replace OUT if it is as deepwide wrote it
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
-    /// flex; cuda, cuda:1, vulkan, ndarray, tch:cpu in other builds
+    /// Device: flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu
     #[arg(long, default_value = "flex", help_heading = "Output")]
     pub device: String,
     /// With --force, replace OUT even if its files were modified

@@ -71,7 +71,7 @@ pub enum LossArg {
 /// Aligns with preferences.
 ///
 /// # Errors
-/// Every fault of the input, before any work; then what training or the disk meets.
+/// Any invalid input, before any work; then errors of training and I/O.
 pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     if args.label_smoothing >= 0.5 {
         return Err(Failure::usage(format_args!("--label-smoothing is {}, expected below 0.5", args.label_smoothing)));

@@ -36,7 +36,7 @@ use crate::data::source::SkippedRows;
 use crate::finetune::{EvaluatedText, LanguageModeling, Overlap, TextData, TextOptions};
 use crate::weights::WeightSource;
 
-/// Train on text: continued pretraining, also straight from a growth
+/// Train on text: continued pretraining, of a base as it is or grown on the fly
 ///
 /// Options of grow (--dus, --moe, ...) grow the base first. The trained model is written to OUT in the layout of grow. Checkpoints
 /// are saved beside it, and --resume continues exactly from the newest.
@@ -60,7 +60,7 @@ pub struct TrainArgs {
 /// Trains on text.
 ///
 /// # Errors
-/// Every fault of the input, before any work; then what training or the disk meets.
+/// Any invalid input, before any work; then errors of training and I/O.
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;

@@ -65,7 +65,7 @@ pub enum PackingArg {
 /// Fine-tunes on examples.
 ///
 /// # Errors
-/// Every fault of the input, before any work; then what training or the disk meets.
+/// Any invalid input, before any work; then errors of training and I/O.
 pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;

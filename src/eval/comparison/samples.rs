@@ -35,7 +35,7 @@ pub enum SampleFault {
     )]
     UnknownDate,
     /// A line is no sample.
-    #[error("line {line} is no sample of lm-eval: {reason}")]
+    #[error("line {line} is not a sample of lm-eval: {reason}")]
     BadLine {
         /// The line, from 1.
         line: usize,

@@ -118,7 +118,7 @@ pub enum GgufFault {
         found: u8,
     },
     /// A string is no UTF-8.
-    #[error("byte {offset}: a string that is no UTF-8, expected UTF-8")]
+    #[error("byte {offset}: a string that is not valid UTF-8")]
     NotUtf8 {
         /// Where it begins.
         offset: u64,
@@ -138,7 +138,7 @@ pub enum GgufFault {
         key: String,
     },
     /// A key stands twice.
-    #[error("key {} stands twice, expected once", quoted(.key))]
+    #[error("key {} occurs twice, expected once", quoted(.key))]
     DuplicateKey {
         /// The key.
         key: String,
@@ -164,7 +164,7 @@ pub enum GgufFault {
         length: u64,
     },
     /// Two tensors have one name.
-    #[error("tensor {} stands twice, expected once", quoted(.name))]
+    #[error("tensor {} occurs twice, expected once", quoted(.name))]
     DuplicateTensor {
         /// The tensor.
         name: String,

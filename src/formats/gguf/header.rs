@@ -1,7 +1,7 @@
 //! The header of a GGUF file: counts, keys and the table of tensors, and the rules that tie them to the bytes after.
 //!
-//! Every count is held against the bytes left before anything is made of it, and products are checked, as llama.cpp's
-//! history of overflows teaches.
+//! Every count is checked against the remaining bytes before anything is allocated, and multiplications are checked for
+//! overflow, which has caused bugs in llama.cpp.
 
 use std::collections::{HashMap, HashSet};
 

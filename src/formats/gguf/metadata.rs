@@ -1,5 +1,4 @@
-//! The keys of a GGUF file. Numbers are held; text and arrays stay in the file, where they are known to be sound, until
-//! somebody asks.
+//! The keys of a GGUF file. Numbers are kept in memory; text and arrays are validated, and read from the file on demand.
 
 use std::collections::HashMap;
 

@@ -160,7 +160,7 @@ pub enum MergeWarning {
 #[non_exhaustive]
 pub enum MergeNotice {
     /// A key at the top that only holds anchors.
-    #[error("{at}: {} is no key of mergekit, and is read for its anchors only", quoted(.key))]
+    #[error("{at}: {} is not a key of mergekit; only its anchors are used", quoted(.key))]
     AnchorsOnly {
         /// The place of the key.
         at: Position,

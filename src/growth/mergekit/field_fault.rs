@@ -29,7 +29,7 @@ pub enum FieldFault {
         suggestion: Option<&'static str>,
     },
     /// A key that the format does not have.
-    #[error("{} is no key of {inside}{}", quoted(.key), did_you_mean(.suggestion))]
+    #[error("{} is not a key of {inside}{}", quoted(.key), did_you_mean(.suggestion))]
     UnknownKey {
         /// The key.
         key: String,
@@ -61,7 +61,7 @@ pub enum FieldFault {
         found: String,
     },
     /// A text that names no model.
-    #[error("model {} is no reference, expected a path or a hub id, with @revision at most once", quoted(.found))]
+    #[error("found model {}, expected a path or a hub id, with at most one @revision", quoted(.found))]
     BadReference {
         /// The text.
         found: String,

@@ -1,4 +1,4 @@
-//! AdamW in CubeCL: a unit has an element of the parameter, its moments and its gradient, in place.
+//! AdamW in CubeCL: one unit per element; updates the parameter and its moments in place.
 
 use burn::backend::{Cube, DType, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
@@ -43,7 +43,7 @@ fn update(param: &mut [f32], moment1: &mut [f32], moment2: &mut [f32], grad: &[f
     param[i] = param[i] * factors.decay - factors.rate * m / ((v * factors.correction2).sqrt() + factors.epsilon);
 }
 
-/// A cube has a chunk.
+/// One cube per chunk.
 #[cube(launch)]
 fn squares(x: &[f32], sums: &mut [f32], len: usize, num_chunks: usize) {
     let chunk = CUBE_POS;

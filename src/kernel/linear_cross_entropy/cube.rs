@@ -12,7 +12,7 @@ use crate::kernel::cube::{
 };
 use crate::kernel::linear::Operand;
 
-/// A cube has a token: the loss of its logits, and `factor · (softmax − 1 at the target)` in their place.
+/// One cube per token: the loss of its logits, and `factor · (softmax − 1 at the target)` in their place.
 #[cube(launch)]
 fn losses_of_logits(
     logits: &mut [f32],

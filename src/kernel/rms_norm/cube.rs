@@ -1,4 +1,4 @@
-//! RMSNorm in CubeCL: a cube has a row, and for the gradient of the gain a unit has a column.
+//! RMSNorm in CubeCL: one cube per row; for the gradient of the gain, one unit per column.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Cube, DType, TensorMetadata};

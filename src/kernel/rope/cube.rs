@@ -1,4 +1,4 @@
-//! Rotary position embedding in CubeCL: a unit has a pair. The gradient turns the other way.
+//! Rotary position embedding in CubeCL: one unit per pair. The gradient is rotated by the negative angle.
 
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};

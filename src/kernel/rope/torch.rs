@@ -1,4 +1,4 @@
-//! Rotary position embedding on libtorch. The gradient turns the other way.
+//! Rotary position embedding on libtorch. The gradient is rotated by the negative angle.
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;

@@ -1,4 +1,4 @@
-//! SwiGLU's gate in CubeCL: a unit has an element.
+//! SwiGLU's gate in CubeCL: one unit per element.
 
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};

@@ -1,4 +1,4 @@
-//! The choice of experts in CubeCL: a unit has a token.
+//! The choice of experts in CubeCL: one unit per token.
 
 use burn::backend::{Cube, DType, TensorMetadata};
 use burn::tensor::IntDType;

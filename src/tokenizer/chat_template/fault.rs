@@ -60,7 +60,9 @@ pub enum TemplateFault {
         reason: String,
     },
     /// Rendering takes more steps or memory than any real template needs.
-    #[error("line {line} of the chat template: stopped after {steps} steps or as much text as they pay for")]
+    #[error(
+        "line {line} of the chat template: stopped, expected at most {steps} steps and 64 bytes of output per step"
+    )]
     Endless {
         /// The line that it had reached, from 1.
         line: usize,
@@ -76,10 +78,10 @@ pub enum TemplateFault {
         limit_bytes: usize,
     },
     /// The template alters what its `generation` blocks give, so that they are not found in its output.
-    #[error("the chat template alters or repeats the text of its generation blocks, expected it to print it as it is")]
+    #[error("the chat template alters or repeats the text of its generation blocks, expected the text unchanged")]
     AlteredGeneration,
     /// No thread could be started for reading the template.
-    #[error("no thread for reading the chat template: {0}")]
+    #[error("cannot start a thread to parse the chat template: {0}")]
     Thread(std::io::Error),
 }
 

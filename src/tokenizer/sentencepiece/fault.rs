@@ -7,7 +7,7 @@ use crate::error::{cut, quoted};
 #[non_exhaustive]
 pub enum SentencePieceFault {
     /// The file ends within a field.
-    #[error("{found_bytes} bytes are to follow at byte {offset}, expected at most the {left_bytes} that are left")]
+    #[error("found {left_bytes} bytes from byte {offset} on, expected {found_bytes}")]
     PastTheEnd {
         /// Where the bytes begin.
         offset: usize,
@@ -49,16 +49,16 @@ pub enum SentencePieceFault {
         part: &'static str,
     },
     /// A vocabulary of tiktoken under the same name.
-    #[error("this is a vocabulary of tiktoken, expected a SentencePiece model: take the tokenizer.json instead")]
+    #[error("this is a tiktoken vocabulary, expected a SentencePiece model: use the tokenizer.json instead")]
     Tiktoken,
     /// More pieces than any real vocabulary has.
-    #[error("more than {limit} pieces, expected at most as many")]
+    #[error("found more than {limit} pieces, which is the limit")]
     TooManyPieces {
         /// The limit.
         limit: usize,
     },
     /// The pieces can be joined in more ways than those of any real vocabulary.
-    #[error("more than {limit} ways to join two pieces, expected at most as many")]
+    #[error("found more than {limit} ways to join two pieces, which is the limit")]
     TooManyMerges {
         /// The limit.
         limit: usize,

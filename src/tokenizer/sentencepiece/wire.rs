@@ -159,11 +159,11 @@ mod tests {
     #[test]
     fn what_does_not_end_is_refused_with_its_offset() {
         let said = |bytes: &[u8]| first(bytes).err().unwrap().to_string();
-        assert_eq!(said(&[0x0a, 5, 1]), "5 bytes are to follow at byte 2, expected at most the 1 that are left");
-        assert_eq!(said(&[0x25, 0, 0]), "4 bytes are to follow at byte 1, expected at most the 2 that are left");
-        assert_eq!(said(&[0x80]), "1 bytes are to follow at byte 1, expected at most the 0 that are left");
+        assert_eq!(said(&[0x0a, 5, 1]), "found 1 bytes from byte 2 on, expected 5");
+        assert_eq!(said(&[0x25, 0, 0]), "found 2 bytes from byte 1 on, expected 4");
+        assert_eq!(said(&[0x80]), "found 0 bytes from byte 1 on, expected 1");
         let huge = [0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        assert!(said(&huge).starts_with("18446744073709551615 bytes are to follow at byte 11"));
+        assert!(said(&huge).ends_with("bytes from byte 11 on, expected 18446744073709551615"));
         assert_eq!(said(&[0xff; 11]), "the number at byte 0 does not end, expected at most 10 bytes");
         assert_eq!(said(&[0x0b]), "the field at byte 0 has wire type 3, expected 0, 1, 2 or 5");
     }

@@ -1,4 +1,4 @@
-//! Products of the rows of each expert without tensor cores: a cube has a tile of the result, a unit a part of it in registers.
+//! Products of the rows of each expert without tensor cores: a cube computes a tile, a unit a part of it in registers.
 
 use burn::backend::DType;
 use burn::backend::cubecl::dtype_to_elem_type;

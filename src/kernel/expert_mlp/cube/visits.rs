@@ -66,7 +66,7 @@ impl Visits {
     }
 }
 
-/// A stable counting sort. A cube has an expert: it counts the visits to those before, which is its first place, then
+/// A stable counting sort, one cube per expert: it counts the visits to those before, which is its first place, then
 /// gives places to its own, [`UNITS`] visits at a time in their order.
 #[cube(launch)]
 fn sort(
