@@ -4,6 +4,7 @@ use burn::module::Module;
 use deepwide::config::{DecoderConfig, MoeConfig};
 use deepwide::growth::{ExpertInit, Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use deepwide::kernel::blocks::BlockFormat;
+use deepwide::kernel::matrix_instructions;
 use deepwide::load::{Footprint, Precision};
 use deepwide::model::AnyDecoder;
 use deepwide::weights::{Dtype, LayerTensor, MemoryWeights, TensorId, WeightSource};
@@ -103,10 +104,12 @@ fn mixed_precision_multiplies_rounded_weights_and_trains_float32_ones() {
         assert_eq!(all_bytes(&mixed.to_weights()), all_bytes(&weights), "master weights are not rounded");
         let [found, expected] =
             [&mixed, &expected].map(|model| gradients(model, next_token_losses(model, &[&text], &device).0));
+        // Matrix instructions round the operands of gradients, too.
+        let bound = if matrix_instructions().is_some() { 0.02 } else { 1e-3 };
         for id in TensorId::all(&config) {
             assert_eq!(found.dtype(id), Dtype::Float32);
             let off = relative(&values(&found, id), &values(&expected, id));
-            assert!(off < 1e-3, "{id:?}: gradients are off by {off:e}");
+            assert!(off < bound, "{id:?}: gradients are off by {off:e}");
         }
     }
 }

@@ -58,8 +58,10 @@ esac
 sampler="" running=""
 # finish: stops what is running, writes the table of what was measured, packs everything.
 finish() {
+    trap '' HUP INT TERM
     for process in $running $sampler; do
         kill "$process" 2>/dev/null || true
+        wait "$process" 2>/dev/null || true
     done
     "$PYTHON" "$here/peer.py" table "$out" >"$out/README.md" || true
     cat "$out/README.md"
@@ -102,7 +104,8 @@ attempt() {
     last=$(tail -qn 1 "$record.part" "$record.log" | cut -c 1-300 | tr '\n' ' ')
     say "failed ($status) after $((SECONDS - start)) s: $record: $last"
     local is_stopped=0
-    case $status in 124 | 137) is_stopped=1 ;; esac
+    # 137 is also the status of a command that the system killed, for memory for instance.
+    case $status in 124 | 137) [ $((SECONDS - start)) -lt "$most" ] || is_stopped=1 ;; esac
     [ "$is_stopped" = 0 ] || [ "$most" = "$cap" ] || return 3
     case $record in
         *.jsonl) grep '"avg_ts".*}$' "$record.part" >"$record" || rm "$record" ;;

@@ -468,6 +468,19 @@ mod tests {
     }
 
     #[test]
+    fn an_output_that_a_living_run_moved_aside_stays_there() {
+        let root = tempfile::tempdir().unwrap();
+        let (out, aside) = (root.path().join("out"), root.path().join("out.deepwide-replaced-12345"));
+        written(&out);
+        let living = PartialDirectory::create(disk(), &out, Existing::Replace).unwrap();
+        fs::rename(&out, &aside).unwrap();
+        assert!(matches!(create(&out), Err(OutputError::Busy { .. })));
+        assert!(aside.exists() && !out.exists());
+        drop(living);
+        assert!(matches!(create(&out), Err(OutputError::Exists { .. })));
+    }
+
+    #[test]
     fn an_output_that_was_replaced_before_the_run_was_killed_is_removed() {
         let root = tempfile::tempdir().unwrap();
         let (out, aside) = (root.path().join("out"), root.path().join("out.deepwide-replaced-12345"));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use super::hardware::Hardware;
-use crate::kernel::linear::{Weight, linear_all, rounds_activations};
+use crate::kernel::linear::{Weight, linear_all, takes_bfloat16};
 use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
@@ -89,7 +89,7 @@ fn fastest_product_s([rows, inputs, outputs]: [usize; 3], dtype: DType, repetiti
     let device = &device.clone().without_autodiff();
     let random = |shape| Tensor::<2>::random(shape, Distribution::Uniform(-1.0, 1.0), device);
     // As products read it, so that no conversion is timed.
-    let type_of_x = if rounds_activations(device) { dtype } else { DType::F32 };
+    let type_of_x = if takes_bfloat16(device) { dtype } else { DType::F32 };
     let (x, weight) = (random([rows, inputs]).cast(type_of_x), Weight::from(random([outputs, inputs]).cast(dtype)));
     let time_s = |num_queued: usize| {
         device.sync().expect("the device finishes its queue");

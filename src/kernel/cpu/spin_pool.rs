@@ -38,6 +38,8 @@ struct SpinPool {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// As many as the largest loop so far may have. Locked by the thread whose loop is open.
     helpers: Mutex<Vec<Thread>>,
+    /// Fewer than [`usize::MAX`] once the system has refused a thread.
+    most_helpers: AtomicUsize,
     prefetcher: Prefetcher,
 }
 
@@ -50,6 +52,7 @@ static POOL: SpinPool = SpinPool {
     parked: AtomicBool::new(false),
     panic: Mutex::new(None),
     helpers: Mutex::new(Vec::new()),
+    most_helpers: AtomicUsize::new(usize::MAX),
     prefetcher: Prefetcher::new(),
 };
 
@@ -158,12 +161,15 @@ impl SpinPool {
         }
     }
 
-    /// Starts helpers until there are `num`; fewer, if the system refuses a thread.
+    /// Starts helpers until there are `num`. If the system refuses a thread, there are never more than then.
     fn spawn(&'static self, helpers: &mut Vec<Thread>, num: usize) {
-        while helpers.len() < num {
+        while helpers.len() < num.min(self.most_helpers.load(Ordering::Relaxed)) {
             let index = helpers.len();
             let named = thread::Builder::new().name(format!("kernel {index}"));
-            let Ok(handle) = named.spawn(move || self.run_helper(index)) else { return };
+            let Ok(handle) = named.spawn(move || self.run_helper(index)) else {
+                self.most_helpers.store(index, Ordering::Relaxed);
+                return;
+            };
             helpers.push(handle.thread().clone());
         }
     }

@@ -9,6 +9,7 @@ use super::*;
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::fixture::random;
 use crate::kernel::linear::{gated_linear, linear_all};
+use crate::kernel::matrix_instructions;
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 /// Each token visits `k` distinct experts. No token visits expert 1, if enough others exist.
@@ -164,8 +165,11 @@ fn half_precision_experts_are_widened() {
         let chosen = routing(tokens, 4, 2, &device);
         let (x, weights) = (random([tokens, 16], &device), random([tokens, 2], &device));
         let found = expert_mlp(x.clone(), weights.clone(), chosen.clone(), &half).into_data();
-        let expected = expert_mlp_reference(x, weights, chosen, &half).into_data();
-        found.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(1e-4, 1e-3));
+        let expected = expert_mlp_reference(x, weights, chosen, &half);
+        let largest = expected.clone().abs().max().into_scalar::<f32>();
+        // Matrix instructions round activations, too.
+        let bound = if matrix_instructions().is_some() { 0.02 } else { 1e-4 };
+        found.assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(bound * largest));
     }
 }
 

@@ -43,8 +43,8 @@ pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
-/// Whether products with bfloat16 weights round their inputs to bfloat16.
-pub fn rounds_activations(device: &Device) -> bool {
+/// Whether products with bfloat16 weights take their inputs in bfloat16.
+pub fn takes_bfloat16(device: &Device) -> bool {
     super::is_libtorch(device) || super::is_cube(device)
 }
 
@@ -192,7 +192,7 @@ pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &
 
 /// `x` in the type in which products with these weights read it, converted once for all of them.
 fn as_read<const D: usize, const N: usize>(x: Tensor<D>, weights: [&Weight; N]) -> Tensor<D> {
-    let is_rounded = rounds_activations(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
+    let is_rounded = takes_bfloat16(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
     x.cast(if is_rounded { DType::BF16 } else { DType::F32 })
 }
 

@@ -52,12 +52,12 @@ pub(super) enum Found {
 type Snapshot = BTreeMap<OsString, Option<Stat>>;
 
 impl Destination {
-    /// Checks that an output may be written to `path`. Writes nothing, and reads files only to compare those of an output that
-    /// is to be replaced with their receipt; `watch` receives the size of each chunk read. An output that a killed run had
-    /// moved aside gets its name back before.
+    /// Checks that an output may be written to `path`. Reads files only to compare those of an output that is to be replaced
+    /// with their receipt; `watch` receives the size of each chunk read. Writes nothing, but first gives an output that a
+    /// killed run had moved aside its name again.
     ///
     /// # Errors
-    /// [`OutputError::Exists`], [`OutputError::NamedAsFile`], [`OutputError::NotOurs`], [`OutputError::Modified`],
+    /// [`OutputError::Busy`], [`OutputError::Exists`], [`OutputError::NamedAsFile`], [`OutputError::NotOurs`], [`OutputError::Modified`],
     /// [`OutputError::Receipt`], [`OutputError::File`].
     pub fn check(
         disk: &dyn Disk,

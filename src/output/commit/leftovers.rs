@@ -46,13 +46,21 @@ impl Beside {
 }
 
 /// Gives an output that a killed run had moved aside its name again, which must be free. Returns whether there was one.
-pub(super) fn put_back(disk: &dyn Disk, target: &Path) -> Result<bool, FileError> {
+///
+/// # Errors
+/// [`OutputError::Busy`] if a living process may have moved it, which is about to replace it; [`OutputError::File`].
+pub(super) fn put_back(disk: &dyn Disk, target: &Path) -> Result<bool, OutputError> {
     let replaced = match Beside::Replaced.all(disk, target) {
         // Without a parent, nothing lies beside the target.
         Err(error) if matches!(error.fault, FileFault::NotFound) => return Ok(false),
         replaced => replaced?,
     };
     let Some(aside) = replaced.first() else { return Ok(false) };
+    for partial in Beside::Partial.all(disk, target)? {
+        if disk.try_lock(&partial).is_ok_and(|lock| lock.is_none()) {
+            return Err(OutputError::Busy { path: target.to_owned(), partial });
+        }
+    }
     disk.rename(aside, target).map_err(FileError::io(target))?;
     Ok(true)
 }

@@ -1,8 +1,8 @@
 //! Tiles of bfloat16 products, summed in float32, in the tile registers of AMX (Intel, *Architecture Instruction Set
 //! Extensions*, chapter 3).
 //!
-//! Products are those of operands rounded to bfloat16. AMX adds the products of a pair of depths to each sum in turn, rounds
-//! every addition to nearest even, and treats denormal numbers as zero.
+//! Products are those of operands rounded to bfloat16. AMX sums them in float32, rounds to nearest even, and treats denormal
+//! numbers as zero. The order of summation depends on the depth alone.
 #![expect(
     unsafe_code,
     reason = "instructions that have no intrinsics; a value of the type proves that this CPU has them"

@@ -35,7 +35,7 @@ impl Buffer {
         if self.0.len() < lines {
             self.0.resize(lines, Line::zeroed());
         }
-        &mut bytemuck::cast_slice_mut(&mut self.0)[..len]
+        &mut bytemuck::cast_slice_mut(&mut self.0[..lines])[..len]
     }
 }
 
@@ -50,6 +50,14 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_of_any_size_serves_elements_of_any_size() {
+        let mut buffer = Buffer::new();
+        assert_eq!(buffer.elements::<f32>(17 * 16).len(), 17 * 16);
+        assert_eq!(buffer.elements::<[[u32; 16]; 16]>(1).len(), 1);
+        assert_eq!(buffer.elements::<u8>(65).len(), 65);
+    }
 
     #[test]
     fn live_buffers_are_distinct_and_start_at_cache_lines() {
