@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use deepwide::eval::{
     Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, GenerationDefaults, Limit, Limits,
@@ -225,7 +226,7 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     let path = folder.path().join("answers.jsonl");
     let mut num_runs = 0;
     let answers = loop {
-        let mut log = AnswerLog::open(&path, "model").unwrap();
+        let mut log = open_when_free(&path);
         let mut num_passes = 0;
         let run = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| {
             num_passes += 1;
@@ -240,9 +241,20 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     };
     assert!(num_runs > 2);
     assert_eq!(answers, whole);
-    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let mut log = open_when_free(&path);
     let (again, cost) = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| Ok(())).unwrap();
     assert_eq!((again, cost.num_computed_tokens, cost.flops), (whole, 0, 0));
+}
+
+/// Opens a log. A child process that another test has just started may still hold the lock of the log closed before.
+fn open_when_free(path: &Path) -> AnswerLog {
+    for _ in 0..1000 {
+        match AnswerLog::open(path, "model") {
+            Err(EvalError::LogInUse { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the log stays locked");
 }
 
 #[test]
@@ -259,11 +271,11 @@ fn an_interrupted_generation_goes_on_with_the_same_texts_at_another_batch_size()
     let (whole, cost) =
         generate_all(&model, &tokenizer, &open, None, Limits::default(), &device, &mut |_, _| Ok(())).unwrap();
     let path = folder.path().join("answers.jsonl");
-    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let mut log = open_when_free(&path);
     let mut stop = |_, _| Err(EvalError::Stopped);
     assert!(generate_all(&model, &tokenizer, &open, Some(&mut log), limits, &device, &mut stop).is_err());
     drop(log);
-    let mut log = AnswerLog::open(&path, "model").unwrap();
+    let mut log = open_when_free(&path);
     let (texts, rest) =
         generate_all(&model, &tokenizer, &open, Some(&mut log), limits, &device, &mut |_, _| Ok(())).unwrap();
     assert_eq!(texts, whole);

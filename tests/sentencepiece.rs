@@ -106,7 +106,7 @@ fn what_stands_in_the_place_of_a_model_is_named() {
     for (content, said) in [
         ("version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ("<!DOCTYPE html>", "is a web page"),
-        ("IQ== 0\nIg== 1\n", "a vocabulary of tiktoken"),
+        ("IQ== 0\nIg== 1\n", "a tiktoken vocabulary"),
         ("", "no pieces"),
     ] {
         let directory = copy("defaults");

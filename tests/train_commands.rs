@@ -453,7 +453,10 @@ fn a_weight_of_the_base_that_is_not_finite_is_named() {
     bytes[at..at + 4].fill(0xff);
     std::fs::write(&weights, bytes).unwrap();
     let (code, message) = refused(root.path(), &["sft", "base", "--data", "text.jsonl", "-o", "out"]);
-    assert!(code == 3 && message.contains(&format!("{name} of the base is not finite")), "{code} {message}");
+    assert!(
+        code == 3 && message.contains(&format!("{name} of the base has NaN or infinite values")),
+        "{code} {message}"
+    );
     assert!(!root.path().join("out-checkpoints").exists());
 }
 
@@ -488,7 +491,7 @@ fn documents_end_with_a_token_that_the_model_has_and_a_resumed_run_keeps() {
     file(root.path(), "text.jsonl", |text, n| serde_json::json!({"text": text(n, 9)}));
     for (name, eos, said) in [
         ("none", serde_json::Value::Null, "the tokenizer has no end-of-text token"),
-        ("beyond", 448.into(), "ends a text with id 448, expected below vocab_size 448"),
+        ("beyond", 448.into(), "has id 448, expected an id below vocab_size 448 of the model"),
     ] {
         base_with_eos(root.path(), name, &eos);
         let (code, message) = refused(root.path(), &["train", name, "--data", "text.jsonl", "-o", "out"]);

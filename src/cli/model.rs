@@ -14,7 +14,7 @@ use super::values::size;
 use super::weights::WeightsArgs;
 use super::{console, interrupt};
 use crate::config::DecoderConfig;
-use crate::device::{device, is_cpu};
+use crate::device::device;
 use crate::error::FileError;
 use crate::formats::{Checkpoint, CheckpointError};
 use crate::generate::TextModel;
@@ -22,7 +22,7 @@ use crate::load::Precision;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::output::read::read_bounded;
 use crate::profile::memory::kv_cache_bytes_per_token;
-use crate::profile::system_memory::total_memory_bytes;
+use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
 use crate::tokenizer::{ChatTemplate, TEMPLATE_NAMES, named_template};
 use crate::weights::WeightSource;
 
@@ -113,10 +113,8 @@ impl ModelArgs {
         let template = self.template(opened.checkpoint())?;
         let precision = self.weights.precision().unwrap_or(Precision::Blocks(None));
         let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
-        let left_bytes = fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
-        // The memory of a GPU is not known here.
-        let most = if is_cpu(&self.weights.device) { num_sequences * context } else { context };
-        let max_cached_positions = cached_positions(config, left_bytes, most);
+        let needed_bytes = fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        let max_cached_positions = cached_positions(config, needed_bytes, context);
         let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
         let model = self.with_experts(model)?;
         let name = opened.full_name(&growth);
@@ -169,18 +167,12 @@ impl ModelArgs {
     }
 }
 
-/// Checks that weights and cache fit the memory of this machine, and returns what they leave of it, where it is known.
-fn fits(
-    config: &DecoderConfig,
-    weight_bytes: u64,
-    num_sequences: usize,
-    num_tokens: usize,
-) -> Result<Option<u128>, Failure> {
-    let Some(memory) = total_memory_bytes() else { return Ok(None) };
+/// Checks that weights and cache fit the memory of this machine, where it is known, and returns what they need.
+fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tokens: usize) -> Result<u128, Failure> {
     let cache_bytes = kv_cache_bytes_per_token(config, 4) * num_sequences as u128 * num_tokens as u128;
-    match u128::from(memory).checked_sub(cache_bytes + u128::from(weight_bytes)) {
-        Some(left) => Ok(Some(left)),
-        None => {
+    let needed_bytes = cache_bytes + u128::from(weight_bytes);
+    match total_memory_bytes() {
+        Some(memory) if needed_bytes > u128::from(memory) => {
             let gib = |bytes: u128| bytes as f64 / f64::from(1 << 30);
             Err(Failure::too_large(format_args!(
                 "{num_sequences} texts of {num_tokens} tokens need {:.1} GiB and the weights {:.1} GiB, expected at most the \
@@ -190,13 +182,16 @@ fn fits(
                 gib(memory.into()),
             )))
         }
+        _ => Ok(needed_bytes),
     }
 }
 
-/// Positions whose keys and values fit half of the memory that is left, at most `most`.
-fn cached_positions(config: &DecoderConfig, left_bytes: Option<u128>, most: usize) -> usize {
-    let positions = left_bytes.map(|left| left / 2 / kv_cache_bytes_per_token(config, 4));
-    positions.and_then(|positions| usize::try_from(positions).ok()).map_or(most, |positions| positions.min(most))
+/// Positions of earlier prompts to keep: those of one context, if they fit half of the memory that is now available beyond the
+/// needed bytes.
+fn cached_positions(config: &DecoderConfig, needed_bytes: u128, context: usize) -> usize {
+    let Some(available) = available_memory_bytes() else { return context };
+    let positions = u128::from(available).saturating_sub(needed_bytes) / 2 / kv_cache_bytes_per_token(config, 4);
+    usize::try_from(positions).map_or(context, |positions| positions.min(context))
 }
 
 impl Loaded {

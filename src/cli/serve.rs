@@ -12,6 +12,7 @@ use super::values::{byte_count, not_negative, size};
 use super::{console, interrupt};
 use crate::generate::MAX_SEQUENCES;
 use crate::model::CausalLm;
+use crate::profile::memory::kv_cache_bytes_per_token;
 use crate::serve::{Limits, Served, serve, unix_time_s};
 
 /// The variable of the key that clients must send.
@@ -49,6 +50,9 @@ pub struct ServeArgs {
     /// Requests that may wait; more are refused with status 503
     #[arg(long, value_name = "N", default_value_t = 256, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Limits")]
     pub queue: usize,
+    /// Memory for keys and values of earlier prompts, in MiB; 0 keeps none [default: one context, if available]
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Limits")]
+    pub cache_ram: Option<usize>,
     /// Maximum tokens per text [default: the context]
     #[arg(long, value_name = "N", value_parser = size, help_heading = "Limits")]
     pub max_tokens: Option<usize>,
@@ -62,7 +66,7 @@ pub struct ServeArgs {
 
 /// Leaves the rarer options to `--help`.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 3] = ["alias", "max_body", "timeout"];
+    const RARE: [&str; 4] = ["alias", "cache_ram", "max_body", "timeout"];
     if RARE.contains(&arg.get_id().as_str()) { arg.hide_short_help(true) } else { arg }
 }
 
@@ -113,7 +117,10 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     args.model.threads.run(|| {
         let loaded = args.model.load(args.parallel, usize::MAX / 2)?;
         let served = Arc::new(served(args, api_key, &loaded));
-        let engine = loaded.text_model.engine(args.parallel).with_prompt_cache(loaded.max_cached_positions);
+        let position_bytes = kv_cache_bytes_per_token(loaded.text_model.model.config(), 4);
+        let asked = args.cache_ram.map(|mib| (mib as u128) << 20);
+        let max_cached = asked.map_or(loaded.max_cached_positions, |bytes| (bytes / position_bytes) as usize);
+        let engine = loaded.text_model.engine(args.parallel).with_prompt_cache(max_cached);
         interrupt::catch();
         let bound = listener.local_addr().map_err(Failure::runtime)?;
         console::tell(format_args!("listening on http://{bound}"));

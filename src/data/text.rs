@@ -13,7 +13,7 @@ use crate::tokenizer::Tokenizer;
 /// The `text` of each row of a file, in the order of the file, encoded by [`Tokenizer::encode_document`]. Texts without a
 /// token are left out.
 ///
-/// Documents are encoded in parallel, each in one piece, because a cut could change the tokens around it.
+/// Documents are encoded in parallel. A `.txt` file of more than 4 MiB is several documents, as in training.
 ///
 /// # Errors
 /// [`DataError::Source`] for the first row that breaks a rule; [`DataError::Tokenizer`] for the first document that the

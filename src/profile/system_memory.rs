@@ -12,9 +12,11 @@ pub fn rss_bytes() -> Option<u64> {
     field("/proc/self/status", "VmRSS:")
 }
 
-/// The memory of the machine, in bytes; `None` where the system does not report it.
+/// The memory of the machine, or of the container that this process runs in, in bytes; `None` where the system does not
+/// report it.
 pub fn total_memory_bytes() -> Option<u64> {
-    field("/proc/meminfo", "MemTotal:")
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|limit| limit.trim().parse().ok());
+    field("/proc/meminfo", "MemTotal:").map(|total| limit.map_or(total, |limit: u64| limit.min(total)))
 }
 
 /// The memory that a process could take without swapping, in bytes; `None` where the system does not report it.

@@ -11,7 +11,7 @@ use super::ApiError;
 /// Pieces of work at once; further ones wait. The cores are for the computing thread.
 const AT_ONCE: usize = 4;
 
-/// Runs pieces of work on other threads, so that streams go on meanwhile.
+/// Runs pieces of work of one kind on other threads, so that streams go on meanwhile.
 #[derive(Debug, Clone)]
 pub(super) struct Helpers(Arc<Semaphore>);
 

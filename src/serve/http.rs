@@ -53,7 +53,10 @@ struct App {
     /// Places of requests that are computed or wait.
     places: Arc<Semaphore>,
     num_places: usize,
-    helpers: Helpers,
+    /// Tokenize prompts.
+    readers: Helpers,
+    /// Write long answers.
+    writers: Helpers,
     /// Whether only this machine is served; then a browser must not be led here under another name.
     is_local: bool,
 }
@@ -73,8 +76,9 @@ pub fn serve<M: CausalLm>(
     let num_places = served.limits.parallel + served.limits.queue;
     let is_local = listener.local_addr()?.ip().is_loopback();
     let places = Arc::new(Semaphore::new(num_places));
-    let (metrics_of_app, helpers) = (metrics.clone(), Helpers::default());
-    let app = Arc::new(App { served, metrics: metrics_of_app, jobs, places, num_places, helpers, is_local });
+    let (readers, writers) = (Helpers::default(), Helpers::default());
+    let metrics_of_app = metrics.clone();
+    let app = Arc::new(App { served, metrics: metrics_of_app, jobs, places, num_places, readers, writers, is_local });
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let http = std::thread::Builder::new().name("http".to_owned());
@@ -241,7 +245,7 @@ impl App {
         let bytes = self.json(request).await?;
         let place = self.places.clone().try_acquire_owned().map_err(|_| ApiError::overloaded(self.num_places))?;
         let served = self.served.clone();
-        let (place, parsed) = self.helpers.run(move || (place, parse(&bytes, &served))).await?;
+        let (place, parsed) = self.readers.run(move || (place, parse(&bytes, &served))).await?;
         Ok((place, parsed?))
     }
 
@@ -259,7 +263,7 @@ impl App {
         self.jobs
             .send(Job { requests, stop: body.stop, reply })
             .map_err(|_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"))?;
-        let (served, helpers, include_usage) = (self.served.clone(), self.helpers.clone(), body.include_usage);
+        let (served, helpers, include_usage) = (self.served.clone(), self.writers.clone(), body.include_usage);
         let header = AnswerHeader::new(endpoint, served.name.clone());
         let answer = Answer { header, served, helpers, texts, updates, include_usage, _place: place };
         if body.stream { Ok(answer.stream()) } else { answer.whole().await }

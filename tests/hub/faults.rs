@@ -80,7 +80,7 @@ fn a_busy_server_is_tried_five_times() {
     let client = Client::of(&server);
     let (error, message) = client.failure("org/name");
     assert!(matches!(error, HubError::Unreachable { tries: 5, .. }), "{message}");
-    assert!(message.contains("429") && message.contains("5 tries"), "{message}");
+    assert!(message.contains("429") && message.contains("5 attempts"), "{message}");
     assert_eq!(client.waits_s(), [0.5, 1.0, 2.0, 4.0], "each wait is twice the one before");
     assert_eq!(server.asked().len(), 5);
     let server = refusing(Reply::new(429, "").with("Retry-After", 4000));
@@ -300,7 +300,7 @@ fn a_stalled_transfer_ends() {
         let began = Instant::now();
         let (error, message) = client.failure("org/name");
         assert!(matches!(error, HubError::Unreachable { .. }), "{message}");
-        assert!(message.contains("2 tries") && began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(message.contains("2 attempts") && began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
         assert!(!client.blob(WEIGHTS, &weights()).exists());
     }
 }

@@ -75,7 +75,7 @@ fn progress_counts_failures_from_zero() {
     Client::of(&server).download("org/name").unwrap();
     assert_eq!(server.gets_of(WEIGHTS).len(), 8, "each of seven failures came a mebibyte further");
     let message = Client::of(&steps(1000)).failure("org/name").1;
-    assert!(message.contains("5000 of 8388608 bytes arrived") && message.contains("5 tries"), "{message}");
+    assert!(message.contains("5000 of 8388608 bytes arrived") && message.contains("5 attempts"), "{message}");
 }
 
 #[test]

@@ -40,7 +40,9 @@ pub struct EvalArgs {
     /// are downloaded into the cache of Python's huggingface_hub.
     #[arg(long, value_name = "DIR", help_heading = "Tasks and data")]
     pub data_dir: Option<PathBuf>,
-    /// Examples in each prompt [default: 0, for gsm8k 5, under openllm those of the leaderboard]
+    /// Examples in each prompt [default: those of the task]
+    ///
+    /// By default, prompts have 0 examples, those of gsm8k 5, and those under openllm as many as on the leaderboard.
     #[arg(long, short = 'f', value_name = "N", allow_negative_numbers = true, value_parser = not_negative, help_heading = "Tasks and data")]
     pub num_fewshot: Option<usize>,
     /// Items of each task to evaluate: a number, or a share below 1
@@ -85,8 +87,8 @@ pub struct EvalArgs {
 
     /// Sequences at once
     ///
-    /// auto takes as many as fit 2048 tokens. At most 24 texts are generated at once. Keys and values take at most 1 GiB,
-    /// unless one sequence takes more.
+    /// auto takes as many as fit 2048 tokens and, with their keys and values, 1 GiB, but at least one. At most 24 texts are
+    /// generated at once.
     #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Device")]
     pub batch_size: BatchSize,
     /// Device to compute on; see docs/devices.md
@@ -130,7 +132,7 @@ impl BatchSize {
     pub(super) fn limits(self) -> Limits {
         match self {
             Self::Auto => Limits::default(),
-            Self::Count(max_sequences) => Limits { max_sequences, max_tokens: usize::MAX, ..Limits::default() },
+            Self::Count(max_sequences) => Limits { max_sequences, max_tokens: usize::MAX, max_cache_bytes: u64::MAX },
         }
     }
 }

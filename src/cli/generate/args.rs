@@ -93,7 +93,7 @@ pub struct GenerateArgs {
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long = "top-k", id = "kept", value_name = "K", default_value_t = 0, allow_negative_numbers = true, value_parser = not_negative, help_heading = "Sampling")]
     pub top_k: usize,
-    /// Keep the fewest most likely tokens whose probabilities sum to at least P
+    /// Keep the fewest most likely tokens that sum to at least P
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Sampling")]
     pub top_p: f64,
     /// Keep tokens with at least P times the probability of the most likely one

@@ -134,7 +134,9 @@ pub struct GrowthArgs {
         help_heading = "Width"
     )]
     pub noise: Option<f64>,
-    /// Drop-upcycling: reinitialize a fraction R of the intermediate dimensions of each expert
+    /// Drop-upcycling: reinitialize a fraction R of each expert
+    ///
+    /// R is the fraction of the intermediate dimensions of each expert.
     #[arg(long, value_name = "R", requires = "moe", allow_hyphen_values = true, help_heading = "Width")]
     pub drop: Option<f64>,
     /// Split each expert into G finer ones; each token visits G times as many

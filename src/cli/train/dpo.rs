@@ -78,7 +78,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     }
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;
-    let max_length = args.training.max_length(growth.source.config())?;
+    let max_length = args.training.max_length_of_records(growth.source.config())?;
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder::new(&tokenizer, template.as_ref());

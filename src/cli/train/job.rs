@@ -196,7 +196,7 @@ impl<'a> Opened<'a> {
         space::check_writable(&self.disk, self.out.clone())?;
         let resident = rss_bytes().unwrap_or(0);
         let start = self.start_silently(job)?;
-        space::check_free(job, &start, self.options())?;
+        space::check_free(job, self.out.path(), &start, self.options())?;
         console::tell(forecast(job, &start.model, longest_row, resident));
         Ok(start)
     }

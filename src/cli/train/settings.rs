@@ -42,6 +42,14 @@ impl TrainingArgs {
         }
     }
 
+    /// [`max_length`](Self::max_length) of records, whose first token is not predicted.
+    pub(super) fn max_length_of_records(&self, config: &DecoderConfig) -> Result<usize, Failure> {
+        match self.max_length(config)? {
+            1 => Err(Failure::invalid("--max-length 1 leaves no token to predict, expected at least 2")),
+            length => Ok(length),
+        }
+    }
+
     /// The settings of a run on a grown base, whose hash is `base`.
     pub(super) fn settings<S: WeightSource>(
         &self,

@@ -69,7 +69,7 @@ pub enum PackingArg {
 pub fn run(args: &SftArgs) -> Result<(), Failure> {
     let opened = Opened::new(&args.base, &args.training)?;
     let growth = opened.growth()?;
-    let max_length = args.training.max_length(growth.source.config())?;
+    let max_length = args.training.max_length_of_records(growth.source.config())?;
     let tokenizer = opened.tokenizer()?;
     let template = opened.chat_template()?;
     let encoder = RecordEncoder {
@@ -112,7 +112,10 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
         let mut dataset = read(&paths)?;
         tell_sample(dataset.items.iter(), &tokenizer)?;
         let split = args.training.holdout().split(dataset.items.len() as u64, &paths[0])?;
-        let arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
+        let mut arrangement = format!("{} {} {:?}", split.num_train(), args.packing, args.packing_strategy);
+        if args.packing {
+            arrangement += &format!(" {max_length}");
+        }
         let hash = opened.hash(dataset.items.iter(), &arrangement);
         heldout.extend(evaluated(dataset.hold_out(&split).into_iter().map(|(example, _)| example).collect()));
         if args.training.evaluates() {

@@ -23,19 +23,44 @@ pub(super) fn check_writable(disk: &Arc<dyn Disk>, out: Destination) -> Result<(
     Ok(())
 }
 
-/// Refuses a run whose checkpoints do not fit on the disk, and warns if they may not all fit with the trained model.
+/// Refuses a run whose checkpoints do not fit on the disk, and warns if they or the trained model may not all fit.
 ///
 /// # Errors
 /// [`OutputError::NoSpace`].
-pub(super) fn check_free(job: &Job<'_>, start: &Start, options: HfOptions) -> Result<(), Failure> {
-    let folder = job.checkpoints.directory();
-    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
-    let free_bytes = job.disk.free_bytes(existing).map_err(FileError::io(existing))?;
-    let space = job.disk_space(&start.model, start.progress.step, options)?;
-    if let Some(warning) = shortage(space, free_bytes, folder)? {
-        console::tell(format_args!("warning: {warning}"));
+pub(super) fn check_free(job: &Job<'_>, out: &Path, start: &Start, options: HfOptions) -> Result<(), Failure> {
+    let (folder, parent) = (job.checkpoints.directory(), parent_of(out));
+    let [of_checkpoints, of_out] = [folder, parent].map(|folder| Room::of(&**job.disk, folder));
+    let mut space = job.disk_space(&start.model, start.progress.step, options)?;
+    if of_out.device != of_checkpoints.device {
+        let alone = DiskSpace { num_checkpoints: 0, checkpoint_bytes: 0, ..space };
+        shortage(alone, of_out.free_bytes, parent)?.into_iter().for_each(warn);
+        space.output_bytes = 0;
     }
+    shortage(space, of_checkpoints.free_bytes, folder)?.into_iter().for_each(warn);
     Ok(())
+}
+
+fn warn(shortage: String) {
+    console::tell(format_args!("warning: {shortage}"));
+}
+
+/// The file system of a folder.
+struct Room {
+    /// `None` if it cannot be told.
+    device: Option<u64>,
+    /// Unlimited if it cannot be told.
+    free_bytes: u64,
+}
+
+impl Room {
+    /// That of a folder, which may not exist yet.
+    fn of(disk: &dyn Disk, folder: &Path) -> Self {
+        let existing = folder.ancestors().find(|path| disk.stat(path).is_ok()).unwrap_or(folder);
+        Self {
+            device: disk.stat(existing).ok().map(|stat| stat.identity.0),
+            free_bytes: disk.free_bytes(existing).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// Says what may not fit, if anything.
@@ -46,9 +71,9 @@ fn shortage(space: DiskSpace, free_bytes: u64, folder: &Path) -> Result<Option<S
     }
     let warning = || {
         format!(
-            "checkpoints in {folder:?} and the trained model take up to {}, but only {} are free there",
+            "checkpoints and the trained model take up to {} in {folder:?}, but only {} are free there",
             output::size(space.peak_bytes()),
-            output::size(free_bytes)
+            output::size(free_bytes),
         )
     };
     Ok((space.peak_bytes() > free_bytes).then(warning))

@@ -84,6 +84,10 @@ impl Disk for RealDisk {
     #[cfg(unix)]
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;
+        // A file system that does not report its size.
+        if stat.f_blocks == 0 {
+            return Ok(u64::MAX);
+        }
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
