@@ -79,7 +79,7 @@ impl<'a> RecordEncoder<'a> {
 
     fn text_ids(&self, text: &str) -> Result<Vec<u32>, EncoderFault> {
         let eos = *self.tokenizer.eos().first().ok_or(EncoderFault::NoEos)?;
-        Ok(self.tokenizer.encode_document(text, Some(eos))?)
+        Ok(self.tokenizer.encode_ended(text, Some(eos))?)
     }
 
     fn prompt_ids(&self, prompt: &Passage, tools: &[Value]) -> Result<Vec<u32>, EncoderFault> {

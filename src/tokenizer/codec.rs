@@ -73,23 +73,24 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), ranges))
     }
 
-    /// The ids of a document, as training reads it: those of
-    /// [`encode_with_special_tokens`](Self::encode_with_special_tokens), then `end` unless they end with it. A text without
-    /// a token has none.
+    /// The ids of [`encode_with_special_tokens`](Self::encode_with_special_tokens), then `end` unless they end with it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
+    pub fn encode_ended(&self, text: &str, end: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
+        Ok(ended(&self.encoding(text, true)?, end))
+    }
+
+    /// The ids of a document for continued pretraining: those of [`encode_ended`](Self::encode_ended), or none if the text
+    /// itself has no token.
     ///
     /// # Errors
     /// [`TokenizerError::UnknownWord`] or [`TokenizerError::Encode`].
     pub fn encode_document(&self, text: &str, end: Option<u32>) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.encoding(text, true)?;
         // The mask is 0 for the tokens of the text itself.
-        if !encoding.get_special_tokens_mask().contains(&0) {
-            return Ok(Vec::new());
-        }
-        let mut ids = encoding.get_ids().to_vec();
-        if ids.last() != end.as_ref() {
-            ids.extend(end);
-        }
-        Ok(ids)
+        let has_text = encoding.get_special_tokens_mask().contains(&0);
+        Ok(if has_text { ended(&encoding, end) } else { Vec::new() })
     }
 
     fn encode_with(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
@@ -188,4 +189,13 @@ impl Tokenizer {
     pub fn to_json(&self) -> String {
         self.inner.to_string(true).expect("a tokenizer holds nothing that JSON cannot")
     }
+}
+
+/// The ids of a text and `end`, which they may have already.
+fn ended(encoding: &Encoding, end: Option<u32>) -> Vec<u32> {
+    let mut ids = encoding.get_ids().to_vec();
+    if ids.last() != end.as_ref() {
+        ids.extend(end);
+    }
+    ids
 }

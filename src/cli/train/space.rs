@@ -92,7 +92,7 @@ mod tests {
             matches!(refused, OutputError::NoSpace { needed_bytes, free_bytes, .. } if needed_bytes == free_bytes + 1)
         );
         let warning = found(3 << 20).unwrap().expect("a warning");
-        assert!(warning.contains("up to 13.00 MiB, but only 3.00 MiB are free"), "{warning}");
+        assert!(warning.contains("up to 13.00 MiB in \"checkpoints\", but only 3.00 MiB are free"), "{warning}");
         assert!(found((13 << 20) - 1).unwrap().is_some());
         assert_eq!(found(13 << 20).unwrap(), None);
         // A run that is at its end writes its model only.

@@ -131,7 +131,7 @@ fn documents_have_the_special_tokens_of_the_tokenizer() {
             "type": "TemplateProcessing", "single": single, "pair": single,
             "special_tokens": {"0": {"id": "0", "ids": [0], "tokens": ["0"]}},
         });
-        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json")).unwrap();
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("a.json")).unwrap();
         let place = Place::new(&[("a.jsonl", lines)]);
         let tokenized = place.write(&tokenizer, &options()).unwrap();
         assert_eq!(tokenized.num_empty, 1);

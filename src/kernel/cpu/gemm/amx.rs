@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::pair_panels::{RowsAre, Tile, pack_pairs, tiles_of_panel};
-use super::{COLUMNS, Tiles, Tiling, blocks, store};
+use super::tiling::{COLUMNS, Tiles, Tiling, blocks, store};
 use crate::kernel::cpu::mat::Mat;
 use crate::kernel::cpu::weight_rows::Widen;
 

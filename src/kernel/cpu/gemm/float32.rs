@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::panels::pack;
 use super::tile::{ROWS, Sums, tile};
-use super::{COLUMNS, Tiles, Tiling, blocks, store};
+use super::tiling::{COLUMNS, Tiles, Tiling, blocks, store};
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
 use crate::kernel::cpu::weight_rows::Widen;

@@ -15,6 +15,7 @@ mod pair_panels;
 mod panel_product;
 mod panels;
 mod tile;
+mod tiling;
 mod unpacked;
 
 use std::ops::Range;
@@ -27,52 +28,17 @@ use buffer::Buffer;
 use float32::Float32;
 pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
+use tiling::{COLUMNS, Tiles, Tiling, blocks};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 1536;
-/// Columns of a panel of `B`.
-const COLUMNS: usize = 32;
 /// Columns of a task (`nc`): its panels of `B` stay in L2 while all of `A` is read.
 const BLOCK_COLUMNS: usize = 3 * COLUMNS;
 /// Multiply-adds below which a product runs on one thread: waking a second costs more.
 const MIN_PARALLEL_WORK: usize = 64 * 64 * 64;
-
-/// The layout of packed operands, and the micro-kernel that multiplies them.
-trait Tiling: Copy + Sync {
-    /// An element of a packed panel.
-    type Packed: bytemuck::Pod + Send + Sync;
-    /// Rows of a panel of `A`. Panels of `B` have [`COLUMNS`] columns.
-    const ROWS: usize;
-
-    /// Packed elements of a panel of `lines` lines.
-    fn panel_len(lines: usize, depth: usize) -> usize;
-    /// Packs the block `[rows, depths]` of `a` into panels of [`ROWS`](Self::ROWS) rows, padded with zeros.
-    fn pack_rows(self, a: Mat<'_>, rows: Range<usize>, depths: Range<usize>, panels: &mut [Self::Packed]);
-    /// Packs the block `[depths, columns]` of `b` into panels of [`COLUMNS`] columns, padded with zeros.
-    fn pack_columns<W: Widen>(
-        self,
-        b: Mat<'_, W>,
-        columns: Range<usize>,
-        depths: Range<usize>,
-        panels: &mut [Self::Packed],
-    );
-    /// Multiplies packed panels.
-    fn multiply(self, tiles: Tiles<'_, Self::Packed>);
-}
-
-/// The product of two packed blocks, and the part of `C` that it is.
-struct Tiles<'a, P> {
-    out: &'a SharedMat<'a>,
-    accumulate: bool,
-    depth: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    packed_a: &'a [P],
-    packed_b: &'a [P],
-}
 
 /// `out = a·b`, or `out += a·b` if `accumulate`.
 pub(in crate::kernel) fn gemm<W: Widen>(
@@ -202,28 +168,6 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
         self.tiling.pack_columns(*b, columns.clone(), self.depths.clone(), packed_b);
         self.tiling.multiply(Tiles { out, accumulate: self.accumulate, depth, rows, columns, packed_a, packed_b });
     }
-}
-
-/// Writes or accumulates a tile with rows of [`COLUMNS`] sums, cut to the given rows and columns.
-#[inline(always)]
-#[expect(unsafe_code, reason = "parallel tasks write to disjoint tiles")]
-fn store(out: &SharedMat<'_>, rows: Range<usize>, columns: Range<usize>, sums: &[[f32; COLUMNS]], accumulate: bool) {
-    for (row, sums) in rows.zip(sums) {
-        // SAFETY: `DepthBlock::rows` pairs each band of rows with each block of columns once.
-        let target = unsafe { out.row(row, columns.clone()) };
-        match target.as_mut_array::<COLUMNS>() {
-            Some(target) if !accumulate => *target = *sums,
-            Some(target) => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
-            None if !accumulate => target.copy_from_slice(&sums[..columns.len()]),
-            None => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
-        }
-    }
-}
-
-/// Splits a range into blocks of `step`.
-fn blocks(range: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(step).map(move |start| start..(start + step).min(end))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::COLUMNS;
+use super::tiling::COLUMNS;
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
 use crate::kernel::cpu::weight_rows::Widen;

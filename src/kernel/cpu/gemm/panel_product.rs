@@ -7,7 +7,7 @@ use crate::kernel::cpu::lanes::Lanes;
 use crate::kernel::cpu::{Mat, sixteen};
 
 /// Columns of a panel.
-pub(in crate::kernel) const PANEL_WIDTH: usize = super::COLUMNS;
+pub(in crate::kernel) const PANEL_WIDTH: usize = super::tiling::COLUMNS;
 /// One depth of a panel.
 pub(in crate::kernel) type PanelRow = [f32; PANEL_WIDTH];
 

@@ -1,6 +1,6 @@
 //! Micro-kernel of packed operands: a tile of `C` stays in registers over the depth.
 
-use super::COLUMNS;
+use super::tiling::COLUMNS;
 use crate::kernel::cpu::lanes::Lanes;
 use crate::kernel::cpu::sixteen;
 

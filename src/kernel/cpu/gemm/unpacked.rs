@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 use super::panels::pack;
-use super::{DEPTH, MIN_PARALLEL_WORK, blocks};
+use super::tiling::blocks;
+use super::{DEPTH, MIN_PARALLEL_WORK};
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::{Mat, MatMut, SharedMat};
 use crate::kernel::cpu::spin_pool::Threads;
