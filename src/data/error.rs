@@ -21,7 +21,7 @@ pub enum DataError {
         /// The row of the document.
         number: RowNumber,
         /// Why it is refused.
-        error: TokenizerError,
+        error: Box<TokenizerError>,
     },
     /// No document of a file has a token.
     #[error("{path:?} has no document with a token, expected at least one")]

@@ -28,7 +28,7 @@ pub fn read_documents(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Document
     let texts = Rows::open(path)?.map(text_of).collect::<Result<Vec<_>, SourceError>>()?;
     let eos = tokenizer.eos().first().copied();
     let encode = |(number, text): (RowNumber, String)| {
-        let refused = |error| DataError::Tokenizer { path: path.to_owned(), number, error };
+        let refused = |error| DataError::Tokenizer { path: path.to_owned(), number, error: Box::new(error) };
         tokenizer.encode_document(&text, eos).map_err(refused)
     };
     let encoded: Vec<_> = texts.into_par_iter().map(encode).collect();
@@ -94,7 +94,7 @@ mod tests {
         let error = read("a.jsonl", lines).unwrap_err();
         let DataError::Tokenizer { number, error, .. } = error else { panic!("{error}") };
         assert_eq!(number, RowNumber::Line(3));
-        assert!(matches!(&error, TokenizerError::UnknownWord { word, .. } if word == "grey"), "{error}");
+        assert!(matches!(&*error, TokenizerError::UnknownWord { word, .. } if word == "grey"), "{error}");
     }
 
     #[test]
