@@ -191,7 +191,10 @@ pretrain() {
     [ -e "$MODELS/base/config.json" ] || rm -f "$out/base.txt"
     [ ! -s "$out/base.txt" ] || return 0
     for device in "${working[@]}"; do
-        [ "$(left)" -gt $((PRETRAIN_S + 100)) ] || return 3
+        if [ "$(left)" -le $((PRETRAIN_S + 100)) ]; then
+            say "left out after $SECONDS s: $out/base.txt, and the comparison"
+            return 3
+        fi
         rm -rf "$MODELS/base"
         status=0
         attempt base.txt $((PRETRAIN_S + 100)) \
