@@ -95,7 +95,7 @@ pub struct TrainingArgs {
     pub gradient_accumulation_steps: Option<usize>,
     /// Multiply in bfloat16, with float32 weights, sums and gradients
     ///
-    /// Meant for GPUs: CPUs do not get faster.
+    /// Faster on GPUs, and on CPUs with AMX.
     #[arg(long, help_heading = "Optimization")]
     pub bf16: bool,
     /// Store only layer inputs and recompute layers in the backward pass: less memory, a third more compute (flex only)
