@@ -6,7 +6,7 @@
 #
 # OUT gets a record for each step, steps.txt, which says how long they took and why some failed, and a table, README.md. When
 # the script ends, or is stopped by a signal, all of OUT is packed into OUT.tar.gz. Steps that have their record are skipped,
-# so the script goes on where it was stopped; remove a record to repeat its step. No step takes longer than its cap, or goes
+# so the script resumes where it was stopped; remove a record to repeat its step. No step takes longer than its cap, or goes
 # on after LIMIT_S seconds. It needs a binary with the devices, the libraries that those open, and Python with PyTorch and
 # transformers.
 # Environment, with defaults:
@@ -234,7 +234,7 @@ study() {
         status=0
         attempt "$name.${device//:/-}.json" $((STUDY_S * 3 / 2)) \
             "$DEEPWIDE" compare "${options[@]}" --device "$device" --out "$out/$name.${device//:/-}" --json || status=$?
-        # Stopped, it goes on there the next time.
+        # If it was stopped, it resumes in its folder the next time.
         [ "$status" = 1 ] || return 0
     done
 }

@@ -82,7 +82,7 @@ pub(super) struct Loaded {
     pub(super) template: Option<ChatTemplate>,
     /// The last component of its path or id, and how it was grown.
     pub(super) name: String,
-    /// Positions of prompts that memory has room for beside those of running texts.
+    /// Positions of earlier prompts that fit in memory together with the running texts.
     pub(super) max_cached_positions: usize,
 }
 

@@ -21,7 +21,7 @@ pub(super) fn checkpoint_name(step: usize) -> String {
     format!("{PREFIX}{step}")
 }
 
-/// What a run reads from [`RUN_STATE`].
+/// The state of a run, as read from [`RUN_STATE`].
 #[derive(Deserialize)]
 pub(super) struct RunState {
     /// A state without it can be resumed; nothing is then compared.
@@ -31,7 +31,7 @@ pub(super) struct RunState {
     pub progress: Progress,
 }
 
-/// What a run writes to [`RUN_STATE`].
+/// The state of a run, as written to [`RUN_STATE`].
 pub(super) fn run_state(settings: &Settings, progress: &Progress, maker: &Maker) -> Value {
     json!({"format": FORMAT, "made_by": maker, "settings": settings, "progress": progress})
 }

@@ -228,7 +228,7 @@ fn is_cached(request: &Request) -> bool {
     request.cache_prompt && !request.prompt_logprobs && request.max_tokens != Some(0)
 }
 
-/// Tells the token that was chosen, if one was, and the end of the sequence if there is no next one: then `Break`.
+/// Sends the chosen token, if there is one. If the sequence ends with it, also sends the end and returns `Break`.
 fn tell(
     sequence: &Sequence,
     choice: Option<Result<Chosen, GenerateError>>,

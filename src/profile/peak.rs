@@ -20,7 +20,7 @@ const ENOUGH_S: f64 = 5e-4;
 /// Products between two synchronizations, so that a GPU computes one while the next is launched: as many as take
 /// [`QUEUE_S`], within these bounds.
 const NUM_QUEUED: [usize; 2] = [4, 64];
-/// Time beside which that of a synchronization is short.
+/// Time compared with which a synchronization is short.
 const QUEUE_S: f64 = 4.0 * ENOUGH_S;
 
 /// The peaks of a device.

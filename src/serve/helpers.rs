@@ -11,7 +11,7 @@ use super::ApiError;
 /// Pieces of work at once; further ones wait. The cores are for the computing thread.
 const AT_ONCE: usize = 4;
 
-/// Runs pieces of work of one kind on other threads, so that streams go on meanwhile.
+/// Runs pieces of work of one kind on other threads, so that streams continue.
 #[derive(Debug, Clone)]
 pub(super) struct Helpers(Arc<Semaphore>);
 
@@ -22,7 +22,8 @@ impl Default for Helpers {
 }
 
 impl Helpers {
-    /// The result of `work`. If it is not waited for, the work is not begun, or ends by itself: it owns what it uses.
+    /// The result of `work`. If the future is dropped, work that has not begun is dropped too; work that has begun runs to
+    /// its end, and owns what it uses.
     ///
     /// # Errors
     /// If the work panics.

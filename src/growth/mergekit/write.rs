@@ -26,7 +26,7 @@ pub fn passthrough_yaml(model: &str, plan: &LayerPlan, dtype: Option<Dtype>) -> 
 }
 
 /// The `mergekit-moe` config that [`MergeConfig`](super::MergeConfig) reads as `plan`, up to the seed: experts that are copies of
-/// the MLPs of `model`, behind routers that are drawn. `None` for experts or routers that start otherwise.
+/// the MLPs of `model`, with random routers. `None` if experts or routers start in another way.
 ///
 /// mergekit draws its routers from other random numbers, those of `gate_mode: random` from `N(0, 1)`.
 pub fn moe_yaml(model: &str, plan: &UpcyclePlan, intermediate_size: usize) -> Option<String> {

@@ -37,7 +37,7 @@ impl Cache {
                 let is_padding = ends.equal_elem(0).reshape([num_rows, 1]).expand([num_rows, width]);
                 [(keys, k), (values, v)].map(|(old, new)| {
                     let old = old.reshape([batch_size * capacity, width]);
-                    // Padding writes what is there.
+                    // Padding writes the values that are already there.
                     let kept = old.clone().select(0, places.clone());
                     let new = new.reshape([num_rows, width]).mask_where(is_padding.clone(), kept);
                     let written = old.select_assign(0, places.clone(), new, IndexingUpdateOp::Assign);
@@ -49,8 +49,8 @@ impl Cache {
     }
 }
 
-/// The rows of a cache, of all sequences, that the queries write. No two write the same: padding has those that follow, from
-/// the first on behind the last.
+/// The rows of a cache, of all sequences, that the queries write. No two write the same: padding takes the rows
+/// that follow, and wraps around at the capacity.
 fn places(bounds: &Tensor<3, Int>, capacity: usize) -> Tensor<1, Int> {
     let ([batch_size, len, _], device) = (bounds.dims(), bounds.device());
     let first_end = bounds.clone().slice([0..batch_size, 0..1, 1..2]).reshape([batch_size, 1]);

@@ -95,8 +95,8 @@ fn append(cache: [TchTensor; 2], new: [&Tensor; 2], mask: &Mask<LibTorch>) -> [T
         Mask::Ragged { bounds, .. } => {
             let options = (Kind::Int64, bounds.tensor.device());
             let ends = bounds.tensor.select(2, 1).to_kind(Kind::Int64);
-            // No two queries have the same place: padding has those that follow, from the first on behind the last, and
-            // writes what is there.
+            // No two queries have the same place: padding takes the places that follow, wraps around at the capacity, and
+            // writes the values that are already there.
             let places = Tensor::arange(len, options) + ends.narrow(1, 0, 1).clamp_min(1) - 1i64;
             let places = places.remainder(capacity);
             let sequences = Tensor::arange(batch_size, options).unsqueeze(1);

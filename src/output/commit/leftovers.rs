@@ -1,4 +1,4 @@
-//! Directories beside an output that belong to a run, and what killed runs left of them.
+//! Directories next to an output that belong to a run, and the leftovers of killed runs.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use crate::error::{FileError, FileFault};
 use crate::output::OutputError;
 use crate::output::disk::{Disk, Kind, parent_of};
 
-/// A directory beside a target, called `<target>.deepwide-<use>-<process>`.
+/// A directory next to a target, called `<target>.deepwide-<use>-<process>`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Beside {
     /// Under construction, or being removed.
@@ -51,7 +51,7 @@ impl Beside {
 /// [`OutputError::Busy`] if a living process may have moved it, which is about to replace it; [`OutputError::File`].
 pub(super) fn put_back(disk: &dyn Disk, target: &Path) -> Result<bool, OutputError> {
     let replaced = match Beside::Replaced.all(disk, target) {
-        // Without a parent, nothing lies beside the target.
+        // Without a parent, there is nothing next to the target.
         Err(error) if matches!(error.fault, FileFault::NotFound) => return Ok(false),
         replaced => replaced?,
     };
@@ -65,7 +65,7 @@ pub(super) fn put_back(disk: &dyn Disk, target: &Path) -> Result<bool, OutputErr
     Ok(true)
 }
 
-/// Removes what killed runs left beside `target`, but nothing that a living process has locked.
+/// Removes the leftovers of killed runs next to `target`, except those that a living process has locked.
 pub(super) fn remove_leftovers(disk: &dyn Disk, target: &Path) -> Result<Vec<PathBuf>, OutputError> {
     let mut removed = Vec::new();
     for path in Beside::Partial.all(disk, target)? {

@@ -10,10 +10,10 @@ use bytemuck::{Pod, Zeroable};
 struct Line([u8; 64]);
 
 // SAFETY: an array of bytes as large as its alignment, without padding.
-#[expect(unsafe_code, reason = "bytemuck derives these only by a macro of its own")]
+#[expect(unsafe_code, reason = "bytemuck derives these only with its optional macro")]
 unsafe impl Zeroable for Line {}
 // SAFETY: as above.
-#[expect(unsafe_code, reason = "bytemuck derives these only by a macro of its own")]
+#[expect(unsafe_code, reason = "bytemuck derives these only with its optional macro")]
 unsafe impl Pod for Line {}
 
 thread_local! {

@@ -18,7 +18,7 @@ const LINES: usize = 16;
 /// A tile of pairs, in the order of [`RowsAre`].
 pub(super) type Tile = [[u32; 16]; 16];
 
-/// What a row of a tile holds.
+/// The contents of a row of a tile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowsAre {
     /// The sixteen pairs of a line: the left operand.

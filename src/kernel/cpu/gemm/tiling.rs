@@ -1,4 +1,4 @@
-//! What the tilings of a product have in common.
+//! The interface of tilings, and helpers that they share.
 
 use std::ops::Range;
 
