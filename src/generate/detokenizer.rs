@@ -34,7 +34,7 @@ impl Detokenizer {
         self.ids.push(id);
         let text = self.text(tokenizer, self.ids.len())?;
         let is_whole = !text.is_empty() && !text.ends_with(char::REPLACEMENT_CHARACTER);
-        if is_whole {
+        if is_whole || self.ends_with_whole_bytes(tokenizer) {
             self.give(self.ids.len());
             return Ok(text);
         }
@@ -62,10 +62,9 @@ impl Detokenizer {
     fn text(&self, tokenizer: &Tokenizer, end: usize) -> Result<String, TokenizerError> {
         // Bytes that follow a whole character of bytes are decoded apart: byte fallback makes of a run of bytes that is no UTF-8 as
         // many U+FFFD as it has bytes, the character too.
-        let is_byte = |id: &u32| tokenizer.id_to_token(*id).is_some_and(|token| is_byte_token(&token));
         if let (Some(last), Some(next)) = (self.ids[..self.num_given].last(), self.ids[..end].get(self.num_given))
-            && is_byte(last)
-            && is_byte(next)
+            && byte_token(tokenizer, *last).is_some()
+            && byte_token(tokenizer, *next).is_some()
         {
             return tokenizer.decode_text(&self.ids[self.num_given..end]);
         }
@@ -73,6 +72,14 @@ impl Detokenizer {
         let text = tokenizer.decode_text(&self.ids[..end])?;
         // The given tokens may end within a character, which the next ones complete: then the two texts differ there.
         Ok(text[common_len(&given, &text)..].to_owned())
+    }
+
+    /// Whether the held tokens end with bytes that are UTF-8 together: a U+FFFD of theirs is a character of the text.
+    fn ends_with_whole_bytes(&self, tokenizer: &Tokenizer) -> bool {
+        let held = self.ids[self.num_given..].iter().rev();
+        let mut bytes: Vec<u8> = held.map_while(|id| byte_token(tokenizer, *id)).collect();
+        bytes.reverse();
+        !bytes.is_empty() && std::str::from_utf8(&bytes).is_ok()
     }
 
     /// Marks the tokens before `end` as given, and forgets those that were given before.
@@ -84,9 +91,11 @@ impl Detokenizer {
     }
 }
 
-/// Whether a token is `<0xF0>` or alike.
-fn is_byte_token(token: &str) -> bool {
-    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
+/// The byte of a token such as `<0xF0>`.
+fn byte_token(tokenizer: &Tokenizer, id: u32) -> Option<u8> {
+    let token = tokenizer.id_to_token(id)?;
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// Bytes of the characters with which both texts begin.
@@ -140,9 +149,21 @@ mod tests {
         assert_eq!(parts(&tokenizer, &ids[..4], &ids[..4]).concat(), "\u{1f980}");
     }
 
+    #[test]
+    fn replacement_characters_of_a_text_are_whole_characters() {
+        let tokenizer = byte_fallback();
+        let text = "\u{fffd}\u{fffd}\u{1f980}";
+        let ids = tokenizer.encode(text).unwrap();
+        let parts = parts(&tokenizer, &[], &ids);
+        assert_eq!(parts.concat(), text);
+        assert_eq!(parts.iter().filter(|part| !part.is_empty()).count(), 3, "{parts:?}");
+    }
+
     proptest! {
         #[test]
-        fn parts_of_a_text_are_the_text_with_byte_fallback(text in any::<String>()) {
+        fn parts_of_a_text_are_the_text_with_byte_fallback(
+            text in prop_oneof![any::<String>(), "[a \u{fffd}\u{e9}\u{4f60}\u{1f980}]{0,12}"],
+        ) {
             let tokenizer = byte_fallback();
             let ids = tokenizer.encode(&text).unwrap();
             prop_assert_eq!(parts(&tokenizer, &[], &ids).concat(), tokenizer.decode_text(&ids).unwrap());
