@@ -346,3 +346,44 @@ fn distributions_over_other_tokens_are_not_compared() {
     let message = "--kl: the tokenizer of BASE gives id 63 for token 0 of the text, expected 3, as that of the model";
     assert!(said.contains(message), "{said}");
 }
+
+#[test]
+fn divergence_shows_what_rounding_the_weights_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let model = tiny_base(&root.path().join("model"));
+    let text = root.path().join("text");
+    fs::write(&text, (0..40).map(|i| format!("w{i}")).collect::<Vec<_>>().join(" ")).unwrap();
+    let (model, text) = (model.to_str().unwrap(), text.to_str().unwrap());
+    let record = |option: &str, value: &str| -> Value {
+        let words = ["perplexity", model, "-f", text, "-c", "8", "--json", "--kl", model, option, value];
+        let output = run(&words);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (same, rounded) = (record("--dtype", "fp32"), record("--quant", "q4_0"));
+    assert_eq!((&same["dtype"], &same["divergence"]["max_kl_nats"]), (&json!("float32"), &json!(0.0)));
+    assert_eq!((&rounded["quant"], &rounded["dtype"]), (&json!("q4_0"), &Value::Null));
+    assert!(rounded["divergence"]["mean_kl_nats"].as_f64().unwrap() > 1e-6, "{}", rounded["divergence"]);
+}
+
+#[test]
+fn results_and_logs_of_answers_are_of_one_precision() {
+    let (model, root) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
+    let [data, log] = [golden("eval/data"), root.path().join("log")];
+    let evaluated = |options: &[&str]| {
+        let words = ["eval", model.path().to_str().unwrap(), "-t", "winogrande", "--data-dir", data.to_str().unwrap()];
+        run(&[&words[..], &["--json", "-c", log.to_str().unwrap()], options].concat())
+    };
+    let output = evaluated(&["--dtype", "bf16"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["config"]["model_args"]["dtype"], "bfloat16");
+    assert_eq!(record["deepwide"]["model"]["dtype"], "bfloat16");
+    let resumed: Value = serde_json::from_slice(&evaluated(&["--dtype", "bfloat16"]).stdout).unwrap();
+    assert_eq!(resumed["deepwide"]["cost"]["num_computed_tokens"], 0, "all answers are in the log");
+    assert_eq!(resumed["results"], record["results"]);
+    let output = evaluated(&[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("answers of another model, precision"), "{said}");
+}

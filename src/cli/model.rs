@@ -18,7 +18,6 @@ use crate::device::device;
 use crate::error::FileError;
 use crate::formats::{Checkpoint, CheckpointError};
 use crate::generate::TextModel;
-use crate::load::Precision;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::output::read::read_bounded;
 use crate::profile::memory::kv_cache_bytes_per_token;
@@ -111,7 +110,7 @@ impl ModelArgs {
             console::tell(format_args!("note: {:?} names no token that ends a text", self.model));
         }
         let template = self.template(opened.checkpoint())?;
-        let precision = self.weights.precision().unwrap_or(Precision::Blocks(None));
+        let precision = self.weights.inference_precision();
         let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
         let needed_bytes = fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
         let max_cached_positions = cached_positions(config, needed_bytes, context);

@@ -14,13 +14,16 @@ use super::grow::{GrowthArgs, brief};
 use super::opened::OpenedModel;
 use super::threads::ThreadsArgs;
 use super::values::size;
+use super::weights::WeightsArgs;
 use super::{interrupt, output};
 use crate::config::DecoderConfig;
+use crate::device::device;
 use crate::error::FileError;
 use crate::eval::{Convention, Divergence, Encoder, EvalError, Perplexity, divergence, perplexity, text_windows};
 use crate::formats::Checkpoint;
+use crate::load::Precision;
+use crate::model::AnyDecoder;
 use crate::profile::flops::count_parameters;
-use crate::upscale::LoadedModel;
 use crate::weights::WeightSource;
 
 /// Tokens of a pass.
@@ -58,15 +61,16 @@ pub struct PerplexityArgs {
     #[arg(long, value_name = "N", value_parser = size)]
     pub chunks: Option<usize>,
     /// Compare with the distributions of this model: mean and largest divergence, same most likely token
+    ///
+    /// --dtype and --quant do not change BASE, so that `perplexity MODEL --quant q4_0 --kl MODEL` shows what rounding changes.
     #[arg(long, value_name = "BASE")]
     pub kl: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Device to compute on; see docs/devices.md
-    #[arg(long, default_value = "flex")]
-    pub device: String,
-
+    /// How weights are loaded, and where. BASE is loaded as by default.
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// The number of threads.
     #[command(flatten)]
     pub threads: ThreadsArgs,
@@ -100,6 +104,8 @@ pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
 
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     args.gpu_layers.note();
+    let device = device(&args.weights.device)?;
+    args.weights.check(&device)?;
     let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config();
@@ -116,7 +122,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
         checked.map_err(|failure| failure.for_option("--kl"))?;
     }
     let base = base.as_ref().map(OpenedModel::growth).transpose()?;
-    let LoadedModel { model, device } = LoadedModel::new(&growth, &args.device)?;
+    let model = AnyDecoder::load_as(&growth.source, args.weights.inference_precision(), &device)?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
     let bar = Count::new("perplexity", "windows", windows.len());
@@ -128,7 +134,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     let compared = match base {
         None => None,
         Some(growth) => {
-            let base = LoadedModel::new(&growth, &args.device)?.model;
+            let base = AnyDecoder::load_as(&growth.source, Precision::Blocks(None), &device)?;
             let bar = Count::new("divergence", "windows", windows.len());
             Some(divergence(&model, &base, &windows, MAX_TOKENS, &device, &mut |count| {
                 bar.add(count, "");
@@ -151,6 +157,7 @@ fn score(args: &PerplexityArgs) -> Result<(), Failure> {
             "divergence": compared,
         });
         record.extend(rest.as_object().cloned().unwrap_or_default());
+        record.extend(args.weights.given().map(|(option, value)| (option.to_owned(), json!(value))));
         format!("{:#}\n", Value::Object(record))
     } else {
         as_text(&found, bits_per_byte, compared.as_ref())

@@ -1,5 +1,6 @@
 //! Options of a loaded model: the types of its matrices, and its device.
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
@@ -32,6 +33,18 @@ impl WeightsArgs {
     pub(super) fn precision(&self) -> Option<Precision> {
         let quantized = self.quant.map(|quant| Precision::Blocks(Some(quant.format())));
         quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
+    }
+
+    /// That precision, or that of inference: matrices that a file has quantized stay quantized, and others are float32.
+    pub(super) fn inference_precision(&self) -> Precision {
+        self.precision().unwrap_or(Precision::Blocks(None))
+    }
+
+    /// The option that sets the precision, and its value: `("dtype", "bfloat16")`.
+    pub(super) fn given(&self) -> Option<(&'static str, String)> {
+        let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
+        let quant = self.quant.map(|quant| ("quant", name(quant.to_possible_value())));
+        quant.or(self.dtype.map(|dtype| ("dtype", name(dtype.to_possible_value()))))
     }
 
     /// Checks that a device keeps matrices quantized, if that was asked for.

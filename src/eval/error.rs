@@ -158,7 +158,7 @@ pub enum EvalError {
         path: PathBuf,
     },
     /// A log holds answers of another model.
-    #[error("{path:?}: holds answers of another model, device or version, expected {expected}; found {}", cut(.found))]
+    #[error("{path:?}: holds answers of another model, precision, device or version, expected {expected}; found {}", cut(.found))]
     OtherModel {
         /// The log.
         path: PathBuf,

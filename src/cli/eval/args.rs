@@ -11,6 +11,7 @@ use super::super::adapter::AdapterArgs;
 use super::super::grow::{self, GrowthArgs};
 use super::super::threads::ThreadsArgs;
 use super::super::values::{not_negative, size};
+use super::super::weights::WeightsArgs;
 use crate::eval::{Limit, Limits, Seeds};
 
 /// The seed of lm-eval's examples.
@@ -91,10 +92,9 @@ pub struct EvalArgs {
     /// generated at once.
     #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Device")]
     pub batch_size: BatchSize,
-    /// Device to compute on; see docs/devices.md
-    #[arg(long, default_value = "flex", help_heading = "Device")]
-    pub device: String,
-
+    /// How weights are loaded, and where.
+    #[command(flatten, next_help_heading = "Device")]
+    pub weights: WeightsArgs,
     /// The number of threads.
     #[command(flatten, next_help_heading = "Device")]
     pub threads: ThreadsArgs,
@@ -109,7 +109,8 @@ pub struct EvalArgs {
 /// Leaves the options of growth and the rarer ones to `--help`, and gives `--seed` to the examples and `-t` to the tasks, as
 /// lm-eval does.
 fn brief(arg: Arg) -> Arg {
-    const RARE: [&str; 6] = ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force", "threads"];
+    const RARE: [&str; 7] =
+        ["fewshot_as_multiturn", "system_instruction", "seeds", "use_cache", "force", "quant", "threads"];
     let arg = match arg.get_id().as_str() {
         "seed" => arg.long("growth-seed"),
         "threads" => arg.short(None),

@@ -14,15 +14,17 @@ use super::counters::{Count, Tokens};
 use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
+use crate::device::device;
 use crate::error::{FileError, FileFault, cut};
 use crate::eval::{
     AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, PromptStyle, RunMetadata,
     Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
 };
 use crate::formats::{CheckpointError, DEFAULT_TEMPLATE};
+use crate::model::AnyDecoder;
 use crate::profile::flops::count_parameters;
 use crate::tokenizer::{ChatTemplate, Tokenizer};
-use crate::upscale::{Growth, LoadedModel, fingerprint};
+use crate::upscale::{Growth, fingerprint};
 use crate::weights::WeightSource;
 
 /// A line for each task and group, or an array of objects.
@@ -58,6 +60,8 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
         let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };
         return Err(Failure::from(FileError::new(directory, fault)).for_option("--data-dir"));
     }
+    let device = device(&args.weights.device)?;
+    args.weights.check(&device)?;
     let opened = OpenedModel::new(model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
     let config = growth.source.config().clone();
@@ -82,14 +86,18 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     drop(items);
     tell_plan(&suite, &planned);
     tell_ignored(&planned, &defaults);
-    let model_record = opened.record(&growth)?;
+    let mut model_record = opened.record(&growth)?;
+    if let Some((option, value)) = args.weights.given() {
+        model_record[option] = json!(value);
+    }
     let mut log = answer_log(args, saved.as_ref(), &planned, &model_record)?;
-    let loaded = console::timed("loaded", || LoadedModel::new(&growth, &args.device))?;
+    let precision = args.weights.inference_precision();
+    let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
     interrupt::catch();
     let go_on = || interrupt::caught().map_or(Ok(()), |_| Err(EvalError::Stopped));
     let bar = Tokens::new("evaluating");
     let limits = args.batch_size.limits();
-    let answered = answer_all(&loaded.model, &planned.plan, log.as_mut(), limits, &loaded.device, &mut |progress| {
+    let answered = answer_all(&model, &planned.plan, log.as_mut(), limits, &device, &mut |progress| {
         bar.show(progress);
         go_on()
     });
@@ -97,19 +105,11 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     let (answers, cost) = answered.map_err(|error| stopped(error, log.is_some()))?;
     let bar = Count::new("generating", "texts", planned.open.len());
     let mut num_done = 0;
-    let generated = generate_all(
-        &loaded.model,
-        &tokenizer,
-        &planned.open,
-        log.as_mut(),
-        limits,
-        &loaded.device,
-        &mut |count, _| {
-            bar.add(count - num_done, "");
-            num_done = count;
-            go_on()
-        },
-    );
+    let generated = generate_all(&model, &tokenizer, &planned.open, log.as_mut(), limits, &device, &mut |count, _| {
+        bar.add(count - num_done, "");
+        num_done = count;
+        go_on()
+    });
     drop(bar);
     let (texts, generation_cost) = generated.map_err(|error| stopped(error, log.is_some()))?;
     let cost = cost + generation_cost;
@@ -129,7 +129,7 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     if let Some(log) = log.filter(|_| args.use_cache.is_none()) {
         log.remove()?;
     }
-    output::print(&if args.json { format!("{:#}\n", Value::Object(record)) } else { as_text(args, &opened, &record) })
+    output::print(&if args.json { format!("{:#}\n", Value::Object(record)) } else { as_text(args, &record) })
 }
 
 /// The chat template that was asked for.
@@ -156,7 +156,7 @@ fn answer_log(
     planned: &SuitePlan,
     model: &Value,
 ) -> Result<Option<AnswerLog>, Failure> {
-    let fingerprint = fingerprint(model, &args.device);
+    let fingerprint = fingerprint(model, &args.weights.device);
     let name = || {
         let parts = format!("{fingerprint} {} {}", planned.key(), args.batch_size);
         blake3::hash(parts.as_bytes()).to_hex()[..16].to_owned()
@@ -218,12 +218,15 @@ fn metadata(
     if growth.source.plans().next().is_some() {
         model_args.insert("growth".to_owned(), json!(growth.title()));
     }
+    if let Some((option, value)) = args.weights.given() {
+        model_args.insert(option.to_owned(), json!(value));
+    }
     RunMetadata {
         model_args,
         model_name: opened.name(),
         num_parameters: count_parameters(growth.source.config()).total,
         batch_size: args.batch_size.to_string(),
-        device: args.device.clone(),
+        device: args.weights.device.clone(),
         use_cache: args.use_cache.clone(),
         limit: args.limit,
         seeds: args.seeds,
@@ -233,7 +236,7 @@ fn metadata(
         system_instruction: args.system_instruction.clone(),
         chat_template: template.map(|template| template.source().to_owned()),
         fewshot_as_multiturn: template.map(|_| args.fewshot_as_multiturn),
-        run: run_info::run_info(&args.device, ""),
+        run: run_info::run_info(&args.weights.device, ""),
         start: start.0,
         evaluation_s: start.1.elapsed().as_secs_f64(),
     }
@@ -273,13 +276,15 @@ fn extras(
 }
 
 /// The line and the tables of lm-eval, then the cost.
-fn as_text(args: &EvalArgs, opened: &OpenedModel, record: &Map<String, Value>) -> String {
+fn as_text(args: &EvalArgs, record: &Map<String, Value>) -> String {
     let given = |value: Option<String>| value.unwrap_or_else(|| "None".to_owned());
     let limit = given(args.limit.map(|limit| limit.to_string()));
     let shots = given(args.num_fewshot.map(|shots| shots.to_string()));
+    let given = record["config"]["model_args"].as_object().into_iter().flatten();
+    let model_args = given.map(|(name, value)| format!("{name}={}", cut(&value.as_str().unwrap_or_default())));
     let mut text = format!(
-        "deepwide (pretrained={}), gen_kwargs: (None), limit: {limit}, num_fewshot: {shots}, batch_size: {}\n",
-        cut(&opened.name()),
+        "deepwide ({}), gen_kwargs: (None), limit: {limit}, num_fewshot: {shots}, batch_size: {}\n",
+        model_args.collect::<Vec<_>>().join(","),
         args.batch_size
     );
     let tables = [Column::Results, Column::Groups].into_iter().filter_map(|column| table(record, column));
