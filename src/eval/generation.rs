@@ -12,10 +12,10 @@ use super::run::Cost;
 use super::scoring::{Encoder, Limits};
 use super::tasks::Generation;
 use crate::config::DecoderConfig;
-use crate::generate::{BatchSettings, Engine, MAX_SEQUENCES, Progress, Request, Sampling, SamplingFields};
+use crate::generate::{BatchSettings, Delta, Engine, MAX_SEQUENCES, Progress, Request, Sampling, SamplingFields};
 use crate::model::CausalLm;
 use crate::profile::memory::kv_cache_bytes_per_token;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::trace::executed_flops;
 
 /// The settings of a model that change greedy answers, as transformers takes them from `generation_config.json`.
@@ -189,7 +189,11 @@ pub fn generate_all<M: CausalLm>(
         engine.run(requests, &mut |id, progress| {
             let index = asked[id.request as usize];
             match progress {
-                Progress::Delta(delta) => texts[index].get_or_insert_default().push_str(&delta.text),
+                Progress::Delta(delta) => {
+                    let text = texts[index].get_or_insert_default();
+                    let new = if text.is_empty() { first_text(tokenizer, &delta)? } else { &delta.text };
+                    text.push_str(new);
+                }
                 Progress::Finished { num_tokens, .. } => {
                     cost.num_computed_tokens += num_tokens;
                     num_done += 1;
@@ -209,11 +213,24 @@ pub fn generate_all<M: CausalLm>(
     Ok((texts.into_iter().map(|text| text.expect("every sequence ends")).collect(), cost))
 }
 
+/// The first text of an answer. lm-eval decodes answers without their prompts, and then a tokenizer with dummy prefixes
+/// (SentencePiece) drops a space before the first word.
+fn first_text<'a>(tokenizer: &Tokenizer, delta: &'a Delta) -> Result<&'a str, TokenizerError> {
+    let (Some(first), Some(rest)) = (delta.tokens.first(), delta.text.strip_prefix(' ')) else {
+        return Ok(&delta.text);
+    };
+    let keeps_space = tokenizer.decode_text(&[first.token.id])?.starts_with(' ');
+    Ok(if keeps_space { &delta.text } else { rest })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;
+    use crate::generate::{Chosen, TokenText};
 
     fn defaults(keys: Value) -> Result<GenerationDefaults, EvalError> {
         GenerationDefaults::new(keys.as_object().expect("an object"))
@@ -259,6 +276,20 @@ mod tests {
             [json!({"repetition_penalty": 0}), json!({"repetition_penalty": "1"}), json!({"max_new_tokens": -1})]
         {
             assert!(matches!(defaults(keys), Err(EvalError::GenerationConfig { .. })));
+        }
+    }
+
+    #[test]
+    fn a_space_before_an_answer_is_dropped_where_the_answer_alone_has_none() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let sentencepiece = Tokenizer::from_directory(&golden.join("sentencepiece/llama")).unwrap();
+        let byte_level = Tokenizer::from_directory(&golden.join("chat")).unwrap();
+        for (tokenizer, space, expected) in [(sentencepiece, "\u{2581}", "a"), (byte_level, "\u{120}", " a")] {
+            let id = tokenizer.token_to_id(space).unwrap();
+            let token =
+                TokenText { text: " a".into(), offset: 0, token: Chosen { id, logprob: None, experts: Vec::new() } };
+            let delta = Delta { text: " a".into(), tokens: vec![token] };
+            assert_eq!(first_text(&tokenizer, &delta).unwrap(), expected);
         }
     }
 }
