@@ -383,7 +383,7 @@ fn results_and_logs_of_answers_are_of_one_precision() {
     assert_eq!(resumed["deepwide"]["cost"]["num_computed_tokens"], 0, "all answers are in the log");
     assert_eq!(resumed["results"], record["results"]);
     let output = evaluated(&[]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("answers of another model, precision"), "{said}");
 }

@@ -23,7 +23,9 @@ pub struct WeightsArgs {
     /// Matrices that a GGUF file has quantized stay as they are.
     #[arg(long, value_enum, value_name = "TYPE", hide_possible_values = true)]
     pub quant: Option<QuantArg>,
-    /// Device: flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu
+    /// Device to compute on; see docs/devices.md
+    ///
+    /// flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu.
     #[arg(long, default_value = "flex")]
     pub device: String,
 }

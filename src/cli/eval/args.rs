@@ -90,13 +90,13 @@ pub struct EvalArgs {
     ///
     /// auto takes as many as fit 2048 tokens and, with their keys and values, 1 GiB, but at least one. At most 24 texts are
     /// generated at once.
-    #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Device")]
+    #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Model")]
     pub batch_size: BatchSize,
     /// How weights are loaded, and where.
-    #[command(flatten, next_help_heading = "Device")]
+    #[command(flatten, next_help_heading = "Model")]
     pub weights: WeightsArgs,
     /// The number of threads.
-    #[command(flatten, next_help_heading = "Device")]
+    #[command(flatten, next_help_heading = "Model")]
     pub threads: ThreadsArgs,
     /// An adapter for the model.
     #[command(flatten)]
