@@ -1,5 +1,6 @@
 //! What computes the operations of a device.
 
+use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
 /// What computes.
@@ -15,14 +16,20 @@ pub enum Hardware {
 
 impl Hardware {
     /// That of a device, with or without gradients.
+    #[cfg_attr(feature = "tch", allow(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]
     pub fn of(device: &Device) -> Self {
-        let name = format!("{:?}", device.as_dispatch());
-        if ["Flex", "NdArray", "LibTorch(Cpu)"].iter().any(|backend| name.contains(backend)) {
-            Self::Processor
-        } else if name.contains("Cuda") {
-            Self::NvidiaGpu
-        } else {
-            Self::Other
+        match device.clone().inner().as_dispatch() {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => Self::Processor,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => Self::Processor,
+            #[cfg(feature = "tch")]
+            DispatchDevice::LibTorch(burn::backend::libtorch::LibTorchDevice::Cpu) => Self::Processor,
+            #[cfg(feature = "tch")]
+            DispatchDevice::LibTorch(burn::backend::libtorch::LibTorchDevice::Cuda(_)) => Self::NvidiaGpu,
+            #[cfg(feature = "cuda")]
+            DispatchDevice::Cube(burn_cubecl::CubeDevice::Cuda(_)) => Self::NvidiaGpu,
+            _ => Self::Other,
         }
     }
 }
@@ -37,6 +44,13 @@ mod tests {
         for device in [Device::flex(), Device::flex().autodiff()] {
             assert_eq!(Hardware::of(&device), Hardware::Processor);
         }
+    }
+
+    #[test]
+    #[cfg(feature = "ndarray")]
+    #[expect(deprecated, reason = "Burn keeps NdArray for those who ask for it")]
+    fn ndarray_is_the_processor() {
+        assert_eq!(Hardware::of(&Device::ndarray()), Hardware::Processor);
     }
 
     #[test]

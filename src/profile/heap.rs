@@ -1,5 +1,6 @@
 //! Use of the heap: now, and at its peak.
 
+use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
 use crate::kernel::{CachingAllocator, CountingAllocator as Counting};
@@ -44,7 +45,33 @@ fn is_registered() -> bool {
     COUNTING.live_bytes() > 0
 }
 
+/// Whether a backend takes the memory of its tensors from Rust's allocator, which libtorch does not.
 fn is_on_the_heap(device: &Device) -> bool {
-    let device = format!("{:?}", device.as_dispatch());
-    ["Flex", "NdArray"].iter().any(|backend| device.contains(backend))
+    match device.clone().inner().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(feature = "flex")]
+    fn tensors_of_flex_are_on_the_heap_with_or_without_gradients() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            assert!(is_on_the_heap(&device), "{device:?}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "tch")]
+    #[expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it")]
+    fn tensors_of_libtorch_are_not() {
+        assert!(!is_on_the_heap(&Device::libtorch()));
+    }
 }
