@@ -99,6 +99,8 @@ pub struct Bench<'a> {
     pub pools: &'a Pools,
     /// Where they run.
     pub device: &'a Device,
+    /// The counters of the device, opened once, before the clock runs: NVML takes some milliseconds.
+    pub energy: Option<EnergyCounter>,
     /// The build and the machine.
     pub run: &'a BenchRun,
     /// How each test is run.
@@ -117,9 +119,7 @@ impl Bench<'_> {
         target: &Target<'_>,
         sink: &mut dyn FnMut(&BenchRecord) -> Result<(), E>,
     ) -> Result<Traces, E> {
-        // Opened before the clock runs: NVML takes some milliseconds.
-        let (energy, gpu) = (EnergyCounter::of(self.device), NvidiaGpu::of(self.device));
-        let energy = energy.as_ref();
+        let gpu = self.energy.as_ref().and_then(EnergyCounter::gpu);
         let mut traces = Vec::new();
         let mut finish = |model: &BenchModel, case: &TestCase, timed: Timed, flops: u128| {
             let measured = Measured {
@@ -127,7 +127,7 @@ impl Bench<'_> {
                 samples: timed.samples,
                 flops,
                 peak_rss: peak_rss_bytes(),
-                gpu_memory: gpu.as_ref().and_then(NvidiaGpu::used_bytes),
+                gpu_memory: gpu.and_then(NvidiaGpu::used_bytes),
                 energy_j: timed.energy_j,
             };
             let name = || format!("{} {} t{} b{}", model.kind, case.name(), case.n_threads, case.batch_size);
@@ -145,7 +145,7 @@ impl Bench<'_> {
                 self.begin(case, index);
                 let (timed, returned) = self.on_threads(case, move || {
                     let mut runs = InferenceRuns::new(&model, test, self.device);
-                    let timed = self.time(case, energy, &mut || runs.run());
+                    let timed = self.time(case, &mut || runs.run());
                     drop(runs);
                     (timed, model)
                 });
@@ -164,7 +164,7 @@ impl Bench<'_> {
                 self.begin(case, index);
                 let num_steps = self.num_runs(case);
                 let run = move || {
-                    let work = |step: &mut dyn FnMut() -> RunTime| self.time(case, energy, step);
+                    let work = |step: &mut dyn FnMut() -> RunTime| self.time(case, step);
                     train_runs(model, case.batch_size, n_train, num_steps, device, work)
                 };
                 let (timed, returned) = self.on_threads(case, run).map_err(BenchError::Train)?;
@@ -199,13 +199,13 @@ impl Bench<'_> {
     }
 
     /// Warms up, times, and traces if asked to.
-    fn time(&self, case: &TestCase, energy: Option<&EnergyCounter>, run: &mut dyn FnMut() -> RunTime) -> Timed {
+    fn time(&self, case: &TestCase, run: &mut dyn FnMut() -> RunTime) -> Timed {
         let begun = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         for _ in 0..self.num_warmups(case) {
             run();
         }
         let mut samples = Samples::default();
-        let meter = energy.and_then(EnergyCounter::start);
+        let meter = self.energy.as_ref().and_then(EnergyCounter::start);
         for index in 1..=self.settings.repetitions {
             (self.watch)(Progress::Repetition { case, index, of: self.settings.repetitions });
             let time = run();

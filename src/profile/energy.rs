@@ -56,6 +56,14 @@ impl EnergyCounter {
         (!packages.is_empty()).then_some(Self(Source::Processor(packages)))
     }
 
+    /// The GPU whose counter this is, which also tells its memory; `None` for a processor. Opening it again would take milliseconds.
+    pub fn gpu(&self) -> Option<&NvidiaGpu> {
+        match &self.0 {
+            Source::Processor(_) => None,
+            Source::Gpu(gpu) => Some(gpu),
+        }
+    }
+
     /// Starts a measurement; `None` if the counters cannot be read.
     pub fn start(&self) -> Option<EnergyMeter<'_>> {
         Some(EnergyMeter { counter: self, start: Instant::now(), start_uj: self.read_uj()? })
@@ -136,6 +144,7 @@ mod tests {
             write(folder, "energy_uj", 5);
         }
         let counter = EnergyCounter::in_folder(powercap.path()).unwrap();
+        assert!(counter.gpu().is_none(), "a processor");
         let mut meter = counter.start().unwrap();
         assert_eq!(meter.joules(), None, "too short");
         meter.start -= counter.resolution();

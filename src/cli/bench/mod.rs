@@ -28,6 +28,7 @@ use crate::bench::{Bench, BenchRun, Note, Pools, Printer, Progress, Settings, Su
 use crate::device::{device, is_cpu};
 use crate::kernel::{attention, linear};
 use crate::output::commit::write_file_atomically;
+use crate::profile::energy::EnergyCounter;
 use crate::report::build_number;
 use crate::trace::to_chrome_json;
 
@@ -95,7 +96,8 @@ fn measure(args: &BenchArgs, printer: &mut Option<Printer>) -> Result<(), Failur
             delay: Duration::from_secs(args.delay.into()),
         };
         let watch = |event: Progress<'_>| progress.show(event);
-        let bench = Bench { cases: &cases, pools: &pools, device: &device, run: &run, settings, watch: &watch };
+        let energy = EnergyCounter::of(&device);
+        let bench = Bench { cases: &cases, pools: &pools, device: &device, energy, run: &run, settings, watch: &watch };
         let with_sequences = cases.iter().any(|case| case.batch_size != 1);
         let printer = printer.insert(Printer::new(args.output.format(), is_grown, with_sequences));
         let mut traces = Vec::new();
