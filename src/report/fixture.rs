@@ -98,6 +98,7 @@ pub(crate) fn study(num_arms: usize, num_seeds: usize) -> Study {
         settings: StudySettings {
             train_flops_budget_flops: BUDGET_FLOPS,
             batch_size: 16,
+            micro_batch_size: Some(8),
             seq_length: 256,
             learning_rate: 1e-3,
             warmup_fraction: 0.05,

@@ -202,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn an_older_record_without_the_size_of_the_passes_is_read() {
+        let json = fixture::study(1, 1).to_json().unwrap();
+        let old = json.replace("    \"micro_batch_size\": 8,\n", "");
+        assert_ne!(old, json);
+        assert_eq!(Study::from_json(&old).unwrap().settings.micro_batch_size, None);
+    }
+
+    #[test]
     fn keys_are_in_the_order_of_the_fields() {
         let json = fixture::study(1, 1).to_json().unwrap();
         let at = |key: &str| json.find(&format!("\"{key}\"")).unwrap();

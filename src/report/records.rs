@@ -95,6 +95,9 @@ pub struct StudySettings {
     pub train_flops_budget_flops: u64,
     /// Sequences per optimizer step.
     pub batch_size: usize,
+    /// Sequences per forward and backward pass; `None` in older records.
+    #[serde(default)]
+    pub micro_batch_size: Option<usize>,
     /// Tokens per sequence.
     pub seq_length: usize,
     /// Peak learning rate.

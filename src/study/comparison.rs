@@ -103,9 +103,13 @@ impl Comparison {
                 StudyData::builtin(seq_length, num_windows, defaults.heldout_windows)?
             }
         };
+        let most = request.micro_batch_size.unwrap_or(defaults.micro_batch_size);
+        let divides = |size: &usize| batch_size.is_multiple_of(*size);
+        let micro_batch_size = (1..=most).rev().find(divides).unwrap_or(1);
         let settings = StudySettings {
             train_flops_budget_flops: plan.budget_flops,
             batch_size,
+            micro_batch_size: Some(micro_batch_size),
             seq_length,
             learning_rate: request.learning_rate.unwrap_or(defaults.learning_rate),
             warmup_fraction: WARMUP_FRACTION,
@@ -113,11 +117,9 @@ impl Comparison {
             seeds: (1..=request.num_seeds.unwrap_or(defaults.num_seeds)).collect(),
             match_rule: plan.match_rule.clone(),
         };
-        let most = request.micro_batch_size.unwrap_or(defaults.micro_batch_size);
-        let divides = |size: &usize| batch_size.is_multiple_of(*size);
         let options = RunOptions {
             settings,
-            micro_batch_size: (1..=most).rev().find(divides).unwrap_or(1),
+            micro_batch_size,
             num_evals: defaults.num_evals,
             dtype: request.dtype,
             decode_tokens: DECODE_TOKENS,
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!((options.settings.learning_rate, options.settings.seeds), (0.5, vec![1, 2]));
         assert_eq!(options.micro_batch_size, 3, "the largest divisor of 6 up to the default 4");
         let large = Comparison::new(&Request { micro_batch_size: Some(100), ..asked }).unwrap();
-        assert_eq!(large.options.micro_batch_size, 6);
+        assert_eq!((large.options.micro_batch_size, large.options.settings.micro_batch_size), (6, Some(6)));
     }
 
     #[test]

@@ -81,15 +81,17 @@ impl StudyFolder {
 
 /// How the study that was found differs from the one to run.
 fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<&'static str> {
+    // Older records have no size of the passes and no hash of the data.
+    let micro_batch_size = found.settings.micro_batch_size.and(study.settings.micro_batch_size);
     // The words of the rule follow from the arms.
-    let settings = |study: &Study| StudySettings { match_rule: String::new(), ..study.settings.clone() };
-    // Older records have no hash of the data.
+    let without_words = |settings: &StudySettings| StudySettings { match_rule: String::new(), ..settings.clone() };
+    let settings = StudySettings { micro_batch_size, ..without_words(&study.settings) };
     let blake3 = found.data.blake3.as_ref().and(study.data.blake3.clone());
     let arms = found.arms.iter().map(|arm| (&arm.name, &arm.config));
     let differences = [
         ("weights of the base", found.base.sha256 != study.base.sha256),
         ("data", found.data != DataInfo { blake3, ..study.data.clone() }),
-        ("settings", settings(found) != settings(study)),
+        ("settings", without_words(&found.settings) != settings),
         ("arms", !arms.eq(plan.arms.iter().map(|arm| (&arm.name, &arm.config)))),
         (
             "device or type of the weights",
@@ -131,11 +133,12 @@ mod tests {
         again.settings.match_rule = "other words".into();
         folder(Existing::Keep).check(&again, &plan).unwrap();
         type Change = fn(&mut Study, &mut StudyPlan);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 7] = [
             ("weights of the base", |study, _| study.base.sha256 = Some("0".into())),
             ("data", |study, _| study.data.blake3 = Some("0".into())),
             ("data", |study, _| study.data.heldout_tokens += 1),
             ("settings", |study, _| study.settings.learning_rate *= 2.0),
+            ("settings", |study, _| study.settings.micro_batch_size = Some(1)),
             ("arms", |_, plan| plan.arms.truncate(2)),
             ("device or type of the weights", |study, _| study.run.dtype = "bf16".into()),
         ];
@@ -150,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_hash_of_the_data_is_compared_by_the_rest() {
+    fn a_record_without_a_hash_of_the_data_and_the_size_of_the_passes_is_compared_by_the_rest() {
         let (plan, study) = complete();
         let mut old = study.clone();
-        old.data.blake3 = None;
+        (old.data.blake3, old.settings.micro_batch_size) = (None, None);
         assert_eq!(difference(&old, &study, &plan), None);
         old.data.train_tokens += 1;
         assert_eq!(difference(&old, &study, &plan), Some("data"));
