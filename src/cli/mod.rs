@@ -44,4 +44,5 @@ pub use console::Verbosity;
 pub use exit::finish;
 pub use failure::Failure;
 pub use llama_spelling::llama_spelled;
+pub use run_info::run_info;
 pub use values::DtypeArg;

@@ -9,8 +9,8 @@ use crate::report::RunInfo;
 /// The name of the program.
 pub(super) const COMMAND: &str = env!("CARGO_PKG_NAME");
 
-/// Describes this run.
-pub(super) fn run_info(device: &str, dtype: &str) -> RunInfo {
+/// Describes this run for a record: the build, the machine and the words of the command line.
+pub fn run_info(device: &str, dtype: &str) -> RunInfo {
     RunInfo::now(command(), device, dtype)
 }
 
