@@ -496,6 +496,12 @@ fn bad_requests_are_refused_in_the_form_of_openai() {
     assert_eq!(server.post_as("/v1/completions", &large, &json_type).0, 413);
     assert_eq!(server.post_as("/v1/completions", "{}", &[("Content-Type", "text/plain")]).0, 415);
     assert_eq!(server.post("/v1/nothing", &json!({})).0, 404);
+    for (path, said) in [("/v1/models/other", "no model \"other\""), ("/v1/models/%FF", "not UTF-8")] {
+        let (status, answer) = server.get(path);
+        let error = &serde_json::from_str::<Value>(&answer).unwrap()["error"];
+        assert_eq!((status, &error["type"]), (404, &json!("invalid_request_error")), "{path}");
+        assert!(error["message"].as_str().unwrap().contains(said), "{path}: {error}");
+    }
     assert_eq!(server.get("/v1/completions").0, 405);
     let elsewhere = [("Content-Type", "application/json"), ("Host", "example.com")];
     assert_eq!(server.post_as("/v1/completions", "{}", &elsewhere).0, 403);

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -165,14 +166,18 @@ async fn models(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({"object": "list", "data": [app.model()]}))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    match id == app.served.name {
-        true => Ok(Json(app.model())),
-        false => {
-            let message = format!("there is no model {}, expected {}", quoted(&id), quoted(&app.served.name));
-            Err(ApiError::new(StatusCode::NOT_FOUND, message))
-        }
-    }
+async fn model(
+    State(app): State<Arc<App>>,
+    // axum would answer a name that is not UTF-8 with plain text.
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let found = match id {
+        Ok(Path(id)) if id == app.served.name => return Ok(Json(app.model())),
+        Ok(Path(id)) => quoted(&id),
+        Err(_) => "with a name that is not UTF-8".to_owned(),
+    };
+    let message = format!("there is no model {found}, expected {}", quoted(&app.served.name));
+    Err(ApiError::new(StatusCode::NOT_FOUND, message))
 }
 
 async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
