@@ -21,6 +21,8 @@ const MAX_LOGPROBS: usize = 1 << 20;
 pub(super) struct Body {
     /// Without a prompt.
     pub(super) request: Request,
+    /// Whether the client or the endpoint bounds the tokens of a text, not only the server.
+    has_max_tokens: bool,
     pub(super) stop: Vec<String>,
     pub(super) stream: bool,
     /// Whether the last part of a stream has the usage.
@@ -65,7 +67,7 @@ impl Body {
             cache_prompt: fields.bool_or("cache_prompt", true)?,
             ..Request::new(Vec::new())
         };
-        Ok(Self { request, stop, stream, include_usage })
+        Ok(Self { request, has_max_tokens: max_tokens.is_some(), stop, stream, include_usage })
     }
 
     /// A checked request for each prompt. The number of a text in the answer is that of its random numbers.
@@ -75,10 +77,11 @@ impl Body {
             let message = format!("found {} prompts with n = {n}, expected at most {MAX_CHOICES} texts", prompts.len());
             return Err(ApiError::field("prompt", message));
         }
+        let max_tokens = self.max_tokens(prompts.len() * n);
         let mut num_logprobs = 0;
         let mut requests = Vec::with_capacity(prompts.len());
         for prompt in prompts {
-            let request = Request { prompt, first_sequence: n * requests.len(), ..self.request.clone() };
+            let request = Request { prompt, first_sequence: n * requests.len(), max_tokens, ..self.request.clone() };
             request.check(served.limits.context, served.vocab_size)?;
             num_logprobs += num_logprobs_of(&request, served.limits.context);
             requests.push(request);
@@ -90,6 +93,18 @@ impl Body {
             return Err(ApiError::field("logprobs", message));
         }
         Ok(requests)
+    }
+
+    /// Tokens of each of so many texts at most. A request that does not say how long its texts may be gets what the
+    /// log-probabilities of an answer leave: with a long context it would be refused for texts that nearly always end before.
+    fn max_tokens(&self, num_texts: usize) -> Option<usize> {
+        match self.request.logprobs {
+            Some(num_top) if !self.has_max_tokens => {
+                let most = MAX_LOGPROBS / (num_texts * (1 + num_top)).max(1);
+                self.request.max_tokens.map(|max_tokens| max_tokens.min(most))
+            }
+            _ => self.request.max_tokens,
+        }
     }
 }
 
@@ -116,4 +131,59 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
         seed: fields.seed()?.unwrap_or_else(fresh_seed),
     };
     Sampling::new(sampling).map_err(|fault| ApiError::field(fault.field, fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::serve::Limits;
+    use crate::tokenizer::Tokenizer;
+
+    const CONTEXT: usize = 1 << 17;
+
+    fn served() -> Served {
+        let limits = Limits {
+            parallel: 1,
+            queue: 0,
+            context: CONTEXT,
+            max_tokens: CONTEXT,
+            body_bytes: 0,
+            timeout: Duration::from_secs(1),
+        };
+        Served {
+            name: String::new(),
+            tokenizer: Tokenizer::word_level(&["red".to_owned()]),
+            template: None,
+            vocab_size: 1,
+            num_sparse_layers: 0,
+            num_experts: 0,
+            limits,
+            api_key: None,
+            created: 0,
+        }
+    }
+
+    /// Tokens of a text behind a prompt of ten tokens, of which each has 20 likely ones beside it.
+    fn max_tokens(fields: &str, echo: bool) -> Result<Option<usize>, ApiError> {
+        let mut fields = Fields::parse(fields.as_bytes())?;
+        let mut body = Body::take(&mut fields, &[], None, CONTEXT)?;
+        (body.request.logprobs, body.request.prompt_logprobs) = (Some(20), echo);
+        Ok(body.requests(vec![vec![0; 10]], &served())?[0].max_tokens)
+    }
+
+    #[test]
+    fn log_probabilities_are_counted_by_the_tokens_that_a_request_can_have() {
+        let most = MAX_LOGPROBS / 21;
+        let field = |number: usize| format!(r#"{{"max_tokens": {number}}}"#);
+        assert_eq!(max_tokens(&field(most), false), Ok(Some(most)));
+        assert_eq!(max_tokens(&field(most - 10), true), Ok(Some(most - 10)));
+        for refused in [max_tokens(&field(most + 1), false), max_tokens(&field(most - 9), true)] {
+            assert_eq!(refused.unwrap_err().param.as_deref(), Some("logprobs"));
+        }
+        // Without a number, texts are as long as the answer can be.
+        assert_eq!(max_tokens("{}", false), Ok(Some(most)));
+        assert_eq!(max_tokens(r#"{"n": 8}"#, false), Ok(Some(most / 8)));
+    }
 }
