@@ -274,6 +274,7 @@ fn long_decoders() -> [AnyDecoder; 3] {
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     num_cached: usize,
+    num_computed: usize,
     tokens: Vec<Chosen>,
 }
 
@@ -285,7 +286,9 @@ fn told<M: CausalLm>(batch: &mut Batch<'_, M>, requests: &[Request]) -> Vec<Told
         batch.step(&mut |id, event| {
             let told = told.entry(id).or_default();
             match event {
-                Event::Prompt(prompt) => told.num_cached = prompt.num_cached,
+                Event::Prompt(prompt) => {
+                    (told.num_cached, told.num_computed) = (prompt.num_cached, prompt.num_computed);
+                }
                 Event::Token(chosen) => told.tokens.push(chosen),
                 Event::Finished(_) => {}
                 Event::Failed(error) => panic!("{error}"),
@@ -342,7 +345,9 @@ fn cached_tokens_of_a_prompt_are_not_computed() {
     let mut batch = Batch::new(&model, settings, &pico::device()).with_prompt_cache(2048);
     let mut flops = |request: &Request| {
         let (told, flops) = executed_flops(|| told(&mut batch, std::slice::from_ref(request)));
-        (told[0].num_cached, flops)
+        let Told { num_cached, num_computed, .. } = told[0];
+        assert_eq!(num_computed, if request.max_tokens == Some(0) { 0 } else { request.prompt.len() - num_cached });
+        (num_cached, flops)
     };
     flops(&first);
     let asked_not = Request { cache_prompt: false, ..second.clone() };
@@ -354,6 +359,8 @@ fn cached_tokens_of_a_prompt_are_not_computed() {
     // Log-probabilities of a prompt need all of it.
     let scored = Request { prompt_logprobs: true, ..second.clone() };
     assert_eq!(flops(&scored).0, 0);
+    // Without a token to choose, nothing is computed.
+    assert_eq!(flops(&Request { max_tokens: Some(0), ..second.clone() }), (0, 0));
     // Nothing is kept of more positions than there may be.
     let mut small = Batch::new(&model, settings, &pico::device()).with_prompt_cache(699);
     let found = [&first, &second].map(|request| told(&mut small, std::slice::from_ref(request))[0].num_cached);

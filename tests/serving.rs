@@ -592,6 +592,14 @@ fn generate_takes_its_prompt_from_a_pipe_and_never_chats_there() {
 }
 
 #[test]
+fn without_tokens_to_generate_no_speed_is_told() {
+    let output = run(&["generate", mixture().to_str().unwrap(), "-p", "w1 w2 w3", "-n", "0"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("3 prompt tokens, not computed"), "{stderr}");
+    assert!(!stderr.contains("t/s"), "{stderr}");
+}
+
+#[test]
 fn generate_refuses_before_it_loads() {
     let model = mixture().to_str().unwrap();
     let (dense, untold) = (dense().to_str().unwrap(), tempfile::tempdir().unwrap());

@@ -173,6 +173,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
     fn begin(&mut self, prefill: &mut Prefill, listener: &mut Listener<'_>) {
         let BatchSettings { max_sequences, context } = self.settings;
         let num_wanted = self.num_wanted(Some(prefill));
+        let num_computed = prefill.num_computed();
         let Prefill { number, request, cache, num_cached, num_begun, logits, experts, logprobs } = prefill;
         let first = *num_begun;
         *num_begun = request.num_sequences.min(first + max_sequences - self.num_running());
@@ -185,7 +186,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         let chosen: Vec<_> = (first..*num_begun).into_par_iter().map(choose).collect();
         for (sequence, choice) in chosen {
             let logprobs = request.prompt_logprobs.then(|| logprobs.clone());
-            let prompt = ComputedPrompt { num_cached: *num_cached, logprobs };
+            let prompt = ComputedPrompt { num_cached: *num_cached, num_computed, logprobs };
             if listener(sequence.id, Event::Prompt(prompt)).is_break() {
                 continue;
             }

@@ -56,6 +56,11 @@ impl Prefill {
         self.request.num_sequences - self.num_begun
     }
 
+    /// Tokens that were computed so far.
+    pub(super) fn num_computed(&self) -> usize {
+        self.cache.lens()[0] - self.num_cached
+    }
+
     /// Whether the whole prompt is in the cache.
     pub(super) fn is_complete(&self) -> bool {
         self.cache.lens()[0] == self.request.prompt.len()

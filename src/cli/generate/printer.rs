@@ -18,8 +18,12 @@ pub(super) struct Timings {
     pub(super) num_prompt: usize,
     /// Tokens of the prompt that were not computed: a chat has had them before.
     pub(super) num_cached: usize,
+    /// Tokens of the prompt that were computed: none if no token was asked for.
+    pub(super) num_computed: usize,
     /// Of all texts.
     pub(super) num_output: usize,
+    /// Of these, first tokens of a text: the pass of the prompt gives them.
+    pub(super) num_first: usize,
     /// Until the first token.
     pub(super) first: Option<Duration>,
     pub(super) total: Duration,
@@ -106,31 +110,29 @@ impl Timings {
         (count > 0).then(|| count as f64 / time.as_secs_f64().max(1e-9))
     }
 
-    /// Tokens of the prompt that were computed.
-    fn num_computed(&self) -> usize {
-        self.num_prompt - self.num_cached
-    }
-
     fn prompt_rate(&self) -> Option<f64> {
-        Self::rate(self.num_computed(), self.first())
+        Self::rate(self.num_computed, self.first())
     }
 
-    /// The rate of the tokens behind the first one.
+    /// The rate of the tokens behind the first one of each text.
     fn decoding_rate(&self) -> Option<f64> {
-        Self::rate(self.num_output.saturating_sub(1), self.decoding())
+        Self::rate(self.num_output - self.num_first, self.decoding())
     }
 
     fn first(&self) -> Duration {
         self.first.unwrap_or_default()
     }
 
-    /// Time of the tokens behind the first one.
+    /// Time of the tokens behind the first one of each text.
     fn decoding(&self) -> Duration {
         self.total.saturating_sub(self.first())
     }
 
     /// A line for people.
     pub(super) fn line(&self) -> String {
+        if self.num_computed == 0 {
+            return format!("{} prompt tokens, not computed: no tokens to generate", self.num_prompt);
+        }
         let in_parentheses = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" ({rate:.1} t/s)"));
         let cached = if self.num_cached > 0 { format!(", {} of them cached,", self.num_cached) } else { String::new() };
         format!(
@@ -148,12 +150,35 @@ impl Timings {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         json!({
             "cache_n": self.num_cached,
-            "prompt_n": self.num_computed(),
+            "prompt_n": self.num_computed,
             "prompt_ms": ms(self.first()),
             "prompt_per_second": self.prompt_rate(),
             "predicted_n": self.num_output,
             "predicted_ms": ms(self.decoding()),
             "predicted_per_second": self.decoding_rate(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times of a prompt of 10 tokens in one second, and of what follows in two.
+    fn timings(num_computed: usize, num_output: usize, num_first: usize) -> Timings {
+        let [first, total] = [1, 3].map(Duration::from_secs);
+        Timings { num_prompt: 10, num_cached: 0, num_computed, num_output, num_first, first: Some(first), total }
+    }
+
+    #[test]
+    fn only_tokens_that_were_computed_have_a_speed() {
+        assert_eq!(timings(10, 7, 1).line(), "10 prompt tokens in 1.00 s (10.0 t/s), 7 tokens in 2.00 s (3.0 t/s)");
+        // The first tokens of several texts come with the prompt.
+        assert_eq!(timings(10, 12, 4).line(), "10 prompt tokens in 1.00 s (10.0 t/s), 12 tokens in 2.00 s (4.0 t/s)");
+        assert_eq!(timings(10, 4, 4).line(), "10 prompt tokens in 1.00 s (10.0 t/s), 4 tokens in 2.00 s");
+        let none = timings(0, 0, 0);
+        assert_eq!(none.line(), "10 prompt tokens, not computed: no tokens to generate");
+        let json = none.to_json();
+        assert_eq!((&json["prompt_n"], &json["prompt_per_second"]), (&json!(0), &Value::Null));
     }
 }

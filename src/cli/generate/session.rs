@@ -88,8 +88,13 @@ impl<'a> Session<'a> {
             timings.first.get_or_insert_with(|| start.elapsed());
             match progress {
                 Progress::Delta(delta) => show(delta)?,
-                Progress::Finished { num_tokens, .. } => timings.num_output += num_tokens,
-                Progress::Prompt(prompt) => timings.num_cached = prompt.num_cached,
+                Progress::Finished { num_tokens, .. } => {
+                    timings.num_output += num_tokens;
+                    timings.num_first += (*num_tokens).min(1);
+                }
+                Progress::Prompt(prompt) => {
+                    (timings.num_cached, timings.num_computed) = (prompt.num_cached, prompt.num_computed);
+                }
                 Progress::Failed(_) => {}
             }
             Ok::<(), Failure>(())
