@@ -82,8 +82,9 @@ impl Texts {
             }
         }
         self.echo(&mut news);
-        let is_empty = news.text.is_empty() && news.tokens.is_empty() && news.finish.is_none();
-        Ok((!is_empty).then_some(news))
+        // A prompt of special tokens has no text, but log-probabilities.
+        let has_tokens = !news.tokens.is_empty() || !news.prompt.is_empty();
+        Ok((has_tokens || !news.text.is_empty() || news.finish.is_some()).then_some(news))
     }
 
     /// Puts the prompt before the first part of a text.
@@ -113,5 +114,30 @@ impl ChoiceNews {
     /// Tokens whose log-probabilities are in it.
     pub(super) fn num_logprobs(&self) -> usize {
         if self.logprobs { self.prompt.len() + self.tokens.len() } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::generate::{ComputedPrompt, Delta};
+    use crate::tokenizer::Tokenizer;
+
+    #[test]
+    fn a_prompt_without_text_keeps_its_log_probabilities() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
+        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        let request = Request { logprobs: Some(0), ..Request::new(vec![0]) };
+        let echo = Echo::new(&tokenizer, &request.prompt).unwrap();
+        assert_eq!(echo.text, "", "a special token");
+        let mut texts = Texts::new(&[request], vec![echo]);
+        let prompt = ComputedPrompt { logprobs: Some(Arc::new(vec![None])), ..ComputedPrompt::default() };
+        assert!(texts.take(Update::Prompt(0, prompt)).unwrap().is_none());
+        let news = texts.take(Update::Delta(0, Delta::default())).unwrap().expect("the tokens of the prompt");
+        assert_eq!((news.text.as_str(), news.prompt.len()), ("", 1));
+        assert!(texts.take(Update::Delta(0, Delta::default())).unwrap().is_none());
     }
 }
