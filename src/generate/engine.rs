@@ -135,11 +135,15 @@ impl<'a, M: CausalLm> Engine<'a, M> {
     ///
     /// # Errors
     /// The first [`GenerateError`], or error of `listener`; the other texts are then cancelled.
+    ///
+    /// # Panics
+    /// If the engine is not idle: the progress of other requests would be lost.
     pub fn run<E: From<GenerateError>>(
         &mut self,
         requests: Vec<(Request, Vec<String>)>,
         listener: &mut dyn FnMut(SequenceId, &Progress) -> Result<(), E>,
     ) -> Result<Vec<Vec<Output>>, E> {
+        assert!(self.is_idle(), "the engine has other requests");
         let mut outputs: BTreeMap<u64, Vec<PartialOutput>> = BTreeMap::new();
         let mut failure: Option<E> = None;
         for (request, stop) in requests {
@@ -236,7 +240,8 @@ impl Texts {
             }
             Event::Finished(reason) => match text.partial.finish(tokenizer, text.stop_token.take()) {
                 Err(error) => listener(id, Progress::Failed(error.into())),
-                Ok(delta) => {
+                Ok((delta, is_stopped)) => {
+                    let reason = if is_stopped { FinishReason::StopString } else { reason };
                     listener(id, Progress::Delta(delta))?;
                     listener(id, Progress::Finished { reason, num_tokens: text.num_tokens })
                 }

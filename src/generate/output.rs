@@ -69,7 +69,8 @@ impl PartialText {
         Ok((self.take(certain), is_stopped))
     }
 
-    /// The text that was held back, of a sequence that has ended without a stop string. A stop token adds no text.
+    /// The text that was held back, of a sequence that has ended without a stop string, and whether it has a stop
+    /// string: a token can be text and the beginning of a character. A stop token adds no text.
     ///
     /// # Errors
     /// [`TokenizerError::Decode`].
@@ -77,7 +78,7 @@ impl PartialText {
         &mut self,
         tokenizer: &Tokenizer,
         stop_token: Option<Chosen>,
-    ) -> Result<Delta, TokenizerError> {
+    ) -> Result<(Delta, bool), TokenizerError> {
         let rest = self.detokenizer.finish(tokenizer)?;
         if let Some((_, last)) = self.tokens.back_mut() {
             last.text += &rest;
@@ -92,7 +93,7 @@ impl PartialText {
             let offset = self.num_chars + rest.chars().count();
             delta.tokens.extend(stop_token.map(|token| TokenText { text: String::new(), offset, token }));
         }
-        Ok(delta)
+        Ok((delta, is_stopped))
     }
 
     /// Takes the tokens that begin in text that is certain now.
@@ -100,5 +101,27 @@ impl PartialText {
         self.num_certain += text.len();
         let count = self.tokens.partition_point(|(place, _)| *place < self.num_certain);
         Delta { text, tokens: self.tokens.drain(..count).map(|(_, token)| token).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_string_in_the_held_text_is_found_at_the_end() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
+        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        // The first of three bytes: a character that stays incomplete.
+        let id = tokenizer.encode("\u{4f60}").unwrap()[0];
+        for (stop, text) in [("b", "\u{fffd}"), ("\u{fffd}", "")] {
+            let mut partial = PartialText::new(&[], StopStrings::new([stop.to_owned()]));
+            let token = Chosen { id, logprob: None, experts: Vec::new() };
+            assert_eq!(partial.push(&tokenizer, token).unwrap(), (Delta::default(), false));
+            let (delta, is_stopped) = partial.finish(&tokenizer, None).unwrap();
+            assert_eq!((delta.text.as_str(), is_stopped), (text, text.is_empty()));
+        }
     }
 }
