@@ -392,6 +392,24 @@ fn echo_with_log_probabilities_scores_a_text_as_lm_eval_asks() {
 }
 
 #[test]
+fn echo_repeats_a_text_as_it_was_given() {
+    let server = Server::start(&[]);
+    let prompt = "  w1   w2 ";
+    let body = json!({"prompt": [prompt, prompt], "max_tokens": 2, "temperature": 0, "logprobs": 1, "echo": true});
+    let choices = server.complete(body.clone())["choices"].clone();
+    assert_eq!(choices[0]["text"], choices[1]["text"]);
+    let of_ids = server.complete(with(body, json!({"prompt": [7, 8]})))["choices"][0].clone();
+    let output = of_ids["text"].as_str().unwrap().strip_prefix("w1 w2").unwrap();
+    assert_eq!(choices[0]["text"], format!("{prompt}{output}"));
+    let (found, expected) = (&choices[0]["logprobs"], &of_ids["logprobs"]);
+    for key in ["tokens", "token_logprobs", "top_logprobs"] {
+        assert_eq!(found[key], expected[key], "{key}");
+    }
+    let offsets: Vec<u64> = found["text_offset"].as_array().unwrap().iter().map(|at| at.as_u64().unwrap()).collect();
+    assert_eq!(offsets[..3], [0, 4, 10]);
+}
+
+#[test]
 fn a_prompt_that_begins_as_an_earlier_one_is_computed_from_there() {
     let server = Server::of(long(), &[]);
     let prompt = |salt: usize, len: usize| (0..len).map(|i| 6 + (i * i + salt) % 58).collect::<Vec<_>>();

@@ -35,7 +35,7 @@ pub use error::GenerateError;
 pub use finish::FinishReason;
 pub use logprobs::{PromptLogprobs, TokenLogprob, log_sum_exp, token_logprob};
 pub use output::{Delta, Output, TokenText};
-pub use prompt::prompt_ids;
+pub use prompt::{prompt_ids, prompt_ids_with_starts};
 pub use request::Request;
 pub use sampler::{Sampler, argmax};
 pub use sampling::{Sampling, SamplingFault, SamplingFields, fresh_seed};

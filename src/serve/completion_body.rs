@@ -7,7 +7,7 @@ use super::body::{Body, MAX_TOP_LOGPROBS};
 use super::echo::Echo;
 use super::fields::Fields;
 use super::served::Served;
-use crate::generate::{Request, prompt_ids};
+use crate::generate::{Request, prompt_ids, prompt_ids_with_starts};
 use crate::tokenizer::Tokenizer;
 
 /// Tokens of a completion, unless the request says otherwise.
@@ -36,37 +36,54 @@ impl CompletionBody {
         body.request.logprobs = fields.count_or_false("logprobs", MAX_TOP_LOGPROBS)?;
         body.request.prompt_logprobs = echo && body.request.logprobs.is_some();
         let prompt = fields.take("prompt").ok_or_else(|| ApiError::field("prompt", "found no prompt, expected one"))?;
-        let prompts = prompts(&served.tokenizer, prompt)?;
+        let prompts = prompts(&served.tokenizer, prompt, echo)?;
         fields.finish()?;
+        let (prompts, texts): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
         let requests = body.requests(prompts, served)?;
-        let echo_of = |request: &Request| Echo::new(&served.tokenizer, &request.prompt);
-        let echoes = if echo { requests.iter().map(echo_of).collect() } else { Ok(Vec::new()) };
+        // Without a text, it is that of the ids.
+        let echo_of = |(request, text): (&Request, Option<Echo>)| {
+            text.map_or_else(|| Echo::new(&served.tokenizer, &request.prompt), Ok)
+        };
+        let echoes = if echo { requests.iter().zip(texts).map(echo_of).collect() } else { Ok(Vec::new()) };
         let echoes = echoes.map_err(|error| ApiError::field("prompt", error))?;
         Ok(Self { body, requests, echoes })
     }
 }
 
+/// The ids of a prompt. With `echo`, also its text, if it was given as a text.
+type Prompt = (Vec<u32>, Option<Echo>);
+
 /// A string, an array of strings, an array of token ids, or an array of such arrays.
-fn prompts(tokenizer: &Tokenizer, prompt: Value) -> Result<Vec<Vec<u32>>, ApiError> {
+fn prompts(tokenizer: &Tokenizer, prompt: Value, echo: bool) -> Result<Vec<Prompt>, ApiError> {
     let expected = "expected a string, an array of strings, an array of token ids, or an array of such arrays";
     let refused = || ApiError::field("prompt", format!("found a prompt of another type, {expected}"));
     let text = |value: &Value| match value.as_str() {
-        Some(text) => text_ids(tokenizer, text),
+        Some(text) => text_prompt(tokenizer, text, echo),
         None => Err(refused()),
     };
-    let ids = |value: &Value| -> Option<Vec<u32>> {
-        value.as_array()?.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+    let ids = |value: &Value| -> Result<Prompt, ApiError> {
+        let ids = value.as_array().ok_or_else(refused)?.iter();
+        let ids: Option<_> = ids.map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
+        Ok((ids.ok_or_else(refused)?, None))
     };
     let Value::Array(parts) = &prompt else { return Ok(vec![text(&prompt)?]) };
     match parts.first() {
         None => Err(ApiError::field("prompt", format!("found an empty array, {expected}"))),
         Some(Value::String(_)) => parts.iter().map(text).collect(),
-        Some(Value::Array(_)) => parts.iter().map(|part| ids(part).ok_or_else(refused)).collect(),
-        Some(_) => Ok(vec![ids(&prompt).ok_or_else(refused)?]),
+        Some(Value::Array(_)) => parts.iter().map(ids).collect(),
+        Some(_) => Ok(vec![ids(&prompt)?]),
     }
 }
 
 /// The ids of a text, with those that the tokenizer puts around one; of an empty text the one that begins a text.
-fn text_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ApiError> {
-    prompt_ids(tokenizer, text).map_err(|error| ApiError::field("prompt", error))
+fn text_prompt(tokenizer: &Tokenizer, text: &str, echo: bool) -> Result<Prompt, ApiError> {
+    let prompt = if echo {
+        prompt_ids_with_starts(tokenizer, text).map(|(ids, starts)| {
+            let echo = Echo::of_text(text, &ids, &starts);
+            (ids, Some(echo))
+        })
+    } else {
+        prompt_ids(tokenizer, text).map(|ids| (ids, None))
+    };
+    prompt.map_err(|error| ApiError::field("prompt", error))
 }

@@ -14,7 +14,24 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    /// Decodes a prompt.
+    /// The text of a prompt as it was given, with its ids and the byte at which each begins.
+    ///
+    /// # Panics
+    /// If one begins before the one in front of it, or within a character.
+    pub(super) fn of_text(text: &str, ids: &[u32], starts: &[usize]) -> Self {
+        let mut offset = 0;
+        let ends = starts.iter().copied().skip(1).chain([text.len()]);
+        let token = |((id, start), end): ((&u32, &usize), usize)| {
+            let token = Chosen { id: *id, logprob: None, experts: Vec::new() };
+            let token = TokenText { text: text[*start..end].to_owned(), offset, token };
+            offset += token.text.chars().count();
+            token
+        };
+        let tokens: Vec<_> = ids.iter().zip(starts).zip(ends).map(token).collect();
+        Self { num_chars: text.chars().count(), text: text.to_owned(), tokens }
+    }
+
+    /// Decodes a prompt that was given as ids.
     ///
     /// # Errors
     /// [`TokenizerError::Decode`].

@@ -73,6 +73,30 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), ranges))
     }
 
+    /// The ids of [`encode_with_special_tokens`](Self::encode_with_special_tokens), and the bytes of the text that each stands
+    /// for, as [`encode_with_ranges`](Self::encode_with_ranges) gives them. An added token stands for none, behind the token
+    /// before it.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_with_special_tokens_and_ranges(
+        &self,
+        text: &str,
+    ) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = guarded(|| self.inner.encode(text, true)).map_err(|reason| self.explain(text, reason))?;
+        let mut last = 0;
+        let offsets = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+        let ranges = offsets.map(|((start, end), is_added)| match is_added {
+            0 => {
+                last = *end;
+                *start..*end
+            }
+            _ => last..last,
+        });
+        let ranges = ranges.collect();
+        Ok((encoding.get_ids().to_vec(), ranges))
+    }
+
     /// The ids of [`encode_with_special_tokens`](Self::encode_with_special_tokens), then `end` unless they end with it.
     ///
     /// # Errors
