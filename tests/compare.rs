@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use deepwide::profile::flops::count_parameters;
-use deepwide::report::{ArmKind, Study, table, verdict};
+use deepwide::report::{ArmKind, Study, StudySettings, table, verdict};
 
 fn deepwide(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_deepwide")).arg("compare").args(args).output().unwrap()
@@ -56,6 +56,11 @@ fn the_arms_start_where_their_growth_says(study: &Study) {
 }
 
 fn the_arms_spend_the_same(study: &Study) {
+    let StudySettings { batch_size, micro_batch_size, .. } = study.settings;
+    assert!(
+        micro_batch_size.is_some_and(|size| batch_size.is_multiple_of(size)),
+        "{micro_batch_size:?} of {batch_size}"
+    );
     let budget = study.settings.train_flops_budget_flops as f64;
     for arm in &study.arms {
         let last = arm.runs[0].curve.last().unwrap();

@@ -68,7 +68,7 @@ pub struct PerplexityArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// How weights are loaded, and where. BASE is loaded as by default.
+    /// How weights are loaded, and where. BASE is loaded with the default precision.
     #[command(flatten)]
     pub weights: WeightsArgs,
     /// The number of threads.
@@ -104,10 +104,10 @@ pub fn run(args: &PerplexityArgs) -> Result<(), Failure> {
 
 fn score(args: &PerplexityArgs) -> Result<(), Failure> {
     args.gpu_layers.note();
-    let device = device(&args.weights.device)?;
-    args.weights.check(&device)?;
     let opened = OpenedModel::new(&args.model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
+    let device = device(&args.weights.device)?;
+    args.weights.check(&device)?;
     let config = growth.source.config();
     let (convention, context) = args.windows(config)?;
     let text = fs::read_to_string(&args.file).map_err(FileError::io(&args.file))?;

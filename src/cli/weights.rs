@@ -25,7 +25,7 @@ pub struct WeightsArgs {
     pub quant: Option<QuantArg>,
     /// Device to compute on; see docs/devices.md
     ///
-    /// flex; in builds with their features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu.
+    /// flex; in builds with these features also cuda, cuda:1, vulkan, wgpu, ndarray, tch:cpu.
     #[arg(long, default_value = "flex")]
     pub device: String,
 }

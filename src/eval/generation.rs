@@ -191,8 +191,7 @@ pub fn generate_all<M: CausalLm>(
             match progress {
                 Progress::Delta(delta) => {
                     let text = texts[index].get_or_insert_default();
-                    let new = if text.is_empty() { first_text(tokenizer, &delta)? } else { &delta.text };
-                    text.push_str(new);
+                    text.push_str(text_alone(tokenizer, &delta)?);
                 }
                 Progress::Finished { num_tokens, .. } => {
                     cost.num_computed_tokens += num_tokens;
@@ -213,13 +212,13 @@ pub fn generate_all<M: CausalLm>(
     Ok((texts.into_iter().map(|text| text.expect("every sequence ends")).collect(), cost))
 }
 
-/// The first text of an answer. lm-eval decodes answers without their prompts, and then a tokenizer with dummy prefixes
-/// (SentencePiece) drops a space before the first word.
-fn first_text<'a>(tokenizer: &Tokenizer, delta: &'a Delta) -> Result<&'a str, TokenizerError> {
-    let (Some(first), Some(rest)) = (delta.tokens.first(), delta.text.strip_prefix(' ')) else {
-        return Ok(&delta.text);
-    };
-    let keeps_space = tokenizer.decode_text(&[first.token.id])?.starts_with(' ');
+/// The text of a part as it is in the answer without its prompt, which is what lm-eval decodes: there a tokenizer with dummy
+/// prefixes (SentencePiece) drops one space before the first word.
+fn text_alone<'a>(tokenizer: &Tokenizer, delta: &'a Delta) -> Result<&'a str, TokenizerError> {
+    let is_first = delta.tokens.first().is_some_and(|token| token.offset == 0);
+    let Some(rest) = delta.text.strip_prefix(' ').filter(|_| is_first) else { return Ok(&delta.text) };
+    let ids: Vec<u32> = delta.tokens.iter().map(|token| token.token.id).collect();
+    let keeps_space = tokenizer.decode_text(&ids)?.starts_with(' ');
     Ok(if keeps_space { &delta.text } else { rest })
 }
 
@@ -284,12 +283,24 @@ mod tests {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let sentencepiece = Tokenizer::from_directory(&golden.join("sentencepiece/llama")).unwrap();
         let byte_level = Tokenizer::from_directory(&golden.join("chat")).unwrap();
-        for (tokenizer, space, expected) in [(sentencepiece, "\u{2581}", "a"), (byte_level, "\u{120}", " a")] {
-            let id = tokenizer.token_to_id(space).unwrap();
-            let token =
-                TokenText { text: " a".into(), offset: 0, token: Chosen { id, logprob: None, experts: Vec::new() } };
-            let delta = Delta { text: " a".into(), tokens: vec![token] };
-            assert_eq!(first_text(&tokenizer, &delta).unwrap(), expected);
-        }
+        let delta = |ids: &[u32], text: &str, offset| {
+            let token = |id| TokenText {
+                text: String::new(),
+                offset,
+                token: Chosen { id, logprob: None, experts: Vec::new() },
+            };
+            Delta { text: text.into(), tokens: ids.iter().copied().map(token).collect() }
+        };
+        let (space, im_start) =
+            (sentencepiece.token_to_id("\u{2581}").unwrap(), byte_level.token_to_id("<|im_start|>").unwrap());
+        assert_eq!(text_alone(&sentencepiece, &delta(&[space], " a", 0)).unwrap(), "a");
+        assert_eq!(text_alone(&sentencepiece, &delta(&[space], " a", 1)).unwrap(), " a", "a second space stays");
+        let space = byte_level.token_to_id("\u{120}").unwrap();
+        assert_eq!(text_alone(&byte_level, &delta(&[space], " a", 0)).unwrap(), " a");
+        assert_eq!(
+            text_alone(&byte_level, &delta(&[im_start, space], " a", 0)).unwrap(),
+            " a",
+            "a special token has no text"
+        );
     }
 }

@@ -27,7 +27,7 @@ pub struct Chosen {
 pub struct ComputedPrompt {
     /// Tokens that were not computed: their keys and values are those of an earlier prompt.
     pub num_cached: usize,
-    /// Tokens that were computed: none if no token was asked for, nor log-probabilities of the prompt.
+    /// Tokens that were computed: 0 if neither new tokens nor log-probabilities of the prompt were requested.
     pub num_computed: usize,
     /// Log-probabilities of its tokens, if requested.
     pub logprobs: Option<PromptLogprobs>,

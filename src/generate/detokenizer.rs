@@ -33,8 +33,8 @@ impl Detokenizer {
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TokenizerError> {
         self.ids.push(id);
         let text = self.text(tokenizer, self.ids.len())?;
-        let is_whole = !text.is_empty() && !text.ends_with(char::REPLACEMENT_CHARACTER);
-        if is_whole || self.ends_with_whole_bytes(tokenizer) {
+        let is_open = text.ends_with(char::REPLACEMENT_CHARACTER) && !self.ends_with_whole_bytes(tokenizer);
+        if !text.is_empty() && !is_open {
             self.give(self.ids.len());
             return Ok(text);
         }
@@ -74,7 +74,8 @@ impl Detokenizer {
         Ok(text[common_len(&given, &text)..].to_owned())
     }
 
-    /// Whether the held tokens end with bytes that are UTF-8 together: a U+FFFD of theirs is a character of the text.
+    /// Whether the held tokens end with byte tokens that form valid UTF-8: a U+FFFD at the end is then the character itself, not an
+    /// incomplete one.
     fn ends_with_whole_bytes(&self, tokenizer: &Tokenizer) -> bool {
         let held = self.ids[self.num_given..].iter().rev();
         let mut bytes: Vec<u8> = held.map_while(|id| byte_token(tokenizer, *id)).collect();

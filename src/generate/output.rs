@@ -69,8 +69,8 @@ impl PartialText {
         Ok((self.take(certain), is_stopped))
     }
 
-    /// The text that was held back, of a sequence that has ended without a stop string, and whether it has a stop
-    /// string: a token can be text and the beginning of a character. A stop token adds no text.
+    /// The text that was held back, of a sequence that has ended, and whether a stop string was found in it: a token can be
+    /// text and the beginning of a character. A stop token adds no text.
     ///
     /// # Errors
     /// [`TokenizerError::Decode`].

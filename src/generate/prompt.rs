@@ -13,7 +13,7 @@ pub fn prompt_ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Tokeniz
     Ok(begun_once(tokenizer.encode_with_special_tokens(text)?, tokenizer.bos()))
 }
 
-/// The ids of [`prompt_ids`], and the byte of the text at which each begins: the first at 0, each other one where the one
+/// The ids of [`prompt_ids`], and the byte of the text at which each begins: the first at 0, each later one where the one
 /// before it ends. A token that is a part of a character begins where the character does, and text that the tokenizer drops is
 /// part of the token behind it.
 ///
@@ -24,7 +24,7 @@ pub fn prompt_ids_with_starts(tokenizer: &Tokenizer, text: &str) -> Result<(Vec<
     let num_encoded = encoded.len();
     let ids = begun_once(encoded, tokenizer.bos());
     let mut starts = starts(text, &ranges);
-    // The text of a token that is not taken twice is part of the next one; a token that is added to an empty text has none.
+    // The text of a removed duplicate goes to the next token; a token that is added to an empty text has none.
     starts.drain(..num_encoded.saturating_sub(ids.len()));
     starts.resize(ids.len(), 0);
     if let Some(first) = starts.first_mut() {

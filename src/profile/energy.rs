@@ -56,7 +56,7 @@ impl EnergyCounter {
         (!packages.is_empty()).then_some(Self(Source::Processor(packages)))
     }
 
-    /// The GPU whose counter this is, which also tells its memory; `None` for a processor. Opening it again would take milliseconds.
+    /// The GPU of this counter, which also reports its memory; `None` for a processor.
     pub fn gpu(&self) -> Option<&NvidiaGpu> {
         match &self.0 {
             Source::Processor(_) => None,

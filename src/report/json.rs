@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_record_without_the_size_of_the_passes_is_read() {
+    fn an_older_record_without_a_micro_batch_size_is_read() {
         let json = fixture::study(1, 1).to_json().unwrap();
         let old = json.replace("    \"micro_batch_size\": 8,\n", "");
         assert_ne!(old, json);

@@ -95,12 +95,12 @@ impl Body {
         Ok(requests)
     }
 
-    /// Tokens of each of so many texts at most. A request that does not say how long its texts may be gets what the
-    /// log-probabilities of an answer leave: with a long context it would be refused for texts that nearly always end before.
+    /// The token limit of each of `num_texts` texts. Without `max_tokens`, it is reduced so that the answer has at most
+    /// [`MAX_LOGPROBS`]: with a long context, every such request would be refused otherwise.
     fn max_tokens(&self, num_texts: usize) -> Option<usize> {
         match self.request.logprobs {
             Some(num_top) if !self.has_max_tokens => {
-                let most = MAX_LOGPROBS / (num_texts * (1 + num_top)).max(1);
+                let most = MAX_LOGPROBS / (num_texts * (1 + num_top));
                 self.request.max_tokens.map(|max_tokens| max_tokens.min(most))
             }
             _ => self.request.max_tokens,

@@ -40,9 +40,9 @@ impl CompletionBody {
         fields.finish()?;
         let (prompts, texts): (Vec<_>, Vec<_>) = prompts.into_iter().unzip();
         let requests = body.requests(prompts, served)?;
-        // Without a text, it is that of the ids.
-        let echo_of = |(request, text): (&Request, Option<Echo>)| {
-            text.map_or_else(|| Echo::new(&served.tokenizer, &request.prompt), Ok)
+        let echo_of = |(request, text): (&Request, Option<PromptText>)| match text {
+            Some(PromptText { text, starts }) => Ok(Echo::of_text(&text, &request.prompt, &starts)),
+            None => Echo::new(&served.tokenizer, &request.prompt),
         };
         let echoes = if echo { requests.iter().zip(texts).map(echo_of).collect() } else { Ok(Vec::new()) };
         let echoes = echoes.map_err(|error| ApiError::field("prompt", error))?;
@@ -50,8 +50,14 @@ impl CompletionBody {
     }
 }
 
+/// The text of a prompt, and the byte at which each of its tokens begins.
+struct PromptText {
+    text: String,
+    starts: Vec<usize>,
+}
+
 /// The ids of a prompt. With `echo`, also its text, if it was given as a text.
-type Prompt = (Vec<u32>, Option<Echo>);
+type Prompt = (Vec<u32>, Option<PromptText>);
 
 /// A string, an array of strings, an array of token ids, or an array of such arrays.
 fn prompts(tokenizer: &Tokenizer, prompt: Value, echo: bool) -> Result<Vec<Prompt>, ApiError> {
@@ -75,13 +81,11 @@ fn prompts(tokenizer: &Tokenizer, prompt: Value, echo: bool) -> Result<Vec<Promp
     }
 }
 
-/// The ids of a text, with those that the tokenizer puts around one; of an empty text the one that begins a text.
+/// The prompt of a text, with the tokens that the tokenizer puts around one; of an empty text the one that begins a text.
 fn text_prompt(tokenizer: &Tokenizer, text: &str, echo: bool) -> Result<Prompt, ApiError> {
     let prompt = if echo {
-        prompt_ids_with_starts(tokenizer, text).map(|(ids, starts)| {
-            let echo = Echo::of_text(text, &ids, &starts);
-            (ids, Some(echo))
-        })
+        let with_text = |(ids, starts)| (ids, Some(PromptText { text: text.to_owned(), starts }));
+        prompt_ids_with_starts(tokenizer, text).map(with_text)
     } else {
         prompt_ids(tokenizer, text).map(|ids| (ids, None))
     };

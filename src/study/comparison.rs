@@ -109,7 +109,7 @@ impl Comparison {
         let settings = StudySettings {
             train_flops_budget_flops: plan.budget_flops,
             batch_size,
-            micro_batch_size: Some(micro_batch_size),
+            micro_batch_size: None,
             seq_length,
             learning_rate: request.learning_rate.unwrap_or(defaults.learning_rate),
             warmup_fraction: WARMUP_FRACTION,
@@ -147,7 +147,7 @@ impl Comparison {
         device: &Device,
         watch: impl FnMut(Progress<'_>),
     ) -> Result<Study, StudyError> {
-        let RunOptions { settings, identity: sha256, .. } = &self.options;
+        let RunOptions { settings, micro_batch_size, identity: sha256, .. } = &self.options;
         let mut study = Study {
             run: info,
             base: BaseInfo {
@@ -157,7 +157,7 @@ impl Comparison {
                 heldout_loss_nats: f64::NAN,
             },
             data: self.data.info(self.data_name.clone()),
-            settings: settings.clone(),
+            settings: StudySettings { micro_batch_size: Some(*micro_batch_size), ..settings.clone() },
             arms: Vec::new(),
             rounds: Vec::new(),
         };
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!((options.settings.learning_rate, options.settings.seeds), (0.5, vec![1, 2]));
         assert_eq!(options.micro_batch_size, 3, "the largest divisor of 6 up to the default 4");
         let large = Comparison::new(&Request { micro_batch_size: Some(100), ..asked }).unwrap();
-        assert_eq!((large.options.micro_batch_size, large.options.settings.micro_batch_size), (6, Some(6)));
+        assert_eq!(large.options.micro_batch_size, 6);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl StudyFolder {
 
 /// How the study that was found differs from the one to run.
 fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<&'static str> {
-    // Older records have no size of the passes and no hash of the data.
+    // Older records have no micro batch size and no hash of the data.
     let micro_batch_size = found.settings.micro_batch_size.and(study.settings.micro_batch_size);
     // The words of the rule follow from the arms.
     let without_words = |settings: &StudySettings| StudySettings { match_rule: String::new(), ..settings.clone() };
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_hash_of_the_data_and_the_size_of_the_passes_is_compared_by_the_rest() {
+    fn a_record_without_a_hash_of_the_data_and_a_micro_batch_size_is_compared_by_the_rest() {
         let (plan, study) = complete();
         let mut old = study.clone();
         (old.data.blake3, old.settings.micro_batch_size) = (None, None);

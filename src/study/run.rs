@@ -65,7 +65,7 @@ pub enum Progress<'a> {
 /// How arms are trained and timed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// Settings that go into the record: batch, learning rate, decay, seeds.
+    /// Settings that go into the record, with the size of the micro batches below: batch, learning rate, decay, seeds.
     pub settings: StudySettings,
     /// Windows per forward and backward pass; divides the batch size.
     pub micro_batch_size: usize,

@@ -74,8 +74,8 @@ impl Tokenizer {
     }
 
     /// The ids of [`encode_with_special_tokens`](Self::encode_with_special_tokens), and the bytes of the text that each stands
-    /// for, as [`encode_with_ranges`](Self::encode_with_ranges) gives them. An added token stands for none, behind the token
-    /// before it.
+    /// for, as [`encode_with_ranges`](Self::encode_with_ranges) gives them. A token that is added has an empty
+    /// range, where the token before it ends.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode).

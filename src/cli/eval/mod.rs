@@ -60,10 +60,10 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
         let fault = if directory.exists() { FileFault::NotADirectory } else { FileFault::NotFound };
         return Err(Failure::from(FileError::new(directory, fault)).for_option("--data-dir"));
     }
-    let device = device(&args.weights.device)?;
-    args.weights.check(&device)?;
     let opened = OpenedModel::new(model, Some(&args.growth))?.with_adapter(&args.adapter)?;
     let growth = opened.growth()?;
+    let device = device(&args.weights.device)?;
+    args.weights.check(&device)?;
     let config = growth.source.config().clone();
     let tokenizer = opened.checkpoint().tokenizer()?;
     let template = chat_template(args, &opened)?;
@@ -280,8 +280,8 @@ fn as_text(args: &EvalArgs, record: &Map<String, Value>) -> String {
     let given = |value: Option<String>| value.unwrap_or_else(|| "None".to_owned());
     let limit = given(args.limit.map(|limit| limit.to_string()));
     let shots = given(args.num_fewshot.map(|shots| shots.to_string()));
-    let given = record["config"]["model_args"].as_object().into_iter().flatten();
-    let model_args = given.map(|(name, value)| format!("{name}={}", cut(&value.as_str().unwrap_or_default())));
+    let named = |(name, value): (&String, &Value)| format!("{name}={}", cut(&value.as_str().unwrap_or_default()));
+    let model_args = record["config"]["model_args"].as_object().into_iter().flatten().map(named);
     let mut text = format!(
         "deepwide ({}), gen_kwargs: (None), limit: {limit}, num_fewshot: {shots}, batch_size: {}\n",
         model_args.collect::<Vec<_>>().join(","),

@@ -18,7 +18,7 @@ pub(super) struct Timings {
     pub(super) num_prompt: usize,
     /// Tokens of the prompt that were not computed: a chat has had them before.
     pub(super) num_cached: usize,
-    /// Tokens of the prompt that were computed: none if no token was asked for.
+    /// Tokens of the prompt that were computed: 0 if no new tokens were requested.
     pub(super) num_computed: usize,
     /// Of all texts.
     pub(super) num_output: usize,
