@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::grow::{printed, run, tiny_base};
 
-/// The fields of llama-bench in its order (tools/llama-bench, `test::get_fields`), then those of its JSON.
-const LLAMA_BENCH: [&str; 43] = [
+/// The fields of llama-bench in its order (tools/llama-bench, `test::get_fields`), `use_mmap` and `use_direct_io` of earlier versions
+/// included, then those of its JSON.
+const LLAMA_BENCH: [&str; 46] = [
     "build_commit",
     "build_number",
     "cpu_info",
@@ -40,9 +41,12 @@ const LLAMA_BENCH: [&str; 43] = [
     "tensor_buft_overrides",
     "use_mmap",
     "use_direct_io",
+    "load_mode",
+    "lazy_mode",
     "embeddings",
     "no_op_offload",
     "no_host",
+    "repack",
     "fit_target",
     "fit_min_ctx",
     "n_prompt",

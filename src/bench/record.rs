@@ -75,7 +75,7 @@ pub struct Measured {
     pub energy_j: Option<f64>,
 }
 
-/// One test: the fields of llama-bench in its order, then ours.
+/// One test: the fields of llama-bench in its order, those of earlier versions included, then ours.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the names are llama-bench's")]
 pub struct BenchRecord {
@@ -107,9 +107,12 @@ pub struct BenchRecord {
     pub tensor_buft_overrides: &'static str,
     pub use_mmap: bool,
     pub use_direct_io: bool,
+    pub load_mode: &'static str,
+    pub lazy_mode: &'static str,
     pub embeddings: bool,
     pub no_op_offload: u64,
     pub no_host: bool,
+    pub repack: bool,
     pub fit_target: u64,
     pub fit_min_ctx: u64,
     pub n_prompt: usize,
@@ -190,9 +193,12 @@ impl BenchRecord {
             tensor_buft_overrides: "none",
             use_mmap: false,
             use_direct_io: false,
+            load_mode: "none",
+            lazy_mode: "off",
             embeddings: false,
             no_op_offload: 0,
             no_host: false,
+            repack: false,
             fit_target: 0,
             fit_min_ctx: 0,
             n_prompt,
