@@ -191,7 +191,7 @@ pub fn generate_all<M: CausalLm>(
             match progress {
                 Progress::Delta(delta) => {
                     let text = texts[index].get_or_insert_default();
-                    text.push_str(text_alone(tokenizer, &delta)?);
+                    text.push_str(text_alone(tokenizer, delta)?);
                 }
                 Progress::Finished { num_tokens, .. } => {
                     cost.num_computed_tokens += num_tokens;
