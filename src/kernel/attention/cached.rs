@@ -7,8 +7,7 @@ use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor};
 
 #[cfg(feature = "flex")]
 use super::Mask;
-use super::mask::{Ragged, places};
-use super::{CausalMask, attention, attention_reference};
+use super::{CausalMask, attention, attention_reference, mask::Ragged};
 use crate::kernel::rope::{rope, rope_reference};
 
 /// Rotated keys, and values, of the positions so far, with room for more.
@@ -34,14 +33,14 @@ impl Cache {
             CausalMask::Ragged(Ragged { bounds, .. }) => {
                 let [_, capacity, ..] = keys.dims();
                 let (num_rows, width) = (batch_size * len, heads * head_dim);
-                let (rows, ends) = (rows(bounds, capacity), bounds.clone().narrow(2, 1, 1));
+                let (places, ends) = (places(bounds, capacity), bounds.clone().narrow(2, 1, 1));
                 let is_padding = ends.equal_elem(0).reshape([num_rows, 1]).expand([num_rows, width]);
                 [(keys, k), (values, v)].map(|(old, new)| {
                     let old = old.reshape([batch_size * capacity, width]);
                     // Padding writes the values that are already there.
-                    let kept = old.clone().select(0, rows.clone());
+                    let kept = old.clone().select(0, places.clone());
                     let new = new.reshape([num_rows, width]).mask_where(is_padding.clone(), kept);
-                    let written = old.select_assign(0, rows.clone(), new, IndexingUpdateOp::Assign);
+                    let written = old.select_assign(0, places.clone(), new, IndexingUpdateOp::Assign);
                     written.reshape([batch_size, capacity, heads, head_dim])
                 })
             }
@@ -50,11 +49,15 @@ impl Cache {
     }
 }
 
-/// The rows of a cache, of all sequences, that the queries write. No two write the same.
-fn rows(bounds: &Tensor<3, Int>, capacity: usize) -> Tensor<1, Int> {
-    let [batch_size, len, _] = bounds.dims();
-    let sequences = Tensor::<1, Int>::arange(0..batch_size as i64, &bounds.device()).reshape([batch_size, 1]);
-    (places(bounds, capacity) + sequences.mul_scalar(capacity as i64)).reshape([batch_size * len])
+/// The rows of a cache, of all sequences, that the queries write. No two write the same: padding takes the rows
+/// that follow, and wraps around at the capacity.
+fn places(bounds: &Tensor<3, Int>, capacity: usize) -> Tensor<1, Int> {
+    let ([batch_size, len, _], device) = (bounds.dims(), bounds.device());
+    let first_end = bounds.clone().slice([0..batch_size, 0..1, 1..2]).reshape([batch_size, 1]);
+    let queries = Tensor::<1, Int>::arange(0..len as i64, &device).reshape([1, len]);
+    let sequences = Tensor::<1, Int>::arange(0..batch_size as i64, &device).reshape([batch_size, 1]);
+    let in_sequence = (first_end.clamp_min(1).sub_scalar(1) + queries).remainder_scalar(capacity as i64);
+    (in_sequence + sequences.mul_scalar(capacity as i64)).reshape([batch_size * len])
 }
 
 /// Whether this device has a kernel. Where gradients are recorded, the operation is composed of those that it consists of.

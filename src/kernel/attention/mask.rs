@@ -108,16 +108,6 @@ impl CausalMask {
     }
 }
 
-/// The place in the cache of its sequence to which each query of [bounds](Ragged::bounds) writes its key and value:
-/// `[batch_size, num_queries]`. No two queries of a sequence have the same: padding has the places that follow, and wraps around
-/// at the capacity.
-pub(super) fn places(bounds: &Tensor<3, Int>, capacity: usize) -> Tensor<2, Int> {
-    let [batch_size, num_queries, _] = bounds.dims();
-    let first_end = bounds.clone().slice([0..batch_size, 0..1, 1..2]).reshape([batch_size, 1]);
-    let queries = Tensor::<1, Int>::arange(0..num_queries as i64, &bounds.device()).reshape([1, num_queries]);
-    (first_end.clamp_min(1).sub_scalar(1) + queries).remainder_scalar(capacity as i64)
-}
-
 /// Keys that some query of a sequence sees: documents in a row of packed ones follow each other.
 fn num_visible(queries: &[Range<usize>]) -> usize {
     match queries {
@@ -149,15 +139,5 @@ mod tests {
         assert_eq!(Band { past: 0, window: None }.num_pairs(10), 55);
         assert_eq!(Band { past: 7, window: None }.num_pairs(1), 8);
         assert_eq!(Band { past: 0, window: Some(3) }.num_pairs(10), 1 + 2 + 8 * 3);
-    }
-
-    #[test]
-    #[cfg(feature = "flex")]
-    fn padding_has_places_that_no_query_of_its_sequence_has() {
-        let keys = |past: usize, len: usize| (past..past + len).map(|i| 0..i + 1).collect::<Vec<_>>();
-        let mask = CausalMask::ragged(&[keys(3, 2), vec![], keys(0, 4)], &Device::flex());
-        let CausalMask::Ragged(Ragged { bounds, .. }) = mask else { panic!("ragged") };
-        let found = places(&bounds, 5).into_data().iter::<i64>().collect::<Vec<_>>();
-        assert_eq!(found, [3, 4, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]);
     }
 }

@@ -3,11 +3,9 @@
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
-use burn::tensor::Int;
 use tch::{Kind, Tensor};
 
 use super::cached::CachedAttention;
-use super::mask::places;
 use super::{Attention, AttentionBackward, Band, Inputs, Kept, Mask};
 use crate::kernel::rope::Rope;
 use crate::kernel::torch::{gradients, owned};
@@ -95,13 +93,14 @@ fn append(cache: [TchTensor; 2], new: [&Tensor; 2], mask: &Mask<LibTorch>) -> [T
             }
         }
         Mask::Ragged { bounds, .. } => {
-            let ends = bounds.tensor.select(2, 1);
-            let bounds = burn::tensor::Tensor::<3, Int>::from_primitive::<LibTorch>(bounds.clone());
-            let places = places(&bounds, capacity as usize).try_into_primitive::<LibTorch>();
-            let places = places.expect("the places are on the device of the bounds").tensor.to_kind(Kind::Int64);
-            let sequences = Tensor::arange(batch_size, (Kind::Int64, places.device())).unsqueeze(1);
+            let options = (Kind::Int64, bounds.tensor.device());
+            let ends = bounds.tensor.select(2, 1).to_kind(Kind::Int64);
+            // No two queries have the same place: padding takes the places that follow, wraps around at the capacity, and
+            // writes the values that are already there.
+            let places = Tensor::arange(len, options) + ends.narrow(1, 0, 1).clamp_min(1) - 1i64;
+            let places = places.remainder(capacity);
+            let sequences = Tensor::arange(batch_size, options).unsqueeze(1);
             let places = [Some(&sequences), Some(&places)];
-            // Padding writes the values that are already there.
             let is_padding = ends.eq(0).unsqueeze(2).unsqueeze(3);
             for (buffer, new) in buffers.iter_mut().zip(new) {
                 let new = buffer.tensor.index(&places).where_self(&is_padding, new);
