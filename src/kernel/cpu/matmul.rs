@@ -2,7 +2,7 @@
 //!
 //! - Few rows of `x` (decoding, small experts): the weights are streamed once past all rows of `x`, in the time that it takes
 //!   to read them.
-//! - Up to [`MAX_UNPACKED_ROWS`]: GEMM that reads float32 weights in place.
+//! - Up to [`max_unpacked_rows`]: GEMM that reads float32 weights in place.
 //! - More rows: GEMM of packed operands. Half precision is widened while packing, never as a whole matrix.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::ops::Range;
 use burn::tensor::DType;
 
 use super::CHUNK;
-use super::gemm::{gemm, gemms, gemms_bfloat16, gemms_unpacked};
+use super::gemm::{gemm, gemms, gemms_bfloat16, gemms_unpacked, max_unpacked_rows};
 use super::gemv::{STREAMED_ROWS, dot_rows};
 use super::mat::{Mat, MatMut, SharedMat};
 use super::math::{silu, vectorized};
@@ -21,11 +21,9 @@ use super::spin_pool::Threads;
 use super::weight_rows::WeightRows;
 use super::weight_stream::for_each_row_block;
 
-/// Rows of `x` up to which half precision is streamed: the alternative is packed GEMM. Measured with AVX2 and AVX-512, as are
-/// [`STREAMED_ROWS`] and [`MAX_UNPACKED_ROWS`].
+/// Rows of `x` up to which half precision is streamed: the alternative is packed GEMM. Measured with AVX2 and AVX-512, as is
+/// [`STREAMED_ROWS`].
 const STREAMED_ROWS_HALF: usize = 48;
-/// Rows of `x` up to which packing float32 weights does not pay.
-const MAX_UNPACKED_ROWS: usize = 255;
 
 /// `out[m, n] = x[m, k]·w[n, k]ᵀ`.
 pub(in crate::kernel) fn matmul_nt(x: &[f32], w: WeightRows<'_>, out: &mut [f32], k: usize, threads: Threads) {
@@ -180,7 +178,7 @@ fn by_gemm(x: &[f32], k: usize, products: Vec<Product<'_>>, accumulate: bool, th
         }
     }
     let x = Mat::new(x, m, k);
-    if m <= MAX_UNPACKED_ROWS {
+    if m <= max_unpacked_rows() {
         gemms_unpacked(f32s, accumulate, x, threads);
     } else {
         let transposed = f32s.into_iter().map(|(out, w)| (out, w.t())).collect();

@@ -4,7 +4,8 @@
 //! High-Performance Matrix Multiplication*, 2008), except in [`unpacked`]. `A` is packed once, by all threads, in panels of
 //! rows. Each task packs its own columns of `B` in panels of 32. A [`Tiling`] has the layout of the panels and the
 //! micro-kernel: [`Float32`] keeps a 12×32 tile of `C` in vector registers and widens half precision while packing; [`amx`]
-//! keeps a 32×32 tile in tile registers and rounds to bfloat16. The order of summation does not depend on the number of threads.
+//! keeps a 32×32 tile in tile registers, of operands that are rounded to bfloat16 or split in three parts. The order of
+//! summation does not depend on the number of threads.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -37,6 +38,13 @@ const DEPTH: usize = 768;
 const BLOCK_ROWS: usize = 1536;
 /// Columns of a task (`nc`): its panels of `B` stay in L2 while all of `A` is read.
 const BLOCK_COLUMNS: usize = 3 * COLUMNS;
+/// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
+const MAX_UNPACKED_ROWS: usize = 255;
+/// [`MAX_UNPACKED_ROWS`] where AMX multiplies the packed ones.
+const MAX_UNPACKED_ROWS_AMX: usize = 79;
+/// Rows of `A` from which float32 is split for AMX: splitting `B` takes as long as multiplying some dozens of rows.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const MIN_SPLIT_ROWS: usize = 64;
 /// Multiply-adds below which a product runs on one thread: waking a second costs more.
 const MIN_PARALLEL_WORK: usize = 64 * 64 * 64;
 
@@ -58,6 +66,12 @@ pub(in crate::kernel) fn gemms<W: Widen>(
     a: Mat<'_>,
     threads: Threads,
 ) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if a.rows >= MIN_SPLIT_ROWS
+        && let Some(amx) = amx::Split::detect()
+    {
+        return gemms_tiled(amx, products, accumulate, a, threads);
+    }
     gemms_tiled(Float32, products, accumulate, a, threads);
 }
 
@@ -70,16 +84,21 @@ pub(in crate::kernel) fn gemms_bfloat16<W: Widen>(
     threads: Threads,
 ) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if let Some(amx) = amx::Amx::detect() {
+    if let Some(amx) = amx::Rounded::detect() {
         return gemms_tiled(amx, products, accumulate, a, threads);
     }
     gemms(products, accumulate, a, threads);
 }
 
-/// The matrix instructions that [`gemms_bfloat16`] uses on this CPU.
+/// Rows of `A` up to which [`gemms_unpacked`] is faster than [`gemms`] of float32 weights.
+pub(in crate::kernel) fn max_unpacked_rows() -> usize {
+    if matrix_instructions().is_some() { MAX_UNPACKED_ROWS_AMX } else { MAX_UNPACKED_ROWS }
+}
+
+/// The matrix instructions that [`gemms`] and [`gemms_bfloat16`] use on this CPU.
 pub(in crate::kernel) fn matrix_instructions() -> Option<&'static str> {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if amx::Amx::detect().is_some() {
+    if amx::Rounded::detect().is_some() {
         return Some("AMX (bfloat16)");
     }
     None
@@ -180,7 +199,8 @@ mod tests {
 
     #[test]
     fn strided_and_transposed_operands_are_multiplied() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 9, 33), (1, 40, 7), (29, 1600, 130), (200, 7, 250)] {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 2), (17, 9, 33), (1, 40, 7), (29, 1600, 130), (200, 7, 250), (64, 900, 37)]
+        {
             let (a, b) = (numbers(m * (k + 3)), numbers(n * k));
             let mut out = vec![1.0; m * (n + 2)];
             let rows = Mat::strided(&a, m, k, k + 3);
@@ -209,9 +229,9 @@ mod tests {
             let [first, second] = [first, second].map(|w| Mat::strided(w, n, k, k + 1));
             for accumulate in [false, true] {
                 let mut expected = vec![2.0; 2 * m * n];
-                let (one, other) = expected.split_at_mut(m * n);
-                gemm(MatMut::new(one, m, n), accumulate, a, first.t(), Threads::One);
-                gemm(MatMut::new(other, m, n), accumulate, a, second.t(), Threads::One);
+                for (out, w) in expected.chunks_exact_mut(m * n).zip([first, second]) {
+                    gemms_tiled(Float32, vec![(MatMut::new(out, m, n), w.t())], accumulate, a, Threads::One);
+                }
                 for threads in [Threads::One, Threads::Pool] {
                     let mut found = vec![2.0; 2 * m * n];
                     let (one, other) = found.split_at_mut(m * n);

@@ -1,8 +1,13 @@
-//! Packing of operands into the tiles that AMX multiplies, rounded to bfloat16.
+//! Packing of operands into the tiles that AMX multiplies, in one or more bfloat16 parts.
 //!
-//! A panel has 32 lines. For every 32 depths it has two tiles of sixteen lines by sixteen pairs of depths, padded with zeros.
-//! A pair is a `u32` with the first depth in its low half.
+//! A panel has 32 lines. For every 32 depths and each part it has two tiles of sixteen lines by sixteen pairs of depths, padded
+//! with zeros. A pair is a `u32` with the first depth in its low half.
+//!
+//! The first part of a number is the number rounded to bfloat16, the next is what remains, rounded, and so on. Each part has
+//! eight bits of the significand and its own sign, so that three parts sum to any float32 exactly. Two exceptions: AMX takes parts below
+//! 2⁻¹²⁶ for zeros, and the second part of an infinity, or of a number that rounds to one, is NaN.
 
+use std::array::from_fn;
 use std::ops::Range;
 
 use super::tiling::COLUMNS;
@@ -12,6 +17,8 @@ use crate::kernel::cpu::weight_rows::Widen;
 
 /// Depths of a tile.
 const DEPTHS: usize = 32;
+/// Prefetch distance in depths.
+const PREFETCH_DEPTHS: usize = 2 * DEPTHS;
 /// Lines of a tile.
 const LINES: usize = 16;
 
@@ -28,22 +35,22 @@ pub(super) enum RowsAre {
 }
 
 /// Tiles of a panel of this depth.
-pub(super) fn tiles_of_panel(depth: usize) -> usize {
-    COLUMNS / LINES * depth.div_ceil(DEPTHS)
+pub(super) fn tiles_of_panel<const PARTS: usize>(depth: usize) -> usize {
+    COLUMNS / LINES * PARTS * depth.div_ceil(DEPTHS)
 }
 
 /// Packs the block `[lines, depths]` of a matrix whose lines are rows.
-pub(super) fn pack_pairs<W: Widen>(
+pub(super) fn pack_pairs<W: Widen, const PARTS: usize>(
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,
     rows_are: RowsAre,
     tiles: &mut [Tile],
 ) {
-    with_lanes(Pack { mat, lines, depths, rows_are, tiles });
+    with_lanes(Pack::<W, PARTS> { mat, lines, depths, rows_are, tiles });
 }
 
-struct Pack<'a, W> {
+struct Pack<'a, W, const PARTS: usize> {
     mat: Mat<'a, W>,
     lines: Range<usize>,
     depths: Range<usize>,
@@ -51,25 +58,33 @@ struct Pack<'a, W> {
     tiles: &'a mut [Tile],
 }
 
-impl<W: Widen> WithLanes for Pack<'_, W> {
+impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
         let Self { mat, lines, depths, rows_are, tiles } = self;
         let part = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
-        let panels = tiles.chunks_exact_mut(tiles_of_panel(depths.len()));
-        for (panel, first) in panels.zip(lines.clone().step_by(COLUMNS)) {
-            for (index, tile) in panel.iter_mut().enumerate() {
-                let lines = part(first + index % 2 * LINES, LINES, lines.end);
-                let depths = part(depths.start + index / 2 * DEPTHS, DEPTHS, depths.end);
-                let stored = if mat.row_stride == 1 {
-                    interleave(mat, lines, depths, tile);
+        let across = mat.row_stride == 1;
+        let (panels, steps) = (lines.len().div_ceil(COLUMNS), depths.len().div_ceil(DEPTHS));
+        // In the order of memory.
+        let [outer, inner] = if across { [steps, panels] } else { [panels, steps] };
+        for (outer, inner) in (0..outer).flat_map(|outer| (0..inner).map(move |inner| (outer, inner))) {
+            let (panel, step) = if across { (inner, outer) } else { (outer, inner) };
+            let len = tiles_of_panel::<PARTS>(DEPTHS);
+            let tiles = &mut tiles[(panel * steps + step) * len..][..len];
+            let depths = part(depths.start + step * DEPTHS, DEPTHS, depths.end);
+            for half in 0..COLUMNS / LINES {
+                let lines = part(lines.start + panel * COLUMNS + half * LINES, LINES, lines.end);
+                let mut rest = tiles[half..].iter_mut().step_by(COLUMNS / LINES);
+                let mut parts: [&mut Tile; PARTS] = from_fn(|_| rest.next().expect("two tiles of each part"));
+                let stored = if across {
+                    interleave(lanes, mat, lines, depths.clone(), &mut parts);
                     RowsAre::Pairs
                 } else {
-                    copy(mat, lines, depths, tile);
+                    copy(lanes, mat, lines, depths.clone(), &mut parts);
                     RowsAre::Lines
                 };
                 if stored != rows_are {
-                    lanes.transpose(bytemuck::cast_mut(tile));
+                    parts.into_iter().for_each(|tile| lanes.transpose(bytemuck::cast_mut(tile)));
                 }
             }
         }
@@ -78,54 +93,126 @@ impl<W: Widen> WithLanes for Pack<'_, W> {
 
 /// For elements of one line that are contiguous.
 #[inline(always)]
-fn copy<W: Widen>(mat: Mat<'_, W>, lines: Range<usize>, depths: Range<usize>, tile: &mut Tile) {
+fn copy<L: Lanes, W: Widen, const PARTS: usize>(
+    lanes: L,
+    mat: Mat<'_, W>,
+    lines: Range<usize>,
+    depths: Range<usize>,
+    tiles: &mut [&mut Tile; PARTS],
+) {
     let rest = lines.len();
-    for (row, line) in tile.iter_mut().zip(lines) {
+    for (index, line) in lines.enumerate() {
         let numbers = &mat.data[line * mat.row_stride + depths.start..][..depths.len()];
-        let mut rounded = [0; DEPTHS];
-        match numbers.as_array::<DEPTHS>() {
-            Some(numbers) => round(numbers, &mut rounded),
-            None => round(numbers, &mut rounded[..numbers.len()]),
+        for ahead in (PREFETCH_DEPTHS..PREFETCH_DEPTHS + DEPTHS).step_by(64 / size_of::<W>()) {
+            lanes.prefetch(numbers.as_ptr().wrapping_add(ahead));
         }
-        *row = bytemuck::cast(rounded);
+        let mut padded = [W::zeroed(); DEPTHS];
+        let numbers = numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded));
+        for (half, numbers) in numbers.as_chunks().0.iter().enumerate() {
+            for (tile, part) in tiles.iter_mut().zip(split::<_, _, PARTS>(numbers, |bits| (bits >> 16) as u16)) {
+                let halves: &mut [[u16; 16]; 2] = bytemuck::cast_mut(&mut tile[index]);
+                halves[half] = part;
+            }
+        }
     }
-    tile[rest..].fill([0; 16]);
+    tiles.iter_mut().for_each(|tile| tile[rest..].fill([0; 16]));
 }
 
 /// For elements of one depth that are contiguous.
 #[inline(always)]
-fn interleave<W: Widen>(mat: Mat<'_, W>, lines: Range<usize>, depths: Range<usize>, tile: &mut Tile) {
-    for (row, depth) in tile.iter_mut().zip((depths.start..).step_by(2)) {
-        let [low, high] = [depth, depth + 1].map(|depth| {
-            let mut rounded = [0; LINES];
-            if depth < depths.end {
-                let numbers = &mat.data[depth * mat.col_stride + lines.start..][..lines.len()];
-                match numbers.as_array::<LINES>() {
-                    Some(numbers) => round(numbers, &mut rounded),
-                    None => round(numbers, &mut rounded[..numbers.len()]),
-                }
+fn interleave<L: Lanes, W: Widen, const PARTS: usize>(
+    lanes: L,
+    mat: Mat<'_, W>,
+    lines: Range<usize>,
+    depths: Range<usize>,
+    tiles: &mut [&mut Tile; PARTS],
+) {
+    for pair in 0..DEPTHS / 2 {
+        let depth = depths.start + 2 * pair;
+        let low = depth_of_lines::<_, _, PARTS>(lanes, mat, &lines, depth, depths.end);
+        let high = depth_of_lines::<_, _, PARTS>(lanes, mat, &lines, depth + 1, depths.end);
+        for ((tile, low), high) in tiles.iter_mut().zip(low).zip(high) {
+            for ((pair, low), high) in tile[pair].iter_mut().zip(low).zip(high) {
+                *pair = low >> 16 | high;
             }
-            rounded
-        });
-        for ((pair, low), high) in row.iter_mut().zip(low).zip(high) {
-            *pair = u32::from(low) | u32::from(high) << 16;
         }
     }
 }
 
+/// One depth of some lines in parts, zero from the depth `end` on.
 #[inline(always)]
-fn round<W: Widen>(numbers: &[W], rounded: &mut [u16]) {
-    rounded.iter_mut().zip(numbers).for_each(|(to, from)| *to = from.to_bfloat16_bits());
+fn depth_of_lines<L: Lanes, W: Widen, const PARTS: usize>(
+    lanes: L,
+    mat: Mat<'_, W>,
+    lines: &Range<usize>,
+    depth: usize,
+    end: usize,
+) -> [[u32; LINES]; PARTS] {
+    if depth >= end {
+        return [[0; LINES]; PARTS];
+    }
+    let start = depth * mat.col_stride + lines.start;
+    lanes.prefetch(mat.data.as_ptr().wrapping_add(start + DEPTHS * mat.col_stride));
+    let numbers = &mat.data[start..][..lines.len()];
+    let mut padded = [W::zeroed(); LINES];
+    split(numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded)), |bits| bits)
+}
+
+/// Pads numbers with zeros. Not inlined, or LLVM merges it with the copy of a whole array into one of variable length, by `memcpy`.
+#[inline(never)]
+fn pad<'a, W: Widen, const N: usize>(numbers: &[W], padded: &'a mut [W; N]) -> &'a [W; N] {
+    padded[..numbers.len()].copy_from_slice(numbers);
+    padded
+}
+
+/// The parts of numbers, each converted from the bits of a float32 whose lower half is zero.
+#[inline(always)]
+fn split<W: Widen, T: Copy + Default, const PARTS: usize>(
+    numbers: &[W; 16],
+    convert: impl Fn(u32) -> T,
+) -> [[T; 16]; PARTS] {
+    let mut parts = [[T::default(); 16]; PARTS];
+    for (index, number) in numbers.iter().enumerate() {
+        let mut bits = u32::from(number.to_bfloat16_bits()) << 16;
+        parts[0][index] = convert(bits);
+        let mut rest = number.widen();
+        for part in &mut parts[1..] {
+            rest -= f32::from_bits(bits);
+            // Ties may go either way: the next part has the remainder, and the last one is exact.
+            bits = rest.to_bits().wrapping_add(0x8000) & 0xffff_0000;
+            part[index] = convert(bits);
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use half::bf16;
+    use proptest::prelude::*;
 
     use super::*;
 
-    #[test]
-    fn each_layout_has_every_element_at_its_place_and_zeros_elsewhere() {
+    /// The parts of the number at `[line, depth]`, where tiles have them.
+    fn found<const PARTS: usize>(
+        tiles: &[Tile],
+        rows_are: RowsAre,
+        depths: usize,
+        [line, depth]: [usize; 2],
+    ) -> [u16; PARTS] {
+        let step = line / COLUMNS * depths.div_ceil(DEPTHS) + depth / DEPTHS;
+        let (line, pair) = (line % COLUMNS, depth % DEPTHS / 2);
+        from_fn(|part| {
+            let tile = &tiles[(step * PARTS + part) * 2 + line / LINES];
+            let pair = match rows_are {
+                RowsAre::Lines => tile[line % LINES][pair],
+                RowsAre::Pairs => tile[pair][line % LINES],
+            };
+            (pair >> (16 * (depth % 2))) as u16
+        })
+    }
+
+    fn every_element_is_at_its_place<const PARTS: usize>(parts_of: fn(f32) -> [u16; PARTS]) {
         for (rows, depth) in [(1, 1), (16, 32), (17, 33), (40, 70), (64, 31)] {
             let numbers: Vec<f32> = (0..(rows + 2) * (depth + 3)).map(|i| i as f32 * 0.37 - 9.0).collect();
             let along = Mat::strided(&numbers, rows, depth, depth + 3);
@@ -133,30 +220,44 @@ mod tests {
             for mat in [along, across] {
                 let (lines, depths) = (rows / 3..rows, depth / 4..depth);
                 for rows_are in [RowsAre::Lines, RowsAre::Pairs] {
-                    let per_panel = tiles_of_panel(depths.len());
-                    let mut tiles = vec![[[7; 16]; 16]; lines.len().div_ceil(COLUMNS) * per_panel];
-                    pack_pairs(mat, lines.clone(), depths.clone(), rows_are, &mut tiles);
-                    for (index, tile) in tiles.iter().enumerate() {
-                        let line = index / per_panel * COLUMNS + index % 2 * LINES;
-                        let pair = index % per_panel / 2 * (DEPTHS / 2);
-                        for (i, row) in tile.iter().enumerate() {
-                            for (j, found) in row.iter().enumerate() {
-                                let (line, pair) = match rows_are {
-                                    RowsAre::Lines => (line + i, pair + j),
-                                    RowsAre::Pairs => (line + j, pair + i),
-                                };
-                                let [low, high] = [0, 1].map(|k| {
-                                    let (line, depth) = (lines.start + line, depths.start + 2 * pair + k);
-                                    let is_inside = lines.contains(&line) && depths.contains(&depth);
-                                    let number = || mat.data[line * mat.row_stride + depth * mat.col_stride];
-                                    if is_inside { bf16::from_f32(number()).to_bits() } else { 0 }
-                                });
-                                assert_eq!([*found as u16, (found >> 16) as u16], [low, high], "{rows}×{depth}");
-                            }
+                    let [padded_lines, padded_depths] =
+                        [lines.len().next_multiple_of(COLUMNS), depths.len().next_multiple_of(DEPTHS)];
+                    let len = padded_lines / COLUMNS * tiles_of_panel::<PARTS>(depths.len());
+                    let mut tiles = vec![[[7; 16]; 16]; len];
+                    pack_pairs::<_, PARTS>(mat, lines.clone(), depths.clone(), rows_are, &mut tiles);
+                    for line in 0..padded_lines {
+                        for depth in 0..padded_depths {
+                            let is_inside = line < lines.len() && depth < depths.len();
+                            let at = [lines.start + line, depths.start + depth];
+                            let number = || mat.data[at[0] * mat.row_stride + at[1] * mat.col_stride];
+                            let expected = if is_inside { parts_of(number()) } else { [0; PARTS] };
+                            let found = found(&tiles, rows_are, depths.len(), [line, depth]);
+                            assert_eq!(found, expected, "{rows}×{depth} at {at:?}");
                         }
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_layout_has_every_part_at_its_place_and_zeros_elsewhere() {
+        every_element_is_at_its_place(|number| [bf16::from_f32(number).to_bits()]);
+        every_element_is_at_its_place(|number| {
+            split::<_, _, 3>(&[number; 16], |bits| (bits >> 16) as u16).map(|part| part[0])
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn three_parts_sum_to_the_number(bits: u32) {
+            let number = f32::from_bits(bits);
+            // The parts of larger numbers are infinite, and those of smaller ones are denormal.
+            prop_assume!(number.abs() < 3e38 && number.abs() > 2f32.powi(-100));
+            let parts = split::<f32, _, 3>(&[number; 16], |bits| bits).map(|part| part[15]);
+            let sum: f64 = parts.iter().map(|bits| f64::from(f32::from_bits(*bits))).sum();
+            prop_assert!(parts.iter().all(|bits| bits & 0xffff == 0));
+            prop_assert_eq!(sum, f64::from(number));
         }
     }
 }
