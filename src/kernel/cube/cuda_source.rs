@@ -262,6 +262,11 @@ fn launch_all(client: &Client, shape: &Shape) {
         Cube::attention_backward(y, inputs.clone(), kept);
         Cube::cached_attention_forward(q(), kv(), kv(), angles(), angles(), kv(), kv(), inputs.mask);
     }
+    // Decoding has chunks of keys.
+    let [q, k, v] = [heads, kv_heads, kv_heads].map(|heads| floats(&[batch, 1, heads, head_dim]));
+    let last = Mask::Band(Band { past: len - 1, window: None });
+    let angle = || floats(&[1, 1, head_dim / 2]);
+    Cube::cached_attention_forward(q, k, v, angle(), angle(), kv(), kv(), last);
 
     let h = || floats(&[batch * len, intermediate]);
     Cube::silu_mul_backward(h(), h(), h());

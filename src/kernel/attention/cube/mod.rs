@@ -7,6 +7,7 @@
 
 mod backward;
 mod cached;
+mod chunks;
 mod forward;
 mod tile;
 
@@ -45,21 +46,25 @@ struct Plan {
     bounds: CubeTensor,
     /// Elements of `bounds` from one sequence to the next; 0 if all have the same.
     bounds_stride: usize,
+    /// Keys that the queries of a sequence see, at most: how many they are is known to the device alone.
+    num_keys: usize,
 }
 
 impl Plan {
     fn new(q: &CubeTensor, k: &CubeTensor, mask: Mask<Cube>) -> Self {
         let [batch_size, num_queries, num_heads, head_dim] = q.shape().dims();
         let [_, capacity, num_kv_heads, _] = k.shape().dims();
-        let (bounds, bounds_stride) = match mask {
+        let (bounds, bounds_stride, num_keys) = match mask {
             Mask::Band(Band { past, window }) => {
                 let bounds = empty([num_queries, 2], DType::I32, q);
                 let (cubes, units) = unit_for_each(num_queries, q);
                 let window = window.unwrap_or(capacity);
                 band_bounds::launch(&q.client, cubes, units, output(&bounds), num_queries, past, window);
-                (bounds, 0)
+                (bounds, 0, window.min(past + 1) + num_queries - 1)
             }
-            Mask::Ragged { bounds, .. } => (burn_cubecl::kernel::cast(bounds, DType::I32), 2 * num_queries),
+            Mask::Ragged { bounds, num_keys } => {
+                (burn_cubecl::kernel::cast(bounds, DType::I32), 2 * num_queries, num_keys)
+            }
         };
         // Of the kernels, the gradient of keys has the most in shared memory: two tiles and two of scores.
         let hardware = &q.client.properties().hardware;
@@ -69,7 +74,7 @@ impl Plan {
         };
         let tile = [16, 8, 4].into_iter().find(|&tile| fits(tile)).unwrap_or(2);
         let group = num_heads / num_kv_heads;
-        Self { batch_size, num_queries, capacity, num_kv_heads, group, head_dim, tile, bounds, bounds_stride }
+        Self { batch_size, num_queries, capacity, num_kv_heads, group, head_dim, tile, bounds, bounds_stride, num_keys }
     }
 
     fn sizes(&self) -> SizesLaunch {
@@ -87,14 +92,13 @@ impl Plan {
         )
     }
 
-    /// A cube for each tile of `len` rows or keys, of each key/value head of each sequence.
-    fn cubes(&self, len: usize) -> CubeCount {
-        let [tiles, heads, sequences] = [len.div_ceil(self.tile), self.num_kv_heads, self.batch_size];
-        CubeCount::Static(tiles as u32, heads as u32, sequences as u32)
+    /// `count` cubes for each key/value head of each sequence.
+    fn cubes(&self, count: usize) -> CubeCount {
+        CubeCount::Static(count as u32, self.num_kv_heads as u32, self.batch_size as u32)
     }
 
-    fn rows(&self) -> CubeCount {
-        self.cubes(self.num_queries * self.group)
+    fn tiles_of_rows(&self) -> usize {
+        (self.num_queries * self.group).div_ceil(self.tile)
     }
 
     fn units(&self) -> CubeDim {
@@ -110,9 +114,14 @@ impl Plan {
 /// The result, and the logsumexp of each row.
 fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
     let (y, logsumexp) = (empty_like(q), empty([plan.num_rows()], DType::F32, q));
+    let num_chunks = plan.num_chunks(q.client.properties().hardware.num_streaming_multiprocessors);
+    if num_chunks > 1 {
+        chunks::attend(plan, num_chunks, [q, k, v], [&y, &logsumexp]);
+        return (y, logsumexp);
+    }
     forward::forward::launch(
         &q.client,
-        plan.rows(),
+        plan.cubes(plan.tiles_of_rows()),
         plan.units(),
         float_input(q),
         float_input(k),
@@ -159,7 +168,7 @@ impl AttentionBackward for Cube {
         );
         backward::of_queries::launch(
             &q.client,
-            plan.rows(),
+            plan.cubes(plan.tiles_of_rows()),
             plan.units(),
             float_input(&grad),
             float_input(&q),
@@ -172,7 +181,7 @@ impl AttentionBackward for Cube {
         );
         backward::of_keys::launch(
             &q.client,
-            plan.cubes(plan.capacity),
+            plan.cubes(plan.capacity.div_ceil(plan.tile)),
             plan.units(),
             float_input(&grad),
             float_input(&q),
