@@ -2,7 +2,7 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
-use super::tile::{Sizes, Vectors, accumulate, dot, load, scores, store, vectors, zeros};
+use super::tile::{Sizes, Vectors, accumulate, dot_of_tiles, load, scores, store, vectors, zeros};
 
 /// Below every score; not infinite, which some shader languages do not have.
 pub const LOWEST: f32 = -1.0e30;
@@ -24,11 +24,13 @@ pub fn accumulate_values(
     sizes: &Sizes,
 ) -> (f32, f32) {
     let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let row = first_row + lane_row;
-    let (first, end) = sizes.seen(bounds, row);
+    let (first, end) = sizes.seen(bounds, first_row + lane_row);
     let (first_key, end_key) = keys;
+    // Read from memory, queries would take registers for their addresses, and heads of 128 would spill some on sm_80.
+    let mut queries = vectors(sizes);
     let mut tile = vectors(sizes);
     let mut weights = scores(sizes);
+    load(&mut queries, q, first_row, sizes.num_rows(), sizes, Vectors::Rows);
     let mut highest = f32::new(LOWEST);
     let mut total = 0.0f32;
     for start in range_stepped(first_key, end_key, sizes.tile) {
@@ -38,7 +40,7 @@ pub fn accumulate_values(
         let is_seen = key >= first && key < end;
         let mut score = f32::new(LOWEST);
         if is_seen {
-            score = dot(q, sizes.place(row), &tile, lane, sizes) * sizes.scale;
+            score = dot_of_tiles(&queries, lane_row, &tile, lane, sizes) * sizes.scale;
         }
         weights[lane_row * sizes.tile + lane] = score;
         sync_cube();

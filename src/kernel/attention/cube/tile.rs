@@ -127,6 +127,17 @@ pub fn dot(x: &[f32], vector: usize, tile: &Shared<[f32]>, row: usize, sizes: &S
     sum
 }
 
+/// The product of a vector of one tile and one of another.
+#[cube]
+pub fn dot_of_tiles(a: &Shared<[f32]>, row_a: usize, b: &Shared<[f32]>, row_b: usize, sizes: &Sizes) -> f32 {
+    let head_dim = comptime!(sizes.head_dim);
+    let mut sum = 0.0f32;
+    for column in 0..head_dim {
+        sum += a[row_a * (head_dim + 1) + column] * b[row_b * (head_dim + 1) + column];
+    }
+    sum
+}
+
 /// A zero for each column of this unit.
 #[cube]
 pub fn zeros(sizes: &Sizes) -> Array<f32> {
