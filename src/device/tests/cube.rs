@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::check::{flat, numbers};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
@@ -14,6 +14,7 @@ use crate::kernel::attention::{
 };
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::blocks::fixture::blocks;
+use crate::kernel::embedding::{embedding, embedding_reference};
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
 use crate::kernel::linear::{Weight, linear, linear_all, linear_reference};
 use crate::kernel::linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_reference};
@@ -97,6 +98,28 @@ fn rope_is_that_of_the_reference() {
         };
         assert_equal("rope", |device| run(rope, device), |device| run(rope_reference, device));
     }
+}
+
+#[test]
+fn embedding_is_that_of_the_reference() {
+    // Vocabulary, width, rows of tokens, tokens of a row: fewer and more tokens than a cube has units, many and few ids.
+    for [vocab, width, rows, len] in
+        [[1, 1, 1, 1], [7, 5, 2, 3], [300, 33, 1, 127], [130, 64, 1, 128], [5, 3, 3, 43], [1000, 10, 3, 129]]
+    {
+        let run = |f: fn(Tensor<2>, Tensor<2, Int>) -> Tensor<3>, device: &Device| {
+            // The first id, the last, and others, most of them more than once.
+            let ids = (0..rows * len).map(|i| [0, vocab - 1, i * i * 7 % vocab, vocab / 2, i % vocab][i % 5] as i64);
+            let ids = TensorData::new(ids.collect::<Vec<_>>(), [rows, len]);
+            results([[vocab, width]], |[table]| f(table, Tensor::from_data(ids, device)), device)
+        };
+        let case = format!("embedding of {rows} × {len} tokens, {vocab} of {width}");
+        assert_equal(&case, |device| run(embedding, device), |device| run(embedding_reference, device));
+    }
+    // All tokens have one id, and the other rows get zero.
+    let one_id = |f: fn(Tensor<2>, Tensor<2, Int>) -> Tensor<3>, device: &Device| {
+        results([[9, 4]], |[table]| f(table, Tensor::full([2, 150], 4, device)), device)
+    };
+    assert_equal("one id", |device| one_id(embedding, device), |device| one_id(embedding_reference, device));
 }
 
 #[test]

@@ -38,6 +38,7 @@ use super::{WordMatrix, public};
 use crate::kernel::adamw::{AdamWOps, AdamWStep};
 use crate::kernel::attention::{AttentionBackward, Band, CachedAttention, Inputs, Mask};
 use crate::kernel::blocks::{BlockFormat, WordPlaces};
+use crate::kernel::embedding::EmbeddingBackward;
 use crate::kernel::expert_mlp::ExpertMlpBackward;
 use crate::kernel::linear::Operand;
 use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
@@ -235,6 +236,8 @@ fn launch_all(client: &Client, shape: &Shape) {
     let &Shape { hidden, intermediate, heads, kv_heads, head_dim } = shape;
     let (batch, len) = (2, 256);
 
+    Cube::lookup_backward(floats(&[batch, len, hidden]), tensor(DType::I32, &[batch, len]), 32_000);
+
     let x = || floats(&[batch * len, hidden]);
     Cube::rms_norm(x(), floats(&[hidden]), 1e-5);
     Cube::rms_norm_backward(x(), x(), floats(&[hidden]), 1e-5, true);
@@ -353,6 +356,7 @@ mod tests {
                 for operation in [
                     "adamw",
                     "attention",
+                    "embedding",
                     "expert_mlp",
                     "linear_cross_entropy",
                     "quantized",

@@ -4,6 +4,8 @@
 mod autodiff;
 #[cfg(feature = "flex")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "tch")]
 mod torch;
 
@@ -18,7 +20,7 @@ use crate::trace::Op;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
-    super::is_flex(device) || super::is_libtorch(device)
+    super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `y[b, t] = table[tokens[b, t]]`, widened to float32.
@@ -29,7 +31,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// - result: `[batch_size, seq_length, hidden_size]`
 ///
 /// # Panics
-/// If an id is not below `vocab_size`.
+/// On Flex and libtorch, if an id is not below `vocab_size`; on a GPU the row is then unspecified.
 pub fn embedding(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3> {
     let [vocab_size, hidden_size] = table.dims();
     crate::trace::count(Op {
@@ -57,15 +59,15 @@ pub fn embedding_reference(table: Tensor<2>, tokens: Tensor<2, Int>) -> Tensor<3
 
 /// The operation of a backend.
 #[cfg(feature = "flex")]
-#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Autodiff)]
-trait Embedding: Backend {
+#[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
+pub(super) trait Embedding: Backend {
     /// The rows.
     fn embedding_rows(table: FloatTensor<Self>, tokens: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// The gradient of a backend, for [`Autodiff`](burn::backend::Autodiff).
 #[cfg(feature = "flex")]
-trait EmbeddingBackward: Embedding {
+pub(super) trait EmbeddingBackward: Embedding {
     /// `dtable[v] = Σ over tokens equal to v of dy`, dense.
     fn lookup_backward(grad: FloatTensor<Self>, tokens: IntTensor<Self>, vocab_size: usize) -> FloatTensor<Self>;
 }
