@@ -13,7 +13,7 @@ use super::blocks::{Block, BlockFormat};
 #[cfg(feature = "flex")]
 use super::cpu::QuantizedMatrix;
 #[cfg(feature = "cube")]
-use super::cube::WordMatrix;
+use super::cube::{WordMatrix, WordStack};
 
 /// A frozen weight `[out, in]`, quantized in blocks. Clones share the blocks.
 ///
@@ -32,7 +32,7 @@ enum Storage {
     Panels(Arc<QuantizedMatrix>, Device),
     /// In words, for the kernels in CubeCL.
     #[cfg(feature = "cube")]
-    Words(Arc<WordMatrix>, Device),
+    Words(WordMatrix, Device),
     /// Dequantized.
     Float(Tensor<2>),
 }
@@ -83,7 +83,7 @@ impl QuantizedWeight {
         #[cfg(feature = "cube")]
         if super::is_cube(device) {
             let matrix = WordMatrix::new(format, shape, block, device);
-            return Self { format, storage: Storage::Words(Arc::new(matrix), device.clone()) };
+            return Self { format, storage: Storage::Words(matrix, device.clone()) };
         }
         Self::widened(format, shape, block, device)
     }
@@ -158,7 +158,7 @@ impl QuantizedWeight {
             #[cfg(feature = "flex")]
             (Storage::Panels(one, _), Storage::Panels(other, _)) => Arc::ptr_eq(one, other),
             #[cfg(feature = "cube")]
-            (Storage::Words(one, _), Storage::Words(other, _)) => Arc::ptr_eq(one, other),
+            (Storage::Words(one, _), Storage::Words(other, _)) => one.shares_memory(other),
             _ => false,
         }
     }
@@ -247,6 +247,17 @@ impl QuantizedWeight {
             _ => panic!("a weight on {:?} meets activations on a device of CubeCL", self.device()),
         }
     }
+
+    /// Moves weights into one buffer, where kernels find them. None if they are empty, differ in shape or format, or are not on a
+    /// device of CubeCL.
+    #[cfg(feature = "cube")]
+    pub(super) fn stack<'a>(weights: impl Iterator<Item = &'a mut Self>) -> Option<WordStack> {
+        let words = |weight: &'a mut Self| match &mut weight.storage {
+            Storage::Words(matrix, _) => Some(matrix),
+            _ => None,
+        };
+        WordStack::new(weights.map(words).collect::<Option<_>>()?)
+    }
 }
 
 /// A tensor of a backend, with gradients recorded if they are on this device.
@@ -276,7 +287,7 @@ impl Module for QuantizedWeight {
             }
             #[cfg(feature = "cube")]
             Storage::Words(matrix, _) if super::is_cube(device) => {
-                Storage::Words(Arc::new(matrix.to_device(device)), device.clone())
+                Storage::Words(matrix.to_device(device), device.clone())
             }
             #[cfg(feature = "cube")]
             Storage::Words(..) => Storage::Float(self.dequantize().without_autodiff().to_device(device)),

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 
 use super::{Footprint, Precision};
 use crate::kernel::blocks::BlockFormat;
-use crate::kernel::expert_mlp::{Experts, QuantizedExpert, StackedExperts};
+use crate::kernel::expert_mlp::{Experts, QuantizedExpert, QuantizedExperts, StackedExperts};
 use crate::kernel::linear::Weight;
 use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::weights::{Dtype, LayerTensor, Projection, RawTensor, Recipe, TensorId, WeightError, WeightSource};
@@ -114,7 +114,15 @@ impl<'a, S: WeightSource> Loader<'a, S> {
             let recipe = |index| format!("{:?}", self.source.lineage(id(index, Projection::Gate)));
             let distinct = (0..num_experts).map(recipe).collect::<HashSet<_>>().len();
             self.footprint.borrow_mut().add_experts(distinct);
-            return Ok(Experts::Quantized(formats.into_iter().map(expert).collect::<Result<_, WeightError>>()?));
+            let experts = formats.iter().copied().map(expert).collect::<Result<_, WeightError>>()?;
+            let experts = QuantizedExperts::new(experts);
+            // They may have been moved, and those of later layers that are the same are where these are now.
+            let places = formats.iter().flatten().zip(experts.iter().flat_map(QuantizedExpert::matrices));
+            for ((id, format), weight) in places {
+                let key = self.key(&[*id], &format!("{:?}", format.expect("just checked")));
+                self.loaded.borrow_mut().insert(key, Shared::Blocks(weight.clone()));
+            }
+            return Ok(Experts::Quantized(experts));
         }
         let stacked = |projection| self.stack(num_experts, |index| id(index, projection)).map(Param::from_tensor);
         let experts = StackedExperts {
@@ -183,8 +191,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         bytes: u64,
         build: impl FnOnce() -> Result<Shared, WeightError>,
     ) -> Result<Shared, WeightError> {
-        let recipes: Vec<Recipe> = ids.iter().map(|id| self.source.lineage(*id)).collect();
-        let key = format!("{format} {recipes:?}");
+        let key = self.key(ids, format);
         let is_frozen = |known: &&Shared| !self.device.is_autodiff() || matches!(known, Shared::Blocks(_));
         let known = self.loaded.borrow().get(&key).filter(is_frozen).cloned();
         self.footprint.borrow_mut().add(format, bytes, known.is_some());
@@ -194,6 +201,11 @@ impl<'a, S: WeightSource> Loader<'a, S> {
         let built = build()?;
         self.loaded.borrow_mut().insert(key, built.clone());
         Ok(built)
+    }
+
+    fn key(&self, ids: &[TensorId], format: &str) -> String {
+        let recipes: Vec<Recipe> = ids.iter().map(|id| self.source.lineage(*id)).collect();
+        format!("{format} {recipes:?}")
     }
 
     fn num_elements(&self, id: TensorId) -> u64 {

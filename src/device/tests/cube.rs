@@ -3,8 +3,7 @@
 
 use std::ops::Range;
 
-use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
+use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::device::check::{flat, numbers};
@@ -15,7 +14,6 @@ use crate::kernel::attention::{
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::blocks::fixture::blocks;
 use crate::kernel::embedding::{embedding, embedding_reference};
-use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp, expert_mlp_reference};
 use crate::kernel::linear::{Weight, linear, linear_all, linear_reference};
 use crate::kernel::linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_reference};
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -28,7 +26,7 @@ use crate::kernel::top_k_softmax::{top_k_softmax, top_k_softmax_reference};
 const TOLERANCE: f32 = 1e-5;
 
 /// The result of `f`, and the gradients of `Σ y ∘ scale` with respect to its arguments.
-fn results<const N: usize, const D: usize, const R: usize>(
+pub fn results<const N: usize, const D: usize, const R: usize>(
     shapes: [[usize; D]; N],
     f: impl FnOnce([Tensor<D>; N]) -> Tensor<R>,
     device: &Device,
@@ -42,7 +40,11 @@ fn results<const N: usize, const D: usize, const R: usize>(
 }
 
 /// Asserts that the kernel gives on each device the results that the reference gives on Flex.
-fn assert_equal(case: &str, kernel: impl Fn(&Device) -> Vec<Vec<f32>>, reference: impl Fn(&Device) -> Vec<Vec<f32>>) {
+pub fn assert_equal(
+    case: &str,
+    kernel: impl Fn(&Device) -> Vec<Vec<f32>>,
+    reference: impl Fn(&Device) -> Vec<Vec<f32>>,
+) {
     assert_within(TOLERANCE, case, kernel, reference);
 }
 
@@ -255,40 +257,6 @@ fn choices_of_experts_are_those_of_the_reference() {
         vec![flat(top_k_softmax(scores, 3).1.float())]
     };
     assert_equal("choices", choices, choices);
-}
-
-type ExpertMlp = fn(Tensor<2>, Tensor<2>, Tensor<2, Int>, &Experts) -> Tensor<2>;
-
-#[test]
-fn experts_are_those_of_the_reference() {
-    // Tokens, experts, experts per token, width, hidden size: with idle experts; with more visits than a low tile and than a
-    // full tile has rows.
-    for [tokens, num_experts, k, width, hidden] in
-        [[1, 1, 1, 1, 1], [3, 9, 1, 5, 7], [19, 5, 2, 33, 70], [47, 3, 1, 70, 33], [250, 3, 2, 65, 20]]
-    {
-        let run = |f: ExpertMlp, device: &Device| {
-            let matrices =
-                [[num_experts * width, hidden], [num_experts * width, hidden], [num_experts * hidden, width]];
-            let shapes = [[tokens, hidden], [tokens, num_experts], matrices[0], matrices[1], matrices[2]];
-            let run = |[x, scores, gate, up, down]: [Tensor<2>; 5]| {
-                let stack = |matrices: Tensor<2>, shape: [usize; 3]| {
-                    Param::initialized(Default::default(), matrices.reshape(shape))
-                };
-                let experts = Experts::Stacked(StackedExperts {
-                    gate_proj: stack(gate, [num_experts, width, hidden]),
-                    up_proj: stack(up, [num_experts, width, hidden]),
-                    down_proj: stack(down, [num_experts, hidden, width]),
-                });
-                let chosen = scores.clone().without_autodiff().topk_with_indices(k, 1).1;
-                let weights = scores.gather(1, chosen.clone());
-                f(x, if k > 1 { softmax(weights, 1) } else { weights }, chosen, &experts)
-            };
-            results(shapes, run, device)
-        };
-        let case =
-            format!("{num_experts} experts of width {width}, hidden size {hidden}, {k} for each of {tokens} tokens");
-        assert_equal(&case, |device| run(expert_mlp, device), |device| run(expert_mlp_reference, device));
-    }
 }
 
 type Attention = fn(Tensor<4>, Tensor<4>, Tensor<4>, &CausalMask) -> Tensor<4>;

@@ -5,6 +5,8 @@ use super::*;
 
 #[cfg(feature = "cube")]
 mod cube;
+#[cfg(feature = "cube")]
+mod cube_experts;
 mod primitives;
 mod references;
 

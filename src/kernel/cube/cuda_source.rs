@@ -34,12 +34,13 @@ use cubecl_server::server::{
 };
 use cubecl_server::storage::{BytesResource, BytesStorage, ManagedResource};
 
-use super::{WordMatrix, public};
+use super::public;
+use super::quantized::{WordMatrix, WordStack, Words};
 use crate::kernel::adamw::{AdamWOps, AdamWStep};
 use crate::kernel::attention::{AttentionBackward, Band, CachedAttention, Inputs, Mask};
 use crate::kernel::blocks::{BlockFormat, WordPlaces};
 use crate::kernel::embedding::EmbeddingBackward;
-use crate::kernel::expert_mlp::ExpertMlpBackward;
+use crate::kernel::expert_mlp::{ExpertMlpBackward, expert_mlp_of_blocks};
 use crate::kernel::linear::Operand;
 use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::rms_norm::{RmsNorm, RmsNormBackward};
@@ -242,10 +243,14 @@ fn launch_all(client: &Client, shape: &Shape) {
     Cube::rms_norm(x(), floats(&[hidden]), 1e-5);
     Cube::rms_norm_backward(x(), x(), floats(&[hidden]), 1e-5, true);
 
-    for format in BlockFormat::ALL {
-        let places = WordPlaces::new(format.layout(), intermediate * hidden);
+    let words = |format: BlockFormat, len: usize| {
+        let places = WordPlaces::new(format.layout(), len);
         let (codes, scales) = (tensor(DType::I32, &[places.num_codes]), floats(&[places.num_scales]));
-        let weight = WordMatrix { format, shape: [intermediate, hidden], codes, scales };
+        Arc::new(Words { format, len, codes, scales })
+    };
+    for format in BlockFormat::ALL {
+        let words = words(format, intermediate * hidden);
+        let weight = WordMatrix { words, first: 0, shape: [intermediate, hidden] };
         weight.rows(tensor(DType::I32, &[len]));
         for rows in [1, 2, 4, 8, batch * len] {
             weight.product(public(floats(&[rows, hidden])));
@@ -305,6 +310,17 @@ fn launch_all(client: &Client, shape: &Shape) {
     let (weights, experts) = Cube::top_k_softmax(floats(&[batch * len, num_experts]), k, IntDType::I32);
     Cube::top_k_softmax_backward(weights.clone(), weights, experts, num_experts);
     let (weights, chosen) = (floats(&[batch * len, k]), tensor(DType::I32, &[batch * len, k]));
+    for format in BlockFormat::ALL {
+        let stacks = [[intermediate, hidden], [intermediate, hidden], [hidden, intermediate]].map(|shape| {
+            let words = words(format, num_experts * intermediate * hidden);
+            WordStack { words, shape, places: tensor(DType::I32, &[num_experts]) }
+        });
+        for tokens in [1, 2, 4, 8, batch * len] {
+            let rows = |width: usize| floats(&[tokens, width]);
+            let chosen = tensor(DType::I32, &[tokens, k]);
+            expert_mlp_of_blocks(&rows(hidden), &rows(k), chosen, num_experts, &stacks);
+        }
+    }
     let stacks = |dtype| {
         let [matrix, down] = [[num_experts, intermediate, hidden], [num_experts, hidden, intermediate]];
         [matrix, matrix, down].map(|shape| tensor(dtype, &shape))

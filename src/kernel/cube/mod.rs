@@ -6,7 +6,7 @@
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;
-mod quantized;
+pub mod quantized;
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn::tensor::Tensor;
@@ -15,7 +15,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-pub use quantized::WordMatrix;
+pub use quantized::{WordMatrix, WordStack};
 
 /// Units of a cube that works on one row, a power of two; every device of Vulkan has 128.
 pub const UNITS: u32 = 128;

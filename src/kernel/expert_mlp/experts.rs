@@ -5,6 +5,7 @@ use burn::backend::{Backend, Dispatch, ExtensionType, tensor::FloatTensor};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
+use super::quantized::{QuantizedExpert, QuantizedExperts};
 use crate::kernel::linear::Weight;
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -15,8 +16,8 @@ pub enum Experts {
     Stacked(StackedExperts),
     /// In float32 and trainable, with float32 gradients; products read them rounded to bfloat16.
     Mixed(StackedExperts),
-    /// Quantized, frozen; one entry per expert. Equal matrices may share memory.
-    Quantized(Vec<QuantizedExpert>),
+    /// Quantized, frozen.
+    Quantized(QuantizedExperts),
 }
 
 /// One parameter per projection, stacked over experts.
@@ -28,24 +29,6 @@ pub struct StackedExperts {
     pub up_proj: Param<Tensor<3>>,
     /// `[num_experts, hidden_size, intermediate_size]`.
     pub down_proj: Param<Tensor<3>>,
-}
-
-/// The matrices of one expert.
-#[derive(Module, Debug)]
-pub struct QuantizedExpert {
-    /// `[intermediate_size, hidden_size]`.
-    pub gate: QuantizedWeight,
-    /// `[intermediate_size, hidden_size]`.
-    pub up: QuantizedWeight,
-    /// `[hidden_size, intermediate_size]`.
-    pub down: QuantizedWeight,
-}
-
-impl QuantizedExpert {
-    /// Gate, up and down.
-    pub fn matrices(&self) -> [&QuantizedWeight; 3] {
-        [&self.gate, &self.up, &self.down]
-    }
 }
 
 impl StackedExperts {
@@ -141,8 +124,8 @@ pub(in crate::kernel) enum ExpertOperand<B: Backend> {
         /// `[num_experts, hidden_size, intermediate_size]`.
         down: FloatTensor<B>,
     },
-    /// One entry per expert.
-    Quantized(Vec<QuantizedExpert>),
+    /// In blocks, in the layout of their device.
+    Quantized(QuantizedExperts),
 }
 
 #[cfg(feature = "flex")]

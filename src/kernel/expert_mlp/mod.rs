@@ -10,6 +10,7 @@ mod cpu_backward;
 mod cube;
 mod experts;
 mod grouped;
+mod quantized;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 #[cfg(feature = "tch")]
@@ -17,10 +18,13 @@ mod torch;
 #[cfg(feature = "flex")]
 mod visits;
 
+#[cfg(all(test, feature = "cuda-source"))]
+pub(super) use cube::expert_mlp_of_blocks;
 #[cfg(feature = "flex")]
 pub(super) use experts::ExpertOperand;
-pub use experts::{Experts, QuantizedExpert, StackedExperts};
+pub use experts::{Experts, StackedExperts};
 pub use grouped::expert_mlp_grouped;
+pub use quantized::{QuantizedExpert, QuantizedExperts};
 
 #[cfg(feature = "flex")]
 use burn::backend::{
@@ -44,7 +48,8 @@ pub fn has_kernel(device: &Device) -> bool {
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
 /// summed in the order of `j`, with the same bits on any number of threads. On Flex, quantized experts round their
 /// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`: under
-/// autodiff and on other devices than Flex they are [grouped](expert_mlp_grouped).
+/// autodiff, on libtorch and on ndarray, and on a GPU if those of a layer differ in format, they are
+/// [grouped](expert_mlp_grouped).
 ///
 /// # Shapes
 /// - `x`, result: `[num_tokens, hidden_size]`
@@ -57,7 +62,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     assert_eq!(hidden_size, hidden, "expert_mlp: hidden_size of x and experts");
     assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
     assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
-    if matches!(experts, Experts::Quantized(_)) && (x.device().is_autodiff() || !super::is_flex(&x.device())) {
+    if matches!(experts, Experts::Quantized(experts) if !experts.have_kernel(&x.device())) {
         return expert_mlp_grouped(x, weights, chosen, num_experts, |index, _, x| {
             let [gate, up, down] = experts.weights(index);
             let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);

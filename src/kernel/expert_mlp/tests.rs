@@ -208,7 +208,7 @@ fn quantized_experts_equal_the_reference_within_rounding() {
             up: matrix([width, hidden]),
             down: matrix([hidden, width]),
         };
-        let mlp = Experts::Quantized((0..4).map(expert).collect());
+        let mlp = Experts::Quantized(QuantizedExperts::new((0..4).map(expert).collect()));
         let chosen = (0..tokens * k).map(|i| (i / k + i % k) as i64 % 4).collect();
         let chosen = Tensor::from_data(TensorData::new::<i64, _>(chosen, [tokens, k]), &device);
         let (x, weights) = (random([tokens, hidden]), random([tokens, k]));
@@ -233,7 +233,7 @@ fn quantized_experts_pass_on_the_gradients_of_their_values() {
         QuantizedWeight::quantize(BlockFormat::Q8_0, shape, &values, &device)
     };
     let expert = |_| QuantizedExpert { gate: matrix([32, 64]), up: matrix([32, 64]), down: matrix([64, 32]) };
-    let quantized = Experts::Quantized((0..4).map(expert).collect());
+    let quantized = Experts::Quantized(QuantizedExperts::new((0..4).map(expert).collect()));
     let stack = |at: usize| Tensor::stack((0..4).map(|index| quantized.floats(index)[at].clone()).collect(), 0);
     let values = experts([stack(0), stack(1), stack(2)]);
     let chosen = routing(9, 4, 2, &device);

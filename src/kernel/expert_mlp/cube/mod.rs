@@ -1,6 +1,7 @@
 //! The experts in CubeCL: visits are sorted by expert on the device, and the products of all experts are one launch, whose
 //! tiles find their expert there. The gradients are those of `cpu_backward.rs`.
 
+mod blocks;
 mod operands;
 mod product;
 mod rows;
@@ -13,7 +14,8 @@ use burn_cubecl::tensor::CubeTensor;
 use self::operands::{Rows, Weights};
 use self::visits::Visits;
 use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
-use crate::kernel::cube::empty;
+use crate::kernel::cube::quantized::MAX_ROWS;
+use crate::kernel::cube::{WordStack, empty};
 use crate::kernel::silu_mul::SiluMul;
 
 impl Visits {
@@ -29,6 +31,29 @@ impl Visits {
         y
     }
 
+    /// Each row times the matrix of its expert: `[num_visits, out]`. A few rows read the blocks; more read a copy of all matrices in
+    /// float32, since which of them are visited is known on the device alone.
+    fn product_of_blocks(&self, x: Rows, stack: &WordStack) -> CubeTensor {
+        if self.num_visits <= MAX_ROWS * self.num_experts {
+            return blocks::product(self, x, stack);
+        }
+        self.product(x, Weights::Transposed(&stack.dequantize()), None)
+    }
+
+    /// The weighted sums of tokens, and the gate and up of each visit.
+    fn forward<M>(
+        &self,
+        x: &CubeTensor,
+        weights: &CubeTensor,
+        [gate, up, down]: [&M; 3],
+        product: impl Fn(Rows, &M) -> CubeTensor,
+    ) -> [CubeTensor; 3] {
+        let [gate, up] = [gate, up].map(|matrices| product(Rows::OfTokens(x), matrices));
+        let h = Cube::silu_mul(gate.clone(), up.clone());
+        let y = product(Rows::OfVisits(&h), down);
+        [self.sum(&y, Some(weights)), gate, up]
+    }
+
     /// `Σ aᵀ·b` over the rows of each expert, the gradient of `stack`: `[num_experts, columns of a, columns of b]`.
     fn outer(&self, a: Rows, b: Rows, stack: &CubeTensor) -> CubeTensor {
         let y = empty([self.num_experts, a.width(), b.width()], DType::F32, stack);
@@ -42,21 +67,37 @@ impl Visits {
 
 impl ExpertMlp for Cube {
     fn expert_mlp(x: CubeTensor, weights: CubeTensor, chosen: CubeTensor, experts: ExpertOperand<Self>) -> CubeTensor {
-        let [gate, up, down] = experts.into_stacks();
-        let [y, ..] = Self::expert_mlp_saved([x, weights, gate, up, down], chosen);
-        y
+        match experts {
+            ExpertOperand::Stacked { gate, up, down } => {
+                let [y, ..] = Self::expert_mlp_saved([x, weights, gate, up, down], chosen);
+                y
+            }
+            ExpertOperand::Quantized(experts) => {
+                expert_mlp_of_blocks(&x, &weights, chosen, experts.len(), experts.stacks())
+            }
+        }
     }
+}
+
+/// [`ExpertMlp::expert_mlp`] of quantized experts.
+pub fn expert_mlp_of_blocks(
+    x: &CubeTensor,
+    weights: &CubeTensor,
+    chosen: CubeTensor,
+    num_experts: usize,
+    stacks: &[WordStack; 3],
+) -> CubeTensor {
+    let visits = Visits::sort(chosen, num_experts);
+    let [y, ..] = visits.forward(x, weights, stacks.each_ref(), |x, stack| visits.product_of_blocks(x, stack));
+    y
 }
 
 impl ExpertMlpBackward for Cube {
     fn expert_mlp_saved(inputs: Inputs<Self>, chosen: CubeTensor) -> [CubeTensor; 3] {
         let [x, weights, gate, up, down] = inputs;
         let visits = Visits::sort(chosen, gate.shape()[0]);
-        let x = Rows::OfTokens(&x);
-        let [gate, up] = [gate, up].map(|stack| visits.product(x, Weights::Transposed(&stack), None));
-        let h = Self::silu_mul(gate.clone(), up.clone());
-        let y = visits.product(Rows::OfVisits(&h), Weights::Transposed(&down), None);
-        [visits.sum(&y, Some(&weights)), gate, up]
+        let product = |x: Rows, stack: &CubeTensor| visits.product(x, Weights::Transposed(stack), None);
+        visits.forward(&x, &weights, [&gate, &up, &down], product)
     }
 
     fn expert_mlp_backward(

@@ -58,10 +58,10 @@ impl Visits {
         self.num_visits >= ENOUGH_ROWS * self.num_experts
     }
 
-    /// A cube for each tile of that many rows and columns of a product. An expert has at most one tile that is not full, and
-    /// those behind the last expert are empty.
+    /// A cube for each tile of that many rows and columns of a product. An expert has at most one tile that is not full, no tile
+    /// of an expert is without a row, and those behind the last expert are empty.
     pub fn tiles(&self, columns: usize, [rows_of_tile, columns_of_tile]: [usize; 2]) -> CubeCount {
-        let along_rows = self.num_visits / rows_of_tile + self.num_experts;
+        let along_rows = self.num_visits.min(self.num_visits / rows_of_tile + self.num_experts);
         CubeCount::Static(columns.div_ceil(columns_of_tile) as u32, along_rows as u32, 1)
     }
 }

@@ -1,0 +1,172 @@
+//! Products of a few rows with blocks.
+
+use burn::backend::DType;
+use burn::tensor::Tensor;
+use burn_cubecl::cubecl::{self, prelude::*};
+
+use super::WordMatrix;
+use super::values::{GROUP, values_of_group};
+use crate::kernel::blocks::Layout;
+use crate::kernel::cube::{empty, float_input, input, matrix_product, output, primitive, public};
+
+/// Units that share the sums of a column.
+const LANES: usize = 32;
+/// Columns of the result, which are rows of the matrix, per [`LANES`] units: the activations are read once for all of them.
+const OWN: usize = 4;
+/// Units of a cube.
+pub const CUBE_UNITS: usize = 128;
+/// Columns of a cube.
+pub const COLUMNS: usize = CUBE_UNITS / LANES * OWN;
+/// Rows of activations of a cube, at most: their sums take the 16 KiB of shared memory that every device of Vulkan has.
+pub const MAX_TILE: usize = 8;
+/// Rows of activations up to which a product reads blocks, for experts on average. It reads all of them once per [`MAX_TILE`]
+/// rows; a product of more rows reads a dequantized copy. The sum of a row has the same order for any number of rows up to this,
+/// which is more than a batch of texts has: a text does not depend on those beside it.
+pub const MAX_ROWS: usize = 4 * MAX_TILE;
+
+impl WordMatrix {
+    /// `x·Wᵀ` of `x: [rows, in]`.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        let [rows, inner] = x.dims();
+        if rows > MAX_ROWS {
+            return matrix_product(x, public(self.dequantize()).transpose());
+        }
+        let x = primitive(x);
+        let columns = self.shape[0];
+        let y = empty([rows, columns], DType::F32, &x);
+        let tile = rows.next_power_of_two().min(MAX_TILE);
+        let (words, places) = (&self.words, self.words.places());
+        few_rows::launch(
+            &y.client,
+            CubeCount::Static(columns.div_ceil(COLUMNS) as u32, rows.div_ceil(tile) as u32, 1),
+            CubeDim::new_1d(CUBE_UNITS as u32),
+            float_input(&x),
+            input(&words.codes),
+            input(&words.scales),
+            output(&y),
+            rows,
+            columns,
+            inner,
+            self.first,
+            places.upper,
+            places.of_sub_blocks,
+            tile,
+            words.format.layout(),
+        );
+        public(y)
+    }
+}
+
+#[cube(launch)]
+fn few_rows(
+    x: &[f32],
+    codes: &[u32],
+    scales: &[f32],
+    y: &mut [f32],
+    rows: usize,
+    columns: usize,
+    inner: usize,
+    matrix: usize,
+    upper: usize,
+    of_sub_blocks: usize,
+    #[comptime] tile: usize,
+    #[comptime] layout: Layout,
+) {
+    let first_row = CUBE_POS_Y as usize * tile;
+    let mut of_x = Array::<u32>::new(tile);
+    #[unroll]
+    for row in 0..tile {
+        of_x[row] = u32::cast_from(min(first_row + row, rows - 1));
+    }
+    multiply_tile(
+        x,
+        codes,
+        scales,
+        y,
+        &of_x,
+        (first_row, rows),
+        columns,
+        inner,
+        matrix,
+        (upper, of_sub_blocks),
+        tile,
+        layout,
+    );
+}
+
+/// Products of the rows `of_x` of `x` with [`COLUMNS`] rows of the matrix that begins at element `matrix`. They are rows of `y` from
+/// `rows.0` on; those from `rows.1` on are not written. [`LANES`] units share [`OWN`] rows of the matrix; each sums over every
+/// [`LANES`]-th group, and then a unit adds up the lanes of one result.
+#[cube]
+pub fn multiply_tile(
+    x: &[f32],
+    codes: &[u32],
+    scales: &[f32],
+    y: &mut [f32],
+    of_x: &Array<u32>,
+    rows: (usize, usize),
+    columns: usize,
+    inner: usize,
+    matrix: usize,
+    places: (usize, usize),
+    #[comptime] tile: usize,
+    #[comptime] layout: Layout,
+) {
+    let unit = UNIT_POS as usize;
+    let (team, lane) = (unit / LANES, unit % LANES);
+    let (first_row, end_row) = rows;
+    let (upper, of_sub_blocks) = places;
+    let first_column = CUBE_POS_X as usize * COLUMNS + team * OWN;
+
+    let mut sums = Array::<f32>::new(comptime!(OWN * tile));
+    #[unroll]
+    for i in 0..comptime!(OWN * tile) {
+        sums[i] = 0.0f32;
+    }
+    for first in range_stepped(lane * GROUP, inner, comptime!(LANES * GROUP)) {
+        let mut weights = Array::<f32>::new(comptime!(OWN * GROUP));
+        #[unroll]
+        for own in 0..OWN {
+            // The last columns are computed again rather than read beyond the matrix.
+            let column = min(first_column + own, columns - 1);
+            let values = values_of_group(codes, scales, matrix + column * inner + first, upper, of_sub_blocks, layout);
+            #[unroll]
+            for i in 0..GROUP {
+                weights[own * GROUP + i] = values[i];
+            }
+        }
+        #[unroll]
+        for row in 0..tile {
+            let start = of_x[row] as usize * inner + first;
+            #[unroll]
+            for i in 0..GROUP {
+                let x = x[start + i];
+                #[unroll]
+                for own in 0..OWN {
+                    sums[row * OWN + own] += x * weights[own * GROUP + i];
+                }
+            }
+        }
+    }
+
+    let mut of_units = Shared::<[f32]>::new_slice(comptime!(OWN * tile * CUBE_UNITS));
+    #[unroll]
+    for i in 0..comptime!(OWN * tile) {
+        of_units[i * CUBE_UNITS + unit] = sums[i];
+    }
+    sync_cube();
+    // Results of the cube: rows, by columns.
+    if unit < comptime!(tile * COLUMNS) {
+        let (row, column) = (unit / COLUMNS, unit % COLUMNS);
+        let start = (row * OWN + column % OWN) * CUBE_UNITS + column / OWN * LANES;
+        let mut sum = 0.0f32;
+        for i in 0..LANES {
+            // Units begin at different lanes, which are in different banks.
+            sum += of_units[start + (i + unit) % LANES];
+        }
+        let (row, column) = (first_row + row, CUBE_POS_X as usize * COLUMNS + column);
+        if row < end_row && column < columns {
+            y[row * columns + column] = sum;
+        }
+    }
+}
