@@ -11,8 +11,6 @@
 mod amx;
 mod buffer;
 mod float32;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod pair_panels;
 mod panel_product;
 mod panels;
 mod tile;

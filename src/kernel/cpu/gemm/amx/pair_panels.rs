@@ -4,13 +4,13 @@
 //! with zeros. A pair is a `u32` with the first depth in its low half.
 //!
 //! The first part of a number is the number rounded to bfloat16, the next is what remains, rounded, and so on. Each part has
-//! eight bits of the significand and its own sign, so that three parts sum to any float32 exactly. Two exceptions: AMX takes parts below
-//! 2⁻¹²⁶ for zeros, and the second part of an infinity, or of a number that rounds to one, is NaN.
+//! eight bits of the significand and its own sign, so that three parts sum to any float32 exactly, unless it rounds to infinity: the
+//! second part is then NaN.
 
 use std::array::from_fn;
 use std::ops::Range;
 
-use super::tiling::COLUMNS;
+use super::super::tiling::COLUMNS;
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
 use crate::kernel::cpu::weight_rows::Widen;
@@ -62,7 +62,7 @@ impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
         let Self { mat, lines, depths, rows_are, tiles } = self;
-        let part = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
+        let within = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
         let across = mat.row_stride == 1;
         let (panels, steps) = (lines.len().div_ceil(COLUMNS), depths.len().div_ceil(DEPTHS));
         // In the order of memory.
@@ -71,11 +71,11 @@ impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
             let (panel, step) = if across { (inner, outer) } else { (outer, inner) };
             let len = tiles_of_panel::<PARTS>(DEPTHS);
             let tiles = &mut tiles[(panel * steps + step) * len..][..len];
-            let depths = part(depths.start + step * DEPTHS, DEPTHS, depths.end);
+            let depths = within(depths.start + step * DEPTHS, DEPTHS, depths.end);
             for half in 0..COLUMNS / LINES {
-                let lines = part(lines.start + panel * COLUMNS + half * LINES, LINES, lines.end);
-                let mut rest = tiles[half..].iter_mut().step_by(COLUMNS / LINES);
-                let mut parts: [&mut Tile; PARTS] = from_fn(|_| rest.next().expect("two tiles of each part"));
+                let lines = within(lines.start + panel * COLUMNS + half * LINES, LINES, lines.end);
+                let mut of_half = tiles[half..].iter_mut().step_by(COLUMNS / LINES);
+                let mut parts: [&mut Tile; PARTS] = from_fn(|_| of_half.next().expect("two tiles of each part"));
                 let stored = if across {
                     interleave(lanes, mat, lines, depths.clone(), &mut parts);
                     RowsAre::Pairs
@@ -100,7 +100,7 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize>(
     depths: Range<usize>,
     tiles: &mut [&mut Tile; PARTS],
 ) {
-    let rest = lines.len();
+    let end = lines.len();
     for (index, line) in lines.enumerate() {
         let numbers = &mat.data[line * mat.row_stride + depths.start..][..depths.len()];
         for ahead in (PREFETCH_DEPTHS..PREFETCH_DEPTHS + DEPTHS).step_by(64 / size_of::<W>()) {
@@ -115,7 +115,7 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize>(
             }
         }
     }
-    tiles.iter_mut().for_each(|tile| tile[rest..].fill([0; 16]));
+    tiles.iter_mut().for_each(|tile| tile[end..].fill([0; 16]));
 }
 
 /// For elements of one depth that are contiguous.
@@ -248,16 +248,32 @@ mod tests {
         });
     }
 
+    fn three_parts(number: f32) -> [f64; 3] {
+        split(&[number; 16], f32::from_bits).map(|part| f64::from(part[15]))
+    }
+
+    /// Numbers whose parts are finite and not denormal.
+    fn usual_numbers() -> impl Strategy<Value = f32> {
+        any::<u32>()
+            .prop_map(f32::from_bits)
+            .prop_filter("the exponent is in range", |number| number.abs() < 3e38 && number.abs() > 2f32.powi(-100))
+    }
+
     proptest! {
         #[test]
-        fn three_parts_sum_to_the_number(bits: u32) {
-            let number = f32::from_bits(bits);
-            // The parts of larger numbers are infinite, and those of smaller ones are denormal.
-            prop_assume!(number.abs() < 3e38 && number.abs() > 2f32.powi(-100));
-            let parts = split::<f32, _, 3>(&[number; 16], |bits| bits).map(|part| part[15]);
-            let sum: f64 = parts.iter().map(|bits| f64::from(f32::from_bits(*bits))).sum();
-            prop_assert!(parts.iter().all(|bits| bits & 0xffff == 0));
-            prop_assert_eq!(sum, f64::from(number));
+        fn three_parts_sum_to_the_number(number in usual_numbers()) {
+            let parts = three_parts(number);
+            prop_assert!(parts.iter().all(|part| f64::from(bf16::from_f64(*part).to_f32()) == *part));
+            prop_assert_eq!(parts.iter().sum::<f64>(), f64::from(number));
+        }
+
+        #[test]
+        fn six_products_of_parts_are_within_the_rounding_of_float32(a in usual_numbers(), b in usual_numbers()) {
+            let (left, right) = (three_parts(a), three_parts(b));
+            let pairs = [[2, 0], [1, 0], [1, 1], [0, 1], [0, 2], [0, 0]];
+            let sum: f64 = pairs.iter().map(|[i, j]| left[*i] * right[*j]).sum();
+            let exact = f64::from(a) * f64::from(b);
+            prop_assert!((sum - exact).abs() <= 2f64.powi(-25) * exact.abs());
         }
     }
 }

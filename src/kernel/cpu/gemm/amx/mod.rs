@@ -6,19 +6,23 @@
 //! product, less than float32 rounds off (Henry, Tang & Heinecke, *Leveraging the bfloat16 Artificial Intelligence Datatype
 //! for Higher-Precision Computations*, 2019). AMX has 16 times the multiply-adds of AVX-512, so that six products still pay.
 //!
-//! AMX sums in float32, rounds to nearest even, and treats denormal numbers as zero. The order of summation depends on the
-//! depth alone.
+//! AMX sums in float32, rounds to nearest even, and takes denormal numbers for zeros, operands and results. So products below
+//! 2⁻¹⁰⁰ lose those of their small parts. The order of summation depends on the depth alone.
 #![expect(
     unsafe_code,
     reason = "instructions that have no intrinsics; a value of the type proves that this CPU has them"
 )]
+
+mod micro_kernel;
+mod pair_panels;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::pair_panels::{RowsAre, Tile, pack_pairs, tiles_of_panel};
+use pair_panels::{RowsAre, Tile, pack_pairs, tiles_of_panel};
+
 use super::tiling::{COLUMNS, Tiles, Tiling, blocks, store};
 use crate::kernel::cpu::mat::{Mat, SharedMat};
 use crate::kernel::cpu::weight_rows::Widen;
@@ -26,7 +30,7 @@ use crate::kernel::cpu::weight_rows::Widen;
 /// Rows of a tile of `C`: two tile registers.
 const ROWS: usize = 32;
 /// Panels of `A` that are multiplied with all panels of a task's `B` before the next: they stay in L2.
-const BAND: usize = 4;
+const GROUP: usize = 4;
 
 /// Products of operands with this many bfloat16 parts. A value is the proof that the CPU has AMX for bfloat16, and that the system lets
 /// this process use it.
@@ -91,38 +95,17 @@ impl<const PARTS: usize> Tiling for Amx<PARTS> {
 
     fn multiply(self, Tiles { out, accumulate, depth, rows, columns, packed_a, packed_b }: Tiles<'_, Tile>) {
         let per_panel = tiles_of_panel::<PARTS>(depth);
-        for (a, rows) in packed_a.chunks(BAND * per_panel).zip(blocks(rows, BAND * ROWS)) {
+        for (a, rows) in packed_a.chunks(GROUP * per_panel).zip(blocks(rows, GROUP * ROWS)) {
             for (b, columns) in packed_b.chunks_exact(per_panel).zip(blocks(columns.clone(), COLUMNS)) {
-                self.band(a, b, out, accumulate, rows.clone(), columns);
+                self.group(a, b, out, accumulate, rows.clone(), columns);
             }
         }
     }
 }
 
-/// The operand of `LDTILECFG`: eight registers of sixteen rows of 64 bytes.
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-static TILE_CONFIG: TileConfig = {
-    let mut config = TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    let mut register = 0;
-    while register < 8 {
-        config.row_bytes[register] = 64;
-        config.rows[register] = 16;
-        register += 1;
-    }
-    config
-};
-
 impl<const PARTS: usize> Amx<PARTS> {
-    /// Some rows of `C` in the columns of one panel.
-    fn band(
+    /// The product of a group of panels of `A` and one panel of `B`.
+    fn group(
         self,
         packed_a: &[Tile],
         b: &[Tile],
@@ -154,140 +137,7 @@ impl<const PARTS: usize> Amx<PARTS> {
             store(out, rows, columns.clone(), &sums, false);
         }
     }
-
-    /// `C = A·B (+ C)` for `count` panels of `A` below each other and one panel of `B`. `C` starts at `out`, with rows `stride`
-    /// elements apart.
-    ///
-    /// # Safety
-    /// `C`, `[count · ROWS, COLUMNS]`, can be written, and is not read or written meanwhile.
-    unsafe fn panels(self, a: &[Tile], b: &[Tile], count: usize, out: *mut f32, stride: usize, accumulate: bool) {
-        assert_eq!(a.len(), count * b.len(), "sizes of panels");
-        if count == 0 || b.is_empty() {
-            return;
-        }
-        // SAFETY: `self` proves the instructions. The loops read each tile of `a` once, and all of `b` for each panel: two tiles
-        // of each per part and turn of the inner loop. `out` is the caller's guarantee. The tile registers are released.
-        unsafe {
-            match PARTS {
-                1 => multiply_panels!(a, b, count, out, stride, accumulate, "2048", {
-                    load_a!("0"), load_b!("0"), products!()
-                }),
-                // Small products first. Each pair of parts differs from the last in one operand, which alone is loaded.
-                3 => multiply_panels!(a, b, count, out, stride, accumulate, "6144", {
-                    load_a!("4096"), load_b!("0"), products!(), prefetch!("0"),
-                    load_a!("2048"), products!(), prefetch!("1024"),
-                    load_b!("2048"), products!(), prefetch!("2048"),
-                    load_a!("0"), products!(), prefetch!("3072"),
-                    load_b!("4096"), products!(), prefetch!("4096"),
-                    load_b!("0"), products!(), prefetch!("5120")
-                }),
-                _ => unreachable!("one or three parts"),
-            }
-        }
-    }
 }
-
-/// Loads two tiles of `A` from an offset in bytes.
-macro_rules! load_a {
-    ($offset:literal) => {
-        concat!("tileloadd tmm4, [{a} + {row} + ", $offset, "]\ntileloadd tmm5, [{a} + {row} + 1024 + ", $offset, "]\n")
-    };
-}
-
-/// Loads two tiles of `B` from an offset in bytes.
-macro_rules! load_b {
-    ($offset:literal) => {
-        concat!(
-            "tileloadd tmm6, [{b_next} + {row} + ",
-            $offset,
-            "]\ntileloadd tmm7, [{b_next} + {row} + 1024 + ",
-            $offset,
-            "]\n"
-        )
-    };
-}
-
-/// Prefetches a tile of each operand, from an offset in bytes in the next turn of [`Split`]. A turn reads 12 KiB, more than the
-/// hardware fetches ahead: products are 10 % faster.
-macro_rules! prefetch {
-    ($offset:literal) => {
-        concat!(
-            ".irp at, 0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960\n",
-            "prefetcht0 [{a} + 6144 + \\at + ",
-            $offset,
-            "]\n",
-            "prefetcht0 [{b_next} + 6144 + \\at + ",
-            $offset,
-            "]\n",
-            ".endr\n"
-        )
-    };
-}
-
-/// Adds the four products of the loaded tiles.
-macro_rules! products {
-    () => {
-        "tdpbf16ps tmm0, tmm4, tmm6\ntdpbf16ps tmm1, tmm4, tmm7\ntdpbf16ps tmm2, tmm5, tmm6\ntdpbf16ps tmm3, tmm5, tmm7"
-    };
-}
-
-/// The loops of [`Amx::panels`], with the instructions of a turn of the inner one, which reads `bytes` of each operand.
-macro_rules! multiply_panels {
-    ($a:ident, $b:ident, $count:ident, $out:ident, $stride:ident, $accumulate:ident, $bytes:literal, { $($turn:expr),+ }) => {
-        asm!(
-            "ldtilecfg [{b_next}]",
-            "2:",
-            "lea {lower}, [{out} + 8*{stride}]",
-            "lea {lower}, [{lower} + 8*{stride}]",
-            "test {accumulate:e}, {accumulate:e}",
-            "jnz 3f",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "jmp 4f",
-            "3:",
-            "tileloadd tmm0, [{out} + {stride}]",
-            "tileloadd tmm1, [{out} + {stride} + 64]",
-            "tileloadd tmm2, [{lower} + {stride}]",
-            "tileloadd tmm3, [{lower} + {stride} + 64]",
-            "4:",
-            "mov {b_next}, {b}",
-            "mov {turns}, {turns_per_panel}",
-            "5:",
-            $($turn,)+
-            concat!("add {a}, ", $bytes),
-            concat!("add {b_next}, ", $bytes),
-            "dec {turns}",
-            "jnz 5b",
-            "tilestored [{out} + {stride}], tmm0",
-            "tilestored [{out} + {stride} + 64], tmm1",
-            "tilestored [{lower} + {stride}], tmm2",
-            "tilestored [{lower} + {stride} + 64], tmm3",
-            "lea {out}, [{lower} + 8*{stride}]",
-            "lea {out}, [{out} + 8*{stride}]",
-            "dec {count}",
-            "jnz 2b",
-            "tilerelease",
-            // Holds the configuration until the first turn.
-            b_next = inout(reg) &raw const TILE_CONFIG => _,
-            a = inout(reg) $a.as_ptr() => _,
-            b = in(reg) $b.as_ptr(),
-            row = in(reg) 64usize,
-            turns = out(reg) _,
-            turns_per_panel = in(reg) $b.len() / (2 * PARTS),
-            count = inout(reg) $count => _,
-            out = inout(reg) $out => _,
-            lower = out(reg) _,
-            stride = in(reg) $stride * size_of::<f32>(),
-            accumulate = in(reg) u32::from($accumulate),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
-    };
-}
-use {load_a, load_b, multiply_panels, prefetch, products};
 
 #[cfg(test)]
 mod tests {
@@ -376,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_single_product_of_three_parts_rounds_as_float32() {
+    fn single_products_of_three_parts_are_within_an_epsilon() {
         if Split::detect().is_none() {
             return;
         }
-        // Every significand of a few bits beside the lowest ones, at both ends of the exponents whose parts AMX does not flush.
         let significands = [1.0, 1.0 + f32::EPSILON, 1.999_999_9, 1.337_890_6, 1.003_906_3, 1.007_813_4, 1.414_213_5];
+        // Products from 2⁻¹⁰⁰ to 2¹²².
         let numbers: Vec<f32> =
             significands.iter().flat_map(|s| [*s, -s * 2f32.powi(-50), s * 2f32.powi(60)]).collect();
         let found = product::<3>(Mat::new(&numbers, numbers.len(), 1), Mat::new(&numbers, 1, numbers.len()));
