@@ -1,6 +1,6 @@
 //! Keys and values of the tokens seen so far.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::{Positions, TokenBatch};
 use crate::config::DecoderConfig;
@@ -22,7 +22,8 @@ impl KvCache {
     /// then in the type of keys and values.
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
         let layer = |_| {
-            let room = || Tensor::zeros([batch_size, capacity, config.num_key_value_heads, config.head_dim], device);
+            let sizes = [batch_size, capacity, config.num_key_value_heads, config.head_dim];
+            let room = || room(sizes, device, DType::F32);
             LayerCache(Some(Cache { keys: room(), values: room() }))
         };
         Self { layers: (0..config.num_hidden_layers).map(layer).collect(), lens: vec![0; batch_size], capacity }
@@ -131,7 +132,7 @@ impl LayerCache {
         let Cache { keys, values } = self.buffers();
         let [keys, values] = [keys, values].map(|buffer| {
             let [_, _, heads, head_dim] = buffer.dims();
-            let room = Tensor::zeros([sequences.len(), capacity, heads, head_dim], (&buffer.device(), buffer.dtype()));
+            let room = room([sequences.len(), capacity, heads, head_dim], &buffer.device(), buffer.dtype());
             sequences.iter().enumerate().fold(room, |room, (at, &sequence)| copied(room, at, buffer, sequence, len))
         });
         Self(Some(Cache { keys, values }))
@@ -143,6 +144,11 @@ impl LayerCache {
         let keys = copied(keys, at, &from.keys, sequence, len);
         self.0 = Some(Cache { keys, values: copied(values, at, &from.values, sequence, len) });
     }
+}
+
+/// A buffer of zeros. Not by `Tensor::zeros`, which on Flex writes them twice.
+fn room(sizes: [usize; 4], device: &Device, dtype: DType) -> Tensor<4> {
+    Tensor::full(sizes, 0.0, (device, dtype))
 }
 
 /// `buffer` with the first `len` positions of a sequence of another in place of its sequence `at`; in place if it has no

@@ -13,6 +13,10 @@ use crate::profile::memory::kv_cache_bytes_per_token;
 /// Tokens that make the products of a pass large. Beyond them, a sequence joins only if it needs little padding.
 const ENOUGH_TOKENS: usize = 256;
 
+/// Bytes of keys and values beyond which no sequence joins a pass that is large enough: memory of that size is faulted in anew by
+/// every pass.
+const ENOUGH_CACHE_BYTES: u128 = 256 << 20;
+
 /// Bounds of a pass of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -138,7 +142,8 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
             capacity = capacity.max(node.positions.end);
             let count = index + 1;
             let bytes = token_bytes * (count * capacity) as u128;
-            let pays = index * longest < ENOUGH_TOKENS || 8 * node.positions.len() >= 7 * longest;
+            let is_cheap = 8 * node.positions.len() >= 7 * longest && bytes <= ENOUGH_CACHE_BYTES;
+            let pays = index * longest < ENOUGH_TOKENS || is_cheap;
             pays && count <= max_sequences && count * longest <= max_tokens && bytes <= max_cache_bytes.into()
         };
         nodes.iter().enumerate().take_while(fits).count().max(1)
