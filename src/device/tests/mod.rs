@@ -6,6 +6,8 @@ use super::*;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "cube")]
+mod cube_attention;
+#[cfg(feature = "cube")]
 mod cube_experts;
 mod primitives;
 mod references;
