@@ -39,7 +39,7 @@ impl<B: AttentionBackward, C: CheckpointStrategy> Attention for Autodiff<B, C> {
         let nodes = [q.node(), k.node(), v.node()];
         let mask = match mask {
             Mask::Band(band) => Mask::Band(band),
-            Mask::Ragged { bounds, num_keys } => Mask::Ragged { bounds, num_keys },
+            Mask::Ragged { bounds, num_keys, max_visible } => Mask::Ragged { bounds, num_keys, max_visible },
         };
         let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
         match Step.prepare::<C>(nodes).compute_bound().stateful() {

@@ -35,6 +35,9 @@ pub struct Ragged {
     pub(super) num_pairs: usize,
     /// Keys that some query sees, of all sequences.
     pub(super) num_visible: usize,
+    /// The same of the sequence with the most.
+    #[cfg_attr(not(feature = "flex"), expect(dead_code, reason = "only kernels read it"))]
+    pub(super) max_visible: usize,
 }
 
 impl CausalMask {
@@ -64,6 +67,7 @@ impl CausalMask {
             num_keys: queries().map(|keys| keys.end).max().unwrap_or(0),
             num_pairs: queries().map(Range::len).sum(),
             num_visible: sequences.iter().map(|queries| num_visible(queries)).sum(),
+            max_visible: sequences.iter().map(|queries| num_visible(queries)).max().unwrap_or(0),
         })
     }
 
@@ -86,7 +90,7 @@ impl CausalMask {
     /// Keys that one of `num_queries` queries of each sequence sees, of all sequences.
     pub(super) fn num_visible(&self, batch_size: usize, num_queries: usize) -> usize {
         match self {
-            Self::Band(band) => batch_size * (band.keys(num_queries - 1).end - band.keys(0).start),
+            Self::Band(band) => batch_size * band.num_visible(num_queries),
             Self::Ragged(ragged) => ragged.num_visible,
         }
     }
@@ -122,6 +126,11 @@ impl Band {
     pub fn keys(&self, query: usize) -> Range<usize> {
         let end = self.past + query + 1;
         self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// Keys that one of `num_queries` queries sees.
+    pub fn num_visible(&self, num_queries: usize) -> usize {
+        self.keys(num_queries - 1).end - self.keys(0).start
     }
 
     /// Pairs of one of `num_queries` queries and a key that it sees.

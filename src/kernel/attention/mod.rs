@@ -170,12 +170,13 @@ pub(super) struct Inputs<B: Backend> {
     pub(super) mask: Mask<B>,
 }
 
-/// A [`CausalMask`] on a backend; the bounds are `[batch_size, num_queries, 2]`, and `num_keys` is one past the last key seen.
+/// A [`CausalMask`] on a backend; the bounds are `[batch_size, num_queries, 2]`, `num_keys` is one past the last key seen, and
+/// `max_visible` the number of keys that a sequence sees, at most.
 #[cfg(feature = "flex")]
 #[derive(Debug, Clone, ExtensionType)]
 pub(super) enum Mask<B: Backend> {
     Band(Band),
-    Ragged { bounds: IntTensor<B>, num_keys: usize },
+    Ragged { bounds: IntTensor<B>, num_keys: usize, max_visible: usize },
 }
 
 #[cfg(feature = "flex")]
@@ -183,9 +184,11 @@ impl From<&CausalMask> for Mask<Dispatch> {
     fn from(mask: &CausalMask) -> Self {
         match mask {
             CausalMask::Band(band) => Self::Band(*band),
-            CausalMask::Ragged(Ragged { bounds, num_keys, .. }) => {
-                Self::Ragged { bounds: bounds.clone().into_dispatch(), num_keys: *num_keys }
-            }
+            CausalMask::Ragged(ragged) => Self::Ragged {
+                bounds: ragged.bounds.clone().into_dispatch(),
+                num_keys: ragged.num_keys,
+                max_visible: ragged.max_visible,
+            },
         }
     }
 }

@@ -38,7 +38,7 @@ impl Visible {
                 });
                 Self { is_causal, mask, is_padding: None, num_keys }
             }
-            Mask::Ragged { bounds, num_keys } => {
+            Mask::Ragged { bounds, num_keys, .. } => {
                 let [first, end] = [0, 1].map(|side| bounds.tensor.narrow(2, side, 1).unsqueeze(1));
                 let num_keys = *num_keys as i64;
                 // Padding sees one key, so that no number on the way is NaN.

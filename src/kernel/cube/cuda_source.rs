@@ -263,7 +263,7 @@ fn launch_all(client: &Client, shape: &Shape) {
     Cube::rope_backward(q(), angles(), angles());
     for mask in [
         Mask::Band(Band { past: 0, window: Some(64) }),
-        Mask::Ragged { bounds: tensor(DType::I32, &[batch, len, 2]), num_keys: len },
+        Mask::Ragged { bounds: tensor(DType::I32, &[batch, len, 2]), num_keys: len, max_visible: len },
     ] {
         let inputs = Inputs { q: q(), k: kv(), v: kv(), mask };
         let (y, kept) = Cube::attention_kept(inputs.clone());

@@ -1,9 +1,9 @@
-//! Attention of few rows, as in decoding: the keys are cut into chunks, so that there are enough cubes for a GPU (Dao et al.,
-//! 2023, <https://pytorch.org/blog/flash-decoding/>). A second kernel adds up what the chunks give, always in their order.
+//! Few queries, as in decoding, have too few tiles of rows to occupy a GPU. Here several cubes share a tile: each computes the
+//! result of one chunk of the keys that the tile sees (Dao et al., 2023, <https://pytorch.org/blog/flash-decoding/>). A second
+//! kernel adds up these results, always in the order of the keys.
 //!
-//! The number of chunks depends on sizes that the host knows. Their limits come from the bounds on the device: the keys that a
-//! tile of rows sees are cut into equal chunks, so that neither a window nor the length of a sequence leaves most of the work
-//! to few of them.
+//! A chunk is the keys from one multiple of [`KEYS`] to the next. The place of a key tells its chunk, so the bits of a row depend
+//! on its own sequence alone, and on no other in the batch.
 
 use burn::backend::DType;
 use burn_cubecl::cubecl::{self, prelude::*};
@@ -14,36 +14,36 @@ use super::forward::{LOWEST, accumulate_values, factor_and_logsumexp};
 use super::tile::{Sizes, store, zeros};
 use crate::kernel::cube::{empty, float_input, input, output};
 
-/// Tiles of keys of a chunk, at least: fewer would not be worth the second kernel. A guess: no GPU has been measured.
-const MIN_TILES: usize = 2;
+/// Keys of a chunk, a multiple of every size of a tile. A guess: no GPU has been measured.
+const KEYS: usize = 128;
 
-/// Cubes for each multiprocessor, so that some work while others wait for memory.
-const CUBES_PER_MULTIPROCESSOR: usize = 4;
+/// Queries of a sequence, padding included, up to which keys are cut into chunks; more queries have enough tiles. The size of the
+/// batch must not decide, or the bits of a row would depend on it.
+const MAX_QUERIES: usize = 16;
 
-/// Multiprocessors of a device that does not say how many it has; only CUDA does.
-const MULTIPROCESSORS: usize = 64;
-
-impl Plan {
-    /// Cubes if there are no chunks.
-    fn num_cubes(&self) -> usize {
-        self.tiles_of_rows() * self.num_kv_heads * self.batch_size
+/// Chunks that the queries of a sequence see, at most, if their last key is before `num_keys` and they see up to `num_visible` keys.
+///
+/// If there is one chunk, [`forward`](super::forward) is launched instead, which needs no second kernel and gives the same bits: it
+/// walks along the same tiles of keys, and a chunk that is alone has the weight `exp(0) = 1`.
+fn num_chunks(num_queries: usize, num_keys: usize, num_visible: usize) -> usize {
+    if num_queries > MAX_QUERIES {
+        return 1;
     }
-
-    /// Parts of the keys of a tile of rows; 1 if there are enough cubes without.
-    pub fn num_chunks(&self, multiprocessors: Option<u32>) -> usize {
-        num_chunks(self.num_cubes(), self.num_keys.div_ceil(self.tile), multiprocessors)
-    }
+    // The most chunks are touched if the first key is the last one of a chunk.
+    let of_window = num_visible.saturating_sub(1).div_ceil(KEYS) + 1;
+    num_keys.div_ceil(KEYS).min(of_window).max(1)
 }
 
-/// Chunks of so many tiles of keys, if `num_cubes` cubes work on all of them without.
-fn num_chunks(num_cubes: usize, num_tiles: usize, multiprocessors: Option<u32>) -> usize {
-    let enough = CUBES_PER_MULTIPROCESSOR * multiprocessors.map_or(MULTIPROCESSORS, |count| count as usize);
-    (enough / num_cubes).min(num_tiles.div_ceil(MIN_TILES)).max(1)
+impl Plan {
+    /// Cubes for each tile of rows.
+    pub fn num_chunks(&self) -> usize {
+        num_chunks(self.num_queries, self.num_keys, self.num_visible)
+    }
 }
 
 /// Writes the result, and the logsumexp of each row.
 pub fn attend(plan: &Plan, num_chunks: usize, [q, k, v]: [&CubeTensor; 3], [y, logsumexp]: [&CubeTensor; 2]) {
-    let num_parts = plan.num_cubes() * num_chunks * plan.tile;
+    let num_parts = plan.tiles_of_rows() * plan.num_kv_heads * plan.batch_size * num_chunks * plan.tile;
     let [parts, totals] = [plan.head_dim, 2].map(|width| empty([num_parts, width], DType::F32, q));
     of_chunks::launch(
         &q.client,
@@ -64,6 +64,7 @@ pub fn attend(plan: &Plan, num_chunks: usize, [q, k, v]: [&CubeTensor; 3], [y, l
         plan.units(),
         float_input(&parts),
         float_input(&totals),
+        input(&plan.bounds),
         output(y),
         output(logsumexp),
         num_chunks,
@@ -71,11 +72,16 @@ pub fn attend(plan: &Plan, num_chunks: usize, [q, k, v]: [&CubeTensor; 3], [y, l
     );
 }
 
-/// The sums of [`accumulate_values`] for each row and chunk, and in `totals` the two numbers that it returns: a cube works on one
-/// chunk of the keys of its tile of rows. A row that sees no key of the chunk leaves its sums unwritten.
-///
-/// Parts are in the order of cubes, `tile` for each, so that their places are known without the place of the row, whose factors
-/// would be kept in registers.
+/// Where the results of a chunk begin, `tile` rows of them; `tile_of_rows` is the index of a tile among those of all heads and
+/// sequences. Its keys are in at most `num_chunks` successive chunks, so that the remainder tells them apart.
+#[cube]
+fn first_part(tile_of_rows: usize, chunk: usize, num_chunks: usize, #[comptime] tile: usize) -> usize {
+    (tile_of_rows * num_chunks + chunk % num_chunks) * tile
+}
+
+/// The sums of [`accumulate_values`] for each row and chunk, and in `totals` the two numbers that it returns. A cube computes one
+/// chunk of one tile of rows. Chunks are counted from the one with the first key that the tile sees, so that a window launches no
+/// cube for the keys before it.
 #[cube(launch)]
 fn of_chunks(
     q: &[f32],
@@ -87,54 +93,65 @@ fn of_chunks(
     num_chunks: usize,
     sizes: Sizes,
 ) {
-    let chunk = CUBE_POS_X as usize % num_chunks;
     let first_row = CUBE_POS_X as usize / num_chunks * sizes.tile;
     let (first, end) = sizes.seen_by_tile(bounds, first_row);
-    // The end of a tile of padding is before its beginning.
-    let len = max(end, first) - first;
-    let len_of_chunk = len.div_ceil(num_chunks * sizes.tile) * sizes.tile;
-    let start = first + chunk * len_of_chunk;
-    let keys = (start, min(start + len_of_chunk, end));
+    let chunk = first / KEYS + CUBE_POS_X as usize % num_chunks;
+    let start = chunk * KEYS;
+    // The tile sees no key of this chunk, so nothing reads the results. All units of the cube agree.
+    if start >= end {
+        terminate!();
+    }
+    let keys = (max(first, start), min(start + KEYS, end));
     let mut sums = zeros(&sizes);
     let (highest, total) = accumulate_values(&mut sums, q, k, v, bounds, first_row, keys, &sizes);
-    let part = CUBE_POS * sizes.tile + UNIT_POS_Y as usize;
-    // Not `>`, which would lose NaN.
-    if total != 0.0 {
+    let lane_row = UNIT_POS_Y as usize;
+    if first_row + lane_row < sizes.num_rows() {
+        let part = first_part(CUBE_POS / num_chunks, chunk, num_chunks, comptime!(sizes.tile)) + lane_row;
         store(parts, part, &sums, 1.0f32, &sizes);
-    }
-    if UNIT_POS_X == 0 {
-        totals[2 * part] = highest;
-        totals[2 * part + 1] = total;
+        if UNIT_POS_X == 0 {
+            totals[2 * part] = highest;
+            totals[2 * part + 1] = total;
+        }
     }
 }
 
-/// `y`, and the logsumexp of the scores of each row, of the parts of its chunks. Units are those of [`forward`](super::forward).
+/// `y`, and the logsumexp of the scores of each row: the weighted sums of the results of its chunks. Units are those of
+/// [`forward`](super::forward). The bounds of a row tell which chunks it sees. A total would not do: of one that is NaN, some
+/// shader compilers say that it is not different from 0.
 #[cube(launch)]
-fn combine(parts: &[f32], totals: &[f32], y: &mut [f32], logsumexp: &mut [f32], num_chunks: usize, sizes: Sizes) {
+fn combine(
+    parts: &[f32],
+    totals: &[f32],
+    bounds: &[i32],
+    y: &mut [f32],
+    logsumexp: &mut [f32],
+    num_chunks: usize,
+    sizes: Sizes,
+) {
     let head_dim = comptime!(sizes.head_dim);
-    let row = CUBE_POS_X as usize * sizes.tile + UNIT_POS_Y as usize;
+    let lane_row = UNIT_POS_Y as usize;
+    let row = CUBE_POS_X as usize * sizes.tile + lane_row;
     if row >= sizes.num_rows() {
         terminate!();
     }
-    let first = CUBE_POS * num_chunks * sizes.tile + UNIT_POS_Y as usize;
-    let end = first + num_chunks * sizes.tile;
+    let (first, end) = sizes.seen(bounds, row);
+    let (first_chunk, end_chunk) = (first / KEYS, end.div_ceil(KEYS));
     let mut highest = f32::new(LOWEST);
-    for part in range_stepped(first, end, sizes.tile) {
+    for chunk in first_chunk..end_chunk {
+        let part = first_part(CUBE_POS, chunk, num_chunks, comptime!(sizes.tile)) + lane_row;
         highest = max(highest, totals[2 * part]);
     }
     let mut sums = zeros(&sizes);
     let mut total = 0.0f32;
-    for part in range_stepped(first, end, sizes.tile) {
-        let total_of_part = totals[2 * part + 1];
-        if total_of_part != 0.0 {
-            let weight = (totals[2 * part] - highest).exp();
-            total += weight * total_of_part;
-            #[unroll]
-            for own in 0..sizes.columns {
-                let column = own * sizes.tile + UNIT_POS_X as usize;
-                if column < head_dim {
-                    sums[own] += weight * parts[part * head_dim + column];
-                }
+    for chunk in first_chunk..end_chunk {
+        let part = first_part(CUBE_POS, chunk, num_chunks, comptime!(sizes.tile)) + lane_row;
+        let weight = (totals[2 * part] - highest).exp();
+        total += weight * totals[2 * part + 1];
+        #[unroll]
+        for own in 0..sizes.columns {
+            let column = own * sizes.tile + UNIT_POS_X as usize;
+            if column < head_dim {
+                sums[own] += weight * parts[part * head_dim + column];
             }
         }
     }
@@ -149,14 +166,38 @@ fn combine(parts: &[f32], totals: &[f32], y: &mut [f32], logsumexp: &mut [f32], 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::attention::{Band, CausalMask};
+
+    impl CausalMask {
+        /// Chunks that tests on devices expect.
+        pub fn num_chunks(&self, num_queries: usize) -> usize {
+            let (num_keys, num_visible) = match self {
+                Self::Band(band) => (band.past + num_queries, band.num_visible(num_queries)),
+                Self::Ragged(ragged) => (ragged.num_keys, ragged.max_visible),
+            };
+            num_chunks(num_queries, num_keys, num_visible)
+        }
+    }
 
     #[test]
-    fn few_rows_have_chunks_and_many_have_none() {
-        assert_eq!(num_chunks(8, 256, Some(108)), 54);
-        assert_eq!(num_chunks(3, 19, None), 10, "a chunk has two tiles");
-        assert_eq!(num_chunks(1, 2, None), 1);
-        assert_eq!(num_chunks(300, 256, Some(132)), 1);
-        assert_eq!(num_chunks(1000, 256, None), 1);
-        assert_eq!(num_chunks(1, 0, None), 1, "a batch of padding");
+    fn few_queries_have_chunks_and_many_have_none() {
+        assert_eq!(num_chunks(1, 4096, 4096), 32);
+        assert_eq!(num_chunks(MAX_QUERIES, KEYS + 1, KEYS + 1), 2);
+        assert_eq!(num_chunks(MAX_QUERIES + 1, 4096, 4096), 1);
+        assert_eq!(num_chunks(1, KEYS, KEYS), 1);
+        assert_eq!(num_chunks(1, 0, 0), 1, "a batch of padding");
+    }
+
+    #[test]
+    fn a_window_has_the_chunks_that_it_may_touch() {
+        for (window, past, num_queries) in [(1, 1000, 1), (2, 127, 1), (130, 4000, 1), (100, 500, 5), (4096, 300, 3)] {
+            let band = Band { past, window: Some(window) };
+            let touched = (0..2 * KEYS).map(|shift| {
+                let band = Band { past: past + shift, ..band };
+                band.keys(num_queries - 1).end.div_ceil(KEYS) - band.keys(0).start / KEYS
+            });
+            let expected = CausalMask::Band(Band { past: past + 2 * KEYS, ..band }).num_chunks(num_queries);
+            assert_eq!(touched.max(), Some(expected), "window {window} after {past}");
+        }
     }
 }

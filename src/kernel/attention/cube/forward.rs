@@ -72,14 +72,15 @@ pub fn accumulate_values(
     (highest, total)
 }
 
-/// What the sums of a row are multiplied with, and its logsumexp: both 0 for padding, which sees nothing.
+/// What the sums of a row are multiplied with, and its logsumexp: both 0 for padding, which sees nothing, and NaN if the total is.
 #[cube]
 pub fn factor_and_logsumexp(highest: f32, total: f32) -> (f32, f32) {
-    let mut factor = 0.0f32;
-    let mut log = 0.0f32;
-    if total > 0.0 {
-        factor = 1.0 / total;
-        log = highest + total.ln();
+    let mut factor = 1.0 / total;
+    let mut log = highest + total.ln();
+    // Not `total > 0`, which is false of NaN.
+    if total == 0.0 {
+        factor = 0.0f32;
+        log = 0.0f32;
     }
     (factor, log)
 }

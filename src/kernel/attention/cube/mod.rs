@@ -46,24 +46,27 @@ struct Plan {
     bounds: CubeTensor,
     /// Elements of `bounds` from one sequence to the next; 0 if all have the same.
     bounds_stride: usize,
-    /// Keys that the queries of a sequence see, at most: how many they are is known to the device alone.
+    /// One past the last key that a query sees, of all sequences.
     num_keys: usize,
+    /// Keys that the queries of a sequence see, at most.
+    num_visible: usize,
 }
 
 impl Plan {
     fn new(q: &CubeTensor, k: &CubeTensor, mask: Mask<Cube>) -> Self {
         let [batch_size, num_queries, num_heads, head_dim] = q.shape().dims();
         let [_, capacity, num_kv_heads, _] = k.shape().dims();
-        let (bounds, bounds_stride, num_keys) = match mask {
-            Mask::Band(Band { past, window }) => {
+        let (bounds, bounds_stride, num_keys, num_visible) = match mask {
+            Mask::Band(band) => {
                 let bounds = empty([num_queries, 2], DType::I32, q);
                 let (cubes, units) = unit_for_each(num_queries, q);
+                let Band { past, window } = band;
                 let window = window.unwrap_or(capacity);
                 band_bounds::launch(&q.client, cubes, units, output(&bounds), num_queries, past, window);
-                (bounds, 0, window.min(past + 1) + num_queries - 1)
+                (bounds, 0, past + num_queries, band.num_visible(num_queries))
             }
-            Mask::Ragged { bounds, num_keys } => {
-                (burn_cubecl::kernel::cast(bounds, DType::I32), 2 * num_queries, num_keys)
+            Mask::Ragged { bounds, num_keys, max_visible } => {
+                (burn_cubecl::kernel::cast(bounds, DType::I32), 2 * num_queries, num_keys, max_visible)
             }
         };
         // Of the kernels, the gradient of keys has the most in shared memory: two tiles and two of scores.
@@ -74,7 +77,19 @@ impl Plan {
         };
         let tile = [16, 8, 4].into_iter().find(|&tile| fits(tile)).unwrap_or(2);
         let group = num_heads / num_kv_heads;
-        Self { batch_size, num_queries, capacity, num_kv_heads, group, head_dim, tile, bounds, bounds_stride, num_keys }
+        Self {
+            batch_size,
+            num_queries,
+            capacity,
+            num_kv_heads,
+            group,
+            head_dim,
+            tile,
+            bounds,
+            bounds_stride,
+            num_keys,
+            num_visible,
+        }
     }
 
     fn sizes(&self) -> SizesLaunch {
@@ -114,7 +129,7 @@ impl Plan {
 /// The result, and the logsumexp of each row.
 fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
     let (y, logsumexp) = (empty_like(q), empty([plan.num_rows()], DType::F32, q));
-    let num_chunks = plan.num_chunks(q.client.properties().hardware.num_streaming_multiprocessors);
+    let num_chunks = plan.num_chunks();
     if num_chunks > 1 {
         chunks::attend(plan, num_chunks, [q, k, v], [&y, &logsumexp]);
         return (y, logsumexp);
