@@ -318,7 +318,7 @@ fn launch_all(client: &Client, shape: &Shape) {
         for tokens in [1, 2, 4, 8, batch * len] {
             let rows = |width: usize| floats(&[tokens, width]);
             let chosen = tensor(DType::I32, &[tokens, k]);
-            expert_mlp_of_blocks(&rows(hidden), &rows(k), chosen, num_experts, &stacks);
+            expert_mlp_of_blocks(&rows(hidden), &rows(k), chosen, &stacks);
         }
     }
     let stacks = |dtype| {

@@ -5,9 +5,8 @@ use burn::tensor::Tensor;
 use burn_cubecl::cubecl::{self, prelude::*};
 
 use super::WordMatrix;
-use super::values::{GROUP, values_of_group};
-use crate::kernel::blocks::Layout;
-use crate::kernel::cube::{empty, float_input, input, matrix_product, output, primitive, public};
+use super::values::{GROUP, Matrices, values_of_group};
+use crate::kernel::cube::{empty, float_input, matrix_product, output, primitive, public};
 
 /// Units that share the sums of a column.
 const LANES: usize = 32;
@@ -27,7 +26,7 @@ pub const MAX_ROWS: usize = 4 * MAX_TILE;
 impl WordMatrix {
     /// `x·Wᵀ` of `x: [rows, in]`.
     pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        let [rows, inner] = x.dims();
+        let [rows, _] = x.dims();
         if rows > MAX_ROWS {
             return matrix_product(x, public(self.dequantize()).transpose());
         }
@@ -35,87 +34,57 @@ impl WordMatrix {
         let columns = self.shape[0];
         let y = empty([rows, columns], DType::F32, &x);
         let tile = rows.next_power_of_two().min(MAX_TILE);
-        let (words, places) = (&self.words, self.words.places());
         few_rows::launch(
             &y.client,
             CubeCount::Static(columns.div_ceil(COLUMNS) as u32, rows.div_ceil(tile) as u32, 1),
             CubeDim::new_1d(CUBE_UNITS as u32),
             float_input(&x),
-            input(&words.codes),
-            input(&words.scales),
+            self.words.matrices(self.shape),
             output(&y),
             rows,
-            columns,
-            inner,
             self.first,
-            places.upper,
-            places.of_sub_blocks,
             tile,
-            words.format.layout(),
         );
         public(y)
     }
 }
 
+/// The products of all rows of `x` with the matrix that begins at element `matrix`. A cube has a tile of rows and [`COLUMNS`]
+/// columns of the result.
 #[cube(launch)]
-fn few_rows(
-    x: &[f32],
-    codes: &[u32],
-    scales: &[f32],
-    y: &mut [f32],
-    rows: usize,
-    columns: usize,
-    inner: usize,
-    matrix: usize,
-    upper: usize,
-    of_sub_blocks: usize,
-    #[comptime] tile: usize,
-    #[comptime] layout: Layout,
-) {
-    let first_row = CUBE_POS_Y as usize * tile;
+fn few_rows(x: &[f32], matrices: Matrices, y: &mut [f32], rows: usize, matrix: usize, #[comptime] tile: usize) {
+    let first = CUBE_POS_Y as usize * tile;
     let mut of_x = Array::<u32>::new(tile);
     #[unroll]
     for row in 0..tile {
-        of_x[row] = u32::cast_from(min(first_row + row, rows - 1));
+        of_x[row] = u32::cast_from(min(first + row, rows - 1));
     }
-    multiply_tile(
-        x,
-        codes,
-        scales,
-        y,
-        &of_x,
-        (first_row, rows),
-        columns,
-        inner,
-        matrix,
-        (upper, of_sub_blocks),
-        tile,
-        layout,
-    );
+    let rows = TileRows { of_x, first, end: rows, tile };
+    multiply_tile(x, &rows, &matrices, matrix, y);
 }
 
-/// Products of the rows `of_x` of `x` with [`COLUMNS`] rows of the matrix that begins at element `matrix`. They are rows of `y` from
-/// `rows.0` on; those from `rows.1` on are not written. [`LANES`] units share [`OWN`] rows of the matrix; each sums over every
-/// [`LANES`]-th group, and then a unit adds up the lanes of one result.
+/// The rows of a tile.
+#[derive(CubeType)]
+pub struct TileRows {
+    /// The place of each among the activations; behind the last row, any place that exists.
+    pub of_x: Array<u32>,
+    /// The first row of the result.
+    pub first: usize,
+    /// One past the last row of the result that is written.
+    pub end: usize,
+    /// How many rows a tile has.
+    #[cube(comptime)]
+    pub tile: usize,
+}
+
+/// Products of a tile of rows of `x` with [`COLUMNS`] rows of the matrix that begins at element `matrix`. [`LANES`] units share
+/// [`OWN`] rows of the matrix; each sums over every [`LANES`]-th group, and then a unit adds up the lanes of one result.
 #[cube]
-pub fn multiply_tile(
-    x: &[f32],
-    codes: &[u32],
-    scales: &[f32],
-    y: &mut [f32],
-    of_x: &Array<u32>,
-    rows: (usize, usize),
-    columns: usize,
-    inner: usize,
-    matrix: usize,
-    places: (usize, usize),
-    #[comptime] tile: usize,
-    #[comptime] layout: Layout,
-) {
+pub fn multiply_tile(x: &[f32], rows: &TileRows, matrices: &Matrices, matrix: usize, y: &mut [f32]) {
+    let tile = comptime!(rows.tile);
+    let (columns, inner) = (matrices.rows, matrices.width);
     let unit = UNIT_POS as usize;
     let (team, lane) = (unit / LANES, unit % LANES);
-    let (first_row, end_row) = rows;
-    let (upper, of_sub_blocks) = places;
     let first_column = CUBE_POS_X as usize * COLUMNS + team * OWN;
 
     let mut sums = Array::<f32>::new(comptime!(OWN * tile));
@@ -129,7 +98,7 @@ pub fn multiply_tile(
         for own in 0..OWN {
             // The last columns are computed again rather than read beyond the matrix.
             let column = min(first_column + own, columns - 1);
-            let values = values_of_group(codes, scales, matrix + column * inner + first, upper, of_sub_blocks, layout);
+            let values = values_of_group(matrices, matrix + column * inner + first);
             #[unroll]
             for i in 0..GROUP {
                 weights[own * GROUP + i] = values[i];
@@ -137,7 +106,7 @@ pub fn multiply_tile(
         }
         #[unroll]
         for row in 0..tile {
-            let start = of_x[row] as usize * inner + first;
+            let start = rows.of_x[row] as usize * inner + first;
             #[unroll]
             for i in 0..GROUP {
                 let x = x[start + i];
@@ -164,8 +133,8 @@ pub fn multiply_tile(
             // Units begin at different lanes, which are in different banks.
             sum += of_units[start + (i + unit) % LANES];
         }
-        let (row, column) = (first_row + row, CUBE_POS_X as usize * COLUMNS + column);
-        if row < end_row && column < columns {
+        let (row, column) = (rows.first + row, CUBE_POS_X as usize * COLUMNS + column);
+        if row < rows.end && column < columns {
             y[row * columns + column] = sum;
         }
     }

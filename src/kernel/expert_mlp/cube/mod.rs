@@ -72,9 +72,7 @@ impl ExpertMlp for Cube {
                 let [y, ..] = Self::expert_mlp_saved([x, weights, gate, up, down], chosen);
                 y
             }
-            ExpertOperand::Quantized(experts) => {
-                expert_mlp_of_blocks(&x, &weights, chosen, experts.len(), experts.stacks())
-            }
+            ExpertOperand::Quantized(experts) => expert_mlp_of_blocks(&x, &weights, chosen, experts.stacks()),
         }
     }
 }
@@ -84,10 +82,9 @@ pub fn expert_mlp_of_blocks(
     x: &CubeTensor,
     weights: &CubeTensor,
     chosen: CubeTensor,
-    num_experts: usize,
     stacks: &[WordStack; 3],
 ) -> CubeTensor {
-    let visits = Visits::sort(chosen, num_experts);
+    let visits = Visits::sort(chosen, stacks[0].places.shape().num_elements());
     let [y, ..] = visits.forward(x, weights, stacks.each_ref(), |x, stack| visits.product_of_blocks(x, stack));
     y
 }
