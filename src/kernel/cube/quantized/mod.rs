@@ -101,6 +101,9 @@ impl WordMatrix {
     /// The matrix on another device of CubeCL, without those beside it.
     pub fn to_device(&self, device: &Device) -> Self {
         let device = device.clone().without_autodiff();
+        if self.len() == 0 {
+            return Self::new(self.words.format, self.shape, |_| unreachable!("an empty matrix has no block"), &device);
+        }
         let Words { format, len, codes, scales } = Words::of(std::slice::from_ref(self));
         let codes = int_primitive(ints(&codes).to_device(&device));
         let scales = primitive(public::<1>(scales).to_device(&device));
