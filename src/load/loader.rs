@@ -116,7 +116,7 @@ impl<'a, S: WeightSource> Loader<'a, S> {
             self.footprint.borrow_mut().add_experts(distinct);
             let experts = formats.iter().copied().map(expert).collect::<Result<_, WeightError>>()?;
             let experts = QuantizedExperts::new(experts);
-            // They may have been moved, and those of later layers that are the same are where these are now.
+            // Stacking may have moved the matrices; later layers with the same recipes share the moved ones.
             let places = formats.iter().flatten().zip(experts.iter().flat_map(QuantizedExpert::matrices));
             for ((id, format), weight) in places {
                 let key = self.key(&[*id], &format!("{:?}", format.expect("just checked")));
