@@ -248,8 +248,8 @@ impl QuantizedWeight {
         }
     }
 
-    /// Moves weights into one buffer, where kernels find them. None if they are empty, differ in shape or format, or are not on a
-    /// device of CubeCL.
+    /// Moves weights into one buffer, where kernels find them. None if they are empty, differ in shape or format, are too large for
+    /// one buffer, or are not on a device of CubeCL.
     #[cfg(feature = "cube")]
     pub(super) fn stack<'a>(weights: impl Iterator<Item = &'a mut Self>) -> Option<WordStack> {
         let words = |weight: &'a mut Self| match &mut weight.storage {

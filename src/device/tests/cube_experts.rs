@@ -89,7 +89,7 @@ fn quantized_experts_are_those_of_the_reference() {
         for tokens in [1, 2, 5, 70, 150] {
             let run = |f: ExpertMlp, device: &Device| {
                 let experts = experts_in_blocks([format; 2], format, sizes, device);
-                assert!(experts.have_kernel(device), "on the device alone");
+                assert!(experts.has_kernel(device, 2 * tokens), "on the device alone");
                 let x = numbers(0, [tokens, sizes[1]], device);
                 [experts.clone(), experts.train().valid()]
                     .map(|experts| flat(of_two_experts(f, tokens, x.clone(), experts)))

@@ -47,9 +47,9 @@ pub fn has_kernel(device: &Device) -> bool {
 ///
 /// Tokens are sorted by expert, and each expert multiplies only its own (Gale et al., 2022, arXiv:2211.15841). Results are
 /// summed in the order of `j`, with the same bits on any number of threads. On Flex, quantized experts round their
-/// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`: under
-/// autodiff, on libtorch and on ndarray, and on a GPU if those of a layer differ in format, they are
-/// [grouped](expert_mlp_grouped).
+/// inputs as described in [`linear`](super::linear); they have no gradient, and pass gradients to `x` and `weights`. They are
+/// [grouped](expert_mlp_grouped) under autodiff, on libtorch and on ndarray, and on a GPU if the matrices of a projection differ in
+/// format or are too large for one buffer.
 ///
 /// # Shapes
 /// - `x`, result: `[num_tokens, hidden_size]`
@@ -62,7 +62,8 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     assert_eq!(hidden_size, hidden, "expert_mlp: hidden_size of x and experts");
     assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
     assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
-    if matches!(experts, Experts::Quantized(experts) if !experts.have_kernel(&x.device())) {
+    let num_visits = chosen.shape().num_elements();
+    if matches!(experts, Experts::Quantized(experts) if !experts.has_kernel(&x.device(), num_visits)) {
         return expert_mlp_grouped(x, weights, chosen, num_experts, |index, _, x| {
             let [gate, up, down] = experts.weights(index);
             let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);

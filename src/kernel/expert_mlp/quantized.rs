@@ -37,8 +37,8 @@ pub struct QuantizedExperts {
 }
 
 impl QuantizedExperts {
-    /// On devices of CubeCL, the matrices of a projection are moved into one buffer if they have the same format, so that a kernel
-    /// finds those of an expert that only the device knows.
+    /// On devices of CubeCL, the matrices of a projection are moved into one buffer if they have the same format and the device has
+    /// such a large one, so that a kernel finds those of an expert that only the device knows.
     pub fn new(experts: Vec<QuantizedExpert>) -> Self {
         #[cfg(feature = "cube")]
         let (experts, stacks) = stacked(experts);
@@ -49,19 +49,25 @@ impl QuantizedExperts {
         }
     }
 
-    /// Whether a kernel on this device takes the experts.
-    pub fn have_kernel(&self, device: &Device) -> bool {
+    /// Whether a kernel on this device takes the experts if tokens visit them so many times. On devices of CubeCL, many visits
+    /// need a buffer for all matrices of a projection in float32.
+    pub fn has_kernel(&self, device: &Device, num_visits: usize) -> bool {
         #[cfg(feature = "cube")]
-        let are_stacked = self.stacks.is_some();
+        let is_stacked = self.stacks.as_ref().is_some_and(|stacks| {
+            super::cube::reads_blocks(num_visits, self.experts.len()) || stacks.iter().all(WordStack::can_dequantize)
+        });
         #[cfg(not(feature = "cube"))]
-        let are_stacked = false;
-        !device.is_autodiff() && (crate::kernel::is_flex(device) || are_stacked)
+        let is_stacked = {
+            let _ = num_visits;
+            false
+        };
+        !device.is_autodiff() && (crate::kernel::is_flex(device) || is_stacked)
     }
 
     /// Gate, up and down of all experts.
     ///
     /// # Panics
-    /// If they are not on a device of CubeCL, or differ in format.
+    /// If they are not on a device of CubeCL, or the matrices of a projection differ in format or are too large for one buffer.
     #[cfg(feature = "cube")]
     pub(super) fn stacks(&self) -> &[WordStack; 3] {
         self.stacks.as_ref().expect("experts in stacks")
