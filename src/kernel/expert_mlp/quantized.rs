@@ -53,9 +53,10 @@ impl QuantizedExperts {
     /// need a buffer for all matrices of a projection in float32.
     pub fn has_kernel(&self, device: &Device, num_visits: usize) -> bool {
         #[cfg(feature = "cube")]
-        let is_stacked = self.stacks.as_ref().is_some_and(|stacks| {
-            super::cube::reads_blocks(num_visits, self.experts.len()) || stacks.iter().all(WordStack::can_dequantize)
-        });
+        let is_stacked = self
+            .stacks
+            .as_ref()
+            .is_some_and(|stacks| stacks.iter().all(|stack| stack.reads_blocks(num_visits) || stack.can_dequantize()));
         #[cfg(not(feature = "cube"))]
         let is_stacked = {
             let _ = num_visits;

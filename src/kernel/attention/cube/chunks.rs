@@ -9,8 +9,8 @@ use burn::backend::DType;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::Plan;
 use super::forward::{LOWEST, accumulate_values, factor_and_logsumexp};
+use super::plan::Plan;
 use super::tile::{Sizes, store, zeros};
 use crate::kernel::cube::{empty, float_input, input, output};
 

@@ -37,7 +37,8 @@ pub fn accumulate_values(
         load(&mut tile, k, start, end_key, sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
-        let is_seen = key >= first && key < end;
+        // The last tile may reach beyond the range.
+        let is_seen = key >= first && key < min(end, end_key);
         let mut score = f32::new(LOWEST);
         if is_seen {
             score = dot_of_tiles(&queries, lane_row, &tile, lane, sizes) * sizes.scale;

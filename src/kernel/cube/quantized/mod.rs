@@ -13,7 +13,7 @@ use burn::backend::{Cube, DType};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
 
-pub use self::product::{COLUMNS, CUBE_UNITS, MAX_ROWS, MAX_TILE, TileRows, multiply_tile};
+pub use self::product::{COLUMNS, CUBE_UNITS, MAX_TILE, TileRows, multiply_tile};
 pub use self::stack::WordStack;
 pub use self::values::Matrices;
 use super::{primitive, public};

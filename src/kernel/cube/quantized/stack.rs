@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::backend::TensorMetadata;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::product::MAX_ROWS;
 use super::{WordMatrix, Words, int_tensor, public};
 use crate::kernel::blocks::WordPlaces;
 
@@ -60,6 +61,11 @@ impl WordStack {
         let device = public::<1>(words.scales.clone()).device();
         let places = matrices.iter().map(|matrix| i32::try_from(matrix.first / size).expect("fits in memory"));
         Some(Self { places: int_tensor(places.collect(), &device), words, shape })
+    }
+
+    /// Whether products of so many rows in all read the blocks of the matrices that they need, and not a copy of all in float32.
+    pub fn reads_blocks(&self, num_rows: usize) -> bool {
+        num_rows <= MAX_ROWS * self.places.shape().num_elements()
     }
 
     /// Whether all values in float32 are one buffer that kernels can index.

@@ -14,14 +14,8 @@ use burn_cubecl::tensor::CubeTensor;
 use self::operands::{Rows, Weights};
 use self::visits::Visits;
 use super::{ExpertMlp, ExpertMlpBackward, ExpertOperand, Gradients, Inputs};
-use crate::kernel::cube::quantized::MAX_ROWS;
 use crate::kernel::cube::{WordStack, empty};
 use crate::kernel::silu_mul::SiluMul;
-
-/// Whether products with quantized experts read the blocks, and not a copy of all matrices in float32.
-pub fn reads_blocks(num_visits: usize, num_experts: usize) -> bool {
-    num_visits <= MAX_ROWS * num_experts
-}
 
 impl Visits {
     /// Each row times the matrix of its expert, in float32: `[num_visits, out]`; added to `sum` if there is one. Rows are rounded to
@@ -39,7 +33,7 @@ impl Visits {
     /// Each row times the matrix of its expert: `[num_visits, out]`. A few rows read the blocks; more read a copy of all matrices in
     /// float32, since which of them are visited is known on the device alone.
     fn product_of_blocks(&self, x: Rows, stack: &WordStack) -> CubeTensor {
-        if reads_blocks(self.num_visits, self.num_experts) {
+        if stack.reads_blocks(self.num_visits) {
             return blocks::product(self, x, stack);
         }
         self.product(x, Weights::Transposed(&stack.dequantize()), None)
