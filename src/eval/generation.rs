@@ -224,12 +224,12 @@ fn text_alone<'a>(tokenizer: &Tokenizer, delta: &'a Delta) -> Result<&'a str, To
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use serde_json::json;
 
     use super::*;
     use crate::generate::{Chosen, TokenText};
+    use crate::tokenizer::fixture::{byte_fallback, byte_level};
 
     fn defaults(keys: Value) -> Result<GenerationDefaults, EvalError> {
         GenerationDefaults::new(keys.as_object().expect("an object"))
@@ -280,9 +280,7 @@ mod tests {
 
     #[test]
     fn a_space_before_an_answer_is_dropped_where_the_answer_alone_has_none() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-        let sentencepiece = Tokenizer::from_directory(&golden.join("sentencepiece/llama")).unwrap();
-        let byte_level = Tokenizer::from_directory(&golden.join("chat")).unwrap();
+        let (sentencepiece, byte_level) = (byte_fallback(), byte_level());
         let delta = |ids: &[u32], text: &str, offset| {
             let token = |id| TokenText {
                 text: String::new(),

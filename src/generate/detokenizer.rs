@@ -106,17 +106,11 @@ fn common_len(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use proptest::prelude::*;
 
     use super::*;
-
-    /// A byte-level vocabulary: ids 3 to 258 are the bytes.
-    fn byte_level() -> Tokenizer {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
-        Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap()
-    }
+    use crate::tokenizer::fixture::{byte_fallback, byte_level};
 
     fn parts(tokenizer: &Tokenizer, prompt: &[u32], ids: &[u32]) -> Vec<String> {
         let mut detokenizer = Detokenizer::after(prompt);
@@ -133,12 +127,6 @@ mod tests {
         assert_eq!(parts(&tokenizer, &[], &ids), ["a", "", "", "\u{4f60}", "b", ""]);
         assert_eq!(parts(&tokenizer, &ids[..2], &ids[2..]), ["", "\u{4f60}", "b", ""]);
         assert_eq!(parts(&tokenizer, &[], &ids[..3]).concat(), "a\u{fffd}");
-    }
-
-    /// A vocabulary whose bytes are tokens beside others: `<0xF0>`.
-    fn byte_fallback() -> Tokenizer {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sentencepiece/llama");
-        Tokenizer::from_directory(&path).unwrap()
     }
 
     #[test]

@@ -60,9 +60,9 @@ fn starts(text: &str, ranges: &[Range<usize>]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
+    use crate::tokenizer::fixture::{byte_fallback, byte_level};
 
     #[test]
     fn an_empty_prompt_is_the_token_that_begins_a_text() {
@@ -83,8 +83,7 @@ mod tests {
 
     #[test]
     fn tokens_of_a_character_begin_where_it_does() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        let tokenizer = byte_level();
         let (ids, starts) = prompt_ids_with_starts(&tokenizer, " <|im_start|>a\u{4f60}b ").unwrap();
         assert_eq!(ids, prompt_ids(&tokenizer, " <|im_start|>a\u{4f60}b ").unwrap());
         assert_eq!(starts, [0, 1, 13, 14, 14, 14, 17, 18]);
@@ -92,8 +91,7 @@ mod tests {
 
     #[test]
     fn a_token_that_begins_a_text_has_no_text() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sentencepiece/llama");
-        let tokenizer = Tokenizer::from_directory(&path).unwrap();
+        let tokenizer = byte_fallback();
         for text in ["", "a b", " a  b ", "<s> a", "a\u{4f60}\u{1f980}b", "<s>"] {
             let (ids, starts) = prompt_ids_with_starts(&tokenizer, text).unwrap();
             assert_eq!(ids, prompt_ids(&tokenizer, text).unwrap(), "{text:?}");

@@ -89,14 +89,13 @@ fn finite(logprob: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
+    use crate::tokenizer::fixture::byte_level;
 
     #[test]
     fn a_part_of_a_character_has_its_bytes() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        let tokenizer = byte_level();
         let ids = tokenizer.encode("\u{4f60}a").unwrap();
         let bytes: Vec<Vec<u8>> = ids.iter().map(|id| token_bytes(&tokenizer, *id)).collect();
         let names: Vec<String> = bytes.iter().map(|bytes| token_name(bytes)).collect();

@@ -119,17 +119,15 @@ impl ChoiceNews {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;
     use crate::generate::{ComputedPrompt, Delta};
-    use crate::tokenizer::Tokenizer;
+    use crate::tokenizer::fixture::byte_level;
 
     #[test]
     fn a_prompt_without_text_keeps_its_log_probabilities() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/tokenizer.json");
-        let tokenizer = Tokenizer::from_json(&std::fs::read(&path).unwrap(), &path).unwrap();
+        let tokenizer = byte_level();
         let request = Request { logprobs: Some(0), ..Request::new(vec![0]) };
         let echo = Echo::new(&tokenizer, &request.prompt).unwrap();
         assert_eq!(echo.text, "", "a special token");

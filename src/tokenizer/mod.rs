@@ -9,6 +9,8 @@ mod chat_template;
 mod codec;
 mod error;
 mod file;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod json;
 mod library;
 mod message;
