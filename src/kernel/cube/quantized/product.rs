@@ -93,26 +93,48 @@ pub fn multiply_tile(x: &[f32], rows: &TileRows, matrices: &Matrices, matrix: us
         sums[i] = 0.0f32;
     }
     for first in range_stepped(lane * GROUP, inner, comptime!(LANES * GROUP)) {
-        let mut weights = Array::<f32>::new(comptime!(OWN * GROUP));
-        #[unroll]
-        for own in 0..OWN {
-            // The last columns are computed again rather than read beyond the matrix.
-            let column = min(first_column + own, columns - 1);
-            let values = values_of_group(matrices, matrix + column * inner + first);
+        // The side with fewer vectors stays in registers, whose number bounds how many cubes run at once.
+        if comptime!(tile < OWN) {
+            let mut activations = Array::<f32>::new(comptime!(tile * GROUP));
             #[unroll]
-            for i in 0..GROUP {
-                weights[own * GROUP + i] = values[i];
-            }
-        }
-        #[unroll]
-        for row in 0..tile {
-            let start = rows.of_x[row] as usize * inner + first;
-            #[unroll]
-            for i in 0..GROUP {
-                let x = x[start + i];
+            for row in 0..tile {
+                let start = rows.of_x[row] as usize * inner + first;
                 #[unroll]
-                for own in 0..OWN {
-                    sums[row * OWN + own] += x * weights[own * GROUP + i];
+                for i in 0..GROUP {
+                    activations[row * GROUP + i] = x[start + i];
+                }
+            }
+            #[unroll]
+            for own in 0..OWN {
+                let values = values_of_group(matrices, matrix + column_of(first_column + own, columns) * inner + first);
+                #[unroll]
+                for row in 0..tile {
+                    #[unroll]
+                    for i in 0..GROUP {
+                        sums[row * OWN + own] += activations[row * GROUP + i] * values[i];
+                    }
+                }
+            }
+        } else {
+            let mut weights = Array::<f32>::new(comptime!(OWN * GROUP));
+            #[unroll]
+            for own in 0..OWN {
+                let values = values_of_group(matrices, matrix + column_of(first_column + own, columns) * inner + first);
+                #[unroll]
+                for i in 0..GROUP {
+                    weights[own * GROUP + i] = values[i];
+                }
+            }
+            #[unroll]
+            for row in 0..tile {
+                let start = rows.of_x[row] as usize * inner + first;
+                #[unroll]
+                for i in 0..GROUP {
+                    let x = x[start + i];
+                    #[unroll]
+                    for own in 0..OWN {
+                        sums[row * OWN + own] += x * weights[own * GROUP + i];
+                    }
                 }
             }
         }
@@ -138,4 +160,10 @@ pub fn multiply_tile(x: &[f32], rows: &TileRows, matrices: &Matrices, matrix: us
             y[row * columns + column] = sum;
         }
     }
+}
+
+/// The last columns are computed again rather than read beyond the matrix.
+#[cube]
+fn column_of(column: usize, columns: usize) -> usize {
+    min(column, columns - 1)
 }
