@@ -123,6 +123,8 @@ def main() -> None:
         with server(ours, "/health") as url:
             served(url, args, 1, {"ignore_eos": True})
             row["serve, 1 client"] = served(url, args, 1, {"ignore_eos": True})
+            # The first batch of this size touches its memory for the first time.
+            served(url, args, args.clients, {"ignore_eos": True})
             row[f"serve, {args.clients} clients"] = served(url, args, args.clients, {"ignore_eos": True})
         if args.gguf:
             with server(theirs, "/v1/models") as url:
