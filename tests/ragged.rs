@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use deepwide::config::DecoderConfig;
+use deepwide::kernel::matrix_instructions;
 use deepwide::model::{AnyDecoder, CausalLm, KvCache, TokenBatch, loss};
 use deepwide::weights::TensorId;
 use proptest::prelude::*;
@@ -81,15 +82,22 @@ proptest! {
     }
 
     #[test]
-    fn long_sequences_of_a_padded_batch_have_the_bits_of_the_sequences_alone(
-        (config, seed, lens) in (pico::dense_decoders(), any::<u64>(), [FEW_ROWS + 1..=MANY_ROWS / 2, FEW_ROWS + 1..=MANY_ROWS / 2]),
+    fn long_sequences_of_a_padded_batch_have_the_bits_of_the_sequences_alone_unless_amx_sums_in_another_order(
+        (config, seed, lens) in (pico::dense_decoders(), any::<u64>(), [FEW_ROWS + 1..=64, FEW_ROWS + 1..=64]),
     ) {
         let (model, device) = (random(&config, seed), pico::device());
         let texts = lens.map(|len| (0..len).map(|i| (i * i % config.vocab_size) as u32).collect::<Vec<_>>());
         let hidden = model.hidden_states(TokenBatch::padded(&texts, &device), None).last;
+        let are_many = lens.iter().max().is_some_and(|longest| texts.len() * longest > MANY_ROWS);
         for (sequence, ids) in texts.iter().enumerate() {
             let expected = model.hidden_states(tokens(&[ids], &device), None).last;
-            prop_assert_eq!(logits(&model, &hidden, sequence, ids.len()), logits(&model, &expected, 0, ids.len()));
+            let (found, expected) = (logits(&model, &hidden, sequence, ids.len()), logits(&model, &expected, 0, ids.len()));
+            if are_many && matrix_instructions().is_some() {
+                let [found, expected] = [found, expected].map(|bits| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>());
+                prop_assert!(relative(&found, &expected) < 1e-5);
+            } else {
+                prop_assert_eq!(found, expected);
+            }
         }
     }
 

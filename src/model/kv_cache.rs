@@ -23,8 +23,8 @@ impl KvCache {
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
         let layer = |_| {
             let sizes = [batch_size, capacity, config.num_key_value_heads, config.head_dim];
-            let room = || room(sizes, device, DType::F32);
-            LayerCache(Some(Cache { keys: room(), values: room() }))
+            let buffer = || zeros(sizes, device, DType::F32);
+            LayerCache(Some(Cache { keys: buffer(), values: buffer() }))
         };
         Self { layers: (0..config.num_hidden_layers).map(layer).collect(), lens: vec![0; batch_size], capacity }
     }
@@ -132,7 +132,7 @@ impl LayerCache {
         let Cache { keys, values } = self.buffers();
         let [keys, values] = [keys, values].map(|buffer| {
             let [_, _, heads, head_dim] = buffer.dims();
-            let room = room([sequences.len(), capacity, heads, head_dim], &buffer.device(), buffer.dtype());
+            let room = zeros([sequences.len(), capacity, heads, head_dim], &buffer.device(), buffer.dtype());
             sequences.iter().enumerate().fold(room, |room, (at, &sequence)| copied(room, at, buffer, sequence, len))
         });
         Self(Some(Cache { keys, values }))
@@ -147,7 +147,7 @@ impl LayerCache {
 }
 
 /// A buffer of zeros. Not by `Tensor::zeros`, which on Flex writes them twice.
-fn room(sizes: [usize; 4], device: &Device, dtype: DType) -> Tensor<4> {
+fn zeros(sizes: [usize; 4], device: &Device, dtype: DType) -> Tensor<4> {
     Tensor::full(sizes, 0.0, (device, dtype))
 }
 

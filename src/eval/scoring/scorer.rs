@@ -13,8 +13,8 @@ use crate::profile::memory::kv_cache_bytes_per_token;
 /// Tokens that make the products of a pass large. Beyond them, a sequence joins only if it needs little padding.
 const ENOUGH_TOKENS: usize = 256;
 
-/// Bytes of keys and values beyond which no sequence joins a pass that is large enough: memory of that size is faulted in anew by
-/// every pass.
+/// Bytes of keys and values beyond which no sequence joins a pass that is large enough: the first use of more memory costs more
+/// than larger products gain.
 const ENOUGH_CACHE_BYTES: u128 = 256 << 20;
 
 /// Bounds of a pass of the model.

@@ -21,10 +21,10 @@ const KEYS: usize = 128;
 /// batch must not decide, or the bits of a row would depend on it.
 const MAX_QUERIES: usize = 16;
 
-/// Chunks that the queries of a sequence see, at most, if their last key is before `num_keys` and they see up to `num_visible` keys.
+/// The most chunks that the queries of a sequence see, of `num_keys` keys if they see up to `num_visible` of them.
 ///
-/// If there is one chunk, [`forward`](super::forward) is launched instead, which needs no second kernel and gives the same bits: it
-/// walks along the same tiles of keys, and a chunk that is alone has the weight `exp(0) = 1`.
+/// If there is one chunk, [`forward`](super::forward) is launched instead, which needs no second kernel and gives the same
+/// bits: it walks along the same tiles of keys, and a chunk that is alone has the weight `exp(0) = 1`.
 fn num_chunks(num_queries: usize, num_keys: usize, num_visible: usize) -> usize {
     if num_queries > MAX_QUERIES {
         return 1;

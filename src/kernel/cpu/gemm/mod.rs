@@ -57,7 +57,8 @@ pub(in crate::kernel) fn gemm<W: Widen>(
     gemms(vec![(out, b)], accumulate, a, threads);
 }
 
-/// [`gemm`] of one `a` with several `b`: `a` is packed once, and no thread waits between the products.
+/// [`gemm`] of one `a` with several `b`: `a` is packed once, and no thread waits between the products. Many rows are
+/// multiplied by AMX if the CPU has it, as exactly as in float32.
 pub(in crate::kernel) fn gemms<W: Widen>(
     products: Vec<(MatMut<'_>, Mat<'_, W>)>,
     accumulate: bool,

@@ -27,8 +27,8 @@ thread_local! {
 }
 
 /// `out[m, n] = a[m, k]·w[n, k]ᵀ` for each `(out, w)`, or `out += a·wᵀ` if `accumulate`, with the bits of
-/// [`gemms`](super::gemms) without AMX. All of `a` is packed, by all threads, and read again for every [`ROWS`] rows of weights: it should
-/// not be much larger than L2.
+/// [`gemms`](super::gemms) without AMX. All of `a` is packed, by all threads, and read again for every [`ROWS`] rows of
+/// weights: it should not be much larger than L2.
 pub(in crate::kernel) fn gemms_unpacked(
     products: Vec<(MatMut<'_>, Mat<'_>)>,
     accumulate: bool,

@@ -47,8 +47,8 @@ macro_rules! load_b {
     };
 }
 
-/// Prefetches a tile of each operand, from an offset in bytes in the next turn with three parts. Such a turn reads 12 KiB, more than the
-/// hardware fetches ahead: products are 10 % faster.
+/// Prefetches a tile of each operand, from an offset in bytes in the next turn with three parts. Such a turn reads 12 KiB,
+/// more than the hardware fetches ahead: products are 10 % faster.
 macro_rules! prefetch {
     ($offset:literal) => {
         concat!(

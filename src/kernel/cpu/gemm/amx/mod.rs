@@ -32,8 +32,8 @@ const ROWS: usize = 32;
 /// Panels of `A` that are multiplied with all panels of a task's `B` before the next: they stay in L2.
 const GROUP: usize = 4;
 
-/// Products of operands with this many bfloat16 parts. A value is the proof that the CPU has AMX for bfloat16, and that the system lets
-/// this process use it.
+/// Products of operands with this many bfloat16 parts. A value is the proof that the CPU has AMX for bfloat16, and that the
+/// system lets this process use it.
 #[derive(Clone, Copy)]
 pub(super) struct Amx<const PARTS: usize>(());
 

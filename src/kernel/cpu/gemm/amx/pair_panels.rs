@@ -4,8 +4,8 @@
 //! with zeros. A pair is a `u32` with the first depth in its low half.
 //!
 //! The first part of a number is the number rounded to bfloat16, the next is what remains, rounded, and so on. Each part has
-//! eight bits of the significand and its own sign, so that three parts sum to any float32 exactly, unless it rounds to infinity: the
-//! second part is then NaN.
+//! eight bits of the significand and its own sign, so that three parts sum to any float32 exactly. If the first part is
+//! infinite, the second is NaN.
 
 use std::array::from_fn;
 use std::ops::Range;
@@ -158,7 +158,8 @@ fn depth_of_lines<L: Lanes, W: Widen, const PARTS: usize>(
     split(numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded)), |bits| bits)
 }
 
-/// Pads numbers with zeros. Not inlined, or LLVM merges it with the copy of a whole array into one of variable length, by `memcpy`.
+/// Pads numbers with zeros. Not inlined, or LLVM merges it with the copy of a whole array into one of variable length, by
+/// `memcpy`.
 #[inline(never)]
 fn pad<'a, W: Widen, const N: usize>(numbers: &[W], padded: &'a mut [W; N]) -> &'a [W; N] {
     padded[..numbers.len()].copy_from_slice(numbers);
