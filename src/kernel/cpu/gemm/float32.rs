@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::panels::pack;
 use super::tile::{ROWS, Sums, tile};
-use super::tiling::{COLUMNS, Tiles, Tiling, blocks, store};
+use super::tiling::{COLUMNS, Tiles, Tiling, blocks, fitting, store};
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
 use crate::kernel::cpu::weight_rows::Widen;
@@ -16,17 +16,30 @@ pub(super) struct Float32;
 impl Tiling for Float32 {
     type Packed = f32;
     const ROWS: usize = ROWS;
+    const TASK_COLUMNS: usize = 3 * COLUMNS;
 
-    fn panel_len(lines: usize, depth: usize) -> usize {
-        lines * depth
+    fn panel_len(depth: usize) -> usize {
+        ROWS * depth
+    }
+
+    fn block_len(depth: usize) -> usize {
+        Self::TASK_COLUMNS * depth
     }
 
     fn pack_rows(self, a: Mat<'_>, rows: Range<usize>, depths: Range<usize>, panels: &mut [f32]) {
         pack::<f32, ROWS>(a, rows, depths, panels);
     }
 
-    fn pack_columns<W: Widen>(self, b: Mat<'_, W>, columns: Range<usize>, depths: Range<usize>, panels: &mut [f32]) {
-        pack::<W, COLUMNS>(b.t(), columns, depths, panels);
+    fn pack_columns<'p, W: Widen>(
+        self,
+        b: Mat<'_, W>,
+        columns: Range<usize>,
+        depths: Range<usize>,
+        panels: &'p mut [f32],
+    ) -> (Range<usize>, &'p [f32]) {
+        let (columns, len) = fitting(columns, COLUMNS * depths.len(), panels.len());
+        pack::<W, COLUMNS>(b.t(), columns.clone(), depths, &mut panels[..len]);
+        (columns, &panels[..len])
     }
 
     fn multiply(self, tiles: Tiles<'_, f32>) {

@@ -27,15 +27,13 @@ use buffer::Buffer;
 use float32::Float32;
 pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
-use tiling::{COLUMNS, Tiles, Tiling, blocks};
+use tiling::{Tiles, Tiling, blocks};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 1536;
-/// Columns of a task (`nc`): its panels of `B` stay in L2 while all of `A` is read.
-const BLOCK_COLUMNS: usize = 3 * COLUMNS;
 /// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
 const MAX_UNPACKED_ROWS: usize = 255;
 /// [`MAX_UNPACKED_ROWS`] where AMX multiplies the packed ones.
@@ -146,7 +144,7 @@ struct DepthBlock<'a, T, W> {
 impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
     /// Computes some rows of all products.
     fn rows(&self, rows: &Range<usize>, threads: Threads) {
-        let panel = T::panel_len(T::ROWS, self.depths.len());
+        let panel = T::panel_len(self.depths.len());
         let mut buffer = Buffer::new();
         let packed = buffer.elements::<T::Packed>(rows.len().div_ceil(T::ROWS) * panel);
         let packs: Vec<_> =
@@ -160,7 +158,7 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
         let columns: Vec<_> = self
             .products
             .iter()
-            .flat_map(|product| blocks(0..product.1.cols, BLOCK_COLUMNS).map(move |columns| (product, columns)))
+            .flat_map(|product| blocks(0..product.1.cols, T::TASK_COLUMNS).map(move |columns| (product, columns)))
             .collect();
         let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
         let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len())).max(4 * T::ROWS).next_multiple_of(T::ROWS);
@@ -182,9 +180,14 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
     ) {
         let depth = self.depths.len();
         let mut buffer = Buffer::new();
-        let packed_b = buffer.elements(columns.len().div_ceil(COLUMNS) * T::panel_len(COLUMNS, depth));
-        self.tiling.pack_columns(*b, columns.clone(), self.depths.clone(), packed_b);
-        self.tiling.multiply(Tiles { out, accumulate: self.accumulate, depth, rows, columns, packed_a, packed_b });
+        let panels = buffer.elements(T::block_len(depth));
+        let mut rest = columns;
+        while !rest.is_empty() {
+            let (columns, packed_b) = self.tiling.pack_columns(*b, rest.clone(), self.depths.clone(), panels);
+            rest.start = columns.end;
+            let rows = rows.clone();
+            self.tiling.multiply(Tiles { out, accumulate: self.accumulate, depth, rows, columns, packed_a, packed_b });
+        }
     }
 }
 

@@ -14,19 +14,24 @@ pub(super) trait Tiling: Copy + Sync {
     type Packed: bytemuck::Pod + Send + Sync;
     /// Rows of a panel of `A`. Panels of `B` have [`COLUMNS`] columns.
     const ROWS: usize;
+    /// Most columns of a task (`nc`).
+    const TASK_COLUMNS: usize;
 
-    /// Packed elements of a panel of `lines` lines.
-    fn panel_len(lines: usize, depth: usize) -> usize;
+    /// Packed elements of a panel of `A`.
+    fn panel_len(depth: usize) -> usize;
+    /// Packed elements of `B` that stay in L2 while all of `A` is read, at least those of a panel.
+    fn block_len(depth: usize) -> usize;
     /// Packs the block `[rows, depths]` of `a` into panels of [`ROWS`](Self::ROWS) rows, padded with zeros.
     fn pack_rows(self, a: Mat<'_>, rows: Range<usize>, depths: Range<usize>, panels: &mut [Self::Packed]);
-    /// Packs the block `[depths, columns]` of `b` into panels of [`COLUMNS`] columns, padded with zeros.
-    fn pack_columns<W: Widen>(
+    /// Packs the block `[depths, columns]` of `b` into panels of [`COLUMNS`] columns, padded with zeros, up to as many columns
+    /// as `panels` has room for. Returns those columns and their packed elements.
+    fn pack_columns<'p, W: Widen>(
         self,
         b: Mat<'_, W>,
         columns: Range<usize>,
         depths: Range<usize>,
-        panels: &mut [Self::Packed],
-    );
+        panels: &'p mut [Self::Packed],
+    ) -> (Range<usize>, &'p [Self::Packed]);
     /// Multiplies packed panels.
     fn multiply(self, tiles: Tiles<'_, Self::Packed>);
 }
@@ -62,6 +67,12 @@ pub(super) fn store(
             None => target.iter_mut().zip(sums).for_each(|(target, sum)| *target += sum),
         }
     }
+}
+
+/// The columns whose panels, each of `panel_len` elements, fit in `room`, and how many elements those are.
+pub(super) fn fitting(columns: Range<usize>, panel_len: usize, room: usize) -> (Range<usize>, usize) {
+    let num_panels = (room / panel_len).min(columns.len().div_ceil(COLUMNS));
+    (columns.start..columns.end.min(columns.start + num_panels * COLUMNS), num_panels * panel_len)
 }
 
 /// Splits a range into blocks of `step`.

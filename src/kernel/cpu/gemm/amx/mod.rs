@@ -5,6 +5,7 @@
 //! parts, and of the nine products of parts the three smallest are left out, which together are at most 2⁻²⁵ of the exact
 //! product, less than float32 rounds off (Henry, Tang & Heinecke, *Leveraging the bfloat16 Artificial Intelligence Datatype
 //! for Higher-Precision Computations*, 2019). AMX has 16 times the multiply-adds of AVX-512, so that six products still pay.
+//! Weights that were stored in bfloat16 have one part, and three products with the parts of the other operand.
 //!
 //! AMX sums in float32, rounds to nearest even, and takes denormal numbers for zeros, operands and results. So products below
 //! 2⁻¹⁰⁰ lose those of their small parts. The order of summation depends on the depth alone.
@@ -21,9 +22,9 @@ use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use pair_panels::{RowsAre, Tile, pack_pairs, tiles_of_panel};
+use pair_panels::{RowsAre, Tile, are_bfloat16, pack_pairs, tiles_of_panel};
 
-use super::tiling::{COLUMNS, Tiles, Tiling, blocks, store};
+use super::tiling::{COLUMNS, Tiles, Tiling, blocks, fitting, store};
 use crate::kernel::cpu::mat::{Mat, SharedMat};
 use crate::kernel::cpu::weight_rows::Widen;
 
@@ -80,23 +81,45 @@ fn is_permitted() -> bool {
 impl<const PARTS: usize> Tiling for Amx<PARTS> {
     type Packed = Tile;
     const ROWS: usize = ROWS;
+    const TASK_COLUMNS: usize = 9 * COLUMNS;
 
-    fn panel_len(_lines: usize, depth: usize) -> usize {
+    fn panel_len(depth: usize) -> usize {
         tiles_of_panel::<PARTS>(depth)
+    }
+
+    /// Nine panels of one part, or three of three.
+    fn block_len(depth: usize) -> usize {
+        Self::TASK_COLUMNS / COLUMNS * tiles_of_panel::<1>(depth)
     }
 
     fn pack_rows(self, a: Mat<'_>, rows: Range<usize>, depths: Range<usize>, panels: &mut [Tile]) {
         pack_pairs::<_, PARTS>(a, rows, depths, RowsAre::Lines, panels);
     }
 
-    fn pack_columns<W: Widen>(self, b: Mat<'_, W>, columns: Range<usize>, depths: Range<usize>, panels: &mut [Tile]) {
-        pack_pairs::<_, PARTS>(b.t(), columns, depths, RowsAre::Pairs, panels);
+    /// Bfloat16 numbers have no second part.
+    fn pack_columns<'p, W: Widen>(
+        self,
+        b: Mat<'_, W>,
+        columns: Range<usize>,
+        depths: Range<usize>,
+        panels: &'p mut [Tile],
+    ) -> (Range<usize>, &'p [Tile]) {
+        let b = b.t();
+        let (most, len) = fitting(columns.clone(), tiles_of_panel::<1>(depths.len()), panels.len());
+        if PARTS == 1 || are_bfloat16(b, most.clone(), depths.clone()) {
+            pack_pairs::<_, 1>(b, most.clone(), depths, RowsAre::Pairs, &mut panels[..len]);
+            return (most, &panels[..len]);
+        }
+        let (columns, len) = fitting(columns, tiles_of_panel::<PARTS>(depths.len()), panels.len());
+        pack_pairs::<_, PARTS>(b, columns.clone(), depths, RowsAre::Pairs, &mut panels[..len]);
+        (columns, &panels[..len])
     }
 
     fn multiply(self, Tiles { out, accumulate, depth, rows, columns, packed_a, packed_b }: Tiles<'_, Tile>) {
-        let per_panel = tiles_of_panel::<PARTS>(depth);
-        for (a, rows) in packed_a.chunks(GROUP * per_panel).zip(blocks(rows, GROUP * ROWS)) {
-            for (b, columns) in packed_b.chunks_exact(per_panel).zip(blocks(columns.clone(), COLUMNS)) {
+        let panel_of_a = tiles_of_panel::<PARTS>(depth);
+        let panel_of_b = packed_b.len() / columns.len().div_ceil(COLUMNS);
+        for (a, rows) in packed_a.chunks(GROUP * panel_of_a).zip(blocks(rows, GROUP * ROWS)) {
+            for (b, columns) in packed_b.chunks_exact(panel_of_b).zip(blocks(columns.clone(), COLUMNS)) {
                 self.group(a, b, out, accumulate, rows.clone(), columns);
             }
         }
@@ -114,6 +137,7 @@ impl<const PARTS: usize> Amx<PARTS> {
         rows: Range<usize>,
         columns: Range<usize>,
     ) {
+        let panel_len = packed_a.len() / rows.len().div_ceil(ROWS);
         let mut whole = 0;
         if columns.len() == COLUMNS {
             whole = rows.len() / ROWS;
@@ -121,10 +145,10 @@ impl<const PARTS: usize> Amx<PARTS> {
             let (first, stride) = out.elements(rows, columns.clone());
             // SAFETY: `elements` checked the rows and columns, and `DepthBlock::rows` pairs each band of rows with each
             // block of columns once, so that no other reference to them exists.
-            unsafe { self.panels(&packed_a[..whole * b.len()], b, whole, first, stride, accumulate) };
+            unsafe { self.panels(&packed_a[..whole * panel_len], b, whole, first, stride, accumulate) };
         }
         let rest = rows.start + whole * ROWS..rows.end;
-        for (a, rows) in packed_a[whole * b.len()..].chunks_exact(b.len()).zip(blocks(rest, ROWS)) {
+        for (a, rows) in packed_a[whole * panel_len..].chunks_exact(panel_len).zip(blocks(rest, ROWS)) {
             let mut sums = [[0.0; COLUMNS]; ROWS];
             if accumulate {
                 for (row, sums) in rows.clone().zip(&mut sums) {
@@ -223,6 +247,26 @@ mod tests {
     #[test]
     fn products_of_three_parts_are_those_of_float32() {
         products_are_those_of::<3>(|number| number);
+    }
+
+    #[test]
+    fn columns_of_bfloat16_have_the_bits_of_three_parts() {
+        let Some(amx) = Split::detect() else { return };
+        let (m, k, n) = (70, 1600, 40);
+        let a: Vec<_> = numbers(m * k).iter().map(|number| number / 3.0).collect();
+        let mut b: Vec<_> = numbers((n + 1) * k).iter().map(|number| bf16::from_f32(number / 3.0).to_f32()).collect();
+        let one_part = product::<3>(Mat::new(&a, m, k), Mat::new(&b[..n * k], n, k).t());
+        // The last column makes its block one of three parts.
+        b[n * k..].fill(1.0 / 3.0);
+        let three_parts = product::<3>(Mat::new(&a, m, k), Mat::new(&b, n + 1, k).t());
+        let without_last: Vec<_> = three_parts.chunks_exact(n + 1).flat_map(|row| row[..n].to_vec()).collect();
+        assert_eq!(one_part, without_last);
+        let panels = &mut vec![[[0; 16]; 16]; Split::block_len(k)];
+        let mut parts = |b: Mat<'_>| {
+            let (columns, packed) = amx.pack_columns(b.t(), 0..b.rows, 0..k, panels);
+            packed.len() / columns.len().div_ceil(COLUMNS) / tiles_of_panel::<1>(k)
+        };
+        assert_eq!([parts(Mat::new(&b[..n * k], n, k)), parts(Mat::new(&b, n + 1, k))], [1, 3]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::super::tiling::COLUMNS;
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
+use crate::kernel::cpu::vectorized;
 use crate::kernel::cpu::weight_rows::Widen;
 
 /// Depths of a tile.
@@ -37,6 +38,17 @@ pub(super) enum RowsAre {
 /// Tiles of a panel of this depth.
 pub(super) fn tiles_of_panel<const PARTS: usize>(depth: usize) -> usize {
     COLUMNS / LINES * PARTS * depth.div_ceil(DEPTHS)
+}
+
+/// Whether all numbers of the block `[lines, depths]` of a matrix are bfloat16. A block of other numbers is left at the first
+/// line that shows it.
+pub(super) fn are_bfloat16<W: Widen>(mat: Mat<'_, W>, lines: Range<usize>, depths: Range<usize>) -> bool {
+    let across = mat.row_stride == 1;
+    let (outer, inner, stride) = if across { (depths, lines, mat.col_stride) } else { (lines, depths, mat.row_stride) };
+    outer.into_iter().all(|index| {
+        let numbers = &mat.data[index * stride + inner.start..][..inner.len()];
+        vectorized!(numbers.iter().fold(0, |bits, number| bits | number.widen().to_bits()) & 0xffff == 0)
+    })
 }
 
 /// Packs the block `[lines, depths]` of a matrix whose lines are rows.
@@ -247,6 +259,24 @@ mod tests {
         every_element_is_at_its_place(|number| {
             split::<_, _, 3>(&[number; 16], |bits| (bits >> 16) as u16).map(|part| part[0])
         });
+    }
+
+    #[test]
+    fn one_number_of_a_block_shows_that_not_all_are_bfloat16() {
+        let (rows, depth, stride) = (40, 70, 73);
+        let (lines, depths) = (3..37, 5..68);
+        let mut numbers = vec![bf16::from_f32(0.3).to_f32(); rows * stride];
+        let number = f32::from_bits(numbers[0].to_bits() + 1);
+        for [line, depth_at] in [[3, 5], [36, 67], [20, 30], [2, 5], [36, 68]] {
+            let is_outside = !lines.contains(&line) || !depths.contains(&depth_at);
+            numbers[line * stride + depth_at] = number;
+            let along = Mat::strided(&numbers, rows, depth, stride);
+            assert_eq!(are_bfloat16(along, lines.clone(), depths.clone()), is_outside, "{line},{depth_at}");
+            let across = Mat::strided(&numbers, rows, depth, stride).t();
+            assert_eq!(are_bfloat16(across, depths.clone(), lines.clone()), is_outside, "{line},{depth_at} across");
+            numbers[line * stride + depth_at] = numbers[0];
+        }
+        assert!(are_bfloat16(Mat::new(&[bf16::NAN; 6], 2, 3), 0..2, 0..3));
     }
 
     fn three_parts(number: f32) -> [f64; 3] {
