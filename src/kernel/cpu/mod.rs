@@ -25,6 +25,7 @@
 //! first 128 KiB of their share of the next: decoding Q4_0 +14 %, Q8_0 +9 %, bf16 +6 %, f32 +4 % with AVX-512 on two cores;
 //! more than 128 KiB gave nothing.
 
+mod empty;
 mod gemm;
 mod gemv;
 mod lanes;
@@ -39,6 +40,7 @@ mod spin_pool;
 mod weight_rows;
 mod weight_stream;
 
+pub(super) use empty::empty;
 pub(super) use gemm::{PANEL_WIDTH, PanelRow, gemm, matrix_instructions, pack, panel_product};
 pub(super) use lanes::{FourAtOnce, Lanes, WithLanes, four_at_once, instructions, sixteen, with_lanes};
 #[cfg(test)]

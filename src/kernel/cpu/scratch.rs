@@ -1,9 +1,11 @@
-//! Reused buffers of a thread, which need no zeroing.
+//! Reused buffers of a thread.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Cap on the length of a cached buffer. For larger ones, allocating and zeroing is cheap compared with their use.
+use super::empty::empty;
+
+/// Cap on the length of a cached buffer. For larger ones, allocating is cheap compared with their use.
 const MAX_CACHED_LEN: usize = 1 << 19;
 
 thread_local! {
@@ -21,7 +23,7 @@ impl Scratch {
     pub(in crate::kernel) fn new(len: usize) -> Self {
         let mut values = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
         if values.len() < len {
-            values = vec![0.0; len];
+            values = empty(len);
         }
         Self { values, len }
     }

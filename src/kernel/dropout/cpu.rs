@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 
 use super::{Dropout, DropoutMask};
-use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
+use crate::kernel::cpu::{CHUNK, dense, empty, for_each_chunk, tensor, values, vectorized};
 
 impl Dropout for Flex {
     fn dropout_rows(x: FlexTensor, mask: DropoutMask) -> FlexTensor {
@@ -12,7 +12,7 @@ impl Dropout for Flex {
         let shape = x.shape();
         let width = shape[shape.num_dims() - 1].max(1);
         let rows = (CHUNK / width).max(1);
-        let mut out = vec![0.0; values(&x).len()];
+        let mut out = empty(values(&x).len());
         for_each_chunk(&mut out, rows * width, |(task, out)| {
             let x = &values(&x)[task * rows * width..][..out.len()];
             vectorized!({

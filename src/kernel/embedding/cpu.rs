@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 
 use super::{Embedding, EmbeddingBackward};
-use crate::kernel::cpu::{WeightRows, dense, indices, tensor, values};
+use crate::kernel::cpu::{WeightRows, dense, empty, indices, tensor, values};
 
 impl Embedding for Flex {
     fn embedding_rows(table: FlexTensor, tokens: FlexTensor) -> FlexTensor {
@@ -13,7 +13,7 @@ impl Embedding for Flex {
         let mut shape = tokens.shape().to_vec();
         shape.push(width);
         let rows = WeightRows::from_tensor(&table);
-        let mut out = vec![0.0; shape.iter().product()];
+        let mut out = empty(shape.iter().product());
         for (token, out) in indices(&tokens).into_iter().zip(out.chunks_exact_mut(width)) {
             assert!(token < vocab_size, "embedding: id {token} of a vocabulary of {vocab_size}");
             rows.slice(token * width, width).widen_into(out);

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::visits::{Visits, split_by_blocks};
 use super::{ExpertMlp, ExpertOperand};
 use crate::kernel::cpu::{
-    CHUNK, Matrix, Scratch, Threads, WeightRows, dense, for_each_chunk, gated, matmul_nt, products, silu, tensor,
-    values, vectorized,
+    CHUNK, Matrix, Scratch, Threads, WeightRows, dense, empty, for_each_chunk, gated, matmul_nt, products, silu,
+    tensor, values, vectorized,
 };
 
 impl ExpertMlp for Flex {
@@ -56,11 +56,8 @@ type Task<'a> = (((&'a (usize, Range<usize>), &'a mut [f32]), &'a mut [f32]), &'
 pub(super) fn forward(visits: &Visits, x: &FlexTensor, [gate, up, down]: [&FlexTensor; 3]) -> Forward {
     let (width, hidden) = (gate.shape()[1], gate.shape()[2]);
     let num_visits = visits.order.len();
-    let mut out = Forward {
-        gate: vec![0.0; num_visits * width],
-        up: vec![0.0; num_visits * width],
-        y: vec![0.0; num_visits * hidden],
-    };
+    let mut out =
+        Forward { gate: empty(num_visits * width), up: empty(num_visits * width), y: empty(num_visits * hidden) };
     let blocks = visits.blocks();
     let tasks: Vec<_> = blocks
         .iter()
@@ -108,7 +105,7 @@ fn infer<'a>(
     expert: impl Fn(usize) -> [Matrix<'a>; 3] + Sync,
 ) -> Vec<f32> {
     let num_visits = visits.order.len();
-    let mut y = vec![0.0; num_visits * hidden];
+    let mut y = empty(num_visits * hidden);
     let blocks = visits.blocks();
     let tasks: Vec<_> = blocks.iter().zip(split_by_blocks(&mut y, hidden, &blocks)).collect();
     let run = |threads: Threads| {

@@ -6,7 +6,7 @@ use burn::tensor::DType;
 
 use super::{LinearBackward, LinearOps, Operand};
 use crate::kernel::cpu::{
-    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, matmul_nn, matmul_tn, tensor, values,
+    self, Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, empty, matmul_nn, matmul_tn, tensor, values,
 };
 use crate::kernel::quantized_weight::QuantizedWeight;
 
@@ -46,7 +46,7 @@ impl LinearOps for Flex {
         let (k, mut shape) = (last_size(&x), x.shape());
         let last = shape.num_dims() - 1;
         shape[last] = gate.rows();
-        let mut out = vec![0.0; shape.num_elements()];
+        let mut out = output(shape.num_elements(), k);
         if k > 0 {
             cpu::gated(values(&x), k, [gate.matrix(), up.matrix()], &mut out, Threads::Pool);
         }
@@ -61,7 +61,7 @@ fn all<const N: usize>(x: FlexTensor, weights: [Operand<Flex>; N]) -> [FlexTenso
     let last = shape.num_dims() - 1;
     let rows: usize = (0..last).map(|axis| shape[axis]).product();
     let weights = weights.map(Operand::contiguous);
-    let mut outs = weights.each_ref().map(|weight| vec![0.0; rows * weight.rows()]);
+    let mut outs = weights.each_ref().map(|weight| output(rows * weight.rows(), k));
     let products = weights.iter().zip(&mut outs).map(|(weight, out)| (weight.matrix(), out.as_mut_slice())).collect();
     if k > 0 {
         cpu::products(values(&x), k, products, false, Threads::Pool);
@@ -72,6 +72,11 @@ fn all<const N: usize>(x: FlexTensor, weights: [Operand<Flex>; N]) -> [FlexTenso
         shape[last] = widths.next().expect("one width per product");
         tensor(out, shape)
     })
+}
+
+/// A product over `k` terms, to be written if there are any, else zero.
+fn output(len: usize, k: usize) -> Vec<f32> {
+    if k > 0 { empty(len) } else { vec![0.0; len] }
 }
 
 fn last_size(x: &FlexTensor) -> usize {
@@ -111,7 +116,7 @@ impl LinearBackward for Flex {
         let m = shape.num_elements() / n;
         let last = shape.num_dims() - 1;
         shape[last] = k;
-        let mut out = vec![0.0; m * k];
+        let mut out = empty(m * k);
         let grad = Mat::new(values(&grad), m, n);
         matmul_nn(grad, WeightRows::from_tensor(&weight), MatMut::new(&mut out, m, k), false, Threads::Pool);
         tensor(out, shape)
@@ -122,7 +127,7 @@ impl LinearBackward for Flex {
         let last = |t: &FlexTensor| t.shape()[t.shape().num_dims() - 1];
         let (n, k) = (last(&grad), last(&x));
         let m = x.shape().num_elements() / k;
-        let mut out = vec![0.0; n * k];
+        let mut out = empty(n * k);
         let (grad, x) = (Mat::new(values(&grad), m, n), Mat::new(values(&x), m, k));
         matmul_tn(grad, x, MatMut::new(&mut out, n, k), dtype, false, Threads::Pool);
         tensor(out, [n, k])
@@ -133,7 +138,7 @@ impl LinearBackward for Flex {
         let mut shape = x.shape();
         let (m, last) = (shape.num_elements() / k, shape.num_dims() - 1);
         shape[last] = n;
-        let mut out = vec![0.0; m * n];
+        let mut out = empty(m * n);
         weight.panels().product(values(&x), &mut out);
         tensor(out, shape)
     }

@@ -5,7 +5,7 @@ use burn::backend::{Flex, TensorMetadata};
 use rayon::prelude::*;
 
 use super::{RmsNorm, RmsNormBackward};
-use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, sum_by, tensor, values, vectorized};
+use crate::kernel::cpu::{CHUNK, dense, empty, for_each_chunk, sum_by, tensor, values, vectorized};
 
 /// Rows per task.
 fn rows_per_task(width: usize) -> usize {
@@ -21,7 +21,7 @@ impl RmsNorm for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
         let (x, weight) = (dense(x), dense(weight));
         let (w, width) = (values(&weight), values(&weight).len());
-        let mut out = vec![0.0; values(&x).len()];
+        let mut out = empty(values(&x).len());
         let task = rows_per_task(width) * width;
         for_each_chunk(&mut out, task, |(index, out)| {
             let x = &values(&x)[index * task..][..out.len()];
@@ -48,7 +48,7 @@ impl RmsNormBackward for Flex {
     ) -> (FlexTensor, Option<FlexTensor>) {
         let (grad, x, weight) = (dense(grad), dense(x), dense(weight));
         let (w, width) = (values(&weight), values(&weight).len());
-        let mut dx = vec![0.0; values(&x).len()];
+        let mut dx = empty(values(&x).len());
         let task = rows_per_task(width) * width;
         let inputs = values(&grad).par_chunks(task).zip(values(&x).par_chunks(task));
         let partial: Vec<Vec<f32>> = dx

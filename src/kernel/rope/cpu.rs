@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 
 use super::{Rope, RopeBackward};
-use crate::kernel::cpu::{CHUNK, dense, for_each_chunk, tensor, values, vectorized};
+use crate::kernel::cpu::{CHUNK, dense, empty, for_each_chunk, tensor, values, vectorized};
 
 /// Rotates every head by `direction` times its angle.
 fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, direction: f32) -> FlexTensor {
@@ -13,7 +13,7 @@ fn rotate(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, direction: f32) -> Fl
     let (num_angles, head_dim) = (cos.shape()[0] * cos.shape()[1], shape[3]);
     let (half, width) = (head_dim / 2, shape[2] * head_dim);
     let (cos, sin) = (values(&cos), values(&sin));
-    let mut out = vec![0.0; values(&x).len()];
+    let mut out = empty(values(&x).len());
     let rows = (CHUNK / width).max(1);
     for_each_chunk(&mut out, rows * width, |(task, out)| {
         let x = &values(&x)[task * rows * width..][..out.len()];

@@ -7,7 +7,7 @@ use super::super::{Attention, Mask};
 use super::decode::one_query;
 use super::flash;
 use super::layout::{BLOCK, Sizes, Visible};
-use crate::kernel::cpu::{MatMut, SharedMat, Threads, dense, tensor, values};
+use crate::kernel::cpu::{MatMut, SharedMat, Threads, dense, empty, tensor, values};
 
 impl Attention for Flex {
     fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, mask: Mask<Self>) -> FlexTensor {
@@ -21,7 +21,13 @@ impl Attention for Flex {
 /// Attention on plain slices. How many queries a sequence has decides how it is computed, so it has the same bits in any
 /// batch.
 pub fn attend(sizes: Sizes, visible: &Visible, qkv: [&[f32]; 3]) -> Vec<f32> {
-    let mut out = vec![0.0; qkv[0].len()];
+    let mut out = empty(qkv[0].len());
+    for batch in 0..sizes.batch_size {
+        // Padding.
+        let [first, end] =
+            [visible.num_queries(batch), sizes.num_queries].map(|query| batch * sizes.num_queries + query);
+        out[first * sizes.query_width()..end * sizes.query_width()].fill(0.0);
+    }
     let with = |is_wanted: fn(usize) -> bool| {
         (0..sizes.batch_size).filter(|&batch| is_wanted(visible.num_queries(batch))).collect::<Vec<_>>()
     };
