@@ -1,6 +1,5 @@
 //! The build and the machine of a measurement.
 
-use std::process::Command;
 use std::time::SystemTime;
 
 use super::records::RunInfo;
@@ -8,12 +7,15 @@ use super::records::RunInfo;
 /// The version that Cargo.toml pins.
 const BURN_VERSION: &str = "0.22.1";
 
+/// The commit that this program was built from, by `build.rs`; `None` if the source was no git checkout.
+const COMMIT: Option<&str> = option_env!("DEEPWIDE_COMMIT");
+
 impl RunInfo {
     /// Describes a run that starts now, of this build on this machine, with the words of its command line.
     pub fn now(command: Vec<String>, device: &str, dtype: &str) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: git(&["describe", "--always", "--dirty"]),
+            commit: COMMIT.map(str::to_owned),
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             command,
             device: device.to_owned(),
@@ -26,15 +28,9 @@ impl RunInfo {
     }
 }
 
-/// Number of commits of the source, if it is a git checkout.
+/// Number of commits up to that of the build, by `build.rs`; `None` if the source was no git checkout.
 pub fn build_number() -> Option<u64> {
-    git(&["rev-list", "--count", "HEAD"])?.parse().ok()
-}
-
-fn git(words: &[&str]) -> Option<String> {
-    let git = Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(words).output();
-    let output = git.ok().filter(|output| output.status.success())?;
-    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    option_env!("DEEPWIDE_BUILD_NUMBER")?.parse().ok()
 }
 
 /// Model name of the processor, as the system reports it.
@@ -52,5 +48,22 @@ mod tests {
     fn the_recorded_version_of_burn_is_the_pinned_one() {
         let manifest = include_str!("../../Cargo.toml");
         assert!(manifest.contains(&format!("burn = {{ version = \"={BURN_VERSION}\"")));
+    }
+
+    #[test]
+    fn the_recorded_commit_is_that_of_the_build() {
+        let git = |words: &[&str]| {
+            let output = std::process::Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(words).output();
+            output.ok().filter(|output| output.status.success()).map(|output| String::from_utf8(output.stdout).unwrap())
+        };
+        let recorded = RunInfo::now(Vec::new(), "flex", "float32").commit;
+        // A package has no git, and the sources of a test may have been committed since.
+        if git(&["ls-files", "--error-unmatch", "build.rs"]).is_none() {
+            return assert_eq!((recorded, build_number()), (None, None));
+        }
+        let recorded = recorded.unwrap();
+        let commit = recorded.trim_end_matches("-dirty");
+        let number = git(&["rev-list", "--count", commit]).expect("the commit is in the checkout");
+        assert_eq!(build_number(), number.trim().parse().ok());
     }
 }

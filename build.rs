@@ -1,0 +1,47 @@
+//! Passes the commit of the source and the number of commits to rustc, if the source is a git checkout.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What is compiled. Cargo looks for changes since the last run, by which the tree may have become dirty or clean.
+const SOURCES: [&str; 4] = ["Cargo.lock", "Cargo.toml", "build.rs", "src"];
+
+/// Files of git that change when `HEAD` names another commit, besides that of its branch.
+const GIT_FILES: [&str; 3] = ["HEAD", "logs/HEAD", "packed-refs"];
+
+fn main() {
+    SOURCES.into_iter().for_each(watch);
+    // Sources in the repository of something else, as of a vendored crate that is not committed, have no commit of their own.
+    if git(&["ls-files", "--error-unmatch", "build.rs"]).is_none() {
+        return;
+    }
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for file in GIT_FILES.into_iter().chain(branch.as_deref()) {
+        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+            watch(&path);
+        }
+    }
+    let values = [
+        ("DEEPWIDE_COMMIT", git(&["describe", "--always", "--dirty"])),
+        ("DEEPWIDE_BUILD_NUMBER", git(&["rev-list", "--count", "HEAD"])),
+    ];
+    for (name, value) in values {
+        if let Some(value) = value {
+            println!("cargo::rustc-env={name}={value}");
+        }
+    }
+}
+
+/// Runs this script again when the file changes. A file that is missing would run it on every build.
+fn watch(path: &str) {
+    if Path::new(path).exists() {
+        println!("cargo::rerun-if-changed={path}");
+    }
+}
+
+/// What git prints in the folder of this package, in which Cargo runs this script; `None` if it fails or is not installed.
+fn git(words: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(words).output().ok()?;
+    let text = output.status.success().then_some(output.stdout)?;
+    Some(String::from_utf8(text).ok()?.trim_end().to_owned())
+}
