@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What is compiled. Cargo looks for changes since the last run, by which the tree may have become dirty or clean.
-const SOURCES: [&str; 4] = ["Cargo.lock", "Cargo.toml", "build.rs", "src"];
+const SOURCES: [&str; 5] = ["Cargo.lock", "Cargo.toml", "build.rs", "experiments/pico_base", "src"];
 
 /// Files of git that change when `HEAD` names another commit, besides that of its branch.
 const GIT_FILES: [&str; 3] = ["HEAD", "logs/HEAD", "packed-refs"];

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use deepwide::formats::gguf::GgufFile;
 use deepwide::weights::{TensorId, WeightSource};
-use deepwide_fuzz::{DIRECTORY, MemoryDisk};
+use deepwide_fuzz::{DIRECTORY, disk_with};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let disk = MemoryDisk::with(&[("model.gguf", bytes)]);
+    let disk = disk_with(&[("model.gguf", bytes)]);
     match GgufFile::open_on(disk, &Path::new(DIRECTORY).join("model.gguf")) {
         Err(error) => assert!(!error.to_string().contains(char::is_control)),
         Ok(file) => {

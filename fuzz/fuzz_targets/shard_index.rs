@@ -5,14 +5,14 @@
 use std::path::Path;
 
 use deepwide::formats::HfDirectory;
-use deepwide_fuzz::{DIRECTORY, MemoryDisk};
+use deepwide_fuzz::{DIRECTORY, disk_with};
 use libfuzzer_sys::fuzz_target;
 
 const CONFIG: &[u8] = include_bytes!("../seeds/config/llama.json");
 const EMPTY: &[u8] = b"\x02\0\0\0\0\0\0\0{}";
 
 fuzz_target!(|bytes: &[u8]| {
-    let disk = MemoryDisk::with(&[
+    let disk = disk_with(&[
         ("config.json", CONFIG),
         ("model.safetensors.index.json", bytes),
         ("model-00001-of-00001.safetensors", EMPTY),

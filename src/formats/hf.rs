@@ -4,6 +4,7 @@
 //! dialects of the config (transformers 4 and 5) and both layouts of Mixtral's experts are read. Written are the keys of
 //! both dialects and, by default, the layout that every version reads: one matrix per expert.
 
+mod builtin;
 mod config;
 mod directory;
 mod fault;

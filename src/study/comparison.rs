@@ -19,9 +19,6 @@ use crate::report::{BaseInfo, RunInfo, Study, StudySettings};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Dtype, WeightSource};
 
-/// Where the built-in base lies in the source.
-const BUILTIN_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
-
 /// Limit on the token ids of the built-in language; with their probabilities and topics they take 5 GiB.
 const MOST_IDS: u128 = 1 << 28;
 
@@ -74,7 +71,7 @@ impl Comparison {
     /// [`StudyError`].
     pub fn new(request: &Request) -> Result<Self, StudyError> {
         let defaults = Defaults::new(request.data.as_deref(), request.quick);
-        let base = HfDirectory::open(request.base.as_deref().unwrap_or(Path::new(BUILTIN_BASE)))?;
+        let base = request.base.as_deref().map_or_else(HfDirectory::builtin, HfDirectory::open)?;
         let config = base.config();
         if request.data.is_none() && !has_builtin_words(&base) {
             return Err(StudyError::NoData { base: base.path().to_owned() });
@@ -173,7 +170,7 @@ impl Comparison {
 
 /// Whether the tokens of a base are the words of the built-in language.
 fn has_builtin_words(base: &HfDirectory) -> bool {
-    let Ok(tokenizer) = Tokenizer::from_directory(base.path()) else { return false };
+    let Ok(tokenizer) = Tokenizer::from_directory_on(&**base.disk(), base.path()) else { return false };
     let language = Language::builtin();
     let num_words = language.vocab().len();
     base.config().vocab_size >= num_words
@@ -202,6 +199,9 @@ fn file_name(path: Option<&Path>, otherwise: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The built-in base in the sources.
+    const PICO_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
 
     fn request() -> Request {
         Request {
@@ -258,7 +258,7 @@ mod tests {
     fn a_base_of_ones_own_needs_text_of_its_own_unless_it_has_the_words_of_the_builtin_language() {
         let folder = tempfile::tempdir().unwrap();
         for file in ["config.json", "model.safetensors"] {
-            std::fs::copy(Path::new(BUILTIN_BASE).join(file), folder.path().join(file)).unwrap();
+            std::fs::copy(Path::new(PICO_BASE).join(file), folder.path().join(file)).unwrap();
         }
         let own = Request { base: Some(folder.path().to_owned()), ..request() };
         let words = Language::builtin().vocab().to_vec();
@@ -275,9 +275,12 @@ mod tests {
 
         let file = tempfile::Builder::new().suffix(".txt").tempfile().unwrap();
         std::fs::write(file.path(), "the capital of ".repeat(2000)).unwrap();
-        let base = Some(BUILTIN_BASE.into());
+        let base = Some(PICO_BASE.into());
         let given = Request { base, data: Some(file.path().to_owned()), ..request() };
         let Comparison { data, base_name, options, .. } = Comparison::new(&given).unwrap();
+        let builtin = Comparison::new(&Request { base: None, ..given }).unwrap();
+        assert_eq!((builtin.base_name.as_str(), builtin.options), ("pico (built-in)", options.clone()));
+        assert_eq!(builtin.data.blake3(), data.blake3());
         assert_eq!((base_name.as_str(), options.settings.seq_length), ("pico_base", 256));
         assert_eq!((data.train.len(), data.heldout.len(), data.heldout.floor_nats()), (21, 2, None));
     }

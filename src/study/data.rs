@@ -50,7 +50,7 @@ impl StudyData {
         seq_length: usize,
         heldout_windows: usize,
     ) -> Result<Self, StudyError> {
-        let tokenizer = Tokenizer::from_directory(base.path())?;
+        let tokenizer = Tokenizer::from_directory_on(&**base.disk(), base.path())?;
         let documents = read_documents(file, &tokenizer)?;
         check_vocabulary(&documents, base.config().vocab_size)?;
         let windows = Windows::contiguous(&documents, seq_length)?;

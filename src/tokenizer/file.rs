@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Tokenizer, TokenizerError, VocabularyFile, special_ids};
 use crate::output::commit::write_file_atomically;
-use crate::output::disk::disk;
+use crate::output::disk::{Disk, disk};
 
 impl Tokenizer {
     /// Reads the tokenizer of a Hugging Face directory: `tokenizer.json`, or else `tokenizer.model`. The ids that begin and end
@@ -19,10 +19,17 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::File`] if a file cannot be read; otherwise the variant of the first broken rule.
     pub fn from_directory(directory: &Path) -> Result<Self, TokenizerError> {
-        let disk = disk();
-        let file = VocabularyFile::open_on(&*disk, directory)?;
+        Self::from_directory_on(&*disk(), directory)
+    }
+
+    /// As [`from_directory`](Self::from_directory), of a directory on `disk`.
+    ///
+    /// # Errors
+    /// As [`from_directory`](Self::from_directory).
+    pub fn from_directory_on(disk: &dyn Disk, directory: &Path) -> Result<Self, TokenizerError> {
+        let file = VocabularyFile::open_on(disk, directory)?;
         let mut tokenizer = Self::from_json(file.to_json()?.as_bytes(), file.path())?;
-        let (bos, eos) = special_ids(&*disk, directory, |token| tokenizer.token_to_id(token))?;
+        let (bos, eos) = special_ids(disk, directory, |token| tokenizer.token_to_id(token))?;
         (tokenizer.bos, tokenizer.eos) = (bos, eos);
         if let VocabularyFile::SentencePiece(model) = file {
             tokenizer.bos = tokenizer.bos.or(model.bos().map(|token| token.id));
