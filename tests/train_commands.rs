@@ -65,6 +65,10 @@ pub fn file(
     path
 }
 
+fn card(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("README.md")).unwrap()
+}
+
 fn is_whole(folder: &Path) {
     let found = verify(&disk(), folder, &mut |_| ()).unwrap();
     assert!(found.mismatches.is_empty(), "{:?}", found.mismatches);
@@ -84,6 +88,8 @@ fn training_from_a_growth_writes_a_model_with_its_receipt() {
         serde_json::from_slice(&std::fs::read(out.join("deepwide.json")).unwrap()).unwrap();
     assert_eq!(receipt["training"]["steps"], 3);
     assert!(receipt["growth"][0].is_object(), "{receipt}");
+    let how = "from `pico_base`. Trained by next-token prediction for 3 updates on ";
+    assert!(card(&out).contains("# Trained by deepwide\n\n4×top-2 mixture, ") && card(&out).contains(how));
     let log = std::fs::read_to_string(out.join("log.jsonl")).unwrap();
     assert!(log.lines().count() == 4 && log.contains("moe/load/L0") && log.contains("eval_loss"), "{log}");
     let drawn = std::fs::read_to_string(root.path().join("out-checkpoints/loss.svg")).unwrap();
@@ -106,6 +112,8 @@ fn shards_train_as_their_text_does() {
     let weights = |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
     assert!(weights("a") == weights("b"));
     is_whole(&root.path().join("b"));
+    let how = "# Trained by deepwide\n\nTrained from `pico_base` by next-token prediction for ";
+    assert!(card(&root.path().join("b")).contains(how));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::model::{AnyDecoder, DecoderWeights};
 use crate::output::commit::PartialDirectory;
 use crate::output::disk::Disk;
 use crate::output::receipt::RECEIPT;
-use crate::upscale::{Growth, Provenance, Sources, model_card, receipt};
+use crate::upscale::{Finish, Growth, Provenance, Sources, model_card, receipt};
 
 /// A trained model and where it comes from.
 pub struct Trained<'a> {
@@ -61,10 +61,10 @@ pub fn write_model(
     partial.write("log.jsonl", to_jsonl(&progress.history).as_bytes())?;
     let method = if settings.dpo.is_some() { "preference optimization (DPO)" } else { "next-token prediction" };
     let training = format!(
-        "It was trained by {method} for {} updates on {} tokens; `log.jsonl` has the losses.",
+        "by {method} for {} updates on {} tokens; `log.jsonl` has the losses.",
         progress.step, progress.num_tokens
     );
-    partial.write("README.md", model_card(sources, growth, library, Some(&training))?.as_bytes())?;
+    partial.write("README.md", model_card(sources, growth, library, Finish::Trained(&training))?.as_bytes())?;
     let mut receipt = receipt(parents.to_vec(), growth, provenance);
     receipt["training"] = json!({
         "steps": progress.step,

@@ -109,6 +109,11 @@ impl<'a> Growth<'a> {
         Ok(adapted)
     }
 
+    /// Whether anything is done to the base.
+    pub(super) fn is_grown(&self) -> bool {
+        self.source.plans().next().is_some()
+    }
+
     /// Whether an adapter is added.
     pub(super) fn merges_adapter(&self) -> bool {
         self.source.plans().any(|plan| matches!(plan, GrowthPlan::Lora { .. }))

@@ -27,7 +27,7 @@ pub use forecast::{Cost, FileSize, Forecast};
 pub use growth::{Growth, GrowthRequest, MAX_LAYERS};
 pub use layers::LayerRun;
 pub use merge::MergeOptions;
-pub use model_card::model_card;
+pub use model_card::{Finish, model_card};
 pub use noise::{NoiseSample, WrittenAs};
 pub use preservation::{CheckText, Preservation};
 pub use receipt::{Provenance, parents, receipt};

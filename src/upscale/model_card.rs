@@ -11,8 +11,18 @@ use crate::weights::WeightSource;
 /// The name of the program.
 const COMMAND: &str = env!("CARGO_PKG_NAME");
 
-/// The model card. `library` loads the weights, by its name on the hub. `training` is a sentence on what was trained, if
-/// anything was.
+/// What happens to the grown weights before they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish<'a> {
+    /// At most they are rounded to another type of float.
+    Stored,
+    /// They are quantized, to a type of this name.
+    Quantized(&'a str),
+    /// They are trained. The words, such as `by next-token prediction`, follow the verb.
+    Trained(&'a str),
+}
+
+/// The model card. `library` loads the weights, by its name on the hub.
 ///
 /// # Errors
 /// If the card of a parent cannot be read.
@@ -20,11 +30,10 @@ pub fn model_card(
     sources: &Sources,
     growth: &Growth<'_>,
     library: &str,
-    training: Option<&str>,
+    finish: Finish<'_>,
 ) -> Result<String, CheckpointError> {
     let config = growth.source.config();
     let parameters = count_parameters(config);
-    let names: Vec<String> = sources.names.iter().map(|name| name_in_record(Path::new(name))).collect();
     let front = front_matter(sources)?;
     let parent = sources.parent().config();
     let deeper = config.num_hidden_layers != parent.num_hidden_layers;
@@ -37,27 +46,59 @@ pub fn model_card(
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
     let usage = configs_usage(growth.configs.len(), growth.record().len());
-    let status = match training {
-        Some(training) => training,
-        None if growth.merges_adapter() => "It computes what its parent computes with the adapter, up to rounding.",
-        None if growth.preserves => "It computes what its parent computes, up to rounding, until it is trained.",
-        None => "It does not compute what its parents compute, and needs training.",
-    };
-    let verb = match training {
-        Some(_) => "Trained",
-        None if growth.merges_adapter() => "Merged",
-        None => "Grown",
-    };
+    let names: Vec<String> =
+        sources.names.iter().map(|name| format!("`{}`", name_in_record(Path::new(name)))).collect();
+    let names = names.join(", ");
+    let (verb, lineage) = (verb(growth, finish), lineage(growth, finish, &names));
     Ok(format!(
-        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{}, from {}. {status}\n\n\
+        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{lineage}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}{usage}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
-        capitalised(&growth.title()),
-        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-        config.num_hidden_layers,
-        parameters.total,
-        parameters.active,
+        config.num_hidden_layers, parameters.total, parameters.active,
     ))
+}
+
+/// What was done, for the title.
+fn verb(growth: &Growth<'_>, finish: Finish<'_>) -> &'static str {
+    match finish {
+        Finish::Trained(_) => "Trained",
+        _ if growth.merges_adapter() => "Merged",
+        _ if growth.is_grown() => "Grown",
+        Finish::Quantized(_) => "Quantized",
+        Finish::Stored => "Converted",
+    }
+}
+
+/// What was done with the models of these `names`, and what the result computes.
+fn lineage(growth: &Growth<'_>, finish: Finish<'_>, names: &str) -> String {
+    let is_grown = growth.is_grown();
+    let made = match finish {
+        _ if is_grown => format!("{}, from {names}", capitalised(&growth.title())),
+        Finish::Trained(_) => format!("Trained from {names}"),
+        _ => format!("Converted from {names}"),
+    };
+    let function = match growth.merges_adapter() {
+        true => Some("what its parent computes with the adapter"),
+        false => growth.preserves.then_some("what its parent computes"),
+    };
+    match (finish, function) {
+        (Finish::Trained(how), _) if is_grown => format!("{made}. Trained {how}"),
+        (Finish::Trained(how), _) => format!("{made} {how}"),
+        (Finish::Quantized(name), Some(function)) => {
+            format!("{made}, quantized to {name}. It computes approximately {function}.")
+        }
+        (Finish::Quantized(name), None) => format!(
+            "{made}, quantized to {name}. It computes approximately what the grown model computes, not what its parents \
+             compute, and the grown model needs training."
+        ),
+        (Finish::Stored, Some(function)) => {
+            let until = if is_grown && growth.preserves { ", until it is trained" } else { "" };
+            format!("{made}. It computes {function}, up to rounding{until}.")
+        }
+        (Finish::Stored, None) => {
+            format!("{made}. It does not compute what its parents compute, and needs training.")
+        }
+    }
 }
 
 /// How the mergekit files of `count` of `total` growths repeat them.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::UpscaleError;
 use super::growth::Growth;
-use super::model_card::model_card;
+use super::model_card::{Finish, model_card};
 use super::noise::WrittenAs;
 use super::receipt::{Provenance, parents, receipt};
 use super::sources::Sources;
@@ -187,7 +187,11 @@ impl<'a> GrowthWriter<'a> {
             Weights::Hf { .. } => "transformers",
             Weights::Gguf { .. } => "gguf",
         };
-        partial.write("README.md", model_card(self.sources, self.growth, library, None)?.as_bytes())?;
+        let finish = match self.written_as {
+            WrittenAs::Blocks(file_type) => Finish::Quantized(file_type.name()),
+            WrittenAs::Stored | WrittenAs::Float(_) => Finish::Stored,
+        };
+        partial.write("README.md", model_card(self.sources, self.growth, library, finish)?.as_bytes())?;
         receipt["files"] = json!(partial.files());
         partial.write(RECEIPT, format!("{receipt:#}\n").as_bytes())?;
         Ok(partial.commit()?)

@@ -116,6 +116,48 @@ fn a_model_card_names_the_library_that_loads_what_lies_beside_it() {
     }
 }
 
+#[test]
+fn a_model_card_says_what_was_done_and_what_the_result_computes() {
+    let root = tempfile::tempdir().unwrap();
+    let base = gguf_base(root.path());
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &["--dtype", "float32"],
+            "Converted by deepwide\n\nConverted from `base.gguf`. It computes what its parent computes, up to rounding.\n",
+        ),
+        (
+            &["--out-type", "gguf:q8_0"],
+            "Quantized by deepwide\n\nConverted from `base.gguf`, quantized to Q8_0. It computes approximately what its parent \
+             computes.\n",
+        ),
+        (
+            &["--identity-blocks", "2"],
+            "Grown by deepwide\n\n2 identity blocks, from `base.gguf`. It computes what its parent computes, up to rounding, until \
+             it is trained.\n",
+        ),
+        (
+            &["--identity-blocks", "2", "--out-type", "gguf:q4_0"],
+            "Grown by deepwide\n\n2 identity blocks, from `base.gguf`, quantized to Q4_0. It computes approximately what its \
+             parent computes.\n",
+        ),
+        (
+            &["--stack", "2", "--out-type", "gguf:f16"],
+            "from `base.gguf`. It does not compute what its parents compute, and needs training.\n",
+        ),
+        (
+            &["--stack", "2", "--out-type", "gguf:q8_0"],
+            "from `base.gguf`, quantized to Q8_0. It computes approximately what the grown model computes, not what its parents \
+             compute, and the grown model needs training.\n",
+        ),
+    ];
+    for (number, (options, expected)) in cases.into_iter().enumerate() {
+        let out = root.path().join(number.to_string());
+        printed(&[&["grow"][..], options, &[base.to_str().unwrap(), out.to_str().unwrap()]].concat());
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(card.contains(expected), "{options:?}: {card}");
+    }
+}
+
 /// Row E11.
 #[test]
 fn models_whose_ids_mean_other_tokens_are_not_merged() {
