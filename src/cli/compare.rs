@@ -12,7 +12,7 @@ use super::{console, output};
 use crate::device::device;
 use crate::growth::PlanError;
 use crate::output::commit::Existing;
-use crate::report::{table, verdict};
+use crate::report::{FEWEST_UPDATES, table, verdict};
 use crate::study::{Budget, Comparison, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS, Request, StudyError, StudyFolder};
 
 /// Grow a base deep and wide, train both at equal FLOPs, and compare
@@ -90,7 +90,9 @@ pub struct CompareArgs {
     /// Replace another study in the folder
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
-    /// A short run: about twenty seconds; with --data, 2 updates
+    /// A short run: about twenty seconds; with --data, few updates
+    ///
+    /// A base of more than 10 million parameters is trained on windows of 64 tokens, one per update, and timed once.
     #[arg(long, help_heading = "Training")]
     pub quick: bool,
     /// Print results.json on stdout instead of the table
@@ -165,6 +167,9 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let folder = StudyFolder::new(args.out(), existing).map_err(|error| args.blame(error))?;
     let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;
+    if let Some(warning) = few_updates(comparison.updates()) {
+        console::tell(format_args!("warning: {warning}"));
+    }
     let info = run_info(&args.device, &args.dtype.dtype().to_string());
     let mut watcher = Watcher::new();
     let study = comparison.run(&folder, info, &build()?, &device, |progress| watcher.show(progress))?;
@@ -175,6 +180,19 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
     console::tell(format_args!("written to {}", folder.path().display()));
     Ok(())
+}
+
+/// Tells how many updates the arms get if some arm gets too few for its loss to be compared.
+fn few_updates<'a>(updates: impl Iterator<Item = (&'a str, usize)>) -> Option<String> {
+    let updates: Vec<(&str, usize)> = updates.collect();
+    let few = updates.iter().any(|(_, num_steps)| *num_steps < FEWEST_UPDATES);
+    let each: Vec<String> = updates.iter().map(|(arm, num_steps)| format!("{arm} {num_steps}")).collect();
+    few.then(|| {
+        format!(
+            "few updates ({}): losses are compared from {FEWEST_UPDATES} an arm on, and --tokens or --flops raises them",
+            each.join(", ")
+        )
+    })
 }
 
 /// Names the other forms in which a base may be given elsewhere.
@@ -198,7 +216,8 @@ mod tests {
     use clap::Command;
 
     use super::*;
-    use crate::study::Defaults;
+    use crate::config::DecoderConfig;
+    use crate::study::{Defaults, LARGE_BASE};
 
     #[test]
     fn the_help_states_the_defaults() {
@@ -208,8 +227,9 @@ mod tests {
             format!("{} {}", arg.get_help().unwrap(), arg.get_long_help().unwrap_or_default())
         };
         let given = Some(Path::new("text.txt"));
+        let base = DecoderConfig::pico();
         let [plain, quick, data, both] = [(None, false), (None, true), (given, false), (given, true)]
-            .map(|(data, quick)| Defaults::new(data, quick));
+            .map(|(data, quick)| Defaults::new(&base, data, quick));
         let says = |id: &str, text: String| assert!(help(id).contains(&text), "--{id}: {} has no {text:?}", help(id));
         let flops = |defaults: Defaults| match defaults.budget {
             Budget::Flops(flops) => flops as f64,
@@ -235,5 +255,17 @@ mod tests {
         let [full, some, one, same] = [plain, quick, data, both].map(|defaults| defaults.micro_batch_size);
         assert_eq!(one, same);
         says("micro_batch_size", format!("[default: {full}, {some} with --quick, {one} with --data]"));
+        let large = Defaults::new(&DecoderConfig::smollm2_135m(), None, true);
+        says("quick", format!("more than {} million parameters", LARGE_BASE / 1_000_000));
+        says("quick", format!("windows of {} tokens, one per update, and timed once", large.seq_length));
+        assert_eq!((large.batch_size, large.num_rounds), (1, 1));
+    }
+
+    #[test]
+    fn few_updates_are_told_before_the_work() {
+        assert_eq!(few_updates([("dense control", FEWEST_UPDATES), ("wide", 99)].into_iter()), None);
+        let expected = "few updates (dense control 33, wide 19): losses are compared from 20 an arm on, and --tokens or --flops \
+                        raises them";
+        assert_eq!(few_updates([("dense control", 33), ("wide", 19)].into_iter()).unwrap(), expected);
     }
 }

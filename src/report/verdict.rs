@@ -7,8 +7,8 @@ use super::table::{printable, si};
 /// With a single seed, held-out losses closer than this are a tie, nats per token.
 pub const TIE_NATS: f64 = 0.005;
 
-/// Relative difference of training FLOPs above which the verdict gives each arm's own.
-const UNEQUAL_FLOPS: f64 = 0.02;
+/// Relative difference from the budget above which training FLOPs are called unequal.
+pub const UNEQUAL_FLOPS: f64 = 0.02;
 
 /// CPUs that other processes may use during timings. Above it, speeds are not compared.
 const MOST_OTHER_LOAD_CPUS: f64 = 0.2;
@@ -17,14 +17,14 @@ const MOST_OTHER_LOAD_CPUS: f64 = 0.2;
 const MOST_RATIO_SPREAD: f64 = 1.15;
 
 /// Fewest updates of an arm for its loss to be compared.
-const FEWEST_UPDATES: usize = 20;
+pub const FEWEST_UPDATES: usize = 20;
 
 /// The finding of a study in one sentence.
 ///
 /// Compares the best wide arm with the best deep arm, and both with the dense control. Arms see the same windows in the
 /// same order under the same seed, so they are compared seed by seed: two are tied if the 95 % interval of their mean
 /// difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
-/// Losses of arms with fewer than twenty updates are not compared. Speed and size follow where both were measured.
+/// Losses of arms with fewer than [`FEWEST_UPDATES`] are not compared. Speed and size follow where both were measured.
 pub fn verdict(study: &Study) -> String {
     let best = |kind| Contender::best(study, kind);
     let (dense, deep, wide) = (best(ArmKind::Dense), best(ArmKind::Deep), best(ArmKind::Wide));

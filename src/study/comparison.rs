@@ -70,9 +70,9 @@ impl Comparison {
     /// # Errors
     /// [`StudyError`].
     pub fn new(request: &Request) -> Result<Self, StudyError> {
-        let defaults = Defaults::new(request.data.as_deref(), request.quick);
         let base = request.base.as_deref().map_or_else(HfDirectory::builtin, HfDirectory::open)?;
         let config = base.config();
+        let defaults = Defaults::new(config, request.data.as_deref(), request.quick);
         if request.data.is_none() && !has_builtin_words(&base) {
             return Err(StudyError::NoData { base: base.path().to_owned() });
         }
@@ -128,6 +128,11 @@ impl Comparison {
             file_name(request.data.as_deref(), "built-in language"),
         );
         Ok(Self { base, base_name, plan, data, data_name, options })
+    }
+
+    /// Name and number of updates of each arm.
+    pub fn updates(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.plan.arms.iter().map(|arm| (arm.name.as_str(), arm.num_steps))
     }
 
     /// Runs the study in a directory, and writes its results there. Runs that the same `build` of the program has finished
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn defaults_fill_in_what_is_not_asked_for() {
-        let defaults = Defaults::new(None, true);
+        let defaults = Defaults::new(&DecoderConfig::pico(), None, true);
         let plain = Comparison::new(&request()).unwrap();
         let settings = &plain.options.settings;
         assert_eq!(Budget::Flops(settings.train_flops_budget_flops), defaults.budget);
@@ -271,7 +276,7 @@ mod tests {
         Tokenizer::word_level(&words).save(folder.path()).unwrap();
         let Comparison { data, data_name, .. } = Comparison::new(&own).unwrap();
         assert!(data.heldout.floor_nats().is_some() && data_name == "built-in language");
-        assert_eq!(data.heldout.len(), Defaults::new(None, true).heldout_windows);
+        assert_eq!(data.heldout.len(), Defaults::new(&DecoderConfig::pico(), None, true).heldout_windows);
 
         let file = tempfile::Builder::new().suffix(".txt").tempfile().unwrap();
         std::fs::write(file.path(), "the capital of ".repeat(2000)).unwrap();

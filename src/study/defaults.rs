@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::plan::Budget;
+use crate::config::DecoderConfig;
+use crate::profile::flops::count_parameters;
 
 /// Experts per layer of the wide arm, as in Mixtral.
 pub const NUM_LOCAL_EXPERTS: usize = 8;
@@ -15,7 +17,10 @@ pub(super) const HELDOUT_FRACTION: f64 = 0.1;
 pub(super) const WARMUP_FRACTION: f64 = 0.1;
 pub(super) const WEIGHT_DECAY: f64 = 0.1;
 
-/// Settings that depend on the text, the built-in language or a file, and on whether the study is a quick one.
+/// Parameters above which a base is large for a quick study.
+pub const LARGE_BASE: u64 = 10_000_000;
+
+/// Settings that depend on the base, on the text, the built-in language or a file, and on whether the study is a quick one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Defaults {
     /// Training compute of each arm.
@@ -39,8 +44,17 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// The defaults for a text, `None` for the built-in language.
-    pub fn new(data: Option<&Path>, quick: bool) -> Self {
+    /// The defaults for a base and a text, `None` for the built-in language.
+    pub fn new(base: &DecoderConfig, data: Option<&Path>, quick: bool) -> Self {
+        let defaults = Self::of_text(data, quick);
+        if quick && count_parameters(base).total > LARGE_BASE {
+            // The same budget pays for more updates of short windows, and timings are of prompts as long as a window.
+            return Self { batch_size: 1, micro_batch_size: 1, seq_length: 64, num_rounds: 1, ..defaults };
+        }
+        defaults
+    }
+
+    fn of_text(data: Option<&Path>, quick: bool) -> Self {
         let builtin = Self {
             budget: Budget::Flops(600_000_000_000),
             num_seeds: 3,
@@ -85,7 +99,7 @@ mod tests {
     #[test]
     fn a_quick_study_is_smaller() {
         for data in [None, Some(Path::new("text.txt"))] {
-            let [full, quick] = [false, true].map(|quick| Defaults::new(data, quick));
+            let [full, quick] = [false, true].map(|quick| Defaults::new(&DecoderConfig::pico(), data, quick));
             let budgets = match (quick.budget, full.budget) {
                 (Budget::Flops(quick), Budget::Flops(full)) => (quick, full),
                 (Budget::ControlTokens(quick), Budget::ControlTokens(full)) => (quick, full),
@@ -95,6 +109,19 @@ mod tests {
             assert!(quick.batch_size < full.batch_size && quick.heldout_windows < full.heldout_windows, "{data:?}");
             assert!(quick.num_evals < full.num_evals && quick.num_rounds == full.num_rounds, "{data:?}");
             assert_eq!((quick.seq_length, quick.learning_rate), (full.seq_length, full.learning_rate));
+        }
+    }
+
+    #[test]
+    fn a_quick_study_of_a_large_base_makes_more_updates_and_is_timed_in_less_time() {
+        let (small, large) = (DecoderConfig::pico(), DecoderConfig::smollm2_135m());
+        for data in [None, Some(Path::new("text.txt"))] {
+            let [full, quick] = [false, true].map(|quick| Defaults::new(&large, data, quick));
+            assert_eq!(full, Defaults::new(&small, data, false));
+            let usual = Defaults::new(&small, data, true);
+            assert_eq!((quick.budget, quick.num_seeds), (usual.budget, usual.num_seeds));
+            assert!(quick.batch_size * quick.seq_length <= usual.batch_size * usual.seq_length / 4, "{quick:?}");
+            assert!(quick.seq_length < usual.seq_length && quick.num_rounds == 1, "{quick:?}");
         }
     }
 }

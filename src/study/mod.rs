@@ -20,7 +20,7 @@ mod unit;
 
 pub use comparison::{Comparison, Request};
 pub use data::StudyData;
-pub use defaults::{Defaults, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS};
+pub use defaults::{Defaults, LARGE_BASE, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS};
 pub use error::StudyError;
 pub use folder::StudyFolder;
 pub use plan::{ArmSpec, Budget, PlanOptions, StudyPlan};

@@ -5,7 +5,7 @@ use crate::config::{DecoderConfig, MoeConfig};
 use crate::growth::{GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::profile::flops::train_flops;
 use crate::profile::matching::{Context, iso_flop_overlap};
-use crate::report::ArmKind;
+use crate::report::{ArmKind, UNEQUAL_FLOPS};
 
 /// The choices of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +55,7 @@ pub struct StudyPlan {
     pub arms: Vec<ArmSpec>,
     /// Training FLOPs of each arm.
     pub budget_flops: u64,
-    /// The quantity that is equal between arms, in words.
+    /// The quantity that is equal between arms, in words, and how far updates that are whole miss it.
     pub match_rule: String,
 }
 
@@ -108,7 +108,17 @@ impl StudyPlan {
             Ok(ArmSpec { name, kind, growth, config, num_steps })
         };
         let arms = growths.into_iter().map(arm).collect::<Result<Vec<_>, _>>()?;
-        let match_rule = format!("equal training FLOPs; m={} is nearest, ratio {:.3}", matched.overlap, matched.ratio);
+        let budget = budget_flops as f64;
+        let missed = |arm: &ArmSpec| (arm.num_steps as f64 * update_flops(&arm.config) as f64 - budget).abs() / budget;
+        let most_missed = arms.iter().map(missed).fold(0.0, f64::max);
+        let equal = match most_missed <= UNEQUAL_FLOPS {
+            true => "equal training FLOPs".to_owned(),
+            false => {
+                let percent = 100.0 * most_missed;
+                format!("budgets of training FLOPs, met to within {percent:.1} %")
+            }
+        };
+        let match_rule = format!("{equal}; m={} is nearest, ratio {:.3}", matched.overlap, matched.ratio);
         Ok(Self { arms, budget_flops, match_rule })
     }
 }
@@ -152,6 +162,25 @@ pub(super) mod tests {
             let spent = update * arm.num_steps as f64;
             assert!((spent - 1e12).abs() <= update / 2.0, "{}: {spent}", arm.name);
         }
+    }
+
+    #[test]
+    fn training_flops_are_called_equal_only_if_whole_updates_spend_the_budget() {
+        let rule = |tokens: u64| {
+            let options = PlanOptions { budget: Budget::ControlTokens(tokens), ..options() };
+            StudyPlan::new(&DecoderConfig::pico(), &options).unwrap()
+        };
+        let many = rule(1000 * 8 * 128);
+        assert!(many.match_rule.starts_with("equal training FLOPs; m="), "{}", many.match_rule);
+        let few = rule(2 * 8 * 128);
+        let missed = |arm: &ArmSpec| {
+            let spent = arm.num_steps as f64 * train_flops(&arm.config, 8, 128) as f64;
+            (spent / few.budget_flops as f64 - 1.0).abs()
+        };
+        let most = few.arms.iter().map(missed).fold(0.0, f64::max);
+        assert!(most > UNEQUAL_FLOPS);
+        let expected = format!("budgets of training FLOPs, met to within {:.1} %; m=", 100.0 * most);
+        assert!(few.match_rule.starts_with(&expected), "{}", few.match_rule);
     }
 
     #[test]
