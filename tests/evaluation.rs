@@ -370,18 +370,28 @@ fn divergence_shows_what_rounding_the_weights_changes() {
 fn results_and_logs_of_answers_are_of_one_precision() {
     let (model, root) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
     let [data, log] = [golden("eval/data"), root.path().join("log")];
-    let evaluated = |options: &[&str]| {
+    let shown = |options: &[&str]| {
         let words = ["eval", model.path().to_str().unwrap(), "-t", "winogrande", "--data-dir", data.to_str().unwrap()];
-        run(&[&words[..], &["--json", "-c", log.to_str().unwrap()], options].concat())
+        run(&[&words[..], &["-c", log.to_str().unwrap()], options].concat())
     };
+    let evaluated = |options: &[&str]| shown(&[options, &["--json"]].concat());
     let output = evaluated(&["--dtype", "bf16"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let record: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(record["config"]["model_args"]["dtype"], "bfloat16");
     assert_eq!(record["deepwide"]["model"]["dtype"], "bfloat16");
-    let resumed: Value = serde_json::from_slice(&evaluated(&["--dtype", "bfloat16"]).stdout).unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains(" tokens to compute, since prefixes are shared\n"));
+    let rates = |record: &Value| ["flops_per_item", "tokens_per_second"].map(|key| record["deepwide"][key].clone());
+    assert!(rates(&record).iter().all(|rate| rate.as_f64() > Some(0.0)), "{}", record["deepwide"]);
+    let output = evaluated(&["--dtype", "bfloat16"]);
+    let resumed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(resumed["deepwide"]["cost"]["num_computed_tokens"], 0, "all answers are in the log");
     assert_eq!(resumed["results"], record["results"]);
+    assert_eq!(rates(&resumed), [Value::Null, Value::Null], "nothing was computed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("all of them were answered before") && !said.contains("to compute"), "{said}");
+    let table = String::from_utf8_lossy(&shown(&["--dtype", "bf16"]).stdout).into_owned();
+    assert!(table.contains("seconds") && !table.contains("tokens/s") && !table.contains("FLOPs"), "{table}");
     let output = evaluated(&[]);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");

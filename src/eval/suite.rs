@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::answer_log::AnswerLog;
 use super::dataset::DataPlace;
 use super::error::EvalError;
 use super::generation::{GenerationDefaults, OpenPrompt};
@@ -39,6 +40,18 @@ impl SuitePlan {
         self.plan.requests().iter().for_each(|request| _ = hash.update(request.key().as_bytes()));
         self.open.iter().for_each(|prompt| _ = hash.update(prompt.key().as_bytes()));
         hash.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// Distinct requests, and prompts of open questions.
+    pub fn num_distinct(&self) -> usize {
+        self.plan.requests().len() + self.open.len()
+    }
+
+    /// Those of [`num_distinct`](Self::num_distinct) that a log answers.
+    pub fn num_answered(&self, log: &AnswerLog) -> usize {
+        let requests = self.plan.requests().iter().filter(|request| log.answer(&request.key()).is_some());
+        let prompts = self.open.iter().filter(|prompt| log.text(prompt.key()).is_some());
+        requests.count() + prompts.count()
     }
 }
 

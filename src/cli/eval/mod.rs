@@ -84,13 +84,13 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     let defaults = GenerationDefaults::new(&opened.checkpoint().generation_config()?)?;
     let planned = suite.plan(&encoder, &defaults, &|| items.add(1, ""))?;
     drop(items);
-    tell_plan(&suite, &planned);
     tell_ignored(&planned, &defaults);
     let mut model_record = opened.record(&growth)?;
     if let Some((option, value)) = args.weights.given() {
         model_record[option] = json!(value);
     }
     let mut log = answer_log(args, saved.as_ref(), &planned, &model_record)?;
+    tell_plan(&suite, &planned, log.as_ref());
     let precision = args.weights.inference_precision();
     let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
     interrupt::catch();
@@ -165,18 +165,29 @@ fn answer_log(
     Ok(path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose()?)
 }
 
-fn tell_plan(suite: &Suite, planned: &SuitePlan) {
+fn tell_plan(suite: &Suite, planned: &SuitePlan, log: Option<&AnswerLog>) {
     for (task, num_cut) in suite.tasks.iter().zip(&planned.num_cut).filter(|(_, num_cut)| **num_cut > 0) {
         let name = &task.chosen.task.name;
         console::tell(format_args!(
             "warning: {name}: {num_cut} prompts are longer than the context of the model and lose their start"
         ));
     }
-    let (all, computed) = (planned.plan.num_tokens(), planned.plan.num_computed());
+    let num_left = planned.num_distinct() - log.map_or(0, |log| planned.num_answered(log));
+    let computed = planned.plan.num_computed();
+    let work = if num_left == 0 {
+        "all of them were answered before".to_owned()
+    } else if num_left == planned.num_distinct() {
+        format!("{computed} tokens to compute, since prefixes are shared")
+    } else {
+        format!(
+            "at most {computed} tokens to compute, since prefixes are shared and some requests were answered before"
+        )
+    };
     console::tell(format_args!(
-        "{} items, {} requests of {all} tokens; {computed} tokens to compute, since prefixes are shared",
+        "{} items, {} requests of {} tokens; {work}",
         suite.num_items(),
         planned.plan.places().len(),
+        planned.plan.num_tokens(),
     ));
 }
 
@@ -260,14 +271,16 @@ fn extras(
     let tasks = || suite.tasks.iter().map(|task| task.chosen.task.name.clone());
     let data: Map<String, Value> = tasks().zip(suite.tasks.iter().map(|task| json!(task.files))).collect();
     let num_cut: Map<String, Value> = tasks().zip(planned.num_cut.iter().map(|count| json!(count))).collect();
+    // A run that only reads a log has no rates.
+    let rate = |amount: f64, unit: f64| (cost.num_computed_tokens > 0).then(|| amount / unit);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "harness": format!("lm-eval {}", crate::eval::LM_EVAL_VERSION),
         "model": model,
         "parameters": count_parameters(growth.source.config()),
         "cost": cost,
-        "flops_per_item": cost.flops as f64 / suite.num_items() as f64,
-        "tokens_per_second": cost.num_computed_tokens as f64 / cost.wall_s,
+        "flops_per_item": rate(cost.flops as f64, suite.num_items() as f64),
+        "tokens_per_second": rate(cost.num_computed_tokens as f64, cost.wall_s),
         "h6": leaderboard_mean(record),
         "data": data,
         "requests_cut": num_cut,
@@ -300,12 +313,14 @@ fn as_text(args: &EvalArgs, record: &Map<String, Value>) -> String {
         text += &format!("\nH6 {:.2}\n", 100.0 * mean);
     }
     let count = |value: &Value| output::short_count(u128::from(value.as_u64().unwrap_or_default()));
+    let rate = |key: &str, show: fn(f64) -> String| extras[key].as_f64().map(show);
     let rows = [
-        ["total parameters".to_owned(), count(&extras["parameters"]["total"])],
-        ["active parameters".to_owned(), count(&extras["parameters"]["active"])],
-        ["FLOPs per item".to_owned(), output::operations(number(&extras["flops_per_item"]) as u128)],
-        ["seconds".to_owned(), format!("{:.1}", number(&extras["cost"]["wall_s"]))],
-        ["tokens/s".to_owned(), format!("{:.0}", number(&extras["tokens_per_second"]))],
+        ("total parameters", Some(count(&extras["parameters"]["total"]))),
+        ("active parameters", Some(count(&extras["parameters"]["active"]))),
+        ("FLOPs per item", rate("flops_per_item", |flops| output::operations(flops as u128))),
+        ("seconds", Some(format!("{:.1}", number(&extras["cost"]["wall_s"])))),
+        ("tokens/s", rate("tokens_per_second", |speed| format!("{speed:.0}"))),
     ];
-    text + "\n" + &output::aligned(&rows.map(|row| row.to_vec()))
+    let row = |(name, shown): (&str, Option<String>)| Some(vec![name.to_owned(), shown?]);
+    text + "\n" + &output::aligned(&rows.into_iter().filter_map(row).collect::<Vec<_>>())
 }
