@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use deepwide::eval::{
@@ -295,10 +296,32 @@ fn missing_data_is_named_with_the_place_where_it_was_looked_for() {
     for words in ["mmlu_virology", "test split of cais/mmlu (virology)", "virology_test.*", "cais/mmlu"] {
         assert!(message.contains(words), "{words}: {message}");
     }
+    let message = refusal("mmlu_other", 5, root.path());
+    let first = "\"mmlu_business_ethics\", \"mmlu_clinical_knowledge\", \"mmlu_college_medicine\", …; mmlu_business_ethics needs the dev";
+    assert!(message.starts_with(&format!("13 tasks lack data: {first}")), "{message}");
     let message = refusal("truthfulqa_mc2", 5, root.path());
     assert!(message.contains("multiple_choice/validation"), "no examples are looked for: {message}");
     let message = refusal("arc_challenge", 41, &golden("eval/data"));
     assert!(message.contains("41 examples") && message.contains("only 40"), "{message}");
+}
+
+#[test]
+fn an_error_of_the_hub_names_its_cache_and_the_option_for_a_directory() {
+    let (model, cache) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_deepwide"))
+        .args(["eval", model.path().to_str().unwrap(), "-t", "hellaswag,mmlu_virology"])
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HUB_CACHE", cache.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let cache = format!("{:?}", cache.path());
+    for words in
+        ["2 tasks lack data", "\"default/validation\" of the data set Rowan/hellaswag", "--data-dir DIR", &cache]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::data::source::SourceError;
-use crate::error::{ErrorKind, FileError, cut, quoted};
+use crate::error::{ErrorKind, FileError, cut, listed, quoted};
 use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::tokenizer::{ChatTemplateError, TokenizerError};
@@ -34,6 +34,14 @@ pub enum EvalError {
         /// Names that a file may have.
         expected: String,
     },
+    /// Several tasks lack data.
+    #[error("{} tasks lack data: {}; {first}", .tasks.len(), listed(first_of(.tasks), .tasks.len()))]
+    NoDataOfTasks {
+        /// The tasks.
+        tasks: Vec<String>,
+        /// What the first one lacks.
+        first: Box<EvalError>,
+    },
     /// Several files could be a split.
     #[error("several files could be the {split} split of {task}, expected one: {found:?}")]
     AmbiguousData {
@@ -45,8 +53,13 @@ pub enum EvalError {
         found: Vec<PathBuf>,
     },
     /// The hub does not provide a split.
-    #[error(transparent)]
-    Hub(#[from] HubError),
+    #[error("{task}: {source}")]
+    Hub {
+        /// The task.
+        task: String,
+        /// The reason.
+        source: HubError,
+    },
     /// A file of data cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -221,12 +234,28 @@ pub enum ItemFault {
     },
 }
 
+/// The first tasks, for a message.
+fn first_of(tasks: &[String]) -> &[String] {
+    &tasks[..tasks.len().min(3)]
+}
+
 impl EvalError {
+    /// Attributes an error of the hub to a task, for `map_err`.
+    pub(super) fn of_hub(task: &str) -> impl FnOnce(HubError) -> Self {
+        move |source| Self::Hub { task: task.to_owned(), source }
+    }
+
+    /// Whether a split is not there, so that others may be missing for the same reason.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoData { .. } | Self::Hub { source: HubError::Offline(_), .. })
+    }
+
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoData { .. } => ErrorKind::NotFound,
-            Self::Hub(error) => error.kind(),
+            Self::NoDataOfTasks { first, .. } => first.kind(),
+            Self::Hub { source, .. } => source.kind(),
             Self::Source(error) => error.kind(),
             Self::Tokenizer(error) => error.kind(),
             Self::File(error) => error.kind(),

@@ -11,7 +11,7 @@ use super::prompt::PromptStyle;
 use super::response::Response;
 use super::results::TaskScores;
 use super::scoring::{Answer, Encoded, Encoder, Plan};
-use super::tasks::{Group, Selection};
+use super::tasks::{Group, Selection, Task};
 
 /// The tasks of a run with their data and prompts.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Suite {
     /// `seed`.
     ///
     /// # Errors
-    /// Those of [`TaskItems::read`].
+    /// Those of [`DataPlace::gather`] and of [`TaskItems::read`].
     pub fn read(
         place: &DataPlace<'_>,
         selection: Selection,
@@ -69,7 +69,11 @@ impl Suite {
         seed: u64,
     ) -> Result<Self, EvalError> {
         let Selection { tasks, groups } = selection;
-        place.gather(tasks.iter().flat_map(|chosen| chosen.splits().map(|split| (&chosen.task.data_set, split))))?;
+        let needed = tasks.iter().flat_map(|chosen| {
+            let Task { name, data_set, .. } = &chosen.task;
+            chosen.splits().map(move |split| (name.as_str(), data_set, split))
+        });
+        place.gather(needed)?;
         let read = |chosen| TaskItems::read(place, chosen, limit, style, seed);
         Ok(Self { tasks: tasks.into_iter().map(read).collect::<Result<_, _>>()?, groups })
     }

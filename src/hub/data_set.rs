@@ -39,8 +39,7 @@ pub fn data_set_files(
         return Ok(found);
     }
     if settings.offline {
-        let (cache, folder) = (&settings.cache, quoted(folder));
-        return Err(HubError::Offline(format!("{folder} of the data set {id} is not in the cache {cache:?}")));
+        return Err(HubError::Offline(format!("{} of the data set {id} is not in the cache", quoted(folder))));
     }
     let client = Client::new(settings, repo, progress)?;
     let (commit, listed) = client.resolve(BRANCH)?;

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::opened::OpenedModel;
 use super::{console, hub, interrupt, output, run_info};
 use crate::device::device;
-use crate::error::{FileError, FileFault, cut};
+use crate::error::{ErrorKind, FileError, FileFault, cut};
 use crate::eval::{
     AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, PromptStyle, RunMetadata,
     Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
@@ -75,7 +75,8 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
         .map(|path| Saved::new(path, &opened.full_name(&growth), args.force, start.0))
         .transpose()?;
     let place = args.data_dir.as_deref().map_or(DataPlace::Hub(&hub::data_set_files), DataPlace::Directory);
-    let suite = Suite::read(&place, selection, args.limit, &style, args.seeds.fewshot)?;
+    let suite = Suite::read(&place, selection, args.limit, &style, args.seeds.fewshot);
+    let suite = suite.map_err(|error| if args.data_dir.is_none() { not_on_hub(error) } else { error.into() })?;
     if style.drops_system() && suite.has_system_text(&style) {
         console::tell("warning: the chat template has no system role, so prompts lack the text of the system");
     }
@@ -130,6 +131,17 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
         log.remove()?;
     }
     output::print(&if args.json { format!("{:#}\n", Value::Object(record)) } else { as_text(args, &record) })
+}
+
+/// The message says where data of the hub are kept, and names the option for data in a directory.
+fn not_on_hub(error: EvalError) -> Failure {
+    match (error.kind(), hub::cache()) {
+        (kind @ ErrorKind::NotFound, Ok(cache)) => {
+            let option = "--data-dir DIR takes data from a directory";
+            Failure::of_kind(kind, format_args!("{error}; {option}, in place of the hub and its cache {cache:?}"))
+        }
+        _ => error.into(),
+    }
 }
 
 /// The chat template that was asked for.
