@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::ApiError;
-use crate::error::{quoted, type_name};
+use crate::error::{closest, cut, quoted, type_name};
 
 /// Fields of OpenAI's API and of other servers that change no answer here.
 const WITHOUT_EFFECT: [&str; 11] = [
@@ -37,13 +37,17 @@ const DEFAULTS: [(&str, &str); 10] = [
 
 /// The fields of a JSON object; null is as good as absent.
 #[derive(Debug)]
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct Fields {
+    fields: Map<String, Value>,
+    /// The names that were asked for.
+    known: Vec<String>,
+}
 
 impl Fields {
     /// The fields of a request's body.
     pub(super) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(Value::Object(fields)) => Ok(Self { fields, known: Vec::new() }),
             Ok(other) => {
                 let message = format!("the body is {}, expected a JSON object", type_name(&other));
                 Err(ApiError::new(StatusCode::BAD_REQUEST, message))
@@ -54,7 +58,8 @@ impl Fields {
 
     /// Takes a field.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
+        self.known.push(name.to_owned());
+        self.fields.remove(name).filter(|value| !value.is_null())
     }
 
     pub(super) fn number(&mut self, name: &str) -> Result<Option<f64>, ApiError> {
@@ -96,8 +101,8 @@ impl Fields {
     where
         Value: PartialEq<T>,
     {
-        if self.0.get(name).is_some_and(|found| *found == value) {
-            self.0.remove(name);
+        if self.fields.get(name).is_some_and(|found| *found == value) {
+            self.fields.remove(name);
         }
     }
 
@@ -132,7 +137,12 @@ impl Fields {
             self.refuse(name, |value| serde_json::from_str::<Value>(default).is_ok_and(|default| *value == default))?;
         }
         let asks = |(name, value): &(&String, &Value)| !WITHOUT_EFFECT.contains(&name.as_str()) && !is_nothing(value);
-        self.0.iter().find(asks).map_or(Ok(()), |(name, _)| Err(not_supported(name)))
+        let known = || self.known.iter().map(String::as_str).chain(WITHOUT_EFFECT);
+        let refused = |name: &str| match closest(name, known()) {
+            Some(meant) => ApiError::field(name, format!("unknown field `{}`; did you mean `{meant}`?", cut(&name))),
+            None => not_supported(name),
+        };
+        self.fields.iter().find(asks).map_or(Ok(()), |(name, _)| Err(refused(name)))
     }
 
     fn typed<T>(
@@ -190,6 +200,25 @@ mod tests {
         assert_eq!(fields.finish(), Ok(()), "all are taken");
         assert!(Fields::parse(b"{").unwrap_err().message.starts_with("the body is not JSON: EOF"));
         assert_eq!(Fields::parse(b"[]").unwrap_err().message, "the body is a list, expected a JSON object");
+    }
+
+    #[test]
+    fn a_misspelt_field_is_refused_with_the_one_that_was_probably_meant() {
+        for (body, message) in [
+            (r#"{"max_token": 5}"#, "unknown field `max_token`; did you mean `max_tokens`?"),
+            (
+                r#"{"add_generation_promt": true}"#,
+                "unknown field `add_generation_promt`; did you mean `add_generation_prompt`?",
+            ),
+            (r#"{"modle": "tiny"}"#, "unknown field `modle`; did you mean `model`?"),
+            (r#"{"max_length": 5}"#, "\"max_length\" is not supported"),
+        ] {
+            let mut fields = Fields::parse(body.as_bytes()).unwrap();
+            assert_eq!(fields.limit("max_tokens", 9), Ok(None));
+            let error = fields.finish().unwrap_err();
+            assert_eq!((error.message.as_str(), error.status), (message, StatusCode::BAD_REQUEST));
+            assert!(error.param.is_some_and(|param| body.contains(&param)));
+        }
     }
 
     #[test]
