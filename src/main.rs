@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => finish(perplexity::run(&args), args.json),
         Command::CompareScores(args) => finish(compare_scores::run(&args), args.json),
         Command::Generate(args) => finish(generate::run(&args), args.json),
-        Command::Serve(args) => finish(serve::run(&args), false),
+        Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => finish(profile::run(&args), args.json),
         Command::Compare(args) => finish(compare::run(&args), args.json),

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use deepwide::config::{DecoderConfig, ModelType, MoeConfig};
@@ -59,6 +60,9 @@ fn saved(model_type: ModelType, moe: Option<MoeConfig>, num_positions: usize) ->
 struct Server {
     child: Child,
     address: SocketAddr,
+    /// Reads what the server says after its address, so that it never waits for a reader.
+    #[cfg_attr(not(unix), expect(dead_code))]
+    messages: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Server {
@@ -83,9 +87,8 @@ impl Server {
                 break address.parse().unwrap();
             }
         };
-        // So that the server never waits for a reader of its messages.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
+        let messages = Some(std::thread::spawn(move || lines.map_while(Result::ok).collect()));
+        Self { child, address, messages }
     }
 
     fn url(&self, path: &str) -> String {
@@ -578,6 +581,8 @@ fn a_signal_lets_running_texts_end() {
         connection.read_to_string(&mut rest).unwrap();
         assert!(rest.contains("data: [DONE]"), "the stream is whole");
         assert_eq!(server.code(), Some(code));
+        let messages = server.messages.take().expect("taken once").join().unwrap();
+        assert_eq!(messages, ["stopped"], "a signal is no error");
     }
 }
 

@@ -1,11 +1,13 @@
 //! `serve`: a model behind OpenAI's API.
 
 use std::net::{IpAddr, TcpListener, ToSocketAddrs};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, Args};
 
+use super::exit::finish;
 use super::failure::Failure;
 use super::model::{Loaded, ModelArgs};
 use super::values::{byte_count, not_negative, size};
@@ -101,11 +103,22 @@ fn api_key(args: &ServeArgs) -> Result<Option<String>, Failure> {
     }
 }
 
+/// Serves a model until a signal, and returns the exit code of the signal, which is no failure here.
+pub fn run(args: &ServeArgs) -> ExitCode {
+    match (serve_until_signal(args), interrupt::exit_code()) {
+        (Ok(()), Some(code)) => {
+            console::tell("stopped");
+            ExitCode::from(code)
+        }
+        (result, _) => finish(result, false),
+    }
+}
+
 /// Serves a model until a signal.
 ///
 /// # Errors
 /// If the model cannot be loaded or the address is taken.
-pub fn run(args: &ServeArgs) -> Result<(), Failure> {
+fn serve_until_signal(args: &ServeArgs) -> Result<(), Failure> {
     let address = (args.host, args.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         Failure::runtime(format_args!("cannot listen on {}:{}: {error}", args.host, args.port)).for_option("--port")
@@ -124,11 +137,7 @@ pub fn run(args: &ServeArgs) -> Result<(), Failure> {
         interrupt::catch();
         let bound = listener.local_addr().map_err(Failure::runtime)?;
         console::tell(format_args!("listening on http://{bound}"));
-        serve(engine, served, listener, || interrupt::caught().is_some()).map_err(Failure::runtime)?;
-        match interrupt::caught() {
-            Some(signal) => Err(Failure::runtime(format_args!("stopped by signal {signal}"))),
-            None => Ok(()),
-        }
+        serve(engine, served, listener, || interrupt::caught().is_some()).map_err(Failure::runtime)
     })
 }
 
