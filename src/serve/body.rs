@@ -174,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn the_newer_name_of_max_tokens_counts_alone_or_beside_it() {
+        for (body, expected) in [
+            (r#"{"max_completion_tokens": 3}"#, 3),
+            (r#"{"max_completion_tokens": 3, "max_tokens": 5}"#, 3),
+            (r#"{"max_completion_tokens": null, "max_tokens": 5}"#, 5),
+        ] {
+            assert_eq!(max_tokens(body, false), Ok(Some(expected)), "{body}");
+        }
+    }
+
+    #[test]
     fn log_probabilities_are_counted_by_the_tokens_that_a_request_can_have() {
         let most = MAX_LOGPROBS / 21;
         let field = |number: usize| format!(r#"{{"max_tokens": {number}}}"#);
