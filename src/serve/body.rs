@@ -13,8 +13,9 @@ pub(super) const MAX_CHOICES: usize = 256;
 pub(super) const MAX_TOP_LOGPROBS: usize = 20;
 /// Stop strings of a request at most.
 const MAX_STOPS: usize = 16;
-/// Log-probabilities of an answer at most: that of each token and those of the likely ones beside it.
-const MAX_LOGPROBS: usize = 1 << 20;
+/// Numbers beside the tokens of an answer at most: the log-probability of each token and those of the likely ones beside it; its
+/// expert in each layer.
+const MAX_NUMBERS: usize = 1 << 20;
 
 /// A checked request without its prompt.
 #[derive(Debug)]
@@ -77,44 +78,53 @@ impl Body {
             let message = format!("found {} prompts with n = {n}, expected at most {MAX_CHOICES} texts", prompts.len());
             return Err(ApiError::field("prompt", message));
         }
-        let max_tokens = self.max_tokens(prompts.len() * n);
-        let mut num_logprobs = 0;
+        let max_tokens = self.max_tokens(prompts.len() * n, served.num_sparse_layers);
+        let mut num_numbers = 0;
         let mut requests = Vec::with_capacity(prompts.len());
         for prompt in prompts {
             let request = Request { prompt, first_sequence: n * requests.len(), max_tokens, ..self.request.clone() };
             request.check(served.limits.context, served.vocab_size)?;
-            num_logprobs += num_logprobs_of(&request, served.limits.context);
+            num_numbers += num_numbers_of(&request, served);
             requests.push(request);
         }
-        if num_logprobs > MAX_LOGPROBS {
+        if num_numbers > MAX_NUMBERS {
+            let name = if self.request.logprobs.is_some() { "logprobs" } else { "routing" };
             let message = format!(
-                "the answer could have {num_logprobs} log-probabilities, expected at most {MAX_LOGPROBS}: a smaller max_tokens, n or number of logprobs has fewer"
+                "the answer could have {num_numbers} log-probabilities and experts, expected at most {MAX_NUMBERS}: a smaller max_tokens, n or number of logprobs has fewer"
             );
-            return Err(ApiError::field("logprobs", message));
+            return Err(ApiError::field(name, message));
         }
         Ok(requests)
     }
 
     /// The token limit of each of `num_texts` texts. Without `max_tokens`, it is reduced so that the answer has at most
-    /// [`MAX_LOGPROBS`]: with a long context, every such request would be refused otherwise.
-    fn max_tokens(&self, num_texts: usize) -> Option<usize> {
-        match self.request.logprobs {
-            Some(num_top) if !self.has_max_tokens => {
-                let most = MAX_LOGPROBS / (num_texts * (1 + num_top));
-                self.request.max_tokens.map(|max_tokens| max_tokens.min(most))
-            }
+    /// [`MAX_NUMBERS`]: with a long context, every such request would be refused otherwise.
+    fn max_tokens(&self, num_texts: usize, num_sparse_layers: usize) -> Option<usize> {
+        let num_beside = num_token_logprobs(&self.request) + num_token_experts(&self.request, num_sparse_layers);
+        match MAX_NUMBERS.checked_div(num_texts * num_beside) {
+            Some(most) if !self.has_max_tokens => self.request.max_tokens.map(|max_tokens| max_tokens.min(most)),
             _ => self.request.max_tokens,
         }
     }
 }
 
-/// Log-probabilities in the answer to a request at most.
-fn num_logprobs_of(request: &Request, context: usize) -> usize {
-    let Some(num_top) = request.logprobs else { return 0 };
-    let num_prompt = request.prompt.len();
+/// Log-probabilities of a token.
+fn num_token_logprobs(request: &Request) -> usize {
+    request.logprobs.map_or(0, |num_top| 1 + num_top)
+}
+
+/// Experts of a token: the one with the highest weight in each layer.
+fn num_token_experts(request: &Request, num_sparse_layers: usize) -> usize {
+    if request.routing { num_sparse_layers } else { 0 }
+}
+
+/// Log-probabilities and experts in the answer to a request at most.
+fn num_numbers_of(request: &Request, served: &Served) -> usize {
+    let (context, num_prompt) = (served.limits.context, request.prompt.len());
     let num_output = request.max_tokens.unwrap_or(context).min(context - num_prompt);
     let num_echoed = if request.prompt_logprobs { num_prompt } else { 0 };
-    request.num_sequences * (num_echoed + num_output) * (1 + num_top)
+    let num_logprobs = (num_echoed + num_output) * num_token_logprobs(request);
+    request.num_sequences * (num_logprobs + num_output * num_token_experts(request, served.num_sparse_layers))
 }
 
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
@@ -157,8 +167,8 @@ mod tests {
             tokenizer: Tokenizer::word_level(&["red".to_owned()]),
             template: None,
             vocab_size: 1,
-            num_sparse_layers: 0,
-            num_experts: 0,
+            num_sparse_layers: 32,
+            num_experts: 8,
             limits,
             api_key: None,
             created: 0,
@@ -186,7 +196,7 @@ mod tests {
 
     #[test]
     fn log_probabilities_are_counted_by_the_tokens_that_a_request_can_have() {
-        let most = MAX_LOGPROBS / 21;
+        let most = MAX_NUMBERS / 21;
         let field = |number: usize| format!(r#"{{"max_tokens": {number}}}"#);
         assert_eq!(max_tokens(&field(most), false), Ok(Some(most)));
         assert_eq!(max_tokens(&field(most - 10), true), Ok(Some(most - 10)));
@@ -196,5 +206,20 @@ mod tests {
         // Without a number, texts are as long as the answer can be.
         assert_eq!(max_tokens("{}", false), Ok(Some(most)));
         assert_eq!(max_tokens(r#"{"n": 8}"#, false), Ok(Some(most / 8)));
+    }
+    #[test]
+    fn experts_are_counted_by_the_layers_that_have_some() {
+        let max_tokens = |fields: &str| {
+            let mut fields = Fields::parse(fields.as_bytes())?;
+            let body = Body::take(&mut fields, &[], None, CONTEXT)?;
+            Ok::<_, ApiError>(body.requests(vec![vec![0; 10]], &served())?[0].max_tokens)
+        };
+        let most = MAX_NUMBERS / 32;
+        assert_eq!(max_tokens(&format!(r#"{{"routing": true, "max_tokens": {most}}}"#)), Ok(Some(most)));
+        let refused = max_tokens(&format!(r#"{{"routing": true, "max_tokens": {}}}"#, most + 1)).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some("routing"));
+        assert!(refused.message.contains("1048608 log-probabilities and experts"), "{}", refused.message);
+        assert_eq!(max_tokens(r#"{"routing": true, "n": 2}"#), Ok(Some(most / 2)));
+        assert_eq!(max_tokens("{}"), Ok(Some(CONTEXT)), "without either there is no such limit");
     }
 }
