@@ -58,11 +58,15 @@ fn as_text(rows: &[Comparison]) -> String {
         let points = |share: f64| format!("{:.2}", 100.0 * share);
         let signed = |share: f64| format!("{:+.2}", 100.0 * share);
         let interval = &row.interval;
-        let verdict = match (row.is_significant(), interval.difference > 0.0) {
-            (false, _) => "no difference shown",
-            (true, true) => "B is better",
-            (true, false) => "A is better",
+        let verdict = match (row.num_different, row.is_significant(), interval.difference > 0.0) {
+            (0, _, _) if row.num_items == 1 => "the item has equal scores".to_owned(),
+            (0, _, _) => format!("the {} items have equal scores", row.num_items),
+            (_, false, _) => "no difference shown".to_owned(),
+            (_, true, true) => "B is better".to_owned(),
+            (_, true, false) => "A is better".to_owned(),
         };
+        // Where no item differs, there is nothing to test.
+        let tested = |text: Option<String>| text.filter(|_| row.num_different > 0).unwrap_or_else(|| "-".to_owned());
         table.push(vec![
             shown(&row.task),
             shown(&row.metric),
@@ -70,10 +74,10 @@ fn as_text(rows: &[Comparison]) -> String {
             points(row.a),
             points(row.b),
             signed(interval.difference),
-            format!("{} to {}", signed(interval.low), signed(interval.high)),
-            row.mcnemar.map_or_else(|| "-".to_owned(), |test| p_value(test.p_value)),
-            interval.detectable.map_or_else(|| "-".to_owned(), points),
-            verdict.to_owned(),
+            tested(Some(format!("{} to {}", signed(interval.low), signed(interval.high)))),
+            tested(row.mcnemar.map(|test| p_value(test.p_value))),
+            tested(interval.detectable.map(points)),
+            verdict,
         ]);
     }
     // The metrics of a task have the same items.
@@ -88,4 +92,27 @@ fn as_text(rows: &[Comparison]) -> String {
         count => format!("{count} items that only one model has, or that differ in their text, are left out\n"),
     };
     format!("{}{note}", aligned(&table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::ItemScores;
+
+    #[test]
+    fn equal_scores_are_called_so_and_are_not_tested() {
+        let evaluation = |scores: &[f64]| {
+            let items = scores.iter().enumerate().map(|(id, score)| (id as u64, (String::new(), *score)));
+            let mut of_task = ItemScores::default();
+            of_task.metrics.insert("acc,none".to_owned(), items.collect());
+            BTreeMap::from([("winogrande".to_owned(), of_task)])
+        };
+        let told = |a: &[f64], b: &[f64]| as_text(&compare(&evaluation(a), &evaluation(b)));
+        let equal = told(&[1.0, 0.0, 1.0], &[1.0, 0.0, 1.0]);
+        assert!(equal.contains("the 3 items have equal scores") && !equal.contains("1.000"), "{equal}");
+        assert!(told(&[1.0], &[1.0]).contains("the item has equal scores"));
+        // Two items that differ, but not in their sum.
+        let tested = told(&[1.0, 0.0, 1.0], &[0.0, 1.0, 1.0]);
+        assert!(tested.contains("1.000") && tested.contains("no difference shown"), "{tested}");
+    }
 }

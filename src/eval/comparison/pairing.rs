@@ -23,6 +23,8 @@ pub struct Comparison {
     pub num_items: usize,
     /// Items that only one has, or that differ in their text; they are left out.
     pub num_unpaired: usize,
+    /// Items whose scores differ.
+    pub num_different: usize,
     /// Mean score of A.
     pub a: f64,
     /// Mean score of B.
@@ -99,6 +101,10 @@ fn means(scores: &[(f64, f64)]) -> (f64, f64) {
     (sum_a / scores.len() as f64, sum_b / scores.len() as f64)
 }
 
+fn num_different(pairs: &Pairs) -> usize {
+    pairs.scores.iter().filter(|(a, b)| a != b).count()
+}
+
 fn differences(pairs: &Pairs) -> Vec<f64> {
     pairs.scores.iter().map(|(a, b)| b - a).collect()
 }
@@ -110,6 +116,7 @@ fn comparison(pairs: &Pairs) -> Comparison {
         metric: pairs.metric.clone(),
         num_items: pairs.scores.len(),
         num_unpaired: pairs.num_unpaired,
+        num_different: num_different(pairs),
         a,
         b,
         interval: bootstrap(&[differences(pairs)]),
@@ -126,6 +133,7 @@ fn mean(tasks: &[&Pairs]) -> Comparison {
         metric: String::new(),
         num_items: tasks.iter().map(|pairs| pairs.scores.len()).sum(),
         num_unpaired: tasks.iter().map(|pairs| pairs.num_unpaired).sum(),
+        num_different: tasks.iter().map(|pairs| num_different(pairs)).sum(),
         a: sum_a / tasks.len() as f64,
         b: sum_b / tasks.len() as f64,
         interval: bootstrap(&differences),
@@ -153,7 +161,7 @@ mod tests {
         let items = b.get_mut("x").unwrap().metrics.get_mut("acc,none").unwrap();
         items.insert(2, ("another text".to_owned(), 0.0));
         let [found] = &compare(&a, &b)[..] else { panic!("one task") };
-        assert_eq!((found.num_items, found.num_unpaired), (2, 3));
+        assert_eq!((found.num_items, found.num_unpaired, found.num_different), (2, 3, 1));
         assert_eq!((found.a, found.b, found.interval.difference), (0.5, 1.0, 0.5));
         assert_eq!(found.mcnemar.unwrap().only_b, 1);
     }
@@ -171,5 +179,6 @@ mod tests {
             found.iter().map(|row| (row.task.as_str(), row.metric.as_str(), row.num_items)).collect();
         assert_eq!(rows, [("h", "acc,none", 1), ("h", "acc_norm,none", 1), ("mmlu", "acc,none", 3), ("mean", "", 4)]);
         assert!((found[3].a - (1.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!(found.iter().all(|row| row.num_different == 0));
     }
 }
