@@ -22,7 +22,7 @@ use crate::model::{AnyDecoder, CausalLm};
 use crate::output::read::read_bounded;
 use crate::profile::memory::kv_cache_bytes_per_token;
 use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
-use crate::tokenizer::{ChatTemplate, TEMPLATE_NAMES, named_template};
+use crate::tokenizer::{ChatTemplate, TEMPLATE_NAMES, Tokenizer, named_template};
 use crate::weights::WeightSource;
 
 /// Size of a template that no real one exceeds.
@@ -86,11 +86,16 @@ pub(super) struct Loaded {
 }
 
 impl ModelArgs {
-    /// Opens, checks and loads the model, for `num_sequences` sequences at once of up to `num_tokens` tokens each.
+    /// Opens, checks and loads the model, for `num_sequences` sequences at once. `num_tokens` gives the most tokens of each, which
+    /// may depend on a prompt.
     ///
     /// # Errors
     /// If a file is bad, an option does not fit the model, or memory does not suffice.
-    pub(super) fn load(&self, num_sequences: usize, num_tokens: usize) -> Result<Loaded, Failure> {
+    pub(super) fn load(
+        &self,
+        num_sequences: usize,
+        num_tokens: impl FnOnce(&Tokenizer, Option<&ChatTemplate>) -> Result<usize, Failure>,
+    ) -> Result<Loaded, Failure> {
         self.gpu_layers.note();
         let device = device(&self.weights.device)?;
         self.weights.check(&device)?;
@@ -112,7 +117,8 @@ impl ModelArgs {
         let template = self.template(opened.checkpoint())?;
         let precision = self.weights.inference_precision();
         let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
-        let needed_bytes = fits(config, weight_bytes, num_sequences, num_tokens.min(context))?;
+        let num_tokens = num_tokens(&tokenizer, template.as_ref())?.min(context);
+        let needed_bytes = fits(config, weight_bytes, num_sequences, num_tokens)?;
         let max_cached_positions = cached_positions(config, needed_bytes, context);
         let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
         let model = self.with_experts(model)?;

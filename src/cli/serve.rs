@@ -128,7 +128,7 @@ fn serve_until_signal(args: &ServeArgs) -> Result<(), Failure> {
         console::tell("warning: anyone in the network can use this server (--api-key asks for a key)");
     }
     args.model.threads.run(|| {
-        let loaded = args.model.load(args.parallel, usize::MAX / 2)?;
+        let loaded = args.model.load(args.parallel, |_, _| Ok(usize::MAX))?;
         let served = Arc::new(served(args, api_key, &loaded));
         let position_bytes = kv_cache_bytes_per_token(loaded.text_model.model.config(), 4);
         let asked = args.cache_ram.map(|mib| (mib as u128) << 20);

@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::model::Loaded;
 use crate::generate::{Delta, Engine, FinishReason, Output, Progress, Request, prompt_ids};
 use crate::model::{AnyDecoder, CausalLm};
-use crate::tokenizer::{Message, RenderOptions};
+use crate::tokenizer::{ChatTemplate, Message, RenderOptions, Tokenizer};
 
 /// A loaded model, and how it is to continue prompts.
 pub(super) struct Session<'a> {
@@ -49,13 +49,7 @@ impl<'a> Session<'a> {
 
     /// Continues one prompt, and prints the texts.
     pub(super) fn once(&self, text: &str) -> Result<(), Failure> {
-        let prompt = match self.args.chat {
-            true => {
-                let system = self.args.system_prompt.iter().map(|system| Message::new("system", system));
-                self.chat_ids(&system.chain([Message::new("user", text)]).collect::<Vec<_>>())?
-            }
-            false => prompt_ids(&self.loaded.text_model.tokenizer, text)?,
-        };
+        let prompt = prompt(self.args, &self.loaded.text_model.tokenizer, self.loaded.template.as_ref(), text)?;
         let printer = Printer::new(self.args.json, self.args.samples, self.routing.as_ref());
         let mut engine = self.loaded.text_model.engine(self.args.samples);
         let (outputs, timings) = self.complete(&mut engine, prompt, &mut |delta| printer.delta(delta))?;
@@ -64,9 +58,7 @@ impl<'a> Session<'a> {
 
     /// The ids of a chat, with the start of the assistant's next turn.
     pub(super) fn chat_ids(&self, messages: &[Message]) -> Result<Vec<u32>, Failure> {
-        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
-        let text = self.loaded.chat_template()?.render(messages, &options)?;
-        Ok(self.loaded.text_model.tokenizer.encode(&text)?)
+        chat_ids(&self.loaded.text_model.tokenizer, self.loaded.chat_template()?, messages)
     }
 
     /// An engine for the turns of a chat, each of which begins with those before it.
@@ -107,4 +99,27 @@ impl<'a> Session<'a> {
         }
         Ok((outputs, timings))
     }
+}
+
+/// The ids of the one prompt of a command: of a chat, those of its first turn. A chat needs a template, which
+/// [`Session::new`] checks.
+pub(super) fn prompt(
+    args: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    text: &str,
+) -> Result<Vec<u32>, Failure> {
+    match template.filter(|_| args.chat) {
+        Some(template) => {
+            let system = args.system_prompt.iter().map(|system| Message::new("system", system));
+            chat_ids(tokenizer, template, &system.chain([Message::new("user", text)]).collect::<Vec<_>>())
+        }
+        None => Ok(prompt_ids(tokenizer, text)?),
+    }
+}
+
+fn chat_ids(tokenizer: &Tokenizer, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, Failure> {
+    let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+    let text = template.render(messages, &options)?;
+    Ok(tokenizer.encode(&text)?)
 }
