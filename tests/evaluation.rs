@@ -420,3 +420,21 @@ fn results_and_logs_of_answers_are_of_one_precision() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("answers of another model, precision"), "{said}");
 }
+
+#[test]
+fn the_default_precision_spelt_out_goes_on_with_the_same_log() {
+    let (model, root) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
+    let [data, log] = [golden("eval/data"), root.path().join("log")];
+    let evaluated = |options: &[&str]| -> Value {
+        let words = ["eval", model.path().to_str().unwrap(), "-t", "winogrande", "--data-dir", data.to_str().unwrap()];
+        let output = run(&[&words[..], &["--json", "-c", log.to_str().unwrap()], options].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let first = evaluated(&[]);
+    let again = evaluated(&["--dtype", "float32"]);
+    assert_eq!(again["deepwide"]["cost"]["num_computed_tokens"], 0, "all answers are in the log");
+    assert_eq!(again["deepwide"]["model"], first["deepwide"]["model"]);
+    assert_eq!(again["results"], first["results"]);
+    assert_eq!(again["config"]["model_args"]["dtype"], "float32");
+}

@@ -9,6 +9,11 @@ use crate::device::Device;
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::quantized_weight::QuantizedWeight;
 use crate::load::Precision;
+use crate::model::AnyDecoder;
+use crate::weights::WeightSource;
+
+/// Matrices that a file has quantized stay quantized, and others are float32.
+const DEFAULT: Precision = Precision::Blocks(None);
 
 /// How weights are loaded, and where. The heading of these options is that of the field that flattens them.
 #[derive(Debug, Clone, Args)]
@@ -37,9 +42,9 @@ impl WeightsArgs {
         quantized.or(self.dtype.map(|dtype| Precision::Float(dtype.dtype())))
     }
 
-    /// That precision, or that of inference: matrices that a file has quantized stay quantized, and others are float32.
+    /// That precision, or the default of inference.
     pub(super) fn inference_precision(&self) -> Precision {
-        self.precision().unwrap_or(Precision::Blocks(None))
+        self.precision().unwrap_or(DEFAULT)
     }
 
     /// The option that sets the precision, and its value: `("dtype", "bfloat16")`.
@@ -47,6 +52,20 @@ impl WeightsArgs {
         let name = |value: Option<PossibleValue>| value.map_or_else(String::new, |value| value.get_name().to_owned());
         let quant = self.quant.map(|quant| ("quant", name(quant.to_possible_value())));
         quant.or(self.dtype.map(|dtype| ("dtype", name(dtype.to_possible_value()))))
+    }
+
+    /// [`given`](Self::given), unless the weights of `source` are loaded as without the option.
+    ///
+    /// # Errors
+    /// If the source has a weight that cannot be loaded.
+    pub(super) fn changes<S: WeightSource>(
+        &self,
+        source: &S,
+        device: &Device,
+    ) -> Result<Option<(&'static str, String)>, Failure> {
+        let formats = |precision| AnyDecoder::foresee(source, precision, device);
+        let is_default = formats(self.inference_precision())? == formats(DEFAULT)?;
+        Ok(self.given().filter(|_| !is_default))
     }
 
     /// Checks that a device keeps matrices quantized, if that was asked for.

@@ -87,7 +87,8 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     drop(items);
     tell_ignored(&planned, &defaults);
     let mut model_record = opened.record(&growth)?;
-    if let Some((option, value)) = args.weights.given() {
+    // The same model has the same answers, whether its precision is spelt out or not.
+    if let Some((option, value)) = args.weights.changes(&growth.source, &device)? {
         model_record[option] = json!(value);
     }
     let mut log = answer_log(args, saved.as_ref(), &planned, &model_record)?;
