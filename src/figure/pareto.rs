@@ -1,10 +1,12 @@
 //! Final held-out loss against compute, size and latency, each with its Pareto frontier.
 
+use plotters::style::RGBColor;
+
 use super::axis::{Panel, Quantity, Scale};
 use super::identity::{Identity, identified};
 use super::label::spread;
 use super::page::titled;
-use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene, TEXT, Text, WIDTH, mix};
+use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::statistics::Estimate;
 use crate::report::{Arm, Study, Workload};
 
@@ -12,6 +14,10 @@ use crate::report::{Arm, Study, Workload};
 const LABELS: f64 = 1300.0;
 /// Gap between panels, pixels.
 const GAP: f64 = 40.0;
+/// Height of the two-line label of an arm, pixels.
+const LABEL_HEIGHT: f64 = 74.0;
+/// What an arm of the frontier beats in both numbers. A line along the frontier would run through the intervals of its arms.
+const BEATEN: RGBColor = RGBColor(236, 236, 236);
 
 /// The cost of an arm, if it was measured.
 type CostOf = Box<dyn Fn(&Arm) -> Option<f64>>;
@@ -66,6 +72,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
         })
         .collect();
     for (index, (panel, axis)) in panels.iter().zip(&axes).enumerate() {
+        draw_beaten(&mut scene, panel, axis, &scored);
         panel.horizontal_grid(&mut scene);
         panel.horizontal_axis(&mut scene, &axis.name);
         if index == 0 {
@@ -77,7 +84,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     for (panel, axis) in panels.iter().zip(&axes) {
         draw_points(&mut scene, panel, axis, &scored);
     }
-    let note = "stepped line: the frontier, which no arm beats in both loss and cost";
+    let note = "grey: worse than an arm in both loss and cost; the arms at its edge are the Pareto frontier";
     let intervals =
         if scored.iter().any(|s| s.loss.half_width.is_some()) { "; bars: 95 % intervals over seeds" } else { "" };
     scene.text(Text::new(format!("{note}{intervals}"), (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED));
@@ -86,8 +93,8 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
 
 fn axes(study: &Study) -> Vec<Axis> {
     let compute = Axis {
-        name: "forward pass per token".to_owned(),
-        quantity: Quantity::Decimal("FLOP"),
+        name: "forward pass".to_owned(),
+        quantity: Quantity::Decimal("FLOP/token"),
         cost: Box::new(|arm| Some(arm.cost.forward_flops_per_token as f64)),
     };
     let weights = Axis {
@@ -110,10 +117,10 @@ fn axes(study: &Study) -> Vec<Axis> {
 fn draw_labels(scene: &mut Scene, panels: &[Panel], scored: &[Scored]) {
     let (Some(first), Some(last)) = (panels.first(), panels.last()) else { return };
     let rows: Vec<f64> = scored.iter().map(|scored| last.row(scored.loss.mean)).collect();
-    let placed = spread(&rows, 62.0, last.top + 20.0, last.bottom - 30.0);
+    let placed = spread(&rows, LABEL_HEIGHT, last.top + 20.0, last.bottom - 30.0);
     for ((scored, row), label_row) in scored.iter().zip(&rows).zip(placed) {
         let guide = vec![(first.left, *row), (last.right, *row), (LABELS - 22.0, label_row), (LABELS - 8.0, label_row)];
-        scene.line(guide, mix(scored.identity.tint(0.6), GRID, 0.3), 1.5);
+        scene.line(guide, scored.identity.tint(0.5), 1.5);
         let room = WIDTH - 20.0 - LABELS;
         let name = Text::new(&scored.arm.name, (LABELS, label_row - 14.0)).size(TEXT).bold();
         scene.text(name.colour(scored.identity.ink()).fitted(room));
@@ -122,10 +129,18 @@ fn draw_labels(scene: &mut Scene, panels: &[Panel], scored: &[Scored]) {
     }
 }
 
-fn draw_points(scene: &mut Scene, panel: &Panel, axis: &Axis, scored: &[Scored]) {
+/// Shades what the frontier beats, a bar for each of its arms.
+fn draw_beaten(scene: &mut Scene, panel: &Panel, axis: &Axis, scored: &[Scored]) {
     let points: Vec<(f64, f64)> =
         scored.iter().filter_map(|scored| Some(((axis.cost)(scored.arm)?, scored.loss.mean))).collect();
-    scene.line(steps(panel, &frontier(&points)), MUTED, 2.5);
+    let frontier = frontier(&points);
+    let ends = frontier.iter().skip(1).map(|(cost, _)| *cost).chain([panel.x.high]);
+    for ((cost, loss), end) in frontier.iter().zip(ends) {
+        scene.bar(panel.at(*cost, panel.y.high), panel.at(end, *loss), BEATEN);
+    }
+}
+
+fn draw_points(scene: &mut Scene, panel: &Panel, axis: &Axis, scored: &[Scored]) {
     for scored in scored {
         let Some(cost) = (axis.cost)(scored.arm) else { continue };
         if let Some(half_width) = scored.loss.half_width {
@@ -153,21 +168,9 @@ fn frontier(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     sorted
 }
 
-/// The frontier as steps, from the top of the panel to its right edge.
-fn steps(panel: &Panel, frontier: &[(f64, f64)]) -> Vec<Point> {
-    let mut path = Vec::new();
-    let mut above = panel.y.high;
-    for (cost, loss) in frontier {
-        path.push(panel.at(*cost, above));
-        path.push(panel.at(*cost, *loss));
-        above = *loss;
-    }
-    path.push(panel.at(panel.x.high, above));
-    path
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Mark;
     use super::*;
     use crate::report::fixture;
 
@@ -176,6 +179,21 @@ mod tests {
         let points = [(3.0, 1.0), (1.0, 3.0), (2.0, 3.5), (2.0, 2.0), (4.0, 1.0)];
         assert_eq!(frontier(&points), [(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]);
         assert_eq!(frontier(&[]), []);
+    }
+
+    #[test]
+    fn what_the_frontier_beats_is_shaded_and_no_line_runs_along_an_interval() {
+        let scene = compose(&fixture::study(3, 3)).unwrap();
+        let vertical = scene.marks.iter().filter_map(|mark| match mark {
+            Mark::Line { points, width, .. } if *width > 2.0 && points[0].0 == points[1].0 => Some(points),
+            _ => None,
+        });
+        let mut columns: Vec<f64> = vertical.map(|points| points[0].0).collect();
+        assert_eq!(columns.len(), 9, "an interval for each arm in each panel");
+        columns.dedup();
+        assert_eq!(columns.len(), 9);
+        let shaded = scene.marks.iter().any(|mark| matches!(mark, Mark::Bar { colour, .. } if *colour == BEATEN));
+        assert!(shaded);
     }
 
     #[test]
