@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 use super::axis::{Panel, Quantity, Scale};
 use super::identity::{Identity, identified};
 use super::label::spread;
-use super::page::titled;
+use super::page::{seeds, titled};
 use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::statistics::mean;
 use crate::report::{Arm, EvalPoint, SeedRun, Study};
@@ -13,7 +13,12 @@ use crate::report::{Arm, EvalPoint, SeedRun, Study};
 /// Start of the magnified part as a fraction of the shortest arm, so that every arm ends within it.
 const MAGNIFIED_FROM: f64 = 0.5;
 /// Height of the two-line label of an arm, pixels.
-const LABEL_HEIGHT: f64 = 62.0;
+const LABEL_HEIGHT: f64 = 74.0;
+/// The floor is on the scale unless it lies further below the curves than this many times their range: far below, it would
+/// leave the panel empty.
+const FLOOR_REACH: f64 = 1.0;
+/// Most markers on a curve.
+const MARKERS: usize = 12;
 
 /// The quantity on the horizontal axis.
 #[derive(Debug, Clone, Copy)]
@@ -64,10 +69,14 @@ fn compose(study: &Study, budget: Budget) -> Option<Scene> {
         return None;
     }
     let mut scene = titled(study, budget.title, HEIGHT);
-    let bottom = HEIGHT - 150.0;
+    let bottom = HEIGHT - 185.0;
     let top = BELOW_TITLE + 50.0;
     let levels = levels(study);
-    let all = curves.iter().flat_map(Curve::points).map(|point| point.1).chain(levels.iter().map(|level| level.loss));
+    let losses = || curves.iter().flat_map(Curve::points).map(|point| point.1).chain([study.base.heldout_loss_nats]);
+    let (lowest, highest) =
+        losses().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), loss| (l.min(loss), h.max(loss)));
+    let reach = lowest - FLOOR_REACH * (highest - lowest);
+    let all = losses().chain(study.data.floor_nats.filter(|floor| *floor >= reach));
     let whole = Panel {
         left: MARGIN + 100.0,
         top,
@@ -87,6 +96,7 @@ fn compose(study: &Study, budget: Budget) -> Option<Scene> {
         x: Scale::with_bounds(from, end, Quantity::Decimal(budget.unit), 4),
         y: Scale::around(late, 0.08, Quantity::Plain, 8),
     };
+    draw_window(&mut scene, &whole, &magnified);
     for (panel, heading) in [(&whole, "whole run"), (&magnified, "later part, magnified")] {
         panel.horizontal_grid(&mut scene);
         panel.horizontal_axis(&mut scene, budget.name);
@@ -94,16 +104,29 @@ fn compose(study: &Study, budget: Budget) -> Option<Scene> {
         panel.heading(&mut scene, heading);
     }
     whole.vertical_name(&mut scene, "held-out loss (nats per token)", MARGIN);
-    draw_window(&mut scene, &whole, &magnified);
     draw_levels(&mut scene, &whole, &magnified, &levels);
     for panel in [&whole, &magnified] {
         draw_curves(&mut scene, panel, &curves);
     }
-    for curve in &curves {
-        curve.identity.marker(&mut scene, whole.at(curve.mean[0].0, curve.mean[0].1), 6.0);
-    }
     draw_labels(&mut scene, &magnified, &curves);
+    let note = note(study, &whole);
+    scene
+        .text(Text::new(note, (whole.left, HEIGHT - 58.0)).size(SMALL).colour(MUTED).fitted(WIDTH - 20.0 - whole.left));
     Some(scene)
+}
+
+/// What the lines are.
+fn note(study: &Study, panel: &Panel) -> String {
+    let seeds = seeds(&study.settings.seeds);
+    let lines = match study.settings.seeds.len() {
+        0 | 1 => format!("lines: {seeds}"),
+        _ => format!("thick lines: means; thin lines: {seeds}"),
+    };
+    let floor = study.data.floor_nats.map_or_else(String::new, |floor| match panel.y.holds(floor) {
+        true => "; dotted: floor, the entropy of the data".to_owned(),
+        false => format!("; floor (entropy of the data): {floor:.3}, below the range"),
+    });
+    format!("{lines}; dashed: base before growth{floor}")
 }
 
 fn curve(arm: &Arm, identity: Identity, budget: Budget) -> Curve<'_> {
@@ -148,8 +171,9 @@ fn draw_levels(scene: &mut Scene, whole: &Panel, magnified: &Panel, levels: &[Le
             scene.dashes((panel.left, row), (panel.right, row), level.dashes, MUTED, 2.5);
         }
     }
-    let rows: Vec<f64> = levels.iter().map(|level| whole.row(level.loss)).collect();
-    for (level, row) in levels.iter().zip(spread(&rows, 28.0, whole.top, whole.bottom)) {
+    let labelled: Vec<&Level> = levels.iter().filter(|level| whole.y.holds(level.loss)).collect();
+    let rows: Vec<f64> = labelled.iter().map(|level| whole.row(level.loss)).collect();
+    for (level, row) in labelled.iter().zip(spread(&rows, 28.0, whole.top, whole.bottom)) {
         let words = format!("{} {:.3}", level.name, level.loss);
         scene.text(Text::new(words, (whole.right + 10.0, row)).size(SMALL).colour(MUTED));
     }
@@ -173,6 +197,13 @@ fn draw_curves(scene: &mut Scene, panel: &Panel, curves: &[Curve]) {
     }
     for curve in curves {
         scene.line(clipped(panel, &curve.mean), curve.identity.colour, 4.0);
+    }
+    // Markers tell the arms apart without colours; they lie above all lines.
+    for curve in curves {
+        let every = curve.mean.len().div_ceil(MARKERS);
+        for (spent, loss) in curve.mean.iter().step_by(every).filter(|point| panel.x.holds(point.0)) {
+            curve.identity.marker(scene, panel.at(*spent, *loss), 5.0);
+        }
     }
 }
 
@@ -222,6 +253,7 @@ fn result(arm: &Arm) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Mark;
     use super::*;
     use crate::report::fixture;
 
@@ -261,11 +293,33 @@ mod tests {
         for compose in [against_flops, against_tokens] {
             let scene = compose(&study).unwrap();
             let ends = scene.marks.iter().filter_map(|mark| match mark {
-                super::super::scene::Mark::Line { points, width: 4.0, .. } => points.last(),
+                Mark::Line { points, width: 4.0, .. } => points.last(),
                 _ => None,
             });
             // Three lines in the left panel, three in the right one, none of which is empty.
             assert_eq!(ends.filter(|end| end.0 >= 935.0).count(), 3);
+        }
+    }
+
+    #[test]
+    fn a_floor_far_below_the_curves_does_not_empty_the_panel() {
+        for (floor_nats, is_shown) in [(1.702, true), (0.5, false)] {
+            let mut study = fixture::study(3, 1);
+            study.data.floor_nats = Some(floor_nats);
+            let scene = against_flops(&study).unwrap();
+            let curves = scene.marks.iter().filter_map(|mark| match mark {
+                Mark::Line { points, width: 4.0, .. } if points.iter().all(|point| point.0 <= 730.0) => Some(points),
+                _ => None,
+            });
+            let rows = curves.flatten().map(|point| point.1);
+            let (top, bottom) = rows.fold((f64::INFINITY, 0.0), |(t, b): (f64, f64), row| (t.min(row), b.max(row)));
+            let plot = HEIGHT - 185.0 - (BELOW_TITLE + 50.0);
+            assert!(bottom - top > plot / 3.0, "floor {floor_nats}: the curves fill {} of {plot}", bottom - top);
+            let says = |words: &str| {
+                let has = |mark: &Mark| matches!(mark, Mark::Text(text) if text.words.contains(words));
+                scene.marks.iter().any(has)
+            };
+            assert_eq!((says("dotted: floor"), says("below the range")), (is_shown, !is_shown));
         }
     }
 

@@ -23,15 +23,26 @@ fn subject(study: &Study) -> String {
     let base = &study.base;
     let parameters = study.first(crate::report::ArmKind::Dense).map(|arm| arm.cost.total_parameters as f64);
     let size = parameters.map_or_else(String::new, |n| format!(", {} parameters", si(n, "")));
-    let seeds = study.settings.seeds.len();
-    let plural = if seeds == 1 { "seed" } else { "seeds" };
     format!(
-        "base {}{size}, trained further on {} ({}); held-out loss on {} tokens; {seeds} {plural}",
+        "base {}{size}, trained further on {} ({}); held out: {} tokens; {}",
         base.name,
         study.data.name,
         tokens(study),
         si(study.data.heldout_tokens as f64, ""),
+        seeds(&study.settings.seeds),
     )
+}
+
+/// `seed 1`, `seeds 1 to 3`, `seeds 1, 5, 7`.
+pub(super) fn seeds(seeds: &[u64]) -> String {
+    match seeds {
+        [] => "no seed".to_owned(),
+        [seed] => format!("seed {seed}"),
+        [first, .., last] if seeds.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)) => {
+            format!("seeds {first} to {last}")
+        }
+        _ => format!("seeds {}", seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Tokens that each arm trained on: one number or a range.
@@ -80,6 +91,13 @@ fn origin(study: &Study) -> String {
 mod tests {
     use super::*;
     use crate::report::fixture;
+
+    #[test]
+    fn seeds_are_named() {
+        let cases: [(&[u64], &str); 4] =
+            [(&[], "no seed"), (&[4], "seed 4"), (&[1, 2, 3], "seeds 1 to 3"), (&[1, 3], "seeds 1, 3")];
+        cases.into_iter().for_each(|(given, named)| assert_eq!(seeds(given), named));
+    }
 
     #[test]
     fn arms_that_spent_unequally_are_shown_as_a_range() {
