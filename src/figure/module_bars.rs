@@ -2,7 +2,7 @@
 
 use super::axis::{Panel, Quantity, Scale};
 use super::memory_bars::{draw_left_axis, rows};
-use super::profile_page::{draw_key, identified, titled};
+use super::profile_page::{NOTATION, draw_key, draw_notes, identified, titled};
 use super::scene::{BELOW_TITLE, INK, MARGIN, SMALL, Scene, Text, WIDTH};
 use crate::report::{ModulePoint, ProfileStudy};
 
@@ -15,7 +15,7 @@ const GAP: f64 = 40.0;
 pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
     let num_tests = study.models.iter().map(|model| model.by_module.len()).min().filter(|tests| *tests > 0)?;
     let paths = paths(study);
-    let height = BELOW_TITLE + 180.0 + paths.len() as f64 * 58.0;
+    let height = BELOW_TITLE + 260.0 + paths.len() as f64 * 58.0;
     let mut scene = titled(study, "Time and FLOPs by module", height);
     draw_key(&mut scene, study, BELOW_TITLE);
     let width = (WIDTH - MARGIN - BARS - GAP * (2 * num_tests - 1) as f64) / (2 * num_tests) as f64;
@@ -29,7 +29,7 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
             left,
             top: BELOW_TITLE + 80.0,
             right: left + width,
-            bottom: height - 110.0,
+            bottom: height - 190.0,
             x: Scale::from_zero(1.06 * all.fold(0.0, f64::max), quantity, 3),
             y: Scale::with_bounds(0.0, 1.0, Quantity::Plain, 1),
         };
@@ -53,6 +53,8 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
         }
         draw_left_axis(&mut scene, &panel);
     }
+    let notes = ["modules of all layers together; bars from the top in the order of the key", NOTATION];
+    draw_notes(&mut scene, notes);
     Some(scene)
 }
 

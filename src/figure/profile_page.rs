@@ -5,6 +5,10 @@ use super::scene::{INK, MARGIN, MUTED, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::table::{binary_bytes, si};
 use crate::report::{ProfileStudy, ProfiledModel};
 
+/// What the names of tests mean.
+pub(super) const NOTATION: &str =
+    "ppN: prefill of N tokens; tgN @ dM: N tokens decoded after M; trainBxS: an update with B sequences of S tokens";
+
 /// A scene with a title, a line about the models, one about the machine's peaks, and a footer.
 pub(super) fn titled(study: &ProfileStudy, title: &str, height: f64) -> Scene {
     let mut scene = Scene::new(height);
@@ -37,6 +41,14 @@ pub(super) fn titled(study: &ProfileStudy, title: &str, height: f64) -> Scene {
     );
     scene.text(Text::new(origin, (MARGIN, height - 22.0)).size(18.0).colour(MUTED).fitted(width));
     scene
+}
+
+/// Two lines above the footer. The bottom of a plot is 190 pixels above that of the figure.
+pub(super) fn draw_notes(scene: &mut Scene, notes: [&str; 2]) {
+    for (note, above) in notes.into_iter().zip([88.0, 58.0]) {
+        let note = Text::new(note, (MARGIN, scene.height - above)).size(SMALL).colour(MUTED);
+        scene.text(note.fitted(WIDTH - 2.0 * MARGIN));
+    }
 }
 
 /// Each model with its identity.
