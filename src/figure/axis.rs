@@ -13,12 +13,16 @@ pub(super) enum Quantity {
     Bytes,
 }
 
-/// A linear scale from a low to a high value, with ticks at round numbers of its prefixed unit.
+/// Ratio of the ends of a logarithmic scale above which only powers of ten get a tick.
+const WIDE: f64 = 300.0;
+
+/// A scale from a low to a high value, linear or logarithmic, with ticks at round numbers of its prefixed unit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
     pub low: f64,
     pub high: f64,
-    step: f64,
+    /// Distance of the ticks; `None` on a logarithmic scale.
+    step: Option<f64>,
     divisor: f64,
     prefix: &'static str,
     quantity: Quantity,
@@ -47,12 +51,21 @@ impl Scale {
         let magnitude = low.abs().max(high.abs());
         let (divisor, prefix) = quantity.prefix(magnitude);
         let step = round_step((high - low) / divisor / ticks as f64) * divisor;
-        Self { low, high, step, divisor, prefix, quantity }
+        Self { low, high, step: Some(step), divisor, prefix, quantity }
+    }
+
+    /// Logarithmic, exactly from `low` to `high`, both positive. The unit has the prefix of the middle.
+    pub fn logarithmic(low: f64, high: f64, quantity: Quantity) -> Self {
+        let (divisor, prefix) = quantity.prefix((low * high).sqrt());
+        Self { low, high, step: None, divisor, prefix, quantity }
     }
 
     /// 0 at the low end, 1 at the high end.
     pub fn place(&self, value: f64) -> f64 {
-        (value - self.low) / (self.high - self.low)
+        match self.step {
+            Some(_) => (value - self.low) / (self.high - self.low),
+            None => (value / self.low).ln() / (self.high / self.low).ln(),
+        }
     }
 
     /// Whether a value lies on the scale.
@@ -62,15 +75,25 @@ impl Scale {
 
     /// The round values on the scale.
     pub fn ticks(&self) -> Vec<f64> {
-        let first = (self.low / self.step - 1e-9).ceil() as i64;
-        let last = (self.high / self.step + 1e-9).floor() as i64;
-        (first..=last).map(|index| index as f64 * self.step).collect()
+        let Some(step) = self.step else { return self.powers() };
+        let first = (self.low / step - 1e-9).ceil() as i64;
+        let last = (self.high / step + 1e-9).floor() as i64;
+        (first..=last).map(|index| index as f64 * step).collect()
+    }
+
+    /// The powers of ten on the scale, with 2 and 5 times each if it is narrow.
+    fn powers(&self) -> Vec<f64> {
+        let digits: &[f64] = if self.high / self.low > WIDE { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
+        let all = (first..=last).flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
+        all.filter(|tick| (self.low * (1.0 - 1e-9)..=self.high * (1.0 + 1e-9)).contains(tick)).collect()
     }
 
     /// The label of a tick: the value in the prefixed unit.
     pub fn tick_label(&self, value: f64) -> String {
-        let decimals = (-(self.step / self.divisor).log10().floor()).clamp(0.0, 9.0) as usize;
-        let decimals = if decimals == 0 && self.step / self.divisor < 1.0 { 1 } else { decimals };
+        let step = self.step.unwrap_or(value) / self.divisor;
+        let decimals = (-(step.log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize;
+        let decimals = if decimals == 0 && step < 1.0 { 1 } else { decimals };
         let shown = format!("{:.decimals$}", value / self.divisor);
         // A rounded negative zero.
         if shown.trim_start_matches('-').chars().all(|c| c == '0' || c == '.') {
@@ -226,6 +249,17 @@ mod tests {
         let scale = Scale::with_bounds(-0.5, 0.5, Quantity::Plain, 4);
         assert_eq!(scale.tick_label(scale.ticks()[0]), "−0.5");
         assert_eq!(scale.tick_label(-0.0), "0.0");
+    }
+
+    #[test]
+    fn a_logarithmic_scale_gives_equal_ratios_equal_lengths() {
+        let scale = Scale::logarithmic(1e8, 1e12, Quantity::Decimal("FLOP/s"));
+        assert!((scale.place(1e9) - 0.25).abs() < 1e-12 && scale.holds(1e8) && scale.holds(1e12));
+        let labels = |scale: &Scale| scale.ticks().iter().map(|tick| scale.tick_label(*tick)).collect::<Vec<_>>();
+        assert_eq!(labels(&scale), ["0.1", "1", "10", "100", "1000"]);
+        assert_eq!(scale.unit(), "GFLOP/s");
+        let narrow = Scale::logarithmic(300.0, 12e3, Quantity::Decimal("tok/s"));
+        assert_eq!(labels(&narrow), ["0.5", "1", "2", "5", "10"]);
     }
 
     #[test]

@@ -56,6 +56,13 @@ pub(super) fn identified(study: &ProfileStudy) -> Vec<(&ProfiledModel, Identity)
     study.models.iter().map(|model| (model, Identity::of_kind(model.kind))).collect()
 }
 
+/// Each model with its identity and how far it is drawn to the right, `apart` pixels from the next.
+pub(super) fn side_by_side(study: &ProfileStudy, apart: f64) -> Vec<(&ProfiledModel, Identity, f64)> {
+    let middle = (study.models.len() as f64 - 1.0) / 2.0;
+    let placed = identified(study).into_iter().enumerate();
+    placed.map(|(index, (model, identity))| (model, identity, (index as f64 - middle) * apart)).collect()
+}
+
 /// A row of markers and names.
 pub(super) fn draw_key(scene: &mut Scene, study: &ProfileStudy, row: f64) {
     let mut left = MARGIN + 12.0;
