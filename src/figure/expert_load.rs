@@ -1,4 +1,4 @@
-//! Expert load by topic: one heat map of layers × experts per topic, coloured around the even share.
+//! Expert load by topic: one heat map of layers × experts per topic, coloured around the uniform share.
 
 use plotters::style::RGBColor;
 
@@ -7,12 +7,14 @@ use super::page::titled;
 use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, PAPER, SMALL, Scene, TEXT, Text, WIDTH, mix};
 use crate::report::{ExpertLoad, Study};
 
-/// Colours of the smallest and the largest share; white is even. Purple and green are not colours of arms, and colour-blind
+/// Colours of the smallest and the largest share; white is uniform. Purple and green are not colours of arms, and colour-blind
 /// readers can tell them apart.
 const LEAST: RGBColor = RGBColor(118, 42, 131);
 const GREATEST: RGBColor = RGBColor(27, 120, 55);
-/// Range of the scale in octaves: from a quarter to four times the even share.
+/// Range of the scale in octaves: from a quarter to four times the uniform share.
 const OCTAVES: f64 = 2.0;
+/// From this many times the uniform share on, a cell has a dot: in print without colours, both ends of the scale are dark.
+const DOTTED_FROM: f64 = 2.0;
 /// Height of the name of an arm, pixels.
 const NAME: f64 = 30.0;
 /// Height of the heading of a panel, pixels.
@@ -36,11 +38,13 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
         return None;
     }
     let mut scene = titled(study, "Share of each topic's tokens that each expert receives", HEIGHT);
-    let (left, right, top, bottom) = (MARGIN + 60.0, 1390.0, BELOW_TITLE, HEIGHT - 100.0);
+    let (left, right, top, bottom) = (MARGIN + 60.0, 1370.0, BELOW_TITLE, HEIGHT - 130.0);
     let block = (bottom - top) / loads.len() as f64;
     for (index, (arm, identity, load)) in loads.iter().enumerate() {
         let top = top + index as f64 * block;
-        let name = Text::new(&arm.name, (left, top)).size(TEXT).bold().colour(identity.ink());
+        // The load is that of the first run.
+        let seed = arm.runs.first().map_or_else(String::new, |run| format!(" after training with seed {}", run.seed));
+        let name = Text::new(format!("{}{seed}", arm.name), (left, top)).size(TEXT).bold().colour(identity.ink());
         scene.text(name.fitted(right - left));
         let topics = load.topics.len();
         let columns = columns(topics, loads.len());
@@ -54,8 +58,10 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
             draw_map(&mut scene, &map, corner, (width - 26.0, height - HEADING - 36.0), (lowest, column == 0));
         }
     }
-    scene.text(Text::new("expert", ((left + right) / 2.0, bottom + 14.0)).middle());
-    scene.text(Text::new("layer", (MARGIN, (top + bottom) / 2.0)).middle().upward());
+    scene.text(Text::new("index of the expert", ((left + right) / 2.0, bottom + 14.0)).middle());
+    scene.text(Text::new("index of the layer", (MARGIN, (top + bottom) / 2.0)).middle().upward());
+    let note = "of held-out tokens, 100 % a layer; dot: at least twice the uniform share; seed: of growth and of the data's order";
+    scene.text(Text::new(note, (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED).fitted(WIDTH - 20.0 - left));
     draw_scale(&mut scene, loads[0].2);
     Some(scene)
 }
@@ -72,6 +78,10 @@ fn colour(share: f64, num_experts: usize) -> RGBColor {
     if octaves < 0.0 { mix(PAPER, LEAST, -octaves) } else { mix(PAPER, GREATEST, octaves) }
 }
 
+fn is_dotted(share: f64, num_experts: usize) -> bool {
+    share * num_experts as f64 >= DOTTED_FROM
+}
+
 fn draw_map(scene: &mut Scene, map: &Map, corner: (f64, f64), size: (f64, f64), (experts, layers): (bool, bool)) {
     let heading = Text::new(&map.load.topics[map.topic], (corner.0, corner.1 - 22.0)).size(TEXT);
     scene.text(heading.colour(map.identity.ink()).fitted(size.0));
@@ -83,6 +93,10 @@ fn draw_map(scene: &mut Scene, map: &Map, corner: (f64, f64), size: (f64, f64), 
             let from = (corner.0 + expert as f64 * width, corner.1 + layer as f64 * height);
             let to = (from.0 + width - 1.0, from.1 + height - 1.0);
             scene.bar(from, to, colour(*share, num_experts));
+            if is_dotted(*share, num_experts) {
+                let middle = ((from.0 + to.0) / 2.0, (from.1 + to.1) / 2.0);
+                scene.disc(middle, (0.2 * width.min(height)).min(5.0), PAPER);
+            }
         }
     }
     let (right, bottom) = (corner.0 + size.0, corner.1 + size.1);
@@ -111,42 +125,67 @@ fn labelled(count: usize, pitch: f64, space: f64) -> impl Iterator<Item = usize>
 
 fn draw_scale(scene: &mut Scene, load: &ExpertLoad) {
     let num_experts = load.share.iter().flatten().map(Vec::len).max().unwrap_or(1).max(1);
-    let even = 1.0 / num_experts as f64;
-    let (left, right, top, bottom) = (1440.0, 1474.0, BELOW_TITLE + HEADING + 60.0, HEIGHT - 200.0);
+    let uniform = 1.0 / num_experts as f64;
+    let (left, right, top, bottom) = (1424.0, 1454.0, BELOW_TITLE + HEADING + 60.0, HEIGHT - 230.0);
     let slices = 128;
     let slice = (bottom - top) / f64::from(slices);
     for index in 0..slices {
         let octaves = OCTAVES * (1.0 - 2.0 * (f64::from(index) + 0.5) / f64::from(slices));
         let from = (left, top + f64::from(index) * slice);
         // Each slice extends to the bottom, under the next ones: viewers show a seam between areas that only touch.
-        scene.bar(from, (right, bottom), colour(even * octaves.exp2(), num_experts));
+        scene.bar(from, (right, bottom), colour(uniform * octaves.exp2(), num_experts));
     }
     scene.line(vec![(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], MUTED, 1.0);
     let ticks = [(2.0, "≥ "), (1.0, ""), (0.0, ""), (-1.0, ""), (-2.0, "≤ ")];
     for (octaves, sign) in ticks {
         let row = top + (bottom - top) * (1.0 - octaves / OCTAVES) / 2.0;
-        let percent = 100.0 * even * f64::exp2(octaves);
-        let shown = if percent < 9.95 { format!("{percent:.1}") } else { format!("{percent:.0}") };
-        let words = if octaves == 0.0 { format!("{} %", 100.0 * even) } else { format!("{sign}{shown} %") };
+        let words = format!("{sign}{}", percent(uniform * f64::exp2(octaves)));
         scene.line(vec![(right, row), (right + 7.0, row)], MUTED, 1.5);
         scene.text(Text::new(words, (right + 14.0, row)).size(SMALL).fitted(WIDTH - right - 24.0));
     }
-    scene.text(Text::new("share", (left - 16.0, top - 62.0)).size(SMALL).colour(INK));
-    let note = format!("even: 1/{num_experts}");
-    scene.text(Text::new(note, (left - 16.0, top - 34.0)).size(SMALL).colour(MUTED));
+    let (column, room) = (left - 16.0, WIDTH - left - 4.0);
+    scene.text(Text::new("share", (column, top - 90.0)).size(SMALL).colour(INK));
+    for (words, row) in
+        [("uniform share:".to_owned(), top - 62.0), (format!("1/{num_experts} = {}", percent(uniform)), top - 34.0)]
+    {
+        scene.text(Text::new(words, (column, row)).size(SMALL).colour(MUTED).fitted(room));
+    }
+}
+
+/// A share in percent, with as many of three decimals as it needs: half of 12.5 % is 6.25 %, not 6.2 %.
+fn percent(share: f64) -> String {
+    let shown = format!("{:.3}", 100.0 * share);
+    format!("{} %", shown.trim_end_matches('0').trim_end_matches('.'))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Mark;
     use super::*;
     use crate::report::fixture;
 
     #[test]
-    fn an_even_share_is_white() {
+    fn a_uniform_share_is_white() {
         assert_eq!(colour(0.125, 8), PAPER);
         assert_eq!((colour(0.0, 8), colour(1.0, 8)), (LEAST, GREATEST));
         assert_eq!((colour(0.125 / 4.0, 8), colour(0.5, 8)), (LEAST, GREATEST));
         assert_eq!(colour(0.25, 8), mix(PAPER, GREATEST, 0.5));
+    }
+
+    #[test]
+    fn large_shares_are_dotted_and_percentages_are_exact() {
+        assert!(is_dotted(0.25, 8) && !is_dotted(0.24, 8));
+        let shown = [0.5, 0.125, 0.0625, 0.03125, 1.0 / 6.0].map(percent);
+        assert_eq!(shown, ["50 %", "12.5 %", "6.25 %", "3.125 %", "16.667 %"]);
+    }
+
+    #[test]
+    fn the_seed_and_the_uniform_share_are_named() {
+        let scene = compose(&fixture::study(3, 3)).unwrap();
+        for words in ["after training with seed 0", "uniform share:", "1/8 = 12.5 %", "6.25 %"] {
+            let has = |mark: &Mark| matches!(mark, Mark::Text(text) if text.words.contains(words));
+            assert!(scene.marks.iter().any(has), "{words}");
+        }
     }
 
     #[test]
