@@ -22,6 +22,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     if workloads.is_empty() {
         return None;
     }
+    let contexts = contexts(&workloads);
     let lines = workloads.len().div_ceil(COLUMNS);
     let line_height = (180.0 + 84.0 * arms.len() as f64).min((HEIGHT - BELOW_TITLE - 110.0) / lines.min(2) as f64);
     let height = BELOW_TITLE + line_height * lines as f64 + 120.0;
@@ -42,9 +43,8 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
             x: Scale::from_zero(1.42 * fastest, Quantity::Decimal("tok/s"), 4),
             y: Scale::with_bounds(0.0, 1.0, Quantity::Plain, 1),
         };
-        let (heading, axis) = names(*workload);
-        panel.heading(&mut scene, &heading);
-        panel.horizontal_axis(&mut scene, &axis);
+        panel.heading(&mut scene, &heading(*workload, contexts.len() == 1));
+        panel.horizontal_axis(&mut scene, "speed");
         for ((arm, identity), row) in arms.iter().zip(rows(&panel, arms.len())) {
             if column == 0 {
                 let name = Text::new(&arm.name, (BARS - 16.0, row.middle)).end().size(TEXT).bold();
@@ -54,16 +54,35 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
         }
         draw_left_axis(&mut scene, &panel);
     }
-    let note = "bar: median; whiskers: quartiles of the timed runs; each panel has its own scale from zero";
-    scene.text(Text::new(note, (BARS, height - 64.0)).size(SMALL).colour(MUTED));
+    let context = match contexts[..] {
+        [context] => format!("; decoding after {context} tokens"),
+        _ => String::new(),
+    };
+    let note = "tok/s: tokens per second; bar: median; whiskers: quartiles; each panel has its own scale";
+    scene.text(Text::new(format!("{note}{context}"), (BARS, height - 64.0)).size(SMALL).colour(MUTED));
     Some(scene)
 }
 
-/// Heading and axis name of a workload.
-fn names(workload: Workload) -> (String, String) {
+/// The contexts at which tokens were decoded, each once.
+fn contexts(workloads: &[Workload]) -> Vec<usize> {
+    let mut contexts: Vec<usize> = workloads
+        .iter()
+        .filter_map(|workload| match workload {
+            Workload::Decode { context, .. } => Some(*context),
+            Workload::Prefill { .. } => None,
+        })
+        .collect();
+    contexts.sort_unstable();
+    contexts.dedup();
+    contexts
+}
+
+/// Heading of a workload, without the context if all share it.
+fn heading(workload: Workload, share_context: bool) -> String {
     match workload {
-        Workload::Prefill { tokens } => (format!("prefill, {tokens} tokens"), "speed".to_owned()),
-        Workload::Decode { batch, context, .. } => (format!("decode, batch {batch}"), format!("at context {context}")),
+        Workload::Prefill { tokens } => format!("prefill, {tokens} tokens"),
+        Workload::Decode { batch, .. } if share_context => format!("decoding, batch {batch}"),
+        Workload::Decode { batch, context, .. } => format!("batch {batch}, after {context}"),
     }
 }
 
@@ -109,6 +128,20 @@ mod tests {
             })
             .collect();
         assert!((lengths[0] / lengths[1] - speeds[0] / speeds[1]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_axis_names_the_speed_and_the_context_is_named_once() {
+        let study = fixture::study(2, 1);
+        let texts = |scene: Scene, part: &str| {
+            let has = |mark: &Mark| matches!(mark, Mark::Text(text) if text.words.contains(part));
+            scene.marks.iter().filter(|mark| has(mark)).count()
+        };
+        assert_eq!(texts(compose(&study).unwrap(), "speed (k tok/s)"), study.workloads().len());
+        assert_eq!(texts(compose(&study).unwrap(), "decoding after 256 tokens"), 1);
+        let other = Workload::Decode { batch: 1, tokens: 64, context: 512 };
+        assert_eq!(contexts(&[other, study.workloads()[0], study.workloads()[1]]), [256, 512]);
+        assert_eq!(heading(other, false), "batch 1, after 512");
     }
 
     #[test]

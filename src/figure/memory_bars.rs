@@ -29,7 +29,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     let panel =
         |left, right, x| Panel { left, top, right, bottom, x, y: Scale::with_bounds(0.0, 1.0, Quantity::Plain, 1) };
     let generating = panel(BARS, right, bytes(1.34 * longest as f64, 6));
-    generating.horizontal_axis(&mut scene, "while generating");
+    generating.horizontal_axis(&mut scene, "memory while generating");
     draw_key(&mut scene, &generating);
     let rows = rows(&generating, arms.len());
     for ((arm, identity), row) in arms.iter().zip(&rows) {
@@ -40,7 +40,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     draw_left_axis(&mut scene, &generating);
     if let Some(highest) = trained.into_iter().max() {
         let training = panel(1120.0, WIDTH - MARGIN, bytes(1.5 * highest as f64, 4));
-        training.horizontal_axis(&mut scene, "peak while training");
+        training.horizontal_axis(&mut scene, "peak memory while training");
         for ((arm, identity), row) in arms.iter().zip(&rows) {
             draw_tick(&mut scene, &training, arm, *identity, row);
         }
