@@ -3,17 +3,18 @@
 use plotters::style::RGBColor;
 
 use super::axis::{Panel, Quantity, Scale};
-use super::profile_page::{identified, titled};
-use super::scene::{BELOW_TITLE, INK, MARGIN, MUTED, SMALL, Scene, Text, WIDTH};
+use super::profile_page::{NOTATION, draw_notes, identified, titled};
+use super::scene::{BELOW_TITLE, INK, MARGIN, SMALL, Scene, Text, WIDTH};
 use crate::report::table::binary_bytes;
 use crate::report::{MemoryPoint, ProfileStudy};
 
-/// Kinds from the bottom up, in colours that colour-blind readers can tell apart.
+/// Kinds from the bottom up, in colours that colour-blind readers can tell apart. Kinds that can lie on each other differ in
+/// lightness too, for print without colours.
 const KINDS: [(&str, RGBColor); 5] = [
-    ("weights", RGBColor(0, 114, 178)),
+    ("weights", RGBColor(0, 66, 110)),
     ("optimizer", RGBColor(86, 180, 233)),
-    ("keys and values", RGBColor(0, 158, 115)),
-    ("gradients", RGBColor(230, 159, 0)),
+    ("keys and values", RGBColor(120, 205, 170)),
+    ("gradients", RGBColor(245, 225, 120)),
     ("activations", RGBColor(213, 94, 0)),
 ];
 /// Steps in which a panel is drawn; each shows the highest moment in it.
@@ -24,7 +25,7 @@ const ROW: f64 = 400.0;
 /// Panels of every test that all models have; `None` if memory was not counted.
 pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
     let num_tests = study.models.iter().map(|model| model.memory.len()).min().filter(|tests| *tests > 0)?;
-    let height = BELOW_TITLE + 80.0 + num_tests as f64 * ROW;
+    let height = BELOW_TITLE + 140.0 + num_tests as f64 * ROW;
     let mut scene = titled(study, "Memory over time by kind", height);
     draw_key(&mut scene);
     let count = study.models.len() as f64;
@@ -41,7 +42,7 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
                 left,
                 top,
                 right: left + width,
-                bottom: top + ROW - 190.0,
+                bottom: top + ROW - 150.0,
                 x: Scale::with_bounds(0.0, (longest as f64 / 1e6).max(1e-3), Quantity::Plain, 4),
                 y: Scale::from_zero(1.05 * highest, Quantity::Bytes, 4),
             };
@@ -49,7 +50,8 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
             panel.horizontal_axis(&mut scene, "time (ms)");
             if index == 0 {
                 panel.vertical_ticks(&mut scene);
-                panel.vertical_name(&mut scene, &format!("{} ({})", curve.test, panel.y.unit()), MARGIN - 10.0);
+                let name = format!("{}: memory ({})", curve.test, panel.y.unit());
+                panel.vertical_name(&mut scene, &name, MARGIN - 10.0);
             }
             let peak = curve.points.iter().map(total).max().unwrap_or(0);
             let heading = format!("{}, peak {}", model.name, binary_bytes(peak as f64));
@@ -58,6 +60,7 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
             draw_stack(&mut scene, &panel, &curve.points);
         }
     }
+    draw_notes(&mut scene, ["heap, or pool of the device, at both ends of every module", NOTATION]);
     Some(scene)
 }
 
@@ -112,13 +115,30 @@ fn draw_key(scene: &mut Scene) {
         left += 32.0 + words.width() + 40.0;
         scene.text(words);
     }
-    let note = "heap or pool of the device, at both ends of every module";
-    scene.text(Text::new(note, (left, row)).size(SMALL).colour(MUTED).fitted(WIDTH - MARGIN - left));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_that_touch_differ_in_lightness() {
+        let lightness = |name: &str| {
+            let RGBColor(r, g, b) = KINDS.into_iter().find(|kind| kind.0 == name).unwrap().1;
+            0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b)
+        };
+        let touching = [
+            ("weights", "optimizer"),
+            ("weights", "keys and values"),
+            ("keys and values", "activations"),
+            ("optimizer", "gradients"),
+            ("optimizer", "activations"),
+            ("gradients", "activations"),
+        ];
+        for (below, above) in touching {
+            assert!((lightness(below) - lightness(above)).abs() > 30.0, "{below}, {above}");
+        }
+    }
 
     #[test]
     fn a_step_shows_its_highest_moment_and_an_empty_one_what_was_before() {
