@@ -86,7 +86,7 @@ pub fn draw_profile(study: &ProfileStudy) -> Result<Vec<Figure>, FigureError> {
 
 #[cfg(test)]
 mod tests {
-    use super::scene::{Mark, Text};
+    use super::scene::{Mark, Point, Text};
     use super::*;
     use crate::report::{RecordError, fixture};
 
@@ -160,7 +160,10 @@ mod tests {
         }
         let mut near_floor = fixture::study(3, 1);
         near_floor.data.floor_nats = Some(near_floor.base.heldout_loss_nats - 0.001);
+        let mut far_floor = fixture::study(3, 3);
+        far_floor.data.floor_nats = Some(0.2);
         vec![
+            ("floor far below", far_floor),
             ("one arm", fixture::study(1, 1)),
             ("three arms", fixture::study(3, 1)),
             ("five arms, seeds", fixture::study(5, 3)),
@@ -185,20 +188,45 @@ mod tests {
         a_left < b_right && b_left < a_right && a_top < b_bottom && b_top < a_bottom
     }
 
+    /// Whether a stroke runs through a text.
+    fn crosses(text: &Text, (from, to): (Point, Point)) -> bool {
+        let ((left, top), (right, bottom)) = text.bounds();
+        (0..=200).map(|step| f64::from(step) / 200.0).any(|t| {
+            let (x, y) = (from.0 + t * (to.0 - from.0), from.1 + t * (to.1 - from.1));
+            left < x && x < right && top < y && y < bottom
+        })
+    }
+
+    /// Checks that no text is cut, leaves the figure, overlaps another, lies on a line of data, or touches the footer.
+    fn check(what: &str, scene: &Scene) {
+        let texts = texts(scene);
+        for (index, text) in texts.iter().enumerate() {
+            let ((left, top), (right, bottom)) = text.bounds();
+            let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
+            assert!(inside, "{what}: {text:?} leaves the figure");
+            assert!(what.contains("long names") || !text.words.ends_with('…'), "{what}: {:?} is cut", text.words);
+            for other in &texts[..index] {
+                assert!(!overlap(text, other), "{what}: {:?} overlaps {:?}", text.words, other.words);
+            }
+            for mark in &scene.marks {
+                let Mark::Line { points, width, .. } = mark else { continue };
+                let crossed = *width > 2.0 && points.windows(2).any(|ends| crosses(text, (ends[0], ends[1])));
+                assert!(!crossed, "{what}: a line runs through {:?}", text.words);
+            }
+        }
+        let footer = texts.iter().find(|text| text.size == 18.0).expect("a footer");
+        for text in texts.iter().filter(|text| text.size != 18.0) {
+            let gap = footer.bounds().0.1 - text.bounds().1.1;
+            assert!(gap >= 8.0, "{what}: {:?} is {gap} pixels from the footer", text.words);
+        }
+    }
+
     #[test]
     fn no_text_overlaps_another_or_leaves_the_figure() {
         for (what, study) in extreme_studies() {
             for (name, compose) in FIGURES {
                 let Some(scene) = compose(&study) else { continue };
-                let texts = texts(&scene);
-                for (index, text) in texts.iter().enumerate() {
-                    let ((left, top), (right, bottom)) = text.bounds();
-                    let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
-                    assert!(inside, "{name} of {what}: {text:?} leaves the figure");
-                    for other in &texts[..index] {
-                        assert!(!overlap(text, other), "{name} of {what}: {:?} overlaps {:?}", text.words, other.words);
-                    }
-                }
+                check(&format!("{name} of {what}"), &scene);
             }
         }
     }
@@ -208,14 +236,7 @@ mod tests {
         let mut study = fixture::profile();
         for (name, compose) in PROFILE_FIGURES {
             let scene = compose(&study).unwrap_or_else(|| panic!("{name} is drawn"));
-            let texts = texts(&scene);
-            for (index, text) in texts.iter().enumerate() {
-                let ((left, top), (right, bottom)) = text.bounds();
-                let inside = left >= 0.0 && top >= 0.0 && right <= scene::WIDTH && bottom <= scene.height;
-                assert!(inside, "{name}: {text:?} leaves the figure");
-                let other = texts[..index].iter().find(|other| overlap(text, other));
-                assert!(other.is_none(), "{name}: {:?} overlaps {:?}", text.words, other.map(|other| &other.words));
-            }
+            check(name, &scene);
         }
         for model in &mut study.models {
             model.memory.clear();

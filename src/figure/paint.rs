@@ -35,6 +35,8 @@ pub(super) fn png(scene: &Scene) -> Result<Vec<u8>, FigureError> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, width / FINENESS, height / FINENESS);
     encoder.set_color(png::ColorType::Rgb);
+    // Flat areas and text compress better as they are than as differences of neighbouring pixels.
+    encoder.set_filter(png::Filter::NoFilter);
     let mut writer = encoder.write_header()?;
     writer.write_image_data(&pixels)?;
     writer.finish()?;
