@@ -7,7 +7,9 @@ use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene,
 use super::{Figure, FigureError, paint};
 
 /// Colours of the lines, in their order, which colour-blind readers can tell apart.
-const COLOURS: [RGBColor; 3] = [RGBColor(86, 180, 233), RGBColor(213, 94, 0), RGBColor(0, 158, 115)];
+const COLOURS: [RGBColor; 3] = [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 130, 95)];
+/// Most points of a line that are marked: rare ones are measurements of their own, and told apart without colours.
+const MARKERS: usize = 16;
 
 /// Numbers of a run by its tokens.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,7 +51,7 @@ fn compose(curve: &TrainingCurve) -> Option<Scene> {
         y: Scale::around(all().map(|(_, value)| *value).filter(|value| value.is_finite()), 0.05, Quantity::Plain, 8),
     };
     panel.horizontal_grid(&mut scene);
-    panel.horizontal_axis(&mut scene, "training");
+    panel.horizontal_axis(&mut scene, "data seen in training");
     panel.vertical_ticks(&mut scene);
     panel.vertical_name(&mut scene, &curve.axis, MARGIN);
     let points = |values: &[(u64, f64)]| -> Vec<Point> {
@@ -61,7 +63,8 @@ fn compose(curve: &TrainingCurve) -> Option<Scene> {
     let rows = super::label::spread(&ends, 34.0, panel.top, panel.bottom);
     for (((name, points), row), colour) in lines.into_iter().zip(rows).zip(COLOURS) {
         let Some(last) = points.last() else { continue };
-        scene.disc(*last, 6.0, colour);
+        let marked = if points.len() <= MARKERS { &points[..] } else { std::slice::from_ref(last) };
+        marked.iter().for_each(|point| scene.disc(*point, 6.0, colour));
         scene.text(Text::new(name, (panel.right + 20.0, row)).size(TEXT).bold().colour(colour));
         scene.line(points, colour, 3.0);
     }
@@ -70,7 +73,19 @@ fn compose(curve: &TrainingCurve) -> Option<Scene> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Mark;
     use super::*;
+
+    #[test]
+    fn rare_points_are_marked_and_of_many_the_last() {
+        let points = |count: u64| (0..count).map(|step| (step, 1.0 / (1.0 + step as f64))).collect();
+        let curve =
+            TrainingCurve { lines: vec![("training", points(40)), ("held-out", points(3))], ..Default::default() };
+        let scene = compose(&curve).unwrap();
+        let discs =
+            |of| scene.marks.iter().filter(|mark| matches!(mark, Mark::Disc { colour, .. } if *colour == of)).count();
+        assert_eq!((discs(COLOURS[0]), discs(COLOURS[1])), (1, 3));
+    }
 
     #[test]
     fn a_curve_is_drawn_and_an_empty_one_is_not() {

@@ -47,14 +47,14 @@ impl Curves {
         let named = |names: &[&'static str]| names.iter().map(|name| (*name, Vec::new())).collect();
         let loss = TrainingCurve {
             name: "loss",
-            title: format!("{loss} of {model}"),
+            title: format!("{loss} of {model} in training"),
             subtitle: subtitle.clone(),
             axis: format!("loss ({unit})"),
             lines: named(&["training", "held-out"]),
         };
         let experts = TrainingCurve {
             name: "experts",
-            title: format!("Load of the experts of {model}"),
+            title: format!("Load of the experts of {model} in training"),
             subtitle,
             axis: "expert load relative to an even share".to_owned(),
             lines: named(&["busiest", "idlest", "exp(entropy)/E"]),

@@ -13,6 +13,7 @@ use super::operations::Operations;
 use super::progress::{Summary, Watcher};
 use super::settings::Inputs;
 use super::space;
+use super::titles::titles;
 use super::utilization::Utilization;
 use crate::cli::failure::Failure;
 use crate::cli::grow::grown;
@@ -21,7 +22,6 @@ use crate::data::Example;
 use crate::device::{Device, device};
 use crate::finetune::{
     Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Resumed, Settings, Start, Task,
-    Titles,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
@@ -267,7 +267,7 @@ impl<'a> Opened<'a> {
         let operations = Operations::new(job.growth.source.config(), settings);
         let utilization = Utilization::new(operations, self.peak_flops_per_s(job));
         let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step, utilization);
-        let mut curves = Curves::new(directory, self.titles(settings), &start.progress.history, self.args.plot);
+        let mut curves = Curves::new(directory, titles(job), &start.progress.history, self.args.plot);
         interrupt::catch();
         let stop = || interrupt::caught().is_some();
         let (model, progress, ended) = job.run(task, start, &stop, &mut |event| {
@@ -356,19 +356,6 @@ impl<'a> Opened<'a> {
         ];
         let table: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
         output::print(&format!("{}wrote {}\n", output::aligned(&table), self.args.out.display()))
-    }
-
-    fn titles(&self, settings: &Settings) -> Titles {
-        let (loss, unit) = match settings.dpo {
-            None => ("Next-token loss", "nats per token"),
-            Some(_) => ("Preference loss", "per pair"),
-        };
-        let subtitle = format!(
-            "{} updates of {} rows of at most {} tokens, peak learning rate {}",
-            settings.schedule.num_steps, settings.batch_size, settings.max_length, settings.schedule.peak
-        );
-        let model = Path::new(&self.sources.names[0]).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Titles { loss, unit, model, subtitle }
     }
 }
 

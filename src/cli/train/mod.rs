@@ -16,6 +16,7 @@ mod settings;
 pub mod sft;
 mod space;
 mod spelling;
+mod titles;
 mod trl;
 mod utilization;
 
