@@ -46,6 +46,7 @@ mod fixture;
 #[cfg(feature = "tch")]
 mod torch;
 
+use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
 pub use allocator::CachingAllocator;
@@ -67,6 +68,11 @@ pub fn matrix_instructions() -> Option<&'static str> {
     return None;
 }
 
+/// The device of the backend that computes, without the one that records gradients.
+pub(crate) fn dispatch_device(device: &Device) -> DispatchDevice {
+    device.clone().inner().as_dispatch().clone()
+}
+
 /// Whether this is the CPU backend that the kernels are written for, with or without gradients.
 fn is_flex(device: &Device) -> bool {
     #[cfg(feature = "flex")]
@@ -81,7 +87,7 @@ fn is_flex(device: &Device) -> bool {
 /// Whether this is a device of libtorch, a CPU or a GPU, with or without gradients.
 fn is_libtorch(device: &Device) -> bool {
     #[cfg(feature = "tch")]
-    return matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::LibTorch(_));
+    return matches!(dispatch_device(device), DispatchDevice::LibTorch(_));
     #[cfg(not(feature = "tch"))]
     return {
         let _ = device;
@@ -92,7 +98,7 @@ fn is_libtorch(device: &Device) -> bool {
 /// Whether this is a device of CubeCL, CUDA or Vulkan, with or without gradients.
 fn is_cube(device: &Device) -> bool {
     #[cfg(feature = "cube")]
-    return matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Cube(_));
+    return matches!(dispatch_device(device), DispatchDevice::Cube(_));
     #[cfg(not(feature = "cube"))]
     return {
         let _ = device;

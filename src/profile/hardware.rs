@@ -3,6 +3,8 @@
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
+use crate::kernel::dispatch_device;
+
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hardware {
@@ -18,7 +20,7 @@ impl Hardware {
     /// That of a device, with or without gradients.
     #[cfg_attr(feature = "tch", allow(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]
     pub fn of(device: &Device) -> Self {
-        match device.clone().inner().as_dispatch() {
+        match dispatch_device(device) {
             #[cfg(feature = "flex")]
             DispatchDevice::Flex(_) => Self::Processor,
             #[cfg(feature = "ndarray")]

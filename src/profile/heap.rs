@@ -3,7 +3,7 @@
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
-use crate::kernel::{CachingAllocator, CountingAllocator as Counting};
+use crate::kernel::{CachingAllocator, CountingAllocator as Counting, dispatch_device};
 
 /// The allocator of tensors, which also counts live bytes. A binary registers it for its speed and for heap peaks:
 ///
@@ -47,7 +47,7 @@ fn is_registered() -> bool {
 
 /// Whether a backend takes the memory of its tensors from Rust's allocator, which libtorch does not.
 fn is_on_the_heap(device: &Device) -> bool {
-    match device.clone().inner().as_dispatch() {
+    match dispatch_device(device) {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "flex")]
-    fn tensors_of_flex_are_on_the_heap_with_or_without_gradients() {
+    fn tensors_of_flex_are_on_the_heap_with_or_dispatch_device() {
         for device in [Device::flex(), Device::flex().autodiff()] {
             assert!(is_on_the_heap(&device), "{device:?}");
         }
