@@ -356,6 +356,34 @@ fn preferences_start_at_ln_2_and_useless_pairs_are_left_out() {
     }
 }
 
+#[test]
+fn without_a_terminal_lines_say_what_runs_and_show_the_first_and_the_last_update() {
+    let root = tempfile::tempdir().unwrap();
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4), "chosen": text(n + 1, 5), "rejected": text(n + 2, 4)});
+    file(root.path(), "pairs.jsonl", row);
+    let said = |words: &[&str]| {
+        let data = ["dpo", BASE, "--data", "pairs.jsonl", "--max-length", "24", "--max-steps", "3"];
+        let Output { status, stderr, .. } = run(root.path(), &[&data, words].concat());
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert!(status.success(), "{said}");
+        said
+    };
+    let sparse = said(&["--logging-steps", "10", "--per-device-train-batch-size", "2", "-o", "sparse"]);
+    let phases = [
+        "reference log-probabilities of pairs: 0 of ",
+        "training: updates 1 to 3, of at most 96 tokens each\n",
+        "\nstep 1  loss ",
+        "\nstep 3  loss ",
+    ];
+    let places = phases.map(|line| sparse.find(line).unwrap_or_else(|| panic!("no {line:?} in {sparse}")));
+    assert!(places.is_sorted() && !sparse.contains("\nstep 2  "), "{sparse}");
+    let log = std::fs::read_to_string(root.path().join("sparse/log.jsonl")).unwrap();
+    assert!(!log.contains("\"step\":1,") && !log.contains("\"step\":1}"), "{log}");
+    // A line of the log with the first update stands for it.
+    let dense = said(&["--logging-steps", "1", "-o", "dense"]);
+    assert_eq!(dense.matches("\nstep 1  ").count(), 1, "{dense}");
+}
+
 /// With the keys of TRL's and the alignment handbook's recipes.
 #[test]
 fn a_config_of_trl_trains_and_resumes_from_a_checkpoint() {

@@ -92,7 +92,7 @@ impl<'a> Preference<'a> {
 
     /// Computes those that are not under `reference`, the model at the start of the run, as updates compute those of the
     /// policy: in the same passes, and on the device of the run, where no activation is rounded for a product with a
-    /// quantized weight. `watch` is called with the number of pairs done and of all.
+    /// quantized weight. `watch` is called with the number of pairs done, at first 0, and of all.
     ///
     /// # Errors
     /// [`FinetuneError::ReferenceNotFinite`].
@@ -104,6 +104,7 @@ impl<'a> Preference<'a> {
         let reference = reference.clone().no_grad();
         let missing = self.missing();
         let (mut num_done, num_missing) = (0, missing.iter().map(Vec::len).sum());
+        watch(num_done, num_missing);
         for indices in missing {
             let batch = PairBatch::new(&self.sides(&indices), &self.device);
             let values: Vec<f32> = batch.log_probabilities(&reference).0.into_data().iter::<f32>().collect();

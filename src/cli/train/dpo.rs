@@ -9,7 +9,7 @@ use super::TrainingArgs;
 use super::args::brief;
 use super::data::{self, DataArg};
 use super::job::Opened;
-use super::progress::counting;
+use super::progress::Counter;
 use super::sample::{tell_formats, tell_overlap, tell_sample, tell_skipped};
 use super::settings::{Input, Inputs};
 use crate::cli::failure::Failure;
@@ -147,12 +147,9 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     if !task.is_complete() {
         // A run that was lengthened visits more pairs than its checkpoint has.
         let base = if start.progress.step > 0 { Some(job.start(None)?.model) } else { None };
-        let bar = counting("reference");
-        task.precompute(base.as_ref().unwrap_or(&start.model), &mut |done, of| {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
+        let mut counter = Counter::new("reference log-probabilities of pairs");
+        let reference = base.as_ref().unwrap_or(&start.model);
+        task.precompute(reference, &mut |num_done, of| counter.show(num_done, of))?;
     }
     start.progress.reference = task.reference().clone();
     opened.run(&job, &task, start)

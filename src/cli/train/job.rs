@@ -266,7 +266,7 @@ impl<'a> Opened<'a> {
         let directory = self.checkpoints.directory();
         let operations = Operations::new(job.growth.source.config(), settings);
         let utilization = Utilization::new(operations, self.peak_flops_per_s(job));
-        let mut watcher = Watcher::new(settings.schedule.num_steps, start.progress.step, utilization);
+        let mut watcher = Watcher::new(settings, start.progress.step, utilization);
         let mut curves = Curves::new(directory, titles(job), &start.progress.history, self.args.plot);
         interrupt::catch();
         let stop = || interrupt::caught().is_some();

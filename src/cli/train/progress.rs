@@ -1,4 +1,4 @@
-//! Progress of training: a bar with an ETA on a terminal, the lines of the log elsewhere.
+//! Progress of training: a bar with an ETA on a terminal; elsewhere the start of each phase, the first update and the log.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::utilization::Utilization;
 use crate::cli::console::{shows_bars, tell};
-use crate::finetune::{Event, LogEntry};
+use crate::cli::progress::LINE_INTERVAL;
+use crate::finetune::{Event, LogEntry, Settings};
 
 /// Shows the [`Event`]s of a run.
 pub(super) struct Watcher {
@@ -20,6 +21,8 @@ pub(super) struct Watcher {
     since_line: Updates,
     /// Seconds of the loop beside the updates.
     overhead_s: f64,
+    /// Without a bar, the line of the first update, until it or a line of the log with it is printed.
+    first_line: Option<String>,
 }
 
 /// Sums over updates.
@@ -38,14 +41,40 @@ impl Updates {
     }
 }
 
-/// A bar that counts, where there is a terminal.
-pub(super) fn counting(what: &'static str) -> ProgressBar {
-    if !shows_bars() {
-        return ProgressBar::hidden();
+/// Counts what a phase before the updates has done: a bar on a terminal; elsewhere a line at its start and every ten seconds.
+pub(super) struct Counter {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    last_line: Option<Instant>,
+}
+
+impl Counter {
+    pub(super) fn new(what: &'static str) -> Self {
+        let bar = shows_bars().then(|| {
+            let template = "{prefix} {bar:24} {pos}/{len} ETA {eta}";
+            let style = ProgressStyle::with_template(template).expect("a template of known keys");
+            ProgressBar::new(0).with_style(style).with_prefix(what)
+        });
+        Self { bar, what, last_line: None }
     }
-    let style =
-        ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} ETA {eta}").expect("a template of known keys");
-    ProgressBar::new(0).with_style(style).with_prefix(what)
+
+    pub(super) fn show(&mut self, num_done: usize, of: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(of as u64);
+            bar.set_position(num_done as u64);
+        } else if self.last_line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) {
+            tell(format_args!("{}: {num_done} of {of}", self.what));
+            self.last_line = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// How fast a run was.
@@ -59,8 +88,9 @@ pub(super) struct Summary {
 }
 
 impl Watcher {
-    /// For a run of `num_steps` updates, of which `done` were made before.
-    pub(super) fn new(num_steps: usize, done: usize, utilization: Utilization) -> Self {
+    /// For a run with these settings, of which `done` updates were made before.
+    pub(super) fn new(settings: &Settings, done: usize, utilization: Utilization) -> Self {
+        let num_steps = settings.schedule.num_steps;
         let bar = shows_bars().then(|| {
             let template = "{bar:24} {pos}/{len} {elapsed} ETA {eta}  {msg}";
             let style = ProgressStyle::with_template(template).expect("a template of known keys");
@@ -69,14 +99,29 @@ impl Watcher {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        let (all, since_line) = (Updates::default(), Updates::default());
-        Self { bar, start: Instant::now(), heldout: None, utilization, all, since_line, overhead_s: 0.0 }
+        if bar.is_none() && done < num_steps {
+            let most_tokens = settings.batch_size * settings.sequences_of_row() * settings.max_length;
+            tell(format_args!("training: updates {} to {num_steps}, of at most {most_tokens} tokens each", done + 1));
+        }
+        Self {
+            bar,
+            start: Instant::now(),
+            heldout: None,
+            utilization,
+            all: Updates::default(),
+            since_line: Updates::default(),
+            overhead_s: 0.0,
+            first_line: None,
+        }
     }
 
     pub(super) fn show(&mut self, event: Event<'_>) {
         match event {
-            Event::Updated { loss, num_tokens, wall_s, .. } => {
+            Event::Updated { step, loss, num_tokens, wall_s } => {
                 let update = Updates { num_tokens, flops: self.utilization.update_flops(num_tokens), wall_s };
+                if self.bar.is_none() && self.all.num_tokens == 0 {
+                    self.first_line = Some(format!("step {step}  loss {loss:.4}  {}", self.speed(update)));
+                }
                 self.all.add(update);
                 self.since_line.add(update);
                 if let Some(bar) = &self.bar {
@@ -85,8 +130,14 @@ impl Watcher {
                     bar.inc(1);
                 }
             }
-            Event::Looped { overhead_s } => self.overhead_s += overhead_s,
+            Event::Looped { overhead_s } => {
+                self.overhead_s += overhead_s;
+                if let Some(line) = self.first_line.take() {
+                    self.line(line);
+                }
+            }
             Event::Logged(entry) => {
+                self.first_line = None;
                 self.heldout = entry.get("eval_loss").and_then(Value::as_f64).or(self.heldout);
                 let updates = std::mem::take(&mut self.since_line);
                 let speed = if updates.wall_s > 0.0 { format!("  {}", self.speed(updates)) } else { String::new() };
