@@ -194,6 +194,7 @@ fn least_bytes(
                 is_mixed,
                 recomputes: false,
                 adapts_experts: false,
+                adapter_numbers: 0,
             };
             let TrainingMemory { weights, moments, gradients, activations, .. } =
                 TrainingMemory::foresee(config, shape);

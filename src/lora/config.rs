@@ -1,10 +1,12 @@
 //! The hyperparameters of an adapter.
 
+use std::collections::BTreeSet;
+
 use super::LoraError;
 use super::modules::{Modules, Pattern, linear_names, module_name};
 use crate::config::DecoderConfig;
 use crate::error::quoted;
-use crate::weights::TensorId;
+use crate::weights::{LayerTensor, Projection, TensorId};
 
 /// Which matrices are adapted, and how. Fields have the names and meaning of PEFT's `LoraConfig`.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +91,31 @@ impl LoraConfig {
         Ok(targets)
     }
 
+    /// Numbers that all layers keep for each token in training because of the adapter: `rank` of each adapted matrix, its product with
+    /// `A`; under dropout also an input for each, where without it the matrices of one input share it.
+    ///
+    /// # Errors
+    /// As [`targets`](Self::targets).
+    pub fn activation_numbers(&self, decoder: &DecoderConfig) -> Result<u64, LoraError> {
+        let (mut of_token, mut of_visit, mut inputs) = (0, 0, BTreeSet::new());
+        for LoraTarget { id, rank, .. } in self.targets(decoder)? {
+            let TensorId::Layer(layer, tensor) = id else { continue };
+            // The expert, and which input it is, of the matrices that share theirs.
+            let (expert, shared) = match tensor {
+                LayerTensor::QProj | LayerTensor::KProj | LayerTensor::VProj => (None, Some("attention")),
+                LayerTensor::Mlp(Projection::Gate | Projection::Up) => (None, Some("mlp")),
+                LayerTensor::Expert(expert, Projection::Gate | Projection::Up) => (Some(expert), Some("mlp")),
+                LayerTensor::Expert(expert, Projection::Down) => (Some(expert), None),
+                _ => (None, None),
+            };
+            let is_another = shared.is_some_and(|input| !inputs.insert((layer, expert, input)));
+            let input = if is_another && self.lora_dropout > 0.0 { decoder.hidden_size } else { 0 };
+            *(if expert.is_some() { &mut of_visit } else { &mut of_token }) += (rank + input) as u64;
+        }
+        let [visited, all] = decoder.moe.map_or([1, 1], |moe| [moe.num_experts_per_tok, moe.num_local_experts]);
+        Ok(of_token + of_visit * visited as u64 / all as u64)
+    }
+
     /// Checks that each name among the targets is that of a linear map: PEFT passes over a name with a typing error.
     ///
     /// # Errors
@@ -143,4 +170,31 @@ impl Patterns {
 
 fn finite(alpha: f64) -> Result<f64, LoraError> {
     if alpha.is_finite() { Ok(alpha) } else { Err(LoraError::Alpha { found: alpha }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MoeConfig;
+
+    #[test]
+    fn an_adapter_keeps_its_inner_products_and_under_dropout_an_input_for_each_matrix() {
+        let dense = DecoderConfig::pico();
+        let moe = MoeConfig { num_local_experts: 8, num_experts_per_tok: 2, router_aux_loss_coef: 0.0 };
+        let sparse = dense.with_experts(moe).unwrap();
+        let [layers, hidden] = [dense.num_hidden_layers, dense.hidden_size].map(|size| size as u64);
+        let named = |names: &[&str]| Modules::Named(names.iter().map(|name| (*name).to_owned()).collect());
+        let of_layer = |target_modules, lora_dropout, decoder: &DecoderConfig| {
+            let config = LoraConfig { r: 5, target_modules, lora_dropout, ..LoraConfig::default() };
+            config.activation_numbers(decoder).unwrap() / layers
+        };
+        assert_eq!(of_layer(Modules::AllLinear, 0.0, &dense), 7 * 5);
+        // Keys and values beside queries, and up beside gate.
+        assert_eq!(of_layer(Modules::AllLinear, 0.05, &dense), 7 * 5 + 3 * hidden);
+        // Attention and router, and three matrices of the two experts that a token visits.
+        assert_eq!(of_layer(Modules::AllLinear, 0.0, &sparse), 5 * 5 + 2 * 3 * 5);
+        assert_eq!(of_layer(Modules::AllLinear, 0.05, &sparse), 5 * 5 + 2 * 3 * 5 + (2 + 2) * hidden);
+        assert_eq!(of_layer(named(&["q_proj", "v_proj"]), 0.05, &dense), 2 * 5 + hidden);
+        assert_eq!(of_layer(named(&["q_proj", "o_proj", "up_proj", "down_proj"]), 0.05, &dense), 4 * 5);
+    }
 }

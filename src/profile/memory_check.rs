@@ -49,6 +49,8 @@ pub enum Update {
     Lora,
     /// The same on weights in Q8_0.
     LoraOnQ8,
+    /// The adapter with dropout.
+    LoraDropout,
 }
 
 /// What was foreseen and what was measured.
@@ -91,7 +93,8 @@ impl MemoryCase {
             ("Q8_0", Precision::Blocks(Some(BlockFormat::Q8_0))),
         ];
         let tests = [(512, 0, 0, 1), (128, 0, 0, 4), (0, 2, 500, 1), (0, 2, 500, 8)];
-        let updates = [Update::Full, Update::Recomputed, Update::Mixed, Update::Lora, Update::LoraOnQ8];
+        let updates =
+            [Update::Full, Update::Recomputed, Update::Mixed, Update::Lora, Update::LoraOnQ8, Update::LoraDropout];
         let inference = precisions.into_iter().flat_map(|(name, precision)| {
             tests.map(|(n_prompt, n_gen, n_depth, batch_size)| {
                 MemoryTest::Inference(name, precision, InferenceTest { n_prompt, n_gen, n_depth, batch_size })
@@ -154,6 +157,7 @@ impl MemoryCase {
                     is_mixed: update == Update::Mixed,
                     recomputes: update == Update::Recomputed,
                     adapts_experts: model.adapts_experts(),
+                    adapter_numbers: update.lora().map_or(Ok(0), |lora| lora.activation_numbers(model.config()))?,
                 };
                 let found = TrainingMemory::foresee(model.config(), shape);
                 let (measured, _) = MemoryTimeline::of_training(model, [weight_bytes, num_trained], sizes, &device)?;
@@ -185,10 +189,18 @@ impl Update {
             _ => Precision::FLOAT32,
         };
         let model = AnyDecoder::load_as(weights, precision, device)?;
-        Ok(match self {
-            Self::Lora | Self::LoraOnQ8 => model.with_lora(LoraConfig::default(), 1)?,
-            Self::Recomputed => model.with_gradient_checkpointing(true),
-            Self::Full | Self::Mixed => model,
+        Ok(match self.lora() {
+            Some(lora) => model.with_lora(lora, 1)?,
+            None => model.with_gradient_checkpointing(self == Self::Recomputed),
         })
+    }
+
+    /// The adapter that it trains.
+    fn lora(self) -> Option<LoraConfig> {
+        match self {
+            Self::Full | Self::Recomputed | Self::Mixed => None,
+            Self::Lora | Self::LoraOnQ8 => Some(LoraConfig::default()),
+            Self::LoraDropout => Some(LoraConfig { lora_dropout: 0.05, ..LoraConfig::default() }),
+        }
     }
 }

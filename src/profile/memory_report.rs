@@ -85,6 +85,7 @@ fn trained(
         is_mixed: precision == Precision::Mixed,
         recomputes: false,
         adapts_experts: false,
+        adapter_numbers: 0,
     };
     TrainingMemory::foresee(config, shape).into()
 }

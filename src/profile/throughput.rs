@@ -12,7 +12,8 @@ use crate::data::{Document, WindowOrder, Windows};
 use crate::model::{CausalLm, KvCache};
 use crate::trace::span;
 use crate::train::{
-    AdamW, AdamWConfig, BatchSize, Decay, NextToken, Schedule, TrainConfig, TrainError, Trainer, WindowBatches,
+    AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenBatch, Schedule, TrainConfig, TrainError, Trainer,
+    WindowBatches,
 };
 
 /// `n_prompt` tokens in one pass, then `n_gen` tokens one at a time, of `batch_size` sequences after `n_depth` tokens each.
@@ -106,7 +107,8 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
 }
 
 /// Calls `work` with a training step to repeat: forward, loss, backward, clipping and AdamW on `batch_size` sequences of
-/// `seq_length` tokens, which differ in each of the first `num_steps` calls. Returns the result of `work`, and the model.
+/// `seq_length` tokens, which differ in each of the first `num_steps` calls, with dropout if the model has an adapter with one.
+/// Returns the result of `work`, and the model.
 ///
 /// # Errors
 /// [`TrainError`].
@@ -129,7 +131,11 @@ pub fn train_runs<M: CausalLm, R>(
     let mut trainer =
         Trainer::new(model, NextToken::default(), optimizer, TrainConfig { schedule, max_grad_norm: 1.0 });
     let result = work(&mut || {
-        let batch = batches.of_step(trainer.optimizer().num_steps());
+        let step = trainer.optimizer().num_steps();
+        let streams: Vec<u64> = (0..batch_size).map(|row| (step * batch_size + row) as u64).collect();
+        let batch = batches.of_step(step).into_iter();
+        let dropped = |batch: NextTokenBatch| NextTokenBatch { inputs: batch.inputs.with_dropout(&streams), ..batch };
+        let batch: Vec<NextTokenBatch> = batch.map(dropped).collect();
         sync(device);
         let _repetition = span("repetition");
         let start = Instant::now();

@@ -15,6 +15,7 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
     let num_trained = ParamNames::of(model).num_trained_elements;
     let longest = settings.sequences_of_row() * longest_row;
     let num_tokens = settings.pass_size(&job.device).most_tokens(settings.batch_size, longest);
+    let lora = settings.lora.as_ref();
     let memory = TrainingMemory::foresee(
         config,
         TrainingShape {
@@ -25,6 +26,8 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
             is_mixed: settings.bf16,
             recomputes: job.gradient_checkpointing,
             adapts_experts: model.adapts_experts(),
+            // A target that is not in the model was refused when the adapter was made.
+            adapter_numbers: lora.and_then(|lora| lora.config().activation_numbers(config).ok()).unwrap_or(0),
         },
     );
     let parts = [
