@@ -90,8 +90,7 @@ impl ProfilePlan {
         let (load, counter) = (OtherLoad::start(), EnergyCounter::of(device));
         let energy = counter.as_ref().and_then(EnergyCounter::start);
         watch("peaks");
-        let peaks = Peaks::measure(self.dtype, device);
-        let (peak_flops_per_s, peak_dtype) = peaks.of_products(self.dtype);
+        let before = Peaks::measure(self.dtype, device);
         let weights = MemoryWeights::untrained(self.base.clone(), STD, 1);
         let children = self.children(&weights)?;
         let mut models = Vec::new();
@@ -125,13 +124,15 @@ impl ProfilePlan {
                     .extend(timeline.map(|timeline| curve(format!("train{batch_size}x{seq_length}"), &timeline)));
             }
         }
-        let energy_j = energy.and_then(|meter| meter.joules());
+        let (energy_j, other_cpus) = (energy.and_then(|meter| meter.joules()), load.cpus());
+        let peaks = before.max(Peaks::measure(self.dtype, device));
+        let (peak_flops_per_s, peak_dtype) = peaks.of_products(self.dtype);
         Ok(ProfileStudy {
             run,
             peak_flops_per_s,
             peak_dtype: peak_dtype.to_string(),
             peak_bytes_per_s: peaks.bytes_per_s,
-            other_cpus: load.cpus(),
+            other_cpus,
             energy_j,
             models,
         })

@@ -26,6 +26,7 @@ use crate::profile::memory_report::MemoryReport;
 use crate::profile::peak::Peaks;
 use crate::profile::throughput::InferenceTest;
 use crate::profile::{BytesPerNumber, Counting, ModuleProfile, ProfileTest};
+use crate::weights::Dtype;
 
 /// Prints the profile of every test.
 ///
@@ -88,7 +89,11 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let precision = args.precision();
     let target = Target::new(subject, precision, cases, &device)?;
     let parameters = count_parameters(target.config());
-    let peaks = Peaks::measure(product_dtype(target.precision()), &device);
+    let measure = || Peaks::measure(product_dtype(target.precision()), &device);
+    let before = measure();
+    let tests = timed(args, cases, &target, &device)?;
+    let peaks = before.max(measure());
+    let of_peak = |(dtype, test)| TestRecord { peak_flops_per_s: Some(peaks.of_products(dtype).0), ..test };
     Ok(Record {
         model: opened.full_name(&grown),
         device: args.device.clone(),
@@ -101,25 +106,25 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         peak_flops_per_s: Some(peaks.flops_per_s),
         peak_bfloat16_flops_per_s: peaks.bfloat16_flops_per_s,
         peak_bytes_per_s: Some(peaks.bytes_per_s),
-        tests: timed(args, cases, &target, &peaks, &device)?,
+        tests: tests.into_iter().map(of_peak).collect(),
     })
 }
 
-/// Inference first, then training, which loads the model again.
+/// Inference first, then training, which loads the model again. With the type of the weights in the products of each test, and without
+/// its peak.
 fn timed(
     args: &ProfileArgs,
     cases: &[TestCase],
     target: &Target<'_>,
-    peaks: &Peaks,
     device: &Device,
-) -> Result<Vec<TestRecord>, Failure> {
+) -> Result<Vec<(Dtype, TestRecord)>, Failure> {
     let tell = |case: &TestCase| console::detail(format_args!("{}: {} repetitions", case.name(), args.repetitions));
     let counter = EnergyCounter::of(device);
     let start_energy = || counter.as_ref().and_then(EnergyCounter::start);
-    let record = |case: &TestCase, dtype, profile, energy_j, memory| TestRecord {
+    let record = |case: &TestCase, profile, energy_j, memory| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
-        peak_flops_per_s: Some(peaks.of_products(dtype).0),
+        peak_flops_per_s: None,
         energy_j,
         memory,
         profile,
@@ -140,7 +145,7 @@ fn timed(
             let energy_j = energy.and_then(|meter| meter.joules());
             let weight_bytes = model.footprint().size_bytes();
             let measure = || MemoryReport::of_inference(model, weight_bytes, test, device);
-            tests.push(record(case, dtype, profile, energy_j, args.memory.then(measure)));
+            tests.push((dtype, record(case, profile, energy_j, args.memory.then(measure))));
         }
     }
     drop(model);
@@ -166,7 +171,7 @@ fn timed(
                 false => None,
             };
             model = Some(trained);
-            tests.push(record(case, product_dtype(precision), profile, energy_j, memory));
+            tests.push((product_dtype(precision), record(case, profile, energy_j, memory)));
         }
     }
     Ok(tests)

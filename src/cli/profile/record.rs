@@ -17,7 +17,8 @@ pub(super) struct Record {
     pub weight_bytes: u64,
     pub flop_convention: FlopConvention,
     pub flops_per_mac: u8,
-    /// Of products with float32 weights; all peaks are measured before the tests and null in a dry run.
+    /// Of products with float32 weights; all peaks are the larger of measurements before and after the tests, and null in a
+    /// dry run.
     pub peak_flops_per_s: Option<f64>,
     /// Of products with bfloat16 weights; null unless they are loaded so.
     pub peak_bfloat16_flops_per_s: Option<f64>,
