@@ -98,6 +98,8 @@ fn tests_that_cannot_run_are_refused() {
         (vec!["profile", base, "-p", "0", "-n", "0"], 2, "nothing to measure"),
         (vec!["profile", base, "-p", "1000000"], 3, "max_position_embeddings"),
         (vec!["profile", base, "--device", "abacus"], 2, "abacus"),
+        (vec!["profile", "mixtral", "--dry-run"], 4, "solar-10.7b, mixtral-8x7b"),
+        (vec!["profile", "./mixtral"], 4, "--dry-run"),
     ] {
         let output = run(&words);
         let stderr = String::from_utf8_lossy(&output.stderr);

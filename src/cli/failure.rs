@@ -99,6 +99,15 @@ impl Failure {
         self
     }
 
+    /// Puts a hint behind the message of an input that does not exist.
+    #[must_use]
+    pub fn with_hint_if_not_found(mut self, hint: impl Display) -> Self {
+        if self.code == Self::not_found("").code {
+            self.message = format!("{} ({hint})", self.message);
+        }
+        self
+    }
+
     /// The exit code; `docs/exit-codes.md` lists them.
     pub fn code(&self) -> u8 {
         self.code

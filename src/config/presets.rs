@@ -24,6 +24,11 @@ impl DecoderConfig {
         PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, config)| config())
     }
 
+    /// The names of all presets.
+    pub fn preset_names() -> [&'static str; PRESETS.len()] {
+        PRESETS.map(|(name, _)| name)
+    }
+
     /// Mistral 7B v0.1 (Jiang et al., 2023, arXiv:2310.06825, Table 1).
     pub fn mistral_7b() -> Self {
         preset(DecoderFields {

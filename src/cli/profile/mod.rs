@@ -14,7 +14,6 @@ use self::shape::{Shape, bytes_per_number, product_dtype};
 use super::bench::num_cores;
 use super::console;
 use super::failure::Failure;
-use super::opened::OpenedModel;
 use super::output;
 use crate::bench::{BenchError, Pools, Subject, Target, Test, TestCase};
 use crate::device::{Device, device};
@@ -77,7 +76,7 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
 /// Loads the model and times every test.
 fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let device = device(&args.device)?;
-    let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+    let opened = shape::opened(args)?;
     let grown = opened.growth()?;
     let subject = Subject {
         name: opened.name(),

@@ -66,7 +66,7 @@ impl Shape {
     }
 
     fn of_headers(args: &ProfileArgs) -> Result<Self, Failure> {
-        let opened = OpenedModel::new(&args.model, Some(&args.growth))?;
+        let opened = opened(args)?;
         let grown = opened.growth()?;
         let precision = args.precision().unwrap_or_else(|| default_precision(opened.checkpoint()));
         let device = device(&args.device)?;
@@ -79,6 +79,20 @@ impl Shape {
             config,
         })
     }
+}
+
+/// Opens the model of the arguments. If there is none of this name, the failure lists those that a dry run knows.
+///
+/// # Errors
+/// As [`OpenedModel::new`].
+pub(super) fn opened(args: &ProfileArgs) -> Result<OpenedModel, Failure> {
+    OpenedModel::new(&args.model, Some(&args.growth)).map_err(|failure| match Path::new(&args.model).exists() {
+        true => failure,
+        false => {
+            let names = DecoderConfig::preset_names().join(", ");
+            failure.with_hint_if_not_found(format_args!("published shapes for --dry-run: {names}"))
+        }
+    })
 }
 
 /// The sizes of numbers where weights take `unshared_bytes`, in a precision.
