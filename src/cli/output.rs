@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use terminal_size::terminal_size_of;
+
 use super::failure::Failure;
 
 /// Prints a result.
@@ -65,6 +67,32 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Columns of the terminal that shows stdout, if one does.
+pub(super) fn terminal_width() -> Option<usize> {
+    terminal_size_of(io::stdout()).map(|(width, _)| width.0.into())
+}
+
+/// An [`aligned`] table that fits a width, if there is one. Without room for all columns, those with the headings `least` are left out
+/// in this order, of equal headings the last, and a line lists them.
+pub(super) fn fitted(mut rows: Vec<Vec<String>>, width: Option<usize>, least: &[&str]) -> String {
+    let Some(width) = width else { return aligned(&rows) };
+    let (mut left_out, mut least) = (Vec::new(), least.iter());
+    let mut text = aligned(&rows);
+    while text.lines().any(|line| line.chars().count() > width)
+        && let Some(heading) = least.next()
+    {
+        if let Some(column) = rows[0].iter().rposition(|cell| cell == heading) {
+            rows.iter_mut().for_each(|row| drop(row.remove(column)));
+            left_out.push(*heading);
+            text = aligned(&rows);
+        }
+    }
+    match left_out.is_empty() {
+        true => text,
+        false => format!("{text}left out for a terminal of {width} columns: {}\n", left_out.join(", ")),
+    }
+}
+
 /// A name from a file, safe for a terminal: control characters escaped, truncated to 200 characters.
 pub(super) fn shown(name: &str) -> String {
     let escaped: String = name
@@ -90,6 +118,19 @@ mod tests {
     fn columns_line_up() {
         let rows = [["layers", "8", "12"], ["parameters", "1.0 M", "1.4 M"]].map(|row| row.map(String::from).to_vec());
         assert_eq!(aligned(&rows), "layers          8     12\nparameters  1.0 M  1.4 M\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_the_least_columns_and_their_names_are_listed() {
+        let rows = [["module", "FLOPs", "share", "ms", "share"], ["layer.mlp", "1.000 G", "90.0 %", "8.5", "70.0 %"]];
+        let rows = rows.map(|row| row.map(String::from).to_vec()).to_vec();
+        let fitted = |width| fitted(rows.clone(), width, &["absent", "share", "FLOPs"]);
+        assert_eq!(fitted(None), aligned(&rows));
+        assert_eq!(fitted(Some(39)), aligned(&rows));
+        let without_times = "module       FLOPs   share   ms\nlayer.mlp  1.000 G  90.0 %  8.5\n";
+        assert_eq!(fitted(Some(38)), format!("{without_times}left out for a terminal of 38 columns: share\n"));
+        // What is not among the least stays.
+        assert!(fitted(Some(5)).starts_with("module      share   ms\n"), "{}", fitted(Some(5)));
     }
 
     #[test]

@@ -38,7 +38,11 @@ pub fn run(args: &ProfileArgs) -> Result<(), Failure> {
         true => counted(args, &cases)?,
         false => Pools::new(&cases)?.run(|| measured(args, &cases))?,
     };
-    output::print(&if args.json { format!("{:#}\n", json!(record)) } else { text::of(&record) })
+    output::print(&if args.json {
+        format!("{:#}\n", json!(record))
+    } else {
+        text::of(&record, output::terminal_width())
+    })
 }
 
 /// Counts from headers or a config alone.

@@ -1,6 +1,6 @@
 //! A profile as tables.
 
-use super::super::output::{aligned, operations, short_count, size};
+use super::super::output::{aligned, fitted, operations, short_count, size};
 use super::record::{Record, TestRecord};
 use crate::device::is_cpu;
 use crate::profile::ModuleRow;
@@ -8,8 +8,8 @@ use crate::profile::convention::FlopConvention;
 use crate::profile::memory_report::MemoryReport;
 use crate::profile::memory_timeline::MemoryMoment;
 
-/// One table for each test.
-pub(super) fn of(record: &Record) -> String {
+/// One table for each test, no wider than a terminal of this width if there is one.
+pub(super) fn of(record: &Record, width: Option<usize>) -> String {
     let Record { model, device, n_threads, .. } = record;
     let mut text = format!(
         "{model}: {} total parameters, {} active; {} of weights",
@@ -44,7 +44,9 @@ pub(super) fn of(record: &Record) -> String {
         };
         let mut rows = vec![heading(total, record)];
         rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, tested, record)));
-        text += &aligned(&rows);
+        // Rates follow from the other columns, and the shape of the model is that of `inspect`.
+        let least = ["GB/s", "of peak", &rate_unit(record), "active", "total", "bytes", "share"];
+        text += &fitted(rows, width, &least);
         let measured = if is_cpu(device) { "processor" } else { "GPU" };
         text += &energy_j.map_or_else(String::new, |joules| format!("energy of the {measured}: {joules:.1} J\n"));
         text += &memory.as_ref().map_or_else(String::new, |report| format!("\n{}", memory_table(report)));
@@ -59,6 +61,10 @@ fn unit(record: &Record) -> &'static str {
     if record.flops_per_mac == 1 { "MACs" } else { "FLOPs" }
 }
 
+fn rate_unit(record: &Record) -> String {
+    format!("G{}/s", unit(record).trim_end_matches('s'))
+}
+
 fn convention(convention: FlopConvention) -> &'static str {
     match convention {
         FlopConvention::Causal => "products, and scores of the tokens that a token sees (causal)",
@@ -70,7 +76,7 @@ fn convention(convention: FlopConvention) -> &'static str {
 
 fn heading(total: &ModuleRow, record: &Record) -> Vec<String> {
     let trains = total.backward_flops > 0.0;
-    let rate = format!("G{}/s", unit(record).trim_end_matches('s'));
+    let rate = rate_unit(record);
     let mut names = vec!["module", "total", "active", unit(record)];
     names.extend(trains.then_some("backward"));
     names.extend(["share", "bytes"]);
