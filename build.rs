@@ -1,9 +1,10 @@
 //! Passes the commit of the source and the number of commits to rustc, if the source is a git checkout.
 
+use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// What is compiled. Cargo looks for changes since the last run, by which the tree may have become dirty or clean.
+/// What is compiled. If it differs from the commit, the commit is recorded as dirty.
 const SOURCES: [&str; 5] = ["Cargo.lock", "Cargo.toml", "build.rs", "experiments/pico_base", "src"];
 
 /// Files of git that change when `HEAD` names another commit, besides that of its branch.
@@ -15,20 +16,23 @@ fn main() {
     if git(&["ls-files", "--error-unmatch", "build.rs"]).is_none() {
         return;
     }
-    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
-    for file in GIT_FILES.into_iter().chain(branch.as_deref()) {
-        if let Some(path) = git(&["rev-parse", "--git-path", file]) {
-            watch(&path);
+    // A commit of sources that are built already would compile all of them again. In the development profile, the program
+    // goes on to name the commit, dirty or not, at which they were compiled.
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+        for file in GIT_FILES.into_iter().chain(branch.as_deref()) {
+            if let Some(path) = git(&["rev-parse", "--git-path", file]) {
+                watch(&path);
+            }
         }
     }
-    let values = [
-        ("DEEPWIDE_COMMIT", git(&["describe", "--always", "--dirty"])),
-        ("DEEPWIDE_BUILD_NUMBER", git(&["rev-list", "--count", "HEAD"])),
-    ];
-    for (name, value) in values {
-        if let Some(value) = value {
-            println!("cargo::rustc-env={name}={value}");
-        }
+    if let Some(commit) = git(&["describe", "--always"]) {
+        let status = git(&[&["status", "--porcelain", "--"], &SOURCES[..]].concat());
+        let dirty = if status.is_none_or(|changes| !changes.is_empty()) { "-dirty" } else { "" };
+        println!("cargo::rustc-env=DEEPWIDE_COMMIT={commit}{dirty}");
+    }
+    if let Some(number) = git(&["rev-list", "--count", "HEAD"]) {
+        println!("cargo::rustc-env=DEEPWIDE_BUILD_NUMBER={number}");
     }
 }
 

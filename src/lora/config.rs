@@ -92,7 +92,8 @@ impl LoraConfig {
     }
 
     /// Numbers that all layers keep for each token in training because of the adapter: `rank` of each adapted matrix, its product with
-    /// `A`; under dropout also an input for each, where without it the matrices of one input share it.
+    /// `A`; under dropout also an input for each, where without it the matrices of one input share it. Counts what the kernels of the
+    /// CPU keep: devices without a kernel of dropout keep a mask for each matrix as well.
     ///
     /// # Errors
     /// As [`targets`](Self::targets).

@@ -284,15 +284,16 @@ fn extras(
     let tasks = || suite.tasks.iter().map(|task| task.chosen.task.name.clone());
     let data: Map<String, Value> = tasks().zip(suite.tasks.iter().map(|task| json!(task.files))).collect();
     let num_cut: Map<String, Value> = tasks().zip(planned.num_cut.iter().map(|count| json!(count))).collect();
-    // A run that only reads a log has no rates.
+    // A run that only reads a log has no rates, and one that goes on computes a part of each item.
     let rate = |amount: f64, unit: f64| (cost.num_computed_tokens > 0).then(|| amount / unit);
+    let flops_per_item = rate(cost.flops as f64, suite.num_items() as f64).filter(|_| cost.num_resumed == 0);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "harness": format!("lm-eval {}", crate::eval::LM_EVAL_VERSION),
         "model": model,
         "parameters": count_parameters(growth.source.config()),
         "cost": cost,
-        "flops_per_item": rate(cost.flops as f64, suite.num_items() as f64),
+        "flops_per_item": flops_per_item,
         "tokens_per_second": rate(cost.num_computed_tokens as f64, cost.wall_s),
         "h6": leaderboard_mean(record),
         "data": data,

@@ -24,6 +24,8 @@ impl Scratch {
         let mut values = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
         if values.len() < len {
             values = empty(len);
+        } else if cfg!(test) {
+            values[..len].fill(f32::NAN);
         }
         Self { values, len }
     }

@@ -4,7 +4,7 @@
 //! High-Performance Matrix Multiplication*, 2008), except in [`unpacked`]. `A` is packed once, by all threads, in panels of
 //! rows. Each task packs its own columns of `B` in panels of 32. A [`Tiling`] has the layout of the panels and the
 //! micro-kernel: [`Float32`] keeps a 12×32 tile of `C` in vector registers and widens half precision while packing; [`amx`]
-//! keeps a 32×32 tile in tile registers, of operands that are rounded to bfloat16 or split in three parts. The order of
+//! keeps a 32×32 tile in tile registers, of operands that are rounded to bfloat16 or split in up to three parts. The order of
 //! summation does not depend on the number of threads.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -27,13 +27,16 @@ use buffer::Buffer;
 use float32::Float32;
 pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
-use tiling::{Tiles, Tiling, blocks};
+use tiling::{COLUMNS, Tiles, Tiling, blocks};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 1536;
+/// Fewest columns of a task, which packs its own, and fewest panels of `A` of one: less work does not pay for packing.
+const MIN_TASK_COLUMNS: usize = 3 * COLUMNS;
+const MIN_BAND_PANELS: usize = 4;
 /// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
 const MAX_UNPACKED_ROWS: usize = 255;
 /// [`MAX_UNPACKED_ROWS`] where AMX multiplies the packed ones.
@@ -132,6 +135,11 @@ fn gemms_tiled<T: Tiling, W: Widen>(
     }
 }
 
+/// Columns of a task, so that `n` columns make at least `min_tasks` tasks: whole panels, as many as `most` if they suffice.
+fn task_columns(n: usize, min_tasks: usize, most: usize) -> usize {
+    (n / min_tasks / COLUMNS * COLUMNS).clamp(MIN_TASK_COLUMNS.min(most), most)
+}
+
 /// A block of the inner axis of several products with one `A`.
 struct DepthBlock<'a, T, W> {
     tiling: T,
@@ -155,13 +163,16 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
             self.tiling.pack_rows(self.a, rows.clone(), self.depths.clone(), panels);
         });
 
+        let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
+        let n: usize = self.products.iter().map(|(_, b)| b.cols).sum();
+        let step = task_columns(n, min_tasks.div_ceil(rows.len().div_ceil(MIN_BAND_PANELS * T::ROWS)), T::TASK_COLUMNS);
         let columns: Vec<_> = self
             .products
             .iter()
-            .flat_map(|product| blocks(0..product.1.cols, T::TASK_COLUMNS).map(move |columns| (product, columns)))
+            .flat_map(|product| blocks(0..product.1.cols, step).map(move |columns| (product, columns)))
             .collect();
-        let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
-        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len())).max(4 * T::ROWS).next_multiple_of(T::ROWS);
+        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len()));
+        let step = step.max(MIN_BAND_PANELS * T::ROWS).next_multiple_of(T::ROWS);
         let bands: Vec<_> = blocks(rows.clone(), step).zip(packed.chunks(step / T::ROWS * panel)).collect();
         threads.for_each(bands.len() * columns.len(), |index| {
             let (rows, packed_a) = &bands[index / columns.len()];
@@ -243,6 +254,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn few_columns_are_cut_into_more_tasks_for_more_threads() {
+        for (n, min_tasks, expected) in [(3072, 1, 288), (576, 2, 288), (576, 4, 128), (576, 32, 96), (64, 9, 96)] {
+            assert_eq!(task_columns(n, min_tasks, 288), expected, "{n} columns in {min_tasks} tasks");
+        }
+        assert_eq!(task_columns(576, 1, 96), 96);
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl<const PARTS: usize> Amx<PARTS> {
                 (1, 1) => multiply_panels!(a, b, count, turns, out, stride, accumulate, "2048", "2048", {
                     load_a!("0"), load_b!("0"), products!()
                 }),
-                // The product of the first parts, the largest, is last.
+                // The product of the first parts, the largest, is last. Prefetching all of `A` or any of `B` is no faster.
                 (3, 1) => multiply_panels!(a, b, count, turns, out, stride, accumulate, "6144", "2048", {
                     load_b!("0"),
                     load_a!("4096"), products!(), prefetch!("a", "0"),

@@ -2,8 +2,8 @@
 //! Extensions*, chapter 3).
 //!
 //! [`Rounded`] multiplies operands rounded to bfloat16. [`Split`] multiplies float32: each operand is the sum of three bfloat16
-//! parts, and of the nine products of parts the three smallest are left out, which together are at most 2⁻²⁵ of the exact
-//! product, less than float32 rounds off (Henry, Tang & Heinecke, *Leveraging the bfloat16 Artificial Intelligence Datatype
+//! parts, and of the nine products of parts the three smallest are left out, which together are at most 2⁻²⁴ + 2⁻³⁴ of the
+//! exact product, as much as rounding to float32 may change it (Henry, Tang & Heinecke, *Leveraging the bfloat16 Artificial Intelligence Datatype
 //! for Higher-Precision Computations*, 2019). AMX has 16 times the multiply-adds of AVX-512, so that six products still pay.
 //! Weights that were stored in bfloat16 have one part, and three products with the parts of the other operand.
 //!
