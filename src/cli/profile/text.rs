@@ -8,7 +8,7 @@ use crate::profile::convention::FlopConvention;
 use crate::profile::memory_report::MemoryReport;
 use crate::profile::memory_timeline::MemoryMoment;
 
-/// One table for each test, no wider than a terminal of this width if there is one.
+/// One table for each test, if possible no wider than a terminal of this width.
 pub(super) fn of(record: &Record, width: Option<usize>) -> String {
     let Record { model, device, n_threads, .. } = record;
     let mut text = format!(
@@ -45,7 +45,7 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
         let mut rows = vec![heading(total, record)];
         rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, tested, record)));
         // Rates follow from the other columns, and the shape of the model is that of `inspect`.
-        let least = ["GB/s", "of peak", &rate_unit(record), "active", "total", "bytes", "share"];
+        let least = ["GB/s", "of peak bytes", &rate_unit(record), "active", "total", "bytes", "of time"];
         text += &fitted(rows, width, &least);
         let measured = if is_cpu(device) { "processor" } else { "GPU" };
         text += &energy_j.map_or_else(String::new, |joules| format!("energy of the {measured}: {joules:.1} J\n"));
@@ -76,12 +76,12 @@ fn convention(convention: FlopConvention) -> &'static str {
 
 fn heading(total: &ModuleRow, record: &Record) -> Vec<String> {
     let trains = total.backward_flops > 0.0;
-    let rate = rate_unit(record);
+    let (rate, of_peak) = (rate_unit(record), format!("of peak {}", unit(record)));
     let mut names = vec!["module", "total", "active", unit(record)];
     names.extend(trains.then_some("backward"));
     names.extend(["share", "bytes"]);
     if total.time_s.is_some() {
-        names.extend(["ms", "share", rate.as_str(), "of peak", "GB/s", "of peak"]);
+        names.extend(["ms", "of time", rate.as_str(), of_peak.as_str(), "GB/s", "of peak bytes"]);
     }
     names.into_iter().map(str::to_owned).collect()
 }
@@ -135,4 +135,43 @@ fn memory_table(report: &MemoryReport) -> String {
         rows.push(row);
     }
     aligned(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn columns_that_are_left_out_are_told_from_those_that_stay() {
+        for (flops_per_mac, of_peak) in [(1, "of peak MACs"), (2, "of peak FLOPs")] {
+            let record = Record {
+                model: "tiny".to_owned(),
+                device: "flex".to_owned(),
+                n_threads: 2,
+                total_parameters: 1,
+                active_parameters: 1,
+                weight_bytes: 4,
+                flop_convention: FlopConvention::Causal,
+                flops_per_mac,
+                peak_flops_per_s: Some(1e9),
+                peak_bfloat16_flops_per_s: None,
+                peak_bytes_per_s: Some(1e9),
+                tests: Vec::new(),
+            };
+            let total = ModuleRow {
+                path: "total".to_owned(),
+                total_parameters: 1,
+                active_parameters: 1,
+                flops: 2.0,
+                backward_flops: 4.0,
+                bytes: 4.0,
+                time_s: Some(1.0),
+            };
+            let names = heading(&total, &record);
+            assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
+            assert!(names.iter().any(|name| name == of_peak), "{names:?}");
+        }
+    }
 }
