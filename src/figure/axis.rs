@@ -15,6 +15,8 @@ pub(super) enum Quantity {
 
 /// Ratio of the ends of a logarithmic scale above which only powers of ten get a tick.
 const WIDE: f64 = 300.0;
+/// Largest ratio of neighbouring ticks below that: 5 follows 2.
+const TICK_RATIO: f64 = 2.5;
 
 /// A scale from a low to a high value, linear or logarithmic, with ticks at round numbers of its prefixed unit.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,10 +56,18 @@ impl Scale {
         Self { low, high, step: Some(step), divisor, prefix, quantity }
     }
 
-    /// Logarithmic, exactly from `low` to `high`, both positive. The unit has the prefix of the middle.
+    /// Logarithmic, from `low` to `high`, both positive, or to the next ticks if fewer than two are between them. The unit has the
+    /// prefix of the middle.
     pub fn logarithmic(low: f64, high: f64, quantity: Quantity) -> Self {
         let (divisor, prefix) = quantity.prefix((low * high).sqrt());
-        Self { low, high, step: None, divisor, prefix, quantity }
+        let exactly = |low, high| Self { low, high, step: None, divisor, prefix, quantity };
+        if exactly(low, high).ticks().len() >= 2 {
+            return exactly(low, high);
+        }
+        let nearby = exactly(low / TICK_RATIO, high * TICK_RATIO).ticks();
+        let below = nearby.iter().rfind(|tick| **tick <= low).unwrap_or(&low);
+        let above = nearby.iter().find(|tick| **tick >= high).unwrap_or(&high);
+        exactly(*below, *above)
     }
 
     /// 0 at the low end, 1 at the high end.
@@ -260,6 +270,22 @@ mod tests {
         assert_eq!(scale.unit(), "GFLOP/s");
         let narrow = Scale::logarithmic(300.0, 12e3, Quantity::Decimal("tok/s"));
         assert_eq!(labels(&narrow), ["0.5", "1", "2", "5", "10"]);
+    }
+
+    #[test]
+    fn a_logarithmic_scale_has_two_ticks_at_least() {
+        let labels = |low, high| {
+            let scale = Scale::logarithmic(low, high, Quantity::Plain);
+            assert!(scale.holds(low) && scale.holds(high), "{low} to {high}: {scale:?}");
+            scale.ticks().iter().map(|tick| scale.tick_label(*tick)).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(21.0, 44.8), ["20", "50"]);
+        assert_eq!(labels(15.0, 30.0), ["10", "20", "50"]);
+        assert_eq!(labels(20.0, 45.0), ["20", "50"]);
+        assert_eq!(labels(19.0, 51.0), ["20", "50"]);
+        for low in 1..400 {
+            assert!(labels(f64::from(low), 2.0 * f64::from(low)).len() >= 2, "from {low}");
+        }
     }
 
     #[test]
