@@ -99,12 +99,22 @@ fn tests_that_cannot_run_are_refused() {
         (vec!["profile", base, "-p", "1000000"], 3, "max_position_embeddings"),
         (vec!["profile", base, "--device", "abacus"], 2, "abacus"),
         (vec!["profile", "mixtral", "--dry-run"], 4, "solar-10.7b, mixtral-8x7b"),
-        (vec!["profile", "./mixtral"], 4, "--dry-run"),
+        (vec!["profile", "mixtral"], 4, "published shapes for --dry-run"),
     ] {
         let output = run(&words);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
         assert!(stderr.contains(message) && output.stdout.is_empty(), "{stderr}");
+    }
+}
+
+#[test]
+fn shapes_are_listed_only_where_a_word_may_be_meant_for_one() {
+    for model in ["./mixtral", "org/mixtral"] {
+        let output = run(&["profile", model, "--dry-run"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{stderr}");
+        assert!(stderr.contains(model) && !stderr.contains("published shapes"), "{stderr}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The shape that a dry run counts: of a checkpoint's headers, of a config alone, or of a preset.
 
-use std::path::Path;
+use std::path::{Path, is_separator};
 
 use super::super::failure::Failure;
 use super::super::interrupt;
@@ -81,17 +81,18 @@ impl Shape {
     }
 }
 
-/// Opens the model of the arguments. If there is none of this name, the failure lists those that a dry run knows.
+/// Opens the model of the arguments. If a word names none, and is no path or id of the hub, the failure lists those that a dry run
+/// knows.
 ///
 /// # Errors
 /// As [`OpenedModel::new`].
 pub(super) fn opened(args: &ProfileArgs) -> Result<OpenedModel, Failure> {
-    OpenedModel::new(&args.model, Some(&args.growth)).map_err(|failure| match Path::new(&args.model).exists() {
-        true => failure,
-        false => {
-            let names = DecoderConfig::preset_names().join(", ");
-            failure.with_hint_if_not_found(format_args!("published shapes for --dry-run: {names}"))
+    OpenedModel::new(&args.model, Some(&args.growth)).map_err(|failure| {
+        if args.model.contains(is_separator) || Path::new(&args.model).exists() {
+            return failure;
         }
+        let names = DecoderConfig::preset_names().join(", ");
+        failure.with_hint_if_not_found(format_args!("published shapes for --dry-run: {names}"))
     })
 }
 
