@@ -30,14 +30,6 @@ pub(super) fn data_set_files(data_set: &DataSet, split: Split) -> Result<DataSet
     hub::data_set_files(data_set.path, &folder, &settings, &mut |progress| watcher.show(progress))
 }
 
-/// The cache of models and data sets.
-///
-/// # Errors
-/// As [`settings`].
-pub(super) fn cache() -> Result<PathBuf, HubError> {
-    Ok(settings_here()?.cache)
-}
-
 /// The settings of the environment of this process.
 fn settings_here() -> Result<HubSettings, HubError> {
     settings(&|name| std::env::var(name).ok(), std::env::home_dir(), ureq::Proxy::try_from_env())

@@ -39,7 +39,8 @@ pub fn data_set_files(
         return Ok(found);
     }
     if settings.offline {
-        return Err(HubError::Offline(format!("{} of the data set {id} is not in the cache", quoted(folder))));
+        let (folder, cache) = (quoted(folder), &settings.cache);
+        return Err(HubError::Offline(format!("{folder} of the data set {id} is not in the cache {cache:?}")));
     }
     let client = Client::new(settings, repo, progress)?;
     let (commit, listed) = client.resolve(BRANCH)?;

@@ -83,7 +83,9 @@ fn without_a_network_the_cache_is_used_or_the_split_is_named() {
     let num_asked = server.asked().len();
     assert_eq!(files(&client, "org/name", SPLIT).unwrap(), found);
     let message = files(&client, "org/name", "ARC-Easy/test").unwrap_err().to_string();
-    assert!(message.contains("\"ARC-Easy/test\" of the data set org/name is not in the cache"), "{message}");
+    let expected =
+        format!("\"ARC-Easy/test\" of the data set org/name is not in the cache {:?}", client.settings.cache);
+    assert!(message.contains(&expected), "{message}");
     assert_eq!(server.asked().len(), num_asked);
 }
 

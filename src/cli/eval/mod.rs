@@ -134,13 +134,10 @@ fn evaluate(args: &EvalArgs) -> Result<(), Failure> {
     output::print(&if args.json { format!("{:#}\n", Value::Object(record)) } else { as_text(args, &record) })
 }
 
-/// The message says where data of the hub are kept, and names the option for data in a directory.
+/// The message names the option for data in a directory.
 fn not_on_hub(error: EvalError) -> Failure {
-    match (error.kind(), hub::cache()) {
-        (kind @ ErrorKind::NotFound, Ok(cache)) => {
-            let option = "--data-dir DIR takes data from a directory";
-            Failure::of_kind(kind, format_args!("{error}; {option}, in place of the hub and its cache {cache:?}"))
-        }
+    match error.kind() {
+        ErrorKind::NotFound => Failure::not_found(format_args!("{error}; --data-dir DIR takes data from a directory")),
         _ => error.into(),
     }
 }
