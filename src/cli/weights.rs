@@ -63,9 +63,10 @@ impl WeightsArgs {
         source: &S,
         device: &Device,
     ) -> Result<Option<(&'static str, String)>, Failure> {
+        let Some(given) = self.given() else { return Ok(None) };
         let formats = |precision| AnyDecoder::foresee(source, precision, device);
         let is_default = formats(self.inference_precision())? == formats(DEFAULT)?;
-        Ok(self.given().filter(|_| !is_default))
+        Ok((!is_default).then_some(given))
     }
 
     /// Checks that a device keeps matrices quantized, if that was asked for.
