@@ -133,12 +133,9 @@ mod tests {
     #[test]
     fn every_axis_names_the_speed_and_the_context_is_named_once() {
         let study = fixture::study(2, 1);
-        let texts = |scene: Scene, part: &str| {
-            let has = |mark: &Mark| matches!(mark, Mark::Text(text) if text.words.contains(part));
-            scene.marks.iter().filter(|mark| has(mark)).count()
-        };
-        assert_eq!(texts(compose(&study).unwrap(), "speed (k tok/s)"), study.workloads().len());
-        assert_eq!(texts(compose(&study).unwrap(), "decoding after 256 tokens"), 1);
+        let scene = compose(&study).unwrap();
+        assert_eq!(scene.num_saying("speed (k tok/s)"), study.workloads().len());
+        assert_eq!(scene.num_saying("decoding after 256 tokens"), 1);
         let other = Workload::Decode { batch: 1, tokens: 64, context: 512 };
         assert_eq!(contexts(&[other, study.workloads()[0], study.workloads()[1]]), [256, 512]);
         assert_eq!(heading(other, false), "batch 1, after 512");
@@ -148,10 +145,7 @@ mod tests {
     fn missing_timings_are_labelled() {
         let mut study = fixture::study(2, 1);
         study.arms[1].timings.remove(2);
-        let said = |scene: &Scene| {
-            scene.marks.iter().filter(|mark| matches!(mark, Mark::Text(text) if text.words == "not measured")).count()
-        };
-        assert_eq!(said(&compose(&study).unwrap()), 1);
+        assert_eq!(compose(&study).unwrap().num_saying("not measured"), 1);
         for arm in &mut study.arms {
             arm.timings.clear();
         }

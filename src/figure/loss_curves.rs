@@ -315,11 +315,8 @@ mod tests {
             let (top, bottom) = rows.fold((f64::INFINITY, 0.0), |(t, b): (f64, f64), row| (t.min(row), b.max(row)));
             let plot = HEIGHT - 185.0 - (BELOW_TITLE + 50.0);
             assert!(bottom - top > plot / 3.0, "floor {floor_nats}: the curves fill {} of {plot}", bottom - top);
-            let says = |words: &str| {
-                let has = |mark: &Mark| matches!(mark, Mark::Text(text) if text.words.contains(words));
-                scene.marks.iter().any(has)
-            };
-            assert_eq!((says("dotted: floor"), says("below the range")), (is_shown, !is_shown));
+            let says = ["dotted: floor", "below the range"].map(|words| scene.num_saying(words) > 0);
+            assert_eq!(says, [is_shown, !is_shown]);
         }
     }
 

@@ -180,6 +180,12 @@ impl Scene {
     pub fn text(&mut self, text: Text) {
         self.marks.push(Mark::Text(text));
     }
+
+    /// How many texts contain these words.
+    #[cfg(test)]
+    pub fn num_saying(&self, words: &str) -> usize {
+        self.marks.iter().filter(|mark| matches!(mark, Mark::Text(text) if text.words.contains(words))).count()
+    }
 }
 
 /// Linear interpolation between two colours.
