@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     #[cfg(feature = "flex")]
-    fn tensors_of_flex_are_on_the_heap_with_or_dispatch_device() {
+    fn tensors_of_flex_are_on_the_heap_with_or_without_gradients() {
         for device in [Device::flex(), Device::flex().autodiff()] {
             assert!(is_on_the_heap(&device), "{device:?}");
         }

@@ -207,6 +207,7 @@ mod tests {
         assert_eq!(max_tokens("{}", false), Ok(Some(most)));
         assert_eq!(max_tokens(r#"{"n": 8}"#, false), Ok(Some(most / 8)));
     }
+
     #[test]
     fn experts_are_counted_by_the_layers_that_have_some() {
         let max_tokens = |fields: &str| {
