@@ -189,7 +189,7 @@ fn few_updates<'a>(updates: impl Iterator<Item = (&'a str, usize)>) -> Option<St
     let each: Vec<String> = updates.iter().map(|(arm, num_steps)| format!("{arm} {num_steps}")).collect();
     few.then(|| {
         format!(
-            "few updates ({}): losses are compared from {FEWEST_UPDATES} an arm on, and --tokens or --flops raises them",
+            "some arms get fewer than {FEWEST_UPDATES} updates ({}), so their losses will not be compared; raise --tokens or --flops",
             each.join(", ")
         )
     })
@@ -264,8 +264,8 @@ mod tests {
     #[test]
     fn few_updates_are_told_before_the_work() {
         assert_eq!(few_updates([("dense control", FEWEST_UPDATES), ("wide", 99)].into_iter()), None);
-        let expected = "few updates (dense control 33, wide 19): losses are compared from 20 an arm on, and --tokens or --flops \
-                        raises them";
+        let expected = "some arms get fewer than 20 updates (dense control 33, wide 19), so their losses will not be compared; \
+                        raise --tokens or --flops";
         assert_eq!(few_updates([("dense control", 33), ("wide", 19)].into_iter()).unwrap(), expected);
     }
 }

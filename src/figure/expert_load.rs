@@ -60,7 +60,8 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     }
     scene.text(Text::new("index of the expert", ((left + right) / 2.0, bottom + 14.0)).middle());
     scene.text(Text::new("index of the layer", (MARGIN, (top + bottom) / 2.0)).middle().upward());
-    let note = "of held-out tokens, 100 % a layer; dot: at least twice the uniform share; seed: of growth and of the data's order";
+    let note =
+        "of held-out tokens, 100 % a layer; dot: at least twice the uniform share; the seed sets growth and data order";
     scene.text(Text::new(note, (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED).fitted(WIDTH - 20.0 - left));
     draw_scale(&mut scene, loads[0].2);
     Some(scene)

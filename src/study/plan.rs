@@ -115,7 +115,7 @@ impl StudyPlan {
             true => "equal training FLOPs".to_owned(),
             false => {
                 let percent = 100.0 * most_missed;
-                format!("budgets of training FLOPs, met to within {percent:.1} %")
+                format!("training FLOPs within {percent:.1} % of the budget")
             }
         };
         let match_rule = format!("{equal}; m={} is nearest, ratio {:.3}", matched.overlap, matched.ratio);
@@ -179,7 +179,7 @@ pub(super) mod tests {
         };
         let most = few.arms.iter().map(missed).fold(0.0, f64::max);
         assert!(most > UNEQUAL_FLOPS);
-        let expected = format!("budgets of training FLOPs, met to within {:.1} %; m=", 100.0 * most);
+        let expected = format!("training FLOPs within {:.1} % of the budget; m=", 100.0 * most);
         assert!(few.match_rule.starts_with(&expected), "{}", few.match_rule);
     }
 
