@@ -6,6 +6,8 @@
 MODEL is a directory that transformers loads (float32, CPU). DATA has the layout that `docs/evaluation.md` describes. Exits with 1
 if a hash or a metric differs, or a log-likelihood by more than the tolerance.
 
+`--record FILE` adds the seconds of both programs and what they ran on to FILE, as `figures/speed/evaluation.json` has them.
+
 `--save FILE` adds lm-eval's answers to FILE. `--against FILE` compares with all answers in FILE instead of running lm-eval, which is
 several times slower than deepwide; FILE determines tasks, examples and items. `tests/golden/eval/parity/` has such files for
 SmolLM2-135M-Instruct, for its mixture (`deepwide grow smollm2 moe --moe 8 --noise 0.1`), and for its deep child (`--dus 6`).
@@ -13,6 +15,7 @@ SmolLM2-135M-Instruct, for its mixture (`deepwide grow smollm2 moe --moe 8 --noi
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -38,9 +41,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", default="1")
     parser.add_argument("--apply_chat_template", action="store_true")
     parser.add_argument("--tolerance", type=float, default=1e-3)
+    parser.add_argument("--record", type=Path, metavar="FILE", help="add the seconds of both programs to FILE")
     parser.add_argument("--save", type=Path, metavar="FILE", help="add lm-eval's answers to FILE")
     parser.add_argument("--against", type=Path, metavar="FILE", help="compare with the answers in FILE; --tasks, --num_fewshot and --limit are ignored")
     args = parser.parse_args()
+    if args.record and (args.against or not args.deepwide):
+        parser.error("--record takes a run of both programs")
     if (args.against and (args.save or not args.deepwide)) or not (args.deepwide or args.save):
         parser.error("expected --deepwide, --save or both, or --against with --deepwide")
     return args
@@ -83,7 +89,9 @@ def deepwide_run(args: argparse.Namespace) -> dict:
             task = path.name.removeprefix("samples_").rsplit("_", 1)[0]
             results["samples"][task] = [json.loads(line) for line in path.read_text().splitlines()]
         seconds = results["deepwide"]["cost"]["wall_s"]
-    return {"seconds": seconds, "tasks": answers(args, results, lambda argument: list(map(str, argument.values())))}
+    tasks = answers(args, results, lambda argument: list(map(str, argument.values())))
+    run = {"deepwide": results["git_hash"], "on": results["pretty_env_info"], "date": int(results["date"])}
+    return {"seconds": seconds, "tasks": tasks, "run": run}
 
 
 def answers(args: argparse.Namespace, results: dict, as_words) -> dict:
@@ -124,9 +132,24 @@ def save(run: dict, path: Path) -> None:
     path.write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
 
 
-def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
-    """Prints a line for each task, and whether all agree."""
-    agree = True
+def record(args: argparse.Namespace, theirs: dict, ours: dict, worst: float) -> None:
+    """Adds a round to a file of rounds."""
+    rounds = json.loads(args.record.read_text()) if args.record.exists() else []
+    settings = ("tasks", "num_fewshot", "limit", "batch_size")
+    rounds.append(
+        {"model": Path(args.model).name, "dtype": "float32"}
+        | {name: getattr(args, name) for name in settings}
+        | {"lm_eval_s": round(theirs["seconds"], 2), "deepwide_s": round(ours["seconds"], 2)}
+        | {"max_difference_of_log_likelihoods": worst}
+        | ours["run"]
+        | {name: importlib.metadata.version(name) for name in ("lm_eval", "torch", "transformers")}
+    )
+    args.record.write_text(json.dumps(rounds, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(theirs: dict, ours: dict, tolerance: float) -> tuple[bool, float]:
+    """Prints a line for each task; whether all agree, and the largest difference of log-likelihoods."""
+    agree, largest = True, 0.0
     for task, expected in theirs.items():
         found = {(sample["doc_id"], sample["filter"]): sample for sample in ours[task]["samples"]}
         hashes, metrics, greedy, differences = 0, 0, 0, {}
@@ -144,6 +167,7 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
         scores = {key: (value, ours[task]["scores"][key]) for key, value in expected["scores"].items()}
         equal = all(abs(a - b) <= 1e-4 for a, b in scores.values())
         worst = max(differences.values(), default=0.0)
+        largest = max(largest, worst)
         apart = {item: difference for item, difference in differences.items() if difference > tolerance}
         good = not (found or hashes or metrics) and worst <= tolerance and equal
         agree &= good
@@ -155,7 +179,7 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> bool:
         )
         if apart:
             print(f"     beyond {tolerance}: " + ", ".join(f"item {item} {difference:.1e}" for item, difference in apart.items()))
-    return agree
+    return agree, largest
 
 
 def against(args: argparse.Namespace) -> bool:
@@ -166,7 +190,7 @@ def against(args: argparse.Namespace) -> bool:
     agree = True
     for settings, theirs in groups.items():
         given = argparse.Namespace(**vars(args) | json.loads(settings) | {"tasks": list(theirs)})
-        agree &= compare(theirs, deepwide_run(given)["tasks"], args.tolerance)
+        agree &= compare(theirs, deepwide_run(given)["tasks"], args.tolerance)[0]
     return agree
 
 
@@ -180,7 +204,9 @@ def main() -> None:
         save(theirs, args.save)
     if args.deepwide:
         ours = deepwide_run(args)
-        agree = compare(theirs["tasks"], ours["tasks"], args.tolerance)
+        agree, worst = compare(theirs["tasks"], ours["tasks"], args.tolerance)
+        if args.record:
+            record(args, theirs, ours, worst)
         print(f"deepwide {ours['seconds']:.1f} s: {theirs['seconds'] / ours['seconds']:.1f} times as fast")
         sys.exit(0 if agree else 1)
 

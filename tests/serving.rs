@@ -479,7 +479,7 @@ fn bad_requests_are_refused_in_the_form_of_openai() {
         (r#"{"prompt": "w1", "stop": 1}"#, json!("stop"), "expected a string or an array"),
         (r#"{"prompt": "w1", "best_of": 4}"#, json!("best_of"), "not supported"),
         (r#"{"prompt": "w1", "logit_bias": {"5": 1}}"#, json!("logit_bias"), "not supported"),
-        (r#"{"prompt": "w1", "max_token": 4}"#, json!("max_token"), "\"max_token\" is not supported"),
+        (r#"{"prompt": "w1", "max_token": 4}"#, json!("max_token"), "did you mean `max_tokens`?"),
     ] {
         let (status, answer) = server.post_as("/v1/completions", body, &json_type);
         let error = &answer["error"];

@@ -359,7 +359,10 @@ fn preferences_start_at_ln_2_and_useless_pairs_are_left_out() {
 #[test]
 fn without_a_terminal_lines_say_what_runs_and_show_the_first_and_the_last_update() {
     let root = tempfile::tempdir().unwrap();
-    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| serde_json::json!({"prompt": text(n, 4), "chosen": text(n + 1, 5), "rejected": text(n + 2, 4)});
+    let row = |text: &dyn Fn(usize, usize) -> String, n: usize| {
+        let [chosen, rejected] = [(n + 1, 5), (n + 2, 4)].map(|(first, count)| format!(" {}", text(first, count)));
+        serde_json::json!({"prompt": text(n, 4), "chosen": chosen, "rejected": rejected})
+    };
     file(root.path(), "pairs.jsonl", row);
     let said = |words: &[&str]| {
         let data = ["dpo", BASE, "--data", "pairs.jsonl", "--max-length", "24", "--max-steps", "3"];
