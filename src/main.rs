@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use deepwide::cli::{
     Verbosity, bench, compare, compare_scores, completions, doctor, eval, finish, generate, grow, inspect,
-    llama_spelled, man, merge_lora, perplexity, profile, serve, tokenize, train, verify,
+    llama_spelled, man, merge_lora, perplexity, plot, profile, serve, tokenize, train, verify,
 };
 use deepwide::profile::heap::{COUNTING, CountingAllocator};
 
@@ -43,6 +43,7 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     Profile(Box<profile::ProfileArgs>),
     Compare(Box<compare::CompareArgs>),
+    Plot(plot::PlotArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Profile(args) => finish(profile::run(&args), args.json),
         Command::Compare(args) => finish(compare::run(&args), args.json),
+        Command::Plot(args) => finish(plot::run(&args), args.json),
         Command::Doctor(args) => finish(doctor::run(&args), args.json),
         Command::Completions(args) => finish(completions::run(&args, Cli::command()), false),
         Command::Man(args) => finish(man::run(&args, Cli::command()), false),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::grow::{deepwide, names, printed, run, tiny_base};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "grow",
     "inspect",
     "merge-lora",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 19] = [
     "bench",
     "profile",
     "compare",
+    "plot",
     "doctor",
     "completions",
     "man",

@@ -31,8 +31,20 @@ fn the_quick_main_job_writes_a_record_that_says_what_its_table_says() {
         let png = std::fs::read(out.join(figure).with_extension("png")).unwrap();
         assert!(png.starts_with(b"\x89PNG"), "{figure}");
     }
+    the_record_alone_gives_the_figures(&out, &folder.path().join("again"));
     the_arms_start_where_their_growth_says(&study);
     the_arms_spend_the_same(&study);
+}
+
+fn the_record_alone_gives_the_figures(out: &Path, again: &Path) {
+    let plot = Command::new(env!("CARGO_BIN_EXE_deepwide")).arg("plot").arg(out).arg("-o").arg(again).output().unwrap();
+    assert!(plot.status.success(), "{}", String::from_utf8_lossy(&plot.stderr));
+    let printed = String::from_utf8(plot.stdout).unwrap();
+    assert_eq!(printed.lines().count(), 12, "{printed}");
+    for file in printed.lines().map(Path::new) {
+        let name = file.file_name().unwrap();
+        assert!(std::fs::read(file).unwrap() == std::fs::read(out.join(name)).unwrap(), "{name:?}");
+    }
 }
 
 fn the_arms_start_where_their_growth_says(study: &Study) {

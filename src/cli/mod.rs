@@ -27,6 +27,7 @@ mod model;
 mod opened;
 mod output;
 pub mod perplexity;
+pub mod plot;
 pub mod profile;
 pub mod profile_study;
 mod progress;

@@ -9,6 +9,9 @@ pub enum RecordError {
     /// The text is not JSON, or not a study.
     #[error("the text is not a study: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// The text is JSON of something else.
+    #[error("expected a record of a comparison, which has arms, or of a profile, which has models")]
+    OtherRecord,
     /// There is nothing to compare.
     #[error("the study has no arms")]
     NoArms,

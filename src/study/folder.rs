@@ -1,21 +1,17 @@
 //! The directory of a study: the runs finished so far, then its results.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::StudyError;
+use super::figures::{RECORD, RECORD_LIMIT_BYTES, write_figures};
 use super::plan::StudyPlan;
 use super::unit::Units;
-use crate::error::{FileError, InFile};
+use crate::error::InFile;
 use crate::figure::draw_study;
 use crate::output::commit::{Existing, write_file_atomically};
 use crate::output::disk::disk;
 use crate::output::read::{exists, read_bounded};
 use crate::report::{DataInfo, RecordError, Study, StudySettings, table, verdict};
-
-/// Name of the record.
-const RECORD: &str = "results.json";
-const RECORD_LIMIT_BYTES: u64 = 1 << 30;
 
 /// The directory of a study. `results.json` is the record, `results.md` its table and verdict, beside them are the figures.
 /// Until the study is complete, `units/` keeps its finished runs.
@@ -68,12 +64,8 @@ impl StudyFolder {
     /// Draws every figure, then writes the files, the record last.
     pub(super) fn write(&self, study: &Study) -> Result<(), StudyError> {
         let (json, figures) = (study.to_json()?, draw_study(study)?);
-        fs::create_dir_all(&self.path).map_err(FileError::io(&self.path))?;
+        write_figures(&figures, &self.path)?;
         let write = |name: &str, bytes: &[u8]| write_file_atomically(&self.path.join(name), bytes);
-        for figure in figures {
-            write(&format!("{}.svg", figure.name), figure.svg.as_bytes())?;
-            write(&format!("{}.png", figure.name), &figure.png)?;
-        }
         write("results.md", format!("{}\n{}\n", table::to_markdown(study), verdict(study)).as_bytes())?;
         Ok(write(RECORD, json.as_bytes())?)
     }
@@ -103,6 +95,8 @@ fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<&'static
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::DecoderConfig;
     use crate::error::ErrorKind;

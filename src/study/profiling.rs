@@ -1,13 +1,12 @@
 //! A base, its deep partner and its mixture, profiled side by side on one device, with random weights.
 
-use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
 
 use super::StudyError;
+use super::figures::{RECORD, write_figures};
 use crate::config::{DecoderConfig, MoeConfig};
-use crate::error::FileError;
 use crate::figure::draw_profile;
 use crate::growth::{Grown, GrowthPlan, LayerPlan, UpcyclePlan};
 use crate::kernel::linear::keeps_bfloat16;
@@ -234,13 +233,9 @@ impl ProfilePlan {
 /// # Errors
 /// [`StudyError`], if a figure cannot be drawn or a file not be written.
 pub fn write_profile(study: &ProfileStudy, folder: &Path) -> Result<(), StudyError> {
-    fs::create_dir_all(folder).map_err(FileError::io(folder))?;
-    for figure in draw_profile(study)? {
-        write_file_atomically(&folder.join(format!("{}.svg", figure.name)), figure.svg.as_bytes())?;
-        write_file_atomically(&folder.join(format!("{}.png", figure.name)), &figure.png)?;
-    }
+    write_figures(&draw_profile(study)?, folder)?;
     let json = serde_json::to_string_pretty(study).map_err(RecordError::Malformed)?;
-    Ok(write_file_atomically(&folder.join("results.json"), (json + "\n").as_bytes())?)
+    Ok(write_file_atomically(&folder.join(RECORD), (json + "\n").as_bytes())?)
 }
 
 fn test_name(test: InferenceTest) -> String {
@@ -302,7 +297,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         write_profile(&study, folder.path()).unwrap();
-        let text = fs::read(folder.path().join("results.json")).unwrap();
+        let text = std::fs::read(folder.path().join("results.json")).unwrap();
         assert_eq!(serde_json::from_slice::<ProfileStudy>(&text).unwrap().models, study.models);
         assert!(folder.path().join("roofline.png").exists());
     }
