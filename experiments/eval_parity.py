@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -133,7 +134,8 @@ def save(run: dict, path: Path) -> None:
 
 
 def record(args: argparse.Namespace, theirs: dict, ours: dict, worst: float) -> None:
-    """Adds a round to a file of rounds."""
+    """Adds a round, whose answers agree, to a file of rounds. Both clocks start with the model loaded: that of lm-eval covers
+    `simple_evaluate`, that of deepwide the answering."""
     rounds = json.loads(args.record.read_text()) if args.record.exists() else []
     settings = ("tasks", "num_fewshot", "limit", "batch_size")
     rounds.append(
@@ -157,12 +159,14 @@ def compare(theirs: dict, ours: dict, tolerance: float) -> tuple[bool, float]:
             other = found.pop((sample["doc_id"], sample["filter"]))
             hashes += sample["hash"] != other["hash"]
             near = 1e-4 if task == "truthfulqa_mc2" else 0.0
-            metrics += sum(abs(value - other["metrics"][name]) > near for name, value in sample["metrics"].items())
+            metrics += sum(not abs(value - other["metrics"][name]) <= near for name, value in sample["metrics"].items())
             for a, b in zip(sample["responses"], other["responses"], strict=True):
                 if isinstance(b, str):
                     metrics += a != b
                 else:
-                    differences[sample["doc_id"]] = max(differences.get(sample["doc_id"], 0.0), abs(a[0] - b[0]))
+                    difference = abs(a[0] - b[0])
+                    difference = difference if math.isfinite(difference) else math.inf
+                    differences[sample["doc_id"]] = max(differences.get(sample["doc_id"], 0.0), difference)
                     greedy += a[1] != b[1]
         scores = {key: (value, ours[task]["scores"][key]) for key, value in expected["scores"].items()}
         equal = all(abs(a - b) <= 1e-4 for a, b in scores.values())
@@ -205,7 +209,7 @@ def main() -> None:
     if args.deepwide:
         ours = deepwide_run(args)
         agree, worst = compare(theirs["tasks"], ours["tasks"], args.tolerance)
-        if args.record:
+        if args.record and agree:
             record(args, theirs, ours, worst)
         print(f"deepwide {ours['seconds']:.1f} s: {theirs['seconds'] / ours['seconds']:.1f} times as fast")
         sys.exit(0 if agree else 1)

@@ -119,6 +119,13 @@ fn shapes_are_listed_only_where_a_word_may_be_meant_for_one() {
 }
 
 #[test]
+fn a_published_shape_that_is_not_there_asks_for_a_dry_run() {
+    let output = run(&["profile", "mixtral-8x7b"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(4) && stderr.contains("add --dry-run"), "{stderr}");
+}
+
+#[test]
 fn doctor_finds_the_devices_of_the_build() {
     let record: Value = serde_json::from_str(&printed(&["doctor", "--json"])).expect("JSON");
     let devices = record["devices"].as_array().expect("devices");

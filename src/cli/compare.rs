@@ -167,6 +167,9 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let folder = StudyFolder::new(args.out(), existing).map_err(|error| args.blame(error))?;
     let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;
+    if folder.has_results() {
+        console::tell(format_args!("the study in {} is replaced; --out keeps it", folder.path().display()));
+    }
     if let Some(warning) = few_updates(comparison.updates()) {
         console::tell(format_args!("warning: {warning}"));
     }
@@ -182,14 +185,13 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells how many updates the arms get if some arm gets too few for its loss to be compared.
+/// Names the arms that get too few updates for losses to be compared.
 fn few_updates<'a>(updates: impl Iterator<Item = (&'a str, usize)>) -> Option<String> {
-    let updates: Vec<(&str, usize)> = updates.collect();
-    let few = updates.iter().any(|(_, num_steps)| *num_steps < FEWEST_UPDATES);
-    let each: Vec<String> = updates.iter().map(|(arm, num_steps)| format!("{arm} {num_steps}")).collect();
-    few.then(|| {
+    let few = updates.filter(|(_, num_steps)| *num_steps < FEWEST_UPDATES);
+    let each: Vec<String> = few.map(|(arm, num_steps)| format!("{arm} {num_steps}")).collect();
+    (!each.is_empty()).then(|| {
         format!(
-            "some arms get fewer than {FEWEST_UPDATES} updates ({}), so their losses will not be compared; raise --tokens or --flops",
+            "some arms get fewer than {FEWEST_UPDATES} updates ({}), so no losses will be compared; raise --tokens or --flops",
             each.join(", ")
         )
     })
@@ -264,7 +266,7 @@ mod tests {
     #[test]
     fn few_updates_are_told_before_the_work() {
         assert_eq!(few_updates([("dense control", FEWEST_UPDATES), ("wide", 99)].into_iter()), None);
-        let expected = "some arms get fewer than 20 updates (dense control 33, wide 19), so their losses will not be compared; \
+        let expected = "some arms get fewer than 20 updates (wide 19), so no losses will be compared; \
                         raise --tokens or --flops";
         assert_eq!(few_updates([("dense control", 33), ("wide", 19)].into_iter()).unwrap(), expected);
     }

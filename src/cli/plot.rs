@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output;
-use crate::study::redraw;
+use crate::study::{StudyError, redraw};
 
-/// Draw the figures of a record again: the results.json of compare, or of a profile of several models
+/// Draw the figures of a record again: the results.json of compare, or of the example profile_cuda
 #[derive(Debug, Clone, Args)]
 pub struct PlotArgs {
     /// The record, or its folder
@@ -28,7 +28,10 @@ pub struct PlotArgs {
 /// # Errors
 /// If the record cannot be read or is another file, or if a figure cannot be written.
 pub fn run(args: &PlotArgs) -> Result<(), Failure> {
-    let files = redraw(&args.record, args.out.as_deref())?;
+    let files = redraw(&args.record, args.out.as_deref()).map_err(|error| match error {
+        StudyError::NotWritable { .. } if args.out.is_some() => Failure::usage(error).for_option("--out"),
+        error => error.into(),
+    })?;
     output::print(&match args.json {
         true => format!("{:#}\n", json!({ "files": files })),
         false => files.iter().map(|file| format!("{}\n", file.display())).collect(),

@@ -3,17 +3,22 @@
 use std::path::PathBuf;
 
 use crate::data::source::SourceError;
-use crate::error::{ErrorKind, FileError, cut, listed, quoted};
+use crate::error::{ErrorKind, FileError, closest, cut, listed, quoted};
 use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::tokenizer::{ChatTemplateError, TokenizerError};
+
+/// The known name that a misspelt one probably means, as a part of a message.
+fn suggestion(found: &str, known: &str) -> String {
+    closest(found, known.split(", ")).map_or_else(String::new, |name| format!("; did you mean {name}?"))
+}
 
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
     /// A name is neither a task nor a group.
-    #[error("{} is neither a task nor a group, expected some of: {known}", quoted(.found))]
+    #[error("{} is neither a task nor a group{}, expected some of: {known}", quoted(.found), suggestion(.found, .known))]
     UnknownTask {
         /// The name.
         found: String,

@@ -76,13 +76,13 @@ fn parts(point: &MemoryPoint) -> [u64; 5] {
 /// The highest moment of each step, with its part of the time.
 fn steps(points: &[MemoryPoint]) -> Vec<(f64, f64, MemoryPoint)> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
-    let length = (last.at_ns - first.at_ns).max(1) as f64 / STEPS as f64;
+    let length = last.at_ns.saturating_sub(first.at_ns).max(1) as f64 / STEPS as f64;
     let mut held = *first;
     (0..STEPS)
         .map(|step| {
             let (from, to) = (step as f64 * length, (step + 1) as f64 * length);
             let mut inside = points.iter().filter(|point| {
-                let at = (point.at_ns - first.at_ns) as f64;
+                let at = point.at_ns.saturating_sub(first.at_ns) as f64;
                 at >= from && (at < to || step + 1 == STEPS)
             });
             let shown = inside.clone().max_by_key(|point| total(point)).copied().unwrap_or(held);

@@ -7,11 +7,17 @@ use super::records::{Arm, SeedRun, Study};
 #[non_exhaustive]
 pub enum RecordError {
     /// The text is not JSON, or not a study.
-    #[error("the text is not a study: {0}")]
+    #[error("the text is not a record of a study: {0}")]
     Malformed(#[from] serde_json::Error),
     /// The text is JSON of something else.
     #[error("expected a record of a comparison, which has arms, or of a profile, which has models")]
     OtherRecord,
+    /// No scale holds a number.
+    #[error("found the number {value:e}, which cannot be drawn")]
+    OutOfRange {
+        /// What was found.
+        value: f64,
+    },
     /// There is nothing to compare.
     #[error("the study has no arms")]
     NoArms,

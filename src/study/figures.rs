@@ -17,6 +17,18 @@ use crate::report::{ProfileStudy, RecordError, Study};
 pub(super) const RECORD: &str = "results.json";
 pub(super) const RECORD_LIMIT_BYTES: u64 = 1 << 30;
 
+/// Largest number of a record that is drawn.
+const MOST: f64 = 1e30;
+
+/// Checks that files can be written to a folder, which may not exist yet.
+pub(super) fn check_writable(folder: &Path) -> Result<(), StudyError> {
+    // The parent of a relative path of one part is empty.
+    let parts = folder.ancestors().map(|part| if part == Path::new("") { Path::new(".") } else { part });
+    let present = parts.into_iter().find(|part| part.exists()).unwrap_or(Path::new("."));
+    let not_writable = |_| StudyError::NotWritable { existing: present.to_owned(), path: folder.to_owned() };
+    tempfile::tempfile_in(present).map(drop).map_err(not_writable)
+}
+
 /// Writes figures to a folder, each as SVG and PNG, and replaces those of the same name. Returns the files.
 pub(super) fn write_figures(figures: &[Figure], folder: &Path) -> Result<Vec<PathBuf>, StudyError> {
     fs::create_dir_all(folder).map_err(FileError::io(folder))?;
@@ -39,12 +51,18 @@ pub(super) fn write_figures(figures: &[Figure], folder: &Path) -> Result<Vec<Pat
 /// drawn or written.
 pub fn redraw(record: &Path, out: Option<&Path>) -> Result<Vec<PathBuf>, StudyError> {
     let record = if record.is_dir() { record.join(RECORD) } else { record.to_owned() };
+    let parent = record.parent().filter(|parent| *parent != Path::new(""));
+    let out = out.or(parent).unwrap_or(Path::new("."));
     let text = read_bounded(&*disk(), &record, RECORD_LIMIT_BYTES)?;
     let figures = match parsed(&text).map_err(|error| StudyError::NotAStudy(InFile::new(record.clone(), error)))? {
         Record::Comparison(study) => draw_study(&study)?,
         Record::Profile(study) => draw_profile(&study)?,
     };
-    write_figures(&figures, out.or(record.parent()).unwrap_or(Path::new(".")))
+    if figures.is_empty() {
+        return Err(StudyError::NotAStudy(InFile::new(record.clone(), RecordError::OtherRecord)));
+    }
+    check_writable(out)?;
+    write_figures(&figures, out)
 }
 
 enum Record {
@@ -54,15 +72,33 @@ enum Record {
 
 fn parsed(text: &[u8]) -> Result<Record, RecordError> {
     let value: Value = serde_json::from_slice(text)?;
+    if let Some(value) = out_of_range(&value) {
+        return Err(RecordError::OutOfRange { value });
+    }
     if value.get("arms").is_some() {
         let study: Study = serde_json::from_value(value)?;
         study.check()?;
         return Ok(Record::Comparison(Box::new(study)));
     }
     if value.get("models").is_some() {
-        return Ok(Record::Profile(Box::new(serde_json::from_value(value)?)));
+        let study: ProfileStudy = serde_json::from_value(value)?;
+        let peaks = [study.peak_flops_per_s, study.peak_bytes_per_s];
+        if let Some(value) = peaks.into_iter().find(|peak| *peak <= 0.0) {
+            return Err(RecordError::OutOfRange { value });
+        }
+        return Ok(Record::Profile(Box::new(study)));
     }
     Err(RecordError::OtherRecord)
+}
+
+/// A number that no measurement gives and no scale can show.
+fn out_of_range(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64().filter(|number| number.abs() > MOST),
+        Value::Array(values) => values.iter().find_map(out_of_range),
+        Value::Object(fields) => fields.values().find_map(out_of_range),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -93,11 +129,43 @@ mod tests {
     }
 
     #[test]
-    fn a_committed_profile_is_drawn() {
+    fn the_committed_figures_are_those_of_their_records() {
+        let figures = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures");
+        if !figures.exists() {
+            // A package has no figures.
+            return;
+        }
         let out = tempfile::tempdir().unwrap();
-        let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures/profile");
-        if record.exists() {
-            assert_eq!(redraw(&record, Some(out.path())).unwrap().len(), 8);
+        for (folder, num_files) in [("profile", 8), ("compare_dus_moe", 12)] {
+            let files = redraw(&figures.join(folder), Some(out.path())).unwrap();
+            assert_eq!(files.len(), num_files, "{folder}");
+            for file in files {
+                let committed = figures.join(folder).join(file.file_name().unwrap());
+                assert!(fs::read(&committed).unwrap() == fs::read(&file).unwrap(), "{committed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_refused() {
+        let record = Path::new(env!("CARGO_MANIFEST_DIR")).join("figures/profile").join(RECORD);
+        let Ok(text) = fs::read_to_string(&record) else { return };
+        let profile: Value = serde_json::from_str(&text).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = folder.path().join("damaged.json");
+        for (key, value) in [
+            ("models", serde_json::json!([])),
+            ("peak_bytes_per_s", serde_json::json!(1e308)),
+            ("peak_bytes_per_s", serde_json::json!(0.0)),
+        ] {
+            let mut profile = profile.clone();
+            profile[key] = value;
+            fs::write(&damaged, profile.to_string()).unwrap();
+            let error = redraw(&damaged, None).unwrap_err();
+            assert!(
+                error.to_string().contains("damaged.json") && error.kind() == crate::error::ErrorKind::Invalid,
+                "{error}"
+            );
         }
     }
 
@@ -105,11 +173,18 @@ mod tests {
     fn other_files_are_refused_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let record = folder.path().join("other.json");
-        for (text, expected) in [("{}", "expected a record"), ("{\"arms\": 1}", "not a study"), ("{", "not a study")] {
+        for (text, expected) in [
+            ("{}", "expected a record"),
+            ("{\"arms\": 1}", "not a record of a study"),
+            ("{", "not a record of a study"),
+        ] {
             fs::write(&record, text).unwrap();
             let message = redraw(&record, None).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains("other.json"), "{message}");
         }
+        fs::write(&record, fixture::study(1, 1).to_json().unwrap()).unwrap();
+        let message = redraw(&record, Some(&record)).unwrap_err().to_string();
+        assert!(message.contains("is not a directory that can be written to"), "{message}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let missing = redraw(&folder.path().join("none.json"), None).unwrap_err();
         assert_eq!(missing.kind(), crate::error::ErrorKind::NotFound);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::StudyError;
-use super::figures::{RECORD, RECORD_LIMIT_BYTES, write_figures};
+use super::figures::{RECORD, RECORD_LIMIT_BYTES, check_writable, write_figures};
 use super::plan::StudyPlan;
 use super::unit::Units;
 use crate::error::InFile;
@@ -29,11 +29,13 @@ impl StudyFolder {
     /// [`StudyError::NotWritable`].
     pub fn new(path: impl Into<PathBuf>, existing: Existing) -> Result<Self, StudyError> {
         let path = path.into();
-        let present = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
-        match tempfile::tempfile_in(present) {
-            Ok(_) => Ok(Self { path, existing }),
-            Err(_) => Err(StudyError::NotWritable { existing: present.to_owned(), path }),
-        }
+        check_writable(&path)?;
+        Ok(Self { path, existing })
+    }
+
+    /// Whether it has the results of a study.
+    pub fn has_results(&self) -> bool {
+        self.path.join(RECORD).exists()
     }
 
     /// Its path.

@@ -91,8 +91,11 @@ pub(super) fn opened(args: &ProfileArgs) -> Result<OpenedModel, Failure> {
         if args.model.contains(is_separator) || Path::new(&args.model).exists() {
             return failure;
         }
-        let names = DecoderConfig::preset_names().join(", ");
-        failure.with_hint_if_not_found(format_args!("published shapes for --dry-run: {names}"))
+        let names = DecoderConfig::preset_names();
+        if names.contains(&args.model.as_str()) {
+            return failure.with_hint_if_not_found("it is a published shape: add --dry-run");
+        }
+        failure.with_hint_if_not_found(format_args!("published shapes for --dry-run: {}", names.join(", ")))
     })
 }
 

@@ -34,8 +34,9 @@ pub(in crate::kernel) use unpacked::gemms_unpacked;
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 1536;
-/// Fewest columns of a task, which packs its own, and fewest panels of `A` of one: less work does not pay for packing.
+/// Fewest columns of `B` in a task. Fewer do not pay for reading all of `A`.
 const MIN_TASK_COLUMNS: usize = 3 * COLUMNS;
+/// Fewest panels of `A` in a task. Fewer do not pay for packing its columns of `B`.
 const MIN_BAND_PANELS: usize = 4;
 /// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
 const MAX_UNPACKED_ROWS: usize = 255;
@@ -135,7 +136,8 @@ fn gemms_tiled<T: Tiling, W: Widen>(
     }
 }
 
-/// Columns of a task, so that `n` columns make at least `min_tasks` tasks: whole panels, as many as `most` if they suffice.
+/// Columns of a task: whole panels, at most `most`, and fewer if `n` columns would make fewer than `min_tasks` tasks, but not below
+/// [`MIN_TASK_COLUMNS`].
 fn task_columns(n: usize, min_tasks: usize, most: usize) -> usize {
     (n / min_tasks / COLUMNS * COLUMNS).clamp(MIN_TASK_COLUMNS.min(most), most)
 }

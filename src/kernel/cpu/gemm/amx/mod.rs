@@ -3,8 +3,8 @@
 //!
 //! [`Rounded`] multiplies operands rounded to bfloat16. [`Split`] multiplies float32: each operand is the sum of three bfloat16
 //! parts, and of the nine products of parts the three smallest are left out, which together are at most 2⁻²⁴ + 2⁻³⁴ of the
-//! exact product, as much as rounding to float32 may change it (Henry, Tang & Heinecke, *Leveraging the bfloat16 Artificial Intelligence Datatype
-//! for Higher-Precision Computations*, 2019). AMX has 16 times the multiply-adds of AVX-512, so that six products still pay.
+//! exact product, about as much as rounding to float32 may change it (Henry, Tang & Heinecke, *Leveraging the bfloat16
+//! Artificial Intelligence Datatype for Higher-Precision Computations*, 2019). AMX has 16 times the multiply-adds of AVX-512, so that six products still pay.
 //! Weights that were stored in bfloat16 have one part, and three products with the parts of the other operand.
 //!
 //! AMX sums in float32, rounds to nearest even, and takes denormal numbers for zeros, operands and results. So products below
