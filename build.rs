@@ -16,8 +16,8 @@ fn main() {
     if git(&["ls-files", "--error-unmatch", "build.rs"]).is_none() {
         return;
     }
-    // A commit of sources that are built already would compile all of them again. In the development profile, the program
-    // goes on to name the commit, dirty or not, at which they were compiled.
+    // In release builds only: a commit would otherwise recompile unchanged sources. A development build names the commit at
+    // which its sources were compiled.
     if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
         let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
         for file in GIT_FILES.into_iter().chain(branch.as_deref()) {

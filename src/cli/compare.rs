@@ -168,7 +168,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;
     if folder.has_results() {
-        console::tell(format_args!("the study in {} is replaced; --out keeps it", folder.path().display()));
+        console::tell(format_args!(
+            "the results in {} will be replaced; use --out to keep them",
+            folder.path().display()
+        ));
     }
     if let Some(warning) = few_updates(comparison.updates()) {
         console::tell(format_args!("warning: {warning}"));

@@ -22,9 +22,7 @@ const MOST: f64 = 1e30;
 
 /// Checks that files can be written to a folder, which may not exist yet.
 pub(super) fn check_writable(folder: &Path) -> Result<(), StudyError> {
-    // The parent of a relative path of one part is empty.
-    let parts = folder.ancestors().map(|part| if part == Path::new("") { Path::new(".") } else { part });
-    let present = parts.into_iter().find(|part| part.exists()).unwrap_or(Path::new("."));
+    let present = folder.ancestors().find(|part| part.exists()).unwrap_or(Path::new("."));
     let not_writable = |_| StudyError::NotWritable { existing: present.to_owned(), path: folder.to_owned() };
     tempfile::tempfile_in(present).map(drop).map_err(not_writable)
 }

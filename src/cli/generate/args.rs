@@ -276,7 +276,7 @@ impl GenerateArgs {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -287,7 +287,7 @@ mod tests {
         args: GenerateArgs,
     }
 
-    fn parsed(words: &str) -> Result<GenerateArgs, clap::Error> {
+    pub(in crate::cli::generate) fn parsed(words: &str) -> Result<GenerateArgs, clap::Error> {
         Line::try_parse_from(format!("generate {words}").split(' ')).map(|line| line.args)
     }
 

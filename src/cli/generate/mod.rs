@@ -60,15 +60,8 @@ fn most_positions(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::args::tests::parsed;
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: GenerateArgs,
-    }
 
     #[test]
     fn memory_is_foreseen_for_the_prompt_and_its_text() {
@@ -77,7 +70,7 @@ mod tests {
         let source = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}";
         let template = ChatTemplate::new("t.jinja", source, [].into()).unwrap();
         let positions = |words: &str, text: Option<&str>| {
-            let args = Line::try_parse_from(format!("generate m {words}").split(' ')).unwrap().args;
+            let args = parsed(&format!("m {words}")).unwrap();
             let input = text.map_or(Input::Terminal, |text| Input::Text(text.to_owned()));
             most_positions(&args, &input, &tokenizer, Some(&template)).unwrap()
         };

@@ -47,7 +47,7 @@ pub(super) fn are_bfloat16<W: Widen>(mat: Mat<'_, W>, lines: Range<usize>, depth
     let (outer, inner, stride) = if across { (depths, lines, mat.col_stride) } else { (lines, depths, mat.row_stride) };
     outer.into_iter().all(|index| {
         let numbers = &mat.data[index * stride + inner.start..][..inner.len()];
-        // An infinite number gives NaN in three parts. In one it would not, and that would depend on the rest of the block.
+        // An infinite number gives NaN in three parts. One part would give infinity, depending on the rest of the block.
         let find = |found: u32, number: &W| {
             let bits = number.widen().to_bits();
             found | bits | u32::from(bits & 0x7f80_0000 == 0x7f80_0000)
