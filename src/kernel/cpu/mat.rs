@@ -93,6 +93,12 @@ impl<'a> SharedMat<'a> {
         Self { data: data.as_mut_ptr(), rows, cols, row_stride, borrow: PhantomData }
     }
 
+    /// Rows and columns.
+    #[inline(always)]
+    pub(in crate::kernel) fn dims(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
     /// Some columns of a row.
     ///
     /// # Safety

@@ -57,6 +57,11 @@ pub(in crate::kernel) fn silu(x: f32) -> f32 {
     x * sigmoid(x)
 }
 
+/// `gate = silu(gate) ∘ up`.
+pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
+    vectorized!(gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = silu(*gate) * up));
+}
+
 /// `(silu(x), silu'(x))`, with `silu' = s + x·s·(1 − s)`.
 #[inline(always)]
 pub(in crate::kernel) fn silu_derivative(x: f32) -> (f32, f32) {

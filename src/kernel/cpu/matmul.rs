@@ -10,10 +10,10 @@ use std::ops::Range;
 use burn::tensor::DType;
 
 use super::CHUNK;
-use super::gemm::{gemm, gemms, gemms_bfloat16, gemms_unpacked, max_unpacked_rows};
+use super::gemm::{gated_gemm, gated_gemm_bfloat16, gemm, gemms, gemms_bfloat16, gemms_unpacked, max_unpacked_rows};
 use super::gemv::{STREAMED_ROWS, dot_rows};
 use super::mat::{Mat, MatMut, SharedMat};
-use super::math::{silu, vectorized};
+use super::math::silu_times;
 use super::matrix::Matrix;
 use super::quantized::{QuantizedRows, multiply};
 use super::scratch::Scratch;
@@ -114,7 +114,6 @@ pub(in crate::kernel) fn products(x: &[f32], k: usize, products: Vec<Product<'_>
 }
 
 /// `out[m, n] = silu(x·gateᵀ) ∘ (x·upᵀ)`, the hidden layer of a gated MLP.
-#[expect(unsafe_code, reason = "the tasks of a loop write to distinct parts")]
 pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2], out: &mut [f32], threads: Threads) {
     let m = x.len() / k;
     assert_eq!((x.len(), gate.rows(k)), (m * k, up.rows(k)), "sizes of a gate");
@@ -123,15 +122,7 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
         return;
     }
     if ![gate, up].iter().all(|w| is_streamed(*w, m)) {
-        let mut factor = Scratch::new(out.len());
-        products(x, k, vec![(gate, &mut *out), (up, &mut factor)], false, threads);
-        let len = out.len();
-        let target = SharedMat::new(MatMut::new(out, 1, len));
-        return threads.for_each(len.div_ceil(CHUNK), |index| {
-            let part = index * CHUNK..((index + 1) * CHUNK).min(len);
-            // SAFETY: the parts are distinct.
-            silu_times(unsafe { target.row(0, part.clone()) }, &factor[part]);
-        });
+        return gated_by_gemm(x, k, [gate, up], out, threads);
     }
     let x = Activations::new(x, k, [&gate, &up].into_iter());
     let target = rows_of(out, m);
@@ -145,9 +136,33 @@ pub(in crate::kernel) fn gated(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2],
     });
 }
 
-/// `gate = silu(gate) ∘ up`.
-pub(in crate::kernel) fn silu_times(gate: &mut [f32], up: &[f32]) {
-    vectorized!(gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = silu(*gate) * up));
+/// [`gated`], unless both matrices are streamed. Matrices of one type that GEMM packs are multiplied there.
+#[expect(unsafe_code, reason = "the tasks of a loop write to distinct parts")]
+fn gated_by_gemm(x: &[f32], k: usize, [gate, up]: [Matrix<'_>; 2], out: &mut [f32], threads: Threads) {
+    let m = x.len() / k;
+    let (a, n) = (Mat::new(x, m, k), out.len() / m);
+    match (gate, up) {
+        (Matrix::Rows(WeightRows::F32(gate)), Matrix::Rows(WeightRows::F32(up))) if m > max_unpacked_rows() => {
+            gated_gemm(MatMut::new(out, m, n), a, [gate, up].map(|w| Mat::new(w, n, k).t()), threads);
+        }
+        (Matrix::Rows(WeightRows::F16(gate)), Matrix::Rows(WeightRows::F16(up))) => {
+            gated_gemm(MatMut::new(out, m, n), a, [gate, up].map(|w| Mat::new(w, n, k).t()), threads);
+        }
+        (Matrix::Rows(WeightRows::Bf16(gate)), Matrix::Rows(WeightRows::Bf16(up))) => {
+            gated_gemm_bfloat16(MatMut::new(out, m, n), a, [gate, up].map(|w| Mat::new(w, n, k).t()), threads);
+        }
+        _ => {
+            let mut factor = Scratch::new(out.len());
+            products(x, k, vec![(gate, &mut *out), (up, &mut factor)], false, threads);
+            let len = out.len();
+            let target = SharedMat::new(MatMut::new(out, 1, len));
+            threads.for_each(len.div_ceil(CHUNK), |index| {
+                let part = index * CHUNK..((index + 1) * CHUNK).min(len);
+                // SAFETY: the parts are distinct.
+                silu_times(unsafe { target.row(0, part.clone()) }, &factor[part]);
+            });
+        }
+    }
 }
 
 /// The `m` output rows that the tasks of [`for_each_row_block`] write to.
@@ -233,6 +248,29 @@ mod tests {
                     for (found, expected) in out.iter().zip(&expected) {
                         assert!((f64::from(*found) - expected).abs() < 1e-4, "{m}×{n}×{k}: {found} {expected}");
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gate_has_the_bits_of_its_two_products() {
+        for (m, n, k) in [(1, 70, 33), (13, 9, 17), (70, 33, 40), (300, 130, 90), (270, 40, 1600)] {
+            let (x, w) = (numbers(m * k, 1), numbers(2 * n * k, 2));
+            let narrow: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
+            let half: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
+            for rows in [WeightRows::F32(&w), WeightRows::Bf16(&narrow), WeightRows::F16(&half)] {
+                let weights = [rows.rows(0..n, k), rows.rows(n..2 * n, k)].map(Matrix::Rows);
+                let [mut expected, mut up] = weights.map(|w| {
+                    let mut out = vec![f32::NAN; m * n];
+                    products(&x, k, vec![(w, &mut out)], false, Threads::One);
+                    out
+                });
+                silu_times(&mut expected, &up);
+                for threads in [Threads::One, Threads::Pool] {
+                    up.fill(f32::NAN);
+                    gated(&x, k, weights, &mut up, threads);
+                    assert_eq!(up, expected, "{m}×{n}×{k}");
                 }
             }
         }

@@ -10,6 +10,7 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod buffer;
+mod depth_block;
 mod float32;
 mod panel_product;
 mod panels;
@@ -17,27 +18,21 @@ mod tile;
 mod tiling;
 mod unpacked;
 
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-
 use super::mat::{Mat, MatMut, SharedMat};
+use super::scratch::Scratch;
 use super::spin_pool::Threads;
 use super::weight_rows::Widen;
-use buffer::Buffer;
+use depth_block::{DepthBlock, Product};
 use float32::Float32;
 pub(in crate::kernel) use panel_product::{PANEL_WIDTH, PanelRow, panel_product};
 pub(in crate::kernel) use panels::pack;
-use tiling::{COLUMNS, Tiles, Tiling, blocks};
+use tiling::{Tiling, blocks};
 pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
 /// Rows of `A` packed at once (`mc`).
 const BLOCK_ROWS: usize = 1536;
-/// Fewest columns of `B` in a task. Fewer do not pay for reading all of `A`.
-const MIN_TASK_COLUMNS: usize = 3 * COLUMNS;
-/// Fewest panels of `A` in a task. Fewer do not pay for packing its columns of `B`.
-const MIN_BAND_PANELS: usize = 4;
 /// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
 const MAX_UNPACKED_ROWS: usize = 255;
 /// [`MAX_UNPACKED_ROWS`] where AMX multiplies the packed ones.
@@ -67,13 +62,7 @@ pub(in crate::kernel) fn gemms<W: Widen>(
     a: Mat<'_>,
     threads: Threads,
 ) {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if a.rows >= MIN_SPLIT_ROWS
-        && let Some(amx) = amx::Split::detect()
-    {
-        return gemms_tiled(amx, products, accumulate, a, threads);
-    }
-    gemms_tiled(Float32, products, accumulate, a, threads);
+    in_float32(sums(products), accumulate, a, threads);
 }
 
 /// [`gemms`] for products that may round to bfloat16: by the CPU's matrix instructions if it has any, which round both
@@ -84,11 +73,64 @@ pub(in crate::kernel) fn gemms_bfloat16<W: Widen>(
     a: Mat<'_>,
     threads: Threads,
 ) {
+    in_bfloat16(sums(products), accumulate, a, threads);
+}
+
+/// `out = silu(a·gate) ∘ (a·up)`, with the products of [`gemms`]. The second one stays in cache if the inner axis is not longer
+/// than [`DEPTH`].
+pub(in crate::kernel) fn gated_gemm<W: Widen>(
+    out: MatMut<'_>,
+    a: Mat<'_>,
+    [gate, up]: [Mat<'_, W>; 2],
+    threads: Threads,
+) {
+    let mut factor = factor(&out, a);
+    in_float32(vec![gated(out, [gate, up], factor.as_deref_mut())], false, a, threads);
+}
+
+/// [`gated_gemm`] with the products of [`gemms_bfloat16`].
+pub(in crate::kernel) fn gated_gemm_bfloat16<W: Widen>(
+    out: MatMut<'_>,
+    a: Mat<'_>,
+    [gate, up]: [Mat<'_, W>; 2],
+    threads: Threads,
+) {
+    let mut factor = factor(&out, a);
+    in_bfloat16(vec![gated(out, [gate, up], factor.as_deref_mut())], false, a, threads);
+}
+
+fn sums<'a, W>(products: Vec<(MatMut<'a>, Mat<'a, W>)>) -> Vec<Product<'a, W>> {
+    products.into_iter().map(|(out, b)| Product::Sum { out: SharedMat::new(out), b }).collect()
+}
+
+/// Room for the second factor of a gated product between two blocks of the inner axis.
+fn factor(out: &MatMut<'_>, a: Mat<'_>) -> Option<Scratch> {
+    (a.cols > DEPTH).then(|| Scratch::new(out.rows * out.cols))
+}
+
+fn gated<'a, W>(out: MatMut<'a>, [gate, up]: [Mat<'a, W>; 2], factor: Option<&'a mut [f32]>) -> Product<'a, W> {
+    let factor = factor.map(|factor| SharedMat::new(MatMut::new(factor, out.rows, out.cols)));
+    Product::Gated { out: SharedMat::new(out), gate, up, factor }
+}
+
+/// Some products, none of them rounded.
+fn in_float32<W: Widen>(products: Vec<Product<'_, W>>, accumulate: bool, a: Mat<'_>, threads: Threads) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if a.rows >= MIN_SPLIT_ROWS
+        && let Some(amx) = amx::Split::detect()
+    {
+        return tiled(amx, products, accumulate, a, threads);
+    }
+    tiled(Float32, products, accumulate, a, threads);
+}
+
+/// Some products that may be rounded.
+fn in_bfloat16<W: Widen>(products: Vec<Product<'_, W>>, accumulate: bool, a: Mat<'_>, threads: Threads) {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     if let Some(amx) = amx::Rounded::detect() {
-        return gemms_tiled(amx, products, accumulate, a, threads);
+        return tiled(amx, products, accumulate, a, threads);
     }
-    gemms(products, accumulate, a, threads);
+    in_float32(products, accumulate, a, threads);
 }
 
 /// Rows of `A` up to which [`gemms_unpacked`] is faster than [`gemms`] of float32 weights.
@@ -105,101 +147,28 @@ pub(in crate::kernel) fn matrix_instructions() -> Option<&'static str> {
     None
 }
 
-/// [`gemms`] by one tiling.
-fn gemms_tiled<T: Tiling, W: Widen>(
+/// Some products by one tiling.
+fn tiled<T: Tiling, W: Widen>(
     tiling: T,
-    mut products: Vec<(MatMut<'_>, Mat<'_, W>)>,
+    products: Vec<Product<'_, W>>,
     accumulate: bool,
     a: Mat<'_>,
     threads: Threads,
 ) {
     let (m, k) = (a.rows, a.cols);
-    for (out, b) in &products {
-        assert_eq!((out.rows, out.cols, b.rows), (m, b.cols, k), "sizes of a product");
-    }
+    products.iter().for_each(|product| product.assert_sizes(m, k));
     if k == 0 && !accumulate {
-        for (out, _) in &mut products {
-            out.data.chunks_mut(out.row_stride.max(1)).take(m).for_each(|row| row[..out.cols].fill(0.0));
-        }
+        products.iter().for_each(Product::fill_with_zeros);
     }
-    let n: usize = products.iter().map(|(out, _)| out.cols).sum();
+    let n: usize = products.iter().map(Product::columns).sum();
     if m == 0 || k == 0 || n == 0 {
         return;
     }
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_PARALLEL_WORK { Threads::One } else { threads };
-    let products: Vec<_> = products.into_iter().map(|(out, b)| (SharedMat::new(out), b)).collect();
     for depths in blocks(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
         let block = DepthBlock { tiling, products: &products, accumulate: accumulate || depths.start > 0, a, depths };
         for rows in blocks(0..m, BLOCK_ROWS) {
             block.rows(&rows, threads);
-        }
-    }
-}
-
-/// Columns of a task: whole panels, at most `most`, and fewer if `n` columns would make fewer than `min_tasks` tasks, but not below
-/// [`MIN_TASK_COLUMNS`].
-fn task_columns(n: usize, min_tasks: usize, most: usize) -> usize {
-    (n / min_tasks / COLUMNS * COLUMNS).clamp(MIN_TASK_COLUMNS.min(most), most)
-}
-
-/// A block of the inner axis of several products with one `A`.
-struct DepthBlock<'a, T, W> {
-    tiling: T,
-    products: &'a [(SharedMat<'a>, Mat<'a, W>)],
-    accumulate: bool,
-    a: Mat<'a>,
-    depths: Range<usize>,
-}
-
-impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
-    /// Computes some rows of all products.
-    fn rows(&self, rows: &Range<usize>, threads: Threads) {
-        let panel = T::panel_len(self.depths.len());
-        let mut buffer = Buffer::new();
-        let packed = buffer.elements::<T::Packed>(rows.len().div_ceil(T::ROWS) * panel);
-        let packs: Vec<_> =
-            blocks(rows.clone(), 8 * T::ROWS).zip(packed.chunks_mut(8 * panel)).map(Mutex::new).collect();
-        threads.for_each(packs.len(), |index| {
-            let mut pack_of_one = packs[index].lock().unwrap_or_else(PoisonError::into_inner);
-            let (rows, panels) = &mut *pack_of_one;
-            self.tiling.pack_rows(self.a, rows.clone(), self.depths.clone(), panels);
-        });
-
-        let min_tasks = if threads == Threads::Pool { 2 * rayon::current_num_threads() } else { 1 };
-        let n: usize = self.products.iter().map(|(_, b)| b.cols).sum();
-        let step = task_columns(n, min_tasks.div_ceil(rows.len().div_ceil(MIN_BAND_PANELS * T::ROWS)), T::TASK_COLUMNS);
-        let columns: Vec<_> = self
-            .products
-            .iter()
-            .flat_map(|product| blocks(0..product.1.cols, step).map(move |columns| (product, columns)))
-            .collect();
-        let step = rows.len().div_ceil(min_tasks.div_ceil(columns.len()));
-        let step = step.max(MIN_BAND_PANELS * T::ROWS).next_multiple_of(T::ROWS);
-        let bands: Vec<_> = blocks(rows.clone(), step).zip(packed.chunks(step / T::ROWS * panel)).collect();
-        threads.for_each(bands.len() * columns.len(), |index| {
-            let (rows, packed_a) = &bands[index / columns.len()];
-            let (product, columns) = &columns[index % columns.len()];
-            self.tiles(product, rows.clone(), packed_a, columns.clone());
-        });
-    }
-
-    /// Packs some columns of `B` and multiplies them with packed rows of `A`.
-    fn tiles(
-        &self,
-        (out, b): &(SharedMat<'_>, Mat<'_, W>),
-        rows: Range<usize>,
-        packed_a: &[T::Packed],
-        columns: Range<usize>,
-    ) {
-        let depth = self.depths.len();
-        let mut buffer = Buffer::new();
-        let panels = buffer.elements(T::block_len(depth));
-        let mut rest = columns;
-        while !rest.is_empty() {
-            let (columns, packed_b) = self.tiling.pack_columns(*b, rest.clone(), self.depths.clone(), panels);
-            rest.start = columns.end;
-            let rows = rows.clone();
-            self.tiling.multiply(Tiles { out, accumulate: self.accumulate, depth, rows, columns, packed_a, packed_b });
         }
     }
 }
@@ -245,7 +214,7 @@ mod tests {
             for accumulate in [false, true] {
                 let mut expected = vec![2.0; 2 * m * n];
                 for (out, w) in expected.chunks_exact_mut(m * n).zip([first, second]) {
-                    gemms_tiled(Float32, vec![(MatMut::new(out, m, n), w.t())], accumulate, a, Threads::One);
+                    tiled(Float32, sums(vec![(MatMut::new(out, m, n), w.t())]), accumulate, a, Threads::One);
                 }
                 for threads in [Threads::One, Threads::Pool] {
                     let mut found = vec![2.0; 2 * m * n];
@@ -256,14 +225,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn few_columns_are_cut_into_more_tasks_for_more_threads() {
-        for (n, min_tasks, expected) in [(3072, 1, 288), (576, 2, 288), (576, 4, 128), (576, 32, 96), (64, 9, 96)] {
-            assert_eq!(task_columns(n, min_tasks, 288), expected, "{n} columns in {min_tasks} tasks");
-        }
-        assert_eq!(task_columns(576, 1, 96), 96);
     }
 
     #[test]

@@ -167,8 +167,8 @@ impl<const PARTS: usize> Amx<PARTS> {
 mod tests {
     use half::bf16;
 
-    use super::super::gemms_tiled;
     use super::super::tests::numbers;
+    use super::super::{sums, tiled};
     use super::*;
     use crate::kernel::cpu::Threads;
     use crate::kernel::cpu::mat::MatMut;
@@ -185,7 +185,7 @@ mod tests {
     fn product<const PARTS: usize>(a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
         let mut out = vec![0.0; a.rows * b.cols];
         let products = vec![(MatMut::new(&mut out, a.rows, b.cols), b)];
-        gemms_tiled(Amx::<PARTS>::detect().expect("AMX"), products, false, a, Threads::One);
+        tiled(Amx::<PARTS>::detect().expect("AMX"), sums(products), false, a, Threads::One);
         out
     }
 
@@ -223,7 +223,7 @@ mod tests {
                 for (accumulate, threads) in [(false, Threads::One), (true, Threads::Pool)] {
                     let mut out = vec![3.0; m * (n + 2)];
                     let products = vec![(MatMut::strided(&mut out, m, n, n + 2), b)];
-                    gemms_tiled(amx, products, accumulate, a, threads);
+                    tiled(amx, sums(products), accumulate, a, threads);
                     for i in 0..m {
                         for j in 0..n {
                             let (sum, size) = expected(a, b, i, j, convert);
