@@ -131,9 +131,15 @@ impl LayerCache {
     fn gather(&self, sequences: &[usize], len: usize, capacity: usize) -> Self {
         let Cache { keys, values } = self.buffers();
         let [keys, values] = [keys, values].map(|buffer| {
-            let [_, _, heads, head_dim] = buffer.dims();
-            let room = zeros([sequences.len(), capacity, heads, head_dim], &buffer.device(), buffer.dtype());
-            sequences.iter().enumerate().fold(room, |room, (at, &sequence)| copied(room, at, buffer, sequence, len))
+            let [batch_size, held, heads, head_dim] = buffer.dims();
+            let positions = buffer.clone().reshape([batch_size * held, heads, head_dim]);
+            let room = Tensor::full([capacity - len, heads, head_dim], 0.0, (&buffer.device(), buffer.dtype()));
+            // One concatenation, which writes everything once.
+            let parts = sequences.iter().flat_map(|sequence| {
+                let first = sequence * held;
+                [positions.clone().slice([first..first + len]), room.clone()]
+            });
+            Tensor::cat(parts.collect(), 0).reshape([sequences.len(), capacity, heads, head_dim])
         });
         Self(Some(Cache { keys, values }))
     }
