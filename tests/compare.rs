@@ -110,6 +110,7 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
     let (text, empty) = (write("text.txt", "the capital of ".repeat(4000).as_bytes()), write("empty.txt", b""));
     let (table, bytes) = (write("rows.csv", b"a,b\n1,2\n"), write("bytes.txt", b"ok \xff\xfe"));
     let (lines, short) = (write("bad.jsonl", b"{\"text\": 1}\n"), write("short.txt", b"the capital"));
+    let one_window = write("one_window.txt", "the capital of ".repeat(100).as_bytes());
     let spoilt = |name: &str, spoil: &dyn Fn(&Path)| spoilt_base(folder.path(), name, spoil);
     let weights =
         |text: &'static [u8]| move |base: &Path| std::fs::write(base.join("model.safetensors"), text).unwrap();
@@ -149,7 +150,8 @@ fn bad_input_is_named_with_its_exit_code_before_anything_is_written() {
         (base(&pico, &table), 3, &["rows.csv", "row 1", "\"text\""]),
         (base(&pico, &bytes), 3, &["bytes.txt"]),
         (base(&pico, &lines), 3, &["bad.jsonl", "1"]),
-        (base(&pico, &short), 3, &["257"]),
+        (base(&pico, &short), 3, &["--data: ", "short.txt\" has 3 tokens, expected at least 513"]),
+        (base(&pico, &one_window), 3, &["one_window.txt\" has 301 tokens, expected at least 513"]),
         (base(&mute, &text), 4, &["tokenizer.json"]),
         (base(&foreign, &text), 3, &["597", "448"]),
         (words(&["--base", &foreign]), 2, &["--data"]),

@@ -150,6 +150,7 @@ impl CompareArgs {
             StudyError::Plan(PlanError::Config(_)) => format!("--experts {} --top-k {}", self.experts, self.top_k),
             StudyError::WindowTooLong { seq_length, .. } => format!("--seq-length {seq_length}"),
             StudyError::NoData { .. } => return Failure::usage(error).for_option("--data"),
+            StudyError::TooLittleText { .. } => "--data".to_owned(),
             StudyError::NotWritable { .. } => return Failure::usage(error).for_option("--out"),
             _ => return error.into(),
         };

@@ -43,7 +43,7 @@ impl StudyData {
     /// A file of text in the tokens of a base. The last tenth is held out; at most `heldout_windows` of it are scored.
     ///
     /// # Errors
-    /// [`StudyError::Data`], [`StudyError::Tokenizer`].
+    /// [`StudyError::TooLittleText`], [`StudyError::Data`], [`StudyError::Tokenizer`].
     pub fn from_file(
         file: &Path,
         base: &HfDirectory,
@@ -53,6 +53,11 @@ impl StudyData {
         let tokenizer = Tokenizer::from_directory_on(&**base.disk(), base.path())?;
         let documents = read_documents(file, &tokenizer)?;
         check_vocabulary(&documents, base.config().vocab_size)?;
+        let found = documents.iter().map(|document| document.ids.len()).sum();
+        let expected = 2 * seq_length + 1;
+        if found < expected {
+            return Err(StudyError::TooLittleText { path: file.to_owned(), found, expected, seq_length });
+        }
         let windows = Windows::contiguous(&documents, seq_length)?;
         let (train, heldout) = windows.split_heldout(HELDOUT_FRACTION)?;
         Ok(Self { train, heldout: heldout.first(heldout_windows), topics: vec!["all text".to_owned()] })

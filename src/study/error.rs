@@ -60,6 +60,20 @@ pub enum StudyError {
         /// The limit.
         limit: u128,
     },
+    /// A text does not fill a window to train on and one to hold out.
+    #[error(
+        "{path:?} has {found} tokens, expected at least {expected}: a window of {seq_length} to train on and one to hold out"
+    )]
+    TooLittleText {
+        /// The file.
+        path: PathBuf,
+        /// Its tokens.
+        found: usize,
+        /// `2 * seq_length + 1`.
+        expected: usize,
+        /// Tokens per window.
+        seq_length: usize,
+    },
     /// An overlap is given twice.
     #[error("overlap m = {overlap} is given twice")]
     RepeatedOverlap {
@@ -155,6 +169,7 @@ impl StudyError {
             | Self::WindowTooLong { .. }
             | Self::BudgetTooSmall { .. }
             | Self::BudgetTooLarge { .. }
+            | Self::TooLittleText { .. }
             | Self::RepeatedOverlap { .. }
             | Self::NotWritable { .. }
             | Self::OtherStudy { .. }
