@@ -277,8 +277,8 @@ fn a_study_that_was_killed_goes_on_with_the_next_run() {
     assert!(!killed.join("units").exists());
 
     let before = std::fs::read(killed.join("results.json")).unwrap();
-    refused(&killed, &["--lr", "1e-4"], "holds a study with other settings");
-    refused(&killed, &["--m", "2"], "holds a study with other arms");
+    refused(&killed, &["--lr", "1e-4"], "holds another study: settings.learning_rate is 0.002, expected 0.0001");
+    refused(&killed, &["--m", "2"], "holds another study: arms is [");
     assert_eq!(std::fs::read(killed.join("results.json")).unwrap(), before);
     assert!(command(&killed).args(["--lr", "1e-4", "--force"]).output().unwrap().status.success());
     assert_eq!(read(&killed).settings.learning_rate, 1e-4);

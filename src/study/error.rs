@@ -107,12 +107,12 @@ pub enum StudyError {
         existing: PathBuf,
     },
     /// The directory holds the results of another study.
-    #[error("{path:?} holds a study with other {difference}, expected none or the same study")]
+    #[error("{path:?} holds another study: {difference}")]
     OtherStudy {
         /// The directory for results.
         path: PathBuf,
-        /// The first part of the record that differs.
-        difference: &'static str,
+        /// The first field of the record that differs, with both values.
+        difference: String,
     },
     /// The directory holds runs of another study that was interrupted.
     #[error("{path:?} holds runs of an interrupted study with other settings or of another build: {run:?}")]

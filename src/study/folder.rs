@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value, json};
+
 use super::error::StudyError;
 use super::figures::{RECORD, RECORD_LIMIT_BYTES, check_writable, write_figures};
 use super::plan::StudyPlan;
 use super::unit::Units;
+use crate::config::DecoderConfig;
 use crate::error::InFile;
 use crate::figure::draw_study;
 use crate::output::commit::{Existing, write_file_atomically};
@@ -57,8 +60,7 @@ impl StudyFolder {
         let text = read_bounded(&*disk, &record, RECORD_LIMIT_BYTES)?;
         let found: Study = serde_json::from_slice(&text)
             .map_err(|error| StudyError::NotAStudy(InFile::new(record, RecordError::Malformed(error))))?;
-        let path = || self.path.clone();
-        let refused = |difference| Err(StudyError::OtherStudy { path: path(), difference });
+        let refused = |difference| Err(StudyError::OtherStudy { path: self.path.clone(), difference });
         let other = difference(&found, study, plan).filter(|_| self.existing == Existing::Keep);
         other.map_or(Ok(()), refused)
     }
@@ -73,26 +75,43 @@ impl StudyFolder {
     }
 }
 
-/// How the study that was found differs from the one to run.
-fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<&'static str> {
+/// The first field of the record that differs, with both values: `settings.learning_rate is 0.002, expected 0.001`.
+fn difference(found: &Study, study: &Study, plan: &StudyPlan) -> Option<String> {
     // Older records have no micro batch size and no hash of the data.
     let micro_batch_size = found.settings.micro_batch_size.and(study.settings.micro_batch_size);
-    // The words of the rule follow from the arms.
-    let without_words = |settings: &StudySettings| StudySettings { match_rule: String::new(), ..settings.clone() };
-    let settings = StudySettings { micro_batch_size, ..without_words(&study.settings) };
+    let settings = StudySettings { micro_batch_size, ..study.settings.clone() };
     let blake3 = found.data.blake3.as_ref().and(study.data.blake3.clone());
-    let arms = found.arms.iter().map(|arm| (&arm.name, &arm.config));
-    let differences = [
-        ("weights of the base", found.base.sha256 != study.base.sha256),
-        ("data", found.data != DataInfo { blake3, ..study.data.clone() }),
-        ("settings", without_words(&found.settings) != settings),
-        ("arms", !arms.eq(plan.arms.iter().map(|arm| (&arm.name, &arm.config)))),
-        (
-            "device or type of the weights",
-            (&found.run.device, &found.run.dtype) != (&study.run.device, &study.run.dtype),
-        ),
-    ];
-    differences.into_iter().find_map(|(part, differs)| differs.then_some(part))
+    let expected = Study { data: DataInfo { blake3, ..study.data.clone() }, settings, ..study.clone() };
+    let arms = found.arms.iter().map(|arm| (arm.name.as_str(), &arm.config)).collect();
+    let planned = plan.arms.iter().map(|arm| (arm.name.as_str(), &arm.config)).collect();
+    first_difference("", &identity(found, arms), &identity(&expected, planned))
+}
+
+/// The fields of a record by which a study is known, with the name and the config of its arms.
+fn identity(study: &Study, arms: Vec<(&str, &DecoderConfig)>) -> Value {
+    // The words of the rule follow from the arms.
+    let settings = StudySettings { match_rule: String::new(), ..study.settings.clone() };
+    let names: Vec<&str> = arms.iter().map(|(name, _)| *name).collect();
+    let configs: Map<String, Value> = arms.into_iter().map(|(name, config)| (name.to_owned(), json!(config))).collect();
+    json!({
+        "base": {"sha256": study.base.sha256},
+        "data": study.data,
+        "settings": settings,
+        "arms": names,
+        "config": configs,
+        "run": {"device": study.run.device, "dtype": study.run.dtype},
+    })
+}
+
+/// The first field within `path` that differs, in the order of `expected`. A list is one field.
+fn first_difference(path: &str, found: &Value, expected: &Value) -> Option<String> {
+    if let (Value::Object(found), Value::Object(expected)) = (found, expected) {
+        let dot = if path.is_empty() { "" } else { "." };
+        return expected.iter().find_map(|(key, value)| {
+            first_difference(&format!("{path}{dot}{key}"), found.get(key).unwrap_or(&Value::Null), value)
+        });
+    }
+    (found != expected).then(|| format!("{path} is {found}, expected {expected}"))
 }
 
 #[cfg(test)]
@@ -100,7 +119,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config::DecoderConfig;
     use crate::error::ErrorKind;
     use crate::report::fixture;
     use crate::study::plan::tests::options;
@@ -129,23 +147,32 @@ mod tests {
         again.settings.match_rule = "other words".into();
         folder(Existing::Keep).check(&again, &plan).unwrap();
         type Change = fn(&mut Study, &mut StudyPlan);
-        let changes: [(&str, Change); 7] = [
-            ("weights of the base", |study, _| study.base.sha256 = Some("0".into())),
-            ("data", |study, _| study.data.blake3 = Some("0".into())),
-            ("data", |study, _| study.data.heldout_tokens += 1),
-            ("settings", |study, _| study.settings.learning_rate *= 2.0),
-            ("settings", |study, _| study.settings.micro_batch_size = Some(1)),
-            ("arms", |_, plan| plan.arms.truncate(2)),
-            ("device or type of the weights", |study, _| study.run.dtype = "bf16".into()),
+        let changes: [(&str, Change); 9] = [
+            ("base.sha256 is null, expected \"0\"", |study, _| study.base.sha256 = Some("0".into())),
+            ("data.name is \"built-in language\", expected \"a.txt\"", |study, _| study.data.name = "a.txt".into()),
+            ("data.blake3 is \"af1349b9\", expected \"0\"", |study, _| study.data.blake3 = Some("0".into())),
+            ("data.heldout_tokens is 65536, expected 65537", |study, _| study.data.heldout_tokens += 1),
+            ("settings.learning_rate is 0.001, expected 0.002", |study, _| study.settings.learning_rate *= 2.0),
+            ("settings.micro_batch_size is 8, expected 1", |study, _| study.settings.micro_batch_size = Some(1)),
+            ("settings.seeds is [0], expected [0,1]", |study, _| study.settings.seeds.push(1)),
+            ("config.dense control.num_hidden_layers is 8, expected 9", |_, plan| {
+                plan.arms[0].config = plan.arms[0].config.with(|fields| fields.num_hidden_layers = 9).unwrap();
+            }),
+            ("run.dtype is \"f32\", expected \"bf16\"", |study, _| study.run.dtype = "bf16".into()),
         ];
+        let refused = |study: &Study, plan: &StudyPlan| match folder(Existing::Keep).check(study, plan) {
+            Err(error @ StudyError::OtherStudy { .. }) if error.kind() == ErrorKind::Invalid => error.to_string(),
+            other => panic!("{other:?}"),
+        };
         for (expected, change) in changes {
             let (mut study, mut plan) = (again.clone(), plan.clone());
             change(&mut study, &mut plan);
-            let error = folder(Existing::Keep).check(&study, &plan).unwrap_err();
-            let StudyError::OtherStudy { difference, .. } = &error else { panic!("{error}") };
-            assert_eq!((*difference, error.kind()), (expected, ErrorKind::Invalid));
+            assert_eq!(refused(&study, &plan), format!("{out:?} holds another study: {expected}"));
             folder(Existing::Replace).check(&study, &plan).unwrap();
         }
+        let mut fewer = plan.clone();
+        fewer.arms.truncate(1);
+        assert!(refused(&again, &fewer).ends_with(", expected [\"dense control\"]"), "{}", refused(&again, &fewer));
     }
 
     #[test]
@@ -155,7 +182,7 @@ mod tests {
         (old.data.blake3, old.settings.micro_batch_size) = (None, None);
         assert_eq!(difference(&old, &study, &plan), None);
         old.data.train_tokens += 1;
-        assert_eq!(difference(&old, &study, &plan), Some("data"));
+        assert!(difference(&old, &study, &plan).unwrap().starts_with("data.train_tokens is "));
     }
 
     #[test]
