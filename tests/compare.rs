@@ -31,9 +31,25 @@ fn the_quick_main_job_writes_a_record_that_says_what_its_table_says() {
         let png = std::fs::read(out.join(figure).with_extension("png")).unwrap();
         assert!(png.starts_with(b"\x89PNG"), "{figure}");
     }
+    a_finished_study_is_shown_again(&out, &printed);
     the_record_alone_gives_the_figures(&out, &folder.path().join("again"));
     the_arms_start_where_their_growth_says(&study);
     the_arms_spend_the_same(&study);
+}
+
+fn a_finished_study_is_shown_again(out: &Path, printed: &str) {
+    let record = std::fs::read(out.join("results.json")).unwrap();
+    let again = |more: &[&str]| {
+        let output = deepwide(&[&["--quick", "--out", out.to_str().unwrap()], more].concat());
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{told}");
+        assert!(told.contains("not run again (--force runs it again)"), "{told}");
+        assert!(told.contains(out.to_str().unwrap()) && !told.contains("step"), "{told}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(again(&[]), printed);
+    assert_eq!(again(&["--json"]).trim_end().as_bytes(), record.trim_ascii_end());
+    assert!(std::fs::read(out.join("results.json")).unwrap() == record);
 }
 
 fn the_record_alone_gives_the_figures(out: &Path, again: &Path) {

@@ -12,7 +12,7 @@ use super::{console, output};
 use crate::device::device;
 use crate::growth::PlanError;
 use crate::output::commit::Existing;
-use crate::report::{FEWEST_UPDATES, table, verdict};
+use crate::report::{FEWEST_UPDATES, RunInfo, Study, table, verdict};
 use crate::study::{Budget, Comparison, NUM_EXPERTS_PER_TOK, NUM_LOCAL_EXPERTS, Request, StudyError, StudyFolder};
 
 /// Grow a base deep and wide, train both at equal FLOPs, and compare
@@ -83,11 +83,11 @@ pub struct CompareArgs {
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// An interrupted study in this folder is continued, and results of the same study are replaced. The default is
+    /// An interrupted study in this folder is continued, and a finished one is shown again. The default is
     /// out/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Replace another study in the folder
+    /// Run a finished study again; replace another one in the folder
     #[arg(long, short = 'y', help_heading = "Output")]
     pub force: bool,
     /// A short run: about twenty seconds; with --data, few updates
@@ -158,7 +158,8 @@ impl CompareArgs {
     }
 }
 
-/// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict.
+/// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict. Of a study that this
+/// program has finished before, prints them again.
 ///
 /// # Errors
 /// Any invalid input, before any work and before anything is written; then errors of training and I/O.
@@ -168,6 +169,14 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     let folder = StudyFolder::new(args.out(), existing).map_err(|error| args.blame(error))?;
     let comparison = Comparison::new(&args.request()).map_err(|error| args.blame(error))?;
     let device = device(&args.device)?;
+    let info = RunInfo { build: Some(build()?), ..run_info(&args.device, &args.dtype.dtype().to_string()) };
+    if let Some(study) = comparison.finished(&folder, &info)? {
+        let (date, path) = (&study.run.date, folder.path().display());
+        console::tell(format_args!("finished before ({date}), not run again (--force runs it again)"));
+        print(&study, args.json)?;
+        console::tell(format_args!("record and figures are in {path}"));
+        return Ok(());
+    }
     if folder.has_results() {
         console::tell(format_args!(
             "the results in {} will be replaced; use --out to keep them",
@@ -177,16 +186,20 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     if let Some(warning) = few_updates(comparison.updates()) {
         console::tell(format_args!("warning: {warning}"));
     }
-    let info = run_info(&args.device, &args.dtype.dtype().to_string());
     let mut watcher = Watcher::new();
-    let study = comparison.run(&folder, info, &build()?, &device, |progress| watcher.show(progress))?;
+    let study = comparison.run(&folder, info, &device, |progress| watcher.show(progress))?;
     drop(watcher);
-    if args.json {
-        return output::print(&format!("{}\n", study.to_json().map_err(StudyError::from)?));
-    }
-    output::print(&format!("{}\n{}\n", table::to_text(&study), verdict(&study)))?;
+    print(&study, args.json)?;
     console::tell(format_args!("written to {}", folder.path().display()));
     Ok(())
+}
+
+/// Prints the record, or its table and verdict.
+fn print(study: &Study, json: bool) -> Result<(), Failure> {
+    output::print(&match json {
+        true => format!("{}\n", study.to_json().map_err(StudyError::from)?),
+        false => format!("{}\n{}\n", table::to_text(study), verdict(study)),
+    })
 }
 
 /// Names the arms that get too few updates for losses to be compared.

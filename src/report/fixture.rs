@@ -77,6 +77,7 @@ pub(crate) fn study(num_arms: usize, num_seeds: usize) -> Study {
         run: RunInfo {
             version: "0.1.0".to_owned(),
             commit: Some("0123456".to_owned()),
+            build: Some("cafe".to_owned()),
             date: "2026-01-02T03:04:05Z".to_owned(),
             command: vec!["compare_dus_moe".to_owned(), "--device".to_owned(), "flex".to_owned()],
             device: "flex".to_owned(),

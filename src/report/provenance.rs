@@ -16,6 +16,7 @@ impl RunInfo {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: COMMIT.map(str::to_owned),
+            build: None,
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             command,
             device: device.to_owned(),
@@ -25,6 +26,12 @@ impl RunInfo {
             burn_version: BURN_VERSION.to_owned(),
             os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         }
+    }
+
+    /// Whether the same program made both measurements, on the same machine and device. Dates and command lines may differ.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let undated = |info: &Self| Self { date: String::new(), command: Vec::new(), ..info.clone() };
+        self.build.is_some() && undated(self) == undated(other)
     }
 }
 

@@ -12,6 +12,9 @@ pub struct RunInfo {
     pub version: String,
     /// Commit of the source, if known.
     pub commit: Option<String>,
+    /// BLAKE3 of the program; `None` in older records, and in those of profiles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
     /// Start of the study, RFC 3339 in UTC.
     pub date: String,
     /// The command line, word by word.

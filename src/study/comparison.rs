@@ -15,7 +15,7 @@ use crate::data::language::Language;
 use crate::error::InFile;
 use crate::formats::HfDirectory;
 use crate::profile::flops::train_flops;
-use crate::report::{BaseInfo, RunInfo, Study, StudySettings};
+use crate::report::{Arm, BaseInfo, RunInfo, Study, StudySettings};
 use crate::tokenizer::Tokenizer;
 use crate::weights::{Dtype, WeightSource};
 
@@ -135,8 +135,23 @@ impl Comparison {
         self.plan.arms.iter().map(|arm| (arm.name.as_str(), arm.num_steps))
     }
 
-    /// Runs the study in a directory, and writes its results there. Runs that the same `build` of the program has finished
-    /// there are not repeated.
+    /// The results of this study in a directory, if the program and the machine of `info` made them and they are not to be
+    /// replaced.
+    ///
+    /// # Errors
+    /// [`StudyError::OtherStudy`] and [`StudyError::NotAStudy`]; errors of reading.
+    pub fn finished(&self, folder: &StudyFolder, info: &RunInfo) -> Result<Option<Study>, StudyError> {
+        let RunOptions { num_evals, num_rounds, .. } = self.options;
+        let is_scored = |arm: &Arm| arm.runs.iter().all(|run| run.evals.len() == num_evals.min(run.curve.len()));
+        let is_made_so = |found: &Study| {
+            let is_measured = found.rounds.len() == num_rounds && found.arms.iter().all(is_scored);
+            found.run.is_alike(info) && is_measured && found.check().is_ok()
+        };
+        Ok(folder.results_of(&self.without_results(info.clone()), &self.plan)?.filter(is_made_so))
+    }
+
+    /// Runs the study in a directory, and writes its results there. Runs that the same program has finished there are not
+    /// repeated.
     ///
     /// # Errors
     /// [`StudyError::OtherStudy`], [`StudyError::OtherRuns`] and [`StudyError::NotAStudy`] before any work; those of
@@ -145,12 +160,24 @@ impl Comparison {
         &self,
         folder: &StudyFolder,
         info: RunInfo,
-        build: &str,
         device: &Device,
         watch: impl FnMut(Progress<'_>),
     ) -> Result<Study, StudyError> {
+        let mut study = self.without_results(info);
+        folder.results_of(&study, &self.plan)?;
+        let build = study.run.build.as_deref().unwrap_or_default();
+        let options = RunOptions { identity: format!("{build} {}", self.options.identity), ..self.options.clone() };
+        let Outcome { arms, rounds, base_loss_nats } =
+            run(&self.base, &self.plan, &self.data, &options, &folder.units(), device, watch)?;
+        (study.arms, study.rounds, study.base.heldout_loss_nats) = (arms, rounds, base_loss_nats);
+        folder.write(&study)?;
+        Ok(study)
+    }
+
+    /// The record before the work.
+    fn without_results(&self, info: RunInfo) -> Study {
         let RunOptions { settings, micro_batch_size, identity: sha256, .. } = &self.options;
-        let mut study = Study {
+        Study {
             run: info,
             base: BaseInfo {
                 name: self.base_name.clone(),
@@ -162,14 +189,7 @@ impl Comparison {
             settings: StudySettings { micro_batch_size: Some(*micro_batch_size), ..settings.clone() },
             arms: Vec::new(),
             rounds: Vec::new(),
-        };
-        folder.check(&study, &self.plan)?;
-        let options = RunOptions { identity: format!("{build} {sha256}"), ..self.options.clone() };
-        let Outcome { arms, rounds, base_loss_nats } =
-            run(&self.base, &self.plan, &self.data, &options, &folder.units(), device, watch)?;
-        (study.arms, study.rounds, study.base.heldout_loss_nats) = (arms, rounds, base_loss_nats);
-        folder.write(&study)?;
-        Ok(study)
+        }
     }
 }
 

@@ -25,8 +25,7 @@ pub struct StudyFolder {
 }
 
 impl StudyFolder {
-    /// A directory that may not exist yet. The results of the same study in it are always replaced, those of another study
-    /// unless `existing` is to be kept.
+    /// A directory that may not exist yet. If `existing` is to be kept, the results of another study in it are not replaced.
     ///
     /// # Errors
     /// [`StudyError::NotWritable`].
@@ -51,18 +50,25 @@ impl StudyFolder {
         Units::in_folder(self.path.join("units"), self.existing)
     }
 
-    /// Refuses the results of another study. `study` has no results yet.
-    pub(super) fn check(&self, study: &Study, plan: &StudyPlan) -> Result<(), StudyError> {
+    /// The results of the same study in it, unless they are to be replaced. `study` has no results yet.
+    ///
+    /// # Errors
+    /// [`StudyError::OtherStudy`], [`StudyError::NotAStudy`]; errors of reading.
+    pub(super) fn results_of(&self, study: &Study, plan: &StudyPlan) -> Result<Option<Study>, StudyError> {
         let (disk, record) = (disk(), self.path.join(RECORD));
         if !exists(&*disk, &record)? {
-            return Ok(());
+            return Ok(None);
         }
         let text = read_bounded(&*disk, &record, RECORD_LIMIT_BYTES)?;
         let found: Study = serde_json::from_slice(&text)
             .map_err(|error| StudyError::NotAStudy(InFile::new(record, RecordError::Malformed(error))))?;
-        let refused = |difference| Err(StudyError::OtherStudy { path: self.path.clone(), difference });
-        let other = difference(&found, study, plan).filter(|_| self.existing == Existing::Keep);
-        other.map_or(Ok(()), refused)
+        if self.existing != Existing::Keep {
+            return Ok(None);
+        }
+        match difference(&found, study, plan) {
+            Some(difference) => Err(StudyError::OtherStudy { path: self.path.clone(), difference }),
+            None => Ok(Some(found)),
+        }
     }
 
     /// Draws every figure, then writes the files, the record last.
@@ -139,13 +145,13 @@ mod tests {
         let out = root.path().join("out");
         let folder = |existing| StudyFolder::new(&out, existing).unwrap();
         let (plan, study) = complete();
-        folder(Existing::Keep).check(&study, &plan).unwrap();
+        assert_eq!(folder(Existing::Keep).results_of(&study, &plan).unwrap(), None);
         folder(Existing::Keep).write(&study).unwrap();
         let mut again = study.clone();
         again.arms.clear();
         again.run.date = "2027-01-01T00:00:00Z".into();
         again.settings.match_rule = "other words".into();
-        folder(Existing::Keep).check(&again, &plan).unwrap();
+        assert_eq!(folder(Existing::Keep).results_of(&again, &plan).unwrap().as_ref(), Some(&study));
         type Change = fn(&mut Study, &mut StudyPlan);
         let changes: [(&str, Change); 9] = [
             ("base.sha256 is null, expected \"0\"", |study, _| study.base.sha256 = Some("0".into())),
@@ -160,7 +166,7 @@ mod tests {
             }),
             ("run.dtype is \"f32\", expected \"bf16\"", |study, _| study.run.dtype = "bf16".into()),
         ];
-        let refused = |study: &Study, plan: &StudyPlan| match folder(Existing::Keep).check(study, plan) {
+        let refused = |study: &Study, plan: &StudyPlan| match folder(Existing::Keep).results_of(study, plan) {
             Err(error @ StudyError::OtherStudy { .. }) if error.kind() == ErrorKind::Invalid => error.to_string(),
             other => panic!("{other:?}"),
         };
@@ -168,7 +174,7 @@ mod tests {
             let (mut study, mut plan) = (again.clone(), plan.clone());
             change(&mut study, &mut plan);
             assert_eq!(refused(&study, &plan), format!("{out:?} holds another study: {expected}"));
-            folder(Existing::Replace).check(&study, &plan).unwrap();
+            assert_eq!(folder(Existing::Replace).results_of(&study, &plan).unwrap(), None);
         }
         let mut fewer = plan.clone();
         fewer.arms.truncate(1);
@@ -191,7 +197,7 @@ mod tests {
         let (plan, study) = complete();
         fs::write(root.path().join(RECORD), "{}").unwrap();
         for existing in [Existing::Keep, Existing::Replace] {
-            let error = StudyFolder::new(root.path(), existing).unwrap().check(&study, &plan).unwrap_err();
+            let error = StudyFolder::new(root.path(), existing).unwrap().results_of(&study, &plan).unwrap_err();
             assert!(matches!(&error, StudyError::NotAStudy(fault) if fault.path.ends_with(RECORD)), "{error}");
             assert_eq!(error.kind(), ErrorKind::Invalid);
         }
