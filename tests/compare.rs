@@ -244,6 +244,21 @@ fn without_times(mut study: Study) -> Study {
     study
 }
 
+/// Interrupts a study that goes on, as soon as it says so.
+#[cfg(unix)]
+fn a_signal_says_what_is_kept(mut command: Command) {
+    use std::io::{BufRead, BufReader};
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("finished before, not run again")));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let told: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{told:?}");
+    let last = told.last().unwrap();
+    assert!(last.starts_with("error: stopped by signal 2: ") && last.contains(" keeps the "), "{told:?}");
+    assert!(last.ends_with("and the same command goes on with the next"), "{told:?}");
+}
+
 #[test]
 fn a_study_that_was_killed_goes_on_with_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -284,6 +299,8 @@ fn a_study_that_was_killed_goes_on_with_the_next_run() {
     };
     refused(&killed, &["--lr", "1e-4"], "holds runs of an interrupted study");
     assert_eq!(finished(), before, "the runs of the killed study stay");
+    #[cfg(unix)]
+    a_signal_says_what_is_kept(command(&killed));
 
     let output = command(&killed).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);

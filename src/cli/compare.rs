@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::progress::Watcher;
 use super::run_info::{build, run_info};
 use super::values::{DtypeArg, count, not_negative, positive_real, size};
-use super::{console, output};
+use super::{console, finish, interrupt, output};
 use crate::device::device;
 use crate::growth::PlanError;
 use crate::output::commit::Existing;
@@ -186,9 +186,11 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     if let Some(warning) = few_updates(comparison.updates()) {
         console::tell(format_args!("warning: {warning}"));
     }
-    let mut watcher = Watcher::new();
-    let study = comparison.run(&folder, info, &device, |progress| watcher.show(progress))?;
-    drop(watcher);
+    interrupt::catch();
+    let study = interrupt::at_once(tell_stop(&folder, args.json), || {
+        let mut watcher = Watcher::new();
+        comparison.run(&folder, info, &device, |progress| watcher.show(progress))
+    })?;
     print(&study, args.json)?;
     console::tell(format_args!("written to {}", folder.path().display()));
     Ok(())
@@ -200,6 +202,24 @@ fn print(study: &Study, json: bool) -> Result<(), Failure> {
         true => format!("{}\n", study.to_json().map_err(StudyError::from)?),
         false => format!("{}\n{}\n", table::to_text(study), verdict(study)),
     })
+}
+
+/// Says what is kept after a signal. Whatever is written takes its name when it is complete, so a run may stop anywhere.
+fn tell_stop(folder: &StudyFolder, json: bool) -> impl FnOnce(i32) + Send + 'static {
+    let folder = folder.clone();
+    move |signal| {
+        let path = folder.path();
+        let kept = match folder.num_kept_runs() {
+            0 => format!("no run was finished for {path:?}, so the same command begins anew"),
+            1 => format!("{path:?} keeps the finished run, and the same command goes on with the next"),
+            count => format!("{path:?} keeps the {count} finished runs, and the same command goes on with the next"),
+        };
+        if console::shows_bars() {
+            // The line of the bar ends here.
+            console::fail("");
+        }
+        finish(Err(Failure::runtime(format_args!("stopped by signal {signal}: {kept}"))), json);
+    }
 }
 
 /// Names the arms that get too few updates for losses to be compared.

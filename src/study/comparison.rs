@@ -167,10 +167,12 @@ impl Comparison {
         folder.results_of(&study, &self.plan)?;
         let build = study.run.build.as_deref().unwrap_or_default();
         let options = RunOptions { identity: format!("{build} {}", self.options.identity), ..self.options.clone() };
+        let units = folder.units();
         let Outcome { arms, rounds, base_loss_nats } =
-            run(&self.base, &self.plan, &self.data, &options, &folder.units(), device, watch)?;
+            run(&self.base, &self.plan, &self.data, &options, &units, device, watch)?;
         (study.arms, study.rounds, study.base.heldout_loss_nats) = (arms, rounds, base_loss_nats);
         folder.write(&study)?;
+        units.remove();
         Ok(study)
     }
 

@@ -50,6 +50,11 @@ impl StudyFolder {
         Units::in_folder(self.path.join("units"), self.existing)
     }
 
+    /// Number of finished runs that are kept for the study to go on.
+    pub fn num_kept_runs(&self) -> usize {
+        self.units().count()
+    }
+
     /// The results of the same study in it, unless they are to be replaced. `study` has no results yet.
     ///
     /// # Errors

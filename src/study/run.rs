@@ -93,7 +93,7 @@ pub struct Outcome {
 }
 
 /// Runs every arm of `plan` from `base` once per seed, and times all arms in turns. Runs that `units` already holds are not
-/// repeated; new ones are recorded there as they finish.
+/// repeated; new ones are recorded there as they finish. The caller removes them when it has written the results.
 ///
 /// # Errors
 /// [`StudyError::OtherRuns`] before any work; [`StudyError::BrokenBase`], [`StudyError::Diverged`]; errors of reading
@@ -126,7 +126,6 @@ pub fn run<S: WeightSource>(
     }
     let (timed, rounds) = study.time(&plan.arms, &mut watch)?;
     let arms = merge(&plan.arms, &records, timed, options);
-    units.remove(&records);
     Ok(Outcome { arms, rounds, base_loss_nats: study.base_loss })
 }
 

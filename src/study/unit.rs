@@ -79,16 +79,13 @@ impl Units {
     /// [`StudyError::OtherRuns`]; [`StudyError::File`].
     pub fn claim<'i>(&self, ids: impl Iterator<Item = &'i UnitId>) -> Result<(), StudyError> {
         let own: HashSet<String> = ids.map(UnitId::file_name).collect();
-        for name in self.names().into_iter().filter(|name| name.ends_with(".json") && !own.contains(name)) {
-            let record = self.folder.join(&name);
-            match self.existing {
-                _ if self.read(&record).is_none() => {}
-                Existing::Keep => {
-                    let path = self.folder.parent().unwrap_or(&self.folder).to_owned();
-                    return Err(StudyError::OtherRuns { path, run: name });
-                }
-                _ => fs::remove_file(&record).map_err(FileError::io(&record))?,
+        for name in self.records().filter(|name| !own.contains(name)) {
+            if self.existing == Existing::Keep {
+                let path = self.folder.parent().unwrap_or(&self.folder).to_owned();
+                return Err(StudyError::OtherRuns { path, run: name });
             }
+            let record = self.folder.join(&name);
+            fs::remove_file(&record).map_err(FileError::io(&record))?;
         }
         Ok(())
     }
@@ -108,13 +105,23 @@ impl Units {
         write_file_atomically(&self.folder.join(record.id().file_name()), &json)
     }
 
-    /// Removes the records of these runs, and the folder if nothing else is in it.
-    pub fn remove(&self, records: &[UnitRecord]) {
-        let own = records.iter().map(|record| record.id().file_name());
+    /// Number of runs that are recorded.
+    pub fn count(&self) -> usize {
+        self.records().count()
+    }
+
+    /// Removes all records, and the folder if nothing else is in it.
+    pub fn remove(&self) {
         // A killed study may have left a record half written.
         let partial = self.names().into_iter().filter(|name| name.starts_with(".partial-"));
-        own.chain(partial).for_each(|name| drop(fs::remove_file(self.folder.join(name))));
+        self.records().chain(partial).for_each(|name| drop(fs::remove_file(self.folder.join(name))));
         let _is_not_empty = fs::remove_dir(&self.folder);
+    }
+
+    /// The names of the files that are records of runs.
+    fn records(&self) -> impl Iterator<Item = String> {
+        let is_record = |name: &String| name.ends_with(".json") && self.read(&self.folder.join(name)).is_some();
+        self.names().into_iter().filter(is_record)
     }
 
     fn names(&self) -> Vec<String> {
@@ -157,7 +164,8 @@ mod tests {
             assert_eq!(units.find(&with_key(other)), None, "{other}");
         }
         assert_eq!(units.find(&UnitId { arm: "DUS m=2".to_owned(), ..saved.id() }), None);
-        units.remove(&[saved]);
+        assert_eq!(units.count(), 1);
+        units.remove();
         assert!(!folder.exists());
     }
 
