@@ -37,7 +37,11 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     if loads.is_empty() {
         return None;
     }
-    let mut scene = titled(study, "Share of each topic's tokens that each expert receives", HEIGHT);
+    let title = match loads.iter().all(|(_, _, load)| load.topics.len() == 1) {
+        true => "Share of the tokens that each expert receives",
+        false => "Share of each topic's tokens that each expert receives",
+    };
+    let mut scene = titled(study, title, HEIGHT);
     let (left, right, top, bottom) = (MARGIN + 60.0, 1370.0, BELOW_TITLE, HEIGHT - 130.0);
     let block = (bottom - top) / loads.len() as f64;
     for (index, (arm, identity, load)) in loads.iter().enumerate() {
@@ -185,6 +189,16 @@ mod tests {
         for words in ["after training with seed 0", "uniform share:", "1/8 = 12.5 %", "6.25 %"] {
             assert!(scene.num_saying(words) > 0, "{words}");
         }
+    }
+
+    #[test]
+    fn text_without_topics_is_not_said_to_have_some() {
+        let mut study = fixture::study(3, 1);
+        assert_eq!(compose(&study).unwrap().num_saying("each topic's tokens"), 1);
+        let load = study.arms[2].expert_load.as_mut().unwrap();
+        load.topics = vec!["all text".to_owned()];
+        load.share.iter_mut().for_each(|topics| topics.truncate(1));
+        assert_eq!(compose(&study).unwrap().num_saying("topic"), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::memory_bars::{BarRow, draw_left_axis, rows};
 use super::page::titled;
 use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::table::si;
-use crate::report::{Arm, Study, Workload};
+use crate::report::{Arm, Study, Timing, Workload};
 
 /// Left edge of the bars, right of the names.
 const BARS: f64 = 330.0;
@@ -58,8 +58,12 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
         [context] => format!("; decoding after {context} tokens"),
         _ => String::new(),
     };
-    let note = "tok/s: tokens per second; bar: median; whiskers: quartiles; each panel has its own scale";
-    scene.text(Text::new(format!("{note}{context}"), (BARS, height - 64.0)).size(SMALL).colour(MUTED));
+    let bar = match study.arms.iter().flat_map(|arm| &arm.timings).any(has_spread) {
+        true => "bar: median; whiskers: quartiles",
+        false => "bar: a single timing",
+    };
+    let note = format!("tok/s: tokens per second; {bar}; each panel has its own scale{context}");
+    scene.text(Text::new(note, (BARS, height - 64.0)).size(SMALL).colour(MUTED));
     Some(scene)
 }
 
@@ -86,6 +90,11 @@ fn heading(workload: Workload, share_context: bool) -> String {
     }
 }
 
+/// Whether whiskers are drawn.
+fn has_spread(timing: &Timing) -> bool {
+    timing.samples_s.len() > 1
+}
+
 fn draw_bar(scene: &mut Scene, panel: &Panel, arm: &Arm, identity: Identity, workload: Workload, row: &BarRow) {
     let Some(timing) = arm.timing(workload) else {
         scene.text(Text::new("not measured", (panel.left + 14.0, row.middle)).size(SMALL).colour(MUTED));
@@ -96,9 +105,11 @@ fn draw_bar(scene: &mut Scene, panel: &Panel, arm: &Arm, identity: Identity, wor
     let half = row.half.min(28.0);
     scene.bar((panel.left, row.middle - half), (panel.column(speed), row.middle + half), identity.colour);
     let (low, high) = (panel.column(low), panel.column(high));
-    scene.line(vec![(low, row.middle), (high, row.middle)], INK, 2.5);
-    for end in [low, high] {
-        scene.line(vec![(end, row.middle - 9.0), (end, row.middle + 9.0)], INK, 2.5);
+    if has_spread(timing) {
+        scene.line(vec![(low, row.middle), (high, row.middle)], INK, 2.5);
+        for end in [low, high] {
+            scene.line(vec![(end, row.middle - 9.0), (end, row.middle + 9.0)], INK, 2.5);
+        }
     }
     let at = high.max(panel.column(speed)) + 12.0;
     scene.text(Text::new(si(speed, ""), (at, row.middle)).size(SMALL).colour(INK));
@@ -139,6 +150,21 @@ mod tests {
         let other = Workload::Decode { batch: 1, tokens: 64, context: 512 };
         assert_eq!(contexts(&[other, study.workloads()[0], study.workloads()[1]]), [256, 512]);
         assert_eq!(heading(other, false), "batch 1, after 512");
+    }
+
+    #[test]
+    fn a_single_timing_has_no_whiskers() {
+        let mut study = fixture::study(2, 1);
+        let num_whiskers = |study: &Study| {
+            let is_whisker = |mark: &&Mark| matches!(mark, Mark::Line { width: 2.5, .. });
+            compose(study).unwrap().marks.iter().filter(is_whisker).count()
+        };
+        assert_eq!(num_whiskers(&study), 3 * 2 * study.workloads().len());
+        for timing in study.arms.iter_mut().flat_map(|arm| &mut arm.timings) {
+            timing.samples_s.truncate(1);
+        }
+        assert_eq!(num_whiskers(&study), 0);
+        assert_eq!(compose(&study).unwrap().num_saying("bar: a single timing;"), 1);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::label::spread;
 use super::page::{seeds, titled};
 use super::scene::{BELOW_TITLE, GRID, HEIGHT, INK, MARGIN, MUTED, Point, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::statistics::mean;
-use crate::report::{Arm, EvalPoint, SeedRun, Study};
+use crate::report::{Arm, EvalPoint, SeedRun, Study, caveat};
 
 /// Start of the magnified part as a fraction of the shortest arm, so that every arm ends within it.
 const MAGNIFIED_FROM: f64 = 0.5;
@@ -109,6 +109,9 @@ fn compose(study: &Study, budget: Budget) -> Option<Scene> {
         draw_curves(&mut scene, panel, &curves);
     }
     draw_labels(&mut scene, &magnified, &curves);
+    if let Some(caveat) = caveat(study) {
+        scene.text(Text::new(caveat, (whole.left, HEIGHT - 86.0)).size(SMALL).colour(MUTED));
+    }
     let note = note(study, &whole);
     scene
         .text(Text::new(note, (whole.left, HEIGHT - 58.0)).size(SMALL).colour(MUTED).fitted(WIDTH - 20.0 - whole.left));

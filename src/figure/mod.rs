@@ -162,7 +162,11 @@ mod tests {
         near_floor.data.floor_nats = Some(near_floor.base.heldout_loss_nats - 0.001);
         let mut far_floor = fixture::study(3, 3);
         far_floor.data.floor_nats = Some(0.2);
+        let mut short = fixture::study(3, 3);
+        short.data.floor_nats = Some(0.2);
+        short.arms[0].runs[0].evals.last_mut().unwrap().step = 19;
         vec![
+            ("few updates", short),
             ("floor far below", far_floor),
             ("one arm", fixture::study(1, 1)),
             ("three arms", fixture::study(3, 1)),
@@ -228,6 +232,15 @@ mod tests {
                 let Some(scene) = compose(&study) else { continue };
                 check(&format!("{name} of {what}"), &scene);
             }
+        }
+    }
+
+    #[test]
+    fn losses_carry_the_caveat_of_the_verdict() {
+        for (num_seeds, expected) in [(1, 3), (3, 0)] {
+            let study = fixture::study(3, num_seeds);
+            let scenes = FIGURES.iter().filter_map(|(_, compose)| compose(&study));
+            assert_eq!(scenes.map(|scene| scene.num_saying("one seed: no interval")).sum::<usize>(), expected);
         }
     }
 

@@ -8,7 +8,7 @@ use super::label::spread;
 use super::page::titled;
 use super::scene::{BELOW_TITLE, HEIGHT, INK, MARGIN, MUTED, SMALL, Scene, TEXT, Text, WIDTH};
 use crate::report::statistics::Estimate;
-use crate::report::{Arm, Study, Workload};
+use crate::report::{Arm, Study, Workload, caveat};
 
 /// Left edge of the labels, which all panels share.
 const LABELS: f64 = 1300.0;
@@ -87,6 +87,9 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     let note = "grey: worse than an arm in both loss and cost; the arms at its edge are the Pareto frontier";
     let intervals =
         if scored.iter().any(|s| s.loss.half_width.is_some()) { "; bars: 95 % intervals over seeds" } else { "" };
+    if let Some(caveat) = caveat(study) {
+        scene.text(Text::new(caveat, (left, HEIGHT - 93.0)).size(SMALL).colour(MUTED));
+    }
     scene.text(Text::new(format!("{note}{intervals}"), (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED));
     Some(scene)
 }

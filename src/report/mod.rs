@@ -21,4 +21,4 @@ pub use records::{
     Arm, ArmKind, BaseInfo, Cost, CurvePoint, DataInfo, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, RunInfo,
     SeedRun, Study, StudySettings, Timing, TimingRound, Workload,
 };
-pub use verdict::{FEWEST_UPDATES, TIE_NATS, UNEQUAL_FLOPS, verdict};
+pub use verdict::{FEWEST_UPDATES, TIE_NATS, UNEQUAL_FLOPS, caveat, verdict};

@@ -49,14 +49,28 @@ pub fn verdict(study: &Study) -> String {
         _ => String::new(),
     };
     let budget = budget(study, &contenders);
-    let updates = contenders.iter().flat_map(|contender| &contender.arm.runs).filter_map(|run| run.evals.last());
-    match updates.map(|eval| eval.step).min() {
-        Some(fewest) if fewest < FEWEST_UPDATES => {
+    match too_few_updates(contenders.iter().map(|contender| contender.arm)) {
+        Some(fewest) => {
             let found = format!("{fewest}, expected {FEWEST_UPDATES} an arm");
             format!("At {budget} from this base, too few updates to compare growths ({found}){running}.")
         }
-        _ => format!("At {budget} from this base, {comparisons}{running}."),
+        None => format!("At {budget} from this base, {comparisons}{running}."),
     }
+}
+
+/// Why the losses of a study are not compared, or have no interval, in a few words for a figure.
+pub fn caveat(study: &Study) -> Option<String> {
+    let is_single = study.arms.iter().all(|arm| arm.runs.len() < 2);
+    match too_few_updates(study.arms.iter()) {
+        Some(fewest) => Some(format!("too few updates to compare: {fewest} of {FEWEST_UPDATES}")),
+        None => is_single.then(|| "one seed: no interval".to_owned()),
+    }
+}
+
+/// The updates of the shortest run, if it has fewer than [`FEWEST_UPDATES`].
+fn too_few_updates<'a>(arms: impl Iterator<Item = &'a Arm>) -> Option<usize> {
+    let updates = arms.flat_map(|arm| &arm.runs).filter_map(|run| run.evals.last());
+    updates.map(|eval| eval.step).min().filter(|fewest| *fewest < FEWEST_UPDATES)
 }
 
 /// The best arm of its kind.
@@ -309,6 +323,15 @@ mod tests {
         assert!(said.contains("too few updates to compare growths (19, expected 20 an arm); "), "{said}");
         assert!(!said.contains("nats"), "{said}");
         assert!(after(20).contains("nats"));
+    }
+
+    #[test]
+    fn the_caveat_of_a_figure_is_that_of_the_verdict() {
+        let mut study = fixture::study(3, 2);
+        assert_eq!(caveat(&study), None);
+        study.arms[2].runs[1].evals.last_mut().unwrap().step = 19;
+        assert_eq!(caveat(&study).unwrap(), "too few updates to compare: 19 of 20");
+        assert_eq!(caveat(&fixture::study(3, 1)).unwrap(), "one seed: no interval");
     }
 
     #[test]
