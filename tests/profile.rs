@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use deepwide::config::DecoderConfig;
+use deepwide::formats::gguf::{GgufFileType, GgufOptions, write_gguf};
+use deepwide::weights::MemoryWeights;
 use serde_json::Value;
 
+use crate::gguf_written::tiny_vocabulary;
 use crate::grow::{printed, run, tiny_base};
 
 /// The JSON that a profile of `base` prints.
@@ -36,6 +40,28 @@ fn a_dry_run_counts_what_a_measured_one_executes() {
             assert!(measured["total"]["time_s"].as_f64().is_some_and(|time_s| time_s > 0.0));
             assert!(counted["total"]["time_s"].is_null());
         }
+    }
+}
+
+#[test]
+fn the_type_of_the_weights_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = tiny_base(&folder.path().join("base"));
+    let quantized = folder.path().join("quantized.gguf");
+    let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
+    let options = GgufOptions { file_type: GgufFileType::Q8_0, name: None };
+    let mut file = std::fs::File::create(&quantized).expect("a file");
+    write_gguf(&weights, &tiny_vocabulary(), &options, &mut file, &quantized).expect("a GGUF file");
+    let [base, quantized] = [&base, &quantized].map(|path| path.to_str().expect("UTF-8"));
+    for (model, options, dtype) in [
+        (base, &[][..], "float32"),
+        (base, &["--dtype", "bfloat16"], "bfloat16"),
+        (quantized, &[], "Q8_0"),
+        (quantized, &["--dry-run"], "Q8_0"),
+        ("smollm2-135m", &["--dry-run", "--dtype", "float16"], "float16"),
+    ] {
+        let text = printed(&[&["profile", model, "-p", "4", "-n", "0", "-r", "1"], options].concat());
+        assert!(text.lines().next().expect("a header").contains(&format!(" of {dtype} weights")), "{text}");
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Record {
     pub total_parameters: u64,
     pub active_parameters: u64,
     pub weight_bytes: u64,
+    /// The format of most weights for inference: `float32`, `bfloat16`, `Q8_0`.
+    pub dtype: String,
     pub flop_convention: FlopConvention,
     pub flops_per_mac: u8,
     /// Of products with float32 weights; all peaks are the larger of measurements before and after the tests, and null in a

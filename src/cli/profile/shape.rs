@@ -6,6 +6,7 @@ use super::super::failure::Failure;
 use super::super::interrupt;
 use super::super::opened::OpenedModel;
 use super::super::run_info;
+use super::super::values::DtypeArg;
 use super::args::ProfileArgs;
 use crate::bench::default_precision;
 use crate::config::DecoderConfig;
@@ -26,6 +27,8 @@ pub(super) struct Shape {
     pub config: DecoderConfig,
     /// Bytes of its weights in memory; shared ones count once.
     pub weight_bytes: u64,
+    /// The format of most of them.
+    pub dtype: String,
     /// Their sizes as they are read.
     pub bytes_per_number: BytesPerNumber,
 }
@@ -50,7 +53,8 @@ impl Shape {
     fn of_config(args: &ProfileArgs, base: &DecoderConfig) -> Result<Self, Failure> {
         let request = args.growth.request()?;
         let config = request.config(base).map_err(|error| args.growth.blame(error))?;
-        let size_bytes = args.dtype.map_or(4, |dtype| dtype.dtype().size_bytes() as u64);
+        let dtype = args.dtype.map_or(Dtype::Float32, DtypeArg::dtype);
+        let size_bytes = dtype.size_bytes() as u64;
         let gains = (2 * config.num_hidden_layers + 1) as u64 * config.hidden_size as u64;
         let matrices = count_parameters(&config).total - gains;
         let grown = match request.title() {
@@ -61,6 +65,7 @@ impl Shape {
             name: run_info::words(&args.model) + &grown,
             config,
             weight_bytes: size_bytes * matrices + 4 * gains,
+            dtype: dtype.to_string(),
             bytes_per_number: BytesPerNumber::float(size_bytes),
         })
     }
@@ -76,6 +81,7 @@ impl Shape {
             name: opened.full_name(&grown),
             bytes_per_number: bytes_per_number(&config, precision, weights.unshared_bytes(), &device),
             weight_bytes: weights.size_bytes(),
+            dtype: weights.main_format().unwrap_or_default().to_owned(),
             config,
         })
     }

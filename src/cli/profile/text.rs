@@ -10,9 +10,9 @@ use crate::profile::memory_timeline::MemoryMoment;
 
 /// One table for each test, if possible no wider than a terminal of this width.
 pub(super) fn of(record: &Record, width: Option<usize>) -> String {
-    let Record { model, device, n_threads, .. } = record;
+    let Record { model, device, n_threads, dtype, .. } = record;
     let mut text = format!(
-        "{model}: {} total parameters, {} active; {} of weights",
+        "{model}: {} total parameters, {} active; {} of {dtype} weights",
         short_count(record.total_parameters.into()),
         short_count(record.active_parameters.into()),
         size(record.weight_bytes),
@@ -153,6 +153,7 @@ mod tests {
                 total_parameters: 1,
                 active_parameters: 1,
                 weight_bytes: 4,
+                dtype: "float32".to_owned(),
                 flop_convention: FlopConvention::Causal,
                 flops_per_mac,
                 peak_flops_per_s: Some(1e9),
