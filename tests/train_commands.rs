@@ -374,6 +374,7 @@ fn without_a_terminal_lines_say_what_runs_and_show_the_first_and_the_last_update
     let sparse = said(&["--logging-steps", "10", "--per-device-train-batch-size", "2", "-o", "sparse"]);
     let phases = [
         "reference log-probabilities of pairs: 0 of ",
+        "reference log-probabilities of pairs: 7 of 7\n",
         "training: updates 1 to 3, of at most 96 tokens each\n",
         "\nstep 1  loss ",
         "\nstep 3  loss ",
@@ -385,6 +386,11 @@ fn without_a_terminal_lines_say_what_runs_and_show_the_first_and_the_last_update
     // A line of the log with the first update stands for it.
     let dense = said(&["--logging-steps", "1", "-o", "dense"]);
     assert_eq!(dense.matches("\nstep 1  ").count(), 1, "{dense}");
+    // A share of the rows that is less than one.
+    let note = "note: no row is held out to evaluate on";
+    let all = said(&["--test-split-size", "0.001", "-o", "all"]);
+    assert!(all.contains(note) && !dense.contains(note), "{all}");
+    assert!(!said(&["--test-split-size", "0", "-o", "told"]).contains(note));
 }
 
 /// With the keys of TRL's and the alignment handbook's recipes.

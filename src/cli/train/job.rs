@@ -301,9 +301,9 @@ impl<'a> Opened<'a> {
         HfOptions { dtype: Some(self.args.dtype.dtype()), ..HfOptions::default() }
     }
 
-    /// Refuses options that an evaluation decides if nothing is held out, and says so if one was asked for.
+    /// Refuses options that an evaluation decides if nothing is held out, and says so unless none was to be.
     fn check_evaluation(&self, num_heldout: usize) -> Result<(), Failure> {
-        if num_heldout > 0 || self.args.evaluation_interval().is_none() {
+        if num_heldout > 0 || self.args.evaluation_interval().is_none() && self.args.holdout().share == 0.0 {
             return Ok(());
         }
         let reason = "no row is held out to evaluate on, expected --eval-data or a larger --test-split-size";

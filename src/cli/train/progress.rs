@@ -41,7 +41,8 @@ impl Updates {
     }
 }
 
-/// Counts what a phase before the updates has done: a bar on a terminal; elsewhere a line at its start and every ten seconds.
+/// Counts what a phase before the updates has done: a bar on a terminal; elsewhere a line at its start, every ten seconds, and
+/// at its end.
 pub(super) struct Counter {
     bar: Option<ProgressBar>,
     what: &'static str,
@@ -62,7 +63,7 @@ impl Counter {
         if let Some(bar) = &self.bar {
             bar.set_length(of as u64);
             bar.set_position(num_done as u64);
-        } else if self.last_line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) {
+        } else if num_done == of || self.last_line.is_none_or(|line| line.elapsed() >= LINE_INTERVAL) {
             tell(format_args!("{}: {num_done} of {of}", self.what));
             self.last_line = Some(Instant::now());
         }
