@@ -1,8 +1,6 @@
 //! The model card beside grown weights, with the front matter that the hub reads.
 
-use std::path::Path;
-
-use super::growth::{Growth, name_in_record};
+use super::growth::Growth;
 use super::sources::Sources;
 use crate::formats::{CheckpointError, License, Origin};
 use crate::profile::flops::count_parameters;
@@ -46,8 +44,7 @@ pub fn model_card(
         .map(|(name, bytes)| format!("\n`{name}`:\n\n```yaml\n{}\n```\n", String::from_utf8_lossy(bytes).trim_end()))
         .collect();
     let usage = configs_usage(growth.configs.len(), growth.record().len());
-    let names: Vec<String> =
-        sources.names.iter().map(|name| format!("`{}`", name_in_record(Path::new(name)))).collect();
+    let names: Vec<String> = sources.readable_names().iter().map(|name| format!("`{name}`")).collect();
     let names = names.join(", ");
     let (verb, lineage) = (verb(growth, finish), lineage(growth, finish, &names));
     Ok(format!(

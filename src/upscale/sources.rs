@@ -67,6 +67,15 @@ impl Sources {
         self.names.iter().map(id).collect()
     }
 
+    /// The name of each checkpoint for readers of the result: an id on the hub as it was given, of a path the last part.
+    pub fn readable_names(&self) -> Vec<String> {
+        let readable = |(name, id): (&String, Option<String>)| match (id, Path::new(name).file_name()) {
+            (None, Some(last)) => last.to_string_lossy().into_owned(),
+            _ => name.clone(),
+        };
+        self.names.iter().zip(self.hub_ids()).map(readable).collect()
+    }
+
     /// What the result has from its parents besides weights.
     ///
     /// # Errors

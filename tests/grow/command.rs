@@ -380,12 +380,15 @@ fn the_mergekit_files_of_a_growth_repeat_it_in_order() {
     let card = fs::read_to_string(at("out/README.md")).unwrap();
     for (file, out) in files {
         assert!(card.contains(file), "{card}");
+        let text = fs::read_to_string(at(&format!("out/{file}"))).unwrap();
+        assert!(card.contains(text.trim_end()) && !text.contains(&at("")), "{text}");
         fs::copy(at(&format!("out/{file}")), at(file)).unwrap();
         printed(&["grow", "--seed", "7", &at(file), &at(out)]);
     }
     let weights = |out: &str| fs::read(at(out) + "/model.safetensors").unwrap();
     assert!(weights("grown_2") == weights("out"));
     assert!(weights("grown_1") != weights("out"));
+    assert!(card.contains(", from `base`.") && !card.contains(&at("")), "{card}");
 }
 
 #[test]

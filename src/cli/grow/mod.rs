@@ -69,7 +69,7 @@ pub fn run(args: &GrowArgs) -> Result<(), Failure> {
         true => {
             Growth::of_merge(&sources, MergeOptions { seed: args.growth.seed, mergekit_compat: args.mergekit_compat })?
         }
-        false => grown(&sources.bases[0], &sources.names[0], &args.growth)?,
+        false => grown(&sources.bases[0], &sources.readable_names()[0], &args.growth)?,
     };
     let num_layers = growth.source.config().num_hidden_layers;
     if num_layers > MAX_LAYERS && !args.force {

@@ -97,7 +97,7 @@ impl<'a> Opened<'a> {
 
     /// The base, grown as asked.
     pub(super) fn growth(&self) -> Result<Growth<'_>, Failure> {
-        let growth = grown(&self.sources.bases[0], &self.sources.names[0], &self.args.growth)?;
+        let growth = grown(&self.sources.bases[0], &self.sources.readable_names()[0], &self.args.growth)?;
         growth.source.config().computable().map_err(Failure::invalid)?;
         if self.args.router_bias_update_rate > 0.0 && growth.source.config().moe.is_none() {
             return Err(Failure::invalid(
