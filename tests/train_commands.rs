@@ -257,6 +257,10 @@ fn an_adapter_is_written_as_peft_does_and_merges() {
     is_whole(&adapter);
     let config = PeftDirectory::open(&adapter).unwrap().config().clone();
     assert_eq!((config.r, config.lora_dropout), (2, 0.05));
+    let how = "from `pico_base` by supervised fine-tuning (SFT) of a LoRA adapter of rank 2 for 3 updates on ";
+    assert!(card(&adapter).contains(how) && card(&adapter).contains("\n- lora\n"), "{}", card(&adapter));
+    let drawn = std::fs::read_to_string(root.path().join("adapter-checkpoints/loss.svg")).unwrap();
+    assert!(drawn.contains("Fine-tuning loss of pico_base") && drawn.contains("nats per trained token"), "{drawn}");
     let merged = run(root.path(), &["merge-lora", BASE, "adapter", "merged"]);
     assert!(merged.status.success(), "{}", String::from_utf8_lossy(&merged.stderr));
     done(root.path(), &["train", BASE, "--data", "text.jsonl", "-o", "other"]);

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, OPTIMIZER, Resumed};
+use super::method::Method;
 use super::progress::Progress;
 use super::run::{Control, Ended, Event, Run, Start};
 use super::task::Task;
@@ -32,6 +33,8 @@ pub struct Job<'a> {
     pub parents: &'a [Value],
     /// The base as it is grown before training.
     pub growth: &'a Growth<'a>,
+    /// How it trains.
+    pub method: Method,
     /// The settings.
     pub settings: &'a Settings,
     /// When to log, evaluate, save and stop.
@@ -145,8 +148,8 @@ impl Job<'_> {
         options: HfOptions,
         command: Vec<String>,
     ) -> Result<(), FinetuneError> {
-        let Self { sources, parents, growth, settings, .. } = *self;
-        let trained = Trained { sources, parents, growth, model, settings, progress };
+        let Self { sources, parents, growth, method, settings, .. } = *self;
+        let trained = Trained { sources, parents, growth, model, method, settings, progress };
         let provenance = Provenance { command, seed: settings.seed };
         write_model(self.disk, partial, &trained, options, &provenance)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::log::to_jsonl;
+use super::method::Method;
 use super::progress::Progress;
 use super::{FinetuneError, Settings};
 use crate::formats::hf::{HfOptions, HfWriter};
@@ -25,6 +26,8 @@ pub struct Trained<'a> {
     pub growth: &'a Growth<'a>,
     /// The model.
     pub model: &'a AnyDecoder,
+    /// How it was trained.
+    pub method: Method,
     /// The settings of its training.
     pub settings: &'a Settings,
     /// The state at the end of its training.
@@ -42,7 +45,7 @@ pub fn write_model(
     options: HfOptions,
     provenance: &Provenance,
 ) -> Result<(), FinetuneError> {
-    let Trained { sources, parents, growth, model, settings, progress } = trained;
+    let Trained { sources, parents, growth, model, method, settings, progress } = trained;
     let library = match model.adapter() {
         Some(adapter) => {
             write_peft(&mut partial, &adapter, Some(&sources.names[0]))?;
@@ -59,10 +62,13 @@ pub fn write_model(
         }
     };
     partial.write("log.jsonl", to_jsonl(&progress.history).as_bytes())?;
-    let method = if settings.dpo.is_some() { "preference optimization (DPO)" } else { "next-token prediction" };
+    let adapter =
+        settings.lora.as_ref().map_or_else(String::new, |lora| format!(" of a LoRA adapter of rank {}", lora.r));
     let training = format!(
-        "by {method} for {} updates on {} tokens; `log.jsonl` has the losses.",
-        progress.step, progress.num_tokens
+        "by {}{adapter} for {} updates on {} tokens; `log.jsonl` has the losses.",
+        method.name(),
+        progress.step,
+        progress.num_tokens
     );
     partial.write("README.md", model_card(sources, growth, library, Finish::Trained(&training))?.as_bytes())?;
     let mut receipt = receipt(parents.to_vec(), growth, provenance);

@@ -9,6 +9,9 @@ use crate::weights::WeightSource;
 /// The name of the program.
 const COMMAND: &str = env!("CARGO_PKG_NAME");
 
+/// The library that loads adapters.
+const PEFT: &str = "peft";
+
 /// What happens to the grown weights before they are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish<'a> {
@@ -33,6 +36,7 @@ pub fn model_card(
     let config = growth.source.config();
     let parameters = count_parameters(config);
     let front = front_matter(sources)?;
+    let adapter = if library == PEFT { adapter_tags(sources) } else { String::new() };
     let parent = sources.parent().config();
     let deeper = config.num_hidden_layers != parent.num_hidden_layers;
     let wider = config.moe.is_some() && parent.moe.is_none();
@@ -48,7 +52,7 @@ pub fn model_card(
     let names = names.join(", ");
     let (verb, lineage) = (verb(growth, finish), lineage(growth, finish, &names));
     Ok(format!(
-        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}---\n\n# {verb} by {COMMAND}\n\n{lineage}\n\n\
+        "---\n{front}library_name: {library}\ntags:\n- {COMMAND}\n{kind}{adapter}---\n\n# {verb} by {COMMAND}\n\n{lineage}\n\n\
          | | |\n|---|---|\n| layers | {} |\n| total parameters | {} |\n| active parameters | {} |\n{configs}{usage}\n\
          `deepwide.json` names the source of every layer and the hash of every file; `{COMMAND} verify` compares them.\n",
         config.num_hidden_layers, parameters.total, parameters.active,
@@ -131,6 +135,12 @@ fn front_matter(sources: &Sources) -> Result<String, CheckpointError> {
     Ok(base_model + &common_license(&origins).map(license_lines).unwrap_or_default())
 }
 
+/// The tags that PEFT gives an adapter, and the pipeline.
+fn adapter_tags(sources: &Sources) -> String {
+    let base = sources.hub_ids().into_iter().flatten().map(|id| format!("- base_model:adapter:{id}\n"));
+    base.collect::<String>() + "- lora\n- transformers\npipeline_tag: text-generation\n"
+}
+
 fn common_license(origins: &[Origin]) -> Option<&License> {
     let first = origins.first()?.license.as_ref()?;
     origins.iter().all(|origin| origin.license.as_ref() == Some(first)).then_some(first)
@@ -141,4 +151,36 @@ fn license_lines(license: &License) -> String {
     let line = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key}: {value}\n"));
     let further = [line("license_name", name), line("license_link", link)].into_iter().flatten();
     format!("license: {id}\n") + &further.collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::output::disk::disk;
+    use crate::upscale::{GrowthRequest, Request, UpscaleError};
+
+    #[test]
+    fn the_card_of_an_adapter_has_the_tags_of_peft() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/pico_base");
+        let card = |name: &str, library: &str| {
+            let located = |_: &str| Ok::<_, UpscaleError>(base.clone());
+            let sources = Sources::open(&disk(), Request::Base(name.to_owned()), located).unwrap();
+            let growth = Growth::of_base(&sources.bases[0], name, &GrowthRequest::default()).unwrap();
+            model_card(&sources, &growth, library, Finish::Trained("by reading.")).unwrap()
+        };
+        let on_hub = card("org/base", PEFT);
+        assert!(on_hub.contains("\nTrained from `org/base` by reading.\n"), "{on_hub}");
+        let front = "---\nbase_model:\n- org/base\nlibrary_name: peft\ntags:\n- deepwide\n- base_model:adapter:org/base\n\
+                     - lora\n- transformers\npipeline_tag: text-generation\n---\n";
+        assert!(on_hub.starts_with(front), "{on_hub}");
+        let local = card(base.to_str().unwrap(), PEFT);
+        assert!(local.contains("\n- deepwide\n- lora\n- transformers\npipeline_tag:"), "{local}");
+        assert!(
+            local.contains("`pico_base`") && !local.contains("base_model") && !local.contains("experiments"),
+            "{local}"
+        );
+        assert!(!card("org/base", "transformers").contains("lora"));
+    }
 }

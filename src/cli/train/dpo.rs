@@ -17,7 +17,8 @@ use crate::cli::values::{non_negative_real, positive_real};
 use crate::data::source::SkippedRows;
 use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
 use crate::finetune::{
-    DataSettings, DataSource, Dataset, Encoded, Pair, Preference, TrainedItems, read_records, record_files, sample,
+    DataSettings, DataSource, Dataset, Encoded, Method, Pair, Preference, TrainedItems, read_records, record_files,
+    sample,
 };
 use crate::train::{Dpo, DpoLoss};
 use crate::weights::WeightSource;
@@ -139,7 +140,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
     inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo))?;
-    let job = opened.job(&growth, &settings, &parents);
+    let job = opened.job(Method::Dpo, &growth, &settings, &parents);
     let longest_row = pairs.iter().map(Pair::longest).max().unwrap_or(0);
     let mut start = opened.start(&job, longest_row)?;
     let reference = std::mem::take(&mut start.progress.reference);

@@ -21,7 +21,8 @@ use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::data::Example;
 use crate::device::{Device, device};
 use crate::finetune::{
-    Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Resumed, Settings, Start, Task,
+    Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Method, Progress, Resumed, Settings, Start,
+    Task,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
@@ -139,12 +140,19 @@ impl<'a> Opened<'a> {
     }
 
     /// The run on the device that the options name.
-    pub(super) fn job<'j>(&'j self, growth: &'j Growth<'j>, settings: &'j Settings, parents: &'j [Value]) -> Job<'j> {
+    pub(super) fn job<'j>(
+        &'j self,
+        method: Method,
+        growth: &'j Growth<'j>,
+        settings: &'j Settings,
+        parents: &'j [Value],
+    ) -> Job<'j> {
         Job {
             disk: &self.disk,
             sources: &self.sources,
             parents,
             growth,
+            method,
             settings,
             control: self.args.control(),
             checkpoints: &self.checkpoints,

@@ -7,10 +7,7 @@ use crate::finetune::{Job, Titles};
 /// What is drawn of a run, of which model.
 pub(super) fn titles(job: &Job<'_>) -> Titles {
     let settings = job.settings;
-    let (loss, unit) = match settings.dpo {
-        None => ("Next-token loss", "nats per token"),
-        Some(_) => ("Preference loss", "per pair"),
-    };
+    let (loss, unit) = job.method.loss();
     let base = Path::new(&job.sources.names[0]).file_name().unwrap_or_default().to_string_lossy();
     let growth = job.growth.source.plans().next().map(|_| job.growth.title());
     let (model, grown) = model(&base, growth.as_deref());
