@@ -418,7 +418,13 @@ fn results_and_logs_of_answers_are_of_one_precision() {
     let output = evaluated(&[]);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("answers of another model, precision"), "{said}");
+    assert!(said.contains("--use-cache: ") && said.contains("answers of another model, precision"), "{said}");
+    let absent = root.path().join("no/log");
+    let words = ["eval", model.path().to_str().unwrap(), "-t", "winogrande", "--data-dir", data.to_str().unwrap()];
+    let output = run(&[&words[..], &["-c", absent.to_str().unwrap()]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: --use-cache: ") && said.contains("no/log"), "{said}");
 }
 
 #[test]

@@ -172,7 +172,14 @@ fn answer_log(
         blake3::hash(parts.as_bytes()).to_hex()[..16].to_owned()
     };
     let path = args.use_cache.clone().or_else(|| Some(saved?.log(&name())));
-    Ok(path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose()?)
+    path.map(|path| AnswerLog::open(&path, &fingerprint)).transpose().map_err(|error| {
+        let failure = match error {
+            // A file that cannot be made is no missing input.
+            EvalError::File(error) => Failure::runtime(error),
+            error => error.into(),
+        };
+        if args.use_cache.is_some() { failure.for_option("--use-cache") } else { failure }
+    })
 }
 
 fn tell_plan(suite: &Suite, planned: &SuitePlan, log: Option<&AnswerLog>) {
