@@ -1,14 +1,15 @@
 //! `compare-scores`: whether two evaluations differ by more than chance.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{self, aligned, shown};
-use crate::eval::{Comparison, compare, read_samples};
+use crate::eval::{Comparison, ItemScores, compare, read_samples};
 
 /// Test whether two evaluated models differ, item by item
 ///
@@ -40,11 +41,36 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
         )));
     }
     output::print(&if args.json {
-        format!("{:#}\n", json!({"a": args.a, "b": args.b, "comparisons": rows}))
+        let [a_samples, b_samples] =
+            [&a, &b].map(|tasks| tasks.values().map(|of_task| &of_task.log).collect::<Vec<&PathBuf>>());
+        let record = json!({
+            "a": args.a,
+            "b": args.b,
+            "a_samples": a_samples,
+            "b_samples": b_samples,
+            "comparisons": rows,
+        });
+        format!("{record:#}\n")
     } else {
-        let names = [("A", &args.a), ("B", &args.b)].map(|(letter, path)| format!("{letter}  {}\n", path.display()));
+        let names = [("A", &args.a, &a), ("B", &args.b, &b)]
+            .map(|(letter, path, tasks)| format!("{letter}  {}{}\n", path.display(), logs_in_words(path, tasks)));
         format!("{}\n{}", names.concat(), as_text(&rows))
     })
+}
+
+/// The logs that a directory or a results file stands for, those of a run as `samples_*_DATE.jsonl`.
+fn logs_in_words(path: &Path, tasks: &BTreeMap<String, ItemScores>) -> String {
+    let mut runs: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for log in tasks.values().map(|of_task| of_task.log.as_path()).filter(|log| *log != path) {
+        let name = log.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        runs.entry(name.rsplit_once('_').map_or(name, |(_, date)| date)).or_default().push(name);
+    }
+    let names = runs.into_iter().map(|(date, names)| match names[..] {
+        [name] => name.to_owned(),
+        _ => format!("samples_*_{date}"),
+    });
+    let names: Vec<String> = names.collect();
+    if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) }
 }
 
 fn p_value(p: f64) -> String {
@@ -97,7 +123,20 @@ fn as_text(rows: &[Comparison]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::ItemScores;
+
+    #[test]
+    fn the_logs_of_a_directory_are_named_by_their_runs() {
+        let of = |logs: &[&str]| -> BTreeMap<String, ItemScores> {
+            let log = |log: &&str| ItemScores { log: Path::new("scores").join(log), ..ItemScores::default() };
+            logs.iter().map(|name| ((*name).to_owned(), log(name))).collect()
+        };
+        let told = |logs: &[&str]| logs_in_words(Path::new("scores"), &of(logs));
+        assert_eq!(told(&["samples_arc_easy_1.jsonl"]), ": samples_arc_easy_1.jsonl");
+        let several = told(&["samples_arc_easy_1.jsonl", "samples_gsm8k_2.jsonl", "samples_hellaswag_1.jsonl"]);
+        assert_eq!(several, ": samples_*_1.jsonl, samples_gsm8k_2.jsonl");
+        let given = logs_in_words(Path::new("scores/samples_a_1.jsonl"), &of(&["samples_a_1.jsonl"]));
+        assert_eq!(given, "", "a log that was given");
+    }
 
     #[test]
     fn equal_scores_are_called_so_and_are_not_tested() {

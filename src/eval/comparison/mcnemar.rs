@@ -9,7 +9,7 @@ pub struct McNemar {
     pub only_a: usize,
     /// Items that only B has right.
     pub only_b: usize,
-    /// Probability of a split at least as uneven if both models were equally good: exact, two-sided.
+    /// Probability of a split at least as uneven if both models were equally good: exact, two-sided. 1 where no item differs.
     pub p_value: f64,
 }
 

@@ -62,6 +62,8 @@ impl SamplesError {
 pub struct ItemScores {
     /// By metric and filter (`acc,none`), by the item's index: its hash and its score.
     pub metrics: BTreeMap<String, BTreeMap<u64, (String, f64)>>,
+    /// The log that they are from.
+    pub log: PathBuf,
 }
 
 /// The scores of each task in a log of samples, in the logs of a results file, which have its date, or in the newest logs of the
@@ -170,7 +172,7 @@ fn parsed(line: &str) -> serde_json::Result<Value> {
 
 fn read(path: &Path) -> Result<ItemScores, SamplesError> {
     let failed = |error: std::io::Error| InFile::new(path, SampleFault::File(error.into()));
-    let mut scores = ItemScores::default();
+    let mut scores = ItemScores { log: path.to_owned(), ..ItemScores::default() };
     for (index, line) in BufReader::new(File::open(path).map_err(failed)?).lines().enumerate() {
         let bad = |reason: String| InFile::new(path, SampleFault::BadLine { line: index + 1, reason });
         let sample = parsed(&line.map_err(failed)?).map_err(|error| bad(error.to_string()))?;
@@ -216,6 +218,8 @@ mod tests {
         let recorded = format!(r#"{{"deepwide": {{"samples_date": "{}"}}}}"#, dates[0]);
         assert_eq!(of("a_run.json", &recorded).unwrap(), Some(0.25));
         assert!(matches!(of("b.json", "{}").unwrap_err().fault, SampleFault::UnknownDate));
+        let newest = folder.path().join(format!("samples_t_{}.jsonl", dates[1]));
+        assert_eq!(read_samples(folder.path()).unwrap()["t"].log, newest);
         fs::remove_file(folder.path().join(format!("samples_t_{}.jsonl", dates[1]))).unwrap();
         assert_eq!(of("b.json", "{}").unwrap(), Some(0.25), "the only ones");
     }
