@@ -428,6 +428,32 @@ fn results_and_logs_of_answers_are_of_one_precision() {
 }
 
 #[test]
+fn a_run_that_goes_on_has_the_scores_of_a_whole_one_and_no_flops_of_an_item() {
+    let (model, root) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
+    let [data, log] = [golden("eval/data"), root.path().join("log")];
+    let evaluated = || -> Value {
+        let words = ["eval", model.path().to_str().unwrap(), "-t", "winogrande", "--data-dir", data.to_str().unwrap()];
+        let output = run(&[&words[..], &["--json", "-c", log.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let whole = evaluated();
+    let answers = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = answers.split_inclusive('\n').collect();
+    fs::write(&log, lines[..1 + lines.len() / 2].concat()).unwrap();
+    let resumed = evaluated();
+    assert_eq!(resumed["results"], whole["results"]);
+    let [whole, resumed] = [whole, resumed].map(|record| record["deepwide"].clone());
+    assert!(resumed["cost"]["num_resumed"].as_u64() == Some(lines.len() as u64 / 2), "{resumed}");
+    let flops = [&whole, &resumed].map(|record| record["cost"]["flops"].as_f64().unwrap());
+    // A batch is computed as a whole.
+    assert!(0.0 < flops[1] && flops[1] <= flops[0], "{flops:?}");
+    // What a part of the requests cost is no cost of an item.
+    assert!(whole["flops_per_item"].as_f64() > Some(0.0) && resumed["flops_per_item"].is_null(), "{resumed}");
+    assert!(resumed["tokens_per_second"].as_f64() > Some(0.0), "{resumed}");
+}
+
+#[test]
 fn the_default_precision_spelt_out_goes_on_with_the_same_log() {
     let (model, root) = (checkpoint("llama_gqa_tied"), tempfile::tempdir().unwrap());
     let [data, log] = [golden("eval/data"), root.path().join("log")];
