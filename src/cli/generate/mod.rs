@@ -13,7 +13,6 @@ use self::args::Input;
 use self::session::{Session, prompt};
 use super::console;
 use super::failure::Failure;
-use crate::tokenizer::{ChatTemplate, Tokenizer};
 
 /// Generates text.
 ///
@@ -31,37 +30,30 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
         console::tell("note: without --temp every token is the most likely one; options of sampling change nothing");
     }
     args.model.threads.run(|| {
-        let loaded =
-            args.model.load(args.samples, |tokenizer, template| most_positions(args, &input, tokenizer, template))?;
+        let mut ids = None;
+        let loaded = args.model.load(args.samples, |tokenizer, template| {
+            if let Input::Text(text) = &input {
+                ids = Some(prompt(args, tokenizer, template, text)?);
+            }
+            // The turns of a chat on a terminal are not known yet.
+            Ok(most_positions(args, ids.as_ref().map_or(0, Vec::len)))
+        })?;
         let session = Session::new(args, &loaded)?;
-        match input {
-            Input::Text(text) => session.once(&text),
-            Input::Terminal => talk::talk(&session),
-        }
+        ids.map_or_else(|| talk::talk(&session), |ids| session.once(ids))
     })
 }
 
-/// Tokens of the prompt and its text at most. The turns of a chat on a terminal are not known yet.
-fn most_positions(
-    args: &GenerateArgs,
-    input: &Input,
-    tokenizer: &Tokenizer,
-    template: Option<&ChatTemplate>,
-) -> Result<usize, Failure> {
-    match (args.model.ctx_size, args.most_tokens(), input) {
-        (Some(context), ..) => Ok(context),
-        (None, None, _) => Ok(usize::MAX),
-        (None, Some(num_output), Input::Terminal) => Ok(num_output),
-        (None, Some(num_output), Input::Text(text)) => {
-            Ok(prompt(args, tokenizer, template, text)?.len().saturating_add(num_output))
-        }
-    }
+/// Tokens of a prompt and its text at most.
+fn most_positions(args: &GenerateArgs, num_prompt: usize) -> usize {
+    let most = args.most_tokens().map_or(usize::MAX, |num_output| num_prompt.saturating_add(num_output));
+    args.model.ctx_size.unwrap_or(most)
 }
 
 #[cfg(test)]
 mod tests {
     use super::args::tests::parsed;
     use super::*;
+    use crate::tokenizer::{ChatTemplate, Tokenizer};
 
     #[test]
     fn memory_is_foreseen_for_the_prompt_and_its_text() {
@@ -71,8 +63,8 @@ mod tests {
         let template = ChatTemplate::new("t.jinja", source, [].into()).unwrap();
         let positions = |words: &str, text: Option<&str>| {
             let args = parsed(&format!("m {words}")).unwrap();
-            let input = text.map_or(Input::Terminal, |text| Input::Text(text.to_owned()));
-            most_positions(&args, &input, &tokenizer, Some(&template)).unwrap()
+            let num_prompt = text.map_or(0, |text| prompt(&args, &tokenizer, Some(&template), text).unwrap().len());
+            most_positions(&args, num_prompt)
         };
         assert_eq!(positions("-n 5", Some("a b a")), 8);
         assert_eq!(positions("-n 5 --chat", Some("a b a")), 9, "the template adds a word");

@@ -48,8 +48,7 @@ impl<'a> Session<'a> {
     }
 
     /// Continues one prompt, and prints the texts.
-    pub(super) fn once(&self, text: &str) -> Result<(), Failure> {
-        let prompt = prompt(self.args, &self.loaded.text_model.tokenizer, self.loaded.template.as_ref(), text)?;
+    pub(super) fn once(&self, prompt: Vec<u32>) -> Result<(), Failure> {
         let printer = Printer::new(self.args.json, self.args.samples, self.routing.as_ref());
         let mut engine = self.loaded.text_model.engine(self.args.samples);
         let (outputs, timings) = self.complete(&mut engine, prompt, &mut |delta| printer.delta(delta))?;
