@@ -5,4 +5,3 @@ pub mod builder;
 mod checkpoints;
 mod memory;
 mod mutations;
-mod one_file;

@@ -8,7 +8,6 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use deepwide::formats::gguf::GgufFile;
 use deepwide::weights::{TensorId, WeightSource};
@@ -17,8 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::bad_files::read_all;
 use super::builder::*;
-use super::mutations::mutated;
-use super::one_file::{OneFile, PATH};
+use super::mutations::{PATH, in_memory, mutated};
 
 const FOLDER: &str = "DEEPWIDE_TEST_FOLDER";
 const ARRAY_BYTES: u64 = 300_000_000;
@@ -37,7 +35,7 @@ fn peak_bytes(what: &str) -> u64 {
 #[ignore = "runs in a process of its own, started by memory_is_bounded_whatever_a_file_holds_or_announces"]
 fn read_in_a_process_of_its_own() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let read = |bytes: Vec<u8>| read_all(Arc::new(OneFile(bytes.into())), Path::new(PATH));
+    let read = |bytes: Vec<u8>| read_all(in_memory(&bytes), Path::new(PATH));
     read(llama().bytes()).unwrap();
     let (resident, reserved) = (peak_bytes("VmHWM"), peak_bytes("VmPeak"));
 

@@ -6,13 +6,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deepwide::formats::gguf::GgufFile;
+use deepwide::output::disk::{Disk, MemoryDisk};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::bad_files::{read_all, variant_of};
 use super::builder::*;
-use super::one_file::{OneFile, PATH};
+
+/// Where [`in_memory`] puts a file.
+pub const PATH: &str = "memory/model.gguf";
+
+/// A disk in memory with one file.
+pub fn in_memory(bytes: &[u8]) -> Arc<dyn Disk> {
+    MemoryDisk::with(Path::new("memory"), &[("model.gguf", bytes)])
+}
 
 /// A file with one to three changes.
 pub fn mutated(rng: &mut ChaCha8Rng) -> Vec<u8> {
@@ -113,7 +121,7 @@ fn of_100_000_mutated_files_each_is_read_or_refused() {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
     let mut outcomes = BTreeMap::<String, usize>::new();
     for _ in 0..100_000 {
-        let outcome = match read_all(Arc::new(OneFile(mutated(&mut rng).into())), Path::new(PATH)) {
+        let outcome = match read_all(in_memory(&mutated(&mut rng)), Path::new(PATH)) {
             Ok(()) => "read".to_owned(),
             Err(error) => {
                 let message = error.to_string();
@@ -137,7 +145,7 @@ fn write_accepted_files_for_gguf_py_to_read() {
     let (mut rng, mut accepted) = (ChaCha8Rng::seed_from_u64(7), 0);
     while accepted < 3000 {
         let bytes = mutated(&mut rng);
-        let Ok(file) = GgufFile::open_on(Arc::new(OneFile(bytes.clone().into())), Path::new(PATH)) else { continue };
+        let Ok(file) = GgufFile::open_on(in_memory(&bytes), Path::new(PATH)) else { continue };
         let tensors = file.stored_tensors().into_iter();
         let tensors: Vec<_> = tensors.map(|t| json!([t.name, t.format, t.shape, t.size_bytes])).collect();
         let path = Path::new(&folder).join(format!("{accepted}.gguf"));
