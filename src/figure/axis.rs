@@ -15,9 +15,6 @@ pub(super) enum Quantity {
 
 /// Ratio of the ends of a logarithmic scale above which only powers of ten get a tick.
 const WIDE: f64 = 300.0;
-/// The ends of a logarithmic scale are between these.
-const SMALLEST: f64 = 1e-30;
-const LARGEST: f64 = 1e30;
 /// Largest ratio of neighbouring ticks below that: 5 follows 2.
 const TICK_RATIO: f64 = 2.5;
 
@@ -59,11 +56,9 @@ impl Scale {
         Self { low, high, step: Some(step), divisor, prefix, quantity }
     }
 
-    /// Logarithmic, from `low` to `high`, both positive, or to the next ticks if fewer than two are between them. The unit has the
-    /// prefix of the middle.
+    /// Logarithmic, from `low` to `high`, both positive and finite, or to the next ticks if fewer than two are between them. The
+    /// unit has the prefix of the middle.
     pub fn logarithmic(low: f64, high: f64, quantity: Quantity) -> Self {
-        // A damaged record may have a zero or worse.
-        let [low, high] = [low, high].map(|end| end.clamp(SMALLEST, LARGEST));
         let (divisor, prefix) = quantity.prefix((low * high).sqrt());
         let exactly = |low, high| Self { low, high, step: None, divisor, prefix, quantity };
         if exactly(low, high).ticks().len() >= 2 {
@@ -290,10 +285,6 @@ mod tests {
         assert_eq!(labels(19.0, 51.0), ["20", "50"]);
         assert_eq!(labels(20.0, 20.0), ["20", "50"]);
         assert_eq!(labels(30.0, 30.0), ["20", "50"]);
-        for (low, high) in [(0.0, 1.0), (1e-320, f64::INFINITY), (-1.0, 0.0)] {
-            let ticks = Scale::logarithmic(low, high, Quantity::Plain).ticks();
-            assert!((2..100).contains(&ticks.len()), "{low} to {high}: {ticks:?}");
-        }
         for low in 1..400 {
             assert!(labels(f64::from(low), 2.0 * f64::from(low)).len() >= 2, "from {low}");
         }

@@ -17,7 +17,8 @@ use crate::report::{ProfileStudy, RecordError, Study};
 pub(super) const RECORD: &str = "results.json";
 pub(super) const RECORD_LIMIT_BYTES: u64 = 1 << 30;
 
-/// Largest number of a record that is drawn.
+/// Largest number of a record that is drawn, and its reciprocal the smallest of a profile but 0: the logarithmic scales of its
+/// figures hold ratios of its numbers.
 const MOST: f64 = 1e30;
 
 /// Checks that files can be written to a folder, which may not exist yet.
@@ -70,7 +71,9 @@ enum Record {
 
 fn parsed(text: &[u8]) -> Result<Record, RecordError> {
     let value: Value = serde_json::from_slice(text)?;
-    if let Some(value) = out_of_range(&value) {
+    let is_profile = value.get("models").is_some();
+    let least = if is_profile { MOST.recip() } else { 0.0 };
+    if let Some(value) = out_of_range(&value, least) {
         return Err(RecordError::OutOfRange { value });
     }
     if value.get("arms").is_some() {
@@ -78,7 +81,7 @@ fn parsed(text: &[u8]) -> Result<Record, RecordError> {
         study.check()?;
         return Ok(Record::Comparison(Box::new(study)));
     }
-    if value.get("models").is_some() {
+    if is_profile {
         let study: ProfileStudy = serde_json::from_value(value)?;
         let peaks = [study.peak_flops_per_s, study.peak_bytes_per_s];
         if let Some(value) = peaks.into_iter().find(|peak| *peak <= 0.0) {
@@ -89,12 +92,13 @@ fn parsed(text: &[u8]) -> Result<Record, RecordError> {
     Err(RecordError::OtherRecord)
 }
 
-/// A number that no measurement gives and no scale can show.
-fn out_of_range(value: &Value) -> Option<f64> {
+/// A number that no measurement gives and no scale can show: neither 0 nor of a magnitude from `least` to [`MOST`].
+fn out_of_range(value: &Value, least: f64) -> Option<f64> {
+    let is_shown = |number: f64| number == 0.0 || (least..=MOST).contains(&number.abs());
     match value {
-        Value::Number(number) => number.as_f64().filter(|number| number.abs() > MOST),
-        Value::Array(values) => values.iter().find_map(out_of_range),
-        Value::Object(fields) => fields.values().find_map(out_of_range),
+        Value::Number(number) => number.as_f64().filter(|number| !is_shown(*number)),
+        Value::Array(values) => values.iter().find_map(|value| out_of_range(value, least)),
+        Value::Object(fields) => fields.values().find_map(|value| out_of_range(value, least)),
         _ => None,
     }
 }
@@ -154,6 +158,7 @@ mod tests {
         for (key, value) in [
             ("models", serde_json::json!([])),
             ("peak_bytes_per_s", serde_json::json!(1e308)),
+            ("peak_bytes_per_s", serde_json::json!(1e-308)),
             ("peak_bytes_per_s", serde_json::json!(0.0)),
         ] {
             let mut profile = profile.clone();
