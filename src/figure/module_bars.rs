@@ -53,8 +53,10 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
         }
         draw_left_axis(&mut scene, &panel);
     }
-    let notes = ["modules of all layers together; bars from the top in the order of the key", NOTATION];
-    draw_notes(&mut scene, notes);
+    let timing =
+        study.models[0].by_module[0].timing.as_ref().map_or_else(String::new, |timing| format!("; times by {timing}"));
+    let note = format!("modules of all layers together; bars from the top in the order of the key{timing}");
+    draw_notes(&mut scene, [&note, NOTATION]);
     Some(scene)
 }
 

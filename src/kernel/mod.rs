@@ -26,6 +26,7 @@ pub mod blocks;
 pub mod dropout;
 pub mod embedding;
 pub mod expert_mlp;
+pub mod launch_times;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod quantized_weight;

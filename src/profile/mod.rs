@@ -22,9 +22,11 @@ pub mod peak;
 mod profile_test;
 pub mod system_memory;
 pub mod throughput;
+mod timing;
 pub mod training_memory;
 
 pub use module_cost::{BytesPerNumber, ModuleCost, module_costs};
 pub use module_profile::{Counting, ModuleProfile, ModuleRow};
 pub use module_time::{ModuleTime, module_times};
 pub use profile_test::ProfileTest;
+pub use timing::Timing;

@@ -5,13 +5,13 @@ use serde::Serialize;
 
 use super::convention::FlopConvention;
 use super::module_cost::{BytesPerNumber, ModuleCost, module_costs};
-use super::module_time::{ModuleTime, module_times};
+use super::module_time::ModuleTime;
 use super::profile_test::ProfileTest;
 use super::throughput::{InferenceRuns, InferenceTest, train_runs};
+use super::timing::{Samples, Timing};
 use crate::config::DecoderConfig;
 use crate::kernel::linear;
 use crate::model::CausalLm;
-use crate::trace;
 use crate::train::TrainError;
 
 /// The path of what is measured outside of the modules that have a cost: rotation, residuals, the loop itself.
@@ -25,6 +25,11 @@ const BACKWARD: &str = "backward";
 pub struct ModuleProfile {
     /// Tokens that the test processes.
     pub num_tokens: usize,
+    /// What measured the times of modules; `None` if nothing did.
+    pub timing: Option<Timing>,
+    /// Seconds of a whole repetition by the host's clock, the median of repetitions without events; `None` if times are not by events,
+    /// whose sum lacks the time in which the device waits for the host.
+    pub run_time_s: Option<f64>,
     /// Modules in the order in which they compute, then [the rest](ModuleRow).
     pub modules: Vec<ModuleRow>,
     /// The sums over modules.
@@ -60,7 +65,7 @@ pub struct ModuleRow {
     /// Bytes of weights, keys and values that its forward passes read, counted from the config; those of the row `backward` are
     /// what gradients read.
     pub bytes: f64,
-    /// Measured seconds: the median over repetitions, synchronized at both ends of each module.
+    /// Measured seconds: the median over repetitions, by the clock that the profile [names](ModuleProfile::timing).
     pub time_s: Option<f64>,
 }
 
@@ -118,7 +123,8 @@ impl ModuleProfile {
         Self::new(test, modules)
     }
 
-    /// The costs of a test and its times: one untimed repetition, then `repetitions` of which each module's median counts.
+    /// The costs of a test and its times: one untimed repetition, then `repetitions` of which each module's median counts. If they are
+    /// timed by events, as many without events follow.
     ///
     /// # Panics
     /// If the test does not fit the model, there is no repetition, or a module executes other operations than its config
@@ -133,8 +139,7 @@ impl ModuleProfile {
         assert!(repetitions > 0, "a repetition to time");
         let mut runs = InferenceRuns::new(model, test, device);
         runs.run();
-        let samples: Vec<Vec<ModuleTime>> =
-            (0..repetitions).map(|_| module_times(&trace::record(device, || runs.run()).1)).collect();
+        let samples = Samples::of(repetitions, device, || runs.run());
         Self::timed(model.config(), test.into(), counting, &samples, device)
     }
 
@@ -161,8 +166,7 @@ impl ModuleProfile {
             for _ in 0..num_warmups {
                 step();
             }
-            let sample = |_| module_times(&trace::record(device, &mut *step).1);
-            (0..repetitions).map(sample).collect::<Vec<Vec<ModuleTime>>>()
+            Samples::of(repetitions, device, step)
         })?;
         let test = ProfileTest::Training { batch_size, seq_length };
         Ok((Self::timed(&config, test, counting, &samples, device), model))
@@ -174,10 +178,11 @@ impl ModuleProfile {
         config: &DecoderConfig,
         test: ProfileTest,
         counting: Counting,
-        samples: &[Vec<ModuleTime>],
+        samples: &Samples,
         device: &Device,
     ) -> Self {
         let Self { mut modules, .. } = Self::counted(config, test, counting);
+        let Samples { timing, modules: samples, runs_ns } = samples;
         let counts_gradients = linear::has_kernel(device);
         for cost in module_costs(config, test, counting.bytes_per_number, FlopConvention::Causal) {
             let found = samples[0].iter().find(|time| module_path(time) == cost.path);
@@ -205,7 +210,8 @@ impl ModuleProfile {
             samples.iter().map(|sample| sample.iter().filter(|time| !has_row(time)).map(|time| time.time_ns).sum());
         let other = ModuleRow { time_s: Some(median_s(rest)), ..ModuleRow::named(OTHER) };
         modules.push(other);
-        Self::new(test, modules)
+        let run_time_s = (!runs_ns.is_empty()).then(|| median_s(runs_ns.iter().copied()));
+        Self { timing: Some(*timing), run_time_s, ..Self::new(test, modules) }
     }
 
     fn new(test: ProfileTest, modules: Vec<ModuleRow>) -> Self {
@@ -218,7 +224,7 @@ impl ModuleProfile {
             time_s: module.time_s.map(|time_s| time_s + sum.time_s.unwrap_or(0.0)),
             path: sum.path,
         });
-        Self { num_tokens: test.num_tokens(), modules, total }
+        Self { num_tokens: test.num_tokens(), timing: None, run_time_s: None, modules, total }
     }
 }
 
@@ -245,6 +251,8 @@ fn median_s(times_ns: impl Iterator<Item = u64>) -> f64 {
 mod tests {
     use super::*;
     use crate::config::MoeConfig;
+    #[cfg(feature = "wgpu")]
+    use crate::kernel::launch_times::has_events;
     use crate::model::AnyDecoder;
     use crate::profile::flops::train_flops;
     use crate::weights::MemoryWeights;
@@ -273,6 +281,7 @@ mod tests {
                 let measured = profile.modules.iter().all(|module| module.time_s.is_some_and(|time_s| time_s > 0.0));
                 assert!(measured, "{profile:?}");
                 assert_eq!(profile.modules.last().unwrap().path, OTHER);
+                assert_eq!((profile.timing, profile.run_time_s), (Some(Timing::HostClock), None));
             }
         }
     }
@@ -299,6 +308,32 @@ mod tests {
             let model = AnyDecoder::load(&weights, &device).unwrap();
             let (profile, model) = ModuleProfile::measured_training(model, [2, 7], COUNTING, 1, &device).unwrap();
             assert_eq!(profile.total.flops, train_flops(model.config(), 2, 7) as f64);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "wgpu")]
+    fn modules_are_timed_by_events_where_the_device_has_them() {
+        let opened = crate::device::device("wgpu");
+        let Ok(device) = opened.inspect_err(|error| eprintln!("not run: {error}")) else { return };
+        let timing = if has_events(&device) { Timing::DeviceEvents } else { Timing::HostClock };
+        for weights in models() {
+            let model = AnyDecoder::load(&weights, &device).unwrap();
+            let test = InferenceTest { n_prompt: 9, n_gen: 1, n_depth: 0, batch_size: 1 };
+            let profile = ModuleProfile::measured(&model, test, COUNTING, 1, &device);
+            let model = AnyDecoder::load(&weights, &device.clone().autodiff()).unwrap();
+            let trained = ModuleProfile::measured_training(model, [1, 7], COUNTING, 1, &device.clone().autodiff());
+            for profile in [profile, trained.unwrap().0] {
+                assert_eq!(
+                    (profile.timing, profile.run_time_s.is_some()),
+                    (Some(timing), timing == Timing::DeviceEvents)
+                );
+                let products = profile.modules.iter().filter(|module| module.flops > 0.0);
+                assert!(
+                    products.clone().count() > 4 && products.clone().all(|module| module.time_s > Some(0.0)),
+                    "{profile:?}"
+                );
+            }
         }
     }
 }

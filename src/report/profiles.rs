@@ -50,6 +50,9 @@ pub struct ProfiledModel {
 pub struct ModuleTable {
     /// The test: `pp256`.
     pub test: String,
+    /// What measured their times: `device events`, or `host clock`; `None` in records of older versions, which had the latter alone.
+    #[serde(default)]
+    pub timing: Option<String>,
     /// Modules in the order in which they compute.
     pub modules: Vec<ModulePoint>,
 }

@@ -172,7 +172,8 @@ impl ProfilePlan {
                 flops: row.flops,
                 bytes: row.bytes,
             };
-            ModuleTable { test: test_name(test), modules: profile.modules.into_iter().map(module).collect() }
+            let timing = profile.timing.map(|timing| timing.to_string());
+            ModuleTable { test: test_name(test), timing, modules: profile.modules.into_iter().map(module).collect() }
         });
         let memory = MemoryTimeline::of_inference(model, weight_bytes, prompt, device);
         ProfiledModel {

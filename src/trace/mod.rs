@@ -10,6 +10,10 @@ mod work;
 pub use chrome::to_chrome_json;
 pub use op_counter::executed_flops;
 pub(crate) use op_counter::{Op, count};
+#[cfg(feature = "cube")]
+pub(crate) use recorder::innermost;
 pub(crate) use recorder::is_recording;
-pub use recorder::{MemoryProbe, MemorySample, Span, SpanGuard, indexed_span, record, record_memory, span};
+pub use recorder::{
+    MemoryProbe, MemorySample, Span, SpanGuard, indexed_span, record, record_memory, record_queued, span,
+};
 pub(crate) use work::Work;

@@ -49,7 +49,8 @@ pub type MemoryProbe = fn(&Device) -> [u64; 2];
 
 struct Recorder {
     start: Instant,
-    device: Device,
+    /// The device to wait for; `None` if spans do not wait.
+    device: Option<Device>,
     probe: Option<MemoryProbe>,
     spans: Vec<Span>,
     samples: Vec<MemorySample>,
@@ -68,18 +69,24 @@ thread_local! {
 /// span synchronizes `device` at both ends, so that asynchronous work counts where it was started. Of two nested records, the
 /// inner one gets the spans.
 pub fn record<R>(device: &Device, work: impl FnOnce() -> R) -> (R, Vec<Span>) {
-    let (result, spans, _) = record_with(device, None, work);
+    let (result, spans, _) = record_with(Some(device), None, work);
+    (result, spans)
+}
+
+/// As [`record`], but spans wait for no device: their times are those of the host, which may be ahead of the work.
+pub fn record_queued<R>(work: impl FnOnce() -> R) -> (R, Vec<Span>) {
+    let (result, spans, _) = record_with(None, None, work);
     (result, spans)
 }
 
 /// As [`record`], with a sample of memory at both ends of every span and after every gradient.
 pub fn record_memory<R>(device: &Device, probe: MemoryProbe, work: impl FnOnce() -> R) -> (R, Vec<MemorySample>) {
-    let (result, _, samples) = record_with(device, Some(probe), work);
+    let (result, _, samples) = record_with(Some(device), Some(probe), work);
     (result, samples)
 }
 
 fn record_with<R>(
-    device: &Device,
+    device: Option<&Device>,
     probe: Option<MemoryProbe>,
     work: impl FnOnce() -> R,
 ) -> (R, Vec<Span>, Vec<MemorySample>) {
@@ -93,7 +100,7 @@ fn record_with<R>(
     }
     let recorder = Recorder {
         start: Instant::now(),
-        device: device.clone(),
+        device: device.cloned(),
         probe,
         spans: Vec::new(),
         samples: Vec::new(),
@@ -111,8 +118,8 @@ pub(crate) fn is_recording() -> bool {
     RECORDS.get()
 }
 
-/// The place of the innermost open span of a record.
-pub(super) fn innermost() -> Option<usize> {
+/// The place of the innermost span that is open, among the spans of this thread's record.
+pub(crate) fn innermost() -> Option<usize> {
     if RECORDS.get() { RECORDER.with_borrow(|recorder| recorder.as_ref()?.open.last().copied()) } else { None }
 }
 
@@ -196,14 +203,16 @@ fn end(place: usize) {
 
 impl Recorder {
     fn now_ns(&self) -> u64 {
-        self.device.sync().expect("the device finishes its work");
+        if let Some(device) = &self.device {
+            device.sync().expect("the device finishes its work");
+        }
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Takes a sample of memory, if there is a probe.
     fn sample(&mut self) {
-        let Some(probe) = self.probe else { return };
-        let (at_ns, [live_bytes, peak_bytes]) = (self.now_ns(), probe(&self.device));
+        let Some((probe, device)) = self.probe.zip(self.device.as_ref()) else { return };
+        let (at_ns, [live_bytes, peak_bytes]) = (self.now_ns(), probe(device));
         let gradient_bytes = 4 * self.num_gradients;
         self.samples.push(MemorySample { at_ns, live_bytes, peak_bytes, gradient_bytes });
     }
@@ -232,8 +241,14 @@ mod tests {
 
     #[test]
     fn spans_nest_and_are_in_the_order_of_their_starts() {
-        let (result, spans) = record(&Device::flex(), work);
-        assert_eq!(result, 7);
+        for record in [|| record(&Device::flex(), work), || record_queued(work)] {
+            let (result, spans) = record();
+            assert_eq!(result, 7);
+            assert_nested(&spans);
+        }
+    }
+
+    fn assert_nested(spans: &[Span]) {
         let shape: Vec<_> = spans.iter().map(|span| (span.name, span.index, span.depth)).collect();
         assert_eq!(shape, [("outer", None, 0), ("inner", Some(0), 1), ("inner", Some(1), 1)]);
         let [outer, first, second] = spans[..] else { panic!("three spans") };

@@ -3,10 +3,10 @@
 use super::super::output::{aligned, fitted, operations, short_count, size};
 use super::record::{Record, TestRecord};
 use crate::device::is_cpu;
-use crate::profile::ModuleRow;
 use crate::profile::convention::FlopConvention;
 use crate::profile::memory_report::MemoryReport;
 use crate::profile::memory_timeline::MemoryMoment;
+use crate::profile::{ModuleProfile, ModuleRow};
 
 /// One table for each test, if possible no wider than a terminal of this width.
 pub(super) fn of(record: &Record, width: Option<usize>) -> String {
@@ -34,14 +34,7 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
     for tested @ TestRecord { test, profile, batch_size, energy_j, memory, .. } in &record.tests {
         let total = &profile.total;
         text += &format!("\n{test}, {batch_size} sequence{}: ", if *batch_size == 1 { "" } else { "s" });
-        text += &match total.time_s {
-            None => format!("{} tokens\n", profile.num_tokens),
-            Some(time_s) => format!(
-                "{} tokens in {time_s:.3} s, {:.1} t/s\n",
-                profile.num_tokens,
-                profile.num_tokens as f64 / time_s
-            ),
-        };
+        text += &duration(profile);
         let mut rows = vec![heading(total, record)];
         rows.extend(profile.modules.iter().chain([total]).map(|row| cells(row, tested, record)));
         // Rates follow from the other columns, and the shape of the model is that of `inspect`.
@@ -55,6 +48,16 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
         text += "\nenergy: not available: no counter of this device can be read, or the tests are too short for it\n";
     }
     text
+}
+
+/// Tokens and their time by the host's clock; with device events, also that of the kernels.
+fn duration(profile: &ModuleProfile) -> String {
+    let ModuleProfile { num_tokens, timing, run_time_s, total, .. } = profile;
+    let (Some(time_s), Some(timing)) = (total.time_s, timing) else { return format!("{num_tokens} tokens\n") };
+    let of_kernels =
+        run_time_s.map_or_else(|| format!(" ({timing})"), |_| format!("; kernels: {time_s:.3} s ({timing})"));
+    let time_s = run_time_s.unwrap_or(time_s);
+    format!("{num_tokens} tokens in {time_s:.3} s, {:.1} t/s{of_kernels}\n", *num_tokens as f64 / time_s)
 }
 
 fn unit(record: &Record) -> &'static str {
@@ -142,6 +145,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::profile::Timing;
 
     #[test]
     fn columns_that_are_left_out_are_told_from_those_that_stay() {
@@ -173,6 +177,38 @@ mod tests {
             let names = heading(&total, &record);
             assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
             assert!(names.iter().any(|name| name == of_peak), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_per_second_are_those_of_the_host_whatever_times_the_modules() {
+        let total = |time_s| ModuleRow {
+            path: "total".to_owned(),
+            total_parameters: 1,
+            active_parameters: 1,
+            flops: 2.0,
+            backward_flops: 0.0,
+            bytes: 4.0,
+            time_s,
+        };
+        let profile = |timing, run_time_s, time_s| ModuleProfile {
+            num_tokens: 8,
+            timing,
+            run_time_s,
+            modules: Vec::new(),
+            total: total(time_s),
+        };
+        for (timing, run_time_s, time_s, expected) in [
+            (None, None, None, "8 tokens\n"),
+            (Some(Timing::HostClock), None, Some(0.5), "8 tokens in 0.500 s, 16.0 t/s (host clock)\n"),
+            (
+                Some(Timing::DeviceEvents),
+                Some(2.0),
+                Some(0.5),
+                "8 tokens in 2.000 s, 4.0 t/s; kernels: 0.500 s (device events)\n",
+            ),
+        ] {
+            assert_eq!(duration(&profile(timing, run_time_s, time_s)), expected);
         }
     }
 }

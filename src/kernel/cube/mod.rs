@@ -6,6 +6,7 @@
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;
+pub mod launches;
 pub mod quantized;
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
