@@ -261,6 +261,8 @@ def table(out: pathlib.Path) -> None:
     cost_table(out)
     for file in sorted(out.glob("compare*/results.md")):
         print(f"## {file.parent.name}\n\n{file.read_text()}")
+    for file in sorted(out.glob("counters.*.md")):
+        print(file.read_text())
 
 
 def parity_table(out: pathlib.Path) -> None:

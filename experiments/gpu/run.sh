@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything to measure on a machine with a GPU, in 25 minutes: parity, speed in turns with PyTorch, comparison, profiles.
+# Everything to measure on a machine with a GPU, in 25 minutes: parity, speed in turns with PyTorch, comparison, profiles, and
+# what the GPU counts in a forward pass, if Nsight Compute's ncu is on PATH.
 #
 #   experiments/gpu/run.sh OUT
 #   SIZE=pico DEVICES="flex tch:cpu" experiments/gpu/run.sh OUT     # a rehearsal without a GPU, a few minutes
@@ -290,3 +291,17 @@ for shape in $shapes; do
         done
     done
 done
+
+# 7. FLOPs and bytes that the GPU counts in a prompt of the smallest size, beside those of the config.
+if [ "$on" = cuda ] && command -v ncu >/dev/null; then
+    for child in dense wide; do
+        read -r -a growth <<<"$(growth_of "$child" "$smallest")"
+        for device in "${working[@]}"; do
+            case $device in *cuda*) ;; *) continue ;; esac
+            step "counters.$smallest.$child.${device//:/-}.md" "$PYTHON" "$here/counters.py" count "$MODELS/$smallest" \
+                --deepwide "$DEEPWIDE" --device "$device" --dtype "$DTYPE" -p "${prefill%%,*}" "${growth[@]}"
+        done
+    done
+else
+    say "left out, without a GPU of NVIDIA and ncu on PATH: $out/counters.*.md"
+fi

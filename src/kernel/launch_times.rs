@@ -26,7 +26,7 @@ pub fn has_events(device: &Device) -> bool {
 /// `None` if one of them was not timed by events. Nothing waits before the end of `work`, but each launch takes the host longer.
 ///
 /// Copies between host and device are no kernels. If the device is idle, the event before a kernel is reached while the host still
-/// launches it, which adds some microseconds.
+/// launches it, which adds some microseconds. Calls do not nest.
 pub fn launch_times<R>(work: impl FnOnce() -> R) -> (R, Option<Vec<LaunchTime>>) {
     #[cfg(feature = "cube")]
     return {
