@@ -162,7 +162,9 @@ impl ModuleProfile {
         let config = model.config().clone();
         // The first update allocates the moments of AdamW, the second what those displaced.
         let num_warmups = 2;
-        let (samples, model) = train_runs(model, batch_size, seq_length, num_warmups + repetitions, device, |step| {
+        // If events time the repetitions, as many without follow.
+        let num_steps = num_warmups + 2 * repetitions;
+        let (samples, model) = train_runs(model, batch_size, seq_length, num_steps, device, |step| {
             for _ in 0..num_warmups {
                 step();
             }
