@@ -14,7 +14,7 @@ use crate::trace::{self, Span};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Timing {
-    /// Events of the device around each kernel: the time that it computes, without what the host needs to launch it.
+    /// Events of the device around each kernel: [the time of its computation](launch_times), without that of the host.
     DeviceEvents,
     /// The clock of the host, which waits for the device at both ends of each module.
     HostClock,
