@@ -1,6 +1,6 @@
 //! Keys and values of the tokens seen so far.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use super::{Positions, TokenBatch};
 use crate::config::DecoderConfig;
@@ -55,12 +55,19 @@ impl KvCache {
     /// A new cache with copies of some sequences, in this order and as often as they are named: forks of a shared prefix.
     ///
     /// # Panics
-    /// If there is no such sequence, or one has more than `capacity` positions.
+    /// If there is no such sequence, one has more than `capacity` positions, or this cache has room for none.
     pub fn gather(&self, sequences: &[usize], capacity: usize) -> Self {
         let lens: Vec<usize> = sequences.iter().map(|sequence| self.lens[*sequence]).collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         assert!(longest <= capacity, "{longest} positions do not fit a cache of {capacity}");
-        let layers = self.layers.iter().map(|layer| layer.gather(sequences, longest, capacity)).collect();
+        // Behind the prefix, the last position again: there, only finite numbers matter.
+        let last = longest.saturating_sub(1);
+        let positions = |&sequence: &usize| {
+            let first = sequence * self.capacity;
+            (0..capacity).map(move |position| (first + position.min(last)) as i32)
+        };
+        let positions: Vec<i32> = sequences.iter().flat_map(positions).collect();
+        let layers = self.layers.iter().map(|layer| layer.gather(&positions, sequences.len())).collect();
         Self { layers, lens, capacity }
     }
 
@@ -128,18 +135,16 @@ impl LayerCache {
         self.0.as_ref().expect("in place between passes")
     }
 
-    fn gather(&self, sequences: &[usize], len: usize, capacity: usize) -> Self {
+    /// A copy of some positions of all sequences together, as those of `batch_size` sequences of one length.
+    fn gather(&self, positions: &[i32], batch_size: usize) -> Self {
         let Cache { keys, values } = self.buffers();
+        let positions = TensorData::new(positions.to_vec(), [positions.len()]);
+        let positions = Tensor::<1, Int>::from_data(positions, &keys.device());
         let [keys, values] = [keys, values].map(|buffer| {
-            let [batch_size, held, heads, head_dim] = buffer.dims();
-            let positions = buffer.clone().reshape([batch_size * held, heads, head_dim]);
-            let room = Tensor::full([capacity - len, heads, head_dim], 0.0, (&buffer.device(), buffer.dtype()));
-            // One concatenation, which writes everything once.
-            let parts = sequences.iter().flat_map(|sequence| {
-                let first = sequence * held;
-                [positions.clone().slice([first..first + len]), room.clone()]
-            });
-            Tensor::cat(parts.collect(), 0).reshape([sequences.len(), capacity, heads, head_dim])
+            let [held_sequences, held, heads, head_dim] = buffer.dims();
+            let rows = buffer.clone().reshape([held_sequences * held, heads * head_dim]);
+            let capacity = positions.dims()[0] / batch_size.max(1);
+            rows.select(0, positions.clone()).reshape([batch_size, capacity, heads, head_dim])
         });
         Self(Some(Cache { keys, values }))
     }
@@ -170,10 +175,8 @@ fn copied(buffer: Tensor<4>, at: usize, from: &Tensor<4>, sequence: usize, len: 
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::backend::Flex;
-    use burn::tensor::Int;
-
     use super::*;
+    use burn::backend::Flex;
 
     /// Queries, keys and values of new positions.
     fn new(config: &DecoderConfig, salt: i64, batch_size: usize, len: usize) -> [Tensor<4>; 3] {
@@ -255,6 +258,30 @@ mod tests {
         cache.truncate(3);
         let [found, expected] = [&mut prefix, &mut cache].map(|cache| attend(cache, &config, 5, 4).into_data());
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn forks_go_on_as_the_sequence_that_they_copy() {
+        let config = DecoderConfig::pico();
+        let held = || {
+            let mut cache = KvCache::new(&config, 2, 9, &Device::flex());
+            attend(&mut cache, &config, 1, 5);
+            cache
+        };
+        for (first_len, capacity) in [(5, 9), (5, 8), (2, 6), (0, 3)] {
+            let mut cache = held();
+            (0..2).for_each(|sequence| cache.truncate_sequence(sequence, first_len));
+            let mut forks = cache.gather(&[1, 0, 1], capacity);
+            assert_eq!((forks.lens(), forks.capacity), ([first_len; 3].as_slice(), capacity));
+            // The numbers of the first two sequences of a pass do not depend on the third.
+            let found = attend(&mut forks, &config, 5, 3).narrow(0, 0, 2).into_data();
+            let mut written = KvCache::new(&config, 2, 9, &Device::flex());
+            (0..2).for_each(|sequence| written.write_sequence(sequence, &cache, 1 - sequence));
+            let expected = attend(&mut written, &config, 5, 3).into_data();
+            assert_eq!(found, expected, "{first_len} positions in {capacity}");
+            let keys = |cache: &KvCache| cache.layers[0].buffers().keys.clone().into_data();
+            assert_eq!(keys(&cache), keys(&held()), "the source stays as it was");
+        }
     }
 
     #[test]

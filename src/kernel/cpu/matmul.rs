@@ -255,22 +255,31 @@ mod tests {
 
     #[test]
     fn a_gate_has_the_bits_of_its_two_products() {
-        for (m, n, k) in [(1, 70, 33), (13, 9, 17), (70, 33, 40), (300, 130, 90), (270, 40, 1600)] {
-            let (x, w) = (numbers(m * k, 1), numbers(2 * n * k, 2));
-            let narrow: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
-            let half: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
-            for rows in [WeightRows::F32(&w), WeightRows::Bf16(&narrow), WeightRows::F16(&half)] {
-                let weights = [rows.rows(0..n, k), rows.rows(n..2 * n, k)].map(Matrix::Rows);
-                let [mut expected, mut up] = weights.map(|w| {
-                    let mut out = vec![f32::NAN; m * n];
-                    products(&x, k, vec![(w, &mut out)], false, Threads::One);
-                    out
-                });
-                silu_times(&mut expected, &up);
-                for threads in [Threads::One, Threads::Pool] {
-                    up.fill(f32::NAN);
-                    gated(&x, k, weights, &mut up, threads);
-                    assert_eq!(up, expected, "{m}×{n}×{k}");
+        // More rows than are packed at once; a longer inner axis than that of a block; more columns than those of a task.
+        for (m, n, k) in [(1, 70, 33), (13, 9, 17), (70, 33, 40), (300, 310, 90), (1600, 40, 800)] {
+            let x = numbers(m * k, 1);
+            // In thirds, a weight has more than one bfloat16 part.
+            for divisors in [[1.0, 1.0], [1.0, 3.0], [3.0, 1.0], [3.0, 3.0]] {
+                let wide = divisors.map(|by| numbers(n * k, by as usize).iter().map(|v| v / by).collect::<Vec<f32>>());
+                let narrow = wide.each_ref().map(|w| w.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>());
+                let half = wide.each_ref().map(|w| w.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>());
+                for weights in [
+                    wide.each_ref().map(|w| WeightRows::F32(w)),
+                    narrow.each_ref().map(|w| WeightRows::Bf16(w)),
+                    half.each_ref().map(|w| WeightRows::F16(w)),
+                ] {
+                    let weights = weights.map(Matrix::Rows);
+                    let [mut expected, mut found] = weights.map(|w| {
+                        let mut out = vec![f32::NAN; m * n];
+                        products(&x, k, vec![(w, &mut out)], false, Threads::Pool);
+                        out
+                    });
+                    silu_times(&mut expected, &found);
+                    for threads in [Threads::One, Threads::Pool] {
+                        found.fill(f32::NAN);
+                        gated(&x, k, weights, &mut found, threads);
+                        assert_eq!(found, expected, "{m}×{n}×{k}, weights divided by {divisors:?}");
+                    }
                 }
             }
         }

@@ -138,8 +138,8 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
         }
     }
 
-    /// Packs some columns of two matrices, and multiplies the products of some packed rows of `A` with them while these are in
-    /// cache.
+    /// Packs some columns of both matrices, computes both products for a group of rows at a time, and multiplies them while they
+    /// are in cache.
     #[expect(unsafe_code, reason = "parallel tasks write to disjoint tiles")]
     fn gated(
         &self,
@@ -158,7 +158,7 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
             let pack = |b: &Mat<'_, W>, panels| self.tiling.pack_columns(*b, rest.clone(), self.depths.clone(), panels);
             let (gate_columns, packed_gate) = pack(gate, &mut *gate_panels);
             let (up_columns, packed_up) = pack(up, &mut *up_panels);
-            // Of one matrix, fewer may fit.
+            // Fewer columns of one matrix fit if only its panels have three parts.
             let columns = rest.start..gate_columns.end.min(up_columns.end);
             let num_panels = columns.len().div_ceil(COLUMNS);
             let first = |packed: &[T::Packed], of: Range<usize>| packed.len() / of.len().div_ceil(COLUMNS) * num_panels;
@@ -169,11 +169,14 @@ impl<T: Tiling, W: Widen> DepthBlock<'_, T, W> {
             let num_panels = GATED_ROWS / T::ROWS;
             let groups = blocks(rows.clone(), num_panels * T::ROWS).zip(packed_a.chunks(num_panels * panel));
             for (rows, packed_a) in groups {
-                let mut scratch = Scratch::new(rows.len() * columns.len());
-                let in_cache = SharedMat::new(MatMut::new(&mut scratch, rows.len(), columns.len()));
+                let (mut scratch, in_cache);
                 let (factor, up_rows, up_columns) = match factor {
                     Some(factor) => (factor, rows.clone(), columns.clone()),
-                    None => (&in_cache, 0..rows.len(), 0..columns.len()),
+                    None => {
+                        scratch = Scratch::new(rows.len() * columns.len());
+                        in_cache = SharedMat::new(MatMut::new(&mut scratch, rows.len(), columns.len()));
+                        (&in_cache, 0..rows.len(), 0..columns.len())
+                    }
                 };
                 self.multiply(out, rows.clone(), packed_a, columns.clone(), packed_gate);
                 self.multiply(factor, up_rows.clone(), packed_a, up_columns.clone(), packed_up);
