@@ -6,6 +6,7 @@
 mod any_decoder;
 mod attention;
 mod decoder;
+mod decoder_layer;
 mod kv_cache;
 mod linear;
 mod lora;
@@ -22,7 +23,8 @@ mod weights;
 
 pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
-pub use decoder::{Decoder, DecoderLayer, DenseDecoder, MoeDecoder};
+pub use decoder::{Decoder, DenseDecoder, MoeDecoder};
+pub use decoder_layer::DecoderLayer;
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use lora::{ExpertLora, Lora};
