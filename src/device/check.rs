@@ -9,10 +9,11 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use half::f16;
 
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw};
-use crate::kernel::attention::{CausalMask, attention};
+use crate::kernel::attention::{Cache, CausalMask, attention, cached_attention};
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::embedding::embedding;
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp};
+use crate::kernel::graph::{self, Graph};
 use crate::kernel::linear::{Weight, gated_linear, linear, linear_add, linear_all};
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -40,7 +41,7 @@ pub struct Difference {
 pub type Operation = (&'static str, fn(&Device) -> Vec<f32>);
 
 /// Operations of a decoder: forward, and for those that have a backward pass of their own on some device also backward.
-const OPERATIONS: [Operation; 21] = [
+const OPERATIONS: [Operation; 22] = [
     ("embedding", |device| flat(embedding(numbers(0, [37, 24], device), tokens([2, 5], 37, device)))),
     ("rms_norm", |device| flat(rms_norm(numbers::<2>(0, [7, 24], device), numbers(1, [24], device), 1e-5))),
     ("linear", |device| flat(linear(numbers::<2>(0, [33, 24], device), numbers(1, [37, 24], device)))),
@@ -66,6 +67,7 @@ const OPERATIONS: [Operation; 21] = [
             CausalMask::ragged(&[(0..7).map(|i| 0..i + 1).collect(), (0..3).map(|i| 0..i + 10).collect()], device);
         of_attention(&mask, 7, device)[0].clone()
     }),
+    ("attention with a cache, captured", of_captured_attention),
     ("top_k_softmax", |device| {
         let (weights, experts) = top_k_softmax(numbers::<2>(0, [9, 5], device) * 4.0, 2);
         [flat(weights), flat(experts.float())].concat()
@@ -190,6 +192,42 @@ fn of_attention(mask: &CausalMask, num_queries: usize, device: &Device) -> [Vec<
     let gradients = (y.clone() * numbers(3, y.dims(), &device)).sum().backward();
     let of = |leaf: &Tensor<4>| flat(leaf.grad(&gradients).expect("a leaf of the result"));
     [flat(y.inner()), of(&q), of(&k), of(&v)]
+}
+
+/// Steps of two sequences of different lengths, each of which reads what those before it wrote to the cache. Where the device has
+/// graphs, they are replayed, with other work in between.
+fn of_captured_attention(device: &Device) -> Vec<f32> {
+    const STEPS: std::ops::Range<usize> = 0..4;
+    let weights = [(0, 6 * 8), (1, 2 * 8), (2, 2 * 8)];
+    let weights = weights.map(|(salt, rows)| Weight::from(numbers(salt, [rows, 24], device)));
+    let angles: [Tensor<3>; 2] = [3, 4].map(|salt| numbers(salt, [1, 1, 4], device));
+    let [keys, values] = [5, 6].map(|salt| numbers(salt, [2, 12, 2, 8], device));
+    let mut cache = Some(Cache { keys, values });
+    let mut attend = |x: Tensor<2>, mask: &CausalMask| {
+        let [q, k, v] = linear_all(x, weights.each_ref()).map(|y| y.reshape([2, 1, -1, 8]));
+        let (y, written) = cached_attention([q, k, v], angles.clone(), cache.take().expect("put back"), mask);
+        cache = Some(written);
+        y
+    };
+    let states = |step: usize| numbers::<2>(7 + step, [2, 24], device);
+    // The second sequence has no token in the last step.
+    let ends = |step: usize| [6 + step, if step < 3 { 1 + step } else { 0 }];
+
+    let (x, bounds) = (graph::floats([2, 24], device), graph::ints([2, 1, 2], device));
+    let mask = CausalMask::of_bounds(bounds.clone(), 12, None);
+    if let Some(mut graph) = Graph::capture(device, || attend(x.clone(), &mask)) {
+        let replayed = STEPS.flat_map(|step| {
+            graph::write_floats(&x, &flat(states(step)));
+            graph::write_ints(&bounds, ends(step).map(|end| [0, end as i32]).as_flattened());
+            flat(graph.replay().clone())
+        });
+        return replayed.collect();
+    }
+    let direct = STEPS.flat_map(|step| {
+        let keys = ends(step).map(|end| (end > 0).then_some(0..end).into_iter().collect());
+        flat(attend(states(step), &CausalMask::ragged(&keys, device)))
+    });
+    direct.collect()
 }
 
 /// The losses, and the gradients of the hidden states and of the head.

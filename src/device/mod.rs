@@ -6,6 +6,9 @@ mod panics;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
+#[cfg(all(test, feature = "cube"))]
+pub(crate) use tests::cube::devices as cube_devices;
+
 pub use burn::tensor::Device;
 use burn::tensor::Tensor;
 

@@ -11,7 +11,7 @@ use super::prompt_cache::PromptCache;
 use super::sequence::Sequence;
 use super::slots::Slots;
 use super::{Chosen, ComputedPrompt, Event, GenerateError, Request, SequenceId};
-use crate::model::{CausalLm, HiddenStates, TokenBatch};
+use crate::model::{CausalLm, CausalLmOutput, Decoding};
 
 /// Sequences of a pass at most. A product of more rows is summed in another order, and a sequence would not have the bits that
 /// it has alone.
@@ -35,6 +35,7 @@ pub struct Batch<'a, M> {
     settings: BatchSettings,
     device: Device,
     slots: Slots,
+    decoding: Decoding<'a, M>,
     /// Requests by number, none of which has begun.
     waiting: VecDeque<(u64, Request)>,
     /// The request whose prompt is computed, or whose sequences begin.
@@ -65,6 +66,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
             settings,
             device: device.clone(),
             slots,
+            decoding: Decoding::new(model, device),
             waiting: VecDeque::new(),
             prefill: None,
             prompts: PromptCache::new(0),
@@ -100,7 +102,15 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         rows.iter_mut()
             .filter(|row| row.as_ref().is_some_and(|row| row.id.request == request))
             .for_each(|row| *row = None);
+        self.release();
+    }
+
+    /// Frees the rows of sequences that have ended, and what a captured pass holds once there is no other.
+    fn release(&mut self) {
         self.slots.release(self.model.config());
+        if self.num_running() == 0 {
+            self.decoding.release();
+        }
     }
 
     /// Sequences that have tokens.
@@ -125,7 +135,7 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         }
         if self.num_running() > 0 {
             self.decode(listener);
-            self.slots.release(self.model.config());
+            self.release();
             let num_wanted = self.num_wanted(self.prefill.as_ref());
             self.slots.compact(self.model.config(), num_wanted);
         }
@@ -200,11 +210,9 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         let num_wanted = self.num_wanted(self.prefill.as_ref());
         self.slots.make_room(self.model.config(), num_wanted);
         let (rows, cache) = self.slots.parts();
-        let ids: Vec<&[u32]> =
-            rows.iter().map(|row| row.as_ref().map_or(&[][..], |row| std::slice::from_ref(&row.last))).collect();
-        let tokens = TokenBatch::padded(&ids, &self.device);
-        let HiddenStates { last, routing } = self.model.hidden_states(tokens, Some(cache));
-        let logits = numbers(self.model.lm_head(last));
+        let ids: Vec<Option<u32>> = rows.iter().map(|row| row.as_ref().map(|row| row.last)).collect();
+        let CausalLmOutput { logits, routing } = self.decoding.pass(&ids, cache);
+        let logits = numbers(logits);
         let shows_routing = rows.iter().flatten().any(|row| row.routing);
         let experts = if shows_routing { heaviest(&routing) } else { Vec::new() };
         let vocab_size = self.model.config().vocab_size;
@@ -246,4 +254,69 @@ fn tell(
     let Some(reason) = sequence.finish() else { return ControlFlow::Continue(()) };
     let _ends_anyway = listener(sequence.id, Event::Finished(reason));
     ControlFlow::Break(())
+}
+
+#[cfg(test)]
+#[cfg(feature = "cube")]
+mod tests {
+    use super::*;
+    use crate::config::{DecoderConfig, MoeConfig};
+    use crate::device::cube_devices;
+    use crate::generate::{Sampling, SamplingFields};
+    use crate::model::AnyDecoder;
+    use crate::weights::MemoryWeights;
+
+    /// The tokens of each sequence, and in how many steps they were computed by replaying.
+    fn run(model: &AnyDecoder, requests: &[Request], is_direct: bool, device: &Device) -> (Vec<Vec<u32>>, usize) {
+        let settings = BatchSettings { max_sequences: 3, context: 512 };
+        let mut batch = Batch::new(model, settings, device);
+        for request in requests {
+            batch.submit(request.clone()).expect("a good request");
+        }
+        let mut tokens = vec![Vec::new(); requests.len()];
+        let mut num_replays = 0;
+        while !batch.is_idle() {
+            let mut listener = |id: SequenceId, event: Event| {
+                if let Event::Token(chosen) = event {
+                    tokens[id.request as usize].push(chosen.id);
+                }
+                ControlFlow::Continue(())
+            };
+            // A record computes each pass directly.
+            if is_direct {
+                crate::trace::record(device, || batch.step(&mut listener));
+            } else {
+                batch.step(&mut listener);
+            }
+            num_replays += usize::from(batch.decoding.is_captured());
+        }
+        assert!(!batch.decoding.is_captured(), "an idle batch holds no memory");
+        (tokens, num_replays)
+    }
+
+    #[test]
+    fn replayed_steps_choose_the_tokens_of_direct_ones() {
+        let dense = DecoderConfig::pico().with(|fields| fields.num_hidden_layers = 1).expect("sound");
+        let moe = MoeConfig { num_local_experts: 5, num_experts_per_tok: 2, router_aux_loss_coef: 0.0 };
+        let sparse = dense.with_experts(moe).expect("sound");
+        for (name, device) in cube_devices() {
+            for config in [&dense, &sparse] {
+                let weights = MemoryWeights::untrained(config.clone(), 0.1, 1);
+                let model = AnyDecoder::load(&weights, &device).expect("in memory");
+                // Sequences of different lengths join and leave; the cache grows, and rows are idle.
+                let lens = [(3, 9), (140, 12), (20, 5), (1, 14), (70, 8)];
+                let requests = lens.map(|(num_prompt, num_output)| {
+                    let temperature = f64::from(num_prompt % 2);
+                    let sampling = Sampling::new(SamplingFields { temperature, ..SamplingFields::default() });
+                    let prompt = (0..num_prompt).map(|i| (i * i * 3 % 448) as u32).collect();
+                    Request { max_tokens: Some(num_output), sampling: sampling.expect("sound"), ..Request::new(prompt) }
+                });
+                let (expected, num_replays) = run(&model, &requests, true, &device);
+                assert_eq!(num_replays, 0, "{name}");
+                let (found, num_replays) = run(&model, &requests, false, &device);
+                assert_eq!(found, expected, "{name}");
+                assert!(num_replays > 5, "{name}: {num_replays} replays");
+            }
+        }
+    }
 }

@@ -11,6 +11,8 @@
 //!   quantized matrices.
 //! - `torch.rs`: the body for libtorch, by ATen's operations; `torch.rs` beside this file has what they share.
 //!
+//! [`graph`] records what a device launches, and replays it.
+//!
 //! Tests compare every body with the reference, gradients included, and those of `device/` run both on every device. To add a
 //! backend, list it in the `backend_extension` attribute, implement the trait in a file beside `cpu.rs`, and extend
 //! `has_kernel`. Only public functions count FLOPs. Nothing here depends on layers or configs.
@@ -26,6 +28,7 @@ pub mod blocks;
 pub mod dropout;
 pub mod embedding;
 pub mod expert_mlp;
+pub mod graph;
 pub mod launch_times;
 pub mod linear;
 pub mod linear_cross_entropy;

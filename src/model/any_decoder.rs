@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, TokenBatch};
+use super::{CausalLm, DenseDecoder, HiddenStates, KvCache, MoeDecoder, Positions, TokenBatch};
 use crate::config::{ConfigError, DecoderConfig};
 use crate::kernel::linear_cross_entropy::Upstream;
 use crate::load::{Footprint, Precision};
@@ -164,6 +164,14 @@ impl CausalLm for AnyDecoder {
 
     fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates {
         either!(self, decoder => decoder.hidden_states(tokens, cache))
+    }
+
+    fn hidden_states_at(&self, ids: Tensor<2, Int>, positions: &Positions, cache: &mut KvCache) -> HiddenStates {
+        either!(self, decoder => decoder.hidden_states_at(ids, positions, cache))
+    }
+
+    fn waits_for_host(&self, num_tokens: usize) -> bool {
+        either!(self, decoder => decoder.waits_for_host(num_tokens))
     }
 
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3> {

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::lora::{Lora, module_number, update_of};
 use super::{
-    CausalLm, DecoderLayer, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, Linear, Positions, RmsNorm,
-    SparseMoe, TokenBatch,
+    CausalLm, DecoderLayer, Embedding, FeedForward, GatedMlp, HiddenStates, KvCache, LayerCache, Linear, Positions,
+    RmsNorm, SparseMoe, TokenBatch,
 };
 use crate::config::{ConfigError, DecoderConfig, MoeConfig};
 use crate::kernel::dropout::DropoutMask;
@@ -191,6 +191,35 @@ impl<F: FeedForward> Decoder<F> {
         Cow::Owned(layer.clone().map_lora(&mask))
     }
 
+    fn embed(&self, tokens: &TokenBatch) -> Tensor<3> {
+        let _span = span("embedding");
+        self.embed_tokens.forward(tokens.ids.clone())
+    }
+
+    /// All layers and the final norm.
+    fn pass(
+        &self,
+        mut x: Tensor<3>,
+        tokens: &TokenBatch,
+        positions: &Positions,
+        caches: Option<&mut [LayerCache]>,
+        is_recomputed: bool,
+    ) -> HiddenStates {
+        let mut caches = caches.map(|caches| caches.iter_mut());
+        let mut routing = Vec::new();
+        for (index, layer) in self.layers.iter().enumerate() {
+            let _layer = indexed_span("layer", index);
+            let layer = self.masked(layer, index, tokens);
+            let cache = caches.as_mut().and_then(Iterator::next);
+            let (y, routed) =
+                if is_recomputed { layer.forward_recomputed(x, positions) } else { layer.forward(x, positions, cache) };
+            x = y;
+            routing.extend(routed);
+        }
+        let _span = span("norm");
+        HiddenStates { last: self.norm.forward(x), routing }
+    }
+
     fn lora_of(&self, id: TensorId) -> Option<&Lora> {
         match id {
             TensorId::EmbedTokens | TensorId::Norm => None,
@@ -261,10 +290,7 @@ where
 
     fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates {
         let tokens = tokens.into();
-        let mut x = {
-            let _span = span("embedding");
-            self.embed_tokens.forward(tokens.ids.clone())
-        };
+        let x = self.embed(&tokens);
         let device = x.device();
         let is_recomputed =
             self.gradient_checkpointing && cache.is_none() && device.is_autodiff() && recompute::has_kernel(&device);
@@ -273,22 +299,17 @@ where
             let device = if is_recomputed { device.without_autodiff() } else { device };
             Positions::new(&self.config, &tokens, cache.as_deref().map(KvCache::lens), &device)
         };
-        let mut caches = cache.map(|cache| cache.append(&tokens).iter_mut());
-        let mut routing = Vec::new();
-        for (index, layer) in self.layers.iter().enumerate() {
-            let _layer = indexed_span("layer", index);
-            let layer = self.masked(layer, index, &tokens);
-            let cache = caches.as_mut().and_then(Iterator::next);
-            let (y, routed) = if is_recomputed {
-                layer.forward_recomputed(x, &positions)
-            } else {
-                layer.forward(x, &positions, cache)
-            };
-            x = y;
-            routing.extend(routed);
-        }
-        let _span = span("norm");
-        HiddenStates { last: self.norm.forward(x), routing }
+        let caches = cache.map(|cache| cache.append(tokens.lens()));
+        self.pass(x, &tokens, &positions, caches, is_recomputed)
+    }
+
+    fn hidden_states_at(&self, ids: Tensor<2, Int>, positions: &Positions, cache: &mut KvCache) -> HiddenStates {
+        let tokens = TokenBatch::from(ids);
+        self.pass(self.embed(&tokens), &tokens, positions, Some(cache.layers_mut()), false)
+    }
+
+    fn waits_for_host(&self, num_tokens: usize) -> bool {
+        self.layers.iter().any(|layer| layer.mlp.waits_for_host(num_tokens))
     }
 
     fn token_losses_for(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, upstream: Upstream) -> Tensor<2> {

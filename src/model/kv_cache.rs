@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use super::{Positions, TokenBatch};
+use super::Positions;
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Cache, cached_attention};
+use crate::kernel::graph::{Buffer, buffer};
 
 /// The cache of a decoder: keys and values of each layer, with room for a fixed number of positions per sequence.
 ///
@@ -96,16 +97,35 @@ impl KvCache {
         }
     }
 
-    /// Makes the tokens of a pass part of their sequences; every layer has to [`attend`](LayerCache::attend) to them.
+    /// Makes this many tokens of each sequence part of it; every layer has to [`attend`](LayerCache::attend) to them.
     ///
     /// # Panics
     /// If a sequence outgrows the capacity.
-    pub(super) fn append(&mut self, tokens: &TokenBatch) -> &mut [LayerCache] {
-        for (len, new) in self.lens.iter_mut().zip(tokens.lens()) {
+    pub(super) fn append(&mut self, lens: impl IntoIterator<Item = usize>) -> &mut [LayerCache] {
+        for (len, new) in self.lens.iter_mut().zip(lens) {
             *len += new;
             assert!(*len <= self.capacity, "{len} positions do not fit a cache of {}", self.capacity);
         }
         &mut self.layers
+    }
+
+    /// The caches of the layers, for a pass over tokens that are [appended](Self::append) already or will be.
+    pub(super) fn layers_mut(&mut self) -> &mut [LayerCache] {
+        &mut self.layers
+    }
+
+    /// Positions of a sequence at most.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The buffers of all layers, if the device has [graphs](crate::kernel::graph).
+    pub(super) fn buffers(&self) -> Option<Vec<Buffer>> {
+        let of_layer = |layer: &LayerCache| {
+            let Cache { keys, values } = layer.buffers();
+            [buffer(keys), buffer(values)]
+        };
+        self.layers.iter().flat_map(of_layer).collect()
     }
 }
 
@@ -175,8 +195,10 @@ fn copied(buffer: Tensor<4>, at: usize, from: &Tensor<4>, sequence: usize, len: 
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use super::*;
     use burn::backend::Flex;
+
+    use super::*;
+    use crate::model::TokenBatch;
 
     /// Queries, keys and values of new positions.
     fn new(config: &DecoderConfig, salt: i64, batch_size: usize, len: usize) -> [Tensor<4>; 3] {
@@ -193,7 +215,7 @@ mod tests {
         let batch_size = cache.lens().len();
         let tokens = TokenBatch::from(Tensor::zeros([batch_size, len], &Device::flex()));
         let positions = Positions::new(config, &tokens, Some(cache.lens()), &Device::flex());
-        cache.append(&tokens)[0].attend(new(config, salt, batch_size, len), &positions)
+        cache.append(tokens.lens())[0].attend(new(config, salt, batch_size, len), &positions)
     }
 
     fn addresses(cache: &KvCache) -> [*const f32; 2] {

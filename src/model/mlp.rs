@@ -27,6 +27,10 @@ pub trait FeedForward: Module + ModuleDisplay + Sync + 'static {
     /// `[batch_size, seq_length, hidden_size]`.
     fn forward(&self, residual: Tensor<3>, x: Tensor<3>) -> (Tensor<3>, Option<Routing>);
 
+    /// Whether [`forward`](Self::forward) needs the host for so many tokens; see
+    /// [`CausalLm::waits_for_host`](super::CausalLm::waits_for_host).
+    fn waits_for_host(&self, num_tokens: usize) -> bool;
+
     /// With the updates of an adapter in this layer, in place of any earlier ones.
     fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self;
 
@@ -80,6 +84,10 @@ impl FeedForward for GatedMlp {
         };
         let _span = span("down_proj");
         (self.down_proj.forward_add(residual, hidden), None)
+    }
+
+    fn waits_for_host(&self, _num_tokens: usize) -> bool {
+        false
     }
 
     fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {

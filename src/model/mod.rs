@@ -7,6 +7,7 @@ mod any_decoder;
 mod attention;
 mod decoder;
 mod decoder_layer;
+mod decoding;
 mod kv_cache;
 mod linear;
 mod lora;
@@ -25,6 +26,7 @@ pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
 pub use decoder::{Decoder, DenseDecoder, MoeDecoder};
 pub use decoder_layer::DecoderLayer;
+pub use decoding::Decoding;
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use lora::{ExpertLora, Lora};
@@ -60,6 +62,16 @@ pub trait CausalLm: Module {
     /// If there are no tokens, a sequence outgrows `max_position_embeddings` or the cache, or an id is not below
     /// `vocab_size`.
     fn hidden_states(&self, tokens: impl Into<TokenBatch>, cache: Option<&mut KvCache>) -> HiddenStates;
+
+    /// The states of tokens at these positions, whose keys and values are written to the cache; its lengths stay as they are.
+    ///
+    /// # Panics
+    /// If the sizes disagree, or an id is not below `vocab_size`.
+    fn hidden_states_at(&self, ids: Tensor<2, Int>, positions: &Positions, cache: &mut KvCache) -> HiddenStates;
+
+    /// Whether a pass of so many tokens needs the host on its way through the layers, so that no
+    /// [graph](crate::kernel::graph) can replay it.
+    fn waits_for_host(&self, num_tokens: usize) -> bool;
 
     /// Logits of the next token: `[batch_size, seq_length, hidden_size]` to `[batch_size, seq_length, vocab_size]`.
     fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;

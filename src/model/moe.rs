@@ -86,6 +86,12 @@ impl FeedForward for SparseMoe {
         (residual + y.reshape(shape), Some(routing))
     }
 
+    fn waits_for_host(&self, num_tokens: usize) -> bool {
+        let num_visits = num_tokens * self.router.num_experts_per_tok;
+        let is_grouped = self.experts.is_grouped(&self.router.gate.weight.device(), num_visits);
+        is_grouped || !self.lora.is_empty() || !self.router.selection_bias.is_empty()
+    }
+
     fn adapted(self, adapter: Option<&LoraAdapter>, layer: usize) -> Self {
         let update = |tensor| update_of(adapter, TensorId::Layer(layer, tensor));
         let device = self.router.gate.weight.device();

@@ -21,20 +21,30 @@ impl Rotation {
     /// # Panics
     /// If a position is not below `max_position_embeddings`, or the lists differ in length.
     pub fn new(config: &DecoderConfig, positions: &[Vec<usize>], device: &Device) -> Self {
+        let shape = [positions.len(), positions.first().map_or(0, Vec::len), config.head_dim / 2];
+        let all: Vec<usize> = positions.iter().flatten().copied().collect();
+        let [cos, sin] =
+            Self::tables(config, &all).map(|table| Tensor::from_data(TensorData::new(table, shape), device));
+        Self { cos, sin }
+    }
+
+    /// Cosines and sines of each position, one after another.
+    ///
+    /// # Panics
+    /// If a position is not below `max_position_embeddings`.
+    pub(super) fn tables(config: &DecoderConfig, positions: &[usize]) -> [Vec<f32>; 2] {
         let max = config.max_position_embeddings;
-        if let Some(position) = positions.iter().flatten().find(|position| **position >= max) {
+        if let Some(position) = positions.iter().find(|position| **position >= max) {
             panic!("position {position} is not below max_position_embeddings {max}");
         }
         let (frequencies, factor) = (inverse_frequencies(config), attention_factor(config));
-        let shape = [positions.len(), positions.first().map_or(0, Vec::len), frequencies.len()];
-        let all: Vec<usize> = positions.iter().flatten().copied().collect();
-        let table = |f: fn(f64) -> f64| {
+        let functions: [fn(f64) -> f64; 2] = [f64::cos, f64::sin];
+        functions.map(|f| {
             let row = |position: usize| {
                 frequencies.iter().map(move |frequency| (factor * f(position as f64 * frequency)) as f32)
             };
-            Tensor::from_data(TensorData::new(rows(&all, row), shape), device)
-        };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+            rows(positions, row)
+        })
     }
 
     /// Rotates queries or keys, `[batch_size, seq_length, num_heads, head_dim]`.

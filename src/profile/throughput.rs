@@ -1,6 +1,6 @@
 //! Repetitions of a speed test, each with different tokens.
 //!
-//! Only computation is timed: tokens are on the device before the clock starts, and nothing is sampled.
+//! Only computation is timed: the prompt is on the device before the clock starts, and nothing is sampled.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::flops::{forward_flops_cached, product};
 use crate::config::DecoderConfig;
 use crate::data::{Document, WindowOrder, Windows};
-use crate::model::{CausalLm, KvCache};
+use crate::model::{CausalLm, Decoding, KvCache};
 use crate::trace::span;
 use crate::train::{
     AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenBatch, Schedule, TrainConfig, TrainError, Trainer,
@@ -64,6 +64,7 @@ pub struct InferenceRuns<'a, M> {
     test: InferenceTest,
     device: &'a Device,
     cache: KvCache,
+    decoding: Decoding<'a, M>,
     num_runs: usize,
 }
 
@@ -79,7 +80,7 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
             let context = tokens(model, test.batch_size, test.n_depth, 0, device);
             finish(model.hidden_states(context, Some(&mut cache)).last, device);
         }
-        Self { model, test, device, cache, num_runs: 0 }
+        Self { model, test, device, cache, decoding: Decoding::new(model, device), num_runs: 0 }
     }
 
     /// One repetition, with different tokens than those before it.
@@ -88,18 +89,21 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
         self.num_runs += 1;
         let salt = self.num_runs * (n_gen + 1);
         let prompt = (n_prompt > 0).then(|| tokens(self.model, batch_size, n_prompt, salt, self.device));
-        let steps = (1..=n_gen).map(|step| tokens(self.model, batch_size, 1, salt + step, self.device));
-        let passes: Vec<Tensor<2, Int>> = prompt.into_iter().chain(steps).collect();
+        let steps = (1..=n_gen).map(|step| ids(self.model, batch_size, salt + step).into_iter().map(Some).collect());
+        let steps: Vec<Vec<Option<u32>>> = steps.collect();
         self.cache.truncate(n_depth);
         sync(self.device);
         let mut first_ns = None;
         let _repetition = span("repetition");
         let start = Instant::now();
-        for tokens in passes {
-            let [_, len] = tokens.dims();
-            let hidden = self.model.hidden_states(tokens, Some(&mut self.cache)).last;
-            let last = if len == 1 { hidden } else { hidden.narrow(1, len - 1, 1) };
+        if let Some(prompt) = prompt {
+            let hidden = self.model.hidden_states(prompt, Some(&mut self.cache)).last;
+            let last = if n_prompt == 1 { hidden } else { hidden.narrow(1, n_prompt - 1, 1) };
             finish(self.model.lm_head(last), self.device);
+            first_ns = Some(elapsed_ns(start));
+        }
+        for ids in steps {
+            finish(self.decoding.pass(&ids, &mut self.cache).logits, self.device);
             first_ns.get_or_insert_with(|| elapsed_ns(start));
         }
         RunTime { first_ns, total_ns: elapsed_ns(start) }
@@ -155,10 +159,14 @@ fn windows(vocab_size: usize, seq_length: usize, num_windows: usize) -> Windows 
 }
 
 /// Token ids spread over the vocabulary, different for every `salt`.
-fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, device: &Device) -> Tensor<2, Int> {
+fn ids<M: CausalLm>(model: &M, num_tokens: usize, salt: usize) -> Vec<u32> {
     let vocab_size = model.config().vocab_size;
-    let ids = (0..batch_size * len).map(|i| ((i + 1) * 7919 + salt * 104_729) % vocab_size);
-    Tensor::from_data(TensorData::new(ids.map(|id| id as i32).collect(), [batch_size, len]), device)
+    (0..num_tokens).map(|i| (((i + 1) * 7919 + salt * 104_729) % vocab_size) as u32).collect()
+}
+
+fn tokens<M: CausalLm>(model: &M, batch_size: usize, len: usize, salt: usize, device: &Device) -> Tensor<2, Int> {
+    let ids = ids(model, batch_size * len, salt).into_iter().map(|id| id as i32);
+    Tensor::from_data(TensorData::new(ids.collect(), [batch_size, len]), device)
 }
 
 /// Waits until the output exists.

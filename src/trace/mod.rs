@@ -9,7 +9,7 @@ mod work;
 
 pub use chrome::to_chrome_json;
 pub use op_counter::executed_flops;
-pub(crate) use op_counter::{Op, count};
+pub(crate) use op_counter::{Op, count, uncounted};
 #[cfg(feature = "cube")]
 pub(crate) use recorder::innermost;
 pub(crate) use recorder::is_recording;

@@ -4,11 +4,13 @@ use super::check::{Operation, TOLERANCE, difference, most_different};
 use super::*;
 
 #[cfg(feature = "cube")]
-mod cube;
+pub mod cube;
 #[cfg(feature = "cube")]
 mod cube_attention;
 #[cfg(feature = "cube")]
 mod cube_experts;
+#[cfg(feature = "cube")]
+mod cube_graph;
 mod primitives;
 mod references;
 

@@ -71,6 +71,14 @@ impl CausalMask {
         })
     }
 
+    /// One query per sequence, whose keys are written to `bounds` before each pass, `[batch_size, 1, 2]`, as [`ragged`](Self::ragged)
+    /// would: up to `capacity` keys, of which a query sees `window` at most. Passes count no attention, since the host does not know
+    /// the keys when it records them.
+    pub fn of_bounds(bounds: Tensor<3, Int>, capacity: usize, window: Option<usize>) -> Self {
+        let max_visible = window.map_or(capacity, |window| window.min(capacity));
+        Self::Ragged(Ragged { bounds, num_keys: capacity, num_pairs: 0, num_visible: 0, max_visible })
+    }
+
     /// One past the last key that one of `num_queries` queries sees.
     pub(super) fn num_keys(&self, num_queries: usize) -> usize {
         match self {

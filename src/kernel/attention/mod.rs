@@ -90,6 +90,16 @@ fn count(q: &Tensor<4>, num_kv_heads: usize, mask: &CausalMask) {
     });
 }
 
+/// What attention of one query per sequence counts in float32 if they see `num_keys` keys together: for passes with
+/// [`CausalMask::of_bounds`], which count none.
+pub(crate) fn op_of_step(num_heads: usize, num_kv_heads: usize, head_dim: usize, num_keys: usize) -> Op {
+    Op {
+        multiply_adds: 2 * num_heads * head_dim * num_keys,
+        bytes: 2 * num_kv_heads * head_dim * num_keys * size_of::<f32>(),
+        parameters: 0,
+    }
+}
+
 /// The same by Burn's own operations, with all scores materialized.
 pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) -> Tensor<4> {
     let [batch_size, num_queries, num_heads, head_dim] = q.dims();

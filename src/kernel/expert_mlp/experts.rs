@@ -3,7 +3,7 @@
 #[cfg(feature = "flex")]
 use burn::backend::{Backend, Dispatch, ExtensionType, tensor::FloatTensor};
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::quantized::{QuantizedExpert, QuantizedExperts};
 use crate::kernel::linear::Weight;
@@ -59,6 +59,11 @@ impl Experts {
             assert_eq!(*dims, [[width, hidden], [width, hidden], [hidden, width]], "experts: gate, up and down");
         }
         [all.len(), width, hidden]
+    }
+
+    /// Whether the host sorts so many visits by expert, and so waits for their choice.
+    pub fn is_grouped(&self, device: &Device, num_visits: usize) -> bool {
+        matches!(self, Self::Quantized(experts) if !experts.has_kernel(device, num_visits))
     }
 
     /// Bytes that products with one expert read, on average.

@@ -63,7 +63,7 @@ pub fn expert_mlp(x: Tensor<2>, weights: Tensor<2>, chosen: Tensor<2, Int>, expe
     assert_eq!(weights.dims(), chosen.dims(), "expert_mlp: weights and chosen experts");
     assert_eq!(weights.dims()[0], num_tokens, "expert_mlp: tokens and routing");
     let num_visits = chosen.shape().num_elements();
-    if matches!(experts, Experts::Quantized(experts) if !experts.has_kernel(&x.device(), num_visits)) {
+    if experts.is_grouped(&x.device(), num_visits) {
         return expert_mlp_grouped(x, weights, chosen, num_experts, |index, _, x| {
             let [gate, up, down] = experts.weights(index);
             let [y] = linear_all(gated_linear(x, &gate, &up), [&down]);

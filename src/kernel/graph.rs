@@ -1,0 +1,193 @@
+//! Launches that are recorded once and replayed by one call: a decoding step launches some hundred small kernels, which takes
+//! the host longer than they take a GPU. CUDA records them as a graph of its driver, wgpu as prepared dispatches
+//! (CubeCL 0.11.3, `Client::start_capture`).
+//!
+//! A replay reads and writes the buffers of its recording. Inputs are therefore tensors of [`ints`] and [`floats`], which the host
+//! overwrites between replays, and what a pass keeps, such as a cache, must stay in the buffers of [`buffer`].
+
+#[cfg(feature = "cube")]
+use std::thread::{self, ThreadId};
+
+#[cfg(feature = "cube")]
+use burn::backend::{Backend, BackendGraph, Cube, DType, Dispatch, DispatchDevice};
+use burn::tensor::{Device, Int, Tensor};
+#[cfg(feature = "cube")]
+use burn_cubecl::{cubecl::bytes::Bytes, tensor::CubeTensor};
+
+#[cfg(feature = "cube")]
+use super::cube::{empty, primitive};
+
+/// Recorded launches, and the tensors that they write.
+///
+/// The device keeps the memory that they use, temporary buffers too, as it is until the graph is dropped: nothing else is placed
+/// in it.
+#[derive(Debug)]
+pub struct Graph<T> {
+    output: T,
+    #[cfg(feature = "cube")]
+    recording: Recording,
+}
+
+/// Whether launches on this device can be recorded, as far as is known before one tries.
+pub fn has_graphs(device: &Device) -> bool {
+    super::is_cube(device) && !device.is_autodiff()
+}
+
+impl<T> Graph<T> {
+    /// Runs `work` once, then records its launches without running them, so that `work` has to allow for being repeated. `None` if
+    /// the device cannot record it, as when it moves numbers from the host; `work` must then be run again before its results are
+    /// used.
+    ///
+    /// # Panics
+    /// If `work` does, as when it waits for numbers of the device.
+    pub fn capture(device: &Device, mut work: impl FnMut() -> T) -> Option<Self> {
+        #[cfg(feature = "cube")]
+        if has_graphs(device) {
+            let device = super::dispatch_device(device);
+            let mut window = Window::prepare(&device)?;
+            // Compiles the kernels, and leaves the buffers that the recording takes: none are allocated meanwhile.
+            drop(work());
+            Dispatch::graph_start_capture(&device).ok()?;
+            let output = work();
+            let graph = window.close()?;
+            drop(window);
+            return Some(Self { output, recording: Recording { graph, device, thread: thread::current().id() } });
+        }
+        let _ = (device, &mut work);
+        None
+    }
+
+    /// Runs the recorded launches. Their results, in the same tensors each time, are there until the next replay.
+    ///
+    /// # Panics
+    /// On another thread than that of the recording, or if the device fails.
+    pub fn replay(&mut self) -> &T {
+        #[cfg(feature = "cube")]
+        self.recording.run();
+        &self.output
+    }
+}
+
+/// A graph on its device.
+#[cfg(feature = "cube")]
+#[derive(Debug)]
+struct Recording {
+    graph: BackendGraph<Dispatch>,
+    device: DispatchDevice,
+    /// CubeCL has a stream per thread.
+    thread: ThreadId,
+}
+
+#[cfg(feature = "cube")]
+impl Recording {
+    #[expect(unsafe_code, reason = "only the caller knows that the buffers of a graph are alive and its own")]
+    fn run(&mut self) {
+        assert_eq!(thread::current().id(), self.thread, "a graph is replayed on the thread of its recording");
+        // SAFETY: Buffers are alive: the server guards every page that the recorded launches were given until the graph is
+        // dropped, so that no other allocation is placed there and none on it moves (`end_capture` of cubecl-wgpu,
+        // `Window::instantiate` of cubecl-server). The thread, and so the stream, is that of the recording, on which inputs are
+        // written and outputs read, in this order; no other has the tensors of a step.
+        unsafe { Dispatch::graph_replay(&self.device, &self.graph) }.expect("the device replays its launches");
+    }
+}
+
+/// The time between preparation and end of a recording. It ends whatever happens, or the stream would record all later work.
+#[cfg(feature = "cube")]
+struct Window<'a> {
+    device: &'a DispatchDevice,
+    is_open: bool,
+}
+
+#[cfg(feature = "cube")]
+impl<'a> Window<'a> {
+    fn prepare(device: &'a DispatchDevice) -> Option<Self> {
+        Dispatch::graph_prepare(device).ok()?;
+        Some(Self { device, is_open: true })
+    }
+
+    fn close(&mut self) -> Option<BackendGraph<Dispatch>> {
+        self.is_open = false;
+        Dispatch::graph_stop_capture(self.device).ok()
+    }
+}
+
+#[cfg(feature = "cube")]
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            let _discarded = self.close();
+        }
+    }
+}
+
+/// An input of int32, zero at first.
+pub fn ints<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+    let zeros = Tensor::<D, Int>::zeros(shape, device);
+    #[cfg(feature = "cube")]
+    if super::is_cube(device) {
+        // Burn's choice of a layout would pad rows on CUDA.
+        let like = zeros.try_into_primitive::<Cube>().expect("a tensor of CubeCL");
+        let input = Tensor::<D, Int>::from_primitive::<Cube>(empty(shape, DType::I32, &like));
+        write_ints(&input, &vec![0; shape.iter().product()]);
+        return input;
+    }
+    zeros
+}
+
+/// An input of float32, zero at first.
+pub fn floats<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    let zeros = Tensor::<D>::zeros(shape, device);
+    #[cfg(feature = "cube")]
+    if super::is_cube(device) {
+        let input = Tensor::<D>::from_primitive::<Cube>(empty(shape, DType::F32, &primitive(zeros)));
+        write_floats(&input, &vec![0.0; shape.iter().product()]);
+        return input;
+    }
+    zeros
+}
+
+/// Overwrites an input, for all who have it.
+///
+/// # Panics
+/// If the device has no graphs, or the input another size.
+pub fn write_ints<const D: usize>(input: &Tensor<D, Int>, numbers: &[i32]) {
+    assert_eq!(input.shape().num_elements(), numbers.len(), "numbers of an input");
+    #[cfg(feature = "cube")]
+    overwrite(
+        &input.clone().try_into_primitive::<Cube>().expect("a device with graphs"),
+        bytemuck::cast_slice(numbers),
+    );
+    #[cfg(not(feature = "cube"))]
+    panic!("no device of this build has graphs");
+}
+
+/// As [`write_ints`].
+///
+/// # Panics
+/// As there.
+pub fn write_floats<const D: usize>(input: &Tensor<D>, numbers: &[f32]) {
+    assert_eq!(input.shape().num_elements(), numbers.len(), "numbers of an input");
+    #[cfg(feature = "cube")]
+    overwrite(&primitive(input.clone()), bytemuck::cast_slice(numbers));
+    #[cfg(not(feature = "cube"))]
+    panic!("no device of this build has graphs");
+}
+
+#[cfg(feature = "cube")]
+fn overwrite(input: &CubeTensor, bytes: &[u8]) {
+    input.client.write(&input.handle, Bytes::from_bytes_vec(bytes.to_vec()));
+}
+
+/// A buffer of a device, unlike all others that there are or were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffer(usize);
+
+/// The buffer that a tensor is in, if its device has graphs. An operation in place leaves it there.
+pub fn buffer<const D: usize>(x: &Tensor<D>) -> Option<Buffer> {
+    #[cfg(feature = "cube")]
+    if has_graphs(&x.device()) {
+        return Some(Buffer(primitive(x.clone()).handle.memory.clone().binding().id().value));
+    }
+    let _ = x;
+    None
+}
