@@ -8,6 +8,7 @@
 mod cuda_source;
 pub mod launches;
 pub mod quantized;
+pub mod tensor_cores;
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn::tensor::Tensor;

@@ -4,50 +4,32 @@
 //! bounds, so each passes shared memory on its way out.
 
 use burn::backend::DType;
-use burn::backend::cubecl::dtype_to_elem_type;
-use burn_cubecl::cubecl::ir::features::MmaConfig;
 use burn_cubecl::cubecl::{self, client::Client, cmma, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 use half::bf16;
 
 use super::operands::{Rows, Weights, row_of, tile_of};
 use super::visits::Visits;
+use crate::kernel::cube::tensor_cores::{self, ALIGNMENT, PADDING_BYTES, PLANE, SIDE, zeros};
 use crate::kernel::cube::{float_input, input, output};
 
-/// Rows, columns and depth of a fragment.
-const SIDE: usize = 16;
 /// Rows and columns of a tile of the result.
 const TILE: usize = 128;
 /// Terms of the sums that are in shared memory at a time.
 const DEPTH: usize = 32;
 const ROWS_OF_PLANE: usize = 32;
 const COLUMNS_OF_PLANE: usize = 64;
-/// Units of a plane.
-const PLANE: usize = 32;
 /// Planes along the columns of a tile.
 const PLANES_ALONG: usize = TILE / COLUMNS_OF_PLANE;
 const NUM_PLANES: usize = TILE / ROWS_OF_PLANE * PLANES_ALONG;
 const UNITS: usize = NUM_PLANES * PLANE;
-/// Elements between the lines of a tile: 16 bytes more than a line has, so that lines begin in different banks.
-const PADDING: usize = 8;
-/// Bytes to which fragments have to be aligned.
-const ALIGNMENT: usize = 32;
+/// Fragments of a plane, row by row.
+const NUM_FRAGMENTS: usize = ROWS_OF_PLANE * COLUMNS_OF_PLANE / (SIDE * SIDE);
 
 /// Whether products of that many visits by such weights run here.
 pub fn serves(visits: &Visits, weights: DType, client: &Client) -> bool {
-    let properties = client.properties();
-    let hardware = &properties.hardware;
-    let plane = PLANE as u32;
     let shared_bytes = 2 * 2 * max_elements() + 4 * NUM_PLANES * SIDE * SIDE;
-    let [of_factors, of_sums] = [DType::BF16, DType::F32].map(dtype_to_elem_type);
-    let side = SIDE as u32;
-    let fragments = MmaConfig { a_type: of_factors, b_type: of_factors, cd_type: of_sums, m: side, n: side, k: side };
-    weights == DType::BF16
-        && visits.are_many()
-        && (hardware.plane_size_min, hardware.plane_size_max) == (plane, plane)
-        && hardware.max_units_per_cube as usize >= UNITS
-        && hardware.max_shared_memory_size >= shared_bytes
-        && properties.features.matmul.cmma.contains(&fragments)
+    weights == DType::BF16 && visits.are_many() && tensor_cores::are_present(client, NUM_PLANES, shared_bytes)
 }
 
 fn units() -> CubeDim {
@@ -128,7 +110,7 @@ impl Lines {
 
     /// Elements from one line to the next.
     const fn stride(self) -> usize {
-        self.len() + PADDING
+        self.len() + PADDING_BYTES / 2
     }
 
     const fn num_elements(self) -> usize {
@@ -162,24 +144,6 @@ fn load<X: Float>(
     }
 }
 
-/// The sums of a plane, row by row.
-#[cube]
-fn zeros() -> Sequence<cmma::Matrix<f32>> {
-    let mut sums = Sequence::<cmma::Matrix<f32>>::new();
-    #[unroll]
-    for _ in 0..comptime!(ROWS_OF_PLANE * COLUMNS_OF_PLANE / (SIDE * SIDE)) {
-        sums.push(cmma::Matrix::<f32>::from_value(
-            cmma::MatrixIdent::Accumulator,
-            SIDE,
-            SIDE,
-            SIDE,
-            cmma::MatrixLayout::Undefined,
-            0.0,
-        ));
-    }
-    sums
-}
-
 /// The factor whose first row or column of the result is `of_result`, and whose first term is `term`.
 #[cube]
 fn factor(
@@ -199,16 +163,7 @@ fn factor(
         _ => cmma::MatrixLayout::ColMajor,
     });
     let start = of_result * along + comptime!(term * across);
-    let stride = comptime!(lines.stride() as u32);
-    cmma::Matrix::<bf16>::from_slice(
-        ident,
-        SIDE,
-        SIDE,
-        SIDE,
-        layout,
-        &tile[start..comptime!(lines.num_elements())],
-        stride,
-    )
+    tensor_cores::factor(tile, start, comptime!(lines.num_elements()), comptime!(lines.stride()), ident, layout)
 }
 
 /// The first row and column of the plane of this unit in its tile.
@@ -310,7 +265,7 @@ fn multiply_on_tensor_cores(
     let matrix = expert * inner * columns;
     let mut a = Shared::<[bf16]>::new_aligned_slice(comptime!(Lines::OfResult.num_elements()), ALIGNMENT);
     let mut b = Shared::<[bf16]>::new_aligned_slice(comptime!(lines.num_elements()), ALIGNMENT);
-    let sums = zeros();
+    let sums = zeros(NUM_FRAGMENTS);
     for first in range_stepped(0usize, inner, DEPTH) {
         load::<f32>(&mut a, x, order, 0usize, (first_row, end), (first, inner), divisor, Lines::OfResult);
         if comptime!(lines == Lines::OfResult) {
@@ -342,7 +297,7 @@ fn multiply_outer_on_tensor_cores(
     let (start, end) = (usize::cast_from(starts[expert]), usize::cast_from(starts[expert + 1]));
     let mut tile_a = Shared::<[bf16]>::new_aligned_slice(comptime!(Lines::OfTerms.num_elements()), ALIGNMENT);
     let mut tile_b = Shared::<[bf16]>::new_aligned_slice(comptime!(Lines::OfTerms.num_elements()), ALIGNMENT);
-    let sums = zeros();
+    let sums = zeros(NUM_FRAGMENTS);
     for first in range_stepped(start, end, DEPTH) {
         load::<f32>(&mut tile_a, a, order, 0usize, (first, end), (first_row, rows), divisor_a, Lines::OfTerms);
         load::<f32>(&mut tile_b, b, order, 0usize, (first, end), (first_column, columns), divisor_b, Lines::OfTerms);
