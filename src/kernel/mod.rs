@@ -17,7 +17,7 @@
 //! backend, list it in the `backend_extension` attribute, implement the trait in a file beside `cpu.rs`, and extend
 //! `has_kernel`. Only public functions count FLOPs. Nothing here depends on layers or configs.
 //!
-//! Activations are float32, or on libtorch bfloat16 after products with bfloat16 weights ([`linear`]). Weights may be float32,
+//! Activations are float32, or on libtorch and GPUs bfloat16 after products with bfloat16 weights ([`linear`]). Weights may be float32,
 //! float16, bfloat16 or quantized, and are widened on the fly.
 
 #![cfg_attr(feature = "tch", expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use super::hardware::Hardware;
-use crate::kernel::linear::{Weight, linear_all, takes_bfloat16};
+use crate::kernel::linear::{Weight, keeps_bfloat16, linear_all};
 use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
@@ -118,7 +118,7 @@ impl Product {
         let [rows, inputs, outputs] = shape;
         let device = device.clone().without_autodiff();
         // As products read it, so that no conversion is timed.
-        let type_of_x = if takes_bfloat16(&device) { dtype } else { DType::F32 };
+        let type_of_x = if keeps_bfloat16(&device) { dtype } else { DType::F32 };
         Self {
             shape,
             x: random([rows, inputs], &device).cast(type_of_x),

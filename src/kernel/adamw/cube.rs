@@ -69,7 +69,7 @@ impl AdamWOps for Cube {
         grad: CubeTensor,
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let [param, moment1, moment2] = [param, moment1, moment2].map(owned);
+        let [param, moment1, moment2] = [param, moment1, moment2].map(|x| owned(x, DType::F32));
         let (correction1, correction2) = step.corrections();
         let factors = FactorsLaunch::new(
             step.gradient_scale as f32,

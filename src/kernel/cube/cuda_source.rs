@@ -45,7 +45,7 @@ use crate::kernel::linear::Operand;
 use crate::kernel::linear_cross_entropy::{self, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream};
 use crate::kernel::rms_norm::{RmsNorm, RmsNormBackward};
 use crate::kernel::rope::{Rope, RopeBackward};
-use crate::kernel::silu_mul::SiluMulBackward;
+use crate::kernel::silu_mul::{SiluMul, SiluMulBackward};
 use crate::kernel::top_k_softmax::{TopKSoftmax, TopKSoftmaxBackward};
 
 /// Sources by the name of the kernel's type and their text, with the bytes of shared memory that a launch asks for.
@@ -228,11 +228,13 @@ const SHAPES: [(&str, Shape); 2] = [
     ("Mistral-7B", Shape { hidden: 4096, intermediate: 14336, heads: 32, kv_heads: 8, head_dim: 128 }),
 ];
 
+fn tensor(client: &Client, dtype: DType, shape: &[usize]) -> CubeTensor {
+    empty_device_contiguous_dtype(client.clone(), CubeDevice::Cuda(Default::default()), shape.into(), dtype)
+}
+
 /// Launches every operation with a kernel, forward and backward.
 fn launch_all(client: &Client, shape: &Shape) {
-    let tensor = |dtype: DType, shape: &[usize]| -> CubeTensor {
-        empty_device_contiguous_dtype(client.clone(), CubeDevice::Cuda(Default::default()), shape.into(), dtype)
-    };
+    let tensor = |dtype, shape: &[usize]| tensor(client, dtype, shape);
     let floats = |shape: &[usize]| tensor(DType::F32, shape);
     let &Shape { hidden, intermediate, heads, kv_heads, head_dim } = shape;
     let (batch, len) = (2, 256);
@@ -257,27 +259,41 @@ fn launch_all(client: &Client, shape: &Shape) {
         }
     }
 
-    let (q, kv) = (|| floats(&[batch, len, heads, head_dim]), || floats(&[batch, len, kv_heads, head_dim]));
-    let angles = || floats(&[1, len, head_dim / 2]);
-    Cube::rope_forward(q(), angles(), angles());
-    Cube::rope_backward(q(), angles(), angles());
-    for mask in [
-        Mask::Band(Band { past: 0, window: Some(64) }),
-        Mask::Ragged { bounds: tensor(DType::I32, &[batch, len, 2]), num_keys: len, max_visible: len },
-    ] {
-        let inputs = Inputs { q: q(), k: kv(), v: kv(), mask };
+    // On tensor cores also heads of another width, without groups.
+    let of_model = [heads, kv_heads, head_dim];
+    for (dtype, of_heads) in [(DType::F32, of_model), (DType::BF16, of_model), (DType::BF16, [4, 4, 96])] {
+        let [heads, kv_heads, head_dim] = of_heads;
+        let of_queries = |len: usize, heads: usize| tensor(dtype, &[batch, len, heads, head_dim]);
+        let (q, kv) = (|| of_queries(len, heads), || of_queries(len, kv_heads));
+        let angles = || floats(&[1, len, head_dim / 2]);
+        Cube::rope_forward(q(), angles(), angles());
+        Cube::rope_backward(q(), angles(), angles());
+        for mask in [
+            Mask::Band(Band { past: 0, window: Some(64) }),
+            Mask::Ragged { bounds: tensor(DType::I32, &[batch, len, 2]), num_keys: len, max_visible: len },
+        ] {
+            let inputs = Inputs { q: q(), k: kv(), v: kv(), mask };
+            let (y, kept) = Cube::attention_kept(inputs.clone());
+            Cube::attention_backward(y, inputs.clone(), kept);
+            Cube::cached_attention_forward(q(), kv(), kv(), angles(), angles(), kv(), kv(), inputs.mask);
+        }
+        // Decoding has chunks of keys, and few queries take no tensor cores.
+        let [q, k, v] = [heads, kv_heads, kv_heads].map(|heads| of_queries(1, heads));
+        let last = Mask::Band(Band { past: len - 1, window: None });
+        let angle = || floats(&[1, 1, head_dim / 2]);
+        Cube::cached_attention_forward(q, k, v, angle(), angle(), kv(), kv(), last);
+        let [q, k, v] = [heads, kv_heads, kv_heads].map(|heads| of_queries(7, heads));
+        let inputs = Inputs { q, k, v, mask: Mask::Band(Band { past: 0, window: None }) };
         let (y, kept) = Cube::attention_kept(inputs.clone());
-        Cube::attention_backward(y, inputs.clone(), kept);
-        Cube::cached_attention_forward(q(), kv(), kv(), angles(), angles(), kv(), kv(), inputs.mask);
+        Cube::attention_backward(y, inputs, kept);
     }
-    // Decoding has chunks of keys.
-    let [q, k, v] = [heads, kv_heads, kv_heads].map(|heads| floats(&[batch, 1, heads, head_dim]));
-    let last = Mask::Band(Band { past: len - 1, window: None });
-    let angle = || floats(&[1, 1, head_dim / 2]);
-    Cube::cached_attention_forward(q, k, v, angle(), angle(), kv(), kv(), last);
 
     let h = || floats(&[batch * len, intermediate]);
-    Cube::silu_mul_backward(h(), h(), h());
+    for dtype in [DType::F32, DType::BF16] {
+        let h = || tensor(dtype, &[batch * len, intermediate]);
+        Cube::silu_mul(h(), h());
+        Cube::silu_mul_backward(h(), h(), h());
+    }
 
     let inputs = || linear_cross_entropy::Inputs {
         hidden: x(),

@@ -1,8 +1,8 @@
 //! Shared helpers of the kernels in CubeCL, which are one source for CUDA, Vulkan and WebGPU.
 //!
 //! A kernel reads and writes whole buffers of contiguous tensors. It is launched with bounds checks on them, so an index that
-//! is wrong never leaves its buffer. Activations and sums are float32 (on tensor cores factors are bfloat16), and each
-//! element of a result is written by one unit, so results have the same bits every time.
+//! is wrong never leaves its buffer. Sums are float32, activations too, or bfloat16 between [products](crate::kernel::linear) of
+//! it; each element of a result is written by one unit, so results have the same bits every time.
 
 #[cfg(all(test, feature = "cuda-source"))]
 mod cuda_source;
@@ -13,7 +13,7 @@ pub mod tensor_cores;
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::{self, prelude::*, server::CubeCountSelection};
-use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
@@ -27,17 +27,21 @@ pub fn input(x: &CubeTensor) -> BufferArg {
     into_contiguous(x.clone()).into_buffer_arg()
 }
 
+/// An argument that a kernel reads as `dtype`.
+///
+/// # Panics
+/// If it has another type.
+pub fn typed_input(x: &CubeTensor, dtype: DType) -> BufferArg {
+    assert_eq!(x.dtype, dtype, "a kernel reads {dtype:?}; cast activations first");
+    input(x)
+}
+
 /// An argument that a kernel reads as float32.
 ///
 /// # Panics
 /// If it has another type.
 pub fn float_input(x: &CubeTensor) -> BufferArg {
-    assert_float32(x);
-    input(x)
-}
-
-fn assert_float32(x: &CubeTensor) {
-    assert_eq!(x.dtype, DType::F32, "kernels compute in float32; cast activations first");
+    typed_input(x, DType::F32)
 }
 
 /// An argument that a kernel writes.
@@ -56,13 +60,10 @@ pub fn empty_like(like: &CubeTensor) -> CubeTensor {
     empty(like.shape(), like.dtype, like)
 }
 
-/// A float32 tensor that a kernel may write to: `x` itself if it is contiguous and nobody else has it, else a copy.
-///
-/// # Panics
-/// If it has another type.
-pub fn owned(x: CubeTensor) -> CubeTensor {
-    assert_float32(&x);
-    let x = into_contiguous(x);
+/// A tensor of `dtype` that a kernel may write to: `x` itself if it has this type, is contiguous, and nobody else has it, else a
+/// copy.
+pub fn owned(x: CubeTensor, dtype: DType) -> CubeTensor {
+    let x = into_contiguous(cast(x, dtype));
     // Burn's copies have padded rows on CUDA.
     if x.can_mut() { x } else { into_contiguous(x.copy()) }
 }
@@ -77,12 +78,17 @@ pub fn primitive<const D: usize>(x: Tensor<D>) -> CubeTensor {
     x.try_into_primitive::<Cube>().expect("a tensor of the same backend")
 }
 
-/// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in float32.
-pub fn matrix_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+/// `a·b`, in bfloat16 if `b` is a matrix of it, else in float32. Sums are in float32 and rounded once.
+pub fn rounded_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
     match b.dtype() {
-        DType::BF16 => a.cast(DType::BF16).matmul(b).cast(DType::F32),
+        DType::BF16 => a.cast(DType::BF16).matmul(b),
         _ => a.matmul(b.cast(DType::F32)),
     }
+}
+
+/// [`rounded_product`], returned in float32.
+pub fn matrix_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
+    rounded_product(a, b).cast(DType::F32)
 }
 
 /// A cube for each of `count` rows, by [`CUBE_POS`], or a few more, which have to end at once.

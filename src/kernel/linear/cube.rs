@@ -5,12 +5,13 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{LinearBackward, LinearOps, Operand};
-use crate::kernel::cube::{matrix_product, primitive, public};
+use crate::kernel::cube::{matrix_product, primitive, public, rounded_product};
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 impl LinearOps for Cube {
     fn linear_float(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
-        of_rows(x, |rows| matrix_product(rows, public::<2>(weight).transpose()))
+        let dtype = x.dtype;
+        of_rows(x, |rows| rounded_product(rows, public::<2>(weight).transpose()).cast(dtype))
     }
 
     fn linear_weight(x: CubeTensor, weight: Operand<Self>) -> CubeTensor {

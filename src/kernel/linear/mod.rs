@@ -4,9 +4,9 @@
 //! summed in float32. On Flex, quantized weights multiply activations that are rounded to 8 bits: each 32 elements of a row of
 //! `x` become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
 //!
-//! The *type of products* is that of their results: bfloat16 on libtorch if all weights of a call are read in bfloat16, as under
-//! PyTorch's autocast, else float32. Where weights are read in bfloat16 on libtorch or a GPU, activations are rounded to
-//! bfloat16 too, also in the gradients; so they are on a CPU with AMX, in products of more than 48 rows and all gradients.
+//! The *type of products* is that of their results: bfloat16 on libtorch and devices of CubeCL if all weights of a call are read in
+//! bfloat16, as under PyTorch's autocast, else float32. Activations are then rounded to bfloat16 too, also in the gradients; so
+//! they are on a CPU with AMX, in products of more than 48 rows and all gradients.
 //!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
@@ -43,14 +43,9 @@ pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
 }
 
-/// Whether products with bfloat16 weights take their inputs in bfloat16.
-pub fn takes_bfloat16(device: &Device) -> bool {
-    super::is_libtorch(device) || super::is_cube(device)
-}
-
-/// Whether products with bfloat16 weights give bfloat16 results.
+/// Whether products with bfloat16 weights take their inputs and give their results in bfloat16.
 pub fn keeps_bfloat16(device: &Device) -> bool {
-    super::is_libtorch(device)
+    super::is_libtorch(device) || super::is_cube(device)
 }
 
 /// `y = x·Wᵀ`.
@@ -192,7 +187,7 @@ pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &
 
 /// `x` in the type in which products with these weights read it, converted once for all of them.
 fn as_read<const D: usize, const N: usize>(x: Tensor<D>, weights: [&Weight; N]) -> Tensor<D> {
-    let is_rounded = takes_bfloat16(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
+    let is_rounded = keeps_bfloat16(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
     x.cast(if is_rounded { DType::BF16 } else { DType::F32 })
 }
 

@@ -62,7 +62,7 @@ fn losses_and_dlogits(
     targets: CubeTensor,
     factors: Option<Tensor<1>>,
 ) -> (Tensor<1>, Tensor<2>) {
-    let logits = owned(primitive(matrix_product(hidden.clone(), weight.clone().transpose())));
+    let logits = owned(primitive(matrix_product(hidden.clone(), weight.clone().transpose())), DType::F32);
     let [num_tokens, vocab_size] = logits.shape().dims();
     let losses = empty([num_tokens], DType::F32, &logits);
     let has_gradients = factors.is_some();

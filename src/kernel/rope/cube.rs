@@ -1,23 +1,25 @@
 //! Rotary position embedding in CubeCL: one unit per pair. The gradient is rotated by the negative angle.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{Rope, RopeBackward};
-use crate::kernel::cube::{empty_like, float_input, output, unit_for_each};
+use crate::kernel::cube::{empty_like, float_input, input, output, unit_for_each};
 
 #[cube(launch)]
-fn turn(
-    x: &[f32],
+fn turn<F: Float>(
+    x: &[F],
     cos: &[f32],
     sin: &[f32],
-    y: &mut [f32],
+    y: &mut [F],
     num_pairs: usize,
     num_heads: usize,
     half: usize,
     num_angles: usize,
     direction: f32,
+    #[define(F)] _dtype: ElemType,
 ) {
     let pair = ABSOLUTE_POS;
     if pair >= num_pairs {
@@ -28,9 +30,9 @@ fn turn(
     let first = vector * 2 * half + column;
     let cos = cos[angle];
     let sin = sin[angle] * direction;
-    let (a, b) = (x[first], x[first + half]);
-    y[first] = a * cos - b * sin;
-    y[first + half] = b * cos + a * sin;
+    let (a, b) = (f32::cast_from(x[first]), f32::cast_from(x[first + half]));
+    y[first] = F::cast_from(a * cos - b * sin);
+    y[first + half] = F::cast_from(b * cos + a * sin);
 }
 
 /// Turns forwards for `direction` 1, backwards for -1.
@@ -44,7 +46,7 @@ fn turned(x: &CubeTensor, cos: &CubeTensor, sin: &CubeTensor, direction: f32) ->
         &x.client,
         cubes,
         units,
-        float_input(x),
+        input(x),
         float_input(cos),
         float_input(sin),
         output(&y),
@@ -53,6 +55,7 @@ fn turned(x: &CubeTensor, cos: &CubeTensor, sin: &CubeTensor, direction: f32) ->
         half,
         rows * seq_length,
         direction,
+        dtype_to_elem_type(x.dtype),
     );
     y
 }

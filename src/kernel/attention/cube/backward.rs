@@ -6,13 +6,14 @@ use super::tile::{Sizes, Vectors, accumulate, dot, load, scores, store, vectors,
 
 /// The logsumexp of each row, and its `dy·y`: they are one buffer, as devices have few. A unit has a row.
 #[cube(launch)]
-pub fn of_rows(
-    grad: &[f32],
-    y: &[f32],
+pub fn of_rows<F: Float>(
+    grad: &[F],
+    y: &[F],
     logsumexp: &[f32],
     rows: &mut [f32],
     num_rows: usize,
     #[comptime] head_dim: usize,
+    #[define(F)] _dtype: ElemType,
 ) {
     let row = ABSOLUTE_POS;
     if row >= num_rows {
@@ -20,7 +21,7 @@ pub fn of_rows(
     }
     let mut along = 0.0f32;
     for i in row * head_dim..(row + 1) * head_dim {
-        along += grad[i] * y[i];
+        along += f32::cast_from(grad[i]) * f32::cast_from(y[i]);
     }
     rows[2 * row] = logsumexp[row];
     rows[2 * row + 1] = along;
@@ -28,15 +29,16 @@ pub fn of_rows(
 
 /// `dq`. Units are those of the forward pass.
 #[cube(launch)]
-pub fn of_queries(
-    grad: &[f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+pub fn of_queries<F: Float>(
+    grad: &[F],
+    q: &[F],
+    k: &[F],
+    v: &[F],
     bounds: &[i32],
     rows: &[f32],
-    dq: &mut [f32],
+    dq: &mut [F],
     sizes: Sizes,
+    #[define(F)] _dtype: ElemType,
 ) {
     let (lane, lane_row) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let first_row = CUBE_POS_X as usize * sizes.tile;
@@ -48,15 +50,15 @@ pub fn of_queries(
     let mut dscores = scores(&sizes);
     let mut sums = zeros(&sizes);
     for start in range_stepped(tile_first, tile_end, sizes.tile) {
-        load(&mut keys, k, start, tile_end, &sizes, Vectors::Keys);
-        load(&mut values, v, start, tile_end, &sizes, Vectors::Keys);
+        load::<F>(&mut keys, k, start, tile_end, &sizes, Vectors::Keys);
+        load::<F>(&mut values, v, start, tile_end, &sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         let mut dscore = 0.0f32;
         if key >= first && key < end {
             let place = sizes.place(row);
-            let score = dot(q, place, &keys, lane, &sizes) * sizes.scale;
-            let dweight = dot(grad, place, &values, lane, &sizes);
+            let score = dot::<F>(q, place, &keys, lane, &sizes) * sizes.scale;
+            let dweight = dot::<F>(grad, place, &values, lane, &sizes);
             dscore = (score - rows[2 * place]).exp() * (dweight - rows[2 * place + 1]);
         }
         dscores[lane_row * sizes.tile + lane] = dscore;
@@ -65,22 +67,23 @@ pub fn of_queries(
         sync_cube();
     }
     if row < sizes.num_rows() {
-        store(dq, sizes.place(row), &sums, sizes.scale, &sizes);
+        store::<F>(dq, sizes.place(row), &sums, sizes.scale, &sizes);
     }
 }
 
 /// `dk` and `dv`. Unit `(x, y)` has key `y`: its score with row `x` of each tile, and every `tile`-th column of the results.
 #[cube(launch)]
-pub fn of_keys(
-    grad: &[f32],
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+pub fn of_keys<F: Float>(
+    grad: &[F],
+    q: &[F],
+    k: &[F],
+    v: &[F],
     bounds: &[i32],
     rows: &[f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    dk: &mut [F],
+    dv: &mut [F],
     sizes: Sizes,
+    #[define(F)] _dtype: ElemType,
 ) {
     let (lane, lane_key) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
     let first_key = CUBE_POS_X as usize * sizes.tile;
@@ -94,16 +97,16 @@ pub fn of_keys(
     for first_row in range_stepped(0usize, sizes.num_rows(), sizes.tile) {
         let (tile_first, tile_end) = sizes.seen_by_tile(bounds, first_row);
         if tile_first < first_key + sizes.tile && tile_end > first_key {
-            load(&mut queries, q, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
-            load(&mut grads, grad, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
+            load::<F>(&mut queries, q, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
+            load::<F>(&mut grads, grad, first_row, sizes.num_rows(), &sizes, Vectors::Rows);
             sync_cube();
             let (first, end) = sizes.seen(bounds, first_row + lane);
             let mut weight = 0.0f32;
             let mut dscore = 0.0f32;
             if key >= first && key < end {
                 let place = sizes.place(first_row + lane);
-                let score = dot(k, sizes.key(key), &queries, lane, &sizes) * sizes.scale;
-                let dweight = dot(v, sizes.key(key), &grads, lane, &sizes);
+                let score = dot::<F>(k, sizes.key(key), &queries, lane, &sizes) * sizes.scale;
+                let dweight = dot::<F>(v, sizes.key(key), &grads, lane, &sizes);
                 weight = (score - rows[2 * place]).exp();
                 dscore = weight * (dweight - rows[2 * place + 1]);
             }
@@ -116,7 +119,7 @@ pub fn of_keys(
         }
     }
     if key < sizes.capacity {
-        store(dk, sizes.key(key), &key_sums, sizes.scale, &sizes);
-        store(dv, sizes.key(key), &value_sums, 1.0f32, &sizes);
+        store::<F>(dk, sizes.key(key), &key_sums, sizes.scale, &sizes);
+        store::<F>(dv, sizes.key(key), &value_sums, 1.0f32, &sizes);
     }
 }

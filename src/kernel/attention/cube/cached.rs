@@ -1,5 +1,6 @@
 //! Attention with a cache: rotation, keys and values written to their places, attention; a kernel each.
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, TensorMetadata};
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
@@ -7,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::super::Mask;
 use super::super::cached::CachedAttention;
 use super::{Plan, attend};
-use crate::kernel::cube::{float_input, input, output, owned, unit_for_each};
+use crate::kernel::cube::{input, output, owned, typed_input, unit_for_each};
 use crate::kernel::rope::Rope;
 
 impl CachedAttention for Cube {
@@ -23,7 +24,7 @@ impl CachedAttention for Cube {
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let q = Self::rope_forward(q, cos.clone(), sin.clone());
         let k = Self::rope_forward(k, cos, sin);
-        let [keys, values] = [keys, values].map(owned);
+        let [keys, values] = [keys, values].map(|buffer| owned(buffer, k.dtype));
         let plan = Plan::new(&q, &keys, mask);
         let len = k.shape().num_elements();
         let (cubes, units) = unit_for_each(len, &q);
@@ -31,8 +32,8 @@ impl CachedAttention for Cube {
             &q.client,
             cubes,
             units,
-            float_input(&k),
-            float_input(&v),
+            input(&k),
+            typed_input(&v, k.dtype),
             input(&plan.bounds),
             output(&keys),
             output(&values),
@@ -41,6 +42,7 @@ impl CachedAttention for Cube {
             plan.capacity,
             plan.num_kv_heads * plan.head_dim,
             plan.bounds_stride,
+            dtype_to_elem_type(k.dtype),
         );
         let (y, _) = attend(&plan, [&q, &keys, &values]);
         (y, keys, values)
@@ -49,17 +51,18 @@ impl CachedAttention for Cube {
 
 /// Writes the key and value of each query to the place of its own key, the last that it sees. Padding has none.
 #[cube(launch)]
-fn append(
-    k: &[f32],
-    v: &[f32],
+fn append<F: Float>(
+    k: &[F],
+    v: &[F],
     bounds: &[i32],
-    keys: &mut [f32],
-    values: &mut [f32],
+    keys: &mut [F],
+    values: &mut [F],
     len: usize,
     num_queries: usize,
     capacity: usize,
     width: usize,
     bounds_stride: usize,
+    #[define(F)] _dtype: ElemType,
 ) {
     let i = ABSOLUTE_POS;
     if i >= len {

@@ -6,13 +6,14 @@
 //! on its own sequence alone, and on no other in the batch.
 
 use burn::backend::DType;
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::forward::{LOWEST, accumulate_values, factor_and_logsumexp};
 use super::plan::Plan;
 use super::tile::{Sizes, store, zeros};
-use crate::kernel::cube::{empty, float_input, input, output};
+use crate::kernel::cube::{empty, float_input, input, output, typed_input};
 
 /// Keys of a chunk, a multiple of every size of a tile. A guess: no GPU has been measured.
 const KEYS: usize = 128;
@@ -49,14 +50,15 @@ pub fn attend(plan: &Plan, num_chunks: usize, [q, k, v]: [&CubeTensor; 3], [y, l
         &q.client,
         plan.cubes(plan.tiles_of_rows() * num_chunks),
         plan.units(),
-        float_input(q),
-        float_input(k),
-        float_input(v),
+        input(q),
+        typed_input(k, q.dtype),
+        typed_input(v, q.dtype),
         input(&plan.bounds),
         output(&parts),
         output(&totals),
         num_chunks,
         plan.sizes(),
+        dtype_to_elem_type(q.dtype),
     );
     combine::launch(
         &q.client,
@@ -69,6 +71,7 @@ pub fn attend(plan: &Plan, num_chunks: usize, [q, k, v]: [&CubeTensor; 3], [y, l
         output(logsumexp),
         num_chunks,
         plan.sizes(),
+        dtype_to_elem_type(q.dtype),
     );
 }
 
@@ -83,15 +86,16 @@ fn first_part(tile_of_rows: usize, chunk: usize, num_chunks: usize, #[comptime] 
 /// chunk of one tile of rows. Chunks are counted from the one with the first key that the tile sees, so that a window launches no
 /// cube for the keys before it.
 #[cube(launch)]
-fn of_chunks(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+fn of_chunks<F: Float>(
+    q: &[F],
+    k: &[F],
+    v: &[F],
     bounds: &[i32],
     parts: &mut [f32],
     totals: &mut [f32],
     num_chunks: usize,
     sizes: Sizes,
+    #[define(F)] _dtype: ElemType,
 ) {
     let first_row = CUBE_POS_X as usize / num_chunks * sizes.tile;
     let (first, end) = sizes.seen_by_tile(bounds, first_row);
@@ -103,11 +107,11 @@ fn of_chunks(
     }
     let keys = (max(first, start), min(start + KEYS, end));
     let mut sums = zeros(&sizes);
-    let (highest, total) = accumulate_values(&mut sums, q, k, v, bounds, first_row, keys, &sizes);
+    let (highest, total) = accumulate_values::<F>(&mut sums, q, k, v, bounds, first_row, keys, &sizes);
     let lane_row = UNIT_POS_Y as usize;
     if first_row + lane_row < sizes.num_rows() {
         let part = first_part(CUBE_POS / num_chunks, chunk, num_chunks, comptime!(sizes.tile)) + lane_row;
-        store(parts, part, &sums, 1.0f32, &sizes);
+        store::<f32>(parts, part, &sums, 1.0f32, &sizes);
         if UNIT_POS_X == 0 {
             totals[2 * part] = highest;
             totals[2 * part + 1] = total;
@@ -119,14 +123,15 @@ fn of_chunks(
 /// [`forward`](super::forward). The bounds of a row tell which chunks it sees. A total would not do: of one that is NaN, some
 /// shader compilers say that it is not different from 0.
 #[cube(launch)]
-fn combine(
+fn combine<F: Float>(
     parts: &[f32],
     totals: &[f32],
     bounds: &[i32],
-    y: &mut [f32],
+    y: &mut [F],
     logsumexp: &mut [f32],
     num_chunks: usize,
     sizes: Sizes,
+    #[define(F)] _dtype: ElemType,
 ) {
     let head_dim = comptime!(sizes.head_dim);
     let lane_row = UNIT_POS_Y as usize;
@@ -157,7 +162,7 @@ fn combine(
     }
     let (factor, log) = factor_and_logsumexp(highest, total);
     let place = sizes.place(row);
-    store(y, place, &sums, factor, &sizes);
+    store::<F>(y, place, &sums, factor, &sizes);
     if UNIT_POS_X == 0 {
         logsumexp[place] = log;
     }

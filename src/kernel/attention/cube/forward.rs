@@ -13,11 +13,11 @@ pub const LOWEST: f32 = -1.0e30;
 ///
 /// Unit `(x, y)` has row `first_row + y`: the score of key `x` of each tile, and every `tile`-th column of the result.
 #[cube]
-pub fn accumulate_values(
+pub fn accumulate_values<F: Float>(
     sums: &mut Array<f32>,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: &[F],
+    k: &[F],
+    v: &[F],
     bounds: &[i32],
     first_row: usize,
     keys: (usize, usize),
@@ -30,11 +30,11 @@ pub fn accumulate_values(
     let mut queries = vectors(sizes);
     let mut tile = vectors(sizes);
     let mut weights = scores(sizes);
-    load(&mut queries, q, first_row, sizes.num_rows(), sizes, Vectors::Rows);
+    load::<F>(&mut queries, q, first_row, sizes.num_rows(), sizes, Vectors::Rows);
     let mut highest = f32::new(LOWEST);
     let mut total = 0.0f32;
     for start in range_stepped(first_key, end_key, sizes.tile) {
-        load(&mut tile, k, start, end_key, sizes, Vectors::Keys);
+        load::<F>(&mut tile, k, start, end_key, sizes, Vectors::Keys);
         sync_cube();
         let key = start + lane;
         // The last tile may reach beyond the range.
@@ -45,7 +45,7 @@ pub fn accumulate_values(
         }
         weights[lane_row * sizes.tile + lane] = score;
         sync_cube();
-        load(&mut tile, v, start, end_key, sizes, Vectors::Keys);
+        load::<F>(&mut tile, v, start, end_key, sizes, Vectors::Keys);
         let mut new_highest = highest;
         for i in 0..sizes.tile {
             new_highest = max(new_highest, weights[lane_row * sizes.tile + i]);
@@ -88,16 +88,25 @@ pub fn factor_and_logsumexp(highest: f32, total: f32) -> (f32, f32) {
 
 /// `y`, and the logsumexp of the scores of each row. A cube walks along all keys of its tile of rows.
 #[cube(launch)]
-pub fn forward(q: &[f32], k: &[f32], v: &[f32], bounds: &[i32], y: &mut [f32], logsumexp: &mut [f32], sizes: Sizes) {
+pub fn forward<F: Float>(
+    q: &[F],
+    k: &[F],
+    v: &[F],
+    bounds: &[i32],
+    y: &mut [F],
+    logsumexp: &mut [f32],
+    sizes: Sizes,
+    #[define(F)] _dtype: ElemType,
+) {
     let first_row = CUBE_POS_X as usize * sizes.tile;
     let keys = sizes.seen_by_tile(bounds, first_row);
     let mut sums = zeros(&sizes);
-    let (highest, total) = accumulate_values(&mut sums, q, k, v, bounds, first_row, keys, &sizes);
+    let (highest, total) = accumulate_values::<F>(&mut sums, q, k, v, bounds, first_row, keys, &sizes);
     let row = first_row + UNIT_POS_Y as usize;
     if row < sizes.num_rows() {
         let (factor, log) = factor_and_logsumexp(highest, total);
         let place = sizes.place(row);
-        store(y, place, &sums, factor, &sizes);
+        store::<F>(y, place, &sums, factor, &sizes);
         if UNIT_POS_X == 0 {
             logsumexp[place] = log;
         }

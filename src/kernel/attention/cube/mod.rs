@@ -12,12 +12,14 @@ mod forward;
 mod plan;
 mod tile;
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::{Cube, DType};
+use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
 use self::plan::Plan;
 use super::{Attention, AttentionBackward, Inputs, Kept, Mask};
-use crate::kernel::cube::{empty, empty_like, float_input, input, output, unit_for_each};
+use crate::kernel::cube::{empty, empty_like, float_input, input, output, typed_input, unit_for_each};
 
 /// The result, and the logsumexp of each row.
 fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) {
@@ -31,13 +33,14 @@ fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) 
         &q.client,
         plan.cubes(plan.tiles_of_rows()),
         plan.units(),
-        float_input(q),
-        float_input(k),
-        float_input(v),
+        input(q),
+        typed_input(k, q.dtype),
+        typed_input(v, q.dtype),
         input(&plan.bounds),
         output(&y),
         output(&logsumexp),
         plan.sizes(),
+        dtype_to_elem_type(q.dtype),
     );
     (y, logsumexp)
 }
@@ -59,7 +62,7 @@ impl AttentionBackward for Cube {
     fn attention_backward(grad: CubeTensor, inputs: Inputs<Self>, kept: Option<Kept<Self>>) -> [CubeTensor; 3] {
         let Inputs { q, k, v, mask } = inputs;
         let Kept { y, logsumexp } = kept.expect("the forward pass keeps them");
-        let plan = Plan::new(&q, &k, mask);
+        let (plan, grad) = (Plan::new(&q, &k, mask), cast(grad, q.dtype));
         let (gradients, rows) = ([&q, &k, &v].map(empty_like), empty([plan.num_rows(), 2], DType::F32, &q));
         let [dq, dk, dv] = &gradients;
         let (cubes, units) = unit_for_each(plan.num_rows(), &q);
@@ -67,39 +70,42 @@ impl AttentionBackward for Cube {
             &q.client,
             cubes,
             units,
-            float_input(&grad),
-            float_input(&y),
+            input(&grad),
+            input(&y),
             float_input(&logsumexp),
             output(&rows),
             plan.num_rows(),
             plan.head_dim,
+            dtype_to_elem_type(q.dtype),
         );
         backward::of_queries::launch(
             &q.client,
             plan.cubes(plan.tiles_of_rows()),
             plan.units(),
-            float_input(&grad),
-            float_input(&q),
-            float_input(&k),
-            float_input(&v),
+            input(&grad),
+            input(&q),
+            typed_input(&k, q.dtype),
+            typed_input(&v, q.dtype),
             input(&plan.bounds),
             float_input(&rows),
             output(dq),
             plan.sizes(),
+            dtype_to_elem_type(q.dtype),
         );
         backward::of_keys::launch(
             &q.client,
             plan.cubes(plan.capacity.div_ceil(plan.tile)),
             plan.units(),
-            float_input(&grad),
-            float_input(&q),
-            float_input(&k),
-            float_input(&v),
+            input(&grad),
+            input(&q),
+            typed_input(&k, q.dtype),
+            typed_input(&v, q.dtype),
             input(&plan.bounds),
             float_input(&rows),
             output(dk),
             output(dv),
             plan.sizes(),
+            dtype_to_elem_type(q.dtype),
         );
         gradients
     }

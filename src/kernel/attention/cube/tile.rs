@@ -96,9 +96,9 @@ pub enum Vectors {
 
 /// Copies vectors to a tile, from `start`; those from `end` on are zero.
 #[cube]
-pub fn load(
+pub fn load<F: Float>(
     tile: &mut Shared<[f32]>,
-    x: &[f32],
+    x: &[F],
     start: usize,
     end: usize,
     sizes: &Sizes,
@@ -110,7 +110,7 @@ pub fn load(
         let mut value = 0.0f32;
         if vector < end {
             let place = if comptime!(vectors == Vectors::Rows) { sizes.place(vector) } else { sizes.key(vector) };
-            value = x[place * head_dim + column];
+            value = f32::cast_from(x[place * head_dim + column]);
         }
         tile[i / head_dim * (head_dim + 1) + column] = value;
     }
@@ -118,11 +118,11 @@ pub fn load(
 
 /// The product of a vector in memory and one of a tile.
 #[cube]
-pub fn dot(x: &[f32], vector: usize, tile: &Shared<[f32]>, row: usize, sizes: &Sizes) -> f32 {
+pub fn dot<F: Float>(x: &[F], vector: usize, tile: &Shared<[f32]>, row: usize, sizes: &Sizes) -> f32 {
     let head_dim = comptime!(sizes.head_dim);
     let mut sum = 0.0f32;
     for column in 0..head_dim {
-        sum += x[vector * head_dim + column] * tile[row * (head_dim + 1) + column];
+        sum += f32::cast_from(x[vector * head_dim + column]) * tile[row * (head_dim + 1) + column];
     }
     sum
 }
@@ -167,12 +167,12 @@ pub fn accumulate(sums: &mut Array<f32>, weights: &Shared<[f32]>, row: usize, ti
 
 /// Writes the columns of this unit, times `factor`.
 #[cube]
-pub fn store(y: &mut [f32], vector: usize, sums: &Array<f32>, factor: f32, sizes: &Sizes) {
+pub fn store<F: Float>(y: &mut [F], vector: usize, sums: &Array<f32>, factor: f32, sizes: &Sizes) {
     #[unroll]
     for part in 0..sizes.columns {
         let column = part * sizes.tile + UNIT_POS_X as usize;
         if column < sizes.head_dim {
-            y[vector * sizes.head_dim + column] = sums[part] * factor;
+            y[vector * sizes.head_dim + column] = F::cast_from(sums[part] * factor);
         }
     }
 }
