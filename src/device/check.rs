@@ -137,22 +137,25 @@ fn of_experts_in_bfloat16(device: &Device) -> [Vec<f32>; 3] {
 }
 
 /// Attention and a gated MLP whose weights are read in bfloat16, with their residuals; and the gradients of their input and of the
-/// weight of the keys. The weights are small, so that rounding is not amplified.
+/// weight of the keys. The weights are small, so that rounding is not amplified. Queries are enough, and heads wide enough, for the
+/// kernels on tensor cores, of which a head has several tiles.
 fn of_layer_in_bfloat16(device: &Device) -> [Vec<f32>; 3] {
     const HIDDEN: usize = 24;
+    const LEN: usize = 70;
+    const WIDTH: usize = 16;
     let device = device.clone().autodiff();
     let matrix = |salt, shape: [usize; 2]| numbers::<2>(salt, shape, &device) * 0.2;
     let [states, of_keys] =
-        [(0, 2 * 7), (1, 2 * 8)].map(|(salt, rows)| matrix(salt, [rows, HIDDEN]).detach().require_grad());
-    let [of_queries, of_values, gate, up] =
-        [(2, 6 * 8), (3, 2 * 8), (4, 32), (5, 32)].map(|(salt, rows)| in_bfloat16(matrix(salt, [rows, HIDDEN])));
-    let [output, down] = [(6, 6 * 8), (7, 32)].map(|(salt, columns)| in_bfloat16(matrix(salt, [HIDDEN, columns])));
+        [(0, 2 * LEN), (1, 2 * WIDTH)].map(|(salt, rows)| matrix(salt, [rows, HIDDEN]).detach().require_grad());
+    let [of_queries, of_values, gate, up] = [(2, 6 * WIDTH), (3, 2 * WIDTH), (4, 32), (5, 32)]
+        .map(|(salt, rows)| in_bfloat16(matrix(salt, [rows, HIDDEN])));
+    let [output, down] = [(6, 6 * WIDTH), (7, 32)].map(|(salt, columns)| in_bfloat16(matrix(salt, [HIDDEN, columns])));
 
     let [q, k, v] = linear_all(states.clone() * 5.0, [&of_queries, &in_bfloat16(of_keys.clone()), &of_values]);
-    let [q, k, v] = [(q, 6), (k, 2), (v, 2)].map(|(x, heads)| x.reshape([2, 7, heads, 8]));
-    let [cos, sin] = [8, 9].map(|salt| numbers(salt, [1, 7, 4], &device));
+    let [q, k, v] = [(q, 6), (k, 2), (v, 2)].map(|(x, heads)| x.reshape([2, LEN, heads, WIDTH]));
+    let [cos, sin] = [8, 9].map(|salt| numbers(salt, [1, LEN, WIDTH / 2], &device));
     let [q, k] = [q, k].map(|x| rope(x, cos.clone(), sin.clone()));
-    let y = attention(q, k, v, &CausalMask::band(0, None)).reshape([2 * 7, 6 * 8]);
+    let y = attention(q, k, v, &CausalMask::band(0, None)).reshape([2 * LEN, 6 * WIDTH]);
     let attended = linear_add(states.clone(), y, &output);
     let y = linear_add(attended.clone(), gated_linear(attended, &gate, &up), &down);
     let gradients = (y.clone() * numbers(10, y.dims(), &device)).sum().backward();

@@ -367,6 +367,30 @@ fn operation_and_kernel(name: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn attention_takes_tensor_cores_for_many_queries_in_bfloat16_alone() {
+        let recorded = Sources::default();
+        let client = Recorder::open(89, recorded.clone());
+        for (dtype, num_queries, head_dim, expected) in [
+            (DType::BF16, 17, 64, 3),
+            (DType::BF16, 300, 128, 3),
+            (DType::F32, 300, 64, 0),
+            (DType::BF16, 16, 64, 0),
+            (DType::BF16, 17, 40, 0),
+            (DType::BF16, 17, 256, 0),
+        ] {
+            let [q, kv] = [4, 2].map(|heads| tensor(&client, dtype, &[1, num_queries, heads, head_dim]));
+            let inputs = Inputs { q, k: kv.clone(), v: kv, mask: Mask::Band(Band { past: 0, window: None }) };
+            let (y, kept) = Cube::attention_kept(inputs.clone());
+            Cube::attention_backward(y, inputs, kept);
+            client.flush().expect("all have been compiled");
+            let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
+            let kernels = sources.keys().filter_map(|(name, _)| operation_and_kernel(name));
+            let found = kernels.filter(|(_, kernel)| kernel.ends_with("_on_tensor_cores")).count();
+            assert_eq!(found, expected, "{num_queries} queries of {head_dim} in {dtype:?}");
+        }
+    }
+
     /// With `CUDA_SOURCES` in the environment, each source is written to a file of that folder whose name is
     /// `sm_VERSION.MODEL.OPERATION.KERNEL.INDEX.SHARED_BYTES.cu`.
     #[test]

@@ -20,7 +20,7 @@ const KEYS: usize = 128;
 
 /// Queries of a sequence, padding included, up to which keys are cut into chunks; more queries have enough tiles. The size of the
 /// batch must not decide, or the bits of a row would depend on it.
-const MAX_QUERIES: usize = 16;
+pub const MAX_QUERIES: usize = 16;
 
 /// The most chunks that the queries of a sequence see, of `num_keys` keys if they see up to `num_visible` of them.
 ///

@@ -10,6 +10,7 @@ mod cached;
 mod chunks;
 mod forward;
 mod plan;
+mod tensor_cores;
 mod tile;
 
 use burn::backend::cubecl::dtype_to_elem_type;
@@ -27,6 +28,10 @@ fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3]) -> (CubeTensor, CubeTensor) 
     let num_chunks = plan.num_chunks();
     if num_chunks > 1 {
         chunks::attend(plan, num_chunks, [q, k, v], [&y, &logsumexp]);
+        return (y, logsumexp);
+    }
+    if tensor_cores::serve(plan, q) {
+        tensor_cores::attend(plan, [q, k, v], [&y, &logsumexp]);
         return (y, logsumexp);
     }
     forward::forward::launch(
@@ -78,6 +83,10 @@ impl AttentionBackward for Cube {
             plan.head_dim,
             dtype_to_elem_type(q.dtype),
         );
+        if tensor_cores::serve(&plan, &q) {
+            tensor_cores::gradients(&plan, &grad, [&q, &k, &v], &rows, &gradients);
+            return gradients;
+        }
         backward::of_queries::launch(
             &q.client,
             plan.cubes(plan.tiles_of_rows()),
