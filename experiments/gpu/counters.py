@@ -4,10 +4,10 @@
     counters.py count MODEL [--device cuda] [--dtype bfloat16] [-p 512] [--deepwide FILE] [GROWTH …]
     counters.py test                without a GPU: reads counters_sample.csv
 
-Nsight Compute's `ncu` runs `deepwide bench` with one repetition, and counts its launches; then with two, and measures those that
-come after that many: one pass. It flushes the caches of the GPU before every kernel. FLOPs outside of tensor cores are those of
+Nsight Compute's `ncu` runs `deepwide bench` with one repetition and with two, and counts the launches of both; then with two again, and
+measures those that come after the launches of the first: one pass, which must have the difference. It flushes the caches of the GPU before every kernel. FLOPs outside of tensor cores are those of
 nvprof's `flop_count_sp` and `flop_count_hp`; tensor cores count operations, two for a multiply-add. Options of growth, such as
-`--moe 8`, are those of `deepwide`. The exit status is 1, with one line, if ncu cannot measure.
+`--moe 8`, are those of `deepwide`. The exit status is 1, with one line, if ncu cannot measure or does not find one pass.
 """
 
 import argparse
@@ -83,8 +83,16 @@ def by_kernel(pass_: list[dict[str, str]]) -> dict[str, tuple[int, list[float]]]
     return dict(sorted(sums.items(), key=lambda item: -item[1][1][COLUMNS.index("FLOPs")]))
 
 
-def table(title: str, pass_: list[dict[str, str]], flops: float, bytes_: float) -> str:
-    """The kernels of a pass and their sum, beside what the config counts."""
+def checked(pass_: list[dict[str, str]], of_one: int, of_two: int) -> list[dict[str, str]]:
+    """The measured launches, if they are as many as the second repetition adds to those of one."""
+    if len(pass_) != of_two - of_one:
+        counts = f"{of_two} launches with two repetitions, {of_one} with one"
+        raise Failure(f"measured {len(pass_)} launches, expected those of one pass, {of_two - of_one}: {counts}")
+    return pass_
+
+
+def table(title: str, pass_: list[dict[str, str]], of_one: int, of_two: int, flops: float, bytes_: float) -> str:
+    """The kernels of a pass and their sum, beside what the config counts and how many launches repetitions have."""
     kernels = by_kernel(pass_)
     total = [sum(each) for each in zip(*(sums for _, sums in kernels.values()))]
     of_flops, of_bytes = total[COLUMNS.index("FLOPs")], sum(total[-2:])
@@ -107,6 +115,7 @@ def table(title: str, pass_: list[dict[str, str]], flops: float, bytes_: float) 
         *(row([f"`{name}`", str(count)], sums) for name, (count, sums) in kernels.items()),
         row(["total", str(len(pass_))], total),
         "",
+        f"- Launches: {len(pass_)} measured; {of_two} with two repetitions less {of_one} with one are {of_two - of_one}",
         f"- FLOPs: {beside(of_flops, flops)}",
         f"- Bytes: {beside(of_bytes, bytes_)}",
         "",
@@ -122,7 +131,10 @@ def last_line(text: str) -> str:
 
 def output_of(command: list[str]) -> str:
     """What a command prints. ncu groups digits as the locale does."""
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    except OSError as error:
+        raise Failure(f"{command[0]} does not start: {error.strerror}") from None
     if done.returncode:
         raise Failure(f"{command[0]} {command[1]}: exit status {done.returncode}: {last_line(done.stdout + done.stderr)}")
     return done.stdout
@@ -156,10 +168,10 @@ def counted(options: argparse.Namespace, growth: list[str]) -> str:
         raise Failure("ncu lists no counter of the operations of tensor cores for this GPU")
     metrics = [INSTRUCTIONS.format(op) for ops in PER_INSTRUCTION.values() for op in ops] + [*tensor, READ, WRITTEN]
     bench = [options.deepwide, "bench", *model, "--device", options.device, "--no-warmup", "-r"]
-    before = len(measured([ANY], 0, [*bench, "1"]))
-    pass_ = measured(metrics, before, [*bench, "2"])
+    of_one, of_two = (len(measured([ANY], 0, [*bench, repetitions])) for repetitions in ("1", "2"))
+    pass_ = checked(measured(metrics, of_one, [*bench, "2"]), of_one, of_two)
     title = f"{dry_run['model']}, prompt of {options.n_prompt} tokens, {options.dtype}, {options.device}"
-    return table(title, pass_, total["flops"], total["bytes"])
+    return table(title, pass_, of_one, of_two, total["flops"], total["bytes"])
 
 
 def self_test() -> None:
@@ -172,7 +184,8 @@ def self_test() -> None:
         "void rms<float>(float *, int, int)": (1, [1 + 2 + 2 * 3, 4 + 5 + 2 * 6, 0, 30, 4195712, 69376]),
     }, kernels
     assert list(kernels) == ["matmul_entry", "void rms<float>(float *, int, int)"]
-    shown = table("a sample", pass_, 9000, 4e6)
+    shown = table("a sample", checked(pass_, 5, 8), 5, 8, 9000, 4e6)
+    assert "- Launches: 3 measured; 8 with two repetitions less 5 with one are 3" in shown, shown
     assert "| `matmul_entry` | 2 | 0.0000 |" in shown and "1.003 times" in shown and "1.067 times" in shown, shown
     listed = "\n".join(
         f"sm__ops_path_tensor_{name}      Counter   # of math ops executed in Tensor path"
@@ -180,14 +193,17 @@ def self_test() -> None:
     )
     assert tensor_metrics(listed) == [f"sm__ops_path_tensor_src_{name}.sum" for name in ["bf16_dst_fp32", "fp16"]]
     for wrong, reason in [
-        (text.replace('"byte"', '"Mbyte"'), "expected byte"),
-        (text.replace('"4195712"', '"n/a"'), "expected a number"),
-        ("==PROF== Connected to process 1\n==WARNING== No kernels were profiled.\n", "No kernels were profiled"),
+        (lambda: by_kernel(launches(text.replace('"byte"', '"Mbyte"'))), "expected byte"),
+        (lambda: by_kernel(launches(text.replace('"4195712"', '"n/a"'))), "expected a number"),
+        (lambda: launches("==PROF== Connected to process 1\n==WARNING== No kernels were profiled.\n"), "No kernels were profiled"),
+        (lambda: checked(pass_, 5, 9), "measured 3 launches, expected those of one pass, 4: 9 launches with two repetitions, 5 with one"),
+        (lambda: checked(pass_, 5, 5), "expected those of one pass, 0"),
+        (lambda: output_of(["/no/such/ncu", "--version"]), "/no/such/ncu does not start: No such file or directory"),
     ]:
         try:
-            by_kernel(launches(wrong))
+            wrong()
         except Failure as failure:
-            assert reason in str(failure), failure
+            assert reason in str(failure) and "\n" not in str(failure), failure
         else:
             raise AssertionError(reason)
     print("1 passed, 0 failed")
