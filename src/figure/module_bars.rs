@@ -53,11 +53,19 @@ pub(super) fn compose(study: &ProfileStudy) -> Option<Scene> {
         }
         draw_left_axis(&mut scene, &panel);
     }
-    let timing =
-        study.models[0].by_module[0].timing.as_ref().map_or_else(String::new, |timing| format!("; times by {timing}"));
-    let note = format!("modules of all layers together; bars from the top in the order of the key{timing}");
+    let note = format!("modules of all layers together; bars from the top in the order of the key{}", clock(study));
     draw_notes(&mut scene, [&note, NOTATION]);
     Some(scene)
+}
+
+/// The clock of all times, as the end of a note.
+fn clock(study: &ProfileStudy) -> String {
+    let mut timings = study.models.iter().flat_map(|model| &model.by_module).map(|table| table.timing);
+    let first = timings.next().flatten();
+    match timings.all(|timing| timing == first) {
+        true => first.map_or_else(String::new, |timing| format!("; times by {timing}")),
+        false => "; times by different clocks".to_owned(),
+    }
 }
 
 /// The modules of all models, in the order in which they compute.
@@ -84,4 +92,25 @@ fn short(path: &str) -> String {
         .replace("self_attn.attention", "attention")
         .replace("self_attn.", "attention ")
         .replace('.', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Timing;
+    use crate::report::fixture;
+
+    #[test]
+    fn a_clock_is_named_if_it_measured_all_times() {
+        let mut study = fixture::profile();
+        assert_eq!(compose(&study).unwrap().num_saying("times by"), 0);
+        for timing in [Timing::DeviceEvents, Timing::HostClock] {
+            for table in study.models.iter_mut().flat_map(|model| &mut model.by_module) {
+                table.timing = Some(timing);
+            }
+            assert_eq!(compose(&study).unwrap().num_saying(&format!("; times by {timing}")), 1);
+        }
+        study.models[2].by_module[1].timing = Some(Timing::DeviceEvents);
+        assert_eq!(compose(&study).unwrap().num_saying("; times by different clocks"), 1);
+    }
 }

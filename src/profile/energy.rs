@@ -42,7 +42,7 @@ impl EnergyCounter {
         }
     }
 
-    fn in_folder(powercap: &Path) -> Option<Self> {
+    pub(super) fn in_folder(powercap: &Path) -> Option<Self> {
         let folders = fs::read_dir(powercap).ok()?.flatten().map(|entry| entry.path());
         // `intel-rapl:0` is a package, or `psys`, which contains the packages; `intel-rapl:0:1` is a part of one. AMD's
         // processors have the same names.

@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::convention::FlopConvention;
+use super::energy::EnergyCounter;
 use super::module_cost::{BytesPerNumber, ModuleCost, module_costs};
 use super::module_time::ModuleTime;
 use super::profile_test::ProfileTest;
@@ -30,6 +31,9 @@ pub struct ModuleProfile {
     /// Seconds of a whole repetition by the host's clock, the median of repetitions without events; `None` if times are not by events,
     /// whose sum lacks the time in which the device waits for the host.
     pub run_time_s: Option<f64>,
+    /// Joules of the processor or GPU during the timed repetitions, of those without events if there are such; `None` where no
+    /// counter can be read, for less than a second on a GPU, and if nothing was measured.
+    pub energy_j: Option<f64>,
     /// Modules in the order in which they compute, then [the rest](ModuleRow).
     pub modules: Vec<ModuleRow>,
     /// The sums over modules.
@@ -139,7 +143,7 @@ impl ModuleProfile {
         assert!(repetitions > 0, "a repetition to time");
         let mut runs = InferenceRuns::new(model, test, device);
         runs.run();
-        let samples = Samples::of(repetitions, device, || runs.run());
+        let samples = Samples::of(repetitions, device, EnergyCounter::of(device).as_ref(), || runs.run());
         Self::timed(model.config(), test.into(), counting, &samples, device)
     }
 
@@ -168,7 +172,7 @@ impl ModuleProfile {
             for _ in 0..num_warmups {
                 step();
             }
-            Samples::of(repetitions, device, step)
+            Samples::of(repetitions, device, EnergyCounter::of(device).as_ref(), step)
         })?;
         let test = ProfileTest::Training { batch_size, seq_length };
         Ok((Self::timed(&config, test, counting, &samples, device), model))
@@ -184,7 +188,7 @@ impl ModuleProfile {
         device: &Device,
     ) -> Self {
         let Self { mut modules, .. } = Self::counted(config, test, counting);
-        let Samples { timing, modules: samples, runs_ns } = samples;
+        let Samples { timing, modules: samples, runs_ns, energy_j } = samples;
         let counts_gradients = linear::has_kernel(device);
         for cost in module_costs(config, test, counting.bytes_per_number, FlopConvention::Causal) {
             let found = samples[0].iter().find(|time| module_path(time) == cost.path);
@@ -213,7 +217,7 @@ impl ModuleProfile {
         let other = ModuleRow { time_s: Some(median_s(rest)), ..ModuleRow::named(OTHER) };
         modules.push(other);
         let run_time_s = (!runs_ns.is_empty()).then(|| median_s(runs_ns.iter().copied()));
-        Self { timing: Some(*timing), run_time_s, ..Self::new(test, modules) }
+        Self { timing: Some(*timing), run_time_s, energy_j: *energy_j, ..Self::new(test, modules) }
     }
 
     fn new(test: ProfileTest, modules: Vec<ModuleRow>) -> Self {
@@ -226,7 +230,7 @@ impl ModuleProfile {
             time_s: module.time_s.map(|time_s| time_s + sum.time_s.unwrap_or(0.0)),
             path: sum.path,
         });
-        Self { num_tokens: test.num_tokens(), timing: None, run_time_s: None, modules, total }
+        Self { num_tokens: test.num_tokens(), timing: None, run_time_s: None, energy_j: None, modules, total }
     }
 }
 
@@ -325,7 +329,12 @@ mod tests {
             let profile = ModuleProfile::measured(&model, test, COUNTING, 1, &device);
             let model = AnyDecoder::load(&weights, &device.clone().autodiff()).unwrap();
             let trained = ModuleProfile::measured_training(model, [1, 7], COUNTING, 1, &device.clone().autodiff());
-            for profile in [profile, trained.unwrap().0] {
+            let trained = trained.unwrap().0;
+            for path in [BACKWARD, "optimizer"] {
+                let time_s = trained.modules.iter().find(|module| module.path == path).and_then(|module| module.time_s);
+                assert!(time_s > Some(0.0), "{path}: {trained:?}");
+            }
+            for profile in [profile, trained] {
                 assert_eq!(
                     (profile.timing, profile.run_time_s.is_some()),
                     (Some(timing), timing == Timing::DeviceEvents)

@@ -263,6 +263,7 @@ pub(crate) fn profile() -> ProfileStudy {
         let table = |test: &str, tokens: f64| ModuleTable {
             test: test.to_owned(),
             timing: None,
+            run_time_s: None,
             modules: vec![
                 module("embedding", 0.0, 2e3 * tokens, 1e-5),
                 module("layer.self_attn.qkv_proj", 1e7 * tokens, 2e7, 2e-4 * tokens.sqrt()),

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{ArmKind, RunInfo};
 use super::statistics;
+use crate::profile::Timing;
 
 /// What was measured of every model on one device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,9 +51,12 @@ pub struct ProfiledModel {
 pub struct ModuleTable {
     /// The test: `pp256`.
     pub test: String,
-    /// What measured their times: `device events`, or `host clock`; `None` in records of older versions, which had the latter alone.
+    /// What measured their times; `None` in records of older versions, which had the host's clock alone.
     #[serde(default)]
-    pub timing: Option<String>,
+    pub timing: Option<Timing>,
+    /// Median seconds of a whole repetition by the host's clock, without events; `None` unless events timed the modules.
+    #[serde(default)]
+    pub run_time_s: Option<f64>,
     /// Modules in the order in which they compute.
     pub modules: Vec<ModulePoint>,
 }

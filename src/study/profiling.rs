@@ -172,8 +172,12 @@ impl ProfilePlan {
                 flops: row.flops,
                 bytes: row.bytes,
             };
-            let timing = profile.timing.map(|timing| timing.to_string());
-            ModuleTable { test: test_name(test), timing, modules: profile.modules.into_iter().map(module).collect() }
+            ModuleTable {
+                test: test_name(test),
+                timing: profile.timing,
+                run_time_s: profile.run_time_s,
+                modules: profile.modules.into_iter().map(module).collect(),
+            }
         });
         let memory = MemoryTimeline::of_inference(model, weight_bytes, prompt, device);
         ProfiledModel {
@@ -268,6 +272,7 @@ fn curve(test: String, timeline: &MemoryTimeline) -> MemoryCurve {
 #[cfg(feature = "flex")]
 mod tests {
     use super::*;
+    use crate::profile::Timing;
 
     #[test]
     fn a_small_profile_has_three_models_with_every_test() {
@@ -294,6 +299,7 @@ mod tests {
             assert_eq!(model.speeds.len(), 4);
             assert!(model.speeds.iter().all(|point| point.samples_s.len() == 2 && point.tokens_per_s() > 0.0));
             assert_eq!(model.by_module.len(), 2);
+            assert!(model.by_module.iter().all(|table| table.timing == Some(Timing::HostClock)));
             assert_eq!(model.weight_bytes, 4 * model.total_parameters);
         }
         let folder = tempfile::tempdir().unwrap();

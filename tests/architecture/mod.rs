@@ -43,7 +43,7 @@ const MAY_USE: [(&str, &str); 28] = [
     ("generate", "config error kernel model tokenizer"),
     ("serve", "error generate model tokenizer"),
     ("profile", "config data error formats kernel load lora model trace train weights"),
-    ("report", "config error"),
+    ("report", "config error profile"),
     ("eval", "config data error generate hub kernel model output profile python report tokenizer trace"),
     ("bench", "config error formats kernel load model profile report trace train weights"),
     ("figure", "error report"),

@@ -12,9 +12,9 @@ use crate::profile::convention::FlopConvention;
 
 /// Show parameters, FLOPs, bytes and time by module
 ///
-/// Counts come from the config. Bytes are those of weights, keys and values. Times are medians of repetitions, of kernels by device
-/// events or else of modules that wait for the device, beside peaks that are measured before and after. Options of growth change the
-/// model as it is loaded; nothing is written.
+/// Counts come from the config. Bytes are those of weights, keys and values. Times are medians of repetitions, beside peaks that
+/// are measured before and after. Kernels are timed by device events where the device has them; otherwise each module by the
+/// host's clock, which waits for the device. Options of growth change the model as it is loaded; nothing is written.
 #[derive(Debug, Clone, Args)]
 #[command(mut_args(brief))]
 pub struct ProfileArgs {

@@ -19,7 +19,6 @@ use crate::bench::{BenchError, Pools, Subject, Target, Test, TestCase};
 use crate::device::{Device, device};
 use crate::load::Precision;
 use crate::model::AnyDecoder;
-use crate::profile::energy::EnergyCounter;
 use crate::profile::flops::count_parameters;
 use crate::profile::memory_report::MemoryReport;
 use crate::profile::peak::Peaks;
@@ -54,7 +53,6 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         test: case.name(),
         batch_size: case.batch_size,
         peak_flops_per_s: None,
-        energy_j: None,
         memory: args.memory.then(|| {
             let training = args.precision().unwrap_or(Precision::FLOAT32).in_training();
             MemoryReport::foreseen(&shape.config, shape.weight_bytes, training, profile_test(case))
@@ -124,13 +122,10 @@ fn timed(
     device: &Device,
 ) -> Result<Vec<(Dtype, TestRecord)>, Failure> {
     let tell = |case: &TestCase| console::detail(format_args!("{}: {} repetitions", case.name(), args.repetitions));
-    let counter = EnergyCounter::of(device);
-    let start_energy = || counter.as_ref().and_then(EnergyCounter::start);
-    let record = |case: &TestCase, profile, energy_j, memory| TestRecord {
+    let record = |case: &TestCase, profile, memory| TestRecord {
         test: case.name(),
         batch_size: case.batch_size,
         peak_flops_per_s: None,
-        energy_j,
         memory,
         profile,
     };
@@ -145,12 +140,10 @@ fn timed(
                 Some(model) => model,
                 None => model.insert(target.load(device)?),
             };
-            let (counting, energy) = (args.counting(bytes), start_energy());
-            let profile = ModuleProfile::measured(model, test, counting, args.repetitions, device);
-            let energy_j = energy.and_then(|meter| meter.joules());
+            let profile = ModuleProfile::measured(model, test, args.counting(bytes), args.repetitions, device);
             let weight_bytes = model.footprint().size_bytes();
             let measure = || MemoryReport::of_inference(model, weight_bytes, test, device);
-            tests.push((dtype, record(case, profile, energy_j, args.memory.then(measure))));
+            tests.push((dtype, record(case, profile, args.memory.then(measure))));
         }
     }
     drop(model);
@@ -162,10 +155,9 @@ fn timed(
         if let ProfileTest::Training { batch_size, seq_length } = profile_test(case) {
             tell(case);
             let loaded = model.take().map_or_else(|| target.load_to_train(device), Ok)?;
-            let (sizes, energy) = ([batch_size, seq_length], start_energy());
+            let sizes = [batch_size, seq_length];
             let trained = ModuleProfile::measured_training(loaded, sizes, counting, args.repetitions, device);
             let (profile, mut trained) = trained.map_err(BenchError::Train)?;
-            let energy_j = energy.and_then(|meter| meter.joules());
             let memory = match args.memory {
                 true => {
                     let (report, after) =
@@ -176,7 +168,7 @@ fn timed(
                 false => None,
             };
             model = Some(trained);
-            tests.push((product_dtype(precision), record(case, profile, energy_j, memory)));
+            tests.push((product_dtype(precision), record(case, profile, memory)));
         }
     }
     Ok(tests)

@@ -35,9 +35,6 @@ pub(super) struct TestRecord {
     pub batch_size: usize,
     /// The peak of products with weights of the test's type, of float32 ones for quantized weights; null in a dry run.
     pub peak_flops_per_s: Option<f64>,
-    /// Joules of the processor or GPU during all repetitions and the one before them; null where no counter can be read, for
-    /// less than a second on a GPU, and in a dry run.
-    pub energy_j: Option<f64>,
     /// Null without `--memory`.
     pub memory: Option<MemoryReport>,
     #[serde(flatten)]

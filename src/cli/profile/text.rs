@@ -31,7 +31,7 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
         _ => "\n".to_owned(),
     };
     text += &format!("{}: {}\n", unit(record), convention(record.flop_convention));
-    for tested @ TestRecord { test, profile, batch_size, energy_j, memory, .. } in &record.tests {
+    for tested @ TestRecord { test, profile, batch_size, memory, .. } in &record.tests {
         let total = &profile.total;
         text += &format!("\n{test}, {batch_size} sequence{}: ", if *batch_size == 1 { "" } else { "s" });
         text += &duration(profile);
@@ -41,10 +41,11 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
         let least = ["GB/s", "of peak bytes", &rate_unit(record), "active", "total", "bytes", "of time"];
         text += &fitted(rows, width, &least);
         let measured = if is_cpu(device) { "processor" } else { "GPU" };
-        text += &energy_j.map_or_else(String::new, |joules| format!("energy of the {measured}: {joules:.1} J\n"));
+        let energy = |joules: f64| format!("energy of the {measured}: {joules:.1} J\n");
+        text += &profile.energy_j.map_or_else(String::new, energy);
         text += &memory.as_ref().map_or_else(String::new, |report| format!("\n{}", memory_table(report)));
     }
-    if record.peak_flops_per_s.is_some() && record.tests.iter().all(|test| test.energy_j.is_none()) {
+    if record.peak_flops_per_s.is_some() && record.tests.iter().all(|test| test.profile.energy_j.is_none()) {
         text += "\nenergy: not available: no counter of this device can be read, or the tests are too short for it\n";
     }
     text
@@ -195,6 +196,7 @@ mod tests {
             num_tokens: 8,
             timing,
             run_time_s,
+            energy_j: None,
             modules: Vec::new(),
             total: total(time_s),
         };

@@ -17,9 +17,15 @@ static OBSERVING: Mutex<()> = Mutex::new(());
 
 pub fn has_events(device: &Device) -> bool {
     match dispatch_device(device) {
-        DispatchDevice::Cube(device) => device.client().properties().timing_method == TimingMethod::Device,
+        DispatchDevice::Cube(device) => is_by_events(device.client().properties().timing_method),
         _ => false,
     }
+}
+
+/// Whether the device stamps events while the host goes on. Metal's timestamps do not count: for them, CubeCL drains the queue
+/// before each kernel and waits for it (`TimestampSampling` in cubecl-wgpu).
+fn is_by_events(method: TimingMethod) -> bool {
+    method == TimingMethod::Device && !cfg!(target_vendor = "apple")
 }
 
 /// With the result of `work`, the place of the span and the time of each launch; `None` if one was not timed by events.
@@ -33,8 +39,8 @@ pub fn launch_times<R>(work: impl FnOnce() -> R) -> (R, Option<Vec<(usize, Durat
     // The measurement of a launch can be refused, and then only the launch was seen.
     let is_complete = unread.len() == num_launches;
     let times = unread.into_iter().map(|(span, profile)| {
-        let is_by_events = profile.timing_method() == TimingMethod::Device;
-        let ticks = block_on(profile.resolve()).filter(|_| is_by_events)?;
+        let method = profile.timing_method();
+        let ticks = block_on(profile.resolve()).filter(|_| is_by_events(method))?;
         Some((span, ticks.duration()))
     });
     (result, if is_complete { times.collect() } else { None })
