@@ -32,7 +32,13 @@ EMULATION = r"""
 
 struct dim3 { unsigned x, y, z; };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
-const unsigned PLANE = 32;
+const unsigned PLANE = 32, warpSize = PLANE;
+
+// Of a number and none, the number, as CUDA's.
+static float max(float a, float b) { return std::fmax(a, b); }
+static float min(float a, float b) { return std::fmin(a, b); }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
 
 struct __nv_bfloat16 {
     uint16_t bits;
@@ -149,7 +155,7 @@ static bool leave(unsigned first, unsigned end, State barrier) {
 }
 
 extern "C" void run(void* const* of_buffers, const void* of_info, const unsigned* grid, const unsigned* block) {
-    const size_t stack = 1 << 17;
+    const size_t stack = 1 << 19;
     buffers = of_buffers;
     info = static_cast<const info_st*>(of_info);
     const unsigned count = block[0] * block[1];
