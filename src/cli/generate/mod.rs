@@ -29,17 +29,20 @@ pub fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if args.draws_nothing() {
         console::tell("note: without --temp every token is the most likely one; options of sampling change nothing");
     }
-    args.model.threads.run(|| {
-        let mut ids = None;
-        let loaded = args.model.load(args.samples, |tokenizer, template| {
-            if let Input::Text(text) = &input {
-                ids = Some(prompt(args, tokenizer, template, text)?);
-            }
-            // The turns of a chat on a terminal are not known yet.
-            Ok(most_positions(args, ids.as_ref().map_or(0, Vec::len)))
-        })?;
-        let session = Session::new(args, &loaded)?;
-        ids.map_or_else(|| talk::talk(&session), |ids| session.once(ids))
+    args.model.threads.run(|| match &input {
+        Input::Text(text) => {
+            let mut ids = None;
+            let loaded = args.model.load(args.samples, |tokenizer, template| {
+                let ids = ids.insert(prompt(args, tokenizer, template, text)?);
+                Ok(most_positions(args, ids.len()))
+            })?;
+            Session::new(args, &loaded)?.once(ids.expect("a loaded model has encoded the prompt"))
+        }
+        Input::Terminal => {
+            // The turns are not known yet.
+            let loaded = args.model.load(args.samples, |_, _| Ok(most_positions(args, 0)))?;
+            talk::talk(&Session::new(args, &loaded)?)
+        }
     })
 }
 
