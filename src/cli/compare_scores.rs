@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, aligned, shown};
@@ -41,20 +41,30 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
         )));
     }
     output::print(&if args.json {
-        let [a_samples, b_samples] =
-            [&a, &b].map(|tasks| tasks.values().map(|of_task| &of_task.log).collect::<Vec<&PathBuf>>());
-        let record = json!({
-            "a": args.a,
-            "b": args.b,
-            "a_samples": a_samples,
-            "b_samples": b_samples,
-            "comparisons": rows,
-        });
-        format!("{record:#}\n")
+        format!("{:#}\n", as_json(args, &a, &b, &rows))
     } else {
         let names = [("A", &args.a, &a), ("B", &args.b, &b)]
             .map(|(letter, path, tasks)| format!("{letter}  {}{}\n", path.display(), logs_in_words(path, tasks)));
         format!("{}\n{}", names.concat(), as_text(&rows))
+    })
+}
+
+fn as_json(
+    args: &CompareScoresArgs,
+    a: &BTreeMap<String, ItemScores>,
+    b: &BTreeMap<String, ItemScores>,
+    rows: &[Comparison],
+) -> Value {
+    // A path may not be UTF-8.
+    let logs = |tasks: &BTreeMap<String, ItemScores>| -> Vec<String> {
+        tasks.values().map(|of_task| of_task.log.to_string_lossy().into_owned()).collect()
+    };
+    json!({
+        "a": args.a.to_string_lossy(),
+        "b": args.b.to_string_lossy(),
+        "a_samples": logs(a),
+        "b_samples": logs(b),
+        "comparisons": rows,
     })
 }
 
@@ -136,6 +146,19 @@ mod tests {
         assert_eq!(several, ": samples_*_1.jsonl, samples_gsm8k_2.jsonl");
         let given = logs_in_words(Path::new("scores/samples_a_1.jsonl"), &of(&["samples_a_1.jsonl"]));
         assert_eq!(given, "", "a log that was given");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_of_a_record_need_not_be_utf_8() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = Path::new(OsStr::from_bytes(b"sc\xffres"));
+        let args = CompareScoresArgs { a: folder.to_owned(), b: "b".into(), json: true };
+        let of_task = ItemScores { log: folder.join("samples_arc_easy_1.jsonl"), ..ItemScores::default() };
+        let tasks = BTreeMap::from([("arc_easy".to_owned(), of_task)]);
+        let record = as_json(&args, &tasks, &tasks, &[]);
+        assert_eq!((&record["a"], &record["b"]), (&json!("sc\u{fffd}res"), &json!("b")));
+        assert_eq!(record["b_samples"], json!(["sc\u{fffd}res/samples_arc_easy_1.jsonl"]));
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub fn run(args: &PlotArgs) -> Result<(), Failure> {
         error => error.into(),
     })?;
     output::print(&match args.json {
-        true => format!("{:#}\n", json!({ "files": files })),
+        // A path may not be UTF-8.
+        true => {
+            let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+            format!("{:#}\n", json!({ "files": files }))
+        }
         false => files.iter().map(|file| format!("{}\n", file.display())).collect(),
     })
 }
