@@ -10,7 +10,7 @@ use deepwide::data::packing::Segment;
 use deepwide::data::{Document, Example};
 use deepwide::finetune::{
     Checkpoints, Control, DataSettings, Ended, Event, ExampleRows, FinetuneError, LanguageModeling, LoraSettings,
-    Maker, Pair, Preference, Progress, Row, Rows, Run, Settings, Start, Task, TextRows, Warning,
+    Maker, Method, Pair, Preference, Progress, Row, RowKind, Rows, Run, Settings, Start, Task, TextRows, Warning,
 };
 use deepwide::formats::Sidecar;
 use deepwide::formats::peft::PeftDirectory;
@@ -201,6 +201,14 @@ fn lora(lora_dropout: f64) -> LoraSettings {
         lora_dropout,
         target_modules: vec!["all-linear".to_owned()],
     }
+}
+
+#[test]
+fn the_method_is_that_of_the_settings_and_else_of_the_rows() {
+    let of = |dpo, rows| Method::of(&settings(dpo), rows);
+    assert_eq!(of(None, RowKind::Text), Method::Pretraining);
+    assert_eq!(of(None, RowKind::Examples), Method::Sft);
+    assert_eq!(of(Some(dpo()), RowKind::Examples), Method::Dpo);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use super::checkpoint::{Checkpoints, OPTIMIZER, Resumed};
-use super::method::Method;
+use super::method::{Method, RowKind};
 use super::progress::Progress;
 use super::run::{Control, Ended, Event, Run, Start};
 use super::task::Task;
@@ -33,8 +33,8 @@ pub struct Job<'a> {
     pub parents: &'a [Value],
     /// The base as it is grown before training.
     pub growth: &'a Growth<'a>,
-    /// How it trains.
-    pub method: Method,
+    /// What its rows are.
+    pub rows: RowKind,
     /// The settings.
     pub settings: &'a Settings,
     /// When to log, evaluate, save and stop.
@@ -48,6 +48,11 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// How it trains.
+    pub fn method(&self) -> Method {
+        Method::of(self.settings, self.rows)
+    }
+
     /// The newest whole checkpoint, if there is one. Of the settings, only the schedule may differ, if the updates made so far
     /// would have had the same learning rates: a constant rate can be lengthened, and a stable one before it decays. `refuse` is called with every newer one, and why it is not used.
     ///
@@ -148,8 +153,8 @@ impl Job<'_> {
         options: HfOptions,
         command: Vec<String>,
     ) -> Result<(), FinetuneError> {
-        let Self { sources, parents, growth, method, settings, .. } = *self;
-        let trained = Trained { sources, parents, growth, model, method, settings, progress };
+        let Self { sources, parents, growth, rows, settings, .. } = *self;
+        let trained = Trained { sources, parents, growth, model, rows, settings, progress };
         let provenance = Provenance { command, seed: settings.seed };
         write_model(self.disk, partial, &trained, options, &provenance)
     }

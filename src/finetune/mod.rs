@@ -40,7 +40,7 @@ pub use job::Job;
 pub use language_modeling::LanguageModeling;
 pub use log::LogEntry;
 pub use maker::Maker;
-pub use method::Method;
+pub use method::{Method, RowKind};
 pub use overlap::TrainedItems;
 pub use passes::PassSize;
 pub use preference::{Pair, Preference};

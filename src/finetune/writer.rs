@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::log::to_jsonl;
-use super::method::Method;
+use super::method::{Method, RowKind};
 use super::progress::Progress;
 use super::{FinetuneError, Settings};
 use crate::formats::hf::{HfOptions, HfWriter};
@@ -26,8 +26,8 @@ pub struct Trained<'a> {
     pub growth: &'a Growth<'a>,
     /// The model.
     pub model: &'a AnyDecoder,
-    /// How it was trained.
-    pub method: Method,
+    /// What it was trained on.
+    pub rows: RowKind,
     /// The settings of its training.
     pub settings: &'a Settings,
     /// The state at the end of its training.
@@ -45,7 +45,7 @@ pub fn write_model(
     options: HfOptions,
     provenance: &Provenance,
 ) -> Result<(), FinetuneError> {
-    let Trained { sources, parents, growth, model, method, settings, progress } = trained;
+    let Trained { sources, parents, growth, model, rows, settings, progress } = trained;
     let library = match model.adapter() {
         Some(adapter) => {
             write_peft(&mut partial, &adapter, Some(&sources.names[0]))?;
@@ -66,7 +66,7 @@ pub fn write_model(
         settings.lora.as_ref().map_or_else(String::new, |lora| format!(" of a LoRA adapter of rank {}", lora.r));
     let training = format!(
         "by {}{adapter} for {} updates on {} tokens; `log.jsonl` has the losses.",
-        method.name(),
+        Method::of(settings, *rows).name(),
         progress.step,
         progress.num_tokens
     );

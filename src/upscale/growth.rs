@@ -168,7 +168,8 @@ impl<'a> Growth<'a> {
     }
 }
 
-/// The name of a file in a record; of an absolute path the last component.
+/// The name of a file in a record; of an absolute path the last component. A relative one is kept, so that the recorded
+/// command finds it again; a model card has less, by [`Sources::readable_names`](super::Sources::readable_names).
 pub(super) fn name_in_record(file: &Path) -> String {
     match file.file_name() {
         Some(name) if file.is_absolute() => name.to_string_lossy().into_owned(),

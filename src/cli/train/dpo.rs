@@ -17,7 +17,7 @@ use crate::cli::values::{non_negative_real, positive_real};
 use crate::data::source::SkippedRows;
 use crate::data::{Example, PreferencePair, RecordEncoder, Truncation};
 use crate::finetune::{
-    DataSettings, DataSource, Dataset, Encoded, Method, Pair, Preference, TrainedItems, read_records, record_files,
+    DataSettings, DataSource, Dataset, Encoded, Pair, Preference, RowKind, TrainedItems, read_records, record_files,
     sample,
 };
 use crate::train::{Dpo, DpoLoss};
@@ -140,7 +140,7 @@ pub fn run(args: &DpoArgs) -> Result<(), Failure> {
     let dpo = Dpo { loss, beta: args.beta, label_smoothing: args.label_smoothing, router };
     inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, Some(dpo))?;
-    let job = opened.job(Method::Dpo, &growth, &settings, &parents);
+    let job = opened.job(RowKind::Examples, &growth, &settings, &parents);
     let longest_row = pairs.iter().map(Pair::longest).max().unwrap_or(0);
     let mut start = opened.start(&job, longest_row)?;
     let reference = std::mem::take(&mut start.progress.reference);

@@ -21,8 +21,8 @@ use crate::cli::{console, hub, interrupt, output, run_info};
 use crate::data::Example;
 use crate::device::{Device, device};
 use crate::finetune::{
-    Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Method, Progress, Resumed, Settings, Start,
-    Task,
+    Checkpoints, Curves, Ended, Event, FinetuneError, Job, LogEntry, Maker, Progress, Resumed, RowKind, Settings,
+    Start, Task,
 };
 use crate::formats::CheckpointError;
 use crate::formats::hf::HfOptions;
@@ -142,7 +142,7 @@ impl<'a> Opened<'a> {
     /// The run on the device that the options name.
     pub(super) fn job<'j>(
         &'j self,
-        method: Method,
+        rows: RowKind,
         growth: &'j Growth<'j>,
         settings: &'j Settings,
         parents: &'j [Value],
@@ -152,7 +152,7 @@ impl<'a> Opened<'a> {
             sources: &self.sources,
             parents,
             growth,
-            method,
+            rows,
             settings,
             control: self.args.control(),
             checkpoints: &self.checkpoints,

@@ -34,7 +34,7 @@ use self::sample::{tell_overlap, tell_skipped};
 use self::settings::{Input, Inputs};
 use super::failure::Failure;
 use crate::data::source::SkippedRows;
-use crate::finetune::{EvaluatedText, LanguageModeling, Method, Overlap, TextData, TextOptions};
+use crate::finetune::{EvaluatedText, LanguageModeling, Overlap, RowKind, TextData, TextOptions};
 use crate::weights::WeightSource;
 
 /// Train on text: continued pretraining, of a base as it is or grown on the fly
@@ -91,7 +91,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
-    let job = opened.job(Method::Pretraining, &growth, &settings, &parents);
+    let job = opened.job(RowKind::Text, &growth, &settings, &parents);
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, max_length)?)
 }

@@ -16,7 +16,7 @@ use crate::data::packing::{Segment, best_fit_decreasing, wrapped};
 use crate::data::source::SkippedRows;
 use crate::data::{Example, RecordEncoder, Truncation};
 use crate::finetune::{
-    Concatenated, DataSettings, DataSource, Dataset, Encoded, ExampleRows, LanguageModeling, Method, Rows,
+    Concatenated, DataSettings, DataSource, Dataset, Encoded, ExampleRows, LanguageModeling, RowKind, Rows,
     TrainedItems, read_records, record_files, sample,
 };
 use crate::weights::WeightSource;
@@ -142,7 +142,7 @@ pub fn run(args: &SftArgs) -> Result<(), Failure> {
     tell_overlap(trained.count(&heldout), heldout.len(), "records");
     inputs.num_heldout = heldout.len();
     let (settings, parents) = opened.settings(&growth, max_length, inputs, None)?;
-    let job = opened.job(Method::Sft, &growth, &settings, &parents);
+    let job = opened.job(RowKind::Examples, &growth, &settings, &parents);
     let task = LanguageModeling::new(&rows, heldout, &settings, &job.device);
     opened.run(&job, &task, opened.start(&job, longest_row)?)
 }

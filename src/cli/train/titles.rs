@@ -1,21 +1,28 @@
 //! The words of the pictures of a run.
 
-use std::path::Path;
-
-use crate::finetune::{Job, Titles};
+use crate::finetune::{Job, Method, Titles};
 
 /// What is drawn of a run, of which model.
 pub(super) fn titles(job: &Job<'_>) -> Titles {
     let settings = job.settings;
-    let (loss, unit) = job.method.loss();
-    let base = Path::new(&job.sources.names[0]).file_name().unwrap_or_default().to_string_lossy();
+    let (loss, unit) = loss(job.method());
+    let base = &job.sources.readable_names()[0];
     let growth = job.growth.source.plans().next().map(|_| job.growth.title());
-    let (model, grown) = model(&base, growth.as_deref());
+    let (model, grown) = model(base, growth.as_deref());
     let subtitle = format!(
         "{grown}{} updates of {} rows of at most {} tokens, peak learning rate {}",
         settings.schedule.num_steps, settings.batch_size, settings.max_length, settings.schedule.peak
     );
     Titles { loss, unit, model, subtitle }
+}
+
+/// The name and the unit of a loss.
+fn loss(method: Method) -> (&'static str, &'static str) {
+    match method {
+        Method::Pretraining => ("Next-token loss", "nats per token"),
+        Method::Sft => ("Fine-tuning loss", "nats per trained token"),
+        Method::Dpo => ("Preference loss", "per pair"),
+    }
 }
 
 /// The model for the title, which is not the base if it was grown, and the growth for the line below.
