@@ -26,8 +26,7 @@ pub const FEWEST_UPDATES: usize = 20;
 /// difference contains 0 or, with a single seed in common, if they differ by less than [`TIE_NATS`].
 /// Losses of arms with fewer than [`FEWEST_UPDATES`] are not compared. Speed and size follow where both were measured.
 pub fn verdict(study: &Study) -> String {
-    let best = |kind| Contender::best(study, kind);
-    let (dense, deep, wide) = (best(ArmKind::Dense), best(ArmKind::Deep), best(ArmKind::Wide));
+    let [dense, deep, wide] = contenders(study);
     let comparisons = match (&dense, &deep, &wide) {
         (None, None, None) => return "No arm was trained and scored: there is no verdict.".to_owned(),
         (Some(_), None, None) => return "Only the dense control was trained: there is nothing to compare.".to_owned(),
@@ -58,13 +57,20 @@ pub fn verdict(study: &Study) -> String {
     }
 }
 
-/// Why the losses of a study are not compared, or have no interval, in a few words for a figure.
+/// Why the [`verdict`] does not compare losses, or gives no interval, in a few words for a figure.
 pub fn caveat(study: &Study) -> Option<String> {
-    let is_single = study.arms.iter().all(|arm| arm.runs.len() < 2);
-    match too_few_updates(study.arms.iter()) {
-        Some(fewest) => Some(format!("too few updates to compare: {fewest} of {FEWEST_UPDATES}")),
+    let contenders = contenders(study);
+    let arms = || contenders.iter().flatten().map(|contender| contender.arm);
+    let is_single = arms().all(|arm| arm.runs.len() < 2);
+    match too_few_updates(arms()) {
+        Some(fewest) => Some(format!("too few to compare: {fewest} updates, expected {FEWEST_UPDATES}")),
         None => is_single.then(|| "one seed: no interval".to_owned()),
     }
+}
+
+/// The arms that are compared: the best dense, deep and wide one.
+fn contenders(study: &Study) -> [Option<Contender<'_>>; 3] {
+    [ArmKind::Dense, ArmKind::Deep, ArmKind::Wide].map(|kind| Contender::best(study, kind))
 }
 
 /// The updates of the shortest run, if it has fewer than [`FEWEST_UPDATES`].
@@ -327,11 +333,26 @@ mod tests {
 
     #[test]
     fn the_caveat_of_a_figure_is_that_of_the_verdict() {
-        let mut study = fixture::study(3, 2);
-        assert_eq!(caveat(&study), None);
-        study.arms[2].runs[1].evals.last_mut().unwrap().step = 19;
-        assert_eq!(caveat(&study).unwrap(), "too few updates to compare: 19 of 20");
-        assert_eq!(caveat(&fixture::study(3, 1)).unwrap(), "one seed: no interval");
+        let said = |study: &Study| (caveat(study), verdict(study));
+        let (figure, text) = said(&fixture::study(3, 1));
+        assert_eq!(figure.unwrap(), "one seed: no interval");
+        assert!(text.contains("no interval") && text.contains("nats"), "{text}");
+
+        let study = fixture::study(5, 2);
+        let best = Contender::best(&study, ArmKind::Wide).unwrap().arm.name.clone();
+        let cut_short = |is_cut: &dyn Fn(&Arm) -> bool| {
+            let mut study = study.clone();
+            let arm = study.arms.iter_mut().find(|arm| arm.kind == ArmKind::Wide && is_cut(arm)).unwrap();
+            arm.runs[1].evals.last_mut().unwrap().step = 19;
+            said(&study)
+        };
+        for (figure, text) in [said(&study), cut_short(&|arm: &Arm| arm.name != best)] {
+            assert_eq!(figure, None, "an arm that is not compared");
+            assert!(text.contains("nats") && !text.contains("no interval"), "{text}");
+        }
+        let (figure, text) = cut_short(&|arm: &Arm| arm.name == best);
+        assert_eq!(figure.unwrap(), "too few to compare: 19 updates, expected 20");
+        assert!(text.contains("too few updates to compare growths (19, expected 20 an arm)"), "{text}");
     }
 
     #[test]
