@@ -39,17 +39,23 @@ fn the_quick_main_job_writes_a_record_that_says_what_its_table_says() {
 
 fn a_finished_study_is_shown_again(out: &Path, printed: &str) {
     let record = std::fs::read(out.join("results.json")).unwrap();
-    let again = |more: &[&str]| {
+    let again = |more: &[&str], is_by_another_build: bool| {
         let output = deepwide(&[&["--quick", "--out", out.to_str().unwrap()], more].concat());
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{told}");
         assert!(told.contains("not run again (--force runs it again)"), "{told}");
         assert!(told.contains(out.to_str().unwrap()) && !told.contains("step"), "{told}");
+        assert_eq!(told.contains("note: it was made with another build"), is_by_another_build, "{told}");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(again(&[]), printed);
-    assert_eq!(again(&["--json"]).trim_end().as_bytes(), record.trim_ascii_end());
+    assert_eq!(again(&[], false), printed);
+    assert_eq!(again(&["--json"], false).trim_end().as_bytes(), record.trim_ascii_end());
     assert!(std::fs::read(out.join("results.json")).unwrap() == record);
+    let mut study = Study::from_json(&String::from_utf8(record.clone()).unwrap()).unwrap();
+    study.run.build = Some("cafe".to_owned());
+    std::fs::write(out.join("results.json"), study.to_json().unwrap()).unwrap();
+    assert_eq!(again(&[], true), printed);
+    std::fs::write(out.join("results.json"), record).unwrap();
 }
 
 fn the_record_alone_gives_the_figures(out: &Path, again: &Path) {
@@ -256,7 +262,7 @@ fn a_signal_says_what_is_kept(mut command: Command) {
     assert_eq!(child.wait().unwrap().code(), Some(130), "{told:?}");
     let last = told.last().unwrap();
     assert!(last.starts_with("error: stopped by signal 2: ") && last.contains(" keeps the "), "{told:?}");
-    assert!(last.ends_with("and the same command goes on with the next"), "{told:?}");
+    assert!(last.ends_with("and the same command goes on from there"), "{told:?}");
 }
 
 #[test]

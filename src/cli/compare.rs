@@ -83,8 +83,9 @@ pub struct CompareArgs {
     pub dtype: DtypeArg,
     /// Folder for results.json, results.md and the figures
     ///
-    /// An interrupted study in this folder is continued, and a finished one is shown again. The default is
-    /// out/compare_dus_moe, with a suffix for --quick, for --base and for any other option that changes results.
+    /// An interrupted study in this folder is continued. A finished one is shown again, with a note if another build or
+    /// machine made it; only --force trains it again. The default is out/compare_dus_moe, with a suffix for --quick, for
+    /// --base and for any other option that changes results.
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Run a finished study again; replace another one in the folder
@@ -158,8 +159,8 @@ impl CompareArgs {
     }
 }
 
-/// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict. Of a study that this
-/// program has finished before, prints them again.
+/// Runs the comparison: checks every input, trains, writes the files, prints the table and the verdict. Of a study that was
+/// finished before, prints them again.
 ///
 /// # Errors
 /// Any invalid input, before any work and before anything is written; then errors of training and I/O.
@@ -173,6 +174,10 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     if let Some(study) = comparison.finished(&folder, &info)? {
         let (date, path) = (&study.run.date, folder.path().display());
         console::tell(format_args!("finished before ({date}), not run again (--force runs it again)"));
+        let differences = study.run.differences_from(&info);
+        if !differences.is_empty() {
+            console::tell(format_args!("note: it was made with {}", differences.join(", ")));
+        }
         print(&study, args.json)?;
         console::tell(format_args!("record and figures are in {path}"));
         return Ok(());
@@ -186,11 +191,14 @@ pub fn run(args: &CompareArgs) -> Result<(), Failure> {
     if let Some(warning) = few_updates(comparison.updates()) {
         console::tell(format_args!("warning: {warning}"));
     }
+    comparison.claim(&folder, &info, &device).map_err(|error| args.blame(error))?;
     interrupt::catch();
     let study = interrupt::at_once(tell_stop(&folder, args.json), || {
         let mut watcher = Watcher::new();
         comparison.run(&folder, info, &device, |progress| watcher.show(progress))
     })?;
+    // The record is complete within seconds, so a first signal no longer ends the process.
+    folder.write(&study)?;
     print(&study, args.json)?;
     console::tell(format_args!("written to {}", folder.path().display()));
     Ok(())
@@ -210,9 +218,9 @@ fn tell_stop(folder: &StudyFolder, json: bool) -> impl FnOnce(i32) + Send + 'sta
     move |signal| {
         let path = folder.path();
         let kept = match folder.num_kept_runs() {
-            0 => format!("no run was finished for {path:?}, so the same command begins anew"),
-            1 => format!("{path:?} keeps the finished run, and the same command goes on with the next"),
-            count => format!("{path:?} keeps the {count} finished runs, and the same command goes on with the next"),
+            0 => format!("no finished run is in {path:?}, so the same command begins anew"),
+            1 => format!("{path:?} keeps the finished run, and the same command goes on from there"),
+            count => format!("{path:?} keeps the {count} finished runs, and the same command goes on from there"),
         };
         if console::shows_bars() {
             // The line of the bar ends here.

@@ -28,10 +28,18 @@ impl RunInfo {
         }
     }
 
-    /// Whether the same program made both measurements, on the same machine and device. Dates and command lines may differ.
-    pub fn is_alike(&self, other: &Self) -> bool {
-        let undated = |info: &Self| Self { date: String::new(), command: Vec::new(), ..info.clone() };
-        self.build.is_some() && undated(self) == undated(other)
+    /// What made this measurement and does not make that of `now`: another build, processor or system, or other threads.
+    pub fn differences_from(&self, now: &Self) -> Vec<String> {
+        let is_same_build = self.build.is_some()
+            && (&self.build, &self.version, &self.commit) == (&now.build, &now.version, &now.commit)
+            && self.burn_version == now.burn_version;
+        let differences = [
+            (!is_same_build).then(|| "another build".to_owned()),
+            (self.cpu != now.cpu).then(|| format!("another processor ({:?})", self.cpu)),
+            (self.os != now.os).then(|| format!("another system ({:?})", self.os)),
+            (self.num_threads != now.num_threads).then(|| format!("another number of threads ({})", self.num_threads)),
+        ];
+        differences.into_iter().flatten().collect()
     }
 }
 
@@ -50,6 +58,29 @@ fn cpu() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_build_and_another_machine_are_named() {
+        let now = RunInfo { build: Some("cafe".into()), ..RunInfo::now(Vec::new(), "flex", "float32") };
+        let again = RunInfo { date: String::new(), command: vec!["compare".into()], ..now.clone() };
+        assert_eq!(again.differences_from(&now), [""; 0]);
+        let builds: [fn(&mut RunInfo); 4] = [
+            |info| info.build = Some("beef".into()),
+            |info| info.build = None,
+            |info| info.version = "0.0.1".into(),
+            |info| info.commit = Some("0123456".into()),
+        ];
+        for change in builds {
+            let mut found = now.clone();
+            change(&mut found);
+            assert_eq!(found.differences_from(&now), ["another build"]);
+        }
+        let (cpu, os, num_threads) = ("Imaginary".to_owned(), "plan9".to_owned(), now.num_threads + 1);
+        let elsewhere = RunInfo { cpu, os, num_threads, ..now.clone() };
+        let threads = format!("another number of threads ({num_threads})");
+        let expected = ["another processor (\"Imaginary\")", "another system (\"plan9\")", threads.as_str()];
+        assert_eq!(elsewhere.differences_from(&now), expected);
+    }
 
     #[test]
     fn the_recorded_version_of_burn_is_the_pinned_one() {

@@ -8,8 +8,8 @@ use super::data::StudyData;
 use super::defaults::{DECODE_TOKENS, Defaults, WARMUP_FRACTION, WEIGHT_DECAY};
 use super::error::StudyError;
 use super::folder::StudyFolder;
-use super::plan::{Budget, PlanOptions, StudyPlan};
-use super::run::{Outcome, Progress, RunOptions, run};
+use super::plan::{ArmSpec, Budget, PlanOptions, StudyPlan};
+use super::run::{Outcome, Progress, RunOptions, run, unit_ids};
 use crate::config::DecoderConfig;
 use crate::data::language::Language;
 use crate::error::InFile;
@@ -135,27 +135,53 @@ impl Comparison {
         self.plan.arms.iter().map(|arm| (arm.name.as_str(), arm.num_steps))
     }
 
-    /// The results of this study in a directory, if the program and the machine of `info` made them and they are not to be
-    /// replaced.
+    /// The complete results of this study in a directory, unless they are to be replaced. Another build or machine than
+    /// that of `info` may have made them; see [`RunInfo::differences_from`].
     ///
     /// # Errors
     /// [`StudyError::OtherStudy`] and [`StudyError::NotAStudy`]; errors of reading.
     pub fn finished(&self, folder: &StudyFolder, info: &RunInfo) -> Result<Option<Study>, StudyError> {
-        let RunOptions { num_evals, num_rounds, .. } = self.options;
-        let is_scored = |arm: &Arm| arm.runs.iter().all(|run| run.evals.len() == num_evals.min(run.curve.len()));
-        let is_made_so = |found: &Study| {
-            let is_measured = found.rounds.len() == num_rounds && found.arms.iter().all(is_scored);
-            found.run.is_alike(info) && is_measured && found.check().is_ok()
-        };
-        Ok(folder.results_of(&self.without_results(info.clone()), &self.plan)?.filter(is_made_so))
+        let found = folder.results_of(&self.without_results(info.clone()), &self.plan)?;
+        let found = found.filter(|found| self.is_complete(found));
+        if let Some(found) = &found {
+            let _in_a_read_only_directory_they_stay = folder.units().remove_recorded(found);
+        }
+        Ok(found)
     }
 
-    /// Runs the study in a directory, and writes its results there. Runs that the same program has finished there are not
-    /// repeated.
+    /// Whether a record of this study has every run, scored and timed as often as asked.
+    fn is_complete(&self, found: &Study) -> bool {
+        let RunOptions { num_evals, num_rounds, settings, .. } = &self.options;
+        let is_scored = |(arm, spec): (&Arm, &ArmSpec)| {
+            arm.runs.iter().map(|run| run.seed).eq(settings.seeds.iter().copied())
+                && arm.runs.iter().all(|run| run.evals.len() >= (*num_evals).min(spec.num_steps))
+        };
+        found.check().is_ok()
+            && found.rounds.len() >= *num_rounds
+            && found.arms.iter().zip(&self.plan.arms).all(is_scored)
+    }
+
+    /// Takes a directory for this study: from here on, the runs that are kept there are its own.
     ///
     /// # Errors
-    /// [`StudyError::OtherStudy`], [`StudyError::OtherRuns`] and [`StudyError::NotAStudy`] before any work; those of
-    /// [`run`](fn@run); errors of writing.
+    /// [`StudyError::OtherStudy`], [`StudyError::OtherRuns`], [`StudyError::NotAStudy`] and [`StudyError::NotWritable`];
+    /// errors of the file system.
+    pub fn claim(&self, folder: &StudyFolder, info: &RunInfo, device: &Device) -> Result<(), StudyError> {
+        folder.results_of(&self.without_results(info.clone()), &self.plan)?;
+        folder.check_writable()?;
+        let units = folder.units();
+        if let Some(found) = folder.results()? {
+            units.remove_recorded(&found)?;
+        }
+        let ids = unit_ids(&self.plan, &self.data, &self.options_of(info), device);
+        units.claim(ids.iter().map(|(_, id)| id))
+    }
+
+    /// Runs the study in a directory, which it [claims](Self::claim). Runs that the same program has finished there are not
+    /// repeated. [`StudyFolder::write`] then writes the results.
+    ///
+    /// # Errors
+    /// Those of [`claim`](Self::claim) before any work; those of [`run`](fn@run).
     pub fn run(
         &self,
         folder: &StudyFolder,
@@ -163,17 +189,19 @@ impl Comparison {
         device: &Device,
         watch: impl FnMut(Progress<'_>),
     ) -> Result<Study, StudyError> {
-        let mut study = self.without_results(info);
-        folder.results_of(&study, &self.plan)?;
-        let build = study.run.build.as_deref().unwrap_or_default();
-        let options = RunOptions { identity: format!("{build} {}", self.options.identity), ..self.options.clone() };
-        let units = folder.units();
+        self.claim(folder, &info, device)?;
+        let (options, units) = (self.options_of(&info), folder.units());
         let Outcome { arms, rounds, base_loss_nats } =
             run(&self.base, &self.plan, &self.data, &options, &units, device, watch)?;
+        let mut study = self.without_results(info);
         (study.arms, study.rounds, study.base.heldout_loss_nats) = (arms, rounds, base_loss_nats);
-        folder.write(&study)?;
-        units.remove();
         Ok(study)
+    }
+
+    /// The options of the runs, which are known by the build too.
+    fn options_of(&self, info: &RunInfo) -> RunOptions {
+        let build = info.build.as_deref().unwrap_or_default();
+        RunOptions { identity: format!("{build} {}", self.options.identity), ..self.options.clone() }
     }
 
     /// The record before the work.
@@ -225,7 +253,11 @@ fn file_name(path: Option<&Path>, otherwise: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unit::UnitRecord;
     use super::*;
+    use crate::device::device;
+    use crate::output::commit::Existing;
+    use crate::report::{TimingRound, fixture};
 
     /// The built-in base in the sources.
     const PICO_BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/pico_base");
@@ -279,6 +311,112 @@ mod tests {
         let Comparison { plan, data, options, .. } = Comparison::new(&request()).unwrap();
         let seen = plan.arms[0].num_steps * options.settings.batch_size;
         assert!(seen <= data.train.len(), "{seen} of {}", data.train.len());
+    }
+
+    fn info() -> RunInfo {
+        RunInfo { build: Some("cafe".to_owned()), ..RunInfo::now(Vec::new(), "flex", "float32") }
+    }
+
+    /// A record of a comparison, with invented results.
+    fn record(comparison: &Comparison) -> Study {
+        let mut study = fixture::study(comparison.plan.arms.len(), 1);
+        let num_evals = comparison.options.num_evals;
+        for (arm, spec) in study.arms.iter_mut().zip(&comparison.plan.arms) {
+            (arm.name, arm.config) = (spec.name.clone(), spec.config.clone());
+            (arm.runs[0].seed, arm.expert_load) = (1, None);
+            let last = arm.runs[0].evals.last().unwrap().clone();
+            arm.runs[0].evals = vec![last; num_evals.min(spec.num_steps)];
+        }
+        let base = BaseInfo { heldout_loss_nats: 2.0, ..comparison.without_results(info()).base };
+        let rounds = vec![TimingRound { other_load_cpus: None }; comparison.options.num_rounds];
+        Study { arms: study.arms, base, rounds, ..comparison.without_results(info()) }
+    }
+
+    #[test]
+    fn a_complete_record_is_finished_whatever_build_and_machine_made_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |existing| StudyFolder::new(root.path(), existing).unwrap();
+        let comparison = Comparison::new(&request()).unwrap();
+        let whole = record(&comparison);
+        let finished = |study: &Study| {
+            std::fs::write(root.path().join("results.json"), study.to_json().unwrap()).unwrap();
+            comparison.finished(&folder(Existing::Keep), &info()).unwrap()
+        };
+        assert_eq!(finished(&whole), Some(whole.clone()));
+        type Change = fn(&mut Study);
+        let elsewhere: [Change; 5] = [
+            |study| study.run.build = Some("beef".to_owned()),
+            |study| study.run.build = None,
+            |study| study.run.cpu = "Imaginary CPU".to_owned(),
+            |study| study.run.num_threads += 1,
+            |study| study.rounds.push(TimingRound { other_load_cpus: None }),
+        ];
+        for change in elsewhere {
+            let mut study = whole.clone();
+            change(&mut study);
+            assert_eq!(finished(&study), Some(study));
+        }
+        let incomplete: [Change; 4] = [
+            |study| study.rounds.truncate(study.rounds.len() - 1),
+            |study| study.arms[1].runs[0].evals.truncate(1),
+            |study| study.arms[2].runs.clear(),
+            |study| study.arms[0].runs[0].seed = 9,
+        ];
+        for change in incomplete {
+            let mut study = whole.clone();
+            change(&mut study);
+            assert_eq!(finished(&study), None);
+        }
+        assert_eq!(finished(&whole), Some(whole));
+        assert_eq!(comparison.finished(&folder(Existing::Replace), &info()).unwrap(), None, "with --force");
+    }
+
+    #[test]
+    fn runs_left_beside_the_results_are_not_used_again() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |existing| StudyFolder::new(root.path(), existing).unwrap();
+        let (comparison, device) = (Comparison::new(&request()).unwrap(), device("flex").unwrap());
+        let whole = record(&comparison);
+        std::fs::write(root.path().join("results.json"), whole.to_json().unwrap()).unwrap();
+        let options = comparison.options_of(&info());
+        // As if the study was killed after its results were written.
+        let leave = || {
+            let units = folder(Existing::Keep).units();
+            for (arm, (_, id)) in whole.arms.iter().zip(unit_ids(&comparison.plan, &comparison.data, &options, &device))
+            {
+                let run = arm.runs[0].clone();
+                units
+                    .save(&UnitRecord { key: id.key, arm: id.arm, run, train_peak_bytes: None, expert_load: None })
+                    .unwrap();
+            }
+            assert_eq!(units.count(), whole.arms.len());
+        };
+        leave();
+        assert!(comparison.finished(&folder(Existing::Keep), &info()).unwrap().is_some());
+        assert!(!root.path().join("units").exists());
+        leave();
+        comparison.claim(&folder(Existing::Replace), &info(), &device).unwrap();
+        assert_eq!(folder(Existing::Replace).num_kept_runs(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_finished_study_is_shown_from_a_directory_that_cannot_be_written_to() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let folder = |existing| StudyFolder::new(root.path(), existing);
+        let (comparison, device) = (Comparison::new(&request()).unwrap(), device("flex").unwrap());
+        std::fs::write(root.path().join("results.json"), record(&comparison).to_json().unwrap()).unwrap();
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o555)).unwrap();
+        // Root may write everywhere.
+        if tempfile::tempfile_in(root.path()).is_ok() {
+            return;
+        }
+        let kept = folder(Existing::Keep).unwrap();
+        assert!(comparison.finished(&kept, &info()).unwrap().is_some());
+        let refused = comparison.claim(&kept, &info(), &device).unwrap_err();
+        assert!(matches!(refused, StudyError::NotWritable { .. }), "{refused}");
+        assert!(matches!(folder(Existing::Replace).unwrap_err(), StudyError::NotWritable { .. }));
     }
 
     #[test]

@@ -28,11 +28,18 @@ impl StudyFolder {
     /// A directory that may not exist yet. If `existing` is to be kept, the results of another study in it are not replaced.
     ///
     /// # Errors
-    /// [`StudyError::NotWritable`].
+    /// [`StudyError::NotWritable`], unless it has results to keep, which may be shown only.
     pub fn new(path: impl Into<PathBuf>, existing: Existing) -> Result<Self, StudyError> {
-        let path = path.into();
-        check_writable(&path)?;
-        Ok(Self { path, existing })
+        let folder = Self { path: path.into(), existing };
+        if existing != Existing::Keep || !folder.has_results() {
+            folder.check_writable()?;
+        }
+        Ok(folder)
+    }
+
+    /// Checks that results can be written to it.
+    pub(super) fn check_writable(&self) -> Result<(), StudyError> {
+        check_writable(&self.path)
     }
 
     /// Whether it has the results of a study.
@@ -55,34 +62,46 @@ impl StudyFolder {
         self.units().count()
     }
 
-    /// The results of the same study in it, unless they are to be replaced. `study` has no results yet.
+    /// The results in it, of whatever study.
     ///
     /// # Errors
-    /// [`StudyError::OtherStudy`], [`StudyError::NotAStudy`]; errors of reading.
-    pub(super) fn results_of(&self, study: &Study, plan: &StudyPlan) -> Result<Option<Study>, StudyError> {
+    /// [`StudyError::NotAStudy`]; errors of reading.
+    pub(super) fn results(&self) -> Result<Option<Study>, StudyError> {
         let (disk, record) = (disk(), self.path.join(RECORD));
         if !exists(&*disk, &record)? {
             return Ok(None);
         }
         let text = read_bounded(&*disk, &record, RECORD_LIMIT_BYTES)?;
-        let found: Study = serde_json::from_slice(&text)
-            .map_err(|error| StudyError::NotAStudy(InFile::new(record, RecordError::Malformed(error))))?;
-        if self.existing != Existing::Keep {
-            return Ok(None);
+        match serde_json::from_slice(&text) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => Err(StudyError::NotAStudy(InFile::new(record, RecordError::Malformed(error)))),
         }
+    }
+
+    /// The results of the same study in it, unless they are to be replaced. `study` has no results yet.
+    ///
+    /// # Errors
+    /// [`StudyError::OtherStudy`], [`StudyError::NotAStudy`]; errors of reading.
+    pub(super) fn results_of(&self, study: &Study, plan: &StudyPlan) -> Result<Option<Study>, StudyError> {
+        let Some(found) = self.results()?.filter(|_| self.existing == Existing::Keep) else { return Ok(None) };
         match difference(&found, study, plan) {
             Some(difference) => Err(StudyError::OtherStudy { path: self.path.clone(), difference }),
             None => Ok(Some(found)),
         }
     }
 
-    /// Draws every figure, then writes the files, the record last.
-    pub(super) fn write(&self, study: &Study) -> Result<(), StudyError> {
+    /// Draws every figure, then writes the files, the record last, and removes the runs.
+    ///
+    /// # Errors
+    /// [`StudyError::Record`], [`StudyError::Figure`], [`StudyError::File`].
+    pub fn write(&self, study: &Study) -> Result<(), StudyError> {
         let (json, figures) = (study.to_json()?, draw_study(study)?);
         write_figures(&figures, &self.path)?;
         let write = |name: &str, bytes: &[u8]| write_file_atomically(&self.path.join(name), bytes);
         write("results.md", format!("{}\n{}\n", table::to_markdown(study), verdict(study)).as_bytes())?;
-        Ok(write(RECORD, json.as_bytes())?)
+        write(RECORD, json.as_bytes())?;
+        self.units().remove();
+        Ok(())
     }
 }
 
@@ -200,8 +219,8 @@ mod tests {
     fn a_file_that_is_no_study_is_never_replaced() {
         let root = tempfile::tempdir().unwrap();
         let (plan, study) = complete();
-        fs::write(root.path().join(RECORD), "{}").unwrap();
-        for existing in [Existing::Keep, Existing::Replace] {
+        for (existing, text) in [(Existing::Keep, "{}"), (Existing::Replace, "{}"), (Existing::Replace, "null")] {
+            fs::write(root.path().join(RECORD), text).unwrap();
             let error = StudyFolder::new(root.path(), existing).unwrap().results_of(&study, &plan).unwrap_err();
             assert!(matches!(&error, StudyError::NotAStudy(fault) if fault.path.ends_with(RECORD)), "{error}");
             assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -130,7 +130,7 @@ pub fn run<S: WeightSource>(
 }
 
 /// The runs of a study. The key of each is a hash of everything that its result depends on.
-fn unit_ids<'p>(
+pub(super) fn unit_ids<'p>(
     plan: &'p StudyPlan,
     data: &StudyData,
     options: &RunOptions,

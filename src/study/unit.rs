@@ -11,7 +11,7 @@ use crate::error::FileError;
 use crate::output::commit::{Existing, write_file_atomically};
 use crate::output::disk::disk;
 use crate::output::read::read_bounded;
-use crate::report::{ExpertLoad, SeedRun};
+use crate::report::{ExpertLoad, SeedRun, Study};
 
 /// Limit on the size of a record.
 const LIMIT_BYTES: u64 = 1 << 30;
@@ -110,6 +110,23 @@ impl Units {
         self.records().count()
     }
 
+    /// Removes the runs that the results of a study have. If it was stopped between writing those and removing its runs, they
+    /// would pass for runs that are still to be used.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove_recorded(&self, study: &Study) -> Result<(), FileError> {
+        let is_recorded =
+            |unit: UnitRecord| study.arms.iter().any(|arm| arm.name == unit.arm && arm.runs.contains(&unit.run));
+        for path in self.records().map(|name| self.folder.join(name)) {
+            if self.read(&path).is_some_and(is_recorded) {
+                fs::remove_file(&path).map_err(FileError::io(&path))?;
+            }
+        }
+        let _is_not_empty = fs::remove_dir(&self.folder);
+        Ok(())
+    }
+
     /// Removes all records, and the folder if nothing else is in it.
     pub fn remove(&self) {
         // A killed study may have left a record half written.
@@ -177,6 +194,24 @@ mod tests {
         units.save(&saved).unwrap();
         fs::write(folder.path().join(saved.id().file_name()), "{").unwrap();
         assert_eq!(units.find(&saved.id()), None);
+    }
+
+    #[test]
+    fn only_runs_that_the_results_have_are_left_over() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("units");
+        let units = Units::in_folder(&folder, Existing::Replace);
+        let (study, recorded, mut again) =
+            (fixture::study(3, 1), record("0123456789abcdef"), record("fedcba9876543210"));
+        again.run.wall_s += 1.0;
+        units.save(&recorded).unwrap();
+        units.save(&again).unwrap();
+        units.remove_recorded(&study).unwrap();
+        assert_eq!((units.find(&recorded.id()), units.find(&again.id())), (None, Some(again.clone())));
+        units.remove();
+        units.save(&recorded).unwrap();
+        units.remove_recorded(&study).unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]
