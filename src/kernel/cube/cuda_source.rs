@@ -62,6 +62,11 @@ struct Recorder {
 impl Recorder {
     /// Compute capability `version`, 80 or 90, as `cubecl-cuda` describes it to kernels.
     fn open(version: u16, sources: Sources) -> Client {
+        Self::open_without(|_| (), version, sources)
+    }
+
+    /// The same, without features that `remove` takes away. Devices that are open at the same time differ in `version`.
+    fn open_without(remove: impl FnOnce(&mut Features), version: u16, sources: Sources) -> Client {
         let device = DeviceId { type_id: u16::MAX, index_id: version };
         let hardware = HardwareProperties {
             load_width: 128,
@@ -96,6 +101,7 @@ impl Recorder {
         let [of_factors, of_sums] = [DType::BF16, DType::F32].map(dtype_to_elem_type);
         let (a_type, b_type, cd_type, m, n, k) = (of_factors, of_factors, of_sums, 16, 16, 16);
         properties.features.matmul.cmma.insert(MmaConfig { a_type, b_type, cd_type, m, n, k });
+        remove(&mut properties.features);
         let (utilities, _) = ServerUtilities::init(
             ServiceId::of::<Self>(device),
             "cuda source",
@@ -367,6 +373,24 @@ fn operation_and_kernel(name: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
+    /// Kernels on tensor cores that attention launches, forward and backward.
+    fn tensor_core_kernels(
+        client: &Client,
+        recorded: &Sources,
+        dtype: DType,
+        num_queries: usize,
+        width: usize,
+    ) -> usize {
+        let [q, kv] = [4, 2].map(|heads| tensor(client, dtype, &[1, num_queries, heads, width]));
+        let inputs = Inputs { q, k: kv.clone(), v: kv, mask: Mask::Band(Band { past: 0, window: None }) };
+        let (y, kept) = Cube::attention_kept(inputs.clone());
+        Cube::attention_backward(y, inputs, kept);
+        client.flush().expect("all have been compiled");
+        let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
+        let kernels = sources.keys().filter_map(|(name, _)| operation_and_kernel(name));
+        kernels.filter(|(_, kernel)| kernel.ends_with("_on_tensor_cores")).count()
+    }
+
     #[test]
     fn attention_takes_tensor_cores_for_many_queries_in_bfloat16_alone() {
         let recorded = Sources::default();
@@ -379,15 +403,23 @@ mod tests {
             (DType::BF16, 17, 40, 0),
             (DType::BF16, 17, 256, 0),
         ] {
-            let [q, kv] = [4, 2].map(|heads| tensor(&client, dtype, &[1, num_queries, heads, head_dim]));
-            let inputs = Inputs { q, k: kv.clone(), v: kv, mask: Mask::Band(Band { past: 0, window: None }) };
-            let (y, kept) = Cube::attention_kept(inputs.clone());
-            Cube::attention_backward(y, inputs, kept);
-            client.flush().expect("all have been compiled");
-            let sources = std::mem::take(&mut *recorded.lock().expect("no panic"));
-            let kernels = sources.keys().filter_map(|(name, _)| operation_and_kernel(name));
-            let found = kernels.filter(|(_, kernel)| kernel.ends_with("_on_tensor_cores")).count();
+            let found = tensor_core_kernels(&client, &recorded, dtype, num_queries, head_dim);
             assert_eq!(found, expected, "{num_queries} queries of {head_dim} in {dtype:?}");
+        }
+    }
+
+    #[test]
+    fn attention_takes_no_tensor_cores_where_a_feature_is_missing() {
+        let removals: [(&str, fn(&mut Features)); 4] = [
+            ("memory_reinterpret", |features| features.memory_reinterpret = false),
+            ("alignment", |features| features.alignment = false),
+            ("Plane::Sync", |features| features.plane -= Plane::Sync),
+            ("cmma", |features| features.matmul.cmma.clear()),
+        ];
+        for (version, (feature, remove)) in (81..).zip(removals) {
+            let recorded = Sources::default();
+            let client = Recorder::open_without(remove, version, recorded.clone());
+            assert_eq!(tensor_core_kernels(&client, &recorded, DType::BF16, 17, 64), 0, "without {feature}");
         }
     }
 

@@ -15,8 +15,8 @@ pub const ALIGNMENT: usize = 32;
 /// Bytes between the lines of a tile in shared memory, so that lines begin in different banks.
 pub const PADDING_BYTES: usize = 16;
 
-/// Whether a device has tensor cores for such fragments, planes of [`PLANE`] units, and room for cubes of `num_planes` planes with
-/// that much shared memory.
+/// Whether a device has tensor cores for such fragments, planes of [`PLANE`] units that can wait for each other, and room for cubes of
+/// `num_planes` planes with that much shared memory.
 pub fn are_present(client: &Client, num_planes: usize, shared_bytes: usize) -> bool {
     let properties = client.properties();
     let hardware = &properties.hardware;
@@ -26,7 +26,7 @@ pub fn are_present(client: &Client, num_planes: usize, shared_bytes: usize) -> b
     (hardware.plane_size_min, hardware.plane_size_max) == (plane, plane)
         && hardware.max_units_per_cube as usize >= num_planes * PLANE
         && hardware.max_shared_memory_size >= shared_bytes
-        && properties.features.plane.contains(Plane::Ops)
+        && properties.features.plane.is_superset(Plane::Ops | Plane::Sync)
         && properties.features.matmul.cmma.contains(&fragments)
 }
 

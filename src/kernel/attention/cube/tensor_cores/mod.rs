@@ -1,9 +1,9 @@
 //! Attention on tensor cores (Dao, 2023, arXiv:2307.08691, §3): queries, keys, values, weights and gradients are bfloat16 factors,
 //! scores and sums float32.
 //!
-//! A cube computes the results of [`TILE`] vectors, rows or keys, each plane those of [`SIDE`]. It walks along the others that it
-//! meets, keys or rows, a tile at a time. Fragments are opaque, so scores pass shared memory: there, two units of a plane have a
-//! line of them.
+//! A cube computes the results of [`TILE`] vectors, each plane those of [`SIDE`]. The vectors are rows, and the cube walks along the keys
+//! that they see; or keys, for the gradients of keys and values, and it walks along the rows that see them; a tile at a time. Fragments
+//! are opaque, so scores pass shared memory: there, two units of a plane have a line of them.
 
 mod backward;
 mod forward;
@@ -30,13 +30,17 @@ const WIDTH_OF_SCORES: usize = 4;
 /// The widest heads: the sums of wider ones, two times in the gradient of keys and values, take more registers than a unit has.
 const MAX_HEAD_DIM: usize = 128;
 
-/// Whether attention runs here: that of bfloat16, for more queries than are cut into chunks.
+/// Whether attention runs here: that of bfloat16, for more queries than are cut into chunks. Units read 16 bytes at once, also from
+/// shared memory, which CubeCL allows where memory may be read as another type and is aligned as asked: on CUDA, not on Vulkan.
 pub fn serve(plan: &Plan, q: &CubeTensor) -> bool {
     let shared_bytes = forward::shared_bytes(plan.head_dim).max(backward::shared_bytes(plan.head_dim));
+    let features = &q.client.properties().features;
     q.dtype == DType::BF16
         && plan.num_queries > MAX_QUERIES
         && plan.head_dim.is_multiple_of(SIDE)
         && plan.head_dim <= MAX_HEAD_DIM
+        && features.memory_reinterpret
+        && features.alignment
         && tensor_cores::are_present(&q.client, NUM_PLANES, shared_bytes)
 }
 
