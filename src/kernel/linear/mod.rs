@@ -5,8 +5,9 @@
 //! `x` become `d·q` with `q` in `−127..=127`, and a result is off by at most `Σ_blocks d/2 · Σ|w|`.
 //!
 //! The *type of products* is that of their results: bfloat16 on libtorch and devices of CubeCL if all weights of a call are read in
-//! bfloat16, as under PyTorch's autocast, else float32. Activations are then rounded to bfloat16 too, also in the gradients; so
-//! they are on a CPU with AMX, in products of more than 48 rows and all gradients.
+//! bfloat16, as under PyTorch's autocast, else float32. There, activations that meet a bfloat16 weight are rounded to bfloat16,
+//! whatever the other weights of the call are, also in the gradients; so they are on a CPU with AMX, in products of more than 48 rows
+//! and all gradients.
 //!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
