@@ -18,9 +18,10 @@ use crate::device::device;
 use crate::error::FileError;
 use crate::formats::{Checkpoint, CheckpointError};
 use crate::generate::TextModel;
+use crate::kernel::linear::keeps_bfloat16;
 use crate::model::{AnyDecoder, CausalLm};
 use crate::output::read::read_bounded;
-use crate::profile::memory::kv_cache_bytes_per_token;
+use crate::profile::memory::{cached_number_bytes, kv_cache_bytes_per_token};
 use crate::profile::system_memory::{available_memory_bytes, total_memory_bytes};
 use crate::tokenizer::{ChatTemplate, TEMPLATE_NAMES, Tokenizer, named_template};
 use crate::weights::WeightSource;
@@ -81,6 +82,8 @@ pub(super) struct Loaded {
     pub(super) template: Option<ChatTemplate>,
     /// The last component of its path or id, and how it was grown.
     pub(super) name: String,
+    /// Bytes of the keys and values of a position.
+    pub(super) position_bytes: u128,
     /// Positions of earlier prompts that fit in memory together with the running texts.
     pub(super) max_cached_positions: usize,
 }
@@ -119,13 +122,15 @@ impl ModelArgs {
         let weight_bytes = AnyDecoder::foresee(&growth.source, precision, &device)?.size_bytes();
         let num_tokens = num_tokens(&tokenizer, template.as_ref())?.min(context);
         let needed_bytes = fits(config, weight_bytes, num_sequences, num_tokens)?;
-        let max_cached_positions = cached_positions(config, needed_bytes, context);
+        let cached_bytes = cached_number_bytes(precision.product_dtype(), keeps_bfloat16(&device));
+        let position_bytes = kv_cache_bytes_per_token(config, cached_bytes);
+        let max_cached_positions = cached_positions(position_bytes, needed_bytes, context);
         let model = console::timed("loaded", || AnyDecoder::load_as(&growth.source, precision, &device))?;
         let model = self.with_experts(model)?;
         let name = opened.full_name(&growth);
         let name = Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into());
         let text_model = TextModel::new(model, tokenizer, context, device);
-        Ok(Loaded { text_model, template, name, max_cached_positions })
+        Ok(Loaded { text_model, template, name, position_bytes, max_cached_positions })
     }
 
     fn context(&self, config: &DecoderConfig) -> Result<usize, Failure> {
@@ -172,7 +177,8 @@ impl ModelArgs {
     }
 }
 
-/// Checks that weights and cache fit the memory of this machine, where it is known, and returns what they need.
+/// Checks that weights and cache fit the memory of this machine, where it is known, and returns what they need. The cache of running
+/// texts begins in float32.
 fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tokens: usize) -> Result<u128, Failure> {
     let cache_bytes = kv_cache_bytes_per_token(config, 4) * num_sequences as u128 * num_tokens as u128;
     let needed_bytes = cache_bytes + u128::from(weight_bytes);
@@ -193,9 +199,9 @@ fn fits(config: &DecoderConfig, weight_bytes: u64, num_sequences: usize, num_tok
 
 /// Positions of earlier prompts to keep: those of one context, if they fit half of the memory that is now available beyond the
 /// needed bytes.
-fn cached_positions(config: &DecoderConfig, needed_bytes: u128, context: usize) -> usize {
+fn cached_positions(position_bytes: u128, needed_bytes: u128, context: usize) -> usize {
     let Some(available) = available_memory_bytes() else { return context };
-    let positions = u128::from(available).saturating_sub(needed_bytes) / 2 / kv_cache_bytes_per_token(config, 4);
+    let positions = u128::from(available).saturating_sub(needed_bytes) / 2 / position_bytes;
     usize::try_from(positions).map_or(context, |positions| positions.min(context))
 }
 

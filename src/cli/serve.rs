@@ -14,7 +14,6 @@ use super::values::{byte_count, not_negative, size};
 use super::{console, interrupt};
 use crate::generate::MAX_SEQUENCES;
 use crate::model::CausalLm;
-use crate::profile::memory::kv_cache_bytes_per_token;
 use crate::serve::{Limits, Served, serve, unix_time_s};
 
 /// The variable of the key that clients must send.
@@ -130,9 +129,8 @@ fn serve_until_signal(args: &ServeArgs) -> Result<(), Failure> {
     args.model.threads.run(|| {
         let loaded = args.model.load(args.parallel, |_, _| Ok(usize::MAX))?;
         let served = Arc::new(served(args, api_key, &loaded));
-        let position_bytes = kv_cache_bytes_per_token(loaded.text_model.model.config(), 4);
         let asked = args.cache_ram.map(|mib| (mib as u128) << 20);
-        let max_cached = asked.map_or(loaded.max_cached_positions, |bytes| (bytes / position_bytes) as usize);
+        let max_cached = asked.map_or(loaded.max_cached_positions, |bytes| (bytes / loaded.position_bytes) as usize);
         let engine = loaded.text_model.engine(args.parallel).with_prompt_cache(max_cached);
         interrupt::catch();
         let bound = listener.local_addr().map_err(Failure::runtime)?;

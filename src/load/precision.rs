@@ -30,6 +30,15 @@ impl Precision {
             Self::Float(_) | Self::Blocks(_) => Self::FLOAT32,
         }
     }
+
+    /// The type of the weights in products, of which blocks count as float32.
+    pub fn product_dtype(self) -> Dtype {
+        match self {
+            Self::Float(dtype) => dtype,
+            Self::Mixed => Dtype::Bfloat16,
+            Self::Blocks(_) => Dtype::Float32,
+        }
+    }
 }
 
 impl From<Dtype> for Precision {

@@ -12,6 +12,7 @@
 
 use super::flops::{LayerSizes, count_parameters, matmul_parameters, product, window};
 use crate::config::DecoderConfig;
+use crate::weights::Dtype;
 
 /// Size of a statistic of a norm, a softmax or a router.
 const STATISTIC_BYTES: u128 = 4;
@@ -19,6 +20,14 @@ const STATISTIC_BYTES: u128 = 4;
 /// Bytes of all weights, at `bytes_per_number` each; tied embeddings count once.
 pub fn weight_bytes(config: &DecoderConfig, bytes_per_number: u64) -> u128 {
     product([count_parameters(config).total.into(), bytes_per_number.into()])
+}
+
+/// Bytes of a key or value in the cache of a model whose products have weights of this type: keys and values are bfloat16 where
+/// bfloat16 weights give bfloat16 results, else float32.
+pub fn cached_number_bytes(weights: Dtype, keeps_bfloat16: bool) -> u64 {
+    let is_bfloat16 = keeps_bfloat16 && weights == Dtype::Bfloat16;
+    let dtype = if is_bfloat16 { Dtype::Bfloat16 } else { Dtype::Float32 };
+    dtype.size_bytes() as u64
 }
 
 /// Bytes of keys and values that one token adds to the cache: `2 · L · kv_heads · head_dim · bytes_per_number`.
@@ -179,6 +188,12 @@ mod tests {
     #[should_panic(expected = "a token cannot visit 0 of 0 experts")]
     fn without_experts_there_is_nothing_to_expect() {
         expected_experts_hit(0, 0, 1);
+    }
+
+    #[test]
+    fn the_cache_is_bfloat16_where_products_of_such_weights_are() {
+        let of = |weights| [true, false].map(|keeps_bfloat16| cached_number_bytes(weights, keeps_bfloat16));
+        assert_eq!([Dtype::Bfloat16, Dtype::Float16, Dtype::Float32].map(of), [[2, 4], [4, 4], [4, 4]]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::convention::FlopConvention;
 use super::flops::{LayerSizes, ParameterCount, count_parameters, product, window};
-use super::memory::expected_experts_hit;
+use super::memory::{cached_number_bytes, expected_experts_hit};
 use super::profile_test::{Pass, ProfileTest};
 use crate::config::DecoderConfig;
 use crate::weights::Dtype;
@@ -44,14 +44,10 @@ impl BytesPerNumber {
         Self { matrix: size_bytes as f64, router: size_bytes as f64, cached: FLOAT_BYTES }
     }
 
-    /// The same, of a model whose products have weights of this type: keys and values are bfloat16 where bfloat16 weights
-    /// give bfloat16 results.
+    /// The same, of a model whose products have weights of this type, with keys and values as [in the cache](cached_number_bytes).
     #[must_use]
     pub fn with_products_in(self, weights: Dtype, keeps_bfloat16: bool) -> Self {
-        match weights {
-            Dtype::Bfloat16 if keeps_bfloat16 => Self { cached: weights.size_bytes() as f64, ..self },
-            _ => self,
-        }
+        Self { cached: cached_number_bytes(weights, keeps_bfloat16) as f64, ..self }
     }
 
     /// Matrices in blocks that, with routers and the gains of norms in float32, take `weight_bytes`, none of it shared.

@@ -12,8 +12,8 @@ use crate::weights::Dtype;
 /// Batch sizes of decoding.
 pub(super) const DECODE_BATCHES: [usize; 3] = [1, 4, 16];
 
-/// The cost of a config, averaged over the positions of a sequence; weights of `dtype`, keys and values in float32.
-pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> Cost {
+/// The cost of a config, averaged over the positions of a sequence; weights of `dtype`, keys and values of `cached` bytes each.
+pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype, cached: u64) -> Cost {
     let parameters = flops::count_parameters(config);
     let per_token = |flops: u128| (flops / seq_length as u128) as u64;
     let forward = flops::forward_flops(config, 1, seq_length as u64);
@@ -24,7 +24,7 @@ pub(super) fn cost(config: &DecoderConfig, seq_length: usize, dtype: Dtype) -> C
         active_parameters: parameters.active,
         forward_flops_per_token: per_token(forward),
         train_flops_per_token: per_token(3 * forward),
-        kv_bytes_per_token: memory::kv_cache_bytes_per_token(config, 4) as u64,
+        kv_bytes_per_token: memory::kv_cache_bytes_per_token(config, cached) as u64,
         decode_weight_bytes: DECODE_BATCHES.map(|batch| (batch, weights(batch))).to_vec(),
     }
 }

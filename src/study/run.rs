@@ -13,11 +13,12 @@ use super::unit::{UnitId, UnitRecord, Units};
 use crate::data::WindowOrder;
 use crate::eval::{expert_load, mean_loss_nats};
 use crate::growth::{Grown, GrowthPlan};
+use crate::kernel::linear::keeps_bfloat16;
 use crate::model::AnyDecoder;
 use crate::profile::device_memory;
 use crate::profile::flops::train_flops;
 use crate::profile::heap;
-use crate::profile::memory::{kv_cache_bytes, weight_bytes};
+use crate::profile::memory::{cached_number_bytes, kv_cache_bytes, weight_bytes};
 use crate::profile::other_load::OtherLoad;
 use crate::report::{
     Arm, CurvePoint, EvalPoint, ExpertLoad, MemoryRecord, RouterSummary, SeedRun, StudySettings, Timing, TimingRound,
@@ -125,7 +126,8 @@ pub fn run<S: WeightSource>(
         });
     }
     let (timed, rounds) = study.time(&plan.arms, &mut watch)?;
-    let arms = merge(&plan.arms, &records, timed, options);
+    let cached = cached_number_bytes(options.dtype, keeps_bfloat16(device));
+    let arms = merge(&plan.arms, &records, timed, options, cached);
     Ok(Outcome { arms, rounds, base_loss_nats: study.base_loss })
 }
 
@@ -152,7 +154,7 @@ pub(super) fn unit_ids<'p>(
 type Timed = (Vec<Timing>, Option<u64>);
 
 /// Joins the runs and the timings of every arm.
-fn merge(specs: &[ArmSpec], records: &[UnitRecord], timed: Vec<Timed>, options: &RunOptions) -> Vec<Arm> {
+fn merge(specs: &[ArmSpec], records: &[UnitRecord], timed: Vec<Timed>, options: &RunOptions, cached: u64) -> Vec<Arm> {
     let (seq_length, dtype) = (options.settings.seq_length, options.dtype);
     let positions = (seq_length + options.decode_tokens) as u64;
     let largest_batch = DECODE_BATCHES.into_iter().max().unwrap_or(1) as u64;
@@ -164,13 +166,13 @@ fn merge(specs: &[ArmSpec], records: &[UnitRecord], timed: Vec<Timed>, options: 
             kind: spec.kind,
             growth: growth_in_words(spec),
             config: spec.config.clone(),
-            cost: cost(&spec.config, seq_length, dtype),
+            cost: cost(&spec.config, seq_length, dtype, cached),
             runs: units.iter().map(|unit| unit.run.clone()).collect(),
             memory: MemoryRecord {
                 inference_peak_bytes: working.map(|working| weight_bytes + working),
                 train_peak_bytes: units.iter().filter_map(|unit| unit.train_peak_bytes).max(),
                 weight_bytes,
-                kv_cache_bytes: kv_cache_bytes(&spec.config, largest_batch, positions, 4) as u64,
+                kv_cache_bytes: kv_cache_bytes(&spec.config, largest_batch, positions, cached) as u64,
             },
             timings,
             expert_load: units.iter().find_map(|unit| unit.expert_load.clone()),

@@ -10,7 +10,7 @@ use serde_json::json;
 pub use args::{ConventionArg, ProfileArgs};
 
 use self::record::{Record, TestRecord};
-use self::shape::{Shape, bytes_per_number, product_dtype};
+use self::shape::{Shape, bytes_per_number};
 use super::bench::num_cores;
 use super::console;
 use super::failure::Failure;
@@ -91,7 +91,7 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
     let precision = args.precision();
     let target = Target::new(subject, precision, cases, &device)?;
     let parameters = count_parameters(target.config());
-    let measure = || Peaks::measure(product_dtype(target.precision()), &device);
+    let measure = || Peaks::measure(target.precision().product_dtype(), &device);
     let before = measure();
     let tests = timed(args, cases, &target, &device)?;
     let peaks = before.max(measure());
@@ -131,7 +131,7 @@ fn timed(
     };
     let mut tests = Vec::new();
     let mut model: Option<AnyDecoder> = None;
-    let dtype = product_dtype(target.precision());
+    let dtype = target.precision().product_dtype();
     let bytes = bytes_per_number(target.config(), target.precision(), target.weights().unshared_bytes(), device);
     for case in cases {
         if let ProfileTest::Inference(test) = profile_test(case) {
@@ -168,7 +168,7 @@ fn timed(
                 false => None,
             };
             model = Some(trained);
-            tests.push((product_dtype(precision), record(case, profile, memory)));
+            tests.push((precision.product_dtype(), record(case, profile, memory)));
         }
     }
     Ok(tests)

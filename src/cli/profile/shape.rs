@@ -117,14 +117,5 @@ pub(super) fn bytes_per_number(
         Precision::Mixed => BytesPerNumber { matrix: 2.0, ..BytesPerNumber::float(4) },
         Precision::Blocks(_) => BytesPerNumber::blocks(config, unshared_bytes),
     };
-    bytes.with_products_in(product_dtype(precision), keeps_bfloat16(device))
-}
-
-/// The type of the weights in products; those of blocks are compared with float32.
-pub(super) fn product_dtype(precision: Precision) -> Dtype {
-    match precision {
-        Precision::Float(dtype) => dtype,
-        Precision::Mixed => Dtype::Bfloat16,
-        Precision::Blocks(_) => Dtype::Float32,
-    }
+    bytes.with_products_in(precision.product_dtype(), keeps_bfloat16(device))
 }
