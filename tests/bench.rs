@@ -62,7 +62,7 @@ const LLAMA_BENCH: [&str; 46] = [
 ];
 
 /// The fields that deepwide adds.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "test",
     "batch_size",
     "n_train",
@@ -74,6 +74,7 @@ const OURS: [&str; 11] = [
     "peak_rss",
     "gpu_memory",
     "energy_j",
+    "decoding",
 ];
 
 const QUANTIZED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/gguf/dense.gguf");

@@ -121,7 +121,7 @@ impl Bench<'_> {
     ) -> Result<Traces, E> {
         let gpu = self.energy.as_ref().and_then(EnergyCounter::gpu);
         let mut traces = Vec::new();
-        let mut finish = |model: &BenchModel, case: &TestCase, timed: Timed, flops: u128| {
+        let mut finish = |model: &BenchModel, case: &TestCase, timed: Timed, flops: u128, decoding: Option<String>| {
             let measured = Measured {
                 test_time: timed.begun,
                 samples: timed.samples,
@@ -129,6 +129,7 @@ impl Bench<'_> {
                 peak_rss: peak_rss_bytes(),
                 gpu_memory: gpu.and_then(NvidiaGpu::used_bytes),
                 energy_j: timed.energy_j,
+                decoding,
             };
             let name = || format!("{} {} t{} b{}", model.kind, case.name(), case.n_threads, case.batch_size);
             traces.extend(timed.spans.map(|spans| (name(), spans)));
@@ -143,14 +144,15 @@ impl Bench<'_> {
             wake(&model, self.device);
             for (case, index, test) in inference {
                 self.begin(case, index);
-                let (timed, returned) = self.on_threads(case, move || {
+                let (timed, decoding, returned) = self.on_threads(case, move || {
                     let mut runs = InferenceRuns::new(&model, test, self.device);
                     let timed = self.time(case, &mut || runs.run());
+                    let decoding = runs.decoding().map(ToString::to_string);
                     drop(runs);
-                    (timed, model)
+                    (timed, decoding, model)
                 });
                 model = returned;
-                finish(&described, case, timed, test.flops(target.config()))?;
+                finish(&described, case, timed, test.flops(target.config()), decoding)?;
             }
         }
         let training: Vec<_> = numbered.filter_map(|(case, i)| Some((case, i, training(case)?))).collect();
@@ -169,7 +171,8 @@ impl Bench<'_> {
                 };
                 let (timed, returned) = self.on_threads(case, run).map_err(BenchError::Train)?;
                 model = returned;
-                finish(&described, case, timed, train_flops(target.config(), case.batch_size as u64, n_train as u64))?;
+                let flops = train_flops(target.config(), case.batch_size as u64, n_train as u64);
+                finish(&described, case, timed, flops, None)?;
             }
         }
         Ok(traces)

@@ -73,6 +73,8 @@ pub struct Measured {
     pub gpu_memory: Option<u64>,
     /// Joules of all repetitions, where the machine reports them.
     pub energy_j: Option<f64>,
+    /// How tokens were decoded, if any were.
+    pub decoding: Option<String>,
 }
 
 /// One test: the fields of llama-bench in its order, those of earlier versions included, then ours.
@@ -149,12 +151,15 @@ pub struct BenchRecord {
     /// Joules of the timed repetitions, of the NVIDIA GPU or the processor that computes, including those of other processes; `null` on
     /// other devices, where no counter can be read, and for repetitions that are too short for it.
     pub energy_j: Option<f64>,
+    /// How tokens were decoded: by `replayed` passes, or `direct` ones, with the reason if the device refused to capture one;
+    /// `null` if none were.
+    pub decoding: Option<String>,
 }
 
 impl BenchRecord {
     /// Builds the record of a test.
     pub fn new(run: &BenchRun, model: &BenchModel, case: TestCase, measured: Measured) -> Self {
-        let Measured { test_time, samples, flops, peak_rss, gpu_memory, energy_j } = measured;
+        let Measured { test_time, samples, flops, peak_rss, gpu_memory, energy_j, decoding } = measured;
         let (n_prompt, n_gen, n_depth, n_train) = match case.test {
             Test::Inference { n_prompt, n_gen, n_depth } => (n_prompt, n_gen, n_depth, 0),
             Test::Train { n_train } => (0, 0, 0, n_train),
@@ -222,6 +227,7 @@ impl BenchRecord {
             peak_rss,
             gpu_memory,
             energy_j,
+            decoding,
         }
     }
 }
@@ -270,8 +276,15 @@ mod tests {
             growth: String::new(),
         };
         let samples = Samples { total_ns: vec![1_000_000_000, 3_000_000_000], first_ns: vec![] };
-        let measured =
-            Measured { test_time: String::new(), samples, flops: 0, peak_rss: None, gpu_memory: None, energy_j: None };
+        let measured = Measured {
+            test_time: String::new(),
+            samples,
+            flops: 0,
+            peak_rss: None,
+            gpu_memory: None,
+            energy_j: None,
+            decoding: None,
+        };
         let gpu = BenchRun { on_gpu: true, ..run.clone() };
         assert_eq!(BenchRecord::new(&gpu, &model, case, measured.clone()).n_gpu_layers, 4);
         let record = BenchRecord::new(&run, &model, case, measured);

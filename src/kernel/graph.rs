@@ -2,7 +2,8 @@
 //! the host longer than they take a GPU. CUDA records them as a graph of its driver, wgpu as prepared dispatches
 //! (CubeCL 0.11.3, `Client::start_capture`).
 //!
-//! A replay reads and writes the buffers of its recording. Inputs are therefore tensors of [`ints`] and [`floats`], which the host
+//! A replay reads and writes the buffers of its recording. A copy from the host is refused by wgpu, and CUDA replays the same
+//! bytes, so work must not move numbers from the host. Inputs are therefore tensors of [`ints`] and [`floats`], which the host
 //! overwrites between replays, and what a pass keeps, such as a cache, must stay in the buffers of [`buffer`].
 
 #[cfg(feature = "cube")]
@@ -28,33 +29,40 @@ pub struct Graph<T> {
     recording: Recording,
 }
 
+/// Why a device does not record launches.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the device does not record launches: {0}")]
+pub struct CaptureError(String);
+
 /// Whether launches on this device can be recorded, as far as is known before one tries.
 pub fn has_graphs(device: &Device) -> bool {
     super::is_cube(device) && !device.is_autodiff()
 }
 
 impl<T> Graph<T> {
-    /// Runs `work` once, then records its launches without running them, so that `work` has to allow for being repeated. `None` if
-    /// the device cannot record it, as when it moves numbers from the host; `work` must then be run again before its results are
-    /// used.
+    /// Runs `work` once, then records its launches without running them. `work` must be safe to run twice, and must not move
+    /// numbers from the host: wgpu refuses it; CUDA replays the same bytes.
+    ///
+    /// # Errors
+    /// If the device does not record it. `work` must then be run again before its results are used.
     ///
     /// # Panics
     /// If `work` does, as when it waits for numbers of the device.
-    pub fn capture(device: &Device, mut work: impl FnMut() -> T) -> Option<Self> {
+    pub fn capture(device: &Device, mut work: impl FnMut() -> T) -> Result<Self, CaptureError> {
         #[cfg(feature = "cube")]
         if has_graphs(device) {
             let device = super::dispatch_device(device);
             let mut window = Window::prepare(&device)?;
             // Compiles the kernels, and leaves the buffers that the recording takes: none are allocated meanwhile.
             drop(work());
-            Dispatch::graph_start_capture(&device).ok()?;
+            Dispatch::graph_start_capture(&device).map_err(refused)?;
             let output = work();
             let graph = window.close()?;
             drop(window);
-            return Some(Self { output, recording: Recording { graph, device, thread: thread::current().id() } });
+            return Ok(Self { output, recording: Recording { graph, device, thread: thread::current().id() } });
         }
         let _ = (device, &mut work);
-        None
+        Err(CaptureError("it has no graphs".to_owned()))
     }
 
     /// Runs the recorded launches. Their results, in the same tensors each time, are there until the next replay.
@@ -66,6 +74,12 @@ impl<T> Graph<T> {
         self.recording.run();
         &self.output
     }
+}
+
+/// The reason of the device, in one line.
+#[cfg(feature = "cube")]
+fn refused(error: impl std::fmt::Display) -> CaptureError {
+    CaptureError(error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 /// A graph on its device.
@@ -100,14 +114,14 @@ struct Window<'a> {
 
 #[cfg(feature = "cube")]
 impl<'a> Window<'a> {
-    fn prepare(device: &'a DispatchDevice) -> Option<Self> {
-        Dispatch::graph_prepare(device).ok()?;
-        Some(Self { device, is_open: true })
+    fn prepare(device: &'a DispatchDevice) -> Result<Self, CaptureError> {
+        Dispatch::graph_prepare(device).map_err(refused)?;
+        Ok(Self { device, is_open: true })
     }
 
-    fn close(&mut self) -> Option<BackendGraph<Dispatch>> {
+    fn close(&mut self) -> Result<BackendGraph<Dispatch>, CaptureError> {
         self.is_open = false;
-        Dispatch::graph_stop_capture(self.device).ok()
+        Dispatch::graph_stop_capture(self.device).map_err(refused)
     }
 }
 

@@ -1,18 +1,19 @@
 //! Decoding: passes of one token per sequence.
 
+use std::fmt;
 use std::thread::{self, ThreadId};
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::{CausalLm, CausalLmOutput, HiddenStates, KvCache, Positions, Rotation, TokenBatch};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Band, CausalMask, op_of_step};
-use crate::kernel::graph::{self, Buffer, Graph};
+use crate::kernel::graph::{self, Buffer, CaptureError, Graph};
 use crate::trace::{self, Op};
 
 /// Decodes with a model. On devices with [graphs](graph), a pass that comes for the second time, with the same buffers of the
 /// cache, is captured, and replayed from then on: the host launches one graph in place of every kernel. Results have the same
-/// bits.
+/// bits. If the device refuses a capture, no other is tried.
 ///
 /// Passes that [wait for the host](CausalLm::waits_for_host), and those of a [record](trace::record), are computed directly.
 #[derive(Debug)]
@@ -23,8 +24,28 @@ pub struct Decoding<'a, M> {
     latest: Option<Place>,
     /// The pass at that place.
     captured: Option<CapturedPass>,
-    /// Whether the device refused a capture.
-    is_refused: bool,
+    mode: DecodingMode,
+}
+
+/// How passes are computed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DecodingMode {
+    /// Directly, at least so far.
+    Direct,
+    /// As replays, those between captures excepted.
+    Replayed,
+    /// Directly, since the device refused a capture.
+    Refused(CaptureError),
+}
+
+impl fmt::Display for DecodingMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => write!(f, "direct"),
+            Self::Replayed => write!(f, "replayed"),
+            Self::Refused(error) => write!(f, "direct: {error}"),
+        }
+    }
 }
 
 /// What a captured pass is bound to. Rows and capacity are those of the buffers.
@@ -34,10 +55,47 @@ struct Place {
     cache: Vec<Buffer>,
 }
 
+impl Place {
+    /// That of a pass on this thread, if the device of the cache has graphs.
+    fn of(cache: &KvCache) -> Option<Self> {
+        cache.buffers().map(|cache| Self { thread: thread::current().id(), cache })
+    }
+}
+
 impl<'a, M: CausalLm> Decoding<'a, M> {
     /// Decoding with a model on its device.
+    ///
+    /// CubeCL has a stream per thread. Weights and cache should be made on the thread that decodes: CUDA probably refuses a
+    /// capture that has to wait for the stream of another thread, and no other is tried.
     pub fn new(model: &'a M, device: &Device) -> Self {
-        Self { model, device: device.clone(), latest: None, captured: None, is_refused: false }
+        Self { model, device: device.clone(), latest: None, captured: None, mode: DecodingMode::Direct }
+    }
+
+    /// How passes are computed, as far as they came.
+    pub fn mode(&self) -> &DecodingMode {
+        &self.mode
+    }
+
+    /// Captures the pass of a cache with room for a token of each sequence, where that is possible, so that the next pass is a
+    /// replay already. The sequences stay as they are, and nothing is counted.
+    ///
+    /// # Panics
+    /// As [`pass`](Self::pass).
+    pub fn prepare(&mut self, cache: &mut KvCache) {
+        let ids = vec![Some(0); cache.lens().len()];
+        if !graph::has_graphs(&self.device) {
+            return;
+        }
+        // The first pass may change the type of the cache, and so its buffers.
+        for _ in 0..3 {
+            let is_captured = self.captured.is_some() && Place::of(cache) == self.latest;
+            if is_captured || self.is_direct(ids.len()) {
+                return;
+            }
+            let past = cache.lens().to_vec();
+            trace::uncounted(|| self.pass(&ids, cache));
+            cut_back(cache, &past);
+        }
     }
 
     /// Continues each sequence of the cache by a token, or not if it has none in this pass. Its logits are
@@ -46,10 +104,10 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
     /// # Panics
     /// As [`CausalLm::hidden_states`].
     pub fn pass(&mut self, ids: &[Option<u32>], cache: &mut KvCache) -> CausalLmOutput {
-        if self.is_refused || trace::is_recording() || self.model.waits_for_host(ids.len()) {
+        if self.is_direct(ids.len()) {
             return self.direct(ids, cache);
         }
-        let place = cache.buffers().map(|cache| Place { thread: thread::current().id(), cache });
+        let place = Place::of(cache);
         if place.is_none() || place != self.latest {
             // The graph of another place holds the memory there.
             self.captured = None;
@@ -57,19 +115,29 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
             return self.direct(ids, cache);
         }
         let past = cache.lens().to_vec();
+        // Refuses positions that the model does not have before the cache changes.
+        let numbers = Numbers::new(self.model.config(), ids, &past);
         cache.append(ids.iter().map(|id| usize::from(id.is_some())));
-        if let Some(captured) = &self.captured {
-            captured.inputs.write(self.model.config(), ids, &past);
-        } else {
-            self.captured = CapturedPass::new(self.model, ids, &past, cache, &self.device);
-        }
-        let Some(captured) = &mut self.captured else {
-            self.is_refused = true;
-            past.iter().enumerate().for_each(|(sequence, len)| cache.truncate_sequence(sequence, *len));
-            return self.direct(ids, cache);
+        let captured = match self.captured.take() {
+            Some(captured) => {
+                captured.inputs.write(&numbers);
+                Ok(captured)
+            }
+            None => CapturedPass::new(self.model, &numbers, cache, &self.device),
         };
-        captured.count(self.model.config(), ids, &past);
-        captured.graph.replay().clone()
+        match captured {
+            Ok(captured) => {
+                self.mode = DecodingMode::Replayed;
+                let captured = self.captured.insert(captured);
+                captured.count(self.model.config(), &numbers);
+                captured.graph.replay().clone()
+            }
+            Err(error) => {
+                self.mode = DecodingMode::Refused(error);
+                cut_back(cache, &past);
+                self.direct(ids, cache)
+            }
+        }
     }
 
     /// Whether the latest pass was a replay.
@@ -83,12 +151,22 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
         (self.latest, self.captured) = (None, None);
     }
 
+    /// Whether passes of so many rows are not captured now, whatever their cache.
+    fn is_direct(&self, num_rows: usize) -> bool {
+        matches!(self.mode, DecodingMode::Refused(_)) || trace::is_recording() || self.model.waits_for_host(num_rows)
+    }
+
     fn direct(&self, ids: &[Option<u32>], cache: &mut KvCache) -> CausalLmOutput {
         let ids: Vec<&[u32]> = ids.iter().map(Option::as_slice).collect();
         let HiddenStates { last, routing } =
             self.model.hidden_states(TokenBatch::padded(&ids, &self.device), Some(cache));
         CausalLmOutput { logits: self.model.lm_head(last), routing }
     }
+}
+
+/// Cuts the sequences back to these lengths.
+fn cut_back(cache: &mut KvCache, lens: &[usize]) {
+    lens.iter().enumerate().for_each(|(sequence, len)| cache.truncate_sequence(sequence, *len));
 }
 
 /// A pass that is replayed.
@@ -98,20 +176,24 @@ struct CapturedPass {
     graph: Graph<CausalLmOutput>,
     /// What it counts without attention.
     op: Op,
+    /// The type of keys and values.
+    dtype: DType,
 }
 
 impl CapturedPass {
-    /// Captures the pass of these tokens, which are part of the cache already, behind `past` positions each.
+    /// Captures the pass of tokens that are part of the cache already.
+    ///
+    /// # Errors
+    /// If the device refuses it.
     fn new<M: CausalLm>(
         model: &M,
-        ids: &[Option<u32>],
-        past: &[usize],
+        numbers: &Numbers,
         cache: &mut KvCache,
         device: &Device,
-    ) -> Option<Self> {
+    ) -> Result<Self, CaptureError> {
         let config = model.config();
-        let inputs = Inputs::new(config, ids.len(), device);
-        inputs.write(config, ids, past);
+        let inputs = Inputs::new(config, numbers.ids.len(), device);
+        inputs.write(numbers);
         let mask = CausalMask::of_bounds(inputs.bounds.clone(), cache.capacity(), config.sliding_window);
         let positions = Positions { rotation: inputs.rotation.clone(), mask };
         let mut op = Op::default();
@@ -124,13 +206,14 @@ impl CapturedPass {
             op = counted;
             output
         })?;
-        Some(Self { inputs, graph, op })
+        Ok(Self { inputs, graph, op, dtype: cache.dtype() })
     }
 
     /// Counts what a replay computes.
-    fn count(&self, config: &DecoderConfig, ids: &[Option<u32>], past: &[usize]) {
-        let num_keys = bounds(config, ids, past).iter().map(|[first, end]| (end - first) as usize).sum();
-        let layer = op_of_step(config.num_attention_heads, config.num_key_value_heads, config.head_dim, num_keys);
+    fn count(&self, config: &DecoderConfig, numbers: &Numbers) {
+        let num_keys = numbers.bounds.iter().map(|[first, end]| (end - first) as usize).sum();
+        let [heads, kv_heads] = [config.num_attention_heads, config.num_key_value_heads];
+        let layer = op_of_step(heads, kv_heads, config.head_dim, num_keys, self.dtype);
         let Op { multiply_adds, bytes, parameters } = self.op;
         trace::count(Op {
             multiply_adds: multiply_adds + config.num_hidden_layers * layer.multiply_adds,
@@ -140,7 +223,37 @@ impl CapturedPass {
     }
 }
 
-/// What the host gives to a captured pass.
+/// What the host gives to a pass of a token per row. A row without a token has any, at position 0, that sees nothing.
+#[derive(Debug)]
+struct Numbers {
+    ids: Vec<i32>,
+    /// Cosines and sines of each row.
+    tables: [Vec<f32>; 2],
+    /// The first key that each token sees, and one past the last, its own; twice 0 without a token.
+    bounds: Vec<[i32; 2]>,
+}
+
+impl Numbers {
+    /// Those of these tokens behind `past` positions each.
+    ///
+    /// # Panics
+    /// If a token is not below `max_position_embeddings`.
+    fn new(config: &DecoderConfig, ids: &[Option<u32>], past: &[usize]) -> Self {
+        let rows = || ids.iter().zip(past);
+        let positions: Vec<usize> = rows().map(|(id, past)| if id.is_some() { *past } else { 0 }).collect();
+        let bounds = |(id, past): (&Option<u32>, &usize)| {
+            let keys = Band { past: *past, window: config.sliding_window }.keys(0);
+            if id.is_some() { [keys.start as i32, keys.end as i32] } else { [0, 0] }
+        };
+        Self {
+            ids: ids.iter().map(|id| id.map_or(0, |id| id as i32)).collect(),
+            tables: Rotation::tables(config, &positions),
+            bounds: rows().map(bounds).collect(),
+        }
+    }
+}
+
+/// The tensors that a captured pass reads them from.
 #[derive(Debug)]
 struct Inputs {
     ids: Tensor<2, Int>,
@@ -158,40 +271,31 @@ impl Inputs {
         }
     }
 
-    /// Those of these tokens behind `past` positions each. A row without a token has any, at position 0, that sees nothing.
-    fn write(&self, config: &DecoderConfig, ids: &[Option<u32>], past: &[usize]) {
-        let numbers: Vec<i32> = ids.iter().map(|id| id.map_or(0, |id| id as i32)).collect();
-        graph::write_ints(&self.ids, &numbers);
-        let positions: Vec<usize> =
-            ids.iter().zip(past).map(|(id, past)| if id.is_some() { *past } else { 0 }).collect();
-        let [cos, sin] = Rotation::tables(config, &positions);
-        graph::write_floats(&self.rotation.cos, &cos);
-        graph::write_floats(&self.rotation.sin, &sin);
-        graph::write_ints(&self.bounds, bounds(config, ids, past).as_flattened());
+    fn write(&self, Numbers { ids, tables: [cos, sin], bounds }: &Numbers) {
+        graph::write_ints(&self.ids, ids);
+        graph::write_floats(&self.rotation.cos, cos);
+        graph::write_floats(&self.rotation.sin, sin);
+        graph::write_ints(&self.bounds, bounds.as_flattened());
     }
-}
-
-/// The first key that each token sees, and one past the last, its own; twice 0 without a token.
-fn bounds(config: &DecoderConfig, ids: &[Option<u32>], past: &[usize]) -> Vec<[i32; 2]> {
-    let of_token = |(id, past): (&Option<u32>, &usize)| {
-        let keys = Band { past: *past, window: config.sliding_window }.keys(0);
-        if id.is_some() { [keys.start as i32, keys.end as i32] } else { [0, 0] }
-    };
-    ids.iter().zip(past).map(of_token).collect()
 }
 
 #[cfg(test)]
 #[cfg(feature = "cube")]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::{DecoderFields, ModelType, MoeConfig};
     use crate::device::cube_devices;
     use crate::kernel::blocks::BlockFormat;
     use crate::load::Precision;
+    use crate::lora::{LoraAdapter, LoraConfig};
     use crate::model::AnyDecoder;
-    use crate::weights::MemoryWeights;
+    use crate::weights::{Dtype, LowRank, MemoryWeights};
 
-    /// A dense decoder, one with a window, a mixture, and a quantized one.
+    /// A dense decoder, one with a window, a mixture, a quantized one, one with an adapter, and one in bfloat16 where the device
+    /// has it.
     fn decoders(device: &Device) -> Vec<AnyDecoder> {
         let small = |fields: &mut DecoderFields| (fields.num_hidden_layers, fields.intermediate_size) = (2, 320);
         let small = DecoderConfig::pico().with(small).expect("sound");
@@ -202,8 +306,24 @@ mod tests {
         let load = |(config, precision)| {
             AnyDecoder::load_as(&MemoryWeights::untrained(config, 0.1, 1), precision, device).expect("in memory")
         };
+        let bfloat16 = (small.clone(), Precision::Float(Dtype::Bfloat16));
         let [small, window] = [small, window].map(|config| (config, Precision::FLOAT32));
-        [small, window, (sparse.clone(), Precision::FLOAT32), (sparse, quantized)].map(load).into()
+        let adapted = adapted(load(small.clone()));
+        let float = [small, window, (sparse.clone(), Precision::FLOAT32), (sparse, quantized)].map(load);
+        let bfloat16 = device.supports_dtype(DType::BF16).then(|| load(bfloat16));
+        float.into_iter().chain([adapted]).chain(bfloat16).collect()
+    }
+
+    /// With an adapter that changes all linear maps.
+    fn adapted(model: AnyDecoder) -> AnyDecoder {
+        let initial = LoraAdapter::initial(LoraConfig::default(), model.config(), 1).expect("linear maps");
+        let changed = |(id, update): (_, &Arc<LowRank>)| {
+            let b = (0..update.b.len()).map(|i| (i % 7) as f32 * 0.01 - 0.03).collect();
+            (id, Arc::new(LowRank { b, ..(**update).clone() }))
+        };
+        let updates = initial.updates().map(changed).collect();
+        let adapter = LoraAdapter::new(LoraConfig::default(), model.config(), updates).expect("the same sizes");
+        model.with_adapter(&adapter).expect("its targets")
     }
 
     /// Numbers of a pass: logits, and the routing of each layer.
@@ -267,19 +387,20 @@ mod tests {
     #[test]
     fn operations_of_replayed_passes_are_counted() {
         for (name, device) in cube_devices() {
-            for model in decoders(&device) {
+            for (index, model) in decoders(&device).into_iter().enumerate() {
                 let mut cache = KvCache::new(model.config(), 2, 90, &device);
                 let mut decoding = Decoding::new(&model, &device);
                 for step in 0..80 {
                     let ids = [Some(step), (step > 2).then_some(7)];
-                    let (_, found) = trace::executed_flops(|| decoding.pass(&ids, &mut cache));
-                    if [1, 2, 3, 79].contains(&step) {
+                    let (_, found) = trace::uncounted(|| decoding.pass(&ids, &mut cache));
+                    if [2, 3, 79].contains(&step) {
                         let mut other = cache.gather(&[0, 1], 90);
                         ids.iter().enumerate().filter(|(_, id)| id.is_some()).for_each(|(row, _)| {
                             other.truncate_sequence(row, other.lens()[row] - 1);
                         });
-                        let (_, expected) = trace::executed_flops(|| decoding.direct(&ids, &mut other));
-                        assert_eq!((found, decoding.is_captured()), (expected, true), "{name}, step {step}");
+                        let (_, expected) = trace::uncounted(|| decoding.direct(&ids, &mut other));
+                        let case = format!("{name}, decoder {index}, step {step}");
+                        assert_eq!((found, decoding.is_captured()), (expected, true), "{case}");
                     }
                 }
             }
@@ -287,23 +408,70 @@ mod tests {
     }
 
     #[test]
-    fn passes_that_need_the_host_are_not_captured() {
-        for (_, device) in cube_devices() {
-            let sparse = decoders(&device).remove(2).with_selection_bias(&[vec![0.0; 5], vec![0.0; 5]]);
-            let mut cache = KvCache::new(sparse.config(), 1, 9, &device);
-            let mut decoding = Decoding::new(&sparse, &device);
-            (0..4).for_each(|id| drop(decoding.pass(&[Some(id)], &mut cache)));
-            assert!(!decoding.is_captured() && !decoding.is_refused && cache.lens() == [4]);
+    fn a_prepared_pass_is_captured_and_leaves_the_sequences_as_they_are() {
+        for (name, device) in cube_devices() {
+            for (index, model) in decoders(&device).into_iter().enumerate() {
+                let [mut cache, mut expected_cache] = [(); 2].map(|()| KvCache::new(model.config(), 2, 1, &device));
+                let mut decoding = Decoding::new(&model, &device);
+                let ((), counted) = trace::uncounted(|| decoding.prepare(&mut cache));
+                let case = format!("{name}, decoder {index}");
+                assert_eq!(
+                    (counted, cache.lens(), decoding.is_captured()),
+                    (Op::default(), &[0, 0][..], true),
+                    "{case}"
+                );
+                let ids = [Some(3), Some(5)];
+                let found = bits(&decoding.pass(&ids, &mut cache));
+                assert_eq!(found, bits(&decoding.direct(&ids, &mut expected_cache)), "{case}");
+                assert_eq!(*decoding.mode(), DecodingMode::Replayed, "{case}");
+            }
         }
     }
 
     #[test]
-    #[should_panic(expected = "4 positions do not fit a cache of 3")]
+    fn passes_that_need_the_host_are_not_captured() {
+        for (_, device) in cube_devices() {
+            let sparse = || decoders(&device).remove(2);
+            for model in [sparse().with_selection_bias(&[vec![0.0; 5], vec![0.0; 5]]), adapted(sparse())] {
+                let mut cache = KvCache::new(model.config(), 1, 9, &device);
+                let mut decoding = Decoding::new(&model, &device);
+                decoding.prepare(&mut cache);
+                (0..4).for_each(|id| drop(decoding.pass(&[Some(id)], &mut cache)));
+                assert!(!decoding.is_captured() && *decoding.mode() == DecodingMode::Direct && cache.lens() == [4]);
+            }
+        }
+    }
+
+    /// The message of the panic of the fourth pass, of a decoder with so many positions and a cache of so many, and the length of
+    /// the cache then.
+    fn refusal(num_positions: usize, capacity: usize, device: &Device) -> (String, usize) {
+        let config =
+            DecoderConfig::pico().with(|fields| fields.max_position_embeddings = num_positions).expect("sound");
+        let weights = MemoryWeights::untrained(config, 0.1, 1);
+        let model = AnyDecoder::load(&weights, device).expect("in memory");
+        let mut cache = KvCache::new(model.config(), 1, capacity, device);
+        let mut decoding = Decoding::new(&model, device);
+        (0..3).for_each(|id| drop(decoding.pass(&[Some(id)], &mut cache)));
+        assert!(decoding.is_captured());
+        let fourth = AssertUnwindSafe(|| drop(decoding.pass(&[Some(3)], &mut cache)));
+        let panic = catch_unwind(fourth).expect_err("it does not fit");
+        (panic.downcast_ref::<String>().cloned().unwrap_or_default(), cache.lens()[0])
+    }
+
+    #[test]
     fn a_full_cache_refuses_a_captured_pass() {
-        let device = cube_devices().next().map_or_else(Device::flex, |(_, device)| device);
-        let model = decoders(&device).remove(0);
-        let mut cache = KvCache::new(model.config(), 1, 3, &device);
-        let mut decoding = Decoding::new(&model, &device);
-        (0..4).for_each(|id| drop(decoding.pass(&[Some(id)], &mut cache)));
+        for (_, device) in cube_devices() {
+            let (message, _) = refusal(9, 3, &device);
+            assert!(message.contains("4 positions do not fit a cache of 3"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_captured_pass_behind_the_last_position_is_refused_before_the_cache_changes() {
+        for (_, device) in cube_devices() {
+            let (message, len) = refusal(3, 9, &device);
+            assert!(message.contains("position 3 is not below max_position_embeddings 3"), "{message}");
+            assert_eq!(len, 3);
+        }
     }
 }

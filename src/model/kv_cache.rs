@@ -119,6 +119,11 @@ impl KvCache {
         self.capacity
     }
 
+    /// The type of keys and values.
+    pub(super) fn dtype(&self) -> DType {
+        self.layers.first().map_or(DType::F32, |layer| layer.buffers().keys.dtype())
+    }
+
     /// The buffers of all layers, if the device has [graphs](crate::kernel::graph).
     pub(super) fn buffers(&self) -> Option<Vec<Buffer>> {
         let of_layer = |layer: &LayerCache| {

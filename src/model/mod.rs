@@ -26,7 +26,7 @@ pub use any_decoder::AnyDecoder;
 pub use attention::Attention;
 pub use decoder::{Decoder, DenseDecoder, MoeDecoder};
 pub use decoder_layer::DecoderLayer;
-pub use decoding::Decoding;
+pub use decoding::{Decoding, DecodingMode};
 pub use kv_cache::{KvCache, LayerCache};
 pub use linear::{Embedding, Linear};
 pub use lora::{ExpertLora, Lora};

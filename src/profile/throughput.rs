@@ -9,8 +9,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::flops::{forward_flops_cached, product};
 use crate::config::DecoderConfig;
 use crate::data::{Document, WindowOrder, Windows};
-use crate::model::{CausalLm, Decoding, KvCache};
-use crate::trace::span;
+use crate::model::{CausalLm, Decoding, DecodingMode, KvCache};
+use crate::trace::{self, span};
 use crate::train::{
     AdamW, AdamWConfig, BatchSize, Decay, NextToken, NextTokenBatch, Schedule, TrainConfig, TrainError, Trainer,
     WindowBatches,
@@ -83,7 +83,12 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
         Self { model, test, device, cache, decoding: Decoding::new(model, device), num_runs: 0 }
     }
 
-    /// One repetition, with different tokens than those before it.
+    /// How the tokens so far were decoded; `None` if the test decodes none.
+    pub fn decoding(&self) -> Option<&DecodingMode> {
+        (self.test.n_gen > 0).then(|| self.decoding.mode())
+    }
+
+    /// One repetition, with different tokens than those before it. A pass that is replayed is captured before the clock starts.
     pub fn run(&mut self) -> RunTime {
         let InferenceTest { n_prompt, n_gen, n_depth, batch_size } = self.test;
         self.num_runs += 1;
@@ -92,6 +97,12 @@ impl<'a, M: CausalLm> InferenceRuns<'a, M> {
         let steps = (1..=n_gen).map(|step| ids(self.model, batch_size, salt + step).into_iter().map(Some).collect());
         let steps: Vec<Vec<Option<u32>>> = steps.collect();
         self.cache.truncate(n_depth);
+        if trace::is_recording() {
+            // It is not used, and holds memory.
+            self.decoding.release();
+        } else if n_gen > 0 {
+            self.decoding.prepare(&mut self.cache);
+        }
         sync(self.device);
         let mut first_ns = None;
         let _repetition = span("repetition");
@@ -207,6 +218,7 @@ mod tests {
             assert!(time.first_ns.expect("there were logits") <= time.total_ns);
             assert_eq!(runs.cache.lens(), [12, 12]);
         }
+        assert_eq!(runs.decoding(), Some(&DecodingMode::Direct));
     }
 
     #[test]

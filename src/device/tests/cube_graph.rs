@@ -24,7 +24,7 @@ fn a_replay_reads_new_inputs_and_leaves_all_other_memory_alone() {
         let (weights, gain) = weights(&device);
         let input = graph::floats([3, 24], &device);
         let work = || layers(input.clone(), &weights, &gain);
-        let mut graph = Graph::capture(&device, work).unwrap_or_else(|| panic!("{name} records"));
+        let mut graph = Graph::capture(&device, work).unwrap_or_else(|error| panic!("{name}: {error}"));
         // Of the sizes of the graph's own buffers, which it has freed as far as the allocator knows.
         let others: Vec<Tensor<2>> = (0..64).map(|salt| numbers(salt, [3, 24], &device)).collect();
         let expected: Vec<Vec<f32>> = others.iter().map(|other| flat(other.clone())).collect();
@@ -43,9 +43,10 @@ fn a_replay_reads_new_inputs_and_leaves_all_other_memory_alone() {
     }
 }
 
+/// CUDA records the copy, and replays the same bytes.
 #[test]
-fn work_that_moves_numbers_from_the_host_is_refused_and_repeated() {
-    for (name, device) in devices() {
+fn work_that_moves_numbers_from_the_host_is_refused_by_wgpu_and_repeated() {
+    for (name, device) in devices().filter(|(name, _)| ["wgpu", "vulkan"].contains(&name.as_str())) {
         let mut kept = Some(numbers::<2>(0, [5, 24], &device));
         let before = flat(kept.clone().expect("put back"));
         let mut work = |device: &Device| {
@@ -53,7 +54,11 @@ fn work_that_moves_numbers_from_the_host_is_refused_and_repeated() {
             kept = Some(kept.take().expect("put back").slice_assign([2..3, 0..24], row));
             kept.clone().expect("put back") * 2.0
         };
-        assert!(Graph::capture(&device, || work(&device)).is_none(), "{name}");
+        let error = Graph::capture(&device, || work(&device)).map(drop).expect_err(&name).to_string();
+        assert!(
+            error.len() > "the device does not record launches: ".len() && !error.contains('\n'),
+            "{name}: {error}"
+        );
         let expected = [&before[..48], &flat(numbers::<2>(1, [1, 24], &device)), &before[72..]].concat();
         assert_eq!(flat(work(&device)), expected.iter().map(|x| x * 2.0).collect::<Vec<f32>>(), "{name}");
         assert_eq!(flat(kept.expect("put back")), expected, "{name}");
@@ -67,7 +72,7 @@ fn work_that_waits_for_the_device_panics_and_leaves_it_usable() {
         let x = numbers::<2>(0, [3, 24], &device);
         let expected = flat(layers(x.clone(), &weights, &gain));
         let waits = || flat(layers(x.clone(), &weights, &gain));
-        assert!(panics::caught(|| Graph::capture(&device, waits).is_some()).is_err(), "{name}");
+        assert!(panics::caught(|| Graph::capture(&device, waits).is_ok()).is_err(), "{name}");
         assert_eq!(flat(layers(x.clone(), &weights, &gain)), expected, "{name}");
         let mut graph = Graph::capture(&device, || layers(x.clone(), &weights, &gain)).expect("it records again");
         assert_eq!(flat(graph.replay().clone()), expected, "{name}");

@@ -21,7 +21,7 @@ use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Device, Int, Tensor, activation::softmax};
+use burn::tensor::{DType, Device, Int, Tensor, activation::softmax};
 
 use crate::trace::Op;
 
@@ -90,12 +90,12 @@ fn count(q: &Tensor<4>, num_kv_heads: usize, mask: &CausalMask) {
     });
 }
 
-/// What attention of one query per sequence counts in float32 if they see `num_keys` keys together: for passes with
+/// What attention of one query per sequence counts with a cache of `dtype` if they see `num_keys` keys together: for passes with
 /// [`CausalMask::of_bounds`], which count none.
-pub(crate) fn op_of_step(num_heads: usize, num_kv_heads: usize, head_dim: usize, num_keys: usize) -> Op {
+pub(crate) fn op_of_step(num_heads: usize, num_kv_heads: usize, head_dim: usize, num_keys: usize, dtype: DType) -> Op {
     Op {
         multiply_adds: 2 * num_heads * head_dim * num_keys,
-        bytes: 2 * num_kv_heads * head_dim * num_keys * size_of::<f32>(),
+        bytes: 2 * num_kv_heads * head_dim * num_keys * dtype.size(),
         parameters: 0,
     }
 }
