@@ -1,5 +1,7 @@
 """Attention in numpy, with bounds of the rounding of each kernel, and the launches of these kernels."""
 
+import re
+
 import numpy
 
 from cuda_emulation import Kernel, bfloat16, rounded, widened
@@ -15,6 +17,21 @@ EXPECTED = [(name, "bfloat16", heads) for name in ON_TENSOR_CORES + OTHERS for h
 EXPECTED += [(name, "float32", heads) for name in OTHERS for heads in HEADS[:2]]
 # The largest relative errors of a rounding.
 BFLOAT16, FLOAT32 = 2.0**-8, 2.0**-24
+
+
+def heads_of(name: str, source: str) -> tuple[int, int] | None:
+    """Query heads of a key/value head, and their width, that a kernel was generated for; none if its source does not say."""
+    # Its largest shared array is a tile of vectors, with padding.
+    tile, padding = (64, 8) if name in ON_TENSOR_CORES else (16, 1)
+    shared = re.findall(r"reinterpret_cast<array<\w+, (\d+)> \*>\(&\w+\[\d+\]\)", source)
+    # It multiplies the number of queries by that of heads, unless this is 1.
+    num_queries = re.search(rf"(\w+) = \w+\.scalars_usize\[{int(name == 'of_chunks')}\];", source)
+    if not shared or not num_queries:
+        return None
+    factors = set(re.findall(rf"= {num_queries.group(1)} \* (\w+);", source))
+    groups = {int(group) for factor in factors for group in re.findall(rf" {factor} = (\d+);", source)} or {1}
+    width, rest = divmod(max(map(int, shared)), tile)
+    return None if rest or len(groups) != 1 else (groups.pop(), width - padding)
 
 
 def keys_after(past: int, num_queries: int, window: int) -> list[tuple[int, int]]:
@@ -66,11 +83,13 @@ class Case:
     def empty(self, x: numpy.ndarray) -> numpy.ndarray:
         return self.array(numpy.full_like(x, numpy.nan))
 
-    def reference(self, rounds_weights: bool, before: int = 0, after: int = 0, scale: float = 1.0) -> dict[str, list[numpy.ndarray]]:
-        """Results, and bounds of the errors of each; with more keys before and after those that are seen, and a factor of the scale,
-        another function."""
+    def reference(
+        self, rounds_weights: bool, before: int = 0, after: int = 0, scale: float = 1.0, shift: int = 0
+    ) -> dict[str, list[numpy.ndarray]]:
+        """Results, and bounds of the errors of each before it is rounded; with more keys before and after those that are seen, a
+        factor of the scale, and heads of the keys that are shifted, another function."""
         scale /= self.head_dim**0.5
-        of_output, of_weight = BFLOAT16 if self.is_bfloat16 else FLOAT32, BFLOAT16 if rounds_weights else 0.0
+        of_weight = BFLOAT16 if rounds_weights else 0.0
         # Terms of a sum, with some more for exponentials and quotients.
         exact = FLOAT32 * (self.head_dim + self.capacity + 8)
         shapes = {"y": self.q, "dq": self.q, "dk": self.k, "dv": self.v, "logsumexp": self.q[..., 0], "along": self.q[..., 0]}
@@ -78,7 +97,7 @@ class Case:
         keys = numpy.arange(self.capacity)
         for b in range(self.batch):
             for head in range(NUM_KV_HEADS * self.group):
-                kv_head = head // self.group
+                kv_head = (head // self.group + shift) % NUM_KV_HEADS
                 q, grad = (x[b, :, head].astype(float) for x in (self.q, self.grad))
                 k, v = (x[b, :, kv_head].astype(float) for x in (self.k, self.v))
                 first, end = self.bounds[b].T[..., None]
@@ -105,10 +124,6 @@ class Case:
                     at = (b, slice(None), kv_head if name in ("dk", "dv") else head)
                     for sums, x in zip(found[name], pair):
                         sums[at] += x
-        for name, (expected, bound) in found.items():
-            of_result = FLOAT32 if name in ("logsumexp", "along") else of_output
-            # The bounds are of first order.
-            bound[:] = 1.05 * (bound + of_result * abs(expected)) + 1e-30
         return found
 
     def sizes(self, has_tensor_cores: bool, bounds_stride: int) -> list[int | float]:
@@ -178,9 +193,12 @@ def ratios(name: str, kernel: Kernel, heads: tuple[int, int], dtype: str) -> tup
             reference = case.reference(rounds_weights, **wrong)
             for which, result in results.items():
                 expected, bound = reference[which]
-                result = widened(result) if result.dtype == numpy.uint16 else result
+                is_bfloat16 = result.dtype == numpy.uint16
+                # The bounds are of first order.
+                bound = 1.05 * (bound + (BFLOAT16 if is_bfloat16 else FLOAT32) * abs(expected)) + 1e-30
+                result = widened(result) if is_bfloat16 else result
                 ratio = numpy.nan_to_num(abs(result - expected) / bound, nan=numpy.inf)
                 found = max(found, float(ratio.max()))
         return found
 
-    return largest(), min(largest(before=1), largest(after=1), largest(scale=1.02))
+    return largest(), min(largest(before=1), largest(after=1), largest(scale=1.02), largest(shift=1))
