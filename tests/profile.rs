@@ -48,7 +48,9 @@ fn the_type_of_the_weights_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let base = tiny_base(&folder.path().join("base"));
     let quantized = folder.path().join("quantized.gguf");
-    let weights = MemoryWeights::untrained(DecoderConfig::pico(), 0.2, 3);
+    // Rows that blocks of 32 fill.
+    let config = DecoderConfig::pico().with(|fields| fields.intermediate_size = 384).expect("sound");
+    let weights = MemoryWeights::untrained(config, 0.2, 3);
     let options = GgufOptions { file_type: GgufFileType::Q8_0, name: None };
     let mut file = std::fs::File::create(&quantized).expect("a file");
     write_gguf(&weights, &tiny_vocabulary(), &options, &mut file, &quantized).expect("a GGUF file");

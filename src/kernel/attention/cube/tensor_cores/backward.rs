@@ -5,11 +5,11 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use half::bf16;
 
 use super::super::tile::{Sizes, Vectors};
-use super::{
-    SIDE, TILE, WIDTH_OF_SCORES, accumulate, bytes_of_scores, bytes_of_vectors, load, multiply, own_vector, scores,
+use super::tile::{
+    TILE, WIDTH_OF_SCORES, accumulate, bytes_of_scores, bytes_of_vectors, load, multiply, own_vector, scores,
     seen_by_rows, store, stride_of_scores, stride_of_weights, vectors, weights,
 };
-use crate::kernel::cube::tensor_cores::zeros;
+use crate::kernel::cube::tensor_cores::{SIDE, zeros};
 
 /// Keys of a tile in `of_queries_on_tensor_cores`, rows of one in `of_keys_on_tensor_cores`.
 const OTHERS: usize = 32;

@@ -5,11 +5,11 @@ use half::bf16;
 
 use super::super::forward::{LOWEST, factor_and_logsumexp};
 use super::super::tile::{Sizes, Vectors};
-use super::{
-    SIDE, TILE, WIDTH_OF_SCORES, accumulate, bytes_of_scores, bytes_of_vectors, first_of_plane, load, multiply,
-    own_vector, scores, seen_by_rows, store, stride_of_scores, stride_of_weights, vectors, weights, write,
+use super::tile::{
+    TILE, WIDTH_OF_SCORES, accumulate, bytes_of_scores, bytes_of_vectors, first_of_plane, load, multiply, own_vector,
+    scores, seen_by_rows, store, stride_of_scores, stride_of_weights, vectors, weights, write,
 };
-use crate::kernel::cube::tensor_cores::zeros;
+use crate::kernel::cube::tensor_cores::{SIDE, zeros};
 
 /// Keys of a tile.
 const KEYS: usize = 64;
