@@ -106,14 +106,19 @@ def main() -> int:
 
     nvrtc = Nvrtc(root)
     rows: dict[tuple[str, ...], dict[str, dict[str, int]]] = {}
+    # Models share many sources.
+    compiled: dict[tuple[str, bytes], dict[str, int]] = {}
     failed = []
     for source in sorted(sources.glob("*.cu")):
         version, model, operation, kernel, index, dynamic, _ = source.name.split(".")
         architecture = ARCHITECTURES[version]
+        text = source.read_bytes()
         try:
-            ptx = source.with_suffix(".ptx")
-            ptx.write_bytes(nvrtc.ptx(source.read_bytes(), architecture))
-            found = resources(root / "bin/ptxas", ptx, architecture)
+            if (version, text) not in compiled:
+                ptx = source.with_suffix(".ptx")
+                ptx.write_bytes(nvrtc.ptx(text, architecture))
+                compiled[version, text] = resources(root / "bin/ptxas", ptx, architecture)
+            found = dict(compiled[version, text])
         except (RuntimeError, subprocess.CalledProcessError) as error:
             failed.append(f"{source.name}: {error}")
             continue
