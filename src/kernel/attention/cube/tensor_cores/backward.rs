@@ -1,5 +1,5 @@
-//! The gradients of attention, on tensor cores. A tile has half as many others as in the forward pass, so that two products of each
-//! pair leave room in shared memory for two cubes on a multiprocessor.
+//! The gradients of attention, on tensor cores. The tile that a cube loops over has half the length of that in the forward pass: scores
+//! and their gradients both take shared memory, and two cubes should fit on a multiprocessor.
 
 use burn_cubecl::cubecl::{self, prelude::*};
 use half::bf16;
@@ -14,12 +14,12 @@ use crate::kernel::cube::tensor_cores::{SIDE, zeros};
 /// Keys of a tile in `of_queries_on_tensor_cores`, rows of one in `of_keys_on_tensor_cores`.
 const OTHERS: usize = 32;
 
-/// Bytes of shared memory of `of_keys_on_tensor_cores`, which has more.
+/// Bytes of shared memory of `of_keys_on_tensor_cores`, which needs more than `of_queries_on_tensor_cores`.
 pub const fn shared_bytes(head_dim: usize) -> usize {
     bytes_of_vectors(2 * TILE + 2 * OTHERS, head_dim) + 2 * bytes_of_scores(OTHERS) + 4 * 4 * OTHERS
 }
 
-/// `dq`. A cube has the rows and walks along the keys of the forward pass.
+/// Writes `dq`. A cube has the same rows as in the forward pass, and loops over the same keys.
 #[cube(launch)]
 pub fn of_queries_on_tensor_cores(
     grad: &[bf16],
@@ -88,7 +88,7 @@ pub fn of_queries_on_tensor_cores(
     store(dq, &mut sums, &mut scores_of_tile, place, is_row, sizes.scale, OTHERS, &sizes);
 }
 
-/// `dk` and `dv`. A cube has keys, and walks along the rows that see one of them.
+/// Writes `dk` and `dv`. A cube has a tile of keys, and loops over the rows that see at least one of them.
 #[cube(launch)]
 pub fn of_keys_on_tensor_cores(
     grad: &[bf16],
@@ -112,7 +112,7 @@ pub fn of_keys_on_tensor_cores(
     let mut dweights = scores(OTHERS);
     let mut weights_of_tile = weights(OTHERS);
     let mut dscores = weights(OTHERS);
-    // Two of each row: the bounds of the keys that it sees; its logsumexp and `dy·y`.
+    // Two numbers per row: in `seen` the bounds of its keys, in `numbers` its logsumexp and `dy·y`.
     let mut seen = Shared::<[u32]>::new_slice(comptime!(2 * OTHERS));
     let mut numbers = Shared::<[f32]>::new_slice(comptime!(2 * OTHERS));
     let mut key_sums = zeros(comptime!(sizes.head_dim / SIDE));

@@ -26,7 +26,7 @@ pub const fn shared_bytes(head_dim: usize) -> usize {
     bytes_of_vectors(TILE + 2 * KEYS, head_dim) + bytes_of_scores(KEYS)
 }
 
-/// `y`, and the logsumexp of the scores of each row. A cube walks along all keys of its rows. Tiles of keys begin at multiples of
+/// Writes `y`, and the logsumexp of each row. A cube loops over all keys that its rows see. Tiles of keys begin at multiples of
 /// [`KEYS`], so that the bits of a row do not depend on those beside it.
 #[cube(launch)]
 pub fn forward_on_tensor_cores(

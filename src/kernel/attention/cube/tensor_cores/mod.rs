@@ -1,9 +1,9 @@
 //! Attention on tensor cores (Dao, 2023, arXiv:2307.08691, §3): queries, keys, values, weights and gradients are bfloat16 factors,
 //! scores and sums float32.
 //!
-//! A cube computes the results of 64 vectors, each plane those of 16. The vectors are rows, and the cube walks along the keys that
-//! they see; or keys, for the gradients of keys and values, and it walks along the rows that see them; a tile at a time. Fragments
-//! are opaque, so scores pass shared memory: there, two units of a plane have a line of them.
+//! A cube computes the results of 64 vectors, and each of its planes those of 16. In the forward pass and for `dq`, the vectors are rows,
+//! and the cube loops over tiles of keys; for `dk` and `dv`, they are keys, and it loops over tiles of rows. The layout of fragments is
+//! unspecified, so scores go through shared memory, where two units of a plane share a line.
 
 mod backward;
 mod forward;
@@ -19,10 +19,10 @@ use super::plan::Plan;
 use crate::kernel::cube::tensor_cores::{self, PLANE, SIDE};
 use crate::kernel::cube::{float_input, input, output, typed_input};
 
-/// The widest heads: the sums of wider ones, two times in the gradient of keys and values, take more registers than a unit has.
+/// The widest heads: the sums of wider ones, of keys and of values in the same kernel, take more registers than a unit has.
 const MAX_HEAD_DIM: usize = 128;
 
-/// Whether attention runs here: that of bfloat16, for more queries than are cut into chunks. Units read 16 bytes at once, also from
+/// Whether these kernels compute it: in bfloat16, with more queries than are cut into chunks. Units read 16 bytes at once, also from
 /// shared memory, which CubeCL allows where memory may be read as another type and is aligned as asked: on CUDA, not on Vulkan.
 pub fn serve(plan: &Plan, q: &CubeTensor) -> bool {
     let shared_bytes = forward::shared_bytes(plan.head_dim).max(backward::shared_bytes(plan.head_dim));
