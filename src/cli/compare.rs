@@ -212,7 +212,7 @@ fn print(study: &Study, json: bool) -> Result<(), Failure> {
     })
 }
 
-/// Says what is kept after a signal. Whatever is written takes its name when it is complete, so a run may stop anywhere.
+/// Says what is kept after a signal. Files are renamed into place when they are complete, so the process may end at any time.
 fn tell_stop(folder: &StudyFolder, json: bool) -> impl FnOnce(i32) + Send + 'static {
     let folder = folder.clone();
     move |signal| {
@@ -223,7 +223,7 @@ fn tell_stop(folder: &StudyFolder, json: bool) -> impl FnOnce(i32) + Send + 'sta
             count => format!("{path:?} keeps the {count} finished runs, and the same command goes on from there"),
         };
         if console::shows_bars() {
-            // The line of the bar ends here.
+            // Ends the line of the progress bar.
             console::fail("");
         }
         finish(Err(Failure::runtime(format_args!("stopped by signal {signal}: {kept}"))), json);

@@ -53,7 +53,7 @@ impl<T> Graph<T> {
         if has_graphs(device) {
             let device = super::dispatch_device(device);
             let mut window = Window::prepare(&device)?;
-            // Compiles the kernels, and leaves the buffers that the recording takes: none are allocated meanwhile.
+            // Compiles the kernels, and leaves the memory that the recording needs in the pool: it cannot allocate any.
             drop(work());
             Dispatch::graph_start_capture(&device).map_err(refused)?;
             let output = work();
@@ -105,7 +105,7 @@ impl Recording {
     }
 }
 
-/// The time between preparation and end of a recording. It ends whatever happens, or the stream would record all later work.
+/// A recording from its preparation on. Dropping it ends the recording, also after a panic: the stream would record all later work.
 #[cfg(feature = "cube")]
 struct Window<'a> {
     device: &'a DispatchDevice,
@@ -192,7 +192,7 @@ fn overwrite(input: &CubeTensor, bytes: &[u8]) {
     input.client.write(&input.handle, Bytes::from_bytes_vec(bytes.to_vec()));
 }
 
-/// A buffer of a device, unlike all others that there are or were.
+/// Identifies a buffer of a device. The ids of freed buffers are not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffer(usize);
 

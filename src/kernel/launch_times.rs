@@ -29,8 +29,8 @@ pub fn has_events(device: &Device) -> bool {
 /// thread of CubeCL has recorded its events, where it is otherwise only queued, and wgpu submits each kernel alone: the host takes
 /// longer.
 ///
-/// Copies between host and device are no kernels. If the device is idle, the event before a kernel is reached while the host still
-/// launches it, which adds some microseconds. Calls do not nest.
+/// Copies between host and device are not kernels, and are not timed. If the device is idle, it reaches the event before a kernel
+/// while the host still launches the kernel, which adds some microseconds. Calls do not nest.
 pub fn launch_times<R>(work: impl FnOnce() -> R) -> (R, Option<Vec<LaunchTime>>) {
     #[cfg(feature = "cube")]
     return {

@@ -71,7 +71,7 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
         Self { model, device: device.clone(), latest: None, captured: None, mode: DecodingMode::Direct }
     }
 
-    /// How passes are computed, as far as they came.
+    /// How passes have been computed so far.
     pub fn mode(&self) -> &DecodingMode {
         &self.mode
     }
@@ -109,7 +109,7 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
         }
         let place = Place::of(cache);
         if place.is_none() || place != self.latest {
-            // The graph of another place holds the memory there.
+            // The earlier graph would keep its memory.
             self.captured = None;
             self.latest = place;
             return self.direct(ids, cache);
