@@ -126,7 +126,7 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize>(
         let mut padded = [W::zeroed(); DEPTHS];
         let numbers = numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded));
         for (half, numbers) in numbers.as_chunks().0.iter().enumerate() {
-            for (tile, part) in tiles.iter_mut().zip(split::<_, _, PARTS>(numbers, |bits| (bits >> 16) as u16)) {
+            for (tile, part) in tiles.iter_mut().zip(split::<_, PARTS>(numbers)) {
                 let halves: &mut [[u16; 16]; 2] = bytemuck::cast_mut(&mut tile[index]);
                 halves[half] = part;
             }
@@ -146,33 +146,39 @@ fn interleave<L: Lanes, W: Widen, const PARTS: usize>(
 ) {
     for pair in 0..DEPTHS / 2 {
         let depth = depths.start + 2 * pair;
-        let low = depth_of_lines::<_, _, PARTS>(lanes, mat, &lines, depth, depths.end);
-        let high = depth_of_lines::<_, _, PARTS>(lanes, mat, &lines, depth + 1, depths.end);
-        for ((tile, low), high) in tiles.iter_mut().zip(low).zip(high) {
-            for ((pair, low), high) in tile[pair].iter_mut().zip(low).zip(high) {
-                *pair = low >> 16 | high;
+        // No closures, and a plain loop over the lanes, or the compiler keeps numbers and parts in memory.
+        let low = depth_of_lines(lanes, mat, &lines, depth, depths.end);
+        let high = depth_of_lines(lanes, mat, &lines, depth + 1, depths.end);
+        let mut pairs = [[0; LINES]; PARTS];
+        for lane in 0..LINES {
+            let (low, high) = (parts::<_, PARTS>(low[lane]), parts::<_, PARTS>(high[lane]));
+            for part in 0..PARTS {
+                pairs[part][lane] = low[part] >> 16 | high[part];
             }
+        }
+        for (tile, pairs) in tiles.iter_mut().zip(pairs) {
+            tile[pair] = pairs;
         }
     }
 }
 
-/// One depth of some lines in parts, zero from the depth `end` on.
+/// One depth of some lines, zero from the depth `end` on.
 #[inline(always)]
-fn depth_of_lines<L: Lanes, W: Widen, const PARTS: usize>(
+fn depth_of_lines<L: Lanes, W: Widen>(
     lanes: L,
     mat: Mat<'_, W>,
     lines: &Range<usize>,
     depth: usize,
     end: usize,
-) -> [[u32; LINES]; PARTS] {
+) -> [W; LINES] {
+    let mut padded = [W::zeroed(); LINES];
     if depth >= end {
-        return [[0; LINES]; PARTS];
+        return padded;
     }
     let start = depth * mat.col_stride + lines.start;
     lanes.prefetch(mat.data.as_ptr().wrapping_add(start + DEPTHS * mat.col_stride));
     let numbers = &mat.data[start..][..lines.len()];
-    let mut padded = [W::zeroed(); LINES];
-    split(numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded)), |bits| bits)
+    *numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded))
 }
 
 /// Pads numbers with zeros. Not inlined, or LLVM merges it with the copy of a whole array into one of variable length, by
@@ -183,23 +189,27 @@ fn pad<'a, W: Widen, const N: usize>(numbers: &[W], padded: &'a mut [W; N]) -> &
     padded
 }
 
-/// The parts of numbers, each converted from the bits of a float32 whose lower half is zero.
+/// The parts of numbers, each as the upper half of a float32.
 #[inline(always)]
-fn split<W: Widen, T: Copy + Default, const PARTS: usize>(
-    numbers: &[W; 16],
-    convert: impl Fn(u32) -> T,
-) -> [[T; 16]; PARTS] {
-    let mut parts = [[T::default(); 16]; PARTS];
+fn split<W: Widen, const PARTS: usize>(numbers: &[W; 16]) -> [[u16; 16]; PARTS] {
+    let mut of_all = [[0; 16]; PARTS];
     for (index, number) in numbers.iter().enumerate() {
-        let mut bits = u32::from(number.to_bfloat16_bits()) << 16;
-        parts[0][index] = convert(bits);
-        let mut rest = number.widen();
-        for part in &mut parts[1..] {
-            rest -= f32::from_bits(bits);
-            // Ties may go either way: the next part has the remainder, and the last one is exact.
-            bits = rest.to_bits().wrapping_add(0x8000) & 0xffff_0000;
-            part[index] = convert(bits);
+        for (part, bits) in of_all.iter_mut().zip(parts::<_, PARTS>(*number)) {
+            part[index] = (bits >> 16) as u16;
         }
+    }
+    of_all
+}
+
+/// The parts of a number, each as the bits of a float32 whose lower half is zero.
+#[inline(always)]
+fn parts<W: Widen, const PARTS: usize>(number: W) -> [u32; PARTS] {
+    let mut parts = [u32::from(number.to_bfloat16_bits()) << 16; PARTS];
+    let mut rest = number.widen();
+    for part in 1..PARTS {
+        rest -= f32::from_bits(parts[part - 1]);
+        // Ties may go either way: the next part has the remainder, and the last one is exact.
+        parts[part] = rest.to_bits().wrapping_add(0x8000) & 0xffff_0000;
     }
     parts
 }
@@ -261,9 +271,7 @@ mod tests {
     #[test]
     fn each_layout_has_every_part_at_its_place_and_zeros_elsewhere() {
         every_element_is_at_its_place(|number| [bf16::from_f32(number).to_bits()]);
-        every_element_is_at_its_place(|number| {
-            split::<_, _, 3>(&[number; 16], |bits| (bits >> 16) as u16).map(|part| part[0])
-        });
+        every_element_is_at_its_place(|number| parts::<_, 3>(number).map(|part| (part >> 16) as u16));
     }
 
     #[test]
@@ -287,7 +295,7 @@ mod tests {
     }
 
     fn three_parts(number: f32) -> [f64; 3] {
-        split(&[number; 16], f32::from_bits).map(|part| f64::from(part[15]))
+        parts(number).map(|part| f64::from(f32::from_bits(part)))
     }
 
     /// Numbers whose parts are finite and not denormal.
