@@ -371,7 +371,8 @@ def speed(record: dict, peaks: dict) -> str:
     if not record.get("flops"):
         return shown
     flops_per_s = record["flops"] / record["avg_ns"] * 1e9
-    peak = peaks.get("peak_bfloat16_flops_per_s" if record["dtype"] == "bfloat16" else "peak_flops_per_s")
+    # Tensor cores multiply both 16-bit types at one rate.
+    peak = peaks.get("peak_flops_per_s" if record["dtype"] == "float32" else "peak_bfloat16_flops_per_s")
     share = flops_per_s / peak if peak else None
     if record["test"].startswith("tg"):
         # `model_size` counts layers that share memory once, but each is read.

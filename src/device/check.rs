@@ -111,6 +111,21 @@ pub const OPERATIONS_IN_BFLOAT16: [Operation; 15] = [
     }),
 ];
 
+/// Operations where the device has float16. Activations may be rounded to its 11 bits, as many as TF32 has, so [`TOLERANCE`] holds. The
+/// results of products exceed 65504, its largest number.
+pub const OPERATIONS_IN_FLOAT16: [Operation; 3] = [
+    ("linear in float16", |device| of_float16(33, device)),
+    ("linear in float16 of one row", |device| of_float16(1, device)),
+    ("linear_cross_entropy in float16", |device| {
+        of_cross_entropy(|weight| weight.cast(DType::F16).into(), device)[0].clone()
+    }),
+];
+
+fn of_float16(rows: usize, device: &Device) -> Vec<f32> {
+    let [x, weight] = [(0, rows), (1, 37)].map(|(salt, rows)| numbers::<2>(salt, [rows, 24], device) * 300.0);
+    flat(linear(x, weight.cast(DType::F16)))
+}
+
 /// A weight that products read in bfloat16.
 fn in_bfloat16(weight: Tensor<2>) -> Weight {
     weight.cast(DType::BF16).into()
@@ -308,9 +323,10 @@ const STEP: AdamWStep = AdamWStep {
 
 /// The first operation whose result is not that of Flex.
 pub fn first_difference(device: &Device) -> Option<Difference> {
+    let in_float16 = OPERATIONS_IN_FLOAT16.into_iter().filter(|_| device.supports_dtype(DType::F16));
     let in_bfloat16 = OPERATIONS_IN_BFLOAT16.into_iter().filter(|_| device.supports_dtype(DType::BF16));
-    let in_float32 = OPERATIONS.into_iter().map(|operation| (operation, TOLERANCE));
-    let mut operations = in_float32.chain(in_bfloat16.map(|operation| (operation, TOLERANCE_OF_BFLOAT16)));
+    let others = OPERATIONS.into_iter().chain(in_float16).map(|operation| (operation, TOLERANCE));
+    let mut operations = others.chain(in_bfloat16.map(|operation| (operation, TOLERANCE_OF_BFLOAT16)));
     operations.find_map(|(operation, tolerance)| difference(operation, tolerance, device))
 }
 

@@ -18,7 +18,7 @@
 //! `has_kernel`. Only public functions count FLOPs. Nothing here depends on layers or configs.
 //!
 //! Activations are float32, or on libtorch and GPUs bfloat16 after products with bfloat16 weights ([`linear`]). Weights may be float32,
-//! float16, bfloat16 or quantized, and are widened on the fly.
+//! float16, bfloat16 or quantized, and are widened on the fly, or multiplied as they are.
 
 #![cfg_attr(feature = "tch", expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]
 
@@ -92,6 +92,20 @@ fn is_flex(device: &Device) -> bool {
 fn is_libtorch(device: &Device) -> bool {
     #[cfg(feature = "tch")]
     return matches!(dispatch_device(device), DispatchDevice::LibTorch(_));
+    #[cfg(not(feature = "tch"))]
+    return {
+        let _ = device;
+        false
+    };
+}
+
+/// Whether this is a GPU of libtorch, with or without gradients.
+fn is_libtorch_cuda(device: &Device) -> bool {
+    #[cfg(feature = "tch")]
+    return matches!(
+        dispatch_device(device),
+        DispatchDevice::LibTorch(burn::backend::libtorch::LibTorchDevice::Cuda(_))
+    );
     #[cfg(not(feature = "tch"))]
     return {
         let _ = device;

@@ -11,11 +11,21 @@ pub fn owned(x: TchTensor) -> TchTensor {
 }
 
 /// `a·b`, in bfloat16 if `b` is a matrix of it: sums are then in float32 and rounded once, to bfloat16. Returned in the type of `a`.
+/// Two float16 factors, on a GPU, are multiplied as they are and give float32.
 pub fn product(a: &Tensor, b: &Tensor) -> Tensor {
-    match b.kind() {
-        Kind::BFloat16 => as_read(a, b).matmul(b).to_kind(a.kind()),
-        _ => a.matmul(&b.to_kind(a.kind())),
+    match (a.kind(), b.kind()) {
+        (Kind::Half, Kind::Half) => product_of_halves(a, b),
+        (kind, Kind::BFloat16) => as_read(a, b).matmul(b).to_kind(kind),
+        (kind, _) => a.matmul(&b.to_kind(kind)),
     }
+}
+
+/// `a·b` of float16 rows and a float16 matrix, whose float32 sums are not rounded, since they may exceed 65504.
+fn product_of_halves(a: &Tensor, b: &Tensor) -> Tensor {
+    let (mut shape, columns) = (a.size(), b.size()[1]);
+    shape.pop();
+    shape.push(columns);
+    a.flatten(0, -2).mm_dtype(b, Kind::Float).reshape(shape)
 }
 
 /// `x` in the type in which [`product`] reads it beside `weight`.

@@ -4,8 +4,8 @@ use crate::kernel::blocks::BlockFormat;
 use crate::weights::Dtype;
 
 /// The number formats in which a model keeps and multiplies its matrices. Norms, softmax, losses and sums are float32 in any case, and
-/// so are activations, except those of products with bfloat16 weights on GPUs, libtorch and CPUs with AMX
-/// ([`linear`](crate::kernel::linear)).
+/// so are activations, except those of products with bfloat16 weights on GPUs, libtorch and CPUs with AMX, and the factors of products
+/// with float16 weights on GPUs ([`linear`](crate::kernel::linear)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// Floats of this type. Only float32 can be trained.

@@ -294,8 +294,8 @@ mod tests {
     use crate::model::AnyDecoder;
     use crate::weights::{Dtype, LowRank, MemoryWeights};
 
-    /// A dense decoder, one with a window, a mixture, a quantized one, one with an adapter, and one in bfloat16 where the device
-    /// has it.
+    /// A dense decoder, one with a window, a mixture, a quantized one, one with an adapter, and one in each 16-bit type that the
+    /// device has.
     fn decoders(device: &Device) -> Vec<AnyDecoder> {
         let small = |fields: &mut DecoderFields| (fields.num_hidden_layers, fields.intermediate_size) = (2, 320);
         let small = DecoderConfig::pico().with(small).expect("sound");
@@ -306,12 +306,13 @@ mod tests {
         let load = |(config, precision)| {
             AnyDecoder::load_as(&MemoryWeights::untrained(config, 0.1, 1), precision, device).expect("in memory")
         };
-        let bfloat16 = (small.clone(), Precision::Float(Dtype::Bfloat16));
+        let halves = [(DType::BF16, Dtype::Bfloat16), (DType::F16, Dtype::Float16)].into_iter();
+        let halves = halves.filter(|(dtype, _)| device.supports_dtype(*dtype));
+        let halves: Vec<_> = halves.map(|(_, dtype)| load((small.clone(), Precision::Float(dtype)))).collect();
         let [small, window] = [small, window].map(|config| (config, Precision::FLOAT32));
         let adapted = adapted(load(small.clone()));
         let float = [small, window, (sparse.clone(), Precision::FLOAT32), (sparse, quantized)].map(load);
-        let bfloat16 = device.supports_dtype(DType::BF16).then(|| load(bfloat16));
-        float.into_iter().chain([adapted]).chain(bfloat16).collect()
+        float.into_iter().chain([adapted]).chain(halves).collect()
     }
 
     /// With an adapter that changes all linear maps.

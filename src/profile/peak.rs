@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
 use super::hardware::Hardware;
-use crate::kernel::linear::{Weight, keeps_bfloat16, linear_all};
+use crate::kernel::linear::{Weight, linear_all, type_of_activations};
 use crate::weights::Dtype;
 
 /// Rows, inputs and outputs of the products that compute, from some milliseconds on a core to one that occupies a GPU.
@@ -30,8 +30,8 @@ const MEASURING_S: f64 = 0.25;
 pub struct Peaks {
     /// [`product_flops_per_s`] with float32 weights.
     pub flops_per_s: f64,
-    /// The same with bfloat16 weights; `None` if it was not measured.
-    pub bfloat16_flops_per_s: Option<f64>,
+    /// The same with the 16-bit weights of the model, and their type; `None` if it was not measured.
+    pub half: Option<(Dtype, f64)>,
     /// [`weight_bytes_per_s`].
     pub bytes_per_s: f64,
 }
@@ -39,10 +39,14 @@ pub struct Peaks {
 impl Peaks {
     /// Measures the peaks that a model with weights of this type can reach.
     pub fn measure(weights: Dtype, device: &Device) -> Self {
-        let in_bfloat16 = weights == Dtype::Bfloat16 && has_bfloat16(device);
+        let is_measured = match weights {
+            Dtype::Bfloat16 => has_bfloat16(device),
+            Dtype::Float16 => type_of_activations(DType::F16, device) == DType::F16,
+            _ => false,
+        };
         Self {
             flops_per_s: product_flops_per_s(Dtype::Float32, device),
-            bfloat16_flops_per_s: in_bfloat16.then(|| product_flops_per_s(Dtype::Bfloat16, device)),
+            half: is_measured.then(|| (weights, product_flops_per_s(weights, device))),
             bytes_per_s: weight_bytes_per_s(device),
         }
     }
@@ -50,20 +54,23 @@ impl Peaks {
     /// The larger of two measurements of each peak: other programs only lower them.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        let bfloat16 = [self.bfloat16_flops_per_s, other.bfloat16_flops_per_s];
+        let larger = |a: (Dtype, f64), b: (Dtype, f64)| if b.1 > a.1 { b } else { a };
         Self {
             flops_per_s: self.flops_per_s.max(other.flops_per_s),
-            bfloat16_flops_per_s: bfloat16.into_iter().flatten().reduce(f64::max),
+            half: [self.half, other.half].into_iter().flatten().reduce(larger),
             bytes_per_s: self.bytes_per_s.max(other.bytes_per_s),
         }
     }
 
-    /// The peak of products with weights of this type, and the type with which it was measured: bfloat16 or float32.
+    /// The peak of products with weights of this type, and the type with which it was measured: this one or float32.
     pub fn of_products(&self, weights: Dtype) -> (f64, Dtype) {
-        match self.bfloat16_flops_per_s {
-            Some(flops_per_s) if weights == Dtype::Bfloat16 => (flops_per_s, Dtype::Bfloat16),
-            _ => (self.flops_per_s, Dtype::Float32),
-        }
+        let of_half = self.of_half(weights).map(|flops_per_s| (flops_per_s, weights));
+        of_half.unwrap_or((self.flops_per_s, Dtype::Float32))
+    }
+
+    /// [`half`](Self::half) if it was measured with weights of this type.
+    pub fn of_half(&self, weights: Dtype) -> Option<f64> {
+        self.half.and_then(|(dtype, flops_per_s)| (dtype == weights).then_some(flops_per_s))
     }
 }
 
@@ -72,10 +79,14 @@ pub fn has_bfloat16(device: &Device) -> bool {
     device.supports_dtype(DType::BF16)
 }
 
-/// Floating-point operations per second of a large product of float32 rows with bfloat16 weights, or with float32 weights for every
-/// other type: the best within a quarter of a second, and of a few at least. Float32 weights have values of bfloat16.
+/// Floating-point operations per second of a large product of float32 rows with bfloat16 or float16 weights, or with float32 weights for
+/// every other type: the best within a quarter of a second, and of a few at least. Weights have values of bfloat16.
 pub fn product_flops_per_s(weights: Dtype, device: &Device) -> f64 {
-    let dtype = if weights == Dtype::Bfloat16 { DType::BF16 } else { DType::F32 };
+    let dtype = match weights {
+        Dtype::Bfloat16 => DType::BF16,
+        Dtype::Float16 => DType::F16,
+        _ => DType::F32,
+    };
     let (shape, seconds) = fastest_product(&COMPUTING, dtype, 3, device);
     2.0 * shape.iter().product::<usize>() as f64 / seconds
 }
@@ -118,7 +129,7 @@ impl Product {
         let [rows, inputs, outputs] = shape;
         let device = device.clone().without_autodiff();
         // As products read it, so that no conversion is timed.
-        let type_of_x = if keeps_bfloat16(&device) { dtype } else { DType::F32 };
+        let type_of_x = type_of_activations(dtype, &device);
         Self {
             shape,
             x: random([rows, inputs], &device).cast(type_of_x),
@@ -179,7 +190,7 @@ mod tests {
     #[test]
     fn a_device_multiplies_and_reads_some_millions_a_second() {
         let peaks = Peaks::measure(Dtype::Bfloat16, &Device::flex());
-        for found in [peaks.flops_per_s, peaks.bfloat16_flops_per_s.expect("measured"), peaks.bytes_per_s] {
+        for found in [peaks.flops_per_s, peaks.of_half(Dtype::Bfloat16).expect("measured"), peaks.bytes_per_s] {
             assert!(found.is_finite() && found > 1e6, "{found}");
         }
     }
@@ -201,20 +212,27 @@ mod tests {
 
     #[test]
     fn products_of_each_type_have_their_peak() {
-        let peaks = Peaks { flops_per_s: 1.0, bfloat16_flops_per_s: Some(2.0), bytes_per_s: 3.0 };
-        assert_eq!(peaks.of_products(Dtype::Bfloat16), (2.0, Dtype::Bfloat16));
-        assert_eq!(peaks.of_products(Dtype::Float16), (1.0, Dtype::Float32));
-        let without = Peaks { bfloat16_flops_per_s: None, ..peaks };
-        assert_eq!(without.of_products(Dtype::Bfloat16), (1.0, Dtype::Float32));
+        for (dtype, other) in [(Dtype::Bfloat16, Dtype::Float16), (Dtype::Float16, Dtype::Bfloat16)] {
+            let peaks = Peaks { flops_per_s: 1.0, half: Some((dtype, 2.0)), bytes_per_s: 3.0 };
+            assert_eq!(peaks.of_products(dtype), (2.0, dtype));
+            assert_eq!(peaks.of_products(other), (1.0, Dtype::Float32));
+            assert_eq!(Peaks { half: None, ..peaks }.of_products(dtype), (1.0, Dtype::Float32));
+        }
+    }
+
+    #[test]
+    fn a_device_that_widens_float16_has_no_peak_of_it() {
+        assert_eq!(Peaks::measure(Dtype::Float16, &Device::flex()).half, None);
     }
 
     #[test]
     fn the_larger_of_two_measurements_counts() {
-        let early = Peaks { flops_per_s: 1.0, bfloat16_flops_per_s: Some(5.0), bytes_per_s: 3.0 };
-        let late = Peaks { flops_per_s: 2.0, bfloat16_flops_per_s: Some(4.0), bytes_per_s: 1.0 };
-        let both = Peaks { flops_per_s: 2.0, bfloat16_flops_per_s: Some(5.0), bytes_per_s: 3.0 };
+        let half = |flops_per_s: f64| Some((Dtype::Bfloat16, flops_per_s));
+        let early = Peaks { flops_per_s: 1.0, half: half(5.0), bytes_per_s: 3.0 };
+        let late = Peaks { flops_per_s: 2.0, half: half(4.0), bytes_per_s: 1.0 };
+        let both = Peaks { flops_per_s: 2.0, half: half(5.0), bytes_per_s: 3.0 };
         assert_eq!([early.max(late), late.max(early)], [both; 2]);
-        let without = Peaks { bfloat16_flops_per_s: None, ..early };
-        assert_eq!(without.max(without).bfloat16_flops_per_s, None);
+        let without = Peaks { half: None, ..early };
+        assert_eq!(without.max(without).half, None);
     }
 }

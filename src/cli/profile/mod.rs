@@ -71,6 +71,7 @@ fn counted(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         flops_per_mac: counting.flops_per_mac,
         peak_flops_per_s: None,
         peak_bfloat16_flops_per_s: None,
+        peak_float16_flops_per_s: None,
         peak_bytes_per_s: None,
         tests: cases.iter().map(profiled).collect(),
     })
@@ -107,7 +108,8 @@ fn measured(args: &ProfileArgs, cases: &[TestCase]) -> Result<Record, Failure> {
         flop_convention: args.convention.convention(),
         flops_per_mac: args.flops_per_mac,
         peak_flops_per_s: Some(peaks.flops_per_s),
-        peak_bfloat16_flops_per_s: peaks.bfloat16_flops_per_s,
+        peak_bfloat16_flops_per_s: peaks.of_half(Dtype::Bfloat16),
+        peak_float16_flops_per_s: peaks.of_half(Dtype::Float16),
         peak_bytes_per_s: Some(peaks.bytes_per_s),
         tests: tests.into_iter().map(of_peak).collect(),
     })

@@ -24,6 +24,8 @@ pub(super) struct Record {
     pub peak_flops_per_s: Option<f64>,
     /// Of products with bfloat16 weights; null unless they are loaded so.
     pub peak_bfloat16_flops_per_s: Option<f64>,
+    /// The same of float16; null also where products widen them.
+    pub peak_float16_flops_per_s: Option<f64>,
     pub peak_bytes_per_s: Option<f64>,
     pub tests: Vec<TestRecord>,
 }

@@ -20,10 +20,12 @@ pub(super) fn of(record: &Record, width: Option<usize>) -> String {
     let giga = |rate: f64| format!("{:.1} G", rate / 1e9);
     text += &match (record.peak_flops_per_s, record.peak_bytes_per_s) {
         (Some(flops), Some(bytes)) => {
-            let bfloat16 = record.peak_bfloat16_flops_per_s;
-            let bfloat16 = bfloat16.map_or_else(String::new, |flops| format!(", {}FLOP/s in bfloat16", giga(flops)));
+            let of_half = |dtype, peak: Option<f64>| peak.map(|flops| format!(", {}FLOP/s in {dtype}", giga(flops)));
+            let half = of_half("bfloat16", record.peak_bfloat16_flops_per_s)
+                .or_else(|| of_half("float16", record.peak_float16_flops_per_s))
+                .unwrap_or_default();
             format!(
-                "; {device}, {n_threads} threads\nmeasured peaks: {}FLOP/s in float32 products{bfloat16}, {}B/s of weights\n",
+                "; {device}, {n_threads} threads\nmeasured peaks: {}FLOP/s in float32 products{half}, {}B/s of weights\n",
                 giga(flops),
                 giga(bytes)
             )
@@ -163,6 +165,7 @@ mod tests {
                 flops_per_mac,
                 peak_flops_per_s: Some(1e9),
                 peak_bfloat16_flops_per_s: None,
+                peak_float16_flops_per_s: None,
                 peak_bytes_per_s: Some(1e9),
                 tests: Vec::new(),
             };

@@ -2,9 +2,9 @@
 //! is present, refused at its opening or not.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::device::check::{flat, numbers};
+use crate::device::check::{TOLERANCE as TOLERANCE_OF_FLOAT16, flat, most_different, numbers};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::blocks::fixture::blocks;
@@ -130,6 +130,57 @@ fn linear_is_that_of_the_reference() {
             results([[rows, inner], [columns, inner]], of_rows, device)
         };
         assert_equal("linear", |device| run(linear, device), |device| run(linear_reference, device));
+    }
+}
+
+/// The devices of CubeCL that have float16.
+fn devices_with_float16() -> impl Iterator<Item = (String, Device)> {
+    devices().filter(|(name, device)| {
+        let has_float16 = device.supports_dtype(DType::F16);
+        eprintln!("{name} {} float16", if has_float16 { "has" } else { "lacks" });
+        has_float16
+    })
+}
+
+/// Results exceed the largest float16.
+#[test]
+fn products_of_float16_round_nothing_but_activations() {
+    let sizes = [[1, 24, 37], [1, 512, 96], [1, 64, 1], [33, 24, 37], [5, 1, 3], [70, 320, 130], [512, 520, 512]];
+    for (name, device) in devices_with_float16() {
+        for [rows, inner, columns] in sizes {
+            let factors = |device: &Device| {
+                [(0, rows), (1, columns)].map(|(salt, rows)| numbers::<2>(salt, [rows, inner], device) * 600.0)
+            };
+            let [x, weight] = factors(&device);
+            let found = flat(linear(x, weight.cast(DType::F16)));
+            let [x, weight] = factors(&Device::flex()).map(|x| x.cast(DType::F16));
+            let expected = flat(linear_reference(x.cast(DType::F32), weight));
+            let different = most_different(&found, &expected, TOLERANCE);
+            assert_eq!(different, None, "{rows} rows, {inner} to {columns}, on {name}");
+        }
+    }
+}
+
+#[test]
+fn a_factor_beyond_float16_gives_no_finite_result() {
+    for (name, device) in devices_with_float16() {
+        let x = Tensor::<2>::from_data([[1.0, 7e4], [1.0, -7e4], [1.0, 6e4]], &device);
+        let y = flat(linear(x, Tensor::<2>::ones([1, 2], &device).cast(DType::F16)));
+        assert_eq!(y.iter().map(|y| y.is_finite()).collect::<Vec<_>>(), [false, false, true], "{y:?} on {name}");
+    }
+}
+
+/// In float16, these would be zero.
+#[test]
+fn gradients_beside_float16_weights_do_not_underflow() {
+    let run = |device: &Device| {
+        let of_half = |[x, weight]: [Tensor<2>; 2]| linear(x, weight.cast(DType::F16)) * 1e-9;
+        results([[7, 24], [37, 24]], of_half, device)
+    };
+    for (name, device) in devices_with_float16() {
+        for (found, expected) in run(&device).iter().zip(&run(&Device::flex())) {
+            assert_eq!(most_different(found, expected, TOLERANCE_OF_FLOAT16), None, "on {name}");
+        }
     }
 }
 

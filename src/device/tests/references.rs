@@ -4,7 +4,9 @@ use burn::module::Param;
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor};
 
-use crate::device::check::{OPERATIONS_IN_BFLOAT16, Operation, flat, numbers, tokens};
+use crate::device::check::{
+    OPERATIONS_IN_BFLOAT16, OPERATIONS_IN_FLOAT16, Operation, TOLERANCE, flat, numbers, tokens,
+};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
 use crate::kernel::attention::{
     Cache, CausalMask, attention, attention_reference, cached_attention, cached_attention_reference,
@@ -254,20 +256,47 @@ const IN_BFLOAT16: [Operation; 4] = [
     ("expert_mlp of odd sizes", |device| of_experts_as(Experts::Mixed, [7, 6], expert_mlp, device)),
 ];
 
+/// Every form of product with weights that are read in float16.
+fn of_products_in_float16(device: &Device) -> Vec<f32> {
+    let [x, residual] = [(0, 24), (1, 37)].map(|(salt, columns)| numbers::<2>(salt, [33, columns], device));
+    let weights = [2, 3, 4].map(|salt| Weight::from(numbers::<2>(salt, [37, 24], device).cast(DType::F16)));
+    let [gate, up, other] = &weights;
+    let [q, k, v] = linear_all(x.clone(), [gate, up, other]);
+    let (sum, hidden) = (linear_add(residual, x.clone(), other), gated_linear(x, gate, up));
+    [q, k, v, sum, hidden].map(flat).concat()
+}
+
+const IN_FLOAT16: [Operation; 2] = [
+    ("linear", |device| {
+        gradients(leaves([[33, 24], [37, 24]], device), |[x, weight]| linear(x, weight.cast(DType::F16)))
+    }),
+    ("all forms of product", of_products_in_float16),
+];
+
 #[test]
 fn weights_in_bfloat16_give_the_numbers_of_flex_within_their_rounding() {
-    const ROUNDING: f32 = 0.02;
+    assert_within(DType::BF16, 0.02, &[IN_BFLOAT16.as_slice(), &OPERATIONS_IN_BFLOAT16].concat());
+}
+
+#[test]
+fn weights_in_float16_give_the_numbers_of_flex_within_their_rounding() {
+    assert_within(DType::F16, TOLERANCE, &[IN_FLOAT16.as_slice(), &OPERATIONS_IN_FLOAT16].concat());
+}
+
+/// Runs the operations on the devices that have a type.
+fn assert_within(rounding_of: DType, rounding: f32, operations: &[Operation]) {
     for (name, device) in super::present() {
-        if !device.supports_dtype(DType::BF16) || super::device(&name).is_err() {
+        if !device.supports_dtype(rounding_of) || super::device(&name).is_err() {
+            eprintln!("{name} is not tested in {rounding_of:?}");
             continue;
         }
-        for (operation, run) in IN_BFLOAT16.into_iter().chain(OPERATIONS_IN_BFLOAT16) {
+        for (operation, run) in operations {
             let (found, expected) = (run(&device), run(&Device::flex()));
             let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let distances = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);
             let worst = distances.fold(0.0, |worst: f32, d| if d <= worst { worst } else { d });
             eprintln!("{name}: {operation} within {worst:e}");
-            assert!(worst <= ROUNDING && found.len() == expected.len(), "{operation} on {name}: {worst:e}");
+            assert!(worst <= rounding && found.len() == expected.len(), "{operation} on {name}: {worst:e}");
         }
     }
 }

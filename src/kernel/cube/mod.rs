@@ -13,6 +13,7 @@ pub mod tensor_cores;
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
 use burn::tensor::Tensor;
 use burn_cubecl::cubecl::{self, prelude::*, server::CubeCountSelection};
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -78,12 +79,19 @@ pub fn primitive<const D: usize>(x: Tensor<D>) -> CubeTensor {
     x.try_into_primitive::<Cube>().expect("a tensor of the same backend")
 }
 
-/// `a·b`, in bfloat16 if `b` is a matrix of it, else in float32. Sums are in float32 and rounded once.
+/// `a·b`, in bfloat16 if `b` is a matrix of it, else in float32. Sums are in float32 and rounded once. Two float16 factors are
+/// multiplied as they are; one is widened.
 pub fn rounded_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    match b.dtype() {
-        DType::BF16 => a.cast(DType::BF16).matmul(b),
+    match (a.dtype(), b.dtype()) {
+        (DType::F16, DType::F16) => product_of_halves(primitive(a), primitive(b)),
+        (_, DType::BF16) => a.cast(DType::BF16).matmul(b),
         _ => a.matmul(b.cast(DType::F32)),
     }
+}
+
+/// `a·b` of two float16 matrices, whose float32 sums are not rounded, since they may exceed 65504.
+fn product_of_halves(a: CubeTensor, b: CubeTensor) -> Tensor<2> {
+    public(matmul(a, b, None, MatmulStrategy::default(), DType::F32).expect("a kernel for every product"))
 }
 
 /// [`rounded_product`], returned in float32.

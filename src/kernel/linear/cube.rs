@@ -9,9 +9,9 @@ use crate::kernel::cube::{matrix_product, primitive, public, rounded_product};
 use crate::kernel::quantized_weight::QuantizedWeight;
 
 impl LinearOps for Cube {
-    /// In the type of `x`, which is rounded to bfloat16 if the weight is.
+    /// `x` is rounded to bfloat16 if the weight is.
     fn linear_float(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
-        let dtype = x.dtype;
+        let dtype = if x.dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
         of_rows(x, |rows| rounded_product(rows, public::<2>(weight).transpose()).cast(dtype))
     }
 

@@ -9,6 +9,10 @@
 //! whatever the other weights of the call are, also in the gradients; so they are on a CPU with AMX, in products of more than 48 rows
 //! and all gradients.
 //!
+//! Products whose weights are all float16 round activations to float16 on devices of CubeCL that have this type, and on GPUs of libtorch.
+//! Their results are float32, so that only a factor can overflow: one beyond 65504 becomes infinite, and the results of its row
+//! infinite or NaN. Gradients are products in float32: those of a mean loss would underflow in float16.
+//!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).
 
@@ -47,6 +51,20 @@ pub fn has_kernel(device: &Device) -> bool {
 /// Whether products with bfloat16 weights take their inputs and give their results in bfloat16.
 pub fn keeps_bfloat16(device: &Device) -> bool {
     super::is_libtorch(device) || super::is_cube(device)
+}
+
+/// The type to which products on this device round activations that meet a weight of this type.
+pub fn type_of_activations(weight: DType, device: &Device) -> DType {
+    match weight {
+        DType::BF16 if keeps_bfloat16(device) => DType::BF16,
+        DType::F16 if multiplies_float16(device) => DType::F16,
+        _ => DType::F32,
+    }
+}
+
+/// Whether products read float16 weights as they are. ATen's product of float16 with float32 results is for GPUs alone.
+fn multiplies_float16(device: &Device) -> bool {
+    super::is_libtorch_cuda(device) || super::is_cube(device) && device.supports_dtype(DType::F16)
 }
 
 /// `y = x·Wᵀ`.
@@ -188,8 +206,10 @@ pub fn gated_linear_reference<const D: usize>(x: Tensor<D>, gate: &Weight, up: &
 
 /// `x` in the type in which products with these weights read it, converted once for all of them.
 fn as_read<const D: usize, const N: usize>(x: Tensor<D>, weights: [&Weight; N]) -> Tensor<D> {
-    let is_rounded = keeps_bfloat16(&x.device()) && weights.iter().all(|weight| weight.is_read_as_bfloat16());
-    x.cast(if is_rounded { DType::BF16 } else { DType::F32 })
+    let mut types = weights.iter().map(|weight| type_of_activations(weight.dtype(), &x.device()));
+    let first = types.next().unwrap_or(DType::F32);
+    let is_common = types.all(|other| other == first);
+    x.cast(if is_common { first } else { DType::F32 })
 }
 
 /// Checks the shapes of a product and adds its multiply-adds to the counter.
@@ -208,7 +228,7 @@ fn check_and_count<const D: usize>(x: &Tensor<D>, weight: &Weight) {
 #[cfg(feature = "flex")]
 #[backend_extension(Flex, LibTorch: cfg(feature = "tch"), Cube: cfg(feature = "cube"), Autodiff)]
 pub(super) trait LinearOps: Backend + SiluMul {
-    /// `x·Wᵀ` of a float weight: the differentiable operation.
+    /// `x·Wᵀ` of a float weight: the differentiable operation. In the type of `x`, but float32 if that is float16.
     fn linear_float(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `x·Wᵀ` of any weight.

@@ -37,12 +37,12 @@ impl Weight {
         }
     }
 
-    /// Whether products read bfloat16.
-    pub(super) fn is_read_as_bfloat16(&self) -> bool {
+    /// The type in which products read the values, of which blocks count as float32.
+    pub(in crate::kernel) fn dtype(&self) -> DType {
         match self {
-            Self::Float(weight) => weight.val().dtype() == DType::BF16,
-            Self::Mixed(_) => true,
-            Self::Quantized(_) => false,
+            Self::Float(weight) => weight.val().dtype(),
+            Self::Mixed(_) => DType::BF16,
+            Self::Quantized(_) => DType::F32,
         }
     }
 

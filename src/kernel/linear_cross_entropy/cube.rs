@@ -113,7 +113,7 @@ impl Batch {
             let targets = burn_cubecl::kernel::slice(self.targets.clone(), &[first..end]);
             let factors = factors.map(|factors| factors.clone().slice([first..end]));
             let (losses, dlogits) = losses_and_dlogits(&hidden, &self.weight, targets, factors);
-            let dlogits = dlogits.cast(hidden.dtype());
+            let dlogits = if hidden.dtype() == DType::BF16 { dlogits.cast(DType::BF16) } else { dlogits };
             f(hidden, losses, dlogits);
         }
     }

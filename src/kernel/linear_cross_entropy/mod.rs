@@ -18,11 +18,11 @@ use burn::backend::{
     Backend, Dispatch, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
+use burn::tensor::{DType, Device, Int, Tensor, activation::log_softmax};
 
 #[cfg(feature = "flex")]
 use super::linear::Operand;
-use super::linear::{Weight, linear_reference};
+use super::linear::{Weight, linear_reference, type_of_activations};
 use crate::trace::Op;
 
 /// Logits that a device with a kernel holds at once: 128 MiB. On the CPU, each chunk of tokens packs the whole weight, which takes
@@ -85,6 +85,9 @@ pub fn linear_cross_entropy_for(
         bytes: weight.size_bytes(),
         parameters: vocab_size * hidden_size,
     });
+    // To bfloat16 the bodies round, gradients too.
+    let is_float16 = type_of_activations(weight.dtype(), &hidden.device()) == DType::F16;
+    let hidden = if is_float16 { hidden.cast(DType::F16) } else { hidden };
     #[cfg(feature = "flex")]
     if has_kernel(&hidden.device()) {
         return Tensor::from_dispatch(<Dispatch as LinearCrossEntropy>::linear_cross_entropy_forward(
@@ -153,7 +156,7 @@ pub(super) struct Gradients<B: Backend> {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{DType, Device, Tolerance};
+    use burn::tensor::Tolerance;
 
     use super::*;
     use crate::kernel::blocks::BlockFormat;
