@@ -34,7 +34,9 @@ pub enum GenerateError {
     #[error(transparent)]
     Sampling(#[from] SamplingFault),
     /// The model computes no numbers.
-    #[error("the logits of token {position} of the output are not finite, expected numbers: check the weights; numbers beyond 65504 are infinite in float16")]
+    #[error(
+        "the logits of token {position} of the output are not finite, expected numbers: check the weights; float16 ends at 65504"
+    )]
     NotFinite {
         /// Tokens of the output before.
         position: usize,
