@@ -159,10 +159,21 @@ def measured(metrics: list[str], skipped: int, application: list[str]) -> list[d
     return launches(text)
 
 
+def of_config(command: list[str]) -> tuple[str, float, float]:
+    """The name of the model, and the FLOPs and bytes of a pass, that `deepwide profile --dry-run --json` prints."""
+    printed = output_of(command)
+    try:
+        profile = json.loads(printed)
+        total = profile["tests"][0]["total"]
+        return profile["model"], float(total["flops"]), float(total["bytes"])
+    except (ValueError, LookupError, TypeError):
+        found = " ".join(printed.split())[:200] or "nothing"
+        raise Failure(f"{' '.join(command)} printed {found}, expected a profile in JSON") from None
+
+
 def counted(options: argparse.Namespace, growth: list[str]) -> str:
     model = [options.model, "-p", str(options.n_prompt), "-n", "0", "--dtype", options.dtype, *growth]
-    dry_run = json.loads(output_of([options.deepwide, "profile", *model, "--dry-run", "--json"]))
-    total = dry_run["tests"][0]["total"]
+    name, flops, bytes_ = of_config([options.deepwide, "profile", *model, "--dry-run", "--json"])
     tensor = tensor_metrics(output_of(["ncu", "--query-metrics"]))
     if not tensor:
         raise Failure("ncu lists no counter of the operations of tensor cores for this GPU")
@@ -170,8 +181,8 @@ def counted(options: argparse.Namespace, growth: list[str]) -> str:
     bench = [options.deepwide, "bench", *model, "--device", options.device, "--no-warmup", "-r"]
     of_one, of_two = (len(measured([ANY], 0, [*bench, repetitions])) for repetitions in ("1", "2"))
     pass_ = checked(measured(metrics, of_one, [*bench, "2"]), of_one, of_two)
-    title = f"{dry_run['model']}, prompt of {options.n_prompt} tokens, {options.dtype}, {options.device}"
-    return table(title, pass_, of_one, of_two, total["flops"], total["bytes"])
+    title = f"{name}, prompt of {options.n_prompt} tokens, {options.dtype}, {options.device}"
+    return table(title, pass_, of_one, of_two, flops, bytes_)
 
 
 def self_test() -> None:
@@ -199,6 +210,9 @@ def self_test() -> None:
         (lambda: checked(pass_, 5, 9), "measured 3 launches, expected those of one pass, 4: 9 launches with two repetitions, 5 with one"),
         (lambda: checked(pass_, 5, 5), "expected those of one pass, 0"),
         (lambda: output_of(["/no/such/ncu", "--version"]), "/no/such/ncu does not start: No such file or directory"),
+        (lambda: of_config(["echo", "no", "model"]), "echo no model printed no model, expected a profile in JSON"),
+        (lambda: of_config(["true", ""]), "printed nothing, expected a profile in JSON"),
+        (lambda: of_config(["echo", '{"tests": []}']), """printed {"tests": []}, expected a profile in JSON"""),
     ]:
         try:
             wrong()
