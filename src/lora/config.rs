@@ -92,12 +92,12 @@ impl LoraConfig {
     }
 
     /// Numbers that all layers keep for each token in training because of the adapter: `rank` of each adapted matrix, its product with
-    /// `A`; under dropout also an input for each, where without it the matrices of one input share it. Counts what the kernels of the
-    /// CPU keep: devices without a kernel of dropout keep a mask for each matrix as well.
+    /// `A`; under dropout also an input for each, where without it the matrices of one input share it, and a mask of its size, if
+    /// `keeps_masks`, as the reference of dropout does.
     ///
     /// # Errors
     /// As [`targets`](Self::targets).
-    pub fn activation_numbers(&self, decoder: &DecoderConfig) -> Result<u64, LoraError> {
+    pub fn activation_numbers(&self, decoder: &DecoderConfig, keeps_masks: bool) -> Result<u64, LoraError> {
         let (mut of_token, mut of_visit, mut inputs) = (0, 0, BTreeSet::new());
         for LoraTarget { id, rank, .. } in self.targets(decoder)? {
             let TensorId::Layer(layer, tensor) = id else { continue };
@@ -110,8 +110,10 @@ impl LoraConfig {
                 _ => (None, None),
             };
             let is_another = shared.is_some_and(|input| !inputs.insert((layer, expert, input)));
-            let input = if is_another && self.lora_dropout > 0.0 { decoder.hidden_size } else { 0 };
-            *(if expert.is_some() { &mut of_visit } else { &mut of_token }) += (rank + input) as u64;
+            let width = id.shape(decoder)[1];
+            let num_copies =
+                if self.lora_dropout > 0.0 { usize::from(is_another) + usize::from(keeps_masks) } else { 0 };
+            *(if expert.is_some() { &mut of_visit } else { &mut of_token }) += (rank + num_copies * width) as u64;
         }
         let [visited, all] = decoder.moe.map_or([1, 1], |moe| [moe.num_experts_per_tok, moe.num_local_experts]);
         Ok(of_token + of_visit * visited as u64 / all as u64)
@@ -177,6 +179,7 @@ fn finite(alpha: f64) -> Result<f64, LoraError> {
 mod tests {
     use super::*;
     use crate::config::MoeConfig;
+    use crate::lora::LoraAdapter;
 
     #[test]
     fn an_adapter_keeps_its_inner_products_and_under_dropout_an_input_for_each_matrix() {
@@ -187,7 +190,7 @@ mod tests {
         let named = |names: &[&str]| Modules::Named(names.iter().map(|name| (*name).to_owned()).collect());
         let of_layer = |target_modules, lora_dropout, decoder: &DecoderConfig| {
             let config = LoraConfig { r: 5, target_modules, lora_dropout, ..LoraConfig::default() };
-            config.activation_numbers(decoder).unwrap() / layers
+            config.activation_numbers(decoder, false).unwrap() / layers
         };
         assert_eq!(of_layer(Modules::AllLinear, 0.0, &dense), 7 * 5);
         // Keys and values beside queries, and up beside gate.
@@ -197,5 +200,21 @@ mod tests {
         assert_eq!(of_layer(Modules::AllLinear, 0.05, &sparse), 5 * 5 + 2 * 3 * 5 + (2 + 2) * hidden);
         assert_eq!(of_layer(named(&["q_proj", "v_proj"]), 0.05, &dense), 2 * 5 + hidden);
         assert_eq!(of_layer(named(&["q_proj", "o_proj", "up_proj", "down_proj"]), 0.05, &dense), 4 * 5);
+    }
+
+    #[test]
+    fn masks_have_the_sizes_of_the_inputs_of_the_updates() {
+        let dense = DecoderConfig::pico();
+        // A token visits each expert.
+        let moe = MoeConfig { num_local_experts: 3, num_experts_per_tok: 3, router_aux_loss_coef: 0.0 };
+        for decoder in [dense.with_experts(moe).unwrap(), dense] {
+            for (lora_dropout, num_masks) in [(0.0, 0), (0.05, 1)] {
+                let config = LoraConfig { r: 5, lora_dropout, ..LoraConfig::default() };
+                let [without, with] = [false, true].map(|masks| config.activation_numbers(&decoder, masks).unwrap());
+                let adapter = LoraAdapter::initial(config, &decoder, 1).unwrap();
+                let widths: usize = adapter.updates().map(|(_, update)| update.dims()[1]).sum();
+                assert_eq!(with - without, num_masks * widths as u64);
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::throughput::InferenceTest;
 use super::training_memory::{TrainingMemory, TrainingShape};
 use crate::config::{ConfigError, DecoderConfig, MoeConfig};
 use crate::kernel::blocks::BlockFormat;
+use crate::kernel::dropout;
 use crate::load::Precision;
 use crate::lora::LoraConfig;
 use crate::model::{AnyDecoder, CausalLm};
@@ -157,7 +158,9 @@ impl MemoryCase {
                     is_mixed: update == Update::Mixed,
                     recomputes: update == Update::Recomputed,
                     adapts_experts: model.adapts_experts(),
-                    adapter_numbers: update.lora().map_or(Ok(0), |lora| lora.activation_numbers(model.config()))?,
+                    adapter_numbers: update
+                        .lora()
+                        .map_or(Ok(0), |lora| lora.activation_numbers(model.config(), !dropout::has_kernel(&device)))?,
                 };
                 let found = TrainingMemory::foresee(model.config(), shape);
                 let (measured, _) = MemoryTimeline::of_training(model, [weight_bytes, num_trained], sizes, &device)?;

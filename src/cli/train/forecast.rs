@@ -1,7 +1,8 @@
 //! Size and memory of a run, printed before its first update.
 
 use crate::cli::output;
-use crate::finetune::Job;
+use crate::finetune::{Job, LoraSettings};
+use crate::kernel::dropout;
 use crate::model::AnyDecoder;
 use crate::profile::flops::count_parameters;
 use crate::profile::training_memory::{TrainingMemory, TrainingShape};
@@ -15,7 +16,8 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
     let num_trained = ParamNames::of(model).num_trained_elements;
     let longest = settings.sequences_of_row() * longest_row;
     let num_tokens = settings.pass_size(&job.device).most_tokens(settings.batch_size, longest);
-    let lora = settings.lora.as_ref();
+    let keeps_masks = !dropout::has_kernel(&job.device);
+    let adapter_numbers = |lora: &LoraSettings| lora.config().activation_numbers(config, keeps_masks).ok();
     let memory = TrainingMemory::foresee(
         config,
         TrainingShape {
@@ -27,7 +29,7 @@ pub(super) fn forecast(job: &Job<'_>, model: &AnyDecoder, longest_row: usize, re
             recomputes: job.gradient_checkpointing,
             adapts_experts: model.adapts_experts(),
             // A target that is not in the model was refused when the adapter was made.
-            adapter_numbers: lora.and_then(|lora| lora.config().activation_numbers(config).ok()).unwrap_or(0),
+            adapter_numbers: settings.lora.as_ref().and_then(adapter_numbers).unwrap_or(0),
         },
     );
     let parts = [
