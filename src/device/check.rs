@@ -13,7 +13,7 @@ use crate::kernel::attention::{Cache, CausalMask, attention, cached_attention};
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::embedding::embedding;
 use crate::kernel::expert_mlp::{Experts, StackedExperts, expert_mlp};
-use crate::kernel::graph::{self, Graph};
+use crate::kernel::graph::{self, Graph, Input};
 use crate::kernel::linear::{Weight, gated_linear, keeps_bfloat16, linear, linear_add, linear_all};
 use crate::kernel::linear_cross_entropy::linear_cross_entropy;
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -278,12 +278,12 @@ fn of_captured_attention(read: fn(Tensor<2>) -> Weight, device: &Device) -> Vec<
 
     let (x, mask) = directly(0);
     let mut results = flat(attend(x, &mask));
-    let (x, bounds) = (graph::floats([2, 24], device), graph::ints([2, 1, 2], device));
-    let mask = CausalMask::of_bounds(bounds.clone(), 12, None);
-    match Graph::capture(device, || attend(x.clone(), &mask)) {
+    let (x, bounds) = (Input::zeros([2, 24], device), Input::zeros([2, 1, 2], device));
+    let mask = CausalMask::of_bounds(bounds.tensor(), 12, None);
+    match Graph::capture(device, || attend(x.tensor(), &mask)) {
         Ok(mut graph) => results.extend((1..4).flat_map(|step| {
-            graph::write_floats(&x, &flat(states(step)));
-            graph::write_ints(&bounds, ends(step).map(|end| [0, end as i32]).as_flattened());
+            x.write(&flat(states(step)));
+            bounds.write(ends(step).map(|end| [0, end as i32]).as_flattened());
             flat(graph.replay().clone())
         })),
         Err(error) => {

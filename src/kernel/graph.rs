@@ -3,17 +3,21 @@
 //! (CubeCL 0.11.3, `Client::start_capture`).
 //!
 //! A replay reads and writes the buffers of its recording. A copy from the host is refused by wgpu, and CUDA replays the same
-//! bytes, so work must not move numbers from the host. Inputs are therefore tensors of [`ints`] and [`floats`], which the host
-//! overwrites between replays, and what a pass keeps, such as a cache, must stay in the buffers of [`buffer`].
+//! bytes, so work must not move numbers from the host. It reads each [`Input`], which the host overwrites between replays, and what
+//! a pass keeps, such as a cache, must stay in the buffers of [`buffer`].
 
 #[cfg(feature = "cube")]
 use std::thread::{self, ThreadId};
 
 #[cfg(feature = "cube")]
-use burn::backend::{Backend, BackendGraph, Cube, DType, Dispatch, DispatchDevice};
-use burn::tensor::{Device, Int, Tensor};
+use burn::backend::{Backend, BackendGraph, Cube, Dispatch, DispatchDevice};
+#[cfg(feature = "cube")]
+use burn::tensor::BackendPrimitive;
+use burn::tensor::kind::Basic;
+use burn::tensor::{Device, Element, Float, Int, Tensor};
 #[cfg(feature = "cube")]
 use burn_cubecl::{cubecl::bytes::Bytes, tensor::CubeTensor};
+use bytemuck::Pod;
 
 #[cfg(feature = "cube")]
 use super::cube::{empty, primitive};
@@ -134,62 +138,61 @@ impl Drop for Window<'_> {
     }
 }
 
-/// An input of int32, zero at first.
-pub fn ints<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D, Int> {
-    let zeros = Tensor::<D, Int>::zeros(shape, device);
+/// The type of the numbers of an [`Input`].
+pub trait Number: Element + Pod {
+    /// The kind of tensors of them.
     #[cfg(feature = "cube")]
-    if super::is_cube(device) {
-        // Burn's choice of a layout would pad rows on CUDA.
-        let like = zeros.try_into_primitive::<Cube>().expect("a tensor of CubeCL");
-        let input = Tensor::<D, Int>::from_primitive::<Cube>(empty(shape, DType::I32, &like));
-        write_ints(&input, &vec![0; shape.iter().product()]);
-        return input;
-    }
-    zeros
-}
-
-/// An input of float32, zero at first.
-pub fn floats<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    let zeros = Tensor::<D>::zeros(shape, device);
-    #[cfg(feature = "cube")]
-    if super::is_cube(device) {
-        let input = Tensor::<D>::from_primitive::<Cube>(empty(shape, DType::F32, &primitive(zeros)));
-        write_floats(&input, &vec![0.0; shape.iter().product()]);
-        return input;
-    }
-    zeros
-}
-
-/// Overwrites an input, for all who have it.
-///
-/// # Panics
-/// If the device has no graphs, or the input another size.
-pub fn write_ints<const D: usize>(input: &Tensor<D, Int>, numbers: &[i32]) {
-    assert_eq!(input.shape().num_elements(), numbers.len(), "numbers of an input");
-    #[cfg(feature = "cube")]
-    overwrite(
-        &input.clone().try_into_primitive::<Cube>().expect("a device with graphs"),
-        bytemuck::cast_slice(numbers),
-    );
+    type Kind: Basic + BackendPrimitive<Cube, Primitive = CubeTensor>;
+    /// The kind of tensors of them.
     #[cfg(not(feature = "cube"))]
-    panic!("no device of this build has graphs");
+    type Kind: Basic;
 }
 
-/// As [`write_ints`].
-///
-/// # Panics
-/// As there.
-pub fn write_floats<const D: usize>(input: &Tensor<D>, numbers: &[f32]) {
-    assert_eq!(input.shape().num_elements(), numbers.len(), "numbers of an input");
-    #[cfg(feature = "cube")]
-    overwrite(&primitive(input.clone()), bytemuck::cast_slice(numbers));
-    #[cfg(not(feature = "cube"))]
-    panic!("no device of this build has graphs");
+impl Number for i32 {
+    type Kind = Int;
 }
 
-#[cfg(feature = "cube")]
-fn overwrite(input: &CubeTensor, bytes: &[u8]) {
-    input.client.write(&input.handle, Bytes::from_bytes_vec(bytes.to_vec()));
+impl Number for f32 {
+    type Kind = Float;
+}
+
+/// A tensor that the host overwrites between replays.
+#[derive(Debug)]
+pub struct Input<const D: usize, N: Number>(Tensor<D, N::Kind>);
+
+impl<const D: usize, N: Number> Input<D, N> {
+    /// An input of zeros.
+    pub fn zeros(shape: [usize; D], device: &Device) -> Self {
+        let zeros = Tensor::zeros(shape, device);
+        #[cfg(feature = "cube")]
+        if super::is_cube(device) {
+            // Burn's choice of a layout would pad rows on CUDA.
+            let input = Self(Tensor::from_primitive::<Cube>(empty(shape, N::dtype(), &primitive(zeros))));
+            input.write(&vec![N::zeroed(); shape.iter().product()]);
+            return input;
+        }
+        Self(zeros)
+    }
+
+    /// The tensor, which has the numbers of every later [`write`](Self::write).
+    pub fn tensor(&self) -> Tensor<D, N::Kind> {
+        self.0.clone()
+    }
+
+    /// Overwrites the tensor, for all who have it.
+    ///
+    /// # Panics
+    /// If the device has no graphs, or the tensor another size.
+    pub fn write(&self, numbers: &[N]) {
+        assert_eq!(self.0.shape().num_elements(), numbers.len(), "numbers of an input");
+        #[cfg(feature = "cube")]
+        {
+            let CubeTensor { client, handle, .. } = primitive(self.tensor());
+            client.write(&handle, Bytes::from_bytes_vec(bytemuck::cast_slice(numbers).to_vec()));
+        }
+        #[cfg(not(feature = "cube"))]
+        panic!("no device of this build has graphs");
+    }
 }
 
 /// Identifies a buffer of a device. The ids of freed buffers are not reused.

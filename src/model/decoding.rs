@@ -3,12 +3,12 @@
 use std::fmt;
 use std::thread::{self, ThreadId};
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device};
 
 use super::{CausalLm, CausalLmOutput, HiddenStates, KvCache, Positions, Rotation, TokenBatch};
 use crate::config::DecoderConfig;
 use crate::kernel::attention::{Band, CausalMask, op_of_step};
-use crate::kernel::graph::{self, Buffer, CaptureError, Graph};
+use crate::kernel::graph::{self, Buffer, CaptureError, Graph, Input};
 use crate::trace::{self, Op};
 
 /// Decodes with a model. On devices with [graphs](graph), a pass that comes for the second time, with the same buffers of the
@@ -194,12 +194,12 @@ impl CapturedPass {
         let config = model.config();
         let inputs = Inputs::new(config, numbers.ids.len(), device);
         inputs.write(numbers);
-        let mask = CausalMask::of_bounds(inputs.bounds.clone(), cache.capacity(), config.sliding_window);
-        let positions = Positions { rotation: inputs.rotation.clone(), mask };
+        let mask = CausalMask::of_bounds(inputs.bounds.tensor(), cache.capacity(), config.sliding_window);
+        let positions = Positions { rotation: Rotation { cos: inputs.cos.tensor(), sin: inputs.sin.tensor() }, mask };
         let mut op = Op::default();
         let graph = Graph::capture(device, || {
             let pass = || {
-                let HiddenStates { last, routing } = model.hidden_states_at(inputs.ids.clone(), &positions, cache);
+                let HiddenStates { last, routing } = model.hidden_states_at(inputs.ids.tensor(), &positions, cache);
                 CausalLmOutput { logits: model.lm_head(last), routing }
             };
             let (output, counted) = trace::uncounted(pass);
@@ -253,29 +253,31 @@ impl Numbers {
     }
 }
 
-/// The tensors that a captured pass reads them from.
+/// What a captured pass reads them from.
 #[derive(Debug)]
 struct Inputs {
-    ids: Tensor<2, Int>,
-    rotation: Rotation,
-    bounds: Tensor<3, Int>,
+    ids: Input<2, i32>,
+    cos: Input<3, f32>,
+    sin: Input<3, f32>,
+    bounds: Input<3, i32>,
 }
 
 impl Inputs {
     fn new(config: &DecoderConfig, batch_size: usize, device: &Device) -> Self {
-        let table = || graph::floats([batch_size, 1, config.head_dim / 2], device);
+        let table = || Input::zeros([batch_size, 1, config.head_dim / 2], device);
         Self {
-            ids: graph::ints([batch_size, 1], device),
-            rotation: Rotation { cos: table(), sin: table() },
-            bounds: graph::ints([batch_size, 1, 2], device),
+            ids: Input::zeros([batch_size, 1], device),
+            cos: table(),
+            sin: table(),
+            bounds: Input::zeros([batch_size, 1, 2], device),
         }
     }
 
     fn write(&self, Numbers { ids, tables: [cos, sin], bounds }: &Numbers) {
-        graph::write_ints(&self.ids, ids);
-        graph::write_floats(&self.rotation.cos, cos);
-        graph::write_floats(&self.rotation.sin, sin);
-        graph::write_ints(&self.bounds, bounds.as_flattened());
+        self.ids.write(ids);
+        self.cos.write(cos);
+        self.sin.write(sin);
+        self.bounds.write(bounds.as_flattened());
     }
 }
 
@@ -284,6 +286,8 @@ impl Inputs {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::Arc;
+
+    use burn::tensor::Tensor;
 
     use super::*;
     use crate::config::{DecoderFields, ModelType, MoeConfig};

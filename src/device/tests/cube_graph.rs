@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use super::cube::devices;
 use super::panics;
 use crate::device::check::{flat, numbers};
-use crate::kernel::graph::{self, Graph};
+use crate::kernel::graph::{Graph, Input};
 use crate::kernel::linear::linear;
 use crate::kernel::rms_norm::rms_norm;
 
@@ -22,8 +22,8 @@ fn weights(device: &Device) -> ([Tensor<2>; 2], Tensor<1>) {
 fn a_replay_reads_new_inputs_and_leaves_all_other_memory_alone() {
     for (name, device) in devices() {
         let (weights, gain) = weights(&device);
-        let input = graph::floats([3, 24], &device);
-        let work = || layers(input.clone(), &weights, &gain);
+        let input = Input::zeros([3, 24], &device);
+        let work = || layers(input.tensor(), &weights, &gain);
         let mut graph = Graph::capture(&device, work).unwrap_or_else(|error| panic!("{name}: {error}"));
         // Of the sizes of the graph's own buffers, which it has freed as far as the allocator knows.
         let others: Vec<Tensor<2>> = (0..64).map(|salt| numbers(salt, [3, 24], &device)).collect();
@@ -31,7 +31,7 @@ fn a_replay_reads_new_inputs_and_leaves_all_other_memory_alone() {
         let mut outputs = Vec::new();
         for salt in 0..5 {
             let x = numbers::<2>(salt, [3, 24], &device);
-            graph::write_floats(&input, &flat(x.clone()));
+            input.write(&flat(x.clone()));
             outputs.push(graph.replay().clone());
             let found = flat(outputs[salt].clone());
             assert_eq!(found, flat(layers(x, &weights, &gain)), "{name}, input {salt}");

@@ -11,7 +11,8 @@ pub mod quantized;
 pub mod tensor_cores;
 
 use burn::backend::{Cube, DType, Shape, TensorMetadata};
-use burn::tensor::Tensor;
+use burn::tensor::kind::Basic;
+use burn::tensor::{BackendPrimitive, Tensor};
 use burn_cubecl::cubecl::{self, prelude::*, server::CubeCountSelection};
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::kernel::{cast, into_contiguous};
@@ -75,7 +76,10 @@ pub fn public<const D: usize>(x: CubeTensor) -> Tensor<D> {
 }
 
 /// The tensor that kernels take.
-pub fn primitive<const D: usize>(x: Tensor<D>) -> CubeTensor {
+pub fn primitive<const D: usize, K>(x: Tensor<D, K>) -> CubeTensor
+where
+    K: Basic + BackendPrimitive<Cube, Primitive = CubeTensor>,
+{
     x.try_into_primitive::<Cube>().expect("a tensor of the same backend")
 }
 
