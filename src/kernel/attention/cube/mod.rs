@@ -18,6 +18,7 @@ use burn::backend::{Cube, DType};
 use burn_cubecl::kernel::cast;
 use burn_cubecl::tensor::CubeTensor;
 
+use self::backward::gradient_inputs;
 use self::plan::Plan;
 use super::{Attention, AttentionBackward, Inputs, Kept, Mask};
 use crate::kernel::cube::{empty, empty_like, float_input, input, output, typed_input, unit_for_each};
@@ -91,12 +92,7 @@ impl AttentionBackward for Cube {
             &q.client,
             plan.cubes(plan.tiles_of_rows()),
             plan.units(),
-            input(&grad),
-            input(&q),
-            typed_input(&k, q.dtype),
-            typed_input(&v, q.dtype),
-            input(&plan.bounds),
-            float_input(&rows),
+            gradient_inputs(&plan, &grad, [&q, &k, &v], &rows),
             output(dq),
             plan.sizes(),
             dtype_to_elem_type(q.dtype),
@@ -105,12 +101,7 @@ impl AttentionBackward for Cube {
             &q.client,
             plan.cubes(plan.capacity.div_ceil(plan.tile)),
             plan.units(),
-            input(&grad),
-            input(&q),
-            typed_input(&k, q.dtype),
-            typed_input(&v, q.dtype),
-            input(&plan.bounds),
-            float_input(&rows),
+            gradient_inputs(&plan, &grad, [&q, &k, &v], &rows),
             output(dk),
             output(dv),
             plan.sizes(),

@@ -4,6 +4,7 @@
 use burn_cubecl::cubecl::{self, prelude::*};
 use half::bf16;
 
+use super::super::backward::GradientInputs;
 use super::super::tile::{Sizes, Vectors};
 use super::tile::{
     TILE, WIDTH_OF_SCORES, accumulate, bytes_of_scores, bytes_of_vectors, load, multiply, own_vector, scores,
@@ -21,21 +22,12 @@ pub const fn shared_bytes(head_dim: usize) -> usize {
 
 /// Writes `dq`. A cube has the same rows as in the forward pass, and loops over the same keys.
 #[cube(launch)]
-pub fn of_queries_on_tensor_cores(
-    grad: &[bf16],
-    q: &[bf16],
-    k: &[bf16],
-    v: &[bf16],
-    bounds: &[i32],
-    rows: &[f32],
-    dq: &mut [bf16],
-    sizes: Sizes,
-) {
+pub fn of_queries_on_tensor_cores(inputs: GradientInputs<bf16>, dq: &mut [bf16], sizes: Sizes) {
     let first_row = CUBE_POS_X as usize * TILE;
-    let (tile_first, tile_end) = seen_by_rows(bounds, first_row, TILE, &sizes);
+    let (tile_first, tile_end) = seen_by_rows(&inputs.bounds, first_row, TILE, &sizes);
     let (own, half) = own_vector();
     let row = first_row + own;
-    let (first, end) = sizes.seen(bounds, row);
+    let (first, end) = sizes.seen(&inputs.bounds, row);
     let mut queries = vectors(TILE, &sizes);
     let mut grads = vectors(TILE, &sizes);
     let mut keys = vectors(OTHERS, &sizes);
@@ -45,19 +37,19 @@ pub fn of_queries_on_tensor_cores(
     let mut dscores = weights(OTHERS);
     let mut sums = zeros(comptime!(sizes.head_dim / SIDE));
     let of_rows = (first_row, sizes.num_rows());
-    load(&mut queries, q, first_row, of_rows, TILE, &sizes, Vectors::Rows);
-    load(&mut grads, grad, first_row, of_rows, TILE, &sizes, Vectors::Rows);
+    load(&mut queries, &inputs.q, first_row, of_rows, TILE, &sizes, Vectors::Rows);
+    load(&mut grads, &inputs.grad, first_row, of_rows, TILE, &sizes, Vectors::Rows);
     let is_row = row < sizes.num_rows();
     let place = sizes.place(row);
     let mut logsumexp = 0.0f32;
     let mut along = 0.0f32;
     if is_row {
-        logsumexp = rows[2 * place];
-        along = rows[2 * place + 1];
+        logsumexp = inputs.rows[2 * place];
+        along = inputs.rows[2 * place + 1];
     }
     for start in range_stepped(tile_first / OTHERS * OTHERS, tile_end, OTHERS) {
-        load(&mut keys, k, start, (tile_first, tile_end), OTHERS, &sizes, Vectors::Keys);
-        load(&mut values, v, start, (tile_first, tile_end), OTHERS, &sizes, Vectors::Keys);
+        load(&mut keys, &inputs.k, start, (tile_first, tile_end), OTHERS, &sizes, Vectors::Keys);
+        load(&mut values, &inputs.v, start, (tile_first, tile_end), OTHERS, &sizes, Vectors::Keys);
         sync_cube();
         multiply(&mut scores_of_tile, &queries, &keys, OTHERS, &sizes);
         multiply(&mut dweights, &grads, &values, OTHERS, &sizes);
@@ -90,17 +82,7 @@ pub fn of_queries_on_tensor_cores(
 
 /// Writes `dk` and `dv`. A cube has a tile of keys, and loops over the rows that see at least one of them.
 #[cube(launch)]
-pub fn of_keys_on_tensor_cores(
-    grad: &[bf16],
-    q: &[bf16],
-    k: &[bf16],
-    v: &[bf16],
-    bounds: &[i32],
-    rows: &[f32],
-    dk: &mut [bf16],
-    dv: &mut [bf16],
-    sizes: Sizes,
-) {
+pub fn of_keys_on_tensor_cores(inputs: GradientInputs<bf16>, dk: &mut [bf16], dv: &mut [bf16], sizes: Sizes) {
     let first_key = CUBE_POS_X as usize * TILE;
     let (own, half) = own_vector();
     let key = first_key + own;
@@ -118,23 +100,23 @@ pub fn of_keys_on_tensor_cores(
     let mut key_sums = zeros(comptime!(sizes.head_dim / SIDE));
     let mut value_sums = zeros(comptime!(sizes.head_dim / SIDE));
     let of_keys = (first_key, sizes.capacity);
-    load(&mut keys, k, first_key, of_keys, TILE, &sizes, Vectors::Keys);
-    load(&mut values, v, first_key, of_keys, TILE, &sizes, Vectors::Keys);
+    load(&mut keys, &inputs.k, first_key, of_keys, TILE, &sizes, Vectors::Keys);
+    load(&mut values, &inputs.v, first_key, of_keys, TILE, &sizes, Vectors::Keys);
     for first_row in range_stepped(0usize, sizes.num_rows(), OTHERS) {
-        let (tile_first, tile_end) = seen_by_rows(bounds, first_row, OTHERS, &sizes);
+        let (tile_first, tile_end) = seen_by_rows(&inputs.bounds, first_row, OTHERS, &sizes);
         if tile_first < first_key + TILE && tile_end > first_key {
             let of_rows = (first_row, sizes.num_rows());
-            load(&mut queries, q, first_row, of_rows, OTHERS, &sizes, Vectors::Rows);
-            load(&mut grads, grad, first_row, of_rows, OTHERS, &sizes, Vectors::Rows);
+            load(&mut queries, &inputs.q, first_row, of_rows, OTHERS, &sizes, Vectors::Rows);
+            load(&mut grads, &inputs.grad, first_row, of_rows, OTHERS, &sizes, Vectors::Rows);
             let unit = UNIT_POS as usize;
             if unit < OTHERS {
-                let (first, end) = sizes.seen(bounds, first_row + unit);
+                let (first, end) = sizes.seen(&inputs.bounds, first_row + unit);
                 seen[2 * unit] = first as u32;
                 seen[2 * unit + 1] = end as u32;
                 if first_row + unit < sizes.num_rows() {
                     let place = sizes.place(first_row + unit);
-                    numbers[2 * unit] = rows[2 * place];
-                    numbers[2 * unit + 1] = rows[2 * place + 1];
+                    numbers[2 * unit] = inputs.rows[2 * place];
+                    numbers[2 * unit + 1] = inputs.rows[2 * place + 1];
                 }
             }
             sync_cube();

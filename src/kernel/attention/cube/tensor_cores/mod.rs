@@ -14,10 +14,11 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use self::tile::{NUM_PLANES, TILE};
+use super::backward::gradient_inputs;
 use super::chunks::MAX_QUERIES;
 use super::plan::Plan;
 use crate::kernel::cube::tensor_cores::{self, PLANE, SIDE};
-use crate::kernel::cube::{float_input, input, output, typed_input};
+use crate::kernel::cube::{input, output, typed_input};
 
 /// The widest heads: the sums of wider ones, of keys and of values in the same kernel, take more registers than a unit has.
 const MAX_HEAD_DIM: usize = 128;
@@ -68,31 +69,9 @@ pub fn gradients(
     rows: &CubeTensor,
     [dq, dk, dv]: &[CubeTensor; 3],
 ) {
-    backward::of_queries_on_tensor_cores::launch(
-        &q.client,
-        plan.cubes((plan.num_queries * plan.group).div_ceil(TILE)),
-        units(),
-        bfloat16_input(grad),
-        bfloat16_input(q),
-        bfloat16_input(k),
-        bfloat16_input(v),
-        input(&plan.bounds),
-        float_input(rows),
-        output(dq),
-        plan.sizes(),
-    );
-    backward::of_keys_on_tensor_cores::launch(
-        &q.client,
-        plan.cubes(plan.capacity.div_ceil(TILE)),
-        units(),
-        bfloat16_input(grad),
-        bfloat16_input(q),
-        bfloat16_input(k),
-        bfloat16_input(v),
-        input(&plan.bounds),
-        float_input(rows),
-        output(dk),
-        output(dv),
-        plan.sizes(),
-    );
+    let inputs = || gradient_inputs(plan, grad, [q, k, v], rows);
+    let cubes = plan.cubes((plan.num_queries * plan.group).div_ceil(TILE));
+    backward::of_queries_on_tensor_cores::launch(&q.client, cubes, units(), inputs(), output(dq), plan.sizes());
+    let (cubes, dk, dv) = (plan.cubes(plan.capacity.div_ceil(TILE)), output(dk), output(dv));
+    backward::of_keys_on_tensor_cores::launch(&q.client, cubes, units(), inputs(), dk, dv, plan.sizes());
 }
