@@ -86,7 +86,7 @@ impl<'a, M: CausalLm> Decoding<'a, M> {
         if !graph::has_graphs(&self.device) {
             return;
         }
-        // The first pass may change the type of the cache, and so its buffers.
+        // The first pass makes the buffers of a new cache.
         for _ in 0..3 {
             let is_captured = self.captured.is_some() && Place::of(cache) == self.latest;
             if is_captured || self.is_direct(ids.len()) {

@@ -19,14 +19,11 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache with room for `capacity` positions of each of `batch_size` sequences. It is in float32 until the first pass, and
-    /// then in the type of keys and values.
+    /// An empty cache with room for `capacity` positions of each of `batch_size` sequences. It takes memory from the first pass on, in
+    /// the type of keys and values.
     pub fn new(config: &DecoderConfig, batch_size: usize, capacity: usize, device: &Device) -> Self {
-        let layer = |_| {
-            let sizes = [batch_size, capacity, config.num_key_value_heads, config.head_dim];
-            let buffer = || zeros(sizes, device, DType::F32);
-            LayerCache(Some(Cache { keys: buffer(), values: buffer() }))
-        };
+        let sizes = [batch_size, capacity, config.num_key_value_heads, config.head_dim];
+        let layer = |_| LayerCache { sizes, device: device.clone(), written: None };
         Self { layers: (0..config.num_hidden_layers).map(layer).collect(), lens: vec![0; batch_size], capacity }
     }
 
@@ -119,24 +116,27 @@ impl KvCache {
         self.capacity
     }
 
-    /// The type of keys and values.
+    /// The type of keys and values, once there are any.
     pub(super) fn dtype(&self) -> DType {
-        self.layers.first().map_or(DType::F32, |layer| layer.buffers().keys.dtype())
+        let first = self.layers.first().and_then(|layer| layer.written.as_ref());
+        first.map_or(DType::F32, |written| written.keys.dtype())
     }
 
-    /// The buffers of all layers, if the device has [graphs](crate::kernel::graph).
+    /// The buffers of all layers, if there are any yet, and the device has [graphs](crate::kernel::graph).
     pub(super) fn buffers(&self) -> Option<Vec<Buffer>> {
-        let of_layer = |layer: &LayerCache| {
-            let Cache { keys, values } = layer.buffers();
-            [buffer(keys), buffer(values)]
-        };
-        self.layers.iter().flat_map(of_layer).collect()
+        let written: Option<Vec<&Cache>> = self.layers.iter().map(|layer| layer.written.as_ref()).collect();
+        written?.into_iter().flat_map(|Cache { keys, values }| [buffer(keys), buffer(values)]).collect()
     }
 }
 
-/// Keys and values of one layer; taken out while they are written to, so that they have one owner and change in place.
+/// Keys and values of one layer.
 #[derive(Debug)]
-pub struct LayerCache(Option<Cache>);
+pub struct LayerCache {
+    sizes: [usize; 4],
+    device: Device,
+    /// Made by the first that writes to it, in its type; taken out meanwhile, so that it has one owner and changes in place.
+    written: Option<Cache>,
+}
 
 impl LayerCache {
     /// Rotates queries and keys, writes keys and values behind the old ones of their sequence, in place, and attends to all
@@ -150,49 +150,45 @@ impl LayerCache {
     /// If there is no room.
     pub fn attend(&mut self, new: [Tensor<4>; 3], positions: &Positions) -> Tensor<4> {
         let angles = [positions.rotation.cos.clone(), positions.rotation.sin.clone()];
-        let cache = self.0.take().expect("in place between passes");
+        let cache = self.taken(new[1].dtype());
         let (y, cache) = cached_attention(new, angles, cache, &positions.mask);
-        self.0 = Some(cache);
+        self.written = Some(cache);
         y
     }
 
-    fn buffers(&self) -> &Cache {
-        self.0.as_ref().expect("in place between passes")
+    /// What was written, else zeros. Not by `Tensor::zeros`, which on Flex writes them twice.
+    fn taken(&mut self, dtype: DType) -> Cache {
+        let zeros = || Tensor::full(self.sizes, 0.0, (&self.device, dtype));
+        self.written.take().unwrap_or_else(|| Cache { keys: zeros(), values: zeros() })
     }
 
     /// A copy of some positions of all sequences together, as those of `batch_size` sequences of one length.
     fn gather(&self, positions: &[i32], batch_size: usize) -> Self {
-        let Cache { keys, values } = self.buffers();
+        let [held_sequences, held, heads, head_dim] = self.sizes;
+        let sizes = [batch_size, positions.len() / batch_size.max(1), heads, head_dim];
         let positions = TensorData::new(positions.to_vec(), [positions.len()]);
-        let positions = Tensor::<1, Int>::from_data(positions, &keys.device());
-        let [keys, values] = [keys, values].map(|buffer| {
-            let [held_sequences, held, heads, head_dim] = buffer.dims();
-            let rows = buffer.clone().reshape([held_sequences * held, heads * head_dim]);
-            let capacity = positions.dims()[0] / batch_size.max(1);
-            rows.select(0, positions.clone()).reshape([batch_size, capacity, heads, head_dim])
+        let written = self.written.as_ref().map(|Cache { keys, values }| {
+            let positions = Tensor::<1, Int>::from_data(positions, &keys.device());
+            let [keys, values] = [keys, values].map(|buffer| {
+                let rows = buffer.clone().reshape([held_sequences * held, heads * head_dim]);
+                rows.select(0, positions.clone()).reshape(sizes)
+            });
+            Cache { keys, values }
         });
-        Self(Some(Cache { keys, values }))
+        Self { sizes, device: self.device.clone(), written }
     }
 
     fn write_sequence(&mut self, at: usize, from: &Self, sequence: usize, len: usize) {
-        let Cache { keys, values } = self.0.take().expect("in place between passes");
-        let from = from.buffers();
+        let Some(from) = from.written.as_ref().filter(|_| len > 0) else { return };
+        let Cache { keys, values } = self.taken(from.keys.dtype());
         let keys = copied(keys, at, &from.keys, sequence, len);
-        self.0 = Some(Cache { keys, values: copied(values, at, &from.values, sequence, len) });
+        self.written = Some(Cache { keys, values: copied(values, at, &from.values, sequence, len) });
     }
-}
-
-/// A buffer of zeros. Not by `Tensor::zeros`, which on Flex writes them twice.
-fn zeros(sizes: [usize; 4], device: &Device, dtype: DType) -> Tensor<4> {
-    Tensor::full(sizes, 0.0, (device, dtype))
 }
 
 /// `buffer` with the first `len` positions of a sequence of another in place of its sequence `at`; in place if it has no
 /// other owner.
 fn copied(buffer: Tensor<4>, at: usize, from: &Tensor<4>, sequence: usize, len: usize) -> Tensor<4> {
-    if len == 0 {
-        return buffer;
-    }
     let prefix = from.clone().slice([sequence..sequence + 1, 0..len]);
     buffer.cast(from.dtype()).slice_assign([at..at + 1, 0..len], prefix)
 }
@@ -224,7 +220,7 @@ mod tests {
     }
 
     fn addresses(cache: &KvCache) -> [*const f32; 2] {
-        let Cache { keys, values } = cache.layers[0].buffers();
+        let Cache { keys, values } = cache.layers[0].written.as_ref().expect("a pass");
         [keys, values]
             .map(|buffer| buffer.clone().try_into_primitive::<Flex>().expect("on Flex").storage::<f32>().as_ptr())
     }
@@ -233,14 +229,37 @@ mod tests {
     fn attending_writes_in_place() {
         let config = DecoderConfig::pico();
         let mut cache = KvCache::new(&config, 2, 10, &Device::flex());
+        attend(&mut cache, &config, 0, 3);
         let before = addresses(&cache);
-        for len in [3, 1, 4] {
+        for len in [1, 4] {
             attend(&mut cache, &config, 0, len);
             assert_eq!(addresses(&cache), before);
         }
         cache.truncate_sequence(1, 2);
         attend(&mut cache, &config, 0, 1);
         assert_eq!((addresses(&cache), cache.lens()), (before, [9, 3].as_slice()));
+    }
+
+    #[test]
+    fn the_first_that_is_written_gives_a_cache_its_type() {
+        let config = DecoderConfig::pico();
+        let new = || KvCache::new(&config, 2, 10, &Device::flex());
+        let has_buffers = |cache: &KvCache| cache.layers.iter().any(|layer| layer.written.is_some());
+        let mut cache = new();
+        assert!(!has_buffers(&cache) && !has_buffers(&cache.gather(&[1, 0, 1], 4)));
+        cache.write_sequence(1, &new(), 0);
+        assert!(!has_buffers(&cache), "an empty sequence");
+
+        let mut other = new();
+        attend(&mut other, &config, 0, 3);
+        let halves = |Cache { keys, values }: Cache| {
+            let [keys, values] = [keys, values].map(|buffer| buffer.cast(DType::BF16));
+            Cache { keys, values }
+        };
+        other.layers[0].written = other.layers[0].written.take().map(halves);
+        cache.write_sequence(1, &other, 0);
+        assert_eq!(cache.dtype(), DType::BF16);
+        assert_eq!(other.gather(&[0], 4).dtype(), DType::BF16);
     }
 
     #[test]
@@ -306,7 +325,7 @@ mod tests {
             (0..2).for_each(|sequence| written.write_sequence(sequence, &cache, 1 - sequence));
             let expected = attend(&mut written, &config, 5, 3).into_data();
             assert_eq!(found, expected, "{first_len} positions in {capacity}");
-            let keys = |cache: &KvCache| cache.layers[0].buffers().keys.clone().into_data();
+            let keys = |cache: &KvCache| cache.layers[0].written.as_ref().unwrap().keys.clone().into_data();
             assert_eq!(keys(&cache), keys(&held()), "the source stays as it was");
         }
     }
