@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn the_caveat_stands_apart_from_the_names_of_axes() {
+        for (name, compose) in FIGURES {
+            let scene = compose(&fixture::study(3, 1)).expect("all is measured");
+            let texts = texts(&scene);
+            let Some(caveat) = texts.iter().find(|text| text.words.contains("one seed: no interval")) else { continue };
+            let top = caveat.bounds().0.1;
+            let above = texts.iter().map(|text| text.bounds().1.1).filter(|bottom| *bottom <= top).fold(0.0, f64::max);
+            assert!(top - above >= 8.0, "{name}: {} pixels", top - above);
+        }
+    }
+
+    #[test]
     fn profiles_are_drawn_without_overlaps_as_far_as_they_were_measured() {
         let mut study = fixture::profile();
         for (name, compose) in PROFILE_FIGURES {

@@ -62,7 +62,7 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
             left: left + index as f64 * (width + GAP),
             top: BELOW_TITLE + 20.0,
             right: left + index as f64 * (width + GAP) + width,
-            bottom: HEIGHT - 180.0,
+            bottom: HEIGHT - 185.0,
             x: Scale::from_zero(
                 1.12 * scored.iter().filter_map(|scored| (axis.cost)(scored.arm)).fold(0.0, f64::max),
                 axis.quantity,
@@ -88,9 +88,9 @@ pub(super) fn compose(study: &Study) -> Option<Scene> {
     let intervals =
         if scored.iter().any(|s| s.loss.half_width.is_some()) { "; bars: 95 % intervals over seeds" } else { "" };
     if let Some(caveat) = caveat(study) {
-        scene.text(Text::new(caveat, (left, HEIGHT - 93.0)).size(SMALL).colour(MUTED));
+        scene.text(Text::new(caveat, (left, HEIGHT - 86.0)).size(SMALL).colour(MUTED));
     }
-    scene.text(Text::new(format!("{note}{intervals}"), (left, HEIGHT - 68.0)).size(SMALL).colour(MUTED));
+    scene.text(Text::new(format!("{note}{intervals}"), (left, HEIGHT - 58.0)).size(SMALL).colour(MUTED));
     Some(scene)
 }
 
