@@ -224,7 +224,10 @@ impl<'a, M: CausalLm> Batch<'a, M> {
         // A choice depends on its own row only; the listener hears of them in the order of the rows.
         let choices = rows.par_iter_mut().zip(logits.par_chunks_exact(vocab_size)).enumerate().map(choose);
         let choices: Vec<_> = choices.collect();
-        for (row, choice) in rows.iter_mut().zip(choices) {
+        for (at, (row, choice)) in rows.iter_mut().zip(choices).enumerate() {
+            if matches!(choice, Some(Err(_))) {
+                cache.clear_sequence(at);
+            }
             if row.as_ref().is_some_and(|sequence| tell(sequence, choice, listener).is_break()) {
                 *row = None;
             }
@@ -257,8 +260,66 @@ fn tell(
 }
 
 #[cfg(test)]
-#[cfg(feature = "cube")]
+#[cfg(feature = "flex")]
 mod tests {
+    use super::*;
+    use crate::config::{DecoderConfig, DecoderFields};
+    use crate::model::AnyDecoder;
+    use crate::weights::{Dtype, MemoryWeights, RawTensor, TensorId, WeightSource};
+
+    /// The tokens of each request, and whether it failed. All cached numbers are finite after each step.
+    fn run(model: &AnyDecoder, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, bool)> {
+        let settings = BatchSettings { max_sequences: prompts.len(), context: 64 };
+        let mut batch = Batch::new(model, settings, &Device::flex());
+        for prompt in prompts {
+            batch.submit(Request { max_tokens: Some(8), ..Request::new(prompt.clone()) }).expect("a good request");
+        }
+        let mut outputs = vec![(Vec::new(), false); prompts.len()];
+        while !batch.is_idle() {
+            batch.step(&mut |id, event| {
+                let (tokens, is_failed) = &mut outputs[id.request as usize];
+                match event {
+                    Event::Token(chosen) => tokens.push(chosen.id),
+                    Event::Failed(_) => *is_failed = true,
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            });
+            assert!(batch.slots.parts().1.is_finite());
+        }
+        outputs
+    }
+
+    #[test]
+    fn a_sequence_that_fails_leaves_no_numbers_that_are_not_finite() {
+        let of_head = |fields: &mut DecoderFields| (fields.num_hidden_layers, fields.tie_word_embeddings) = (1, false);
+        let config = DecoderConfig::pico().with(of_head).expect("sound");
+        let weights = MemoryWeights::untrained(config.clone(), 0.1, 1);
+        let load = |weights: &MemoryWeights| AnyDecoder::load(weights, &Device::flex()).expect("in memory");
+        let prompts = [vec![1, 2, 3], vec![4, 5]];
+        let sound = run(&load(&weights), &prompts);
+        let [(first, _), (second, _)] = &sound[..] else { panic!("two requests") };
+        // A token that only the second sequence computes, and not in its prompt.
+        let is_elsewhere = |id: &u32| first.contains(id) || prompts.concat().contains(id);
+        let spoilt = *second[..7].iter().find(|id| !is_elsewhere(id)).expect("other tokens");
+        let overflowing = MemoryWeights::new(config.clone(), |id| {
+            let tensor = weights.read(id).expect("in memory");
+            if id != TensorId::EmbedTokens {
+                return tensor;
+            }
+            let mut values = tensor.to_f32();
+            values[spoilt as usize * config.hidden_size] = f32::INFINITY;
+            RawTensor::from_f32(Dtype::Float32, tensor.shape().to_vec(), &values)
+        });
+        let found = run(&load(&overflowing), &prompts);
+        assert_eq!(found[0], sound[0], "the other sequence");
+        assert!(found[1].1 && second.starts_with(&found[1].0), "{:?}", found[1]);
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "cube")]
+mod tests_of_replays {
     use super::*;
     use crate::config::{DecoderConfig, MoeConfig};
     use crate::device::cube_devices;

@@ -56,7 +56,7 @@ struct Place {
 }
 
 impl Place {
-    /// That of a pass on this thread, if the device of the cache has graphs.
+    /// That of a pass on this thread, if the device of the cache has graphs and the cache has buffers.
     fn of(cache: &KvCache) -> Option<Self> {
         cache.buffers().map(|cache| Self { thread: thread::current().id(), cache })
     }
