@@ -4,7 +4,7 @@
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
-use crate::device::check::{TOLERANCE as TOLERANCE_OF_FLOAT16, flat, most_different, numbers};
+use crate::device::check::{TOLERANCE_OF_FLOAT16, flat, most_different, numbers};
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
 use crate::kernel::blocks::BlockFormat;
 use crate::kernel::blocks::fixture::blocks;

@@ -5,7 +5,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use crate::device::check::{
-    OPERATIONS_IN_BFLOAT16, OPERATIONS_IN_FLOAT16, Operation, TOLERANCE, flat, numbers, tokens,
+    OPERATIONS_IN_BFLOAT16, OPERATIONS_IN_FLOAT16, Operation, TOLERANCE_OF_FLOAT16, flat, numbers, tokens,
 };
 use crate::kernel::adamw::{AdamWState, AdamWStep, adamw, adamw_reference, sum_of_squares};
 use crate::kernel::attention::{
@@ -280,7 +280,7 @@ fn weights_in_bfloat16_give_the_numbers_of_flex_within_their_rounding() {
 
 #[test]
 fn weights_in_float16_give_the_numbers_of_flex_within_their_rounding() {
-    assert_within(DType::F16, TOLERANCE, &[IN_FLOAT16.as_slice(), &OPERATIONS_IN_FLOAT16].concat());
+    assert_within(DType::F16, TOLERANCE_OF_FLOAT16, &[IN_FLOAT16.as_slice(), &OPERATIONS_IN_FLOAT16].concat());
 }
 
 /// Runs the operations on the devices that have a type.
