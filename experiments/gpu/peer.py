@@ -340,7 +340,7 @@ def speed_table(out: pathlib.Path) -> None:
     print(
         "Mean and standard deviation of repetitions; each decoded token is waited for. `torch-static` has a cache of fixed "
         "size and CUDA graphs. In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for "
-        "products with weights of this type. For decoding one sequence it is the share of the peak of reading.\n"
+        "products with weights of this type, or in float32 where it widens them. For decoding one sequence it is the share of the peak of reading.\n"
     )
     print_tests(rows, columns, lambda record, column: speed(record, peaks.get(column, {})))
 
@@ -371,8 +371,7 @@ def speed(record: dict, peaks: dict) -> str:
     if not record.get("flops"):
         return shown
     flops_per_s = record["flops"] / record["avg_ns"] * 1e9
-    # Tensor cores multiply both 16-bit types at one rate.
-    peak = peaks.get("peak_flops_per_s" if record["dtype"] == "float32" else "peak_bfloat16_flops_per_s")
+    peak = peaks.get(f"peak_{record['dtype']}_flops_per_s") or peaks.get("peak_flops_per_s")
     share = flops_per_s / peak if peak else None
     if record["test"].startswith("tg"):
         # `model_size` counts layers that share memory once, but each is read.

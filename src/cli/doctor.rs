@@ -49,6 +49,8 @@ struct DeviceRecord {
     peak_flops_per_s: Option<f64>,
     /// Of products with bfloat16 weights; null if the device does not support it.
     peak_bfloat16_flops_per_s: Option<f64>,
+    /// The same of float16; null also where products widen them.
+    peak_float16_flops_per_s: Option<f64>,
     peak_bytes_per_s: Option<f64>,
 }
 
@@ -84,11 +86,21 @@ fn examine(name: &str) -> DeviceRecord {
     let mut measured =
         |peak: &dyn Fn() -> f64| attempt(&name, peak).map_err(|error| faults.push(error.to_string())).ok();
     let peak_flops_per_s = measured(&|| peak::product_flops_per_s(Dtype::Float32, &device));
-    let bfloat16 = || measured(&|| peak::product_flops_per_s(Dtype::Bfloat16, &device));
-    let peak_bfloat16_flops_per_s = peak::has_bfloat16(&device).then(bfloat16).flatten();
+    let halves = [Dtype::Bfloat16, Dtype::Float16].map(|dtype| {
+        let is_measured = peak::has_peak_of(dtype, &device);
+        is_measured.then(|| measured(&|| peak::product_flops_per_s(dtype, &device))).flatten()
+    });
+    let [peak_bfloat16_flops_per_s, peak_float16_flops_per_s] = halves;
     let peak_bytes_per_s = measured(&|| peak::weight_bytes_per_s(&device));
     let fault = faults.into_iter().next();
-    DeviceRecord { device: name, fault, peak_flops_per_s, peak_bfloat16_flops_per_s, peak_bytes_per_s }
+    DeviceRecord {
+        device: name,
+        fault,
+        peak_flops_per_s,
+        peak_bfloat16_flops_per_s,
+        peak_float16_flops_per_s,
+        peak_bytes_per_s,
+    }
 }
 
 fn as_text(record: &Record) -> String {
@@ -106,10 +118,12 @@ fn as_text(record: &Record) -> String {
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text: String = rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect();
-    let heading = ["device", "float32 GFLOP/s", "bfloat16 GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
+    let heading =
+        ["device", "float32 GFLOP/s", "bfloat16 GFLOP/s", "float16 GFLOP/s", "GB/s"].map(str::to_owned).to_vec();
     let cells = |found: &DeviceRecord| {
         let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate / 1e9));
-        let rates = [found.peak_flops_per_s, found.peak_bfloat16_flops_per_s, found.peak_bytes_per_s].map(rate);
+        let of_products = [found.peak_flops_per_s, found.peak_bfloat16_flops_per_s, found.peak_float16_flops_per_s];
+        let rates = of_products.into_iter().chain([found.peak_bytes_per_s]).map(rate);
         [found.device.clone()].into_iter().chain(rates).collect()
     };
     text +=

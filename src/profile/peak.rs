@@ -39,14 +39,9 @@ pub struct Peaks {
 impl Peaks {
     /// Measures the peaks that a model with weights of this type can reach.
     pub fn measure(weights: Dtype, device: &Device) -> Self {
-        let is_measured = match weights {
-            Dtype::Bfloat16 => has_bfloat16(device),
-            Dtype::Float16 => type_of_activations(DType::F16, device) == DType::F16,
-            _ => false,
-        };
         Self {
             flops_per_s: product_flops_per_s(Dtype::Float32, device),
-            half: is_measured.then(|| (weights, product_flops_per_s(weights, device))),
+            half: has_peak_of(weights, device).then(|| (weights, product_flops_per_s(weights, device))),
             bytes_per_s: weight_bytes_per_s(device),
         }
     }
@@ -54,7 +49,10 @@ impl Peaks {
     /// The larger of two measurements of each peak: other programs only lower them.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
-        let larger = |a: (Dtype, f64), b: (Dtype, f64)| if b.1 > a.1 { b } else { a };
+        let larger = |a: (Dtype, f64), b: (Dtype, f64)| {
+            debug_assert_eq!(a.0, b.0, "peaks of one model");
+            if b.1 > a.1 { b } else { a }
+        };
         Self {
             flops_per_s: self.flops_per_s.max(other.flops_per_s),
             half: [self.half, other.half].into_iter().flatten().reduce(larger),
@@ -74,9 +72,13 @@ impl Peaks {
     }
 }
 
-/// Whether the device supports bfloat16.
-pub fn has_bfloat16(device: &Device) -> bool {
-    device.supports_dtype(DType::BF16)
+/// Whether products with 16-bit weights of this type have a peak of their own: the device supports bfloat16, or does not widen float16.
+pub fn has_peak_of(half: Dtype, device: &Device) -> bool {
+    match half {
+        Dtype::Bfloat16 => device.supports_dtype(DType::BF16),
+        Dtype::Float16 => type_of_activations(DType::F16, device) == DType::F16,
+        _ => false,
+    }
 }
 
 /// Floating-point operations per second of a large product of float32 rows with bfloat16 or float16 weights, or with float32 weights for
