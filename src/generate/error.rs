@@ -35,7 +35,8 @@ pub enum GenerateError {
     Sampling(#[from] SamplingFault),
     /// The model computes no numbers.
     #[error(
-        "the logits of token {position} of the output are not finite, expected numbers: check the weights; float16 ends at 65504"
+        "the logits of token {position} of the output are not finite, expected numbers: check the weights; with --dtype float16, an \
+         activation may have overflowed: try bfloat16"
     )]
     NotFinite {
         /// Tokens of the output before.
