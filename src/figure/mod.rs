@@ -246,14 +246,17 @@ mod tests {
 
     #[test]
     fn the_caveat_stands_apart_from_the_names_of_axes() {
+        let mut num_found = 0;
         for (name, compose) in FIGURES {
             let scene = compose(&fixture::study(3, 1)).expect("all is measured");
             let texts = texts(&scene);
             let Some(caveat) = texts.iter().find(|text| text.words.contains("one seed: no interval")) else { continue };
+            num_found += 1;
             let top = caveat.bounds().0.1;
             let above = texts.iter().map(|text| text.bounds().1.1).filter(|bottom| *bottom <= top).fold(0.0, f64::max);
             assert!(top - above >= 8.0, "{name}: {} pixels", top - above);
         }
+        assert_eq!(num_found, 3, "losses, twice, and the Pareto front");
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub fn attend(plan: &Plan, [q, k, v]: [&CubeTensor; 3], [y, logsumexp]: [&CubeTe
 }
 
 /// Writes the gradients of queries, keys and values; `rows` has the two numbers of each row.
+///
+/// # Panics
+/// If one of the others is not bfloat16.
 pub fn gradients(
     plan: &Plan,
     grad: &CubeTensor,
@@ -69,6 +72,7 @@ pub fn gradients(
     rows: &CubeTensor,
     [dq, dk, dv]: &[CubeTensor; 3],
 ) {
+    assert_eq!(q.dtype, DType::BF16, "the factors of tensor cores");
     let inputs = || gradient_inputs(plan, grad, [q, k, v], rows);
     let cubes = plan.cubes((plan.num_queries * plan.group).div_ceil(TILE));
     backward::of_queries_on_tensor_cores::launch(&q.client, cubes, units(), inputs(), output(dq), plan.sizes());
