@@ -18,7 +18,8 @@
 //! `has_kernel`. Only public functions count FLOPs. Nothing here depends on layers or configs.
 //!
 //! Activations are float32, or on libtorch and GPUs bfloat16 after products with bfloat16 weights ([`linear`]). Weights may be float32,
-//! float16, bfloat16 or quantized, and are widened on the fly, or multiplied as they are.
+//! float16, bfloat16 or quantized. They are widened on the fly, except that libtorch and GPUs multiply bfloat16 as it is, and GPUs
+//! float16.
 
 #![cfg_attr(feature = "tch", expect(deprecated, reason = "Burn keeps LibTorch for those who ask for it"))]
 

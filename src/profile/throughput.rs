@@ -1,6 +1,7 @@
 //! Repetitions of a speed test, each with different tokens.
 //!
-//! Only computation is timed: the prompt is on the device before the clock starts, and nothing is sampled.
+//! Only computation is timed: the prompt is on the device before the clock starts, and nothing is sampled. The first pass also makes the
+//! buffers of the cache: that of the depth, the capture of a decoding step, or else the first repetition, which is to be a warm-up.
 
 use std::time::Instant;
 

@@ -10,8 +10,9 @@
 //! and all gradients.
 //!
 //! Products whose weights are all float16 round activations to float16 on devices of CubeCL that have this type, and on GPUs of libtorch.
-//! Their results are float32, so that only a factor can overflow: one beyond 65504 becomes infinite, and the results of its row
-//! infinite or NaN. Gradients are products in float32: those of a mean loss would underflow in float16.
+//! Their results are float32, so that only a factor can overflow: one beyond 65504 becomes infinite, and the results of its row infinite
+//! or NaN. If the weights of a call differ in type, each float16 one is widened. Gradients are products in float32: those of a mean loss
+//! would underflow in float16.
 //!
 //! Gradients exist for `x` and for float32 weights. Under autodiff, quantized weights are dequantized, on Flex a tile at a time, and
 //! activations are not rounded, so that the gradient is that of the product (Dettmers et al., 2023, arXiv:2305.14314, §3).

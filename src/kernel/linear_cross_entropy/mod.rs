@@ -85,7 +85,7 @@ pub fn linear_cross_entropy_for(
         bytes: weight.size_bytes(),
         parameters: vocab_size * hidden_size,
     });
-    // To bfloat16 the bodies round, gradients too.
+    // The bodies round to bfloat16 themselves, since they also round gradients; float16 is for the forward product alone.
     let is_float16 = type_of_activations(weight.dtype(), &hidden.device()) == DType::F16;
     let hidden = if is_float16 { hidden.cast(DType::F16) } else { hidden };
     #[cfg(feature = "flex")]
