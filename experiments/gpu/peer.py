@@ -340,7 +340,8 @@ def speed_table(out: pathlib.Path) -> None:
     print(
         "Mean and standard deviation of repetitions; each decoded token is waited for. `torch-static` has a cache of fixed "
         "size and CUDA graphs. In parentheses: TFLOP/s, and the share of the peak that `doctor` measured on the device, for "
-        "products with weights of this type, or in float32 where it widens them. For decoding one sequence it is the share of the peak of reading.\n"
+        "products with weights of this type, or in float32 where it widens them. For decoding one sequence, it is the share of "
+        "the peak of reading.\n"
     )
     print_tests(rows, columns, lambda record, column: speed(record, peaks.get(column, {})))
 

@@ -1,7 +1,8 @@
 //! Repetitions of a speed test, each with different tokens.
 //!
-//! Only computation is timed: the prompt is on the device before the clock starts, and nothing is sampled. The first pass also makes the
-//! buffers of the cache: that of the depth, the capture of a decoding step, or else the first repetition, which is to be a warm-up.
+//! Only computation is timed: the prompt is on the device before the clock starts, and nothing is sampled. The cache is allocated in
+//! the first pass: the one that fills the depth, the capture of a decoding step, or otherwise the first repetition, which should be a
+//! warm-up.
 
 use std::time::Instant;
 
