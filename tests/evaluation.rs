@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deepwide::eval::{
     Answer, AnswerLog, Chat, DataPlace, DataSet, EncodedRequest, Encoder, EvalError, GenerationDefaults, Limit, Limits,
-    Plan, PromptStyle, Sample, Selection, Split, Suite, SuitePlan, answer_all, generate_all, results,
+    Plan, PromptStyle, RunProgress, Sample, Selection, Split, Suite, SuitePlan, answer_all, generate_all, results,
 };
 use deepwide::formats::Checkpoint;
 use deepwide::hub::DataSetFiles;
@@ -177,6 +177,12 @@ fn sharing_prefixes_changes_log_likelihoods_by_rounding_only() {
     }
     // A request that scores its shared tokens too.
     requests.push(request(&[5, 6], &[7], 30));
+    // Prefixes whose continuations have none: where the device can, they are computed in one pass.
+    for item in 0..3u32 {
+        let prefix: Vec<u32> = (0..30 + 9 * item).map(|i| 3 + (i * 13 + 5 * item) % 55).collect();
+        let ends = [vec![7; 3], vec![8, 7], (9..30).collect(), vec![11]];
+        requests.extend(ends.iter().map(|end| EncodedRequest::new([&prefix, end.as_slice()].concat(), end.len())));
+    }
     let answer = |limits: Limits, requests: &[EncodedRequest]| -> Vec<Answer> {
         let plan = Plan::new(requests.to_vec());
         let (answers, _) = answer_all(&model, &plan, None, limits, &device, &mut |_| Ok(())).unwrap();
@@ -196,6 +202,41 @@ fn sharing_prefixes_changes_log_likelihoods_by_rounding_only() {
         let rows: Vec<&[f32]> = logits.chunks_exact(vocab_size).collect();
         let sum: f64 = expected_sum(request, &rows);
         assert!((alone.log_likelihood - sum).abs() < 1e-4, "{index}: {} {sum}", alone.log_likelihood);
+    }
+}
+
+#[test]
+fn forks_that_fit_are_computed_in_one_pass_and_others_after_their_prefix() {
+    let folder = checkpoint("llama_gqa_tied");
+    let opened = Checkpoint::open_on(disk(), folder.path()).unwrap();
+    let device = pico::device();
+    let model = AnyDecoder::load(&opened, &device).unwrap();
+    let request = |item: u32, end: u32| {
+        let prefix = (0..40).map(|i| 3 + (i * 13 + 5 * item) % 55);
+        EncodedRequest::new(prefix.chain([end, end]).collect(), 2)
+    };
+    let requests = (0..3).flat_map(|item| (7..10).map(move |end| request(item, end))).collect();
+    let plan = Plan::new(requests);
+    let passes = |limits: Limits| {
+        let mut passes = Vec::new();
+        let mut watch = |progress: RunProgress| {
+            passes.push(progress.num_tokens);
+            Ok(())
+        };
+        let (answers, _) = answer_all(&model, &plan, None, limits, &device, &mut watch).unwrap();
+        (answers, passes)
+    };
+    // A prefix has 40 tokens; of an ending, one is read.
+    let (together, in_one) = passes(Limits::default());
+    assert_eq!(in_one, [3 * 43]);
+    let (alone, in_three) = passes(Limits { max_sequences: 3, ..Limits::default() });
+    assert_eq!(in_three, [43; 3]);
+    let (apart, in_turn) = passes(Limits { max_sequences: 1, ..Limits::default() });
+    assert_eq!(in_turn, [40, 1, 1, 1].repeat(3));
+    for others in [alone, apart] {
+        let pairs = together.iter().zip(&others);
+        assert!(pairs.clone().all(|(a, b)| (a.log_likelihood - b.log_likelihood).abs() < 1e-4));
+        assert!(pairs.clone().all(|(a, b)| a.is_greedy == b.is_greedy));
     }
 }
 

@@ -3,11 +3,11 @@
 use burn::tensor::Tensor;
 use deepwide::config::DecoderConfig;
 use deepwide::kernel::matrix_instructions;
-use deepwide::model::{AnyDecoder, CausalLm, KvCache, TokenBatch, loss};
+use deepwide::model::{AnyDecoder, CausalLm, Fork, KvCache, TokenBatch, loss};
 use deepwide::weights::TensorId;
 use proptest::prelude::*;
 
-use crate::models::{bits, gradients, load, margin, relative, tokens, values};
+use crate::models::{bits, gradients, load, margin, relative, rows, tokens, values};
 use crate::pico;
 
 /// Sequences of a batch.
@@ -165,6 +165,74 @@ proptest! {
             prop_assert!(off <= 1e-3 || values(&expected, id).iter().all(|x| x.abs() < 1e-6), "{:?}: {:e}", id, off);
         }
     }
+}
+
+/// Texts, each with its continuations.
+type Texts = Vec<(Vec<u32>, Vec<Vec<u32>>)>;
+
+fn forked(texts: &Texts) -> TokenBatch {
+    let forks = texts.iter().map(|(prefix, continuations)| Fork {
+        prefix,
+        continuations: continuations.iter().map(Vec::as_slice).collect(),
+    });
+    TokenBatch::forked(&forks.collect::<Vec<_>>(), &pico::device())
+}
+
+fn texts(vocab_size: usize) -> impl Strategy<Value = Texts> {
+    let ids = move |most| prop::collection::vec(0..vocab_size as u32, 1..=most);
+    prop::collection::vec((ids(40), prop::collection::vec(ids(9), 0..=4)), 1..=3)
+}
+
+proptest! {
+    #![proptest_config(pico::cases(64))]
+
+    #[test]
+    fn a_continuation_in_a_forked_row_has_the_logits_of_its_whole_text_alone(
+        (config, seed, texts) in pico::decoders()
+            .prop_map(|config| config.with(|fields| fields.sliding_window = None).expect("sound"))
+            .prop_flat_map(|config| (Just(config.clone()), any::<u64>(), texts(config.vocab_size))),
+    ) {
+        let model = random(&config, seed);
+        let states = model.hidden_states(forked(&texts), None);
+        prop_assume!(margin(&states.routing) > 1e-4);
+        let found = rows(model.lm_head(states.last));
+        let mut row = 0;
+        let mut check = |whole: &[u32], len: usize| {
+            let alone = crate::models::logits(&model, &[whole]);
+            for (found, expected) in found.rows().into_iter().skip(row).zip(alone.rows().into_iter().skip(whole.len() - len)) {
+                let size = expected.iter().fold(1.0_f64, |size, logit| size.max(logit.abs()));
+                let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                prop_assert!(off <= 1e-4 * size, "{:e} of {:e}", off, size);
+            }
+            row += len;
+            Ok(())
+        };
+        for (prefix, continuations) in &texts {
+            check(prefix, prefix.len())?;
+            for continuation in continuations {
+                check(&[prefix.as_slice(), continuation].concat(), continuation.len())?;
+            }
+        }
+        prop_assert_eq!(row, found.nrows());
+    }
+}
+
+#[test]
+fn continuations_that_saw_each_other_would_be_noticed() {
+    let model = random(&DecoderConfig::pico(), 7);
+    let of = |texts: Texts| rows(model.lm_head(model.hidden_states(forked(&texts), None).last));
+    let apart = of(vec![(vec![3, 1, 4], vec![vec![1, 5], vec![9, 2]])]);
+    let together = of(vec![(vec![3, 1, 4], vec![vec![1, 5, 9, 2]])]);
+    let off = |row: usize| (&apart.row(row) - &together.row(row)).iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+    assert!((0..5).all(|row| off(row) < 1e-5));
+    assert!((5..7).all(|row| off(row) > 1e-3));
+}
+
+#[test]
+#[should_panic(expected = "continuations of a text in a model with a sliding window")]
+fn a_model_with_a_sliding_window_reads_no_forks() {
+    let config = DecoderConfig::pico().with(|fields| fields.sliding_window = Some(4)).expect("sound");
+    random(&config, 1).hidden_states(forked(&vec![(vec![3], vec![vec![1], vec![5]])]), None);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub use norm::RmsNorm;
 pub use positions::Positions;
 pub use rope::Rotation;
 pub use routing::{Router, Routing};
-pub use token_batch::TokenBatch;
+pub use token_batch::{Fork, TokenBatch};
 pub use weights::DecoderWeights;
 
 use burn::module::Module;

@@ -1,5 +1,6 @@
 //! The tokens of a pass.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
@@ -11,10 +12,27 @@ use crate::weights::split_mix;
 pub struct TokenBatch {
     /// `[batch_size, seq_length]`; 0 behind the end of a row.
     pub ids: Tensor<2, Int>,
-    /// Lengths of the documents of each row, if some row is padded or has several.
-    documents: Option<Vec<Vec<usize>>>,
+    /// The documents of each row, if some row is padded or has several.
+    documents: Option<Vec<Vec<Document>>>,
     /// A random number of each of the `batch_size · seq_length` positions, if inputs of adapters are dropped.
     dropout: Option<Arc<[u32]>>,
+}
+
+/// Consecutive tokens of a row, which do not see the documents before them, except the one that they continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Document {
+    pub len: usize,
+    /// Whether it continues the latest document before it that continues none.
+    pub is_continuation: bool,
+}
+
+/// A text with several continuations.
+#[derive(Debug, Clone)]
+pub struct Fork<'a> {
+    /// What they all continue.
+    pub prefix: &'a [u32],
+    /// None of which sees the others.
+    pub continuations: Vec<&'a [u32]>,
 }
 
 impl From<Tensor<2, Int>> for TokenBatch {
@@ -34,15 +52,32 @@ impl TokenBatch {
     /// Rows of consecutive documents, padded on the right: for training. A document does not see the ones before it, and its
     /// positions start at 0.
     pub fn packed<R: AsRef<[T]>, T: AsRef<[u32]>>(rows: &[R], device: &Device) -> Self {
-        let documents = rows.iter().map(|row| row.as_ref().iter().map(|text| text.as_ref().len()).collect());
-        let documents: Vec<Vec<usize>> = documents.collect();
-        let seq_length = documents.iter().map(|lens| lens.iter().sum()).max().unwrap_or(0);
+        let row = |row: &R| row.as_ref().iter().map(|text| (text.as_ref().to_vec(), false)).collect();
+        Self::of_documents(rows.iter().map(row).collect(), device)
+    }
+
+    /// All in one row, without padding: for evaluation. A continuation sees its prefix and itself, and its positions follow those of
+    /// the prefix. For models without a sliding window; without a cache.
+    pub fn forked(forks: &[Fork<'_>], device: &Device) -> Self {
+        let documents = |Fork { prefix, continuations }: &Fork<'_>| {
+            let continuations = continuations.iter().map(|ids| (ids.to_vec(), true));
+            std::iter::once((prefix.to_vec(), false)).chain(continuations).collect::<Vec<_>>()
+        };
+        Self::of_documents(vec![forks.iter().flat_map(documents).collect()], device)
+    }
+
+    /// Rows of texts, each with whether it continues another.
+    fn of_documents(rows: Vec<Vec<(Vec<u32>, bool)>>, device: &Device) -> Self {
+        let document =
+            |(ids, is_continuation): &(Vec<u32>, bool)| Document { len: ids.len(), is_continuation: *is_continuation };
+        let documents: Vec<Vec<Document>> = rows.iter().map(|row| row.iter().map(document).collect()).collect();
+        let seq_length = documents.iter().map(|row| num_tokens(row)).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(rows.len() * seq_length);
         for (row, texts) in rows.iter().enumerate() {
-            ids.extend(texts.as_ref().iter().flat_map(|text| text.as_ref()).map(|id| *id as i32));
+            ids.extend(texts.iter().flat_map(|(ids, _)| ids).map(|id| *id as i32));
             ids.resize((row + 1) * seq_length, 0);
         }
-        let is_full = documents.iter().all(|lens| *lens == [seq_length]);
+        let is_full = documents.iter().all(|row| row.len() == 1 && row[0].len == seq_length);
         let ids = Tensor::from_data(TensorData::new(ids, [rows.len(), seq_length]), device);
         Self { ids, documents: (!is_full).then_some(documents), dropout: None }
     }
@@ -55,15 +90,15 @@ impl TokenBatch {
     #[must_use]
     pub fn with_dropout(self, streams: &[u64]) -> Self {
         let [batch_size, seq_length] = self.ids.dims();
-        let whole = || vec![vec![seq_length]; batch_size];
-        let documents = self.documents.clone().unwrap_or_else(whole);
+        let documents = self.documents();
         let num_documents: usize = documents.iter().map(Vec::len).sum();
         assert_eq!(num_documents, streams.len(), "documents and their streams");
         let (mut numbers, mut streams) = (Vec::with_capacity(batch_size * seq_length), streams.iter());
-        for (row, lens) in documents.iter().enumerate() {
-            for (len, stream) in lens.iter().zip(&mut streams) {
+        for (row, documents) in documents.iter().enumerate() {
+            for (document, stream) in documents.iter().zip(&mut streams) {
                 // The upper half of SplitMix64 (Steele et al., 2014).
-                numbers.extend((0..*len as u64).map(|place| (split_mix(stream.wrapping_add(place)) >> 32) as u32));
+                numbers
+                    .extend((0..document.len as u64).map(|place| (split_mix(stream.wrapping_add(place)) >> 32) as u32));
             }
             numbers.resize((row + 1) * seq_length, 0);
         }
@@ -86,17 +121,24 @@ impl TokenBatch {
         Some(Tensor::from_data(TensorData::new(mask, [batch_size * seq_length]), &self.ids.device()))
     }
 
-    /// Lengths of the documents of each row; `None` if every row is one document without padding.
-    pub(super) fn documents(&self) -> Option<&[Vec<usize>]> {
-        self.documents.as_deref()
+    /// Whether every row is one document without padding.
+    pub(super) fn is_full(&self) -> bool {
+        self.documents.is_none()
+    }
+
+    /// The documents of each row.
+    pub(super) fn documents(&self) -> Cow<'_, [Vec<Document>]> {
+        let [batch_size, seq_length] = self.ids.dims();
+        let whole = || vec![vec![Document { len: seq_length, is_continuation: false }]; batch_size].into();
+        self.documents.as_deref().map_or_else(whole, Cow::Borrowed)
     }
 
     /// Tokens of each row, without padding.
     pub(super) fn lens(&self) -> Vec<usize> {
-        let [batch_size, seq_length] = self.ids.dims();
-        match &self.documents {
-            None => vec![seq_length; batch_size],
-            Some(documents) => documents.iter().map(|lens| lens.iter().sum()).collect(),
-        }
+        self.documents().iter().map(|row| num_tokens(row)).collect()
     }
+}
+
+fn num_tokens(row: &[Document]) -> usize {
+    row.iter().map(|document| document.len).sum()
 }

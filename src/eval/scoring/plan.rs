@@ -29,6 +29,18 @@ pub(super) struct Node {
     pub children: Vec<Node>,
 }
 
+impl Node {
+    /// Tokens of the node and all below it.
+    pub fn num_tokens(&self) -> usize {
+        self.positions.len() + num_tokens(&self.children)
+    }
+
+    /// Whether nothing is below its children.
+    pub fn is_fork(&self) -> bool {
+        self.children.iter().all(|child| child.children.is_empty())
+    }
+}
+
 impl Plan {
     /// Arranges requests; equal ones become one.
     pub fn new(given: Vec<EncodedRequest>) -> Self {
@@ -78,12 +90,12 @@ impl Plan {
 
     /// Tokens that are computed for them.
     pub fn num_computed(&self) -> usize {
-        computed(&self.roots)
+        num_tokens(&self.roots)
     }
 }
 
-fn computed(nodes: &[Node]) -> usize {
-    nodes.iter().map(|node| node.positions.len() + computed(&node.children)).sum()
+fn num_tokens(nodes: &[Node]) -> usize {
+    nodes.iter().map(Node::num_tokens).sum()
 }
 
 struct Forest<'a> {

@@ -7,7 +7,8 @@ use super::plan::{Node, Plan};
 use super::request::Answer;
 use crate::eval::error::EvalError;
 use crate::eval::states::selected;
-use crate::model::{CausalLm, KvCache, TokenBatch};
+use crate::kernel::attention::has_forked_kernel;
+use crate::model::{CausalLm, Fork, KvCache, TokenBatch};
 use crate::profile::memory::kv_cache_bytes_per_token;
 
 /// Tokens that make the products of a pass large. Beyond them, a sequence joins only if it needs little padding.
@@ -29,9 +30,16 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 sequences of 2048 tokens in all, and 1 GiB of keys and values.
+    /// 64 sequences of 4096 tokens in all, and 1 GiB of keys and values.
     fn default() -> Self {
-        Self { max_sequences: 64, max_tokens: 2048, max_cache_bytes: 1 << 30 }
+        Self { max_sequences: 64, max_tokens: 4096, max_cache_bytes: 1 << 30 }
+    }
+}
+
+impl Limits {
+    /// Whether sequences of so many tokens in all fit a pass without padding and without a cache.
+    fn fit(&self, num_sequences: usize, num_tokens: usize) -> bool {
+        num_sequences <= self.max_sequences && num_tokens <= self.max_tokens
     }
 }
 
@@ -45,6 +53,10 @@ pub struct Progress<'a> {
 }
 
 /// Computes log-likelihoods.
+///
+/// Where attention [has a kernel for it](has_forked_kernel), a prefix and its continuations are part of one pass, without a cache and
+/// without padding. A prefix whose continuations are too many, or have continuations themselves, is computed before them, into a
+/// cache.
 pub struct Scorer<'a, M> {
     model: &'a M,
     plan: &'a Plan,
@@ -79,16 +91,52 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// # Panics
     /// If an id is not below `vocab_size`, or a request is longer than `max_position_embeddings`.
     pub fn run(mut self, watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>) -> Result<(), EvalError> {
-        self.visit(self.roots(), None, watch)
+        let (forks, others) = self.roots();
+        for pass in self.rows(forks) {
+            let answered = self.row(&pass);
+            let num_tokens = pass.iter().map(|root| root.num_tokens()).sum();
+            watch(Progress { num_tokens, answered: &answered })?;
+        }
+        self.visit(others, None, watch)
     }
 
     /// Tokens that [`run`](Self::run) computes, without padding.
     pub fn num_tokens(&self) -> usize {
-        self.count(self.roots())
+        let (forks, others) = self.roots();
+        self.rows(forks).iter().flatten().map(|root| root.num_tokens()).sum::<usize>() + self.count(others)
     }
 
-    fn roots(&self) -> Vec<(&'a Node, usize)> {
-        self.plan.roots().iter().map(|node| (node, 0)).collect()
+    /// The roots that are computed with all below them, and the others.
+    fn roots(&self) -> (Vec<&'a Node>, Vec<(&'a Node, usize)>) {
+        let can_fork = has_forked_kernel(self.device) && self.model.config().sliding_window.is_none();
+        let is_fork =
+            |root: &&Node| can_fork && root.is_fork() && self.limits.fit(num_sequences(root), root.num_tokens());
+        let (forks, others): (Vec<_>, Vec<_>) = self.plan.roots().iter().partition(is_fork);
+        (forks, others.into_iter().map(|root| (root, 0)).collect())
+    }
+
+    /// The passes of roots that are computed with all below them, without those that no open request needs.
+    fn rows(&self, mut roots: Vec<&'a Node>) -> Vec<Vec<&'a Node>> {
+        // The longest first, so that a lack of memory shows at once.
+        roots.sort_by_key(|root| std::cmp::Reverse(root.num_tokens()));
+        let mut passes: Vec<Vec<&Node>> = Vec::new();
+        let [mut sequences, mut tokens] = [0; 2];
+        for root in roots {
+            (sequences, tokens) = (sequences + num_sequences(root), tokens + root.num_tokens());
+            match passes.last_mut() {
+                Some(pass) if self.limits.fit(sequences, tokens) => pass.push(root),
+                _ => {
+                    (sequences, tokens) = (num_sequences(root), root.num_tokens());
+                    passes.push(vec![root]);
+                }
+            }
+        }
+        passes.retain(|pass| pass.iter().any(|root| self.has_open(root)));
+        passes
+    }
+
+    fn has_open(&self, node: &Node) -> bool {
+        node.requests.clone().any(|request| self.is_open[request])
     }
 
     fn count(&self, nodes: Vec<(&'a Node, usize)>) -> usize {
@@ -105,7 +153,7 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
             let later = nodes.split_off(self.pass_size(&nodes));
             passes.push(std::mem::replace(&mut nodes, later));
         }
-        passes.retain(|pass| pass.iter().any(|(node, _)| node.requests.clone().any(|request| self.is_open[request])));
+        passes.retain(|pass| pass.iter().any(|(node, _)| self.has_open(node)));
         passes
     }
 
@@ -149,15 +197,39 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
         nodes.iter().enumerate().take_while(fits).count().max(1)
     }
 
+    /// Computes roots and all below them, and returns their requests.
+    fn row(&mut self, roots: &[&'a Node]) -> Vec<(usize, Answer)> {
+        let fork = |root: &&'a Node| Fork {
+            prefix: self.plan.tokens(root),
+            continuations: root.children.iter().map(|child| self.plan.tokens(child)).collect(),
+        };
+        let forks: Vec<Fork<'_>> = roots.iter().map(fork).collect();
+        let hidden = self.model.hidden_states(TokenBatch::forked(&forks, self.device), None).last;
+        let nodes = roots.iter().flat_map(|root| std::iter::once(*root).chain(&root.children));
+        let mut end = 0;
+        let place = |node: &'a Node| {
+            end += node.positions.len();
+            (node, end - node.positions.len())
+        };
+        let places: Vec<_> = nodes.map(place).collect();
+        self.score(&places, hidden.squeeze_dim(0))
+    }
+
     /// Computes nodes and returns the requests that end in them.
     fn pass(&mut self, nodes: &[(&'a Node, usize)], cache: Option<&mut KvCache>) -> Vec<(usize, Answer)> {
         let segments: Vec<&[u32]> = nodes.iter().map(|(node, _)| self.plan.tokens(node)).collect();
         let hidden = self.model.hidden_states(TokenBatch::padded(&segments, self.device), cache).last;
         let [num_rows, seq_length, hidden_size] = hidden.dims();
-        let hidden = hidden.reshape([num_rows * seq_length, hidden_size]);
+        let places: Vec<_> = nodes.iter().enumerate().map(|(row, (node, _))| (*node, row * seq_length)).collect();
+        self.score(&places, hidden.reshape([num_rows * seq_length, hidden_size]))
+    }
+
+    /// Scores the tokens that the states of nodes predict, and returns the requests that end in them. The first state of each node is
+    /// given with it.
+    fn score(&mut self, nodes: &[(&'a Node, usize)], hidden: Tensor<2>) -> Vec<(usize, Answer)> {
         let mut tokens: Vec<Token> = Vec::new();
-        for (row, (node, _)) in nodes.iter().enumerate() {
-            tokens.extend(self.scored(node, row * seq_length));
+        for (node, first) in nodes {
+            tokens.extend(self.scored(node, *first));
         }
         if !tokens.is_empty() {
             let states = selected(&hidden, tokens.iter().map(|token| token.position), self.device);
@@ -203,6 +275,11 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
         });
         tokens
     }
+}
+
+/// Sequences that end in a fork or in its continuations.
+fn num_sequences(fork: &Node) -> usize {
+    fork.children.len().max(1)
 }
 
 fn num_tokens(pass: &[(&Node, usize)]) -> usize {

@@ -44,6 +44,7 @@ impl Cache {
                     written.reshape([batch_size, capacity, heads, head_dim])
                 })
             }
+            CausalMask::Forked(_) => panic!("cached_attention: a cache of forked sequences"),
         };
         Self { keys, values }
     }
@@ -74,7 +75,7 @@ pub fn has_kernel(device: &Device) -> bool {
 /// - `cos`, `sin`: `[batch_size or 1, new positions, head_dim / 2]`
 ///
 /// # Panics
-/// If there are no queries, the sizes disagree, or the cache has no room.
+/// If there are no queries, the sizes disagree, the cache has no room, or the mask is one of forked sequences.
 pub fn cached_attention(
     [q, k, v]: [Tensor<4>; 3],
     [cos, sin]: [Tensor<3>; 2],
@@ -87,7 +88,9 @@ pub fn cached_attention(
         assert_eq!(x.dims(), [batch_size, new, num_kv_heads, head_dim], "cached_attention: new keys and values");
     }
     #[cfg(feature = "flex")]
-    if has_kernel(&q.device()) {
+    if has_kernel(&q.device())
+        && let Some(of_backend) = Mask::of(mask)
+    {
         crate::kernel::rope::assert_tables(&q, &cos, &sin);
         super::count(&q, num_kv_heads, mask);
         let (y, keys, values) = <Dispatch as CachedAttention>::cached_attention_forward(
@@ -98,7 +101,7 @@ pub fn cached_attention(
             sin.into_dispatch(),
             cache.keys.into_dispatch(),
             cache.values.into_dispatch(),
-            mask.into(),
+            of_backend,
         );
         let [y, keys, values] = [y, keys, values].map(Tensor::from_dispatch);
         return (y, Cache { keys, values });

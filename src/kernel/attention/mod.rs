@@ -14,20 +14,25 @@ mod torch;
 #[cfg(all(test, feature = "cuda-source"))]
 pub(super) use cached::CachedAttention;
 pub use cached::{Cache, cached_attention, cached_attention_reference};
-pub use mask::{Band, CausalMask, Ragged};
+pub use mask::{Band, CausalMask, Forked, Ragged, Seen};
 
 #[cfg(feature = "flex")]
 use burn::backend::{
     Backend, Dispatch, ExtensionType, backend_extension,
     tensor::{FloatTensor, IntTensor},
 };
-use burn::tensor::{DType, Device, Int, Tensor, activation::softmax};
+use burn::tensor::{DType, Device, Tensor, activation::softmax};
 
 use crate::trace::Op;
 
 /// Whether this device has a kernel.
 pub fn has_kernel(device: &Device) -> bool {
     super::is_flex(device) || super::is_libtorch(device) || super::is_cube(device)
+}
+
+/// Whether this device has a kernel for [`Forked`] sequences.
+pub fn has_forked_kernel(device: &Device) -> bool {
+    super::is_flex(device) && !device.is_autodiff()
 }
 
 /// Whether keys that no query of a block sees cost nothing here, so that documents in one row are as fast as in rows of their own.
@@ -55,13 +60,18 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &CausalMask) ->
     assert_sizes(&q, &k, &v, mask);
     count(&q, k.dims()[2], mask);
     #[cfg(feature = "flex")]
-    if has_kernel(&q.device()) {
-        return Tensor::from_dispatch(<Dispatch as Attention>::attention_forward(
-            q.into_dispatch(),
-            k.into_dispatch(),
-            v.into_dispatch(),
-            mask.into(),
-        ));
+    if has_forked_kernel(&q.device())
+        && let CausalMask::Forked(forked) = mask
+    {
+        let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+        return Tensor::from_dispatch(<Dispatch as ForkedAttention>::forked_attention(q, k, v, forked.clone()));
+    }
+    #[cfg(feature = "flex")]
+    if has_kernel(&q.device())
+        && let Some(mask) = Mask::of(mask)
+    {
+        let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+        return Tensor::from_dispatch(<Dispatch as Attention>::attention_forward(q, k, v, mask));
     }
     attention_reference(q, k, v, mask)
 }
@@ -75,8 +85,14 @@ fn assert_sizes(q: &Tensor<4>, k: &Tensor<4>, v: &Tensor<4>, mask: &CausalMask) 
     assert!(num_heads.is_multiple_of(num_kv_heads), "attention: {num_heads} heads on {num_kv_heads} kv heads");
     let num_keys = mask.num_keys(num_queries);
     assert!(num_keys <= capacity, "attention: a mask of {num_keys} keys for {capacity} positions");
-    if let CausalMask::Ragged(Ragged { bounds, .. }) = mask {
-        assert_eq!(bounds.dims(), [batch_size, num_queries, 2], "attention: mask and queries");
+    match mask {
+        CausalMask::Band(_) => {}
+        CausalMask::Ragged(Ragged { bounds, .. }) => {
+            assert_eq!(bounds.dims(), [batch_size, num_queries, 2], "attention: mask and queries");
+        }
+        CausalMask::Forked(Forked { sequences }) => {
+            assert_eq!([sequences.len(), sequences[0].len()], [batch_size, num_queries], "attention: mask and queries");
+        }
     }
 }
 
@@ -110,21 +126,14 @@ pub fn attention_reference(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &Caus
         let x = x.slice([0..batch_size, 0..num_keys]).swap_dims(1, 2).unsqueeze_dim::<5>(2);
         x.expand(shape).reshape([batch_size, num_heads, num_keys, head_dim])
     };
-    let [first, end] = mask.bounds(num_queries, &device);
-    let of_scores = |x: Tensor<2, Int>| {
-        let [rows, _] = x.dims();
-        x.reshape([rows, 1, num_queries, 1]).expand([batch_size, num_heads, num_queries, num_keys])
-    };
-    let keys = Tensor::<1, Int>::arange(0..num_keys as i64, &device).reshape([1, 1, 1, num_keys]);
-    let keys = keys.expand([batch_size, num_heads, num_queries, num_keys]);
-    // Padding sees one key, so that no number on the way is NaN.
-    let hidden = keys.clone().lower(of_scores(first)).bool_or(keys.greater_equal(of_scores(end.clone().clamp_min(1))));
+    let (hidden, is_padding) = mask.hidden(num_queries, &device);
+    let hidden = hidden.unsqueeze_dim::<4>(1).expand([batch_size, num_heads, num_queries, num_keys]);
     let scores = q.swap_dims(1, 2).matmul(heads_first(k).transpose()) / (head_dim as f64).sqrt();
     let y = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3).matmul(heads_first(v)).swap_dims(1, 2);
-    match mask {
-        CausalMask::Band(_) => y,
-        CausalMask::Ragged(_) => {
-            let is_padding = end.equal_elem(0).reshape([batch_size, num_queries, 1, 1]);
+    match is_padding {
+        None => y,
+        Some(is_padding) => {
+            let is_padding = is_padding.unsqueeze_dim::<4>(3);
             y.mask_fill(is_padding.expand([batch_size, num_queries, num_heads, head_dim]), 0.0)
         }
     }
@@ -139,6 +148,18 @@ pub(super) trait Attention: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         #[extension_type] mask: Mask<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+/// The operation on [`Forked`] sequences, for inference.
+#[cfg(feature = "flex")]
+#[backend_extension(Flex)]
+trait ForkedAttention: Backend {
+    fn forked_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        mask: Forked,
     ) -> FloatTensor<Self>;
 }
 
@@ -190,15 +211,17 @@ pub(super) enum Mask<B: Backend> {
 }
 
 #[cfg(feature = "flex")]
-impl From<&CausalMask> for Mask<Dispatch> {
-    fn from(mask: &CausalMask) -> Self {
+impl Mask<Dispatch> {
+    /// `None` of [`Forked`] sequences.
+    fn of(mask: &CausalMask) -> Option<Self> {
         match mask {
-            CausalMask::Band(band) => Self::Band(*band),
-            CausalMask::Ragged(ragged) => Self::Ragged {
+            CausalMask::Band(band) => Some(Self::Band(*band)),
+            CausalMask::Ragged(ragged) => Some(Self::Ragged {
                 bounds: ragged.bounds.clone().into_dispatch(),
                 num_keys: ragged.num_keys,
                 max_visible: ragged.max_visible,
-            },
+            }),
+            CausalMask::Forked(_) => None,
         }
     }
 }
@@ -206,7 +229,9 @@ impl From<&CausalMask> for Mask<Dispatch> {
 #[cfg(test)]
 #[cfg(feature = "flex")]
 mod tests {
-    use burn::tensor::{Device, Tolerance};
+    use std::ops::Range;
+
+    use burn::tensor::{Device, Int, Tolerance};
 
     use super::*;
     use crate::kernel::fixture::random;
@@ -319,6 +344,65 @@ mod tests {
             for i in 0..150 {
                 let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
                 assert_eq!(row(&before) != row(&after), band.keys(i).contains(&100), "query {i}");
+            }
+        }
+    }
+
+    /// Documents in a row, each with continuations: its mask, and of each continuation where its document and itself start and
+    /// end.
+    fn forks(documents: &[(usize, &[usize])]) -> (CausalMask, Vec<[Range<usize>; 2]>) {
+        let (mut queries, mut parts) = (Vec::new(), Vec::new());
+        for (document, continuations) in documents {
+            let start = queries.len();
+            queries.extend((0..*document).map(|i| Seen { keys: start..start + i + 1, hidden: 0..0 }));
+            for len in *continuations {
+                let (prefix, own) = (start..start + document, queries.len());
+                queries.extend((0..*len).map(|i| Seen { keys: start..own + i + 1, hidden: prefix.end..own }));
+                parts.push([prefix, own..own + len]);
+            }
+        }
+        (CausalMask::forked(vec![queries]), parts)
+    }
+
+    #[test]
+    fn a_continuation_attends_as_if_it_followed_its_document_alone() {
+        for documents in [
+            &[(1, &[1usize][..])][..],
+            &[(3, &[2, 1, 4])],
+            &[(70, &[9, 30, 1, 40]), (5, &[3, 3]), (200, &[]), (33, &[95, 100])],
+            &[(300, &[20, 25, 30, 22]), (310, &[40, 2, 3, 4])],
+        ] {
+            let (mask, parts) = forks(documents);
+            let CausalMask::Forked(Forked { sequences }) = &mask else { panic!("forks") };
+            let len = sequences[0].len();
+            for device in [Device::flex(), Device::flex().autodiff()] {
+                let [q, k, v] = [[1, len, 6, 16], [1, len, 2, 16], [1, len, 2, 16]].map(|dims| random(dims, &device));
+                let found = attention(q.clone(), k.clone(), v.clone(), &mask);
+                let expected = attention_reference(q.clone(), k.clone(), v.clone(), &mask);
+                found.to_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-5));
+                for [prefix, own] in &parts {
+                    let part = |x: &Tensor<4>, of: &Range<usize>| x.clone().slice([0..1, of.clone()]);
+                    let [k, v] = [&k, &v].map(|x| Tensor::cat(vec![part(x, prefix), part(x, own)], 1));
+                    let alone = attention(part(&q, own), k, v, &CausalMask::band(prefix.len(), None));
+                    part(&found, own)
+                        .into_data()
+                        .assert_approx_eq::<f32>(&alone.into_data(), Tolerance::absolute(1e-5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_between_the_keys_of_a_continuation_does_not_reach_it_whatever_it_is() {
+        let (mask, _) = forks(&[(100, &[20, 30, 10])]);
+        let [q, k, v] = [[1, 160, 2, 8], [1, 160, 1, 8], [1, 160, 1, 8]].map(|dims| random(dims, &Device::flex()));
+        let before = attention(q.clone(), k.clone(), v.clone(), &mask);
+        for spoilt in [f32::NAN, 1e30] {
+            let keys = k.clone().slice_assign([0..1, 130..131], Tensor::full([1, 1, 1, 8], spoilt, &q.device()));
+            let after = attention(q.clone(), keys, v.clone(), &mask);
+            for i in 0..160 {
+                let row = |x: &Tensor<4>| x.clone().slice([0..1, i..i + 1]).into_data();
+                assert_eq!(row(&before) != row(&after), (130..150).contains(&i), "query {i}");
             }
         }
     }

@@ -59,7 +59,6 @@ pub(super) use weight_rows::WeightRows;
 use burn::backend::flex::FlexTensor;
 use burn::backend::{TensorData, TensorMetadata};
 use burn::tensor::{DType, Shape};
-use rayon::prelude::*;
 
 /// Elements per task of an elementwise loop. Fewer do not pay for a second thread.
 pub(super) const CHUNK: usize = 16 * 1024;
@@ -68,12 +67,17 @@ pub(super) const CHUNK: usize = 16 * 1024;
 pub(super) const PREFETCH_BYTES: usize = 4 * 1024;
 
 /// Calls `body` with the index and elements of each chunk of `size`, in parallel if there is more than one.
-pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize, &mut [f32])) + Sync + Send) {
-    if out.len() <= size {
-        body((0, out));
-    } else {
-        out.par_chunks_mut(size).enumerate().for_each(body);
+#[expect(unsafe_code, reason = "parallel tasks write to disjoint chunks")]
+pub(super) fn for_each_chunk(out: &mut [f32], size: usize, body: impl Fn((usize, &mut [f32])) + Sync) {
+    let len = out.len();
+    if len <= size {
+        return body((0, out));
     }
+    let target = SharedMat::new(MatMut::new(out, 1, len));
+    Threads::Pool.for_each(len.div_ceil(size), |index| {
+        // SAFETY: chunks are disjoint, and each is the task of one index.
+        body((index, unsafe { target.row(0, index * size..((index + 1) * size).min(len)) }));
+    });
 }
 
 /// The tensor, contiguous: copied if it is strided.

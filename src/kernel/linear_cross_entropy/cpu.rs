@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use super::{Gradients, Inputs, LinearCrossEntropy, LinearCrossEntropyBackward, Upstream, tokens_of_chunk};
 use crate::kernel::cpu::{
-    Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, exponentials_in_place, indices, matmul_nn, matmul_nt,
-    matmul_tn, products, tensor, values, vectorized,
+    Mat, MatMut, Matrix, Threads, WeightRows, compact, dense, empty, exponentials_in_place, indices, matmul_nn,
+    matmul_nt, matmul_tn, products, tensor, values, vectorized,
 };
 use crate::kernel::linear::Operand;
 use crate::kernel::quantized_weight::QuantizedWeight;
@@ -200,7 +200,7 @@ fn in_chunks(
     if let Some(target) = targets.iter().find(|&&target| target >= vocab_size) {
         panic!("cross_entropy: target {target} of a vocabulary of {vocab_size}");
     }
-    let mut logits = vec![0.0; chunk * vocab_size];
+    let mut logits = empty(chunk * vocab_size);
     let chunks = hidden.chunks(chunk * hidden_size).zip(targets.chunks(chunk));
     for (index, (states, targets)) in chunks.enumerate() {
         body(index * chunk, states, targets, &mut logits[..targets.len() * vocab_size]);

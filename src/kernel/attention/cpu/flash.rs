@@ -3,7 +3,8 @@
 //! The lanes of a panel are thirty-two queries of a head; keys and values are broadcast from memory. So the scores of a
 //! panel, key by key, are in the order of the product with the values, and the largest score and the total of a query have
 //! lanes of their own. The scores of a block of keys stay in L1. The sums so far are rescaled when a larger score appears
-//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys that no query of a panel sees are skipped.
+//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys that no query of a panel sees are skipped, also those of other
+//! continuations of a document, so that continuations share the lanes of a panel and the keys of the document.
 
 use std::ops::Range;
 
@@ -15,11 +16,18 @@ const QUERIES: usize = PANEL_WIDTH;
 /// Keys of a step. Their scores, keys and values stay in L1 or L2.
 const KEYS: usize = 96;
 
+/// Where some keys start and end for each query of a panel.
+type Bounds = [[usize; QUERIES]; 2];
+
 /// Some queries of one head, and their running sums.
 struct Panel {
     head: usize,
     /// Up to [`QUERIES`]; lanes beyond them hold a query of zeros that sees what the last one sees.
     queries: Range<usize>,
+    /// The keys that some of them see.
+    seen: [Range<usize>; 2],
+    /// Where the keys start and end that each query does not see, though some before and behind them, if there are any.
+    hidden: Option<Bounds>,
     /// `[head_dim]`, scaled.
     q: Vec<PanelRow>,
     /// `Σ_j e^(s_j − largest)·v_j`, `[head_dim]`.
@@ -47,15 +55,17 @@ pub(super) unsafe fn block(
     let parts = |head| queries.clone().step_by(QUERIES).map(move |first| (head, first));
     let mut panels: Vec<_> = heads
         .flat_map(parts)
-        .map(|(head, first)| Panel::new(sizes, q, batch, head, first..(first + QUERIES).min(queries.end)))
+        .map(|(head, first)| Panel::new(sizes, visible, q, batch, head, first..(first + QUERIES).min(queries.end)))
         .collect();
-    let positions = visible.keys_of_all(batch, &queries);
-    for first in positions.clone().step_by(KEYS) {
-        for panel in &mut panels {
-            let seen = visible.keys_of_all(batch, &panel.queries);
-            let keys = first.max(seen.start)..(first + KEYS).min(seen.end);
-            if !keys.is_empty() {
-                with_lanes(Step { panel, sizes, visible, group: [batch, kv_head], keys, k, v });
+    for run in visible.runs_of_keys(batch, &queries) {
+        for first in run.clone().step_by(KEYS) {
+            for panel in &mut panels {
+                for seen in panel.seen.clone() {
+                    let keys = first.max(seen.start)..(first + KEYS).min(run.end).min(seen.end);
+                    if !keys.is_empty() {
+                        with_lanes(Step { panel: &mut *panel, sizes, visible, group: [batch, kv_head], keys, k, v });
+                    }
+                }
             }
         }
     }
@@ -66,9 +76,12 @@ pub(super) unsafe fn block(
 }
 
 impl Panel {
-    fn new(sizes: Sizes, q: &[f32], batch: usize, head: usize, queries: Range<usize>) -> Self {
+    fn new(sizes: Sizes, visible: &Visible, q: &[f32], batch: usize, head: usize, queries: Range<usize>) -> Self {
+        let is_hidden = queries.clone().any(|query| !visible.hidden(batch, query).is_empty());
         let mut panel = Self {
             head,
+            seen: visible.runs_of_keys(batch, &queries),
+            hidden: is_hidden.then(|| bounds(queries.clone(), |query| visible.hidden(batch, query))),
             q: vec![[0.0; QUERIES]; sizes.head_dim],
             sums: vec![[0.0; QUERIES]; sizes.head_dim],
             largest: [f32::MIN; QUERIES],
@@ -84,16 +97,17 @@ impl Panel {
     /// Where the keys that each query sees start and end, if some query does not see all of `keys`: at the diagonal, and
     /// where a window or a document begins.
     #[inline(always)]
-    fn hidden(&self, visible: &Visible, batch: usize, keys: &Range<usize>) -> Option<[[usize; QUERIES]; 2]> {
+    fn outer_bounds(&self, visible: &Visible, batch: usize, keys: &Range<usize>) -> Option<Bounds> {
         let [first, last] = [self.queries.start, self.queries.end - 1].map(|query| visible.keys(batch, query));
-        (last.start > keys.start || first.end < keys.end).then(|| {
-            let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
-            for (lane, query) in self.queries.clone().enumerate() {
-                let seen = visible.keys(batch, query);
-                (starts[lane], ends[lane]) = (seen.start, seen.end);
-            }
-            [starts, ends]
-        })
+        (last.start > keys.start || first.end < keys.end)
+            .then(|| bounds(self.queries.clone(), |query| visible.keys(batch, query)))
+    }
+
+    /// The bounds of the hidden keys, if some of `keys` are.
+    #[inline(always)]
+    fn inner_bounds(&self, keys: &Range<usize>) -> Option<Bounds> {
+        self.hidden
+            .filter(|[starts, ends]| starts.iter().zip(ends).any(|(start, end)| *start < keys.end && keys.start < *end))
     }
 
     /// # Safety
@@ -129,10 +143,16 @@ impl WithLanes for Step<'_> {
         let mut scores = [[0.0; QUERIES]; KEYS];
         let scores = &mut scores[..keys.len()];
         panel_product(lanes, k, &panel.q, PANEL_WIDTH, None, scores);
-        let hidden = panel.hidden(visible, batch, &keys);
-        if let Some(seen) = &hidden {
-            hide(scores, keys.clone(), seen, f32::NEG_INFINITY);
-        }
+        let (outer, inner) = (panel.outer_bounds(visible, batch, &keys), panel.inner_bounds(&keys));
+        let hide = |scores: &mut [PanelRow], value: f32| {
+            if let Some(bounds) = &outer {
+                fill(scores, keys.clone(), bounds, |is_inside| !is_inside, value);
+            }
+            if let Some(bounds) = &inner {
+                fill(scores, keys.clone(), bounds, |is_inside| is_inside, value);
+            }
+        };
+        hide(scores, f32::NEG_INFINITY);
         let mut largest = panel.largest;
         for row in scores.iter() {
             largest.iter_mut().zip(row).for_each(|(largest, score)| *largest = largest.max(*score));
@@ -140,10 +160,8 @@ impl WithLanes for Step<'_> {
         for row in scores.iter_mut() {
             row.iter_mut().zip(&largest).for_each(|(score, largest)| *score = exp(*score - largest));
         }
-        if let Some(seen) = &hidden {
-            // `exp` saturates above zero.
-            hide(scores, keys, seen, 0.0);
-        }
+        // `exp` saturates above zero.
+        hide(scores, 0.0);
         let mut totals = [0.0; QUERIES];
         for row in scores.iter() {
             totals.iter_mut().zip(row).for_each(|(total, score)| *total += score);
@@ -158,12 +176,29 @@ impl WithLanes for Step<'_> {
     }
 }
 
-/// Writes `value` where a query does not see a key.
+/// The start and the end of a range of each query; lanes beyond the queries have those of the last one.
+fn bounds(queries: Range<usize>, range: impl Fn(usize) -> Range<usize>) -> Bounds {
+    let last = range(queries.end - 1);
+    let (mut starts, mut ends) = ([last.start; QUERIES], [last.end; QUERIES]);
+    for (lane, query) in queries.enumerate() {
+        let range = range(query);
+        (starts[lane], ends[lane]) = (range.start, range.end);
+    }
+    [starts, ends]
+}
+
+/// Writes `value` where `is_wanted` of whether a key is inside the bounds of a query.
 #[inline(always)]
-fn hide(scores: &mut [PanelRow], keys: Range<usize>, [starts, ends]: &[[usize; QUERIES]; 2], value: f32) {
+fn fill(
+    scores: &mut [PanelRow],
+    keys: Range<usize>,
+    [starts, ends]: &Bounds,
+    is_wanted: impl Fn(bool) -> bool,
+    value: f32,
+) {
     for (key, row) in keys.zip(scores) {
         for ((score, start), end) in row.iter_mut().zip(starts).zip(ends) {
-            *score = if key < *start || key >= *end { value } else { *score };
+            *score = if is_wanted(key >= *start && key < *end) { value } else { *score };
         }
     }
 }

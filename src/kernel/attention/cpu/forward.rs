@@ -3,7 +3,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 
-use super::super::{Attention, Mask};
+use super::super::{Attention, Forked, ForkedAttention, Mask};
 use super::decode::one_query;
 use super::flash;
 use super::layout::{BLOCK, Sizes, Visible};
@@ -11,11 +11,20 @@ use crate::kernel::cpu::{MatMut, SharedMat, Threads, dense, empty, tensor, value
 
 impl Attention for Flex {
     fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, mask: Mask<Self>) -> FlexTensor {
-        let (q, k, v) = (dense(q), dense(k), dense(v));
-        let sizes = Sizes::of(&q, &k);
-        let visible = Visible::new(mask, sizes.num_queries);
-        tensor(attend(sizes, &visible, [&q, &k, &v].map(values)), q.shape())
+        let num_queries = q.shape()[1];
+        of_tensors(q, k, v, &Visible::new(mask, num_queries))
     }
+}
+
+impl ForkedAttention for Flex {
+    fn forked_attention(q: FlexTensor, k: FlexTensor, v: FlexTensor, mask: Forked) -> FlexTensor {
+        of_tensors(q, k, v, &mask.into())
+    }
+}
+
+fn of_tensors(q: FlexTensor, k: FlexTensor, v: FlexTensor, visible: &Visible) -> FlexTensor {
+    let [q, k, v] = [q, k, v].map(dense);
+    tensor(attend(Sizes::of(&q, &k), visible, [&q, &k, &v].map(values)), q.shape())
 }
 
 /// Attention on plain slices. How many queries a sequence has decides how it is computed, so it has the same bits in any

@@ -1,11 +1,12 @@
 //! Where everything is in the flat arrays of attention, and which keys a query sees.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Flex, TensorMetadata};
 
-use super::super::{Band, Mask};
+use super::super::{Band, Forked, Mask, Seen};
 use crate::kernel::cpu::{Mat, indices};
 
 /// Queries of a task, of all heads that read one key/value head.
@@ -76,6 +77,13 @@ impl Sizes {
 pub enum Visible {
     Band { band: Band, num_queries: usize },
     Ragged { sequences: Vec<Vec<Range<usize>>> },
+    Forked { sequences: Arc<[Vec<Seen>]> },
+}
+
+impl From<Forked> for Visible {
+    fn from(Forked { sequences }: Forked) -> Self {
+        Self::Forked { sequences }
+    }
 }
 
 impl Visible {
@@ -98,14 +106,24 @@ impl Visible {
         match self {
             Self::Band { num_queries, .. } => *num_queries,
             Self::Ragged { sequences } => sequences[batch].len(),
+            Self::Forked { sequences } => sequences[batch].len(),
         }
     }
 
-    /// The keys that a query sees.
+    /// From the first to the last of the keys that a query sees.
     pub fn keys(&self, batch: usize, query: usize) -> Range<usize> {
         match self {
             Self::Band { band, .. } => band.keys(query),
             Self::Ragged { sequences } => sequences[batch][query].clone(),
+            Self::Forked { sequences } => sequences[batch][query].keys.clone(),
+        }
+    }
+
+    /// Those in between that it does not see; none where nothing forks.
+    pub fn hidden(&self, batch: usize, query: usize) -> Range<usize> {
+        match self {
+            Self::Band { .. } | Self::Ragged { .. } => 0..0,
+            Self::Forked { sequences } => sequences[batch][query].hidden.clone(),
         }
     }
 
@@ -116,6 +134,20 @@ impl Visible {
     pub fn keys_of_all(&self, batch: usize, queries: &Range<usize>) -> Range<usize> {
         assert!(!queries.is_empty(), "some queries");
         self.keys(batch, queries.start).start..self.keys(batch, queries.end - 1).end
+    }
+
+    /// The keys that some queries see, in one run or two: without those that none of them sees.
+    ///
+    /// # Panics
+    /// If there are no queries.
+    pub fn runs_of_keys(&self, batch: usize, queries: &Range<usize>) -> [Range<usize>; 2] {
+        let keys = self.keys_of_all(batch, queries);
+        let both = |a: Range<usize>, b: Range<usize>| a.start.max(b.start)..a.end.min(b.end);
+        let hidden = match self {
+            Self::Band { .. } | Self::Ragged { .. } => 0..0,
+            Self::Forked { .. } => queries.clone().map(|query| self.hidden(batch, query)).fold(keys.clone(), both),
+        };
+        if hidden.is_empty() { [keys, 0..0] } else { [keys.start..hidden.start, hidden.end..keys.end] }
     }
 
     /// Consecutive queries of a sequence, at most `most`, cut where a document begins. Shorter ones than a [`BLOCK`] stay
@@ -162,6 +194,18 @@ mod tests {
         assert_eq!(window(None).runs(0, 2 * BLOCK), [0..128, 128..130]);
         // Each query sees itself alone.
         assert_eq!(window(Some(1)).runs(0, 2 * BLOCK), [0..64, 64..128, 128..130]);
+    }
+
+    #[test]
+    fn keys_that_are_hidden_from_all_queries_of_a_fork_are_in_no_run() {
+        // A document of three tokens with two continuations of two.
+        let seen = |keys, hidden| Seen { keys, hidden };
+        let trunk = (0..5).map(|query| seen(0..query + 1, 0..0));
+        let queries = trunk.chain([seen(0..6, 3..5), seen(0..7, 3..5)]).collect();
+        let visible = Visible::Forked { sequences: vec![queries].into() };
+        assert_eq!(visible.runs_of_keys(0, &(5..7)), [0..3, 5..7]);
+        assert_eq!(visible.runs_of_keys(0, &(4..7)), [0..7, 0..0]);
+        assert_eq!(visible.runs_of_keys(0, &(0..5)), [0..5, 0..0]);
     }
 
     #[test]

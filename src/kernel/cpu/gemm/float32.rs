@@ -16,6 +16,7 @@ pub(super) struct Float32;
 impl Tiling for Float32 {
     type Packed = f32;
     const ROWS: usize = ROWS;
+    const BLOCK_ROWS: usize = 1536;
     const TASK_COLUMNS: usize = 3 * COLUMNS;
 
     fn panel_len(depth: usize) -> usize {

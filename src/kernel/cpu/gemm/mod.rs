@@ -31,8 +31,6 @@ pub(in crate::kernel) use unpacked::gemms_unpacked;
 
 /// Depth of a packed block (`kc`): the panels of a tile fit in L2.
 const DEPTH: usize = 768;
-/// Rows of `A` packed at once (`mc`).
-const BLOCK_ROWS: usize = 1536;
 /// Rows of `A` up to which reading float32 weights in place ([`gemms_unpacked`]) is faster than packing them.
 const MAX_UNPACKED_ROWS: usize = 255;
 /// [`MAX_UNPACKED_ROWS`] where AMX multiplies the packed ones.
@@ -167,7 +165,7 @@ fn tiled<T: Tiling, W: Widen>(
     let threads = if m.saturating_mul(n).saturating_mul(k) < MIN_PARALLEL_WORK { Threads::One } else { threads };
     for depths in blocks(0..k, k.div_ceil(k.div_ceil(DEPTH))) {
         let block = DepthBlock { tiling, products: &products, accumulate: accumulate || depths.start > 0, a, depths };
-        for rows in blocks(0..m, BLOCK_ROWS) {
+        for rows in blocks(0..m, T::BLOCK_ROWS) {
             block.rows(&rows, threads);
         }
     }

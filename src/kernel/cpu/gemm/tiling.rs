@@ -14,6 +14,8 @@ pub(super) trait Tiling: Copy + Sync {
     type Packed: bytemuck::Pod + Send + Sync;
     /// Rows of a panel of `A`. Panels of `B` have [`COLUMNS`] columns.
     const ROWS: usize;
+    /// Rows of `A` that are packed at once (`mc`). The columns of `B` are packed for each such block.
+    const BLOCK_ROWS: usize;
     /// Most columns of a task (`nc`).
     const TASK_COLUMNS: usize;
 

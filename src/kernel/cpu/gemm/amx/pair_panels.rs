@@ -13,7 +13,6 @@ use std::ops::Range;
 use super::super::tiling::COLUMNS;
 use crate::kernel::cpu::lanes::{Lanes, WithLanes, with_lanes};
 use crate::kernel::cpu::mat::Mat;
-use crate::kernel::cpu::vectorized;
 use crate::kernel::cpu::weight_rows::Widen;
 
 /// Depths of a tile.
@@ -40,22 +39,6 @@ pub(super) fn tiles_of_panel<const PARTS: usize>(depth: usize) -> usize {
     COLUMNS / LINES * PARTS * depth.div_ceil(DEPTHS)
 }
 
-/// Whether all numbers of the block `[lines, depths]` of a matrix are finite bfloat16 numbers. A block of other numbers is left
-/// at the first line that shows it.
-pub(super) fn are_bfloat16<W: Widen>(mat: Mat<'_, W>, lines: Range<usize>, depths: Range<usize>) -> bool {
-    let across = mat.row_stride == 1;
-    let (outer, inner, stride) = if across { (depths, lines, mat.col_stride) } else { (lines, depths, mat.row_stride) };
-    outer.into_iter().all(|index| {
-        let numbers = &mat.data[index * stride + inner.start..][..inner.len()];
-        // An infinite number gives NaN in three parts. One part would give infinity, depending on the rest of the block.
-        let find = |found: u32, number: &W| {
-            let bits = number.widen().to_bits();
-            found | bits | u32::from(bits & 0x7f80_0000 == 0x7f80_0000)
-        };
-        vectorized!(numbers.iter().fold(0, find) & 0xffff == 0)
-    })
-}
-
 /// Packs the block `[lines, depths]` of a matrix whose lines are rows.
 pub(super) fn pack_pairs<W: Widen, const PARTS: usize>(
     mat: Mat<'_, W>,
@@ -64,21 +47,108 @@ pub(super) fn pack_pairs<W: Widen, const PARTS: usize>(
     rows_are: RowsAre,
     tiles: &mut [Tile],
 ) {
-    with_lanes(Pack::<W, PARTS> { mat, lines, depths, rows_are, tiles });
+    with_lanes(Pack { mat, lines, depths, rows_are, tiles, split: Parts::<PARTS> });
 }
 
-struct Pack<'a, W, const PARTS: usize> {
+/// [`pack_pairs`] of one part, if all numbers of the block are finite bfloat16 numbers. Else the packing ends at the first tile
+/// that shows it.
+pub(super) fn pack_bfloat16<W: Widen>(
+    mat: Mat<'_, W>,
+    lines: Range<usize>,
+    depths: Range<usize>,
+    rows_are: RowsAre,
+    tiles: &mut [Tile],
+) -> bool {
+    let mut others = [0; LINES];
+    with_lanes(Pack { mat, lines, depths, rows_are, tiles, split: UpperHalf { others: &mut others } });
+    others == [0; LINES]
+}
+
+/// How numbers become `PARTS` bfloat16 parts.
+trait SplitInto<const PARTS: usize> {
+    /// Looks at some numbers.
+    fn see<W: Widen>(&mut self, numbers: &[W; LINES]);
+    /// Whether it has seen a number that has other parts.
+    fn failed(&self) -> bool;
+    /// The parts of a number, each as the bits of a float32 whose lower half is zero.
+    fn parts<W: Widen>(number: W) -> [u32; PARTS];
+}
+
+/// Of any number: see [`parts`].
+struct Parts<const PARTS: usize>;
+
+impl<const PARTS: usize> SplitInto<PARTS> for Parts<PARTS> {
+    #[inline(always)]
+    fn see<W: Widen>(&mut self, _: &[W; LINES]) {}
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn parts<W: Widen>(number: W) -> [u32; PARTS] {
+        parts(number)
+    }
+}
+
+/// Of finite bfloat16 numbers, which are their own first part.
+struct UpperHalf<'a> {
+    /// Not zero where a number is another one.
+    others: &'a mut [u32; LINES],
+}
+
+impl SplitInto<1> for UpperHalf<'_> {
+    #[inline(always)]
+    fn see<W: Widen>(&mut self, numbers: &[W; LINES]) {
+        for (other, number) in self.others.iter_mut().zip(numbers) {
+            let bits = number.widen().to_bits();
+            // An infinite number gives NaN in three parts. One part would give infinity, depending on the rest of the block.
+            *other |= bits & 0xffff | u32::from(bits & 0x7f80_0000 == 0x7f80_0000);
+        }
+    }
+
+    #[inline(always)]
+    fn failed(&self) -> bool {
+        *self.others != [0; LINES]
+    }
+
+    #[inline(always)]
+    fn parts<W: Widen>(number: W) -> [u32; 1] {
+        [number.widen().to_bits() & 0xffff_0000]
+    }
+}
+
+struct Pack<'a, W, S> {
     mat: Mat<'a, W>,
     lines: Range<usize>,
     depths: Range<usize>,
     rows_are: RowsAre,
     tiles: &'a mut [Tile],
+    split: S,
 }
 
-impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
+impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, Parts<PARTS>> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
-        let Self { mat, lines, depths, rows_are, tiles } = self;
+        self.run::<L, PARTS>(lanes);
+    }
+}
+
+impl<W: Widen> WithLanes for Pack<'_, W, UpperHalf<'_>> {
+    #[inline(always)]
+    fn with_lanes<L: Lanes>(self, lanes: L) {
+        self.run::<L, 1>(lanes);
+    }
+}
+
+impl<W: Widen, S> Pack<'_, W, S> {
+    #[inline(always)]
+    fn run<L: Lanes, const PARTS: usize>(self, lanes: L)
+    where
+        S: SplitInto<PARTS>,
+    {
+        let Self { mat, lines, depths, rows_are, tiles, mut split } = self;
         let within = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
         let across = mat.row_stride == 1;
         let (panels, steps) = (lines.len().div_ceil(COLUMNS), depths.len().div_ceil(DEPTHS));
@@ -94,15 +164,18 @@ impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
                 let mut of_half = tiles[half..].iter_mut().step_by(COLUMNS / LINES);
                 let mut parts: [&mut Tile; PARTS] = from_fn(|_| of_half.next().expect("two tiles of each part"));
                 let stored = if across {
-                    interleave(lanes, mat, lines, depths.clone(), &mut parts);
+                    interleave(lanes, mat, lines, depths.clone(), &mut split, &mut parts);
                     RowsAre::Pairs
                 } else {
-                    copy(lanes, mat, lines, depths.clone(), &mut parts);
+                    copy(lanes, mat, lines, depths.clone(), &mut split, &mut parts);
                     RowsAre::Lines
                 };
                 if stored != rows_are {
                     parts.into_iter().for_each(|tile| lanes.transpose(bytemuck::cast_mut(tile)));
                 }
+            }
+            if split.failed() {
+                return;
             }
         }
     }
@@ -110,11 +183,12 @@ impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, PARTS> {
 
 /// For elements of one line that are contiguous.
 #[inline(always)]
-fn copy<L: Lanes, W: Widen, const PARTS: usize>(
+fn copy<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
     lanes: L,
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,
+    split: &mut S,
     tiles: &mut [&mut Tile; PARTS],
 ) {
     let end = lines.len();
@@ -126,7 +200,8 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize>(
         let mut padded = [W::zeroed(); DEPTHS];
         let numbers = numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded));
         for (half, numbers) in numbers.as_chunks().0.iter().enumerate() {
-            for (tile, part) in tiles.iter_mut().zip(split::<_, PARTS>(numbers)) {
+            split.see(numbers);
+            for (tile, part) in tiles.iter_mut().zip(parts_of_all::<_, S, PARTS>(numbers)) {
                 let halves: &mut [[u16; 16]; 2] = bytemuck::cast_mut(&mut tile[index]);
                 halves[half] = part;
             }
@@ -137,11 +212,12 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize>(
 
 /// For elements of one depth that are contiguous.
 #[inline(always)]
-fn interleave<L: Lanes, W: Widen, const PARTS: usize>(
+fn interleave<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
     lanes: L,
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,
+    split: &mut S,
     tiles: &mut [&mut Tile; PARTS],
 ) {
     for pair in 0..DEPTHS / 2 {
@@ -149,9 +225,11 @@ fn interleave<L: Lanes, W: Widen, const PARTS: usize>(
         // No closures, and a plain loop over the lanes, or the compiler keeps numbers and parts in memory.
         let low = depth_of_lines(lanes, mat, &lines, depth, depths.end);
         let high = depth_of_lines(lanes, mat, &lines, depth + 1, depths.end);
+        split.see(&low);
+        split.see(&high);
         let mut pairs = [[0; LINES]; PARTS];
         for lane in 0..LINES {
-            let (low, high) = (parts::<_, PARTS>(low[lane]), parts::<_, PARTS>(high[lane]));
+            let (low, high) = (S::parts(low[lane]), S::parts(high[lane]));
             for part in 0..PARTS {
                 pairs[part][lane] = low[part] >> 16 | high[part];
             }
@@ -191,10 +269,10 @@ fn pad<'a, W: Widen, const N: usize>(numbers: &[W], padded: &'a mut [W; N]) -> &
 
 /// The parts of numbers, each as the upper half of a float32.
 #[inline(always)]
-fn split<W: Widen, const PARTS: usize>(numbers: &[W; 16]) -> [[u16; 16]; PARTS] {
-    let mut of_all = [[0; 16]; PARTS];
+fn parts_of_all<W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(numbers: &[W; LINES]) -> [[u16; LINES]; PARTS] {
+    let mut of_all = [[0; LINES]; PARTS];
     for (index, number) in numbers.iter().enumerate() {
-        for (part, bits) in of_all.iter_mut().zip(parts::<_, PARTS>(*number)) {
+        for (part, bits) in of_all.iter_mut().zip(S::parts(*number)) {
             part[index] = (bits >> 16) as u16;
         }
     }
@@ -280,17 +358,25 @@ mod tests {
         let (lines, depths) = (3..37, 5..68);
         let mut numbers = vec![bf16::from_f32(0.3).to_f32(); rows * stride];
         let number = f32::from_bits(numbers[0].to_bits() + 1);
+        let packs = |mat: Mat<'_>, lines: &Range<usize>, depths: &Range<usize>| {
+            let mut tiles = vec![[[7; 16]; 16]; lines.len().div_ceil(COLUMNS) * tiles_of_panel::<1>(depths.len())];
+            let mut of_any = tiles.clone();
+            let packs = pack_bfloat16(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut tiles);
+            pack_pairs::<_, 1>(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut of_any);
+            assert!(!packs || tiles == of_any, "the tiles of bfloat16 numbers");
+            packs
+        };
         for [line, depth_at] in [[3, 5], [36, 67], [20, 30], [2, 5], [36, 68]] {
             let is_outside = !lines.contains(&line) || !depths.contains(&depth_at);
             numbers[line * stride + depth_at] = number;
             let along = Mat::strided(&numbers, rows, depth, stride);
-            assert_eq!(are_bfloat16(along, lines.clone(), depths.clone()), is_outside, "{line},{depth_at}");
-            let across = Mat::strided(&numbers, rows, depth, stride).t();
-            assert_eq!(are_bfloat16(across, depths.clone(), lines.clone()), is_outside, "{line},{depth_at} across");
+            assert_eq!(packs(along, &lines, &depths), is_outside, "{line},{depth_at}");
+            assert_eq!(packs(along.t(), &depths, &lines), is_outside, "{line},{depth_at} across");
             numbers[line * stride + depth_at] = numbers[0];
         }
         for (number, expected) in [(bf16::MAX, true), (bf16::INFINITY, false), (bf16::NAN, false)] {
-            assert_eq!(are_bfloat16(Mat::new(&[number; 6], 2, 3), 0..2, 0..3), expected, "{number}");
+            let numbers = [number.to_f32(); 6];
+            assert_eq!(packs(Mat::new(&numbers, 2, 3), &(0..2), &(0..3)), expected, "{number}");
         }
     }
 
