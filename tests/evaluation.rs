@@ -262,15 +262,22 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     let plan = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap().plan;
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
-    let limits = Limits { max_sequences: 3, ..Limits::default() };
-    let (whole, cost) = answer_all(&model, &plan, None, limits, &device, &mut |_| Ok(())).unwrap();
+    // Endings are computed after their context, or, four of them, with it.
+    for max_sequences in [3, 4] {
+        goes_on_to_the_same_bits(&model, &plan, Limits { max_sequences, ..Limits::default() }, &folder);
+    }
+}
+
+fn goes_on_to_the_same_bits(model: &AnyDecoder, plan: &Plan, limits: Limits, folder: &TempDir) {
+    let device = pico::device();
+    let (whole, cost) = answer_all(model, plan, None, limits, &device, &mut |_| Ok(())).unwrap();
     assert_eq!(cost.num_computed_tokens, plan.num_computed());
-    let path = folder.path().join("answers.jsonl");
+    let path = folder.path().join(format!("answers_{}.jsonl", limits.max_sequences));
     let mut num_runs = 0;
     let answers = loop {
         let mut log = open_when_free(&path);
         let mut num_passes = 0;
-        let run = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| {
+        let run = answer_all(model, plan, Some(&mut log), limits, &device, &mut |_| {
             num_passes += 1;
             if num_passes == 6 { Err(EvalError::Stopped) } else { Ok(()) }
         });
@@ -284,7 +291,7 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     assert!(num_runs > 2);
     assert_eq!(answers, whole);
     let mut log = open_when_free(&path);
-    let (again, cost) = answer_all(&model, &plan, Some(&mut log), limits, &device, &mut |_| Ok(())).unwrap();
+    let (again, cost) = answer_all(model, plan, Some(&mut log), limits, &device, &mut |_| Ok(())).unwrap();
     assert_eq!((again, cost.num_computed_tokens, cost.flops), (whole, 0, 0));
 }
 

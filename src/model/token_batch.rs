@@ -35,6 +35,14 @@ pub struct Fork<'a> {
     pub continuations: Vec<&'a [u32]>,
 }
 
+impl<'a> Fork<'a> {
+    /// Its texts, each with whether it continues another.
+    fn documents(&self) -> impl Iterator<Item = (&'a [u32], bool)> {
+        let continues = !self.prefix.is_empty();
+        std::iter::once((self.prefix, false)).chain(self.continuations.iter().map(move |ids| (*ids, continues)))
+    }
+}
+
 impl From<Tensor<2, Int>> for TokenBatch {
     fn from(ids: Tensor<2, Int>) -> Self {
         Self { ids, documents: None, dropout: None }
@@ -52,29 +60,26 @@ impl TokenBatch {
     /// Rows of consecutive documents, padded on the right: for training. A document does not see the ones before it, and its
     /// positions start at 0.
     pub fn packed<R: AsRef<[T]>, T: AsRef<[u32]>>(rows: &[R], device: &Device) -> Self {
-        let row = |row: &R| row.as_ref().iter().map(|text| (text.as_ref().to_vec(), false)).collect();
-        Self::of_documents(rows.iter().map(row).collect(), device)
+        let rows = rows.iter().map(|row| row.as_ref().iter().map(|text| (text.as_ref(), false)).collect());
+        Self::of_documents(&rows.collect::<Vec<_>>(), device)
     }
 
     /// All in one row, without padding: for evaluation. A continuation sees its prefix and itself, and its positions follow those of
-    /// the prefix. For models without a sliding window; without a cache.
+    /// the prefix. For models without a sliding window, without a cache. Keys and values that are not finite may reach other texts
+    /// of the row.
     pub fn forked(forks: &[Fork<'_>], device: &Device) -> Self {
-        let documents = |Fork { prefix, continuations }: &Fork<'_>| {
-            let continuations = continuations.iter().map(|ids| (ids.to_vec(), true));
-            std::iter::once((prefix.to_vec(), false)).chain(continuations).collect::<Vec<_>>()
-        };
-        Self::of_documents(vec![forks.iter().flat_map(documents).collect()], device)
+        Self::of_documents(&[forks.iter().flat_map(Fork::documents).collect()], device)
     }
 
     /// Rows of texts, each with whether it continues another.
-    fn of_documents(rows: Vec<Vec<(Vec<u32>, bool)>>, device: &Device) -> Self {
+    fn of_documents(rows: &[Vec<(&[u32], bool)>], device: &Device) -> Self {
         let document =
-            |(ids, is_continuation): &(Vec<u32>, bool)| Document { len: ids.len(), is_continuation: *is_continuation };
+            |(ids, is_continuation): &(&[u32], bool)| Document { len: ids.len(), is_continuation: *is_continuation };
         let documents: Vec<Vec<Document>> = rows.iter().map(|row| row.iter().map(document).collect()).collect();
         let seq_length = documents.iter().map(|row| num_tokens(row)).max().unwrap_or(0);
         let mut ids = Vec::with_capacity(rows.len() * seq_length);
         for (row, texts) in rows.iter().enumerate() {
-            ids.extend(texts.iter().flat_map(|(ids, _)| ids).map(|id| *id as i32));
+            ids.extend(texts.iter().flat_map(|(ids, _)| *ids).map(|id| *id as i32));
             ids.resize((row + 1) * seq_length, 0);
         }
         let is_full = documents.iter().all(|row| row.len() == 1 && row[0].len == seq_length);
@@ -135,7 +140,11 @@ impl TokenBatch {
 
     /// Tokens of each row, without padding.
     pub(super) fn lens(&self) -> Vec<usize> {
-        self.documents().iter().map(|row| num_tokens(row)).collect()
+        let [batch_size, seq_length] = self.ids.dims();
+        match &self.documents {
+            None => vec![seq_length; batch_size],
+            Some(documents) => documents.iter().map(|row| num_tokens(row)).collect(),
+        }
     }
 }
 

@@ -35,8 +35,8 @@ impl Node {
         self.positions.len() + num_tokens(&self.children)
     }
 
-    /// Whether nothing is below its children.
-    pub fn is_fork(&self) -> bool {
+    /// Whether its children have none.
+    pub fn has_no_grandchildren(&self) -> bool {
         self.children.iter().all(|child| child.children.is_empty())
     }
 }

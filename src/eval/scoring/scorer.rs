@@ -54,9 +54,9 @@ pub struct Progress<'a> {
 
 /// Computes log-likelihoods.
 ///
-/// Where attention [has a kernel for it](has_forked_kernel), a prefix and its continuations are part of one pass, without a cache and
-/// without padding. A prefix whose continuations are too many, or have continuations themselves, is computed before them, into a
-/// cache.
+/// Where attention [has a kernel for it](has_forked_kernel), a prefix and its continuations are computed in one pass, without a cache
+/// and without padding. A prefix whose continuations are too many for a pass, or have continuations themselves, is computed before
+/// them, with a cache.
 pub struct Scorer<'a, M> {
     model: &'a M,
     plan: &'a Plan,
@@ -92,8 +92,8 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// If an id is not below `vocab_size`, or a request is longer than `max_position_embeddings`.
     pub fn run(mut self, watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>) -> Result<(), EvalError> {
         let (forks, others) = self.roots();
-        for pass in self.rows(forks) {
-            let answered = self.row(&pass);
+        for pass in self.fork_passes(forks) {
+            let answered = self.fork_pass(&pass);
             let num_tokens = pass.iter().map(|root| root.num_tokens()).sum();
             watch(Progress { num_tokens, answered: &answered })?;
         }
@@ -103,20 +103,21 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// Tokens that [`run`](Self::run) computes, without padding.
     pub fn num_tokens(&self) -> usize {
         let (forks, others) = self.roots();
-        self.rows(forks).iter().flatten().map(|root| root.num_tokens()).sum::<usize>() + self.count(others)
+        self.fork_passes(forks).iter().flatten().map(|root| root.num_tokens()).sum::<usize>() + self.count(others)
     }
 
     /// The roots that are computed with all below them, and the others.
     fn roots(&self) -> (Vec<&'a Node>, Vec<(&'a Node, usize)>) {
         let can_fork = has_forked_kernel(self.device) && self.model.config().sliding_window.is_none();
-        let is_fork =
-            |root: &&Node| can_fork && root.is_fork() && self.limits.fit(num_sequences(root), root.num_tokens());
+        let is_fork = |root: &&Node| {
+            can_fork && root.has_no_grandchildren() && self.limits.fit(num_sequences(root), root.num_tokens())
+        };
         let (forks, others): (Vec<_>, Vec<_>) = self.plan.roots().iter().partition(is_fork);
         (forks, others.into_iter().map(|root| (root, 0)).collect())
     }
 
     /// The passes of roots that are computed with all below them, without those that no open request needs.
-    fn rows(&self, mut roots: Vec<&'a Node>) -> Vec<Vec<&'a Node>> {
+    fn fork_passes(&self, mut roots: Vec<&'a Node>) -> Vec<Vec<&'a Node>> {
         // The longest first, so that a lack of memory shows at once.
         roots.sort_by_key(|root| std::cmp::Reverse(root.num_tokens()));
         let mut passes: Vec<Vec<&Node>> = Vec::new();
@@ -198,7 +199,7 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     }
 
     /// Computes roots and all below them, and returns their requests.
-    fn row(&mut self, roots: &[&'a Node]) -> Vec<(usize, Answer)> {
+    fn fork_pass(&mut self, roots: &[&'a Node]) -> Vec<(usize, Answer)> {
         let fork = |root: &&'a Node| Fork {
             prefix: self.plan.tokens(root),
             continuations: root.children.iter().map(|child| self.plan.tokens(child)).collect(),
@@ -277,9 +278,9 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     }
 }
 
-/// Sequences that end in a fork or in its continuations.
-fn num_sequences(fork: &Node) -> usize {
-    fork.children.len().max(1)
+/// Continuations of a prefix; one if it has none.
+fn num_sequences(prefix: &Node) -> usize {
+    prefix.children.len().max(1)
 }
 
 fn num_tokens(pass: &[(&Node, usize)]) -> usize {

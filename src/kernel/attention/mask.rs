@@ -89,8 +89,8 @@ impl CausalMask {
             bounds: Tensor::from_data(TensorData::new(bounds, [sequences.len(), num_queries, 2]), device),
             num_keys: queries().map(|keys| keys.end).max().unwrap_or(0),
             num_pairs: queries().map(Range::len).sum(),
-            num_visible: sequences.iter().map(|queries| num_visible(queries, |keys| keys)).sum(),
-            max_visible: sequences.iter().map(|queries| num_visible(queries, |keys| keys)).max().unwrap_or(0),
+            num_visible: sequences.iter().map(|queries| num_visible(queries.iter())).sum(),
+            max_visible: sequences.iter().map(|queries| num_visible(queries.iter())).max().unwrap_or(0),
         })
     }
 
@@ -147,7 +147,7 @@ impl CausalMask {
             Self::Ragged(ragged) => ragged.num_visible,
             Self::Forked(Forked { sequences }) => {
                 // A key that is hidden from later queries is one that those before them saw.
-                sequences.iter().map(|queries| num_visible(queries, |seen| &seen.keys)).sum()
+                sequences.iter().map(|queries| num_visible(queries.iter().map(|seen| &seen.keys))).sum()
             }
         }
     }
@@ -191,12 +191,9 @@ fn assert_consecutive<'a>(queries: impl Iterator<Item = &'a Range<usize>> + Clon
 }
 
 /// Keys that some query of a sequence sees: documents in a row of packed ones follow each other.
-fn num_visible<Q>(queries: &[Q], keys: impl Fn(&Q) -> &Range<usize>) -> usize {
-    match queries {
-        [first, .., last] => keys(last).end - keys(first).start,
-        [only] => keys(only).len(),
-        [] => 0,
-    }
+fn num_visible<'a>(queries: impl Iterator<Item = &'a Range<usize>> + Clone) -> usize {
+    let ends = queries.clone().next().zip(queries.last());
+    ends.map_or(0, |(first, last)| last.end - first.start)
 }
 
 impl Band {

@@ -61,12 +61,12 @@ thread_local! {
     static THREAD_INDEX: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The threads that a product may use.
+/// The threads that a loop may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Threads {
-    /// As many as the caller's rayon pool has, if the product is large enough to pay for the fork.
+    /// As many as the caller's rayon pool has, if the loop is long enough to pay for the fork.
     Pool,
-    /// The calling thread alone: the product is itself a task of a parallel loop.
+    /// The calling thread alone: the loop is itself a task of a parallel one.
     One,
 }
 

@@ -3,8 +3,8 @@
 //! The lanes of a panel are thirty-two queries of a head; keys and values are broadcast from memory. So the scores of a
 //! panel, key by key, are in the order of the product with the values, and the largest score and the total of a query have
 //! lanes of their own. The scores of a block of keys stay in L1. The sums so far are rescaled when a larger score appears
-//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys that no query of a panel sees are skipped, also those of other
-//! continuations of a document, so that continuations share the lanes of a panel and the keys of the document.
+//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys that no query of a panel sees are skipped. Several
+//! continuations of a text can share a panel, and with it the keys of the text.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ struct Panel {
     queries: Range<usize>,
     /// The keys that some of them see.
     seen: [Range<usize>; 2],
-    /// Where the keys start and end that each query does not see, though some before and behind them, if there are any.
+    /// For each query, the start and the end of the keys that are hidden between those it sees. `None` if no query has any.
     hidden: Option<Bounds>,
     /// `[head_dim]`, scaled.
     q: Vec<PanelRow>,
@@ -105,9 +105,9 @@ impl Panel {
 
     /// The bounds of the hidden keys, if some of `keys` are.
     #[inline(always)]
-    fn inner_bounds(&self, keys: &Range<usize>) -> Option<Bounds> {
-        self.hidden
-            .filter(|[starts, ends]| starts.iter().zip(ends).any(|(start, end)| *start < keys.end && keys.start < *end))
+    fn inner_bounds(&self, keys: &Range<usize>) -> Option<&Bounds> {
+        let meet = |(start, end): (&usize, &usize)| *start < keys.end && keys.start < *end;
+        self.hidden.as_ref().filter(|[starts, ends]| starts.iter().zip(ends).any(meet))
     }
 
     /// # Safety
@@ -144,15 +144,7 @@ impl WithLanes for Step<'_> {
         let scores = &mut scores[..keys.len()];
         panel_product(lanes, k, &panel.q, PANEL_WIDTH, None, scores);
         let (outer, inner) = (panel.outer_bounds(visible, batch, &keys), panel.inner_bounds(&keys));
-        let hide = |scores: &mut [PanelRow], value: f32| {
-            if let Some(bounds) = &outer {
-                fill(scores, keys.clone(), bounds, |is_inside| !is_inside, value);
-            }
-            if let Some(bounds) = &inner {
-                fill(scores, keys.clone(), bounds, |is_inside| is_inside, value);
-            }
-        };
-        hide(scores, f32::NEG_INFINITY);
+        hide(scores, keys.clone(), outer.as_ref(), inner, f32::NEG_INFINITY);
         let mut largest = panel.largest;
         for row in scores.iter() {
             largest.iter_mut().zip(row).for_each(|(largest, score)| *largest = largest.max(*score));
@@ -161,7 +153,7 @@ impl WithLanes for Step<'_> {
             row.iter_mut().zip(&largest).for_each(|(score, largest)| *score = exp(*score - largest));
         }
         // `exp` saturates above zero.
-        hide(scores, 0.0);
+        hide(scores, keys, outer.as_ref(), inner, 0.0);
         let mut totals = [0.0; QUERIES];
         for row in scores.iter() {
             totals.iter_mut().zip(row).for_each(|(total, score)| *total += score);
@@ -187,18 +179,15 @@ fn bounds(queries: Range<usize>, range: impl Fn(usize) -> Range<usize>) -> Bound
     [starts, ends]
 }
 
-/// Writes `value` where `is_wanted` of whether a key is inside the bounds of a query.
+/// Writes `value` to the scores of keys that a query does not see: those outside the outer bounds and inside the inner ones.
 #[inline(always)]
-fn fill(
-    scores: &mut [PanelRow],
-    keys: Range<usize>,
-    [starts, ends]: &Bounds,
-    is_wanted: impl Fn(bool) -> bool,
-    value: f32,
-) {
-    for (key, row) in keys.zip(scores) {
-        for ((score, start), end) in row.iter_mut().zip(starts).zip(ends) {
-            *score = if is_wanted(key >= *start && key < *end) { value } else { *score };
+fn hide(scores: &mut [PanelRow], keys: Range<usize>, outer: Option<&Bounds>, inner: Option<&Bounds>, value: f32) {
+    for (bounds, inside) in [(outer, false), (inner, true)] {
+        let Some([starts, ends]) = bounds else { continue };
+        for (key, row) in keys.clone().zip(scores.iter_mut()) {
+            for ((score, start), end) in row.iter_mut().zip(starts).zip(ends) {
+                *score = if (key >= *start && key < *end) == inside { value } else { *score };
+            }
         }
     }
 }

@@ -37,11 +37,10 @@ pub fn attend(sizes: Sizes, visible: &Visible, qkv: [&[f32]; 3]) -> Vec<f32> {
             [visible.num_queries(batch), sizes.num_queries].map(|query| batch * sizes.num_queries + query);
         out[first * sizes.query_width()..end * sizes.query_width()].fill(0.0);
     }
-    let with = |is_wanted: fn(usize) -> bool| {
-        (0..sizes.batch_size).filter(|&batch| is_wanted(visible.num_queries(batch))).collect::<Vec<_>>()
-    };
-    one_query(sizes, visible, &with(|num_queries| num_queries == 1), qkv, &mut out);
-    blocks(sizes, visible, &with(|num_queries| num_queries > 1), qkv, &mut out);
+    let is_one = |batch: &usize| visible.num_queries(*batch) == 1 && visible.hidden(*batch, 0).is_empty();
+    let (of_one, others): (Vec<_>, Vec<_>) = (0..sizes.batch_size).partition(is_one);
+    one_query(sizes, visible, &of_one, qkv, &mut out);
+    blocks(sizes, visible, &others, qkv, &mut out);
     out
 }
 

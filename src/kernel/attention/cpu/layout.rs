@@ -119,7 +119,7 @@ impl Visible {
         }
     }
 
-    /// Those in between that it does not see; none where nothing forks.
+    /// The keys inside that range that the query does not see. Empty without forks.
     pub fn hidden(&self, batch: usize, query: usize) -> Range<usize> {
         match self {
             Self::Band { .. } | Self::Ragged { .. } => 0..0,

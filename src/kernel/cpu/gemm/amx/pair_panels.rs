@@ -47,11 +47,11 @@ pub(super) fn pack_pairs<W: Widen, const PARTS: usize>(
     rows_are: RowsAre,
     tiles: &mut [Tile],
 ) {
-    with_lanes(Pack { mat, lines, depths, rows_are, tiles, split: Parts::<PARTS> });
+    with_lanes(Pack::<W, PARTS, false> { mat, lines, depths, rows_are, tiles, others: &mut [0; LINES] });
 }
 
-/// [`pack_pairs`] of one part, if all numbers of the block are finite bfloat16 numbers. Else the packing ends at the first tile
-/// that shows it.
+/// [`pack_pairs`] of one part, if all numbers of the block are finite bfloat16 numbers. Otherwise it returns `false` at the first
+/// tile with another number.
 pub(super) fn pack_bfloat16<W: Widen>(
     mat: Mat<'_, W>,
     lines: Range<usize>,
@@ -60,95 +60,25 @@ pub(super) fn pack_bfloat16<W: Widen>(
     tiles: &mut [Tile],
 ) -> bool {
     let mut others = [0; LINES];
-    with_lanes(Pack { mat, lines, depths, rows_are, tiles, split: UpperHalf { others: &mut others } });
+    with_lanes(Pack::<W, 1, true> { mat, lines, depths, rows_are, tiles, others: &mut others });
     others == [0; LINES]
 }
 
-/// How numbers become `PARTS` bfloat16 parts.
-trait SplitInto<const PARTS: usize> {
-    /// Looks at some numbers.
-    fn see<W: Widen>(&mut self, numbers: &[W; LINES]);
-    /// Whether it has seen a number that has other parts.
-    fn failed(&self) -> bool;
-    /// The parts of a number, each as the bits of a float32 whose lower half is zero.
-    fn parts<W: Widen>(number: W) -> [u32; PARTS];
-}
-
-/// Of any number: see [`parts`].
-struct Parts<const PARTS: usize>;
-
-impl<const PARTS: usize> SplitInto<PARTS> for Parts<PARTS> {
-    #[inline(always)]
-    fn see<W: Widen>(&mut self, _: &[W; LINES]) {}
-
-    #[inline(always)]
-    fn failed(&self) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn parts<W: Widen>(number: W) -> [u32; PARTS] {
-        parts(number)
-    }
-}
-
-/// Of finite bfloat16 numbers, which are their own first part.
-struct UpperHalf<'a> {
-    /// Not zero where a number is another one.
-    others: &'a mut [u32; LINES],
-}
-
-impl SplitInto<1> for UpperHalf<'_> {
-    #[inline(always)]
-    fn see<W: Widen>(&mut self, numbers: &[W; LINES]) {
-        for (other, number) in self.others.iter_mut().zip(numbers) {
-            let bits = number.widen().to_bits();
-            // An infinite number gives NaN in three parts. One part would give infinity, depending on the rest of the block.
-            *other |= bits & 0xffff | u32::from(bits & 0x7f80_0000 == 0x7f80_0000);
-        }
-    }
-
-    #[inline(always)]
-    fn failed(&self) -> bool {
-        *self.others != [0; LINES]
-    }
-
-    #[inline(always)]
-    fn parts<W: Widen>(number: W) -> [u32; 1] {
-        [number.widen().to_bits() & 0xffff_0000]
-    }
-}
-
-struct Pack<'a, W, S> {
+/// A block to pack. If `CHECKED`, its numbers should be finite bfloat16 numbers, whose part is the upper half.
+struct Pack<'a, W, const PARTS: usize, const CHECKED: bool> {
     mat: Mat<'a, W>,
     lines: Range<usize>,
     depths: Range<usize>,
     rows_are: RowsAre,
     tiles: &'a mut [Tile],
-    split: S,
+    /// Not zero after a number that is no finite bfloat16 number.
+    others: &'a mut [u32; LINES],
 }
 
-impl<W: Widen, const PARTS: usize> WithLanes for Pack<'_, W, Parts<PARTS>> {
+impl<W: Widen, const PARTS: usize, const CHECKED: bool> WithLanes for Pack<'_, W, PARTS, CHECKED> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
-        self.run::<L, PARTS>(lanes);
-    }
-}
-
-impl<W: Widen> WithLanes for Pack<'_, W, UpperHalf<'_>> {
-    #[inline(always)]
-    fn with_lanes<L: Lanes>(self, lanes: L) {
-        self.run::<L, 1>(lanes);
-    }
-}
-
-impl<W: Widen, S> Pack<'_, W, S> {
-    #[inline(always)]
-    fn run<L: Lanes, const PARTS: usize>(self, lanes: L)
-    where
-        S: SplitInto<PARTS>,
-    {
-        let Self { mat, lines, depths, rows_are, tiles, mut split } = self;
+        let Self { mat, lines, depths, rows_are, tiles, others } = self;
         let within = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
         let across = mat.row_stride == 1;
         let (panels, steps) = (lines.len().div_ceil(COLUMNS), depths.len().div_ceil(DEPTHS));
@@ -164,17 +94,17 @@ impl<W: Widen, S> Pack<'_, W, S> {
                 let mut of_half = tiles[half..].iter_mut().step_by(COLUMNS / LINES);
                 let mut parts: [&mut Tile; PARTS] = from_fn(|_| of_half.next().expect("two tiles of each part"));
                 let stored = if across {
-                    interleave(lanes, mat, lines, depths.clone(), &mut split, &mut parts);
+                    interleave::<L, W, PARTS, CHECKED>(lanes, mat, lines, depths.clone(), others, &mut parts);
                     RowsAre::Pairs
                 } else {
-                    copy(lanes, mat, lines, depths.clone(), &mut split, &mut parts);
+                    copy::<L, W, PARTS, CHECKED>(lanes, mat, lines, depths.clone(), others, &mut parts);
                     RowsAre::Lines
                 };
                 if stored != rows_are {
                     parts.into_iter().for_each(|tile| lanes.transpose(bytemuck::cast_mut(tile)));
                 }
             }
-            if split.failed() {
+            if CHECKED && *others != [0; LINES] {
                 return;
             }
         }
@@ -183,12 +113,12 @@ impl<W: Widen, S> Pack<'_, W, S> {
 
 /// For elements of one line that are contiguous.
 #[inline(always)]
-fn copy<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
+fn copy<L: Lanes, W: Widen, const PARTS: usize, const CHECKED: bool>(
     lanes: L,
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,
-    split: &mut S,
+    others: &mut [u32; LINES],
     tiles: &mut [&mut Tile; PARTS],
 ) {
     let end = lines.len();
@@ -200,8 +130,10 @@ fn copy<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
         let mut padded = [W::zeroed(); DEPTHS];
         let numbers = numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded));
         for (half, numbers) in numbers.as_chunks().0.iter().enumerate() {
-            split.see(numbers);
-            for (tile, part) in tiles.iter_mut().zip(parts_of_all::<_, S, PARTS>(numbers)) {
+            if CHECKED {
+                note(others, numbers);
+            }
+            for (tile, part) in tiles.iter_mut().zip(parts_of_all::<_, PARTS, CHECKED>(numbers)) {
                 let halves: &mut [[u16; 16]; 2] = bytemuck::cast_mut(&mut tile[index]);
                 halves[half] = part;
             }
@@ -212,12 +144,12 @@ fn copy<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
 
 /// For elements of one depth that are contiguous.
 #[inline(always)]
-fn interleave<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
+fn interleave<L: Lanes, W: Widen, const PARTS: usize, const CHECKED: bool>(
     lanes: L,
     mat: Mat<'_, W>,
     lines: Range<usize>,
     depths: Range<usize>,
-    split: &mut S,
+    others: &mut [u32; LINES],
     tiles: &mut [&mut Tile; PARTS],
 ) {
     for pair in 0..DEPTHS / 2 {
@@ -225,11 +157,13 @@ fn interleave<L: Lanes, W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(
         // No closures, and a plain loop over the lanes, or the compiler keeps numbers and parts in memory.
         let low = depth_of_lines(lanes, mat, &lines, depth, depths.end);
         let high = depth_of_lines(lanes, mat, &lines, depth + 1, depths.end);
-        split.see(&low);
-        split.see(&high);
+        if CHECKED {
+            note(others, &low);
+            note(others, &high);
+        }
         let mut pairs = [[0; LINES]; PARTS];
         for lane in 0..LINES {
-            let (low, high) = (S::parts(low[lane]), S::parts(high[lane]));
+            let (low, high) = (parts::<_, PARTS, CHECKED>(low[lane]), parts::<_, PARTS, CHECKED>(high[lane]));
             for part in 0..PARTS {
                 pairs[part][lane] = low[part] >> 16 | high[part];
             }
@@ -269,19 +203,32 @@ fn pad<'a, W: Widen, const N: usize>(numbers: &[W], padded: &'a mut [W; N]) -> &
 
 /// The parts of numbers, each as the upper half of a float32.
 #[inline(always)]
-fn parts_of_all<W: Widen, S: SplitInto<PARTS>, const PARTS: usize>(numbers: &[W; LINES]) -> [[u16; LINES]; PARTS] {
+fn parts_of_all<W: Widen, const PARTS: usize, const CHECKED: bool>(numbers: &[W; LINES]) -> [[u16; LINES]; PARTS] {
     let mut of_all = [[0; LINES]; PARTS];
     for (index, number) in numbers.iter().enumerate() {
-        for (part, bits) in of_all.iter_mut().zip(S::parts(*number)) {
+        for (part, bits) in of_all.iter_mut().zip(parts::<_, PARTS, CHECKED>(*number)) {
             part[index] = (bits >> 16) as u16;
         }
     }
     of_all
 }
 
+/// Marks numbers that are no finite bfloat16 numbers. An infinite number gives NaN in three parts; one part would give infinity,
+/// depending on the rest of the block.
+#[inline(always)]
+fn note<W: Widen>(others: &mut [u32; LINES], numbers: &[W; LINES]) {
+    for (other, number) in others.iter_mut().zip(numbers) {
+        let bits = number.widen().to_bits();
+        *other |= bits & 0xffff | u32::from(bits & 0x7f80_0000 == 0x7f80_0000);
+    }
+}
+
 /// The parts of a number, each as the bits of a float32 whose lower half is zero.
 #[inline(always)]
-fn parts<W: Widen, const PARTS: usize>(number: W) -> [u32; PARTS] {
+fn parts<W: Widen, const PARTS: usize, const CHECKED: bool>(number: W) -> [u32; PARTS] {
+    if CHECKED {
+        return [number.widen().to_bits() & 0xffff_0000; PARTS];
+    }
     let mut parts = [u32::from(number.to_bfloat16_bits()) << 16; PARTS];
     let mut rest = number.widen();
     for part in 1..PARTS {
@@ -349,7 +296,7 @@ mod tests {
     #[test]
     fn each_layout_has_every_part_at_its_place_and_zeros_elsewhere() {
         every_element_is_at_its_place(|number| [bf16::from_f32(number).to_bits()]);
-        every_element_is_at_its_place(|number| parts::<_, 3>(number).map(|part| (part >> 16) as u16));
+        every_element_is_at_its_place(|number| parts::<_, 3, false>(number).map(|part| (part >> 16) as u16));
     }
 
     #[test]
@@ -381,7 +328,7 @@ mod tests {
     }
 
     fn three_parts(number: f32) -> [f64; 3] {
-        parts(number).map(|part| f64::from(f32::from_bits(part)))
+        parts::<_, 3, false>(number).map(|part| f64::from(f32::from_bits(part)))
     }
 
     /// Numbers whose parts are finite and not denormal.
