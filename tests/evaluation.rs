@@ -229,10 +229,10 @@ fn forks_that_fit_are_computed_in_one_pass_and_others_after_their_prefix() {
     // A prefix has 40 tokens; of an ending, one is read.
     let (together, in_one) = passes(Limits::default());
     assert_eq!(in_one, [3 * 43]);
-    let (alone, in_three) = passes(Limits { max_sequences: 3, ..Limits::default() });
+    let (alone, in_three) = passes(Limits { max_sequences: 1, ..Limits::default() });
     assert_eq!(in_three, [43; 3]);
-    let (apart, in_turn) = passes(Limits { max_sequences: 1, ..Limits::default() });
-    assert_eq!(in_turn, [40, 1, 1, 1].repeat(3));
+    let (apart, in_turn) = passes(Limits { max_tokens: 42, ..Limits::default() });
+    assert_eq!(in_turn, [40, 3].repeat(3));
     for others in [alone, apart] {
         let pairs = together.iter().zip(&others);
         assert!(pairs.clone().all(|(a, b)| (a.log_likelihood - b.log_likelihood).abs() < 1e-4));
@@ -262,9 +262,9 @@ fn an_interrupted_run_goes_on_to_the_same_bits() {
     let plan = suite.plan(&encoder, &GenerationDefaults::default(), &|| ()).unwrap().plan;
     let device = pico::device();
     let model = AnyDecoder::load(&opened, &device).unwrap();
-    // Endings are computed after their context, or, four of them, with it.
-    for max_sequences in [3, 4] {
-        goes_on_to_the_same_bits(&model, &plan, Limits { max_sequences, ..Limits::default() }, &folder);
+    // Endings are computed with their context where they fit a pass, else after it.
+    for max_tokens in [150, 4096] {
+        goes_on_to_the_same_bits(&model, &plan, Limits { max_sequences: 2, max_tokens, ..Limits::default() }, &folder);
     }
 }
 
@@ -272,7 +272,7 @@ fn goes_on_to_the_same_bits(model: &AnyDecoder, plan: &Plan, limits: Limits, fol
     let device = pico::device();
     let (whole, cost) = answer_all(model, plan, None, limits, &device, &mut |_| Ok(())).unwrap();
     assert_eq!(cost.num_computed_tokens, plan.num_computed());
-    let path = folder.path().join(format!("answers_{}.jsonl", limits.max_sequences));
+    let path = folder.path().join(format!("answers_{}.jsonl", limits.max_tokens));
     let mut num_runs = 0;
     let answers = loop {
         let mut log = open_when_free(&path);

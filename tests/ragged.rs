@@ -230,13 +230,15 @@ fn continuations_that_saw_each_other_would_be_noticed() {
 }
 
 #[test]
-#[should_panic(expected = "continuations of a text in a model with a sliding window")]
-fn a_model_with_a_sliding_window_reads_no_forks() {
+#[should_panic(expected = "continuations beyond a sliding window")]
+fn continuations_beyond_a_sliding_window_are_refused() {
     let mistral = |fields: &mut DecoderFields| {
         (fields.model_type, fields.sliding_window) = (ModelType::Mistral, Some(4));
     };
     let config = DecoderConfig::pico().with(mistral).expect("sound");
-    random(&config, 1).hidden_states(forked(&vec![(vec![3], vec![vec![1], vec![5]])]), None);
+    let model = random(&config, 1);
+    model.hidden_states(forked(&vec![(vec![3, 1], vec![vec![1, 4], vec![5, 9]])]), None);
+    model.hidden_states(forked(&vec![(vec![3, 1], vec![vec![1, 4, 2], vec![5]])]), None);
 }
 
 #[test]

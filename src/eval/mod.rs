@@ -47,7 +47,7 @@ pub use results::{
 };
 pub use run::{Cost, RunProgress, answer_all};
 pub use score::scores;
-pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, Plan, Progress, Request, Scorer};
+pub use scoring::{Answer, Encoded, EncodedRequest, Encoder, Limits, PASSES_VERSION, Plan, Progress, Request, Scorer};
 pub use statistics::Estimate;
 pub use suite::{Suite, SuitePlan};
 pub use tasks::{

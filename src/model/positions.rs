@@ -20,10 +20,11 @@ impl Positions {
     ///
     /// # Panics
     /// If there are no tokens, a position is not below `max_position_embeddings`, the cache has another batch size, documents
-    /// are packed behind cached tokens, or one continues another in a model with a sliding window.
+    /// are packed behind cached tokens, or continuations have a cache or reach beyond the sliding window.
     pub fn new(config: &DecoderConfig, tokens: &TokenBatch, past: Option<&[usize]>, device: &Device) -> Self {
         let [batch_size, seq_length] = tokens.ids.dims();
         assert!(batch_size * seq_length > 0, "a pass of no tokens");
+        let has_cache = past.is_some();
         let past = past.map_or_else(|| vec![0; batch_size], <[_]>::to_vec);
         assert_eq!(past.len(), batch_size, "sequences of a cache and of a batch");
         let window = config.sliding_window;
@@ -36,7 +37,7 @@ impl Positions {
         }
         let documents = tokens.documents();
         let is_forked = documents.iter().flatten().any(|document| document.is_continuation);
-        assert!(!is_forked || window.is_none(), "continuations of a text in a model with a sliding window");
+        assert!(!(is_forked && has_cache), "continuations of a text with a cache");
         let (mut positions, mut rows) = (Vec::new(), Vec::new());
         for (past, documents) in past.into_iter().zip(documents.iter()) {
             assert!(past == 0 || documents.len() < 2, "documents cannot be packed behind cached tokens");
@@ -46,6 +47,8 @@ impl Positions {
             rows.push(seen);
         }
         let mask = if is_forked {
+            let is_in_window = |position: &usize| window.is_none_or(|window| *position < window);
+            assert!(positions.iter().flatten().all(is_in_window), "continuations beyond a sliding window");
             CausalMask::forked(rows)
         } else {
             let keys = |row: Vec<Seen>| row.into_iter().map(|seen| seen.keys).collect();
@@ -58,7 +61,7 @@ impl Positions {
 /// The position of each token of a row, and the keys that it sees.
 fn row(past: usize, documents: &[Document], window: Option<usize>) -> Vec<(usize, Seen)> {
     let mut tokens = Vec::new();
-    // The keys of the latest document that continues none.
+    // The keys of the nearest earlier document that is not itself a continuation.
     let mut prefix = 0..0;
     for document in documents {
         let start = tokens.len();

@@ -22,16 +22,16 @@ pub struct TokenBatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Document {
     pub len: usize,
-    /// Whether it continues the latest document before it that continues none.
+    /// Whether it continues the nearest earlier document that is not itself a continuation.
     pub is_continuation: bool,
 }
 
 /// A text with several continuations.
 #[derive(Debug, Clone)]
 pub struct Fork<'a> {
-    /// What they all continue.
+    /// The shared prefix.
     pub prefix: &'a [u32],
-    /// None of which sees the others.
+    /// The continuations. They do not see each other.
     pub continuations: Vec<&'a [u32]>,
 }
 
@@ -64,9 +64,9 @@ impl TokenBatch {
         Self::of_documents(&rows.collect::<Vec<_>>(), device)
     }
 
-    /// All in one row, without padding: for evaluation. A continuation sees its prefix and itself, and its positions follow those of
-    /// the prefix. For models without a sliding window, without a cache. Keys and values that are not finite may reach other texts
-    /// of the row.
+    /// Prefixes and continuations in one row without padding, for evaluation. A continuation sees its prefix and itself, and its
+    /// positions follow those of the prefix. There is no cache, and no text is longer than the sliding window. Values that are not
+    /// finite may reach other texts of the row.
     pub fn forked(forks: &[Fork<'_>], device: &Device) -> Self {
         Self::of_documents(&[forks.iter().flat_map(Fork::documents).collect()], device)
     }

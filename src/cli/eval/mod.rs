@@ -17,8 +17,9 @@ use super::{console, hub, interrupt, output, run_info};
 use crate::device::device;
 use crate::error::{ErrorKind, FileError, FileFault, cut};
 use crate::eval::{
-    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, PromptStyle, RunMetadata,
-    Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table, task_names,
+    AnswerLog, Chat, Column, Cost, DataPlace, Encoder, EvalError, GenerationDefaults, PASSES_VERSION, PromptStyle,
+    RunMetadata, Selection, Suite, SuitePlan, TaskScores, answer_all, generate_all, leaderboard_mean, results, table,
+    task_names,
 };
 use crate::formats::{CheckpointError, DEFAULT_TEMPLATE};
 use crate::model::AnyDecoder;
@@ -168,7 +169,7 @@ fn answer_log(
 ) -> Result<Option<AnswerLog>, Failure> {
     let fingerprint = fingerprint(model, &args.weights.device);
     let name = || {
-        let parts = format!("{fingerprint} {} {}", planned.key(), args.batch_size);
+        let parts = format!("{fingerprint} {} {} {PASSES_VERSION}", planned.key(), args.batch_size);
         blake3::hash(parts.as_bytes()).to_hex()[..16].to_owned()
     };
     let path = args.use_cache.clone().or_else(|| Some(saved?.log(&name())));

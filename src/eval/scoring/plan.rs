@@ -31,13 +31,8 @@ pub(super) struct Node {
 
 impl Node {
     /// Tokens of the node and all below it.
-    pub fn num_tokens(&self) -> usize {
-        self.positions.len() + num_tokens(&self.children)
-    }
-
-    /// Whether its children have none.
-    pub fn has_no_grandchildren(&self) -> bool {
-        self.children.iter().all(|child| child.children.is_empty())
+    pub fn num_computed(&self) -> usize {
+        self.positions.len() + num_computed(&self.children)
     }
 }
 
@@ -90,12 +85,12 @@ impl Plan {
 
     /// Tokens that are computed for them.
     pub fn num_computed(&self) -> usize {
-        num_tokens(&self.roots)
+        num_computed(&self.roots)
     }
 }
 
-fn num_tokens(nodes: &[Node]) -> usize {
-    nodes.iter().map(Node::num_tokens).sum()
+fn num_computed(nodes: &[Node]) -> usize {
+    nodes.iter().map(Node::num_computed).sum()
 }
 
 struct Forest<'a> {

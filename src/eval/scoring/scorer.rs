@@ -5,43 +5,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::greedy::{Greedy, Token};
 use super::plan::{Node, Plan};
 use super::request::Answer;
+use super::schedule::{Limits, Pass, Roots, Schedule, below, num_tokens};
 use crate::eval::error::EvalError;
 use crate::eval::states::selected;
 use crate::kernel::attention::has_forked_kernel;
 use crate::model::{CausalLm, Fork, KvCache, TokenBatch};
-use crate::profile::memory::kv_cache_bytes_per_token;
-
-/// Tokens that make the products of a pass large. Beyond them, a sequence joins only if it needs little padding.
-const ENOUGH_TOKENS: usize = 256;
-
-/// Bytes of keys and values beyond which no sequence joins a pass that is large enough: the first use of more memory costs more
-/// than larger products gain.
-const ENOUGH_CACHE_BYTES: u128 = 256 << 20;
-
-/// Bounds of a pass of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Sequences at once.
-    pub max_sequences: usize,
-    /// Tokens at once, padding included; a longer sequence has a pass of its own.
-    pub max_tokens: usize,
-    /// Bytes of the keys and values of a pass; those of the passes whose prefixes it continues come on top.
-    pub max_cache_bytes: u64,
-}
-
-impl Default for Limits {
-    /// 64 sequences of 4096 tokens in all, and 1 GiB of keys and values.
-    fn default() -> Self {
-        Self { max_sequences: 64, max_tokens: 4096, max_cache_bytes: 1 << 30 }
-    }
-}
-
-impl Limits {
-    /// Whether sequences of so many tokens in all fit a pass without padding and without a cache.
-    fn fit(&self, num_sequences: usize, num_tokens: usize) -> bool {
-        num_sequences <= self.max_sequences && num_tokens <= self.max_tokens
-    }
-}
 
 /// The outcome of a pass.
 #[derive(Debug)]
@@ -54,18 +22,17 @@ pub struct Progress<'a> {
 
 /// Computes log-likelihoods.
 ///
-/// Where attention [has a kernel for it](has_forked_kernel), a prefix and its continuations are computed in one pass, without a cache
-/// and without padding. A prefix whose continuations are too many for a pass, or have continuations themselves, is computed before
-/// them, with a cache.
+/// Where attention [has a kernel for it](has_forked_kernel), a prefix and its continuations are one sequence, computed without a cache
+/// and without padding, if they fit a pass and the sliding window. Otherwise, and if continuations have continuations, the prefix
+/// is computed first, and each continuation has a copy of its cache.
 pub struct Scorer<'a, M> {
     model: &'a M,
     plan: &'a Plan,
-    limits: Limits,
+    schedule: Schedule<'a>,
     device: &'a Device,
     /// Of each request, as far as its tokens were computed.
     sums: Vec<f64>,
     greedy: Vec<bool>,
-    is_open: Vec<bool>,
 }
 
 impl<'a, M: CausalLm> Scorer<'a, M> {
@@ -80,7 +47,13 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     ) -> Self {
         let count = plan.requests().len();
         let is_open = (0..count).map(is_open).collect();
-        Self { model, plan, limits, device, sums: vec![0.0; count], greedy: vec![true; count], is_open }
+        let schedule = Schedule::new(plan, limits, model.config(), has_forked_kernel(device), is_open);
+        Self { model, plan, schedule, device, sums: vec![0.0; count], greedy: vec![true; count] }
+    }
+
+    /// Tokens that [`run`](Self::run) computes, without padding.
+    pub fn num_tokens(&self) -> usize {
+        self.schedule.num_tokens()
     }
 
     /// Answers the requests; `watch` is called after each pass.
@@ -91,81 +64,23 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// # Panics
     /// If an id is not below `vocab_size`, or a request is longer than `max_position_embeddings`.
     pub fn run(mut self, watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>) -> Result<(), EvalError> {
-        let (forks, others) = self.roots();
-        for pass in self.fork_passes(forks) {
-            let answered = self.fork_pass(&pass);
-            let num_tokens = pass.iter().map(|root| root.num_tokens()).sum();
+        let Roots { forks, others } = self.schedule.roots();
+        for pass in self.schedule.fork_passes(forks) {
+            let answered = self.forks(&pass);
+            let num_tokens = pass.iter().map(|root| root.num_computed()).sum();
             watch(Progress { num_tokens, answered: &answered })?;
         }
         self.visit(others, None, watch)
     }
 
-    /// Tokens that [`run`](Self::run) computes, without padding.
-    pub fn num_tokens(&self) -> usize {
-        let (forks, others) = self.roots();
-        self.fork_passes(forks).iter().flatten().map(|root| root.num_tokens()).sum::<usize>() + self.count(others)
-    }
-
-    /// The roots that are computed with all below them, and the others.
-    fn roots(&self) -> (Vec<&'a Node>, Vec<(&'a Node, usize)>) {
-        let can_fork = has_forked_kernel(self.device) && self.model.config().sliding_window.is_none();
-        let is_fork = |root: &&Node| {
-            can_fork && root.has_no_grandchildren() && self.limits.fit(num_sequences(root), root.num_tokens())
-        };
-        let (forks, others): (Vec<_>, Vec<_>) = self.plan.roots().iter().partition(is_fork);
-        (forks, others.into_iter().map(|root| (root, 0)).collect())
-    }
-
-    /// The passes of roots that are computed with all below them, without those that no open request needs.
-    fn fork_passes(&self, mut roots: Vec<&'a Node>) -> Vec<Vec<&'a Node>> {
-        // The longest first, so that a lack of memory shows at once.
-        roots.sort_by_key(|root| std::cmp::Reverse(root.num_tokens()));
-        let mut passes: Vec<Vec<&Node>> = Vec::new();
-        let [mut sequences, mut tokens] = [0; 2];
-        for root in roots {
-            (sequences, tokens) = (sequences + num_sequences(root), tokens + root.num_tokens());
-            match passes.last_mut() {
-                Some(pass) if self.limits.fit(sequences, tokens) => pass.push(root),
-                _ => {
-                    (sequences, tokens) = (num_sequences(root), root.num_tokens());
-                    passes.push(vec![root]);
-                }
-            }
-        }
-        passes.retain(|pass| pass.iter().any(|root| self.has_open(root)));
-        passes
-    }
-
-    fn has_open(&self, node: &Node) -> bool {
-        node.requests.clone().any(|request| self.is_open[request])
-    }
-
-    fn count(&self, nodes: Vec<(&'a Node, usize)>) -> usize {
-        let passes = self.passes(nodes).into_iter();
-        passes.map(|pass| num_tokens(&pass) + self.count(below(&pass))).sum()
-    }
-
-    /// The passes that some nodes take, without those that no open request needs.
-    fn passes(&self, mut nodes: Vec<(&'a Node, usize)>) -> Vec<Vec<(&'a Node, usize)>> {
-        // Sequences of about one length have little padding; the longest first, so that a lack of memory shows at once.
-        nodes.sort_by_key(|(node, _)| std::cmp::Reverse(node.positions.len()));
-        let mut passes = Vec::new();
-        while !nodes.is_empty() {
-            let later = nodes.split_off(self.pass_size(&nodes));
-            passes.push(std::mem::replace(&mut nodes, later));
-        }
-        passes.retain(|pass| pass.iter().any(|(node, _)| self.has_open(node)));
-        passes
-    }
-
     /// Computes nodes, each behind the sequence of `prefixes` that is given with it, and all below them.
     fn visit(
         &mut self,
-        nodes: Vec<(&'a Node, usize)>,
+        nodes: Pass<'a>,
         prefixes: Option<&KvCache>,
         watch: &mut dyn FnMut(Progress<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        for pass in self.passes(nodes) {
+        for pass in self.schedule.passes(nodes) {
             let branches = pass.iter().any(|(node, _)| !node.children.is_empty());
             let capacity = pass.iter().map(|(node, _)| node.positions.end).max().unwrap_or(0);
             let rows: Vec<usize> = pass.iter().map(|(_, row)| *row).collect();
@@ -181,25 +96,8 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
         Ok(())
     }
 
-    /// How many of some nodes, the longest first, fit a pass; at least one.
-    fn pass_size(&self, nodes: &[(&Node, usize)]) -> usize {
-        let Limits { max_sequences, max_tokens, max_cache_bytes } = self.limits;
-        let longest = nodes[0].0.positions.len();
-        let token_bytes = kv_cache_bytes_per_token(self.model.config(), 4);
-        let mut capacity = 0;
-        let fits = |(index, (node, _)): &(usize, &(&Node, usize))| {
-            capacity = capacity.max(node.positions.end);
-            let count = index + 1;
-            let bytes = token_bytes * (count * capacity) as u128;
-            let is_cheap = 8 * node.positions.len() >= 7 * longest && bytes <= ENOUGH_CACHE_BYTES;
-            let pays = index * longest < ENOUGH_TOKENS || is_cheap;
-            pays && count <= max_sequences && count * longest <= max_tokens && bytes <= max_cache_bytes.into()
-        };
-        nodes.iter().enumerate().take_while(fits).count().max(1)
-    }
-
     /// Computes roots and all below them, and returns their requests.
-    fn fork_pass(&mut self, roots: &[&'a Node]) -> Vec<(usize, Answer)> {
+    fn forks(&mut self, roots: &[&'a Node]) -> Vec<(usize, Answer)> {
         let fork = |root: &&'a Node| Fork {
             prefix: self.plan.tokens(root),
             continuations: root.children.iter().map(|child| self.plan.tokens(child)).collect(),
@@ -251,7 +149,7 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
     /// The open requests whose input ends with a node: the first ones of those that have it.
     fn ending(&self, node: &Node) -> Vec<usize> {
         let ends = |request: &usize| self.plan.requests()[*request].input().len() == node.positions.end;
-        node.requests.clone().take_while(ends).filter(|request| self.is_open[*request]).collect()
+        node.requests.clone().take_while(ends).filter(|request| self.schedule.is_open(*request)).collect()
     }
 
     /// The scored tokens that the states of a node predict; a token that several requests share is there once. The first
@@ -276,19 +174,4 @@ impl<'a, M: CausalLm> Scorer<'a, M> {
         });
         tokens
     }
-}
-
-/// Continuations of a prefix; one if it has none.
-fn num_sequences(prefix: &Node) -> usize {
-    prefix.children.len().max(1)
-}
-
-fn num_tokens(pass: &[(&Node, usize)]) -> usize {
-    pass.iter().map(|(node, _)| node.positions.len()).sum()
-}
-
-/// The children of the nodes of a pass, each with the row of its parent.
-fn below<'a>(pass: &[(&'a Node, usize)]) -> Vec<(&'a Node, usize)> {
-    let rows = pass.iter().enumerate();
-    rows.flat_map(|(row, (node, _))| node.children.iter().map(move |child| (child, row))).collect()
 }

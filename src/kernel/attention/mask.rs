@@ -43,7 +43,7 @@ pub struct Ragged {
     pub(super) max_visible: usize,
 }
 
-/// Continuations of a document that stand one after another behind it, and do not see each other. Kept on the host.
+/// Continuations of a document that follow it one after another and do not see each other. Kept on the host.
 #[derive(Debug, Clone)]
 pub struct Forked {
     /// What each query of each sequence sees.
@@ -94,7 +94,7 @@ impl CausalMask {
         })
     }
 
-    /// What each query of each sequence sees. All sequences have the same number of queries. For devices without a
+    /// What each query of each sequence sees. All sequences have the same number of queries. On devices without a
     /// [kernel](super::has_forked_kernel), all scores are materialized.
     ///
     /// # Panics
@@ -152,8 +152,8 @@ impl CausalMask {
         }
     }
 
-    /// Which keys each query does not see, `[batch_size or 1, num_queries, num_keys]`, and which queries are padding, of the
-    /// same shape with one key, if any may be. Padding sees the first key.
+    /// Which keys each query does not see, `[batch_size or 1, num_queries, num_keys]`, and which queries are padding,
+    /// `[batch_size, num_queries, 1]`; `None` if the mask has no padding. Padding sees the first key.
     pub(super) fn hidden(&self, num_queries: usize, device: &Device) -> (Tensor<3, Bool>, Option<Tensor<3, Bool>>) {
         let num_keys = self.num_keys(num_queries);
         let outside = |first: Tensor<3, Int>, end: Tensor<3, Int>| {

@@ -212,7 +212,7 @@ pub(super) enum Mask<B: Backend> {
 
 #[cfg(feature = "flex")]
 impl Mask<Dispatch> {
-    /// `None` of [`Forked`] sequences.
+    /// `None` for [`Forked`] sequences.
     fn of(mask: &CausalMask) -> Option<Self> {
         match mask {
             CausalMask::Band(band) => Some(Self::Band(*band)),

@@ -10,10 +10,9 @@
 //! 200 tokens 10 to 20 % faster; twelve rows spill and lose 30 %. Both need `#[inline(always)]` down to the loop: an outlined
 //! function is compiled for the baseline CPU, which cost a third of the decoding speed.
 //!
-//! **Threads.** Rayon is for loops of many microseconds, and composes: backward passes, one expert per task. [`Threads::Pool`] is
-//! the [spin pool](spin_pool), for loops of microseconds: products, attention and elementwise loops of forward passes. A decoding step
-//! forks a hundred times, and rayon parks its threads in between. The pool runs one loop at a time, and a second caller runs its
-//! own loop alone.
+//! **Threads.** Rayon is for loops of many microseconds, and composes: most backward passes, one expert per task. [`Threads::Pool`]
+//! is the [spin pool](spin_pool), for loops of microseconds: products, attention and [`for_each_chunk`]. A decoding step forks a hundred
+//! times, and rayon parks its threads in between. The pool runs one loop at a time, and a second caller runs its own loop alone.
 //!
 //! **Matrices.** [`Mat`] is a strided view of floats, the operand of [`gemm`]: transposes and slices are free, so the products of a
 //! backward pass need no copies. [`Matrix`] is a weight as it is stored, f32, f16, bf16 or quantized, the operand of

@@ -64,7 +64,7 @@ thread_local! {
 /// The threads that a loop may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Threads {
-    /// As many as the caller's rayon pool has, if the loop is long enough to pay for the fork.
+    /// As many as the caller's rayon pool has. The caller decides whether a loop is long enough to pay for the fork.
     Pool,
     /// The calling thread alone: the loop is itself a task of a parallel one.
     One,

@@ -136,7 +136,8 @@ impl Visible {
         self.keys(batch, queries.start).start..self.keys(batch, queries.end - 1).end
     }
 
-    /// The keys that some queries see, in one run or two: without those that none of them sees.
+    /// From the first to the last of the keys that some queries see, in one run, or in two around the keys that are hidden from all
+    /// of them.
     ///
     /// # Panics
     /// If there are no queries.

@@ -179,6 +179,7 @@ mod tests {
             let (num_keys, num_visible) = match self {
                 Self::Band(band) => (band.past + num_queries, band.num_visible(num_queries)),
                 Self::Ragged(ragged) => (ragged.num_keys, ragged.max_visible),
+                Self::Forked(_) => panic!("no kernel for forked sequences"),
             };
             num_chunks(num_queries, num_keys, num_visible)
         }

@@ -81,7 +81,8 @@ fn is_permitted() -> bool {
 impl<const PARTS: usize> Tiling for Amx<PARTS> {
     type Packed = Tile;
     const ROWS: usize = ROWS;
-    /// In blocks of 1,536 rows, packing `B` takes 19 % of a product of 2,048 rows. CPUs with AMX have large caches.
+    /// Packed `A` takes up to 19 MB. In blocks of 1,536 rows, packing `B` took 19 % of the products of 2,048 rows, and prefill of 2,048
+    /// tokens of SmolLM2 was 3 to 7 % slower.
     const BLOCK_ROWS: usize = 4096;
     const TASK_COLUMNS: usize = 9 * COLUMNS;
 

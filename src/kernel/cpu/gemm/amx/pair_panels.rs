@@ -51,7 +51,7 @@ pub(super) fn pack_pairs<W: Widen, const PARTS: usize>(
 }
 
 /// [`pack_pairs`] of one part, if all numbers of the block are finite bfloat16 numbers. Otherwise it returns `false` at the first
-/// tile with another number.
+/// tiles with another number, and leaves `tiles` unspecified.
 pub(super) fn pack_bfloat16<W: Widen>(
     mat: Mat<'_, W>,
     lines: Range<usize>,
@@ -71,13 +71,14 @@ struct Pack<'a, W, const PARTS: usize, const CHECKED: bool> {
     depths: Range<usize>,
     rows_are: RowsAre,
     tiles: &'a mut [Tile],
-    /// Not zero after a number that is no finite bfloat16 number.
+    /// Not zero after a number that is not a finite bfloat16 number.
     others: &'a mut [u32; LINES],
 }
 
 impl<W: Widen, const PARTS: usize, const CHECKED: bool> WithLanes for Pack<'_, W, PARTS, CHECKED> {
     #[inline(always)]
     fn with_lanes<L: Lanes>(self, lanes: L) {
+        const { assert!(!CHECKED || PARTS == 1, "a bfloat16 number has one part") };
         let Self { mat, lines, depths, rows_are, tiles, others } = self;
         let within = |start: usize, len: usize, end: usize| start.min(end)..(start + len).min(end);
         let across = mat.row_stride == 1;
@@ -131,7 +132,7 @@ fn copy<L: Lanes, W: Widen, const PARTS: usize, const CHECKED: bool>(
         let numbers = numbers.as_array().unwrap_or_else(|| pad(numbers, &mut padded));
         for (half, numbers) in numbers.as_chunks().0.iter().enumerate() {
             if CHECKED {
-                note(others, numbers);
+                mark_others(others, numbers);
             }
             for (tile, part) in tiles.iter_mut().zip(parts_of_all::<_, PARTS, CHECKED>(numbers)) {
                 let halves: &mut [[u16; 16]; 2] = bytemuck::cast_mut(&mut tile[index]);
@@ -158,8 +159,8 @@ fn interleave<L: Lanes, W: Widen, const PARTS: usize, const CHECKED: bool>(
         let low = depth_of_lines(lanes, mat, &lines, depth, depths.end);
         let high = depth_of_lines(lanes, mat, &lines, depth + 1, depths.end);
         if CHECKED {
-            note(others, &low);
-            note(others, &high);
+            mark_others(others, &low);
+            mark_others(others, &high);
         }
         let mut pairs = [[0; LINES]; PARTS];
         for lane in 0..LINES {
@@ -213,10 +214,10 @@ fn parts_of_all<W: Widen, const PARTS: usize, const CHECKED: bool>(numbers: &[W;
     of_all
 }
 
-/// Marks numbers that are no finite bfloat16 numbers. An infinite number gives NaN in three parts; one part would give infinity,
+/// Marks numbers that are not finite bfloat16 numbers. An infinite number gives NaN in three parts; one part would give infinity,
 /// depending on the rest of the block.
 #[inline(always)]
-fn note<W: Widen>(others: &mut [u32; LINES], numbers: &[W; LINES]) {
+fn mark_others<W: Widen>(others: &mut [u32; LINES], numbers: &[W; LINES]) {
     for (other, number) in others.iter_mut().zip(numbers) {
         let bits = number.widen().to_bits();
         *other |= bits & 0xffff | u32::from(bits & 0x7f80_0000 == 0x7f80_0000);
@@ -299,20 +300,21 @@ mod tests {
         every_element_is_at_its_place(|number| parts::<_, 3, false>(number).map(|part| (part >> 16) as u16));
     }
 
+    fn packs<W: Widen>(mat: Mat<'_, W>, lines: &Range<usize>, depths: &Range<usize>) -> bool {
+        let mut tiles = vec![[[7; 16]; 16]; lines.len().div_ceil(COLUMNS) * tiles_of_panel::<1>(depths.len())];
+        let mut of_any = tiles.clone();
+        let packs = pack_bfloat16(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut tiles);
+        pack_pairs::<_, 1>(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut of_any);
+        assert!(!packs || tiles == of_any, "the tiles of bfloat16 numbers");
+        packs
+    }
+
     #[test]
     fn one_number_of_a_block_shows_that_not_all_are_finite_bfloat16() {
         let (rows, depth, stride) = (40, 70, 73);
         let (lines, depths) = (3..37, 5..68);
         let mut numbers = vec![bf16::from_f32(0.3).to_f32(); rows * stride];
         let number = f32::from_bits(numbers[0].to_bits() + 1);
-        let packs = |mat: Mat<'_>, lines: &Range<usize>, depths: &Range<usize>| {
-            let mut tiles = vec![[[7; 16]; 16]; lines.len().div_ceil(COLUMNS) * tiles_of_panel::<1>(depths.len())];
-            let mut of_any = tiles.clone();
-            let packs = pack_bfloat16(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut tiles);
-            pack_pairs::<_, 1>(mat, lines.clone(), depths.clone(), RowsAre::Pairs, &mut of_any);
-            assert!(!packs || tiles == of_any, "the tiles of bfloat16 numbers");
-            packs
-        };
         for [line, depth_at] in [[3, 5], [36, 67], [20, 30], [2, 5], [36, 68]] {
             let is_outside = !lines.contains(&line) || !depths.contains(&depth_at);
             numbers[line * stride + depth_at] = number;
@@ -322,8 +324,8 @@ mod tests {
             numbers[line * stride + depth_at] = numbers[0];
         }
         for (number, expected) in [(bf16::MAX, true), (bf16::INFINITY, false), (bf16::NAN, false)] {
-            let numbers = [number.to_f32(); 6];
-            assert_eq!(packs(Mat::new(&numbers, 2, 3), &(0..2), &(0..3)), expected, "{number}");
+            assert_eq!(packs(Mat::new(&[number; 6], 2, 3), &(0..2), &(0..3)), expected, "{number}");
+            assert_eq!(packs(Mat::new(&[number.to_f32(); 6], 2, 3), &(0..2), &(0..3)), expected, "{number}");
         }
     }
 
