@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::output::{self, aligned, shown};
-use crate::eval::{Comparison, ItemScores, compare, read_samples};
+use crate::eval::{Comparison, ItemScores, compare, num_other_prompts, read_samples};
 
 /// Test whether two evaluated models differ, item by item
 ///
 /// A and B are what eval or lm-eval wrote with --log_samples: a directory, whose newest samples are taken, a results file, or one
 /// samples_TASK_DATE.jsonl. Both models must have answered the same items. The interval is a paired bootstrap, p is McNemar's
-/// exact test, and "detectable" is the smallest difference that this number of items detects with 80 % power.
+/// exact test, and "detectable" is the smallest difference that this number of items detects with 80 % power. A model is better if the
+/// interval excludes 0 and p is below 0.05.
 #[derive(Debug, Clone, Args)]
 pub struct CompareScoresArgs {
     /// Samples of the first model
@@ -45,7 +46,11 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
     } else {
         let names = [("A", &args.a, &a), ("B", &args.b, &b)]
             .map(|(letter, path, tasks)| format!("{letter}  {}{}\n", path.display(), logs_in_words(path, tasks)));
-        format!("{}\n{}", names.concat(), as_text(&rows))
+        let note = match num_other_prompts(&a, &b) {
+            0 => String::new(),
+            count => format!("{count} items had other prompts in B, as with another number of examples\n"),
+        };
+        format!("{}\n{}{note}", names.concat(), as_text(&rows))
     })
 }
 
@@ -65,6 +70,7 @@ fn as_json(
         "a_samples": logs(a),
         "b_samples": logs(b),
         "comparisons": rows,
+        "num_other_prompts": num_other_prompts(a, b),
     })
 }
 
@@ -157,6 +163,7 @@ mod tests {
         let of_task = ItemScores { log: folder.join("samples_arc_easy_1.jsonl"), ..ItemScores::default() };
         let tasks = BTreeMap::from([("arc_easy".to_owned(), of_task)]);
         let record = as_json(&args, &tasks, &tasks, &[]);
+        assert_eq!(record["num_other_prompts"], 0);
         assert_eq!((&record["a"], &record["b"]), (&json!("sc\u{fffd}res"), &json!("b")));
         assert_eq!(record["b_samples"], json!(["sc\u{fffd}res/samples_arc_easy_1.jsonl"]));
     }

@@ -28,7 +28,8 @@ mod text_perplexity;
 
 pub use answer_log::AnswerLog;
 pub use comparison::{
-    Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, read_samples,
+    Comparison, Interval, ItemScores, McNemar, SampleFault, SamplesError, bootstrap, compare, num_other_prompts,
+    read_samples,
 };
 pub use dataset::{DataFile, DataPlace, DataSet, Split, SplitRows};
 pub use error::{EvalError, ItemFault};

@@ -7,5 +7,5 @@ mod samples;
 
 pub use bootstrap::{Interval, bootstrap};
 pub use mcnemar::McNemar;
-pub use pairing::{Comparison, compare};
+pub use pairing::{Comparison, compare, num_other_prompts};
 pub use samples::{ItemScores, SampleFault, SamplesError, read_samples};

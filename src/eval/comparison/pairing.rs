@@ -83,6 +83,16 @@ pub fn compare(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores
     all.iter().map(comparison).chain(mean).collect()
 }
 
+/// Items that both have answered, to different prompts.
+pub fn num_other_prompts(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores>) -> usize {
+    let of_task = |(task, of_a): (&String, &ItemScores)| {
+        let Some(of_b) = b.get(task) else { return 0 };
+        let differs = |(id, prompt): &(&u64, &String)| of_b.prompts.get(id).is_some_and(|other| other != *prompt);
+        of_a.prompts.iter().filter(differs).count()
+    };
+    a.iter().map(of_task).sum()
+}
+
 fn is_mmlu(pairs: &Pairs) -> bool {
     pairs.metric == MMLU_METRIC && is_mmlu_subject(&pairs.task)
 }
@@ -180,5 +190,16 @@ mod tests {
         assert_eq!(rows, [("h", "acc,none", 1), ("h", "acc_norm,none", 1), ("mmlu", "acc,none", 3), ("mean", "", 4)]);
         assert!((found[3].a - (1.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
         assert!(found.iter().all(|row| row.num_different == 0));
+    }
+
+    #[test]
+    fn prompts_that_differ_are_counted_where_both_have_them() {
+        let of = |prompts: &[(u64, &str)]| {
+            let prompts = prompts.iter().map(|(id, hash)| (*id, (*hash).to_owned())).collect();
+            BTreeMap::from([("winogrande".to_owned(), ItemScores { prompts, ..ItemScores::default() })])
+        };
+        let a = of(&[(0, "p"), (1, "q"), (2, "r")]);
+        assert_eq!(num_other_prompts(&a, &of(&[(0, "p"), (1, "x"), (3, "y")])), 1);
+        assert_eq!(num_other_prompts(&a, &BTreeMap::new()), 0);
     }
 }

@@ -64,6 +64,8 @@ pub struct ItemScores {
     pub metrics: BTreeMap<String, BTreeMap<u64, (String, f64)>>,
     /// The log that they are from.
     pub log: PathBuf,
+    /// The hash of the prompt of each item.
+    pub prompts: BTreeMap<u64, String>,
 }
 
 /// The scores of each task in a log of samples, in the logs of a results file, which have its date, or in the newest logs of the
@@ -179,6 +181,9 @@ fn read(path: &Path) -> Result<ItemScores, SamplesError> {
         let missing = |key: &str| bad(format!("found no {key}"));
         let doc_id = sample["doc_id"].as_u64().ok_or_else(|| missing("doc_id"))?;
         let hash = sample["doc_hash"].as_str().ok_or_else(|| missing("doc_hash"))?;
+        if let Some(prompt) = sample["prompt_hash"].as_str() {
+            scores.prompts.insert(doc_id, prompt.to_owned());
+        }
         let filter = sample["filter"].as_str().unwrap_or("none");
         for metric in sample["metrics"].as_array().ok_or_else(|| missing("metrics"))? {
             let metric = metric.as_str().unwrap_or_default();
