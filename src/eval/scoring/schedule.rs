@@ -16,8 +16,7 @@ const ENOUGH_TOKENS: usize = 256;
 /// than larger products gain.
 const ENOUGH_CACHE_BYTES: u128 = 256 << 20;
 
-/// Tokens beyond which a pass has one prefix with its continuations, or none that has any, whatever the limits: larger products are
-/// no faster.
+/// Tokens of a pass of prefixes with their continuations, whatever the limits: it bounds memory. Twice as many were 5 % faster.
 const MAX_FORK_TOKENS: usize = 4096;
 
 /// Bounds of a pass of the model.
