@@ -48,7 +48,10 @@ pub fn run(args: &CompareScoresArgs) -> Result<(), Failure> {
             .map(|(letter, path, tasks)| format!("{letter}  {}{}\n", path.display(), logs_in_words(path, tasks)));
         let note = match num_other_prompts(&a, &b) {
             0 => String::new(),
-            count => format!("{count} items had other prompts in B, as with another number of examples\n"),
+            1 => "1 item has different prompts in A and B, for example another number of examples\n".to_owned(),
+            count => {
+                format!("{count} items have different prompts in A and B, for example another number of examples\n")
+            }
         };
         format!("{}\n{}{note}", names.concat(), as_text(&rows))
     })

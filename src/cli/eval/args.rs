@@ -89,8 +89,7 @@ pub struct EvalArgs {
     /// Sequences at once
     ///
     /// auto takes as many as fit 4096 tokens and, with their keys and values, 1 GiB, but at least one. On CPUs, a context and its
-    /// endings are one sequence. At most 24 texts are
-    /// generated at once.
+    /// endings are one sequence. At most 24 texts are generated at once.
     #[arg(long, short, value_name = "N", default_value = "auto", help_heading = "Model")]
     pub batch_size: BatchSize,
     /// How weights are loaded, and where.

@@ -83,7 +83,7 @@ pub fn compare(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores
     all.iter().map(comparison).chain(mean).collect()
 }
 
-/// Items that both have answered, to different prompts.
+/// Items that both evaluations have, with different prompts.
 pub fn num_other_prompts(a: &BTreeMap<String, ItemScores>, b: &BTreeMap<String, ItemScores>) -> usize {
     let of_task = |(task, of_a): (&String, &ItemScores)| {
         let Some(of_b) = b.get(task) else { return 0 };

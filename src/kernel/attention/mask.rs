@@ -153,7 +153,8 @@ impl CausalMask {
     }
 
     /// Which keys each query does not see, `[batch_size or 1, num_queries, num_keys]`, and which queries are padding,
-    /// `[batch_size, num_queries, 1]`; `None` if the mask has no padding. Padding sees the first key.
+    /// `[batch_size, num_queries, 1]`; `None` if the mask has no padding. Padding sees the first key, so that no
+    /// score is NaN.
     pub(super) fn hidden(&self, num_queries: usize, device: &Device) -> (Tensor<3, Bool>, Option<Tensor<3, Bool>>) {
         let num_keys = self.num_keys(num_queries);
         let outside = |first: Tensor<3, Int>, end: Tensor<3, Int>| {

@@ -3,8 +3,9 @@
 //! The lanes of a panel are thirty-two queries of a head; keys and values are broadcast from memory. So the scores of a
 //! panel, key by key, are in the order of the product with the values, and the largest score and the total of a query have
 //! lanes of their own. The scores of a block of keys stay in L1. The sums so far are rescaled when a larger score appears
-//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys before, behind and hidden from all queries of a
-//! panel are skipped. Several continuations of a text can share a panel, and with it the keys of the text.
+//! (Milakov & Gimelshein, 2018, arXiv:1805.02867, §3). Keys before and after those that a panel sees are
+//! skipped, and so are keys that are hidden from all of its queries. Several continuations of a text can share a panel, and with it
+//! the keys of the text.
 
 use std::ops::Range;
 

@@ -201,8 +201,8 @@ mod tests {
     fn keys_that_are_hidden_from_all_queries_of_a_fork_are_in_no_run() {
         // A document of three tokens with two continuations of two.
         let seen = |keys, hidden| Seen { keys, hidden };
-        let trunk = (0..5).map(|query| seen(0..query + 1, 0..0));
-        let queries = trunk.chain([seen(0..6, 3..5), seen(0..7, 3..5)]).collect();
+        let first = (0..5).map(|query| seen(0..query + 1, 0..0));
+        let queries = first.chain([seen(0..6, 3..5), seen(0..7, 3..5)]).collect();
         let visible = Visible::Forked { sequences: vec![queries].into() };
         assert_eq!(visible.runs_of_keys(0, &(5..7)), [0..3, 5..7]);
         assert_eq!(visible.runs_of_keys(0, &(4..7)), [0..7, 0..0]);
